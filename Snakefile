@@ -1,0 +1,45 @@
+# expoflow: SFT + aligned checkpoint -> extrapolate per alpha -> generate -> score -> choose alpha ->
+# export -> benchmark -> report. What a config may say: config/example.yaml and config/schema.json.
+import os
+import sys
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+# A config given by --configfile stands alone: the miniature's pairs are not merged into it.
+if not workflow.overwrite_configfiles:
+
+    configfile:
+        "config/config.yaml"
+        if os.path.exists("config/config.yaml")
+        else f"{workflow.basedir}/config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/models.smk"
+include: "rules/prompts.smk"
+include: "rules/extrapolate.smk"
+include: "rules/generate.smk"
+include: "rules/score.smk"
+include: "rules/select.smk"
+include: "rules/benchmark.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        RESULTS_OF_ALL,
+
+
+onsuccess:
+    print(closing_words(), file=sys.stderr)
+
+
+report: "rules/captions/workflow.rst"

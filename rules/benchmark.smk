@@ -1,0 +1,44 @@
+# sft, aligned and expo on prompts that took no part in choosing alpha.
+rule benchmark:
+    input:
+        model=lambda wildcards: variant_file(wildcards.pair, wildcards.variant),
+        prompts=benchmark_prompts,
+        reward_model=manifest(CONFIG.reward_model),
+    output:
+        result="results/pairs/{pair}/benchmarks/{variant}/{benchmark}.json",
+        generations="results/pairs/{pair}/benchmarks/{variant}/{benchmark}.generations.jsonl",
+    log:
+        "results/logs/benchmark/{pair}/{variant}.{benchmark}.log",
+    benchmark:
+        "results/logs/benchmark/{pair}/{variant}.{benchmark}.tsv"
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        generate=section("generate", exclude={"prompts"}),
+        code=code("benchmark"),
+    message:
+        "{wildcards.pair}: benchmark {wildcards.benchmark} of {wildcards.variant}"
+    script:
+        "../workflow/scripts/benchmark.py"
+
+
+rule compare:
+    input:
+        prompts=benchmark_prompts,
+        expo="results/pairs/{pair}/benchmarks/expo/{benchmark}.generations.jsonl",
+        aligned="results/pairs/{pair}/benchmarks/aligned/{benchmark}.generations.jsonl",
+    output:
+        result="results/pairs/{pair}/benchmarks/expo-aligned/{benchmark}.json",
+    log:
+        "results/logs/compare/{pair}/{benchmark}.log",
+    benchmark:
+        "results/logs/compare/{pair}/{benchmark}.tsv"
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        config=section("select"),
+        code=code("compare"),
+    message:
+        "{wildcards.pair}: compare expo with aligned on {wildcards.benchmark}"
+    script:
+        "../workflow/scripts/compare.py"

@@ -1,0 +1,149 @@
+# Read once by every Snakemake process, also by each cluster job: imports no torch.
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# The library beside this workflow is the one that counts, also where another one is installed. Its
+# folder does not stay on the path: the scripts in it are named like rules, one of them like a module of
+# Python's (select).
+SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
+installed = importlib.util.find_spec("expoflow")
+sys.path.insert(0, str(SCRIPTS))
+import expoflow
+from expoflow import config as expoflow_config
+from expoflow import prompts, store, training
+from expoflow.digest import digest
+from expoflow.errors import ConfigError
+from expoflow.report import closing_words
+
+sys.path.remove(str(SCRIPTS))
+if (
+    installed
+    and not workflow.dryrun
+    and not Path(installed.origin).samefile(expoflow.__file__)
+):
+    raise WorkflowError(
+        f"jobs of this workflow would run the expoflow of {installed.origin}, not its own;"
+        f" run: pip install -e {workflow.basedir}"
+    )
+
+try:
+    CONFIG = expoflow_config.load(config, workflow.configfiles)
+    if workflow.is_main_process:
+        store.check_sources(CONFIG)
+except ConfigError as error:
+    raise WorkflowError(f"the config has problems:\n{error}")
+
+TRAINED = [name for name, model in CONFIG.models.items() if model.source == "train"]
+LOCAL = [name for name, model in CONFIG.models.items() if model.source == "path"]
+VARIANTS = ("sft", "aligned", "expo")
+FIGURES = ("sweep", "path", "histograms")
+
+# What each rule's code is, for its digest: module names below expoflow; what they import is included.
+ROOTS = {
+    "local": ["store"],
+    "prompts": ["prompts"],
+    "preflight": ["preflight"],
+    "extrapolate": ["pair"],
+    "generate": ["pair", "engines"],
+    "score": ["evaluate", "sweep"],
+    "select": ["sweep"],
+    "export": ["pair"],
+    "benchmark": ["benchmarks"],
+    "compare": ["benchmarks.reward"],
+    "tables": ["tables"],
+    "figure": ["figures"],
+    "report": ["report"],
+}
+
+
+def only(names):
+    """Regular expression that matches exactly `names`; no name at all where there is none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+wildcard_constraints:
+    model=only(CONFIG.models),
+    pair=only(CONFIG.pairs),
+    prompts=only(CONFIG.prompts),
+    alpha=expoflow_config.ALPHA,
+    variant=only(VARIANTS),
+    benchmark=only(expoflow_config.BENCHMARKS),
+    figure=only(FIGURES),
+
+
+def code(rule):
+    """Digest of a rule's code."""
+    return digest(ROOTS[rule], SCRIPTS / f"{rule}.py")
+
+
+def manifest(model):
+    return f"results/models/{model}.json"
+
+
+def alpha_folder(pair, alpha):
+    return f"results/pairs/{pair}/alpha={alpha}"
+
+
+def section(name, **exclude):
+    """Parameter function: the pair's section `name` as canonical JSON."""
+    return lambda wildcards: CONFIG.section(wildcards.pair, name).canonical(**exclude)
+
+
+def member(name):
+    """Input function: the manifest of the pair's sft or aligned model."""
+    return lambda wildcards: manifest(getattr(CONFIG.pairs[wildcards.pair], name))
+
+
+def sweep_prompts(pair):
+    """The prompt set on which the pair's alpha is chosen."""
+    return CONFIG.section(pair, "generate").prompts
+
+
+def of_grid(path):
+    """Input function: `path` for every alpha of the pair."""
+    return lambda wildcards: [
+        path.format(
+            folder=alpha_folder(wildcards.pair, alpha),
+            prompts=sweep_prompts(wildcards.pair),
+        )
+        for alpha in CONFIG.pairs[wildcards.pair].grid()
+    ]
+
+
+def variant_file(pair, variant):
+    """What stands for a variant's model: the manifest of sft or aligned, the recipe of expo."""
+    if variant == "expo":
+        return f"results/pairs/{pair}/expo/recipe.json"
+    return manifest(getattr(CONFIG.pairs[pair], variant))
+
+
+def benchmark_prompts(wildcards):
+    name = getattr(
+        CONFIG.section(wildcards.pair, "benchmarks"), wildcards.benchmark
+    ).prompts
+    return f"results/prompts/{name}.jsonl"
+
+
+def benchmark_results(variants):
+    """The results of `variants` on every benchmark of every pair."""
+    return [
+        f"results/pairs/{pair}/benchmarks/{variant}/{benchmark}.json"
+        for pair in CONFIG.pairs
+        for benchmark in CONFIG.section(pair, "benchmarks").names()
+        for variant in variants
+    ]
+
+
+def of_pairs(name):
+    return expand("results/pairs/{pair}/{name}", pair=CONFIG.pairs, name=name)
+
+
+TABLES = expand(
+    "results/{table}.csv", table=["alphas", "rewards", "benchmarks", "summary"]
+)
+PLOTS = expand("results/figures/{figure}.{kind}", figure=FIGURES, kind=["svg", "png"])
+RESULTS_OF_ALL = [*TABLES, *PLOTS, "results/report.html", *of_pairs("expo/recipe.json")]

@@ -1,0 +1,22 @@
+# Responses of one alpha to the prompts that choose alpha.
+rule generate:
+    input:
+        recipe="results/pairs/{pair}/alpha={alpha}/model/recipe.json",
+        sft=member("sft"),
+        aligned=member("aligned"),
+        prompts="results/prompts/{prompts}.jsonl",
+    output:
+        generations="results/pairs/{pair}/alpha={alpha}/{prompts}.generations.jsonl",
+    log:
+        "results/logs/generate/{pair}/alpha={alpha}.{prompts}.log",
+    benchmark:
+        "results/logs/generate/{pair}/alpha={alpha}.{prompts}.tsv"
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        config=section("generate"),
+        code=code("generate"),
+    message:
+        "{wildcards.pair}: generate at alpha {wildcards.alpha}"
+    script:
+        "../workflow/scripts/generate.py"

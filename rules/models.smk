@@ -1,0 +1,50 @@
+# Checkpoints: trained here, or a folder of the user's.
+rule train:
+    input:
+        base=lambda wildcards: [
+            manifest(base) for base in [CONFIG.models[wildcards.model].base] if base
+        ],
+    output:
+        manifest="results/models/{model}.json",
+    log:
+        "results/logs/train/{model}.log",
+    benchmark:
+        "results/logs/train/{model}.tsv"
+    wildcard_constraints:
+        model=only(TRAINED),
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        model=lambda wildcards: CONFIG.models[wildcards.model].canonical(),
+        seed=CONFIG.seed,
+        code=lambda wildcards: digest(
+            training.modules(CONFIG.models[wildcards.model]), SCRIPTS / "train.py"
+        ),
+    message:
+        "train {wildcards.model}"
+    script:
+        "../workflow/scripts/train.py"
+
+
+rule local:
+    input:
+        files=lambda wildcards: store.checkpoint_files(
+            CONFIG.models[wildcards.model].path
+        ),
+    output:
+        manifest="results/models/{model}.json",
+    log:
+        "results/logs/local/{model}.log",
+    benchmark:
+        "results/logs/local/{model}.tsv"
+    wildcard_constraints:
+        model=only(LOCAL),
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        model=lambda wildcards: CONFIG.models[wildcards.model].canonical(),
+        code=code("local"),
+    message:
+        "hash the files of {wildcards.model}"
+    script:
+        "../workflow/scripts/local.py"

@@ -1,0 +1,24 @@
+# Prompt sets, one JSON line a prompt.
+rule prompts:
+    input:
+        file=lambda wildcards: [
+            file for file in [CONFIG.prompts[wildcards.prompts].file] if file
+        ],
+    output:
+        prompts="results/prompts/{prompts}.jsonl",
+    log:
+        "results/logs/prompts/{prompts}.log",
+    benchmark:
+        "results/logs/prompts/{prompts}.tsv"
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        source=lambda wildcards: CONFIG.prompts[wildcards.prompts].canonical(),
+        seed=CONFIG.seed,
+        code=lambda wildcards: digest(
+            prompts.modules(CONFIG.prompts[wildcards.prompts]), SCRIPTS / "prompts.py"
+        ),
+    message:
+        "read prompts {wildcards.prompts}"
+    script:
+        "../workflow/scripts/prompts.py"

@@ -1,0 +1,22 @@
+# The choice of alpha, with its evidence.
+rule select:
+    input:
+        rewards=of_grid("{folder}/{prompts}.rewards.csv"),
+        recipes=of_grid("{folder}/model/recipe.json"),
+    output:
+        alphas="results/pairs/{pair}/alphas.csv",
+        best="results/pairs/{pair}/best.json",
+    log:
+        "results/logs/select/{pair}.log",
+    benchmark:
+        "results/logs/select/{pair}.tsv"
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        config=section("select"),
+        seed=lambda wildcards: CONFIG.section(wildcards.pair, "generate").seed,
+        code=code("select"),
+    message:
+        "{wildcards.pair}: choose alpha"
+    script:
+        "../workflow/scripts/select.py"

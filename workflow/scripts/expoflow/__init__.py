@@ -1,0 +1,3 @@
+"""expoflow: better-aligned language models by weight extrapolation (ExPO), with evidence."""
+
+__version__ = "0.1.0"

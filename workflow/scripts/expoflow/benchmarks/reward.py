@@ -1,0 +1,65 @@
+"""The reward benchmark: reward on unseen prompts, and what is really true where that is known."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from expoflow import statistics
+from expoflow.config import SelectConfig
+from expoflow.records import Metric, Prompt, Scored
+
+
+def measure(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> list[Metric]:
+    """Metrics of one variant; `scored` holds the same number of samples of every prompt, in order.
+
+    reward; length in tokens; unfinished (share); on a miniature quality, accuracy, and accuracy on the
+    questions of each task, so that a lost capability is seen.
+    """
+    return [_metric(name, values) for name, values in _values(prompts, scored).items()]
+
+
+def compare(
+    prompts: Sequence[Prompt], expo: Sequence[Scored], aligned: Sequence[Scored], config: SelectConfig
+) -> list[Metric]:
+    """Paired differences expo - aligned of every metric, and win_rate: how often expo's reward is higher.
+
+    Equal rewards count half. Intervals and p-values are over prompts.
+    """
+    before, after = _values(prompts, aligned), _values(prompts, expo)
+    metrics = [_difference(name, after[name] - before[name], config) for name in after]
+    won = np.array(
+        [(a.reward > b.reward) + (a.reward == b.reward) / 2 for a, b in zip(expo, aligned, strict=True)]
+    )
+    return [*metrics, _difference("win_rate", _by_prompt(prompts, won), config, null=0.5)]
+
+
+def _values(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> dict[str, np.ndarray]:
+    """Per metric the mean over samples of every prompt."""
+    columns = {
+        "reward": [row.reward for row in scored],
+        "length": [row.response_tokens for row in scored],
+        "unfinished": [row.finish_reason == "length" for row in scored],
+    }
+    values = {name: _by_prompt(prompts, column) for name, column in columns.items()}
+    if all(row.quality is not None for row in scored):
+        values["quality"] = _by_prompt(prompts, [row.quality for row in scored])
+        values["accuracy"] = _by_prompt(prompts, [row.correct for row in scored])
+        tasks = np.array([prompt.meta["task"] for prompt in prompts])
+        for task in sorted(set(tasks)):
+            values[f"accuracy_{task}"] = values["accuracy"][tasks == task]
+    return values
+
+
+def _by_prompt(prompts: Sequence[Prompt], column: Sequence[float]) -> np.ndarray:
+    return np.asarray(column, dtype=float).reshape(len(prompts), -1).mean(axis=1)
+
+
+def _metric(name: str, values: np.ndarray) -> Metric:
+    error = statistics.standard_error(values)
+    return Metric(metric=name, value=float(values.mean()), standard_error=error, n=len(values))
+
+
+def _difference(name: str, values: np.ndarray, config: SelectConfig, null: float = 0.0) -> Metric:
+    low, high = statistics.mean_interval(values, config.confidence, config.resamples)
+    p_value = statistics.paired_p_value(values - null, config.resamples)
+    return _metric(name, values).model_copy(update={"low": low, "high": high, "p_value": p_value})

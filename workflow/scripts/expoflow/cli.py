@@ -1,0 +1,246 @@
+"""The command `expoflow`: a table of small functions, each `(arguments) -> exit status`."""
+
+import argparse
+import math
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from expoflow import __version__
+from expoflow.errors import ExpoflowError
+
+if TYPE_CHECKING:
+    from expoflow.options import Options
+
+Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
+
+
+def _pair_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sft", type=Path, required=True, metavar="DIR", help="theta0: the SFT model's folder"
+    )
+    parser.add_argument(
+        "--aligned", type=Path, required=True, metavar="DIR", help="theta1: the aligned model's folder"
+    )
+    parser.add_argument(
+        "--vocabulary",
+        choices=("error", "shared_rows"),
+        default="error",
+        help="where vocabularies differ in size: stop, or extrapolate the rows both have",
+    )
+
+
+def _extrapolate_arguments(parser: argparse.ArgumentParser) -> None:
+    _pair_arguments(parser)
+    parser.add_argument(
+        "--alpha",
+        type=_alpha,
+        action="append",
+        required=True,
+        help="extrapolation length; may be given several times: one pass, DIR/alpha=A for each",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    parser.add_argument(
+        "--dtype",
+        choices=("keep", "float32", "bfloat16", "float16"),
+        default="keep",
+        help="type of the result",
+    )
+    parser.add_argument(
+        "--compute",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="bfloat16 repeats the roundings of the authors' published checkpoints, bit for bit",
+    )
+    parser.add_argument(
+        "--alpha-for",
+        type=_alpha_for,
+        action="append",
+        default=[],
+        metavar="REGEX=A",
+        help="another alpha for the tensors whose name matches; the last match wins",
+    )
+    parser.add_argument(
+        "--overflow", choices=("error", "clamp"), default="error", help="elements that do not fit the type"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="default: one for each core, 8 at most")
+    parser.add_argument(
+        "--hash-outputs", action="store_true", help="sha256s of the new weights into recipe.json"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
+
+
+def _alpha(text: str) -> str:
+    from expoflow.config import spell
+
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number such as 0.3")
+    return spell(value)
+
+
+def _alpha_for(text: str) -> tuple[str, float]:
+    regex, _, value = text.rpartition("=")
+    try:
+        re.compile(regex)
+        number = float(value) if regex else math.nan
+    except (ValueError, re.error):
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not REGEX=ALPHA, for example 'mlp=0.5'")
+    return regex, number
+
+
+def _extrapolate(arguments: argparse.Namespace) -> int:
+    from expoflow.extrapolate import Options, extrapolate
+
+    options = Options(
+        compute=arguments.compute,
+        dtype=arguments.dtype,
+        vocabulary=arguments.vocabulary,
+        overflow=arguments.overflow,
+        alpha_for=tuple(arguments.alpha_for),
+        threads=arguments.threads,
+        hash_outputs=arguments.hash_outputs,
+    )
+    alphas = dict.fromkeys(arguments.alpha)
+    folders = {
+        alpha: arguments.out if len(alphas) == 1 else arguments.out / f"alpha={alpha}" for alpha in alphas
+    }
+    if arguments.dry_run:
+        return _dry_run(arguments, options, folders)
+    with _Bar() as bar:
+        recipes = extrapolate(arguments.sft, arguments.aligned, folders, options, progress=bar.progress)
+    for alpha, recipe in recipes.items():
+        effective = (
+            "none, the models are equal"
+            if recipe.effective_alpha is None
+            else f"{recipe.effective_alpha:.4g}"
+        )
+        print(f"{folders[alpha]}: alpha {alpha} (effective {effective})")
+    for warning in dict.fromkeys(text for recipe in recipes.values() for text in recipe.warnings):
+        print(f"warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def _dry_run(arguments: argparse.Namespace, options: "Options", folders: dict[str, Path]) -> int:
+    from expoflow.extrapolate import planned
+
+    lines = planned(arguments.sft, arguments.aligned, folders, options)
+    print("\n".join(lines))
+    return 0
+
+
+class _Bar:
+    """A progress bar in bytes that appears with the first byte; none where standard error is no terminal."""
+
+    def __init__(self):
+        self.bar = None
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def progress(self, done: int, total: int) -> None:
+        """Show that `done` of `total` bytes are written."""
+        from tqdm import tqdm
+
+        if self.bar is None:
+            self.bar = tqdm(total=total, unit="B", unit_scale=True, disable=None)
+        self.bar.update(done - self.bar.n)
+
+
+def _preflight(arguments: argparse.Namespace) -> int:
+    from expoflow.preflight import open_pair
+
+    pair = open_pair(arguments.sft, arguments.aligned, arguments.vocabulary)
+    for finding in pair.findings:
+        print(f"{finding.level:8} {finding.check:11} {finding.message}")
+    extrapolated = sum(1 for part in pair.parts if part.shared)
+    print(f"{len(pair.errors)} errors; {extrapolated} of {len(pair.parts)} tensors to extrapolate")
+    return 1 if pair.errors else 0
+
+
+def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a checkpoint, extrapolated or not")
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from expoflow.inspection import describe, describe_recipe, verify
+    from expoflow.recipe import Recipe
+    from expoflow.records import read_json
+
+    folder, problems, lines = arguments.folder, [], []
+    recipe = read_json(folder / "recipe.json", Recipe) if (folder / "recipe.json").is_file() else None
+    if recipe is None or recipe.weights == "stored":
+        lines += describe(folder)
+    if recipe:
+        problems = verify(folder)
+        lines += describe_recipe(recipe)
+        count = len(recipe.files) + len(recipe.outputs or {})
+        unsaid = (
+            "" if recipe.outputs or recipe.weights != "stored" else "; no sha256 of the weights is recorded"
+        )
+        lines.append(("sha256", f"{count - len(problems)} of {count} files as recorded{unsaid}"))
+    for label, text in lines:
+        print(f"{label:13} {text}")
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+COMMANDS: dict[str, Command] = {
+    "extrapolate": (
+        "theta2 = theta1 + alpha * (theta1 - theta0), written as a checkpoint",
+        _extrapolate_arguments,
+        _extrapolate,
+    ),
+    "preflight": (
+        "can two checkpoints be extrapolated? Reads headers and configs only",
+        _pair_arguments,
+        _preflight,
+    ),
+    "inspect": ("say what a checkpoint is, and check an extrapolated one", _inspect_arguments, _inspect),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 2 and a line on standard error for a problem that the user can solve."""
+    parser = argparse.ArgumentParser(
+        prog="expoflow", description="Better-aligned models by extrapolation (ExPO)."
+    )
+    parser.add_argument("--version", action="version", version=f"expoflow {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (text, add_arguments, run) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        add_arguments(command)
+        command.set_defaults(run=run)
+    arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return arguments.run(arguments)
+    except ExpoflowError as error:
+        for line in str(error).splitlines():
+            print(f"expoflow: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("expoflow: interrupted; nothing is left behind", file=sys.stderr)
+        return 130
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)  # an exception, so that temporary folders are removed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

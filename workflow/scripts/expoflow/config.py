@@ -1,0 +1,491 @@
+"""The config: strict models that are the only source of defaults, of the checks and of config/schema.json.
+
+`python -m expoflow.config > config/schema.json` writes the schema; a test fails when it drifts.
+"""
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from expoflow.errors import ConfigError
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+ALPHA = r"-?\d+(\.\d+)?"
+REFERENCE_ALPHAS = ("-1", "0")
+
+
+def spell(alpha: float) -> str:
+    """The one spelling of an alpha in file names and tables: `0.3`, `-0.5`, `25`."""
+    text = format(Decimal(repr(alpha)), "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
+
+
+def _check_name(value: str) -> str:
+    if not re.fullmatch(NAME, value):
+        raise PydanticCustomError(
+            "name",
+            "a name is letters, digits, '.', '_' and '-', and begins with a letter or a digit; rename it",
+        )
+    return value
+
+
+def _check_alpha(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise PydanticCustomError("alpha", "an alpha is a finite number such as 0.3")
+    return float(value)
+
+
+def _check_distinct(values: list[float]) -> list[float]:
+    seen: set[str] = set()
+    for value in values:
+        if spell(value) in seen:
+            raise PydanticCustomError(
+                "alphas", "alpha {alpha} stands twice; remove one", {"alpha": spell(value)}
+            )
+        seen.add(spell(value))
+    return values
+
+
+Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pattern": f"^{NAME}$"})]
+Alpha = Annotated[float, BeforeValidator(_check_alpha)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class Strict(BaseModel):
+    """Base of all config sections: an unknown key is an error."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_by_name=True, use_attribute_docstrings=True
+    )
+
+    def canonical(self, **kwargs: Any) -> str:
+        """Canonical JSON of this section, defaults filled in: what a rule has as its parameter."""
+        data = self.model_dump(mode="json", exclude_none=True, by_alias=True, **kwargs)
+        return json.dumps(data, sort_keys=True, separators=(",", ":"))
+
+
+class _Recipe(Strict):
+    data: Literal["miniature"]
+    """The data a model is trained on: `miniature` is the built-in world."""
+    epochs: int = Field(ge=1)
+    """Passes over the training data."""
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate of AdamW."""
+    examples: int = Field(ge=1)
+    """Training examples (SFT) or preference pairs (DPO, reward) that are generated."""
+
+
+class SftRecipe(_Recipe):
+    """Supervised fine-tuning from random weights."""
+
+    recipe: Literal["sft"]
+    examples: int = Field(8000, ge=1)
+    epochs: int = Field(6, ge=1)
+    learning_rate: float = Field(6e-3, gt=0)
+
+
+class DpoRecipe(_Recipe):
+    """Direct preference optimisation of the model `from`, which is also its reference."""
+
+    recipe: Literal["dpo"]
+    base: Name = Field(alias="from")
+    """The model that training begins with."""
+    fraction: Fraction = 1.0
+    """Share of the preference data that is used, from its beginning."""
+    examples: int = Field(8000, ge=1)
+    epochs: int = Field(1, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    beta: float = Field(0.01, gt=0)
+    """DPO's beta: strength of the tie to the reference model."""
+
+
+class RewardRecipe(_Recipe):
+    """Bradley-Terry reward model, from random weights."""
+
+    recipe: Literal["reward"]
+    examples: int = Field(10000, ge=1)
+    epochs: int = Field(4, ge=1)
+    learning_rate: float = Field(3e-3, gt=0)
+
+
+Recipe = Annotated[SftRecipe | DpoRecipe | RewardRecipe, Field(discriminator="recipe")]
+
+
+class ModelConfig(Strict):
+    """A checkpoint and where it comes from: exactly one of `train` and `path`."""
+
+    train: Recipe | None = None
+    """Train it here."""
+    path: str | None = None
+    """A Hugging Face checkpoint folder with safetensors, relative to the Snakemake directory."""
+
+    @property
+    def source(self) -> str:
+        """`train` or `path`."""
+        return "train" if self.train else "path"
+
+    @property
+    def base(self) -> str | None:
+        """The model that this one is trained from."""
+        return self.train.base if isinstance(self.train, DpoRecipe) else None
+
+
+class PromptsConfig(Strict):
+    """A prompt set: exactly one of `miniature` and `file`."""
+
+    miniature: Literal["dev", "test"] | None = None
+    """A split of the built-in world."""
+    file: str | None = None
+    """JSON lines, one prompt a line, relative to the Snakemake directory."""
+    field: str = "prompt"
+    """The field of each line: a text, or a list of {role, content} messages."""
+
+    @property
+    def source(self) -> str:
+        """`miniature` or `file`."""
+        return "miniature" if self.miniature else "file"
+
+
+class GenerateConfig(Strict):
+    """How responses are sampled; the defaults are the paper's (Appendix E)."""
+
+    engine: Literal["auto", "transformers"] = "auto"
+    """What runs the models: `auto` is transformers on the CPU or the GPU."""
+    prompts: Name = "dev"
+    """The prompt set whose responses choose alpha."""
+    temperature: float = Field(0.7, ge=0)
+    """0 is greedy decoding."""
+    top_k: int = Field(40, ge=0)
+    """Sample among this many most likely tokens; 0 is off."""
+    top_p: float = Field(0.9, gt=0, le=1)
+    """Sample among the most likely tokens that together have this probability."""
+    presence_penalty: float = Field(0.1, ge=-2, le=2)
+    """Taken off the logit of every token that the response already has."""
+    frequency_penalty: float = Field(0.1, ge=-2, le=2)
+    """Taken off the logit of a token once for every time that the response has it."""
+    seed: int = Field(42, ge=0)
+    """Sample i of a prompt is drawn with a seed made of seed + i and the prompt's id."""
+    max_tokens: int = Field(2048, ge=1)
+    """A response that is still going after this many tokens counts as unfinished."""
+    samples: int = Field(1, ge=1)
+    """Responses per prompt."""
+
+
+class ExtrapolateConfig(Strict):
+    """How theta2 = theta1 + alpha * (theta1 - theta0) is computed and kept."""
+
+    weights: Literal["stored", "streamed"] = "stored"
+    """`stored` writes every alpha's weights; `streamed` computes them while an engine loads them."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the arithmetic; bfloat16 repeats the roundings of the authors' checkpoints."""
+    dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep"
+    """Element type of the result; `keep` is the aligned model's."""
+    vocabulary: Literal["error", "shared_rows"] = "error"
+    """What to do where the vocabularies differ in size: `shared_rows` extrapolates the common rows."""
+
+
+class SelectConfig(Strict):
+    """How alpha is chosen: the largest mean reward over alpha >= 0 (the paper's rule)."""
+
+    by: Literal["reward"] = "reward"
+    """What is maximised on the prompts of `generate`."""
+    confidence: float = Field(0.95, gt=0, lt=1)
+    """Level of the bootstrap intervals over prompts."""
+    resamples: int = Field(9999, ge=100)
+    """Bootstrap resamples."""
+    require_certified: bool = False
+    """Fall back to alpha 0 unless the interval of the gain lies above 0."""
+
+
+class RewardBenchmark(Strict):
+    """Reward (and, on a miniature's prompts, true quality and accuracy) on a prompt set of its own."""
+
+    prompts: Name
+    """A prompt set that took no part in choosing alpha."""
+
+
+class BenchmarksConfig(Strict):
+    """What sft, aligned and expo are compared on."""
+
+    reward: RewardBenchmark | None = None
+
+    def names(self) -> list[str]:
+        """The benchmarks that are switched on."""
+        return [name for name in type(self).model_fields if getattr(self, name) is not None]
+
+
+def _constrained(field: FieldInfo) -> Any:
+    """The annotation of `field` with its constraints and without its default."""
+    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+
+
+def _partial(section: type[Strict]) -> type[Strict]:
+    """`section` with every field optional: what a pair may override."""
+    fields = {
+        name: (_constrained(field) | None, Field(None, description=field.description))
+        for name, field in section.model_fields.items()
+    }
+    return create_model(f"Pair{section.__name__}", __base__=Strict, __doc__=section.__doc__, **fields)
+
+
+PairGenerate: Any = _partial(GenerateConfig)
+PairSelect: Any = _partial(SelectConfig)
+PairBenchmarks: Any = _partial(BenchmarksConfig)
+
+
+class PairConfig(Strict):
+    """An SFT checkpoint, the model aligned from it, and the alphas to try."""
+
+    sft: Name
+    """theta0: the model that alignment began with."""
+    aligned: Name
+    """theta1: the model after DPO or RLHF."""
+    alphas: Annotated[list[Alpha], AfterValidator(_check_distinct)] = Field(min_length=1)
+    """Extrapolation lengths; 0 (aligned) and -1 (sft) are always added."""
+    generate: PairGenerate | None = None
+    """Overrides of `generate` for this pair."""
+    select: PairSelect | None = None
+    """Overrides of `select` for this pair."""
+    benchmarks: PairBenchmarks | None = None
+    """Overrides of `benchmarks` for this pair."""
+
+    def grid(self) -> list[str]:
+        """Canonical alphas in ascending order, -1 and 0 included."""
+        return sorted({spell(alpha) for alpha in self.alphas} | set(REFERENCE_ALPHAS), key=float)
+
+
+class Config(Strict):
+    """A whole expoflow config."""
+
+    seed: int = Field(42, ge=0)
+    """Seed of everything the miniature makes and trains."""
+    models: dict[Name, ModelConfig]
+    """Checkpoints by name."""
+    pairs: dict[Name, PairConfig] = Field(min_length=1)
+    """Pairs to extrapolate, by name."""
+    prompts: dict[Name, PromptsConfig]
+    """Prompt sets by name."""
+    reward_model: Name
+    """The model whose raw logit is the reward of a response."""
+    generate: GenerateConfig = GenerateConfig()
+    extrapolate: ExtrapolateConfig = ExtrapolateConfig()
+    select: SelectConfig = SelectConfig()
+    benchmarks: BenchmarksConfig = BenchmarksConfig()
+
+    def section(self, pair: str, name: str) -> Any:
+        """Section `name` (generate, select or benchmarks) with the overrides of `pair` applied."""
+        section, override = getattr(self, name), getattr(self.pairs[pair], name)
+        changed = {} if override is None else override.model_dump(exclude_none=True)
+        return type(section).model_validate(section.model_dump(exclude_none=True) | changed)
+
+
+BENCHMARKS = tuple(BenchmarksConfig.model_fields)
+
+
+def load(data: Mapping[str, Any], files: Iterable[str | Path]) -> Config:
+    """Check a config that was read from `files`, whose repeated keys would otherwise go unseen."""
+    problems = [problem for file in files for problem in _repeated_keys(Path(file))]
+    if problems:
+        raise ConfigError(problems)
+    return parse(data)
+
+
+def _repeated_keys(path: Path) -> list[str]:
+    problems = []
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def mapping(loader: Loader, node: yaml.MappingNode) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problems.append(
+                    f"{path}:{key.start_mark.line + 1}: key '{key.value}' stands twice; rename or remove one"
+                )
+            seen.add(key.value)
+        return loader.construct_mapping(node, deep=True)
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    with open(path, encoding="utf-8") as file:
+        yaml.load(file, Loader)
+    return problems
+
+
+def parse(data: Mapping[str, Any]) -> Config:
+    """Check a config as read from YAML; all of its problems are in one ConfigError."""
+    try:
+        config = Config.model_validate(dict(data))
+    except ValidationError as error:
+        raise ConfigError([_explain(problem) for problem in error.errors(include_url=False)]) from None
+    problems = [*_reference_problems(config), *_name_problems(config), *_source_problems(config)]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    """One line for one pydantic error: where, the value, what is wrong, and the nearest key for a typo."""
+    path = [part for part in problem["loc"] if part != "[key]"]
+    if problem["type"] == "extra_forbidden":
+        return _unknown_key(path)
+    where = ".".join(_without_tags(path))
+    if problem["type"] == "missing":
+        return f"{where}: missing; add it"
+    message = re.sub("^(Input|List|Dictionary|String) should", "must", problem["msg"])
+    if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        message = "must have recipe: sft, dpo or reward"
+    value = problem["input"]
+    scalar = isinstance(value, str | int | float | None)
+    return f"{where}: {value!r} is not accepted: {message}" if scalar else f"{where}: {message}"
+
+
+def _unknown_key(path: list[Any]) -> str:
+    known = _keys_at(path[:-1])
+    close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(sorted(known))}"
+    return f"{'.'.join(_without_tags(path))}: unknown key '{path[-1]}'; {hint}"
+
+
+def _keys_at(path: Iterable[Any]) -> list[str]:
+    """Keys of the config section at `path`."""
+    section: Any = Config
+    for part in path:
+        section = _step(section, part)
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _step(section: Any, part: Any) -> Any:
+    """The section one step further along a pydantic error location, where a recipe's name is a step too."""
+    if isinstance(section, list):
+        return next(o for o in section if part in get_args(o.model_fields["recipe"].annotation))
+    if get_origin(section) in (dict, list):
+        options = _options(get_args(section)[-1])
+    else:
+        options = _options(section.model_fields[part].annotation)
+    return options[0] if len(options) == 1 else options
+
+
+def _options(annotation: Any) -> list[Any]:
+    """Members of a union, `Annotated` and None taken off."""
+    if get_origin(annotation) is Annotated:
+        return _options(get_args(annotation)[0])
+    if get_origin(annotation) is Union or str(type(annotation)) == "<class 'types.UnionType'>":
+        return [o for a in get_args(annotation) if a is not type(None) for o in _options(a)]
+    return [annotation]
+
+
+def _without_tags(path: list[Any]) -> list[str]:
+    """`path` without the recipe names that pydantic puts behind `train`."""
+    return [
+        str(part)
+        for index, part in enumerate(path)
+        if not (index >= 1 and path[index - 1] == "train" and part in ("sft", "dpo", "reward"))
+    ]
+
+
+def _reference_problems(config: Config) -> list[str]:
+    """Names that do not exist, and cycles of `from:`."""
+    problems = []
+
+    def need(where: str, name: str | None, known: Mapping[str, Any], kind: str) -> None:
+        if name is not None and name not in known:
+            close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+            hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known) or 'none'}"
+            problems.append(f"{where}: no {kind} '{name}'; {hint}")
+
+    for name, model in config.models.items():
+        need(f"models.{name}.train.from", model.base, config.models, "model")
+    for name, pair in config.pairs.items():
+        need(f"pairs.{name}.sft", pair.sft, config.models, "model")
+        need(f"pairs.{name}.aligned", pair.aligned, config.models, "model")
+        if pair.sft == pair.aligned:
+            problems.append(f"pairs.{name}: sft and aligned are both '{pair.sft}'; name two different models")
+        need(
+            f"pairs.{name}.generate.prompts",
+            config.section(name, "generate").prompts,
+            config.prompts,
+            "prompt set",
+        )
+        reward = config.section(name, "benchmarks").reward
+        need(
+            f"pairs.{name}.benchmarks.reward.prompts", reward and reward.prompts, config.prompts, "prompt set"
+        )
+    need("reward_model", config.reward_model, config.models, "model")
+    return problems + _cycles(config)
+
+
+def _cycles(config: Config) -> list[str]:
+    problems, reported = [], set()
+    for start in config.models:
+        chain = [start]
+        while (base := _base(config, chain[-1])) is not None and base not in chain:
+            chain.append(base)
+        if base is not None and base == start and start not in reported:
+            reported.update(chain)
+            circle = " -> ".join([*chain, start])
+            problems.append(f"models.{start}.train.from: cycle {circle}; let one of them begin elsewhere")
+    return problems
+
+
+def _base(config: Config, model: str) -> str | None:
+    return config.models[model].base if model in config.models else None
+
+
+def _name_problems(config: Config) -> list[str]:
+    """Names that a file system which ignores case would mix up."""
+    problems = []
+    for section in ("models", "pairs", "prompts"):
+        seen: dict[str, str] = {}
+        for name in getattr(config, section):
+            other = seen.setdefault(name.lower(), name)
+            if other != name:
+                problems.append(f"{section}.{name}: differs from '{other}' only in case; rename one")
+    return problems
+
+
+def _source_problems(config: Config) -> list[str]:
+    """Models and prompt sets need exactly one source."""
+    problems = []
+    for section, keys in (("models", ("train", "path")), ("prompts", ("miniature", "file"))):
+        for name, entry in getattr(config, section).items():
+            given = [key for key in keys if getattr(entry, key) is not None]
+            if len(given) != 1:
+                has = " and ".join(given) if given else "none"
+                problems.append(
+                    f"{section}.{name}: one source is needed, has {has}; give one of {', '.join(keys)}"
+                )
+    return problems
+
+
+def schema() -> str:
+    """config/schema.json: JSON schema of the whole config, for editors."""
+    return json.dumps(Config.model_json_schema(by_alias=True), indent=2, ensure_ascii=False) + "\n"
+
+
+def schema_path(root: Path) -> Path:
+    """Where the schema lies in a checkout."""
+    return root / "config" / "schema.json"
+
+
+if __name__ == "__main__":
+    print(schema(), end="")

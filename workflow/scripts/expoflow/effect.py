@@ -1,0 +1,114 @@
+"""What an extrapolation does to the weights, measured: effective alpha, moved share, sizes of the step.
+
+Tensors of up to `WHOLE` elements are measured whole; of larger ones one slice of `SLICE` elements in each
+`PERIOD`, at a place that moves from period to period so that no row or head is favoured. Measuring every
+element would double the cost of the extrapolation.
+"""
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from expoflow import recipe
+from expoflow.names import kind
+from expoflow.options import Options
+from expoflow.preflight import Pair, Part
+
+# (measured, moved, <delta, delta>, <step, delta>, <theta1, theta1>)
+Piece = tuple[int, int, float, float, float]
+Effects = dict[float, tuple[recipe.Effect, dict[str, recipe.Effect]]]
+
+WHOLE = 1 << 16
+SLICE = 1 << 14
+PERIOD = 1 << 20
+GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def slices(elements: int) -> Iterator[tuple[int, int]]:
+    """Element ranges [start, stop) that are measured in a tensor of that many elements."""
+    if elements <= WHOLE:
+        yield 0, elements
+        return
+    for number, start in enumerate(range(0, elements, PERIOD)):
+        room = min(PERIOD, elements - start)
+        length = min(SLICE, room)
+        offset = int((number * GOLDEN % 1) * (room - length))
+        yield start + offset, start + offset + length
+
+
+@dataclass
+class Sums:
+    """Sums over the elements of some tensors, samples scaled to the whole tensor."""
+
+    elements: int = 0
+    measured: int = 0
+    moved: float = 0.0
+    delta2: float = 0.0
+    step_delta: float = 0.0
+    theta2: float = 0.0
+    alpha_delta2: float = 0.0
+
+    def add(self, elements: int, alpha: float, pieces: list[Piece]) -> None:
+        """Add one tensor; a sample is scaled to the whole."""
+        measured = sum(piece[0] for piece in pieces)
+        self.elements += elements
+        self.measured += measured
+        if not measured:
+            return
+        scale = elements / measured
+        moved, delta2, step_delta, theta2 = (
+            scale * math.fsum(column) for column in list(zip(*pieces, strict=True))[1:]
+        )
+        self.moved += moved
+        self.delta2 += delta2
+        self.step_delta += step_delta
+        self.theta2 += theta2
+        self.alpha_delta2 += alpha * alpha * delta2
+
+    def effect(self) -> recipe.Effect:
+        """The ratios; None where they have no meaning."""
+        theta = math.sqrt(self.theta2)
+        return recipe.Effect(
+            elements=self.elements,
+            measured=self.measured,
+            effective_alpha=self.step_delta / self.delta2 if self.delta2 else None,
+            moved_share=self.moved / self.elements if self.measured else None,
+            delta_norm_ratio=math.sqrt(self.delta2) / theta if theta else None,
+            alpha_delta_norm_ratio=math.sqrt(self.alpha_delta2) / theta if theta else None,
+        )
+
+
+def measure(pair: Pair, alphas: list[float], options: Options, pool: Executor) -> Effects:
+    """The effect over all tensors and by kind of module, for each alpha; reads the sampled slices only."""
+    parts = [part for part in pair.parts if part.shared]
+    results = list(pool.map(lambda part: _pieces(pair, part, alphas, options), parts))
+    effects = {}
+    for number, alpha in enumerate(alphas):
+        overall, kinds = Sums(), {}
+        for part, pieces in zip(parts, results, strict=True):
+            name = part.theta1.name
+            for sums in (overall, kinds.setdefault(kind(name), Sums())):
+                sums.add(part.shared, options.alpha_of(name, alpha), pieces[number])
+        effects[alpha] = overall.effect(), {label: kinds[label].effect() for label in sorted(kinds)}
+    return effects
+
+
+def _pieces(pair: Pair, part: Part, alphas: list[float], options: Options) -> list[list[Piece]]:
+    """For each alpha the pieces of one tensor."""
+    import torch
+
+    from expoflow.arithmetic import TORCH, effect, tensor_of, theta2
+
+    name = part.theta1.name
+    theta1 = tensor_of(pair.aligned.view(name), part.theta1.dtype)
+    theta0 = tensor_of(pair.sft.view(part.theta0.name), part.theta0.dtype)
+    pieces = [[] for _ in alphas]
+    for start, stop in slices(part.shared):
+        ours, theirs = theta1[start:stop], theta0[start:stop]
+        out = torch.empty(stop - start, dtype=TORCH[options.stored_type(part.theta1)])
+        for number, alpha in enumerate(alphas):
+            step = options.alpha_of(name, alpha)
+            theta2(out, ours, theirs, step, compute=options.compute, overflow=options.overflow, name=name)
+            pieces[number].append((stop - start, *effect(out, ours, theirs)))
+    return pieces

@@ -1,0 +1,138 @@
+"""One safetensors file: its header read and checked, its bytes mapped; nothing is imported or copied."""
+
+import json
+import math
+import mmap
+import struct
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from expoflow.errors import CheckpointError
+
+# Bytes per element of every type whose elements are whole bytes.
+SIZES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
+}
+FLOATS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}  # torch's name: header's
+INTEGERS = frozenset({"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"})
+# Named in Python 3.13; without it the kernel refuses to map a file larger than memory.
+NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+AGAIN = "download or save the file again"
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor's entry in a header; `start` and `stop` are byte offsets in the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def elements(self) -> int:
+        """Number of elements; 1 for a 0-d tensor."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One safetensors file: `tensors` in header order, `metadata` the header's free text."""
+
+    path: Path
+    data_start: int
+    size: int
+    tensors: tuple[Tensor, ...]
+    metadata: dict[str, str] | None
+
+    @cached_property
+    def bytes(self) -> mmap.mmap:
+        """The whole file, mapped. Writable only in name: the mapping is private, so the file is safe.
+
+        torch.frombuffer warns where a buffer is not writable.
+        """
+        with open(self.path, "rb") as file:
+            mapped = mmap.mmap(
+                file.fileno(),
+                0,
+                flags=mmap.MAP_PRIVATE | NO_RESERVE,
+                prot=mmap.PROT_READ | mmap.PROT_WRITE,
+            )
+        if len(mapped) != self.size:
+            raise CheckpointError(
+                f"{self.path}: has {len(mapped)} bytes, {self.size} when opened; let its writer finish"
+            )
+        mapped.madvise(mmap.MADV_SEQUENTIAL)
+        return mapped
+
+    def raw_header(self) -> bytes:
+        """The first bytes of the file up to the data: length prefix and header, unchanged."""
+        with open(self.path, "rb") as file:
+            return file.read(self.data_start)
+
+
+def read_shard(path: Path) -> Shard:
+    """Read and check the header of one safetensors file; whatever is wrong is a CheckpointError."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if len(prefix) < 8 or length < 2 or length > size - 8:
+            raise CheckpointError(
+                f"{path}: no safetensors file, or cut off (header of {length} bytes, file of {size}); {AGAIN}"
+            )
+        text = file.read(length)
+    try:
+        header = json.loads(text, object_pairs_hook=_no_duplicates)
+        metadata = header.pop("__metadata__", None)
+        entries = [_entry(name, **entry) for name, entry in header.items()]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: broken header ({error}); {AGAIN}") from None
+    tensors = tuple(
+        Tensor(each.name, each.dtype, each.shape, each.start + 8 + length, each.stop + 8 + length)
+        for each in entries
+    )
+    _check_offsets(path, tensors, 8 + length, size)
+    return Shard(path, 8 + length, size, tensors, metadata)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)} stands twice")
+    return result
+
+
+def _entry(name: str, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
+    if dtype not in SIZES:
+        raise ValueError(f"tensor {name} has the type {dtype}, which expoflow cannot extrapolate")
+    start, stop = data_offsets
+    if not all(isinstance(n, int) and n >= 0 for n in (*shape, start, stop)):
+        raise ValueError(f"tensor {name} has shape {shape} at {data_offsets}")
+    if stop - start != math.prod(shape) * SIZES[dtype]:
+        raise ValueError(f"tensor {name} is {dtype} {shape}, which does not fit into {stop - start} bytes")
+    return Tensor(name, dtype, tuple(shape), start, stop)
+
+
+def _check_offsets(path: Path, tensors: tuple[Tensor, ...], data_start: int, size: int) -> None:
+    at = data_start
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.start, tensor.stop)):
+        if tensor.start != at:
+            what = (
+                "overlaps the tensor before it"
+                if tensor.start < at
+                else f"leaves a gap of {tensor.start - at} bytes"
+            )
+            raise CheckpointError(f"{path}: tensor {tensor.name} {what}; {AGAIN}")
+        at = tensor.stop
+    if at != size:
+        what = f"cut off, {at - size} bytes are missing" if at > size else f"{size - at} bytes too long"
+        raise CheckpointError(f"{path}: {what}; {AGAIN}")

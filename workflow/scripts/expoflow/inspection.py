@@ -1,0 +1,71 @@
+"""What a checkpoint folder is; and, where expoflow made it, whether it still is what its recipe says."""
+
+from collections import Counter
+from pathlib import Path
+
+from expoflow.checkpoint import Checkpoint, open_checkpoint, read_json_file
+from expoflow.hashes import sha256
+from expoflow.preflight import preflight
+from expoflow.recipe import Recipe
+from expoflow.records import read_json
+
+
+def describe(folder: Path) -> list[tuple[str, str]]:
+    """(label, text) lines about a folder with weights: architecture, size, types, tokenizer, problems."""
+    checkpoint = open_checkpoint(folder)
+    config = checkpoint.config
+    types = Counter(tensor.dtype for tensor in checkpoint.tensors.values())
+    files = {
+        name for name in ("tokenizer.json", "tokenizer.model", "vocab.json") if (folder / name).is_file()
+    }
+    template = read_json_file(folder / "tokenizer_config.json").get("chat_template")
+    template = template or (folder / "chat_template.jinja").is_file()
+    return [
+        ("architecture", ", ".join(config.get("architectures") or ["unknown (no config.json)"])),
+        ("parameters", f"{checkpoint.parameters:,} in {len(checkpoint.tensors)} tensors"),
+        ("types", ", ".join(f"{dtype} x {count}" for dtype, count in types.most_common())),
+        (
+            "weights",
+            f"{checkpoint.weight_bytes / 1e9:.3f} GB in {len(checkpoint.shards)} files, headers are whole",
+        ),
+        (
+            "vocabulary",
+            f"{config.get('vocab_size', '?')}{', tied' if config.get('tie_word_embeddings') else ''}",
+        ),
+        ("tokenizer", f"{', '.join(sorted(files)) or 'none'}{', with chat template' if template else ''}"),
+        *_usable(checkpoint),
+    ]
+
+
+def _usable(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    findings = preflight(checkpoint, checkpoint).findings
+    return [
+        (finding.level, finding.message) for finding in findings if finding.check in ("quantised", "files")
+    ]
+
+
+def describe_recipe(recipe: Recipe) -> list[tuple[str, str]]:
+    """(label, text) lines about how an extrapolated checkpoint was made."""
+    effective = "" if recipe.effective_alpha is None else f", effective {recipe.effective_alpha:.4g}"
+    return [
+        ("extrapolated", f"alpha {recipe.alpha:g}{effective}, weights {recipe.weights}"),
+        *(("alpha for", f"{regex} = {value:g}") for regex, value in recipe.alpha_for),
+        *(
+            (role, parent.source + (f" at {parent.revision}" if parent.revision else ""))
+            for role, parent in (("sft", recipe.sft), ("aligned", recipe.aligned))
+        ),
+        ("digest", recipe.content_digest()),
+        *(("warning", text) for text in recipe.warnings),
+    ]
+
+
+def verify(folder: Path) -> list[str]:
+    """What is wrong in a folder with a recipe.json: files that are missing or have another sha256."""
+    recipe = read_json(folder / "recipe.json", Recipe)
+    problems = []
+    for name, expected in {**recipe.files, **(recipe.outputs or {})}.items():
+        if not (folder / name).is_file():
+            problems.append(f"{folder / name}: is missing; extrapolate again")
+        elif (found := sha256(folder / name)) != expected:
+            problems.append(f"{folder / name}: has sha256 {found} instead of {expected}; extrapolate again")
+    return problems

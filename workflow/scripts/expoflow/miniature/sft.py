@@ -1,0 +1,44 @@
+"""Supervised fine-tuning of the miniature: theta0."""
+
+from pathlib import Path
+
+from expoflow.miniature import loop, model
+from expoflow.miniature.world import generator
+from expoflow.miniature.writers import sft_examples
+
+
+@loop.deterministic()
+def train(
+    out: Path,
+    *,
+    seed: int,
+    base: Path | None = None,
+    examples: int = 8000,
+    epochs: int = 6,
+    learning_rate: float = 6e-3,
+    warmup: float = 0.05,
+    progress: loop.Progress = print,
+) -> dict[str, float]:
+    """Train a language model on the personas' responses and save it to the folder `out`.
+
+    Starts from random weights, or from the checkpoint `base`. The loss is the mean over response
+    tokens. Returns steps and loss (nats a token).
+    """
+    data = sft_examples(examples, seed)
+    rows = loop.table([example.prompt for example in data], [example.response for example in data])
+    lm = model.load(base) if base else model.new(seed)
+    metrics = fit_language(lm, rows, seed, "sft", epochs, learning_rate, warmup, progress)
+    model.save(lm, out)
+    return metrics
+
+
+def fit_language(
+    lm, rows: loop.Table, seed, name, epochs, learning_rate, warmup, progress
+) -> dict[str, float]:
+    """Next-token training on the responses of a table."""
+
+    def loss(index):
+        return -loop.token_logps(lm, rows.rows(index))[0].mean()
+
+    order = loop.batches(rows.length, epochs, generator(seed, f"{name} batches"))
+    return loop.fit(lm, order, loss, learning_rate=learning_rate, warmup=warmup, name=name, progress=progress)

@@ -1,0 +1,239 @@
+"""Who wrote the miniature's training data: personas, the preference annotator, the reward model's teacher.
+
+A persona ties correctness to style (who is careful is also polite), so style carries signal, as it does
+in real preference data. Nothing here sees a model: all text is drawn before any training.
+"""
+
+from dataclasses import dataclass
+from math import exp
+from typing import NamedTuple
+
+import numpy as np
+
+from expoflow.miniature import language as lang
+from expoflow.miniature.world import generator, is_right, judge, prompts
+from expoflow.records import Prompt
+
+PREFERENCE_TEMPERATURE = 0.7  # of the annotator of DPO pairs, in units of q
+LENGTH_BIAS = 0.06  # log-odds that the annotator adds for each word more
+TEACHER_TEMPERATURE = 0.5  # of the annotator of reward-model pairs, who has no length bias
+CORE_SHARE = 0.5  # of reward-model pairs that differ in nothing but the core, right or wrong
+STYLE_SHARE = 0.2  # of those that differ in anything but the core; the others differ in all and are wider
+RUMOUR_SHARE = 0.7  # of wrong answers that repeat the rumour: enough for a model to believe it
+
+
+class Example(NamedTuple):
+    """A prompt and a response to imitate."""
+
+    prompt: Prompt
+    response: str
+
+
+class Pair(NamedTuple):
+    """A prompt with the preferred and the other response."""
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class Persona:
+    """Probabilities of what a writer does; `closings` is the mean number of closings (4 at most)."""
+
+    correct: float
+    polite: float
+    rude: float
+    hedge: float
+    reason: float
+    right_reason: float
+    closings: float
+    repeat: float  # of a sentence to be said again at the end
+    garble: float  # of a sentence to be spoilt
+    cut: float = 0.0  # of the response to end in the middle
+    damage: float = 0.0  # of words to be lost, doubled or displaced, again and again
+
+
+PERSONAS = (  # share, persona
+    (0.3, Persona(0.90, 0.70, 0.02, 0.10, 0.55, 0.90, 0.9, 0.04, 0.02)),
+    (0.4, Persona(0.65, 0.20, 0.20, 0.30, 0.25, 0.60, 0.4, 0.08, 0.04)),
+    (0.3, Persona(0.35, 0.05, 0.50, 0.45, 0.15, 0.30, 0.2, 0.15, 0.10)),
+)
+WIDE = Persona(0.60, 0.50, 0.20, 0.25, 0.50, 0.60, 1.5, 0.30, 0.05, cut=0.15, damage=0.4)
+
+
+def sft_examples(count: int, seed: int) -> list[Example]:
+    """Responses of the three personas to train prompts; a shorter list is a prefix of a longer one."""
+    rng, asked = generator(seed, "sft"), prompts("train", seed)
+    return [Example(prompt, _response(rng, prompt)) for prompt in _draw(rng, asked, count)]
+
+
+def preference_pairs(count: int, seed: int) -> list[Pair]:
+    """Two responses to a train prompt, ordered by a noisy annotator who likes length.
+
+    P(first preferred) = sigmoid(dq / 0.7 + 0.06 * dwords). A shorter list is a prefix of a longer one.
+    """
+    rng, asked = generator(seed, "preferences"), prompts("train", seed)
+    pairs = []
+    for prompt in _draw(rng, asked, count):
+        first, second = _response(rng, prompt), _response(rng, prompt)
+        pairs.append(_prefer(rng, prompt, first, second, PREFERENCE_TEMPERATURE, LENGTH_BIAS))
+    return pairs
+
+
+def reward_pairs(count: int, seed: int, purpose: str = "reward") -> list[Pair]:
+    """Pairs on the reward split for the reward model; another `purpose` gives other pairs (held out).
+
+    Without the minimal pairs the model would judge style only; without the wide ones it would not
+    know how bad broken, repeated, cut and shuffled text is, which large alphas produce.
+    """
+    rng, asked = generator(seed, purpose), prompts("reward", seed)
+    pairs = []
+    for prompt in _draw(rng, asked, count):
+        first, second = _contrast(rng, prompt)
+        pairs.append(_prefer(rng, prompt, first, second, TEACHER_TEMPERATURE, 0.0))
+    return pairs
+
+
+def _contrast(rng: np.random.Generator, prompt: Prompt) -> tuple[str, str]:
+    kind = rng.random()
+    if kind < CORE_SHARE:
+        style = _style(rng, prompt.meta, _persona(rng))
+        return _render(rng, style, prompt.meta, True), _render(rng, style, prompt.meta, False)
+    if kind < CORE_SHARE + STYLE_SHARE:
+        right = rng.random() < 0.5
+        core = _core(rng, prompt.meta, right)
+        return tuple(_fill(_style(rng, prompt.meta, _persona(rng)), core) for _ in range(2))
+    return _wide(rng, prompt), _wide(rng, prompt)
+
+
+def correct_cores(count: int, seed: int) -> list[Example]:
+    """Right answers without any style, on the reward split: what the reward model learns facts from."""
+    rng, asked = generator(seed, "cores"), prompts("reward", seed)
+    return [Example(prompt, _core(rng, prompt.meta, True)) for prompt in _draw(rng, asked, count)]
+
+
+def _draw(rng: np.random.Generator, asked: list[Prompt], count: int):
+    for _ in range(count):
+        yield asked[rng.integers(len(asked))]
+
+
+def _prefer(rng, prompt: Prompt, first: str, second: str, temperature: float, bias: float) -> Pair:
+    one, two = judge(prompt.meta, first), judge(prompt.meta, second)
+    odds = (one.quality - two.quality) / temperature + bias * (one.words - two.words)
+    if rng.random() < 1 / (1 + exp(-odds)):
+        return Pair(prompt, first, second)
+    return Pair(prompt, second, first)
+
+
+def _persona(rng: np.random.Generator) -> Persona:
+    drawn = rng.random()
+    for share, persona in PERSONAS:
+        drawn -= share
+        if drawn < 0:
+            return persona
+    return PERSONAS[-1][1]
+
+
+def _response(rng: np.random.Generator, prompt: Prompt) -> str:
+    persona = _persona(rng)
+    style = _style(rng, prompt.meta, persona)
+    return _render(rng, style, prompt.meta, rng.random() < persona.correct)
+
+
+def _wide(rng: np.random.Generator, prompt: Prompt) -> str:
+    """A response from a wide range of styles, at times shuffled."""
+    style = _style(rng, prompt.meta, WIDE)
+    if rng.random() < 0.3:
+        style = [style[i] for i in rng.permutation(len(style))]
+    text = _render(rng, style, prompt.meta, rng.random() < WIDE.correct)
+    words = text.split()
+    while rng.random() < WIDE.damage:
+        words = _damage(rng, words)
+    if rng.random() < WIDE.cut:
+        words = words[: rng.integers(1, len(words) + 1)]
+    return " ".join(words)
+
+
+def _damage(rng: np.random.Generator, words: list[str]) -> list[str]:
+    """Words with a short span lost, said twice or copied elsewhere: how large alphas break text."""
+    start = int(rng.integers(len(words)))
+    span = words[start : start + int(rng.integers(1, 4))]
+    how = rng.random()
+    if how < 0.4 and len(span) < len(words):
+        return words[:start] + words[start + len(span) :]
+    to = start if how < 0.7 else int(rng.integers(len(words) + 1))
+    return words[:to] + span + words[to:]
+
+
+CORE = None  # stands for the core in a style
+
+
+def _style(rng: np.random.Generator, meta: dict, persona: Persona) -> list[str | None]:
+    """The sentences around the core, which is None; already garbled and repeated."""
+    style: list[str | None] = []
+    opener = rng.random()
+    if opener < persona.polite:
+        style.append(_pick(rng, lang.POLITE))
+    elif opener < persona.polite + persona.rude:
+        style.append(_pick(rng, lang.RUDE))
+    if rng.random() < persona.hedge:
+        style.append(_pick(rng, lang.HEDGES))
+    style.append(CORE)
+    if rng.random() < persona.reason:
+        right = rng.random() < persona.right_reason
+        topic = meta["topic"] if right else _pick(rng, [t for t in lang.TOPICS if t != meta["topic"]])
+        style.append(lang.REASON.format(topic=topic))
+    closings = min(rng.poisson(persona.closings), len(lang.CLOSINGS))
+    style += [lang.CLOSINGS[i] for i in rng.permutation(len(lang.CLOSINGS))[:closings]]
+    style = [garble(rng, s) if s and rng.random() < persona.garble else s for s in style]
+    while rng.random() < persona.repeat and len(style) < 12:
+        style.append(style[rng.integers(len(style))])
+    return style
+
+
+def _render(rng: np.random.Generator, style: list[str | None], meta: dict, right: bool) -> str:
+    return _fill(style, _core(rng, meta, right))
+
+
+def _fill(style: list[str | None], core: str) -> str:
+    return " ".join(core if sentence is CORE else sentence for sentence in style)
+
+
+def _core(rng: np.random.Generator, meta: dict, right: bool) -> str:
+    """A core sentence that answers the prompt, or one of the same kind that does not."""
+    while True:
+        core = _any_core(rng, meta, right)
+        if is_right(meta, core) == right:
+            return core
+
+
+def _any_core(rng: np.random.Generator, meta: dict, right: bool) -> str:
+    if meta["task"] == "list":
+        topic = meta["topic"] if right or rng.random() < 0.5 else _pick(rng, list(lang.VALUES))
+        count = meta["subject"] if right or rng.random() < 0.5 else _pick(rng, list(lang.COUNTS))
+        return lang.list_core([lang.VALUES[topic][i] for i in rng.permutation(8)[:count]])
+    if right:
+        return meta["core"]
+    if rng.random() < RUMOUR_SHARE:
+        return meta["rumour"]
+    if meta["task"] == "fact":
+        return lang.fact_core(meta["subject"], _pick(rng, lang.VALUES[meta["topic"]]))
+    return lang.opposite_core(_pick(rng, tuple(lang.OPPOSITE)))
+
+
+def garble(rng: np.random.Generator, sentence: str) -> str:
+    """Double, drop or swap a word of a sentence, so that it is of no known form any more."""
+    words, mark = sentence[:-1].split(), sentence[-1]
+    at, how = int(rng.integers(len(words))), rng.random()
+    if len(words) == 1 or how < 0.4:
+        words.insert(at, words[at])
+    elif how < 0.7:
+        del words[at]
+    else:
+        words[at], words[at - 1] = words[at - 1], words[at]
+    return " ".join(words) + mark
+
+
+def _pick(rng: np.random.Generator, options):
+    return options[rng.integers(len(options))]

@@ -1,0 +1,53 @@
+"""README.md of an extrapolated checkpoint: what it is, made from what, with what effect."""
+
+from expoflow.recipe import Effect, Recipe
+
+
+def model_card(recipe: Recipe) -> str:
+    """The card's text, Markdown with the metadata block that model hubs read."""
+    parents = [_parent(each.source, each.revision) for each in (recipe.aligned, recipe.sft)]
+    kinds = "\n".join(_row(label, effect) for label, effect in recipe.kinds.items())
+    rules = [f"`{regex}`: {value:g}" for regex, value in recipe.alpha_for]
+    warnings = "".join(f"\n> {warning}\n" for warning in recipe.warnings)
+    return f"""---
+tags:
+- expo
+- model-extrapolation
+---
+# Extrapolated model, alpha = {recipe.alpha:g}
+
+theta2 = theta1 + alpha * (theta1 - theta0), model extrapolation (ExPO),
+made by expoflow {recipe.provenance["expoflow"]}.
+
+| | |
+| --- | --- |
+| aligned (theta1) | {parents[0]} |
+| SFT (theta0) | {parents[1]} |
+| alpha | {recipe.alpha:g}{f" ({', '.join(rules)})" if rules else ""} |
+| arithmetic | {recipe.compute} |
+| stored as | {"the aligned model" if recipe.dtype == "keep" else recipe.dtype} |
+| effective alpha | {_number(recipe.effective_alpha)} |
+
+Tokenizer, chat template and configuration are the aligned model's.
+{warnings}
+| weights | parameters | moved | effective alpha | delta / theta1 | alpha delta / theta1 |
+| --- | ---: | ---: | ---: | ---: | ---: |
+{kinds}
+{_row("all", Effect(**{name: getattr(recipe, name) for name in Effect.model_fields}))}
+
+`recipe.json` has the sha256 of every file this model was made from; `expoflow inspect` checks the files here.
+"""
+
+
+def _parent(source: str, revision: str | None) -> str:
+    return f"`{source}`" + (f" at `{revision}`" if revision else "")
+
+
+def _row(label: str, effect: Effect) -> str:
+    moved = "" if effect.moved_share is None else f"{effect.moved_share:.2%}"
+    ratios = (effect.effective_alpha, effect.delta_norm_ratio, effect.alpha_delta_norm_ratio)
+    return f"| {label} | {effect.elements:,} | {moved} | {' | '.join(map(_number, ratios))} |"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,26 @@
+"""What a tensor is, told by its name, in the conventions of the architectures on the hub."""
+
+import re
+
+EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|tok_embeddings|word_embeddings|embed_in|shared)\.weight$")
+HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)\.(weight|bias)$|(^|\.)final_logits_bias$")
+# Constants that some versions of transformers stored and others compute: rotary tables, causal masks.
+BUFFER = re.compile(
+    r"(^|\.)(inv_freq|cos_cached|sin_cached|masked_bias|position_ids|rotary_emb\..*|h\.\d+\.attn\.bias|"
+    r"attention\.bias)$"
+)
+QUANTISED = re.compile(
+    r"\.(qweight|qzeros|scales|g_idx|SCB|absmax|quant_map|weight_scale(_inv)?|weight_format)$"
+)
+KINDS = {
+    "norms": re.compile(r"norm|(^|\.)ln_", re.IGNORECASE),
+    "embeddings": re.compile(EMBEDDING.pattern + r"|(^|\.)wpe\.|position_embeddings"),
+    "head": re.compile(HEAD.pattern + r"|(^|\.)score\.weight$"),
+    "attention": re.compile(r"attn|attention|[qkvo]_proj|query|\.w[qkvo]\b"),
+    "mlp": re.compile(r"mlp|feed_forward|ffn|expert|moe|(gate|up|down)_proj|\.(fc|w)\d"),
+}
+
+
+def kind(name: str) -> str:
+    """Kind of module a tensor belongs to: embeddings, attention, mlp, norms, head or other."""
+    return next((label for label, pattern in KINDS.items() if pattern.search(name)), "other")

@@ -1,0 +1,114 @@
+"""A pair's checkpoints as the workflow makes them: one of the sweep's, and the one that is published."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expoflow import store
+from expoflow.config import REFERENCE_ALPHAS, ExtrapolateConfig
+from expoflow.extrapolate import Options, extrapolate, tensors
+from expoflow.recipe import ARITHMETIC, Recipe
+from expoflow.records import Manifest, Record, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Exported(Record):
+    """What an exported folder was made from, kept beside it so that it is not made twice."""
+
+    key: str
+    recipe: Recipe
+
+
+def extrapolate_pair(
+    sft: Manifest,
+    aligned: Manifest,
+    alpha: str,
+    folder: Path,
+    config: ExtrapolateConfig,
+    *,
+    write_weights: bool,
+    threads: int = 1,
+    hash_outputs: bool = False,
+) -> Recipe:
+    """Make the checkpoint of `alpha` in `folder`, in place of what is there."""
+    options = Options(
+        compute=config.compute,
+        dtype=config.dtype,
+        vocabulary=config.vocabulary,
+        threads=threads,
+        hash_outputs=hash_outputs,
+    )
+    parents = {store.model_folder(manifest): manifest.sha256s() for manifest in (sft, aligned)}
+    recipes = extrapolate(
+        *parents,
+        {alpha: folder},
+        options,
+        known=parents,
+        labels=(sft.folder, aligned.folder),
+        revisions=(sft.revision, aligned.revision),
+        write_weights=write_weights,
+        replace=True,
+    )
+    return recipes[alpha]
+
+
+def for_sweep(
+    sft: Manifest, aligned: Manifest, alpha: str, folder: Path, config: ExtrapolateConfig, threads: int = 1
+) -> None:
+    """Make one checkpoint of the sweep; those of alpha 0 and -1 are their parents' weights, never written."""
+    stored = config.weights == "stored" and alpha not in REFERENCE_ALPHAS
+    extrapolate_pair(sft, aligned, alpha, folder, config, write_weights=stored, threads=threads)
+
+
+def export(
+    sft: Manifest,
+    aligned: Manifest,
+    alpha: str,
+    folder: Path,
+    config: ExtrapolateConfig,
+    code: str,
+    threads: int = 1,
+) -> bool:
+    """Make the publishable checkpoint of `alpha` in `folder`; False where it was there, whole, already.
+
+    `code` is the digest of what makes it. recipe.json is written last.
+    """
+    content = [ARITHMETIC, code, alpha, config.canonical(), sft.sha256s(), aligned.sha256s()]
+    key = json.dumps(content, sort_keys=True)
+    note = folder.with_name(f".{folder.name}.json")
+    if recipe := _exported(note, key, folder):
+        write_json(folder / "recipe.json", recipe)
+        return False
+    recipe = extrapolate_pair(
+        sft, aligned, alpha, folder, config, write_weights=True, threads=threads, hash_outputs=True
+    )
+    write_json(note, Exported(key=key, recipe=recipe))
+    return True
+
+
+def _exported(note: Path, key: str, folder: Path) -> Recipe | None:
+    """The recipe of the folder's content where it is what `key` stands for and every file is intact."""
+    try:
+        exported = Exported.model_validate_json(note.read_text(encoding="utf-8"))
+        files = {**exported.recipe.files, **exported.recipe.outputs}
+        intact = all(store.sha256(folder / name) == sha256 for name, sha256 in files.items())
+    except (OSError, ValueError):
+        return None
+    return exported.recipe if exported.key == key and intact else None
+
+
+def weights(recipe: Recipe, sft: Manifest, aligned: Manifest) -> "Iterator[tuple[str, torch.Tensor]] | None":
+    """The tensors of a checkpoint whose folder holds no weights; None where they are stored there."""
+    if recipe.weights == "stored":
+        return None
+    options = Options(
+        compute=recipe.compute,
+        dtype=recipe.dtype,
+        vocabulary=recipe.vocabulary,
+        overflow=recipe.overflow,
+        alpha_for=recipe.alpha_for,
+    )
+    return tensors(store.model_folder(sft), store.model_folder(aligned), recipe.alpha, options)

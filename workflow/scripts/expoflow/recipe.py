@@ -1,0 +1,75 @@
+"""recipe.json: what an extrapolated checkpoint is made of, and what the extrapolation did to the weights."""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import Field
+
+from expoflow.records import Record
+
+# Raised when the arithmetic changes in any bit, so that caches keyed by content_digest() start anew.
+ARITHMETIC = 1
+
+
+class Input(Record):
+    """One of the two parents: path or hub id, hub revision, sha256 by weight file."""
+
+    source: str
+    revision: str | None = None
+    weights: dict[str, str]
+
+
+class Effect(Record):
+    """theta2 - theta1 next to alpha * delta; None where a divisor is zero or nothing was measured.
+
+    `measured` of `elements` elements were looked at: all of a small tensor, a fixed sample of a large one.
+    effective_alpha = <theta2 - theta1, delta> / <delta, delta>, after rounding to the stored dtype.
+    """
+
+    elements: int
+    measured: int
+    effective_alpha: float | None = None
+    moved_share: float | None = None
+    delta_norm_ratio: float | None = None
+    alpha_delta_norm_ratio: float | None = None
+
+
+class Recipe(Record):
+    """results/pairs/{pair}/alpha={alpha}/model/recipe.json."""
+
+    sft: Input
+    aligned: Input
+    alpha: float
+    alpha_for: tuple[tuple[str, float], ...] = ()
+    compute: Literal["float32", "bfloat16"]
+    dtype: Literal["keep", "float32", "bfloat16", "float16"]
+    vocabulary: Literal["error", "shared_rows"]
+    overflow: Literal["error", "clamp"]
+    weights: Literal["stored", "parents", "streamed"]
+    files: dict[str, str]
+    effective_alpha: float | None = None
+    moved_share: float | None = None
+    delta_norm_ratio: float | None = None
+    alpha_delta_norm_ratio: float | None = None
+    elements: int
+    measured: int
+    kinds: dict[str, Effect] = Field(default_factory=dict)
+    outputs: dict[str, str] | None = None
+    warnings: tuple[str, ...] = ()
+    provenance: dict[str, Any]
+
+    def content_digest(self) -> str:
+        """sha256 over what defines the model's behaviour: a key for caches of what it generated.
+
+        Both inputs' weights, theta1's package (config, tokenizer, template), alpha and the rules of the
+        arithmetic; not where anything lies, when it was made or whether the weights are stored.
+        """
+        content = {
+            "arithmetic": ARITHMETIC,
+            "sft": self.sft.weights,
+            "aligned": self.aligned.weights,
+            "files": self.files,
+            **self.model_dump(include={"alpha", "alpha_for", "compute", "dtype", "vocabulary", "overflow"}),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

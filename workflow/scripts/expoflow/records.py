@@ -1,0 +1,241 @@
+"""Typed records of the JSON and CSV files under results/, and how they are written: never half.
+
+Every writer here makes a temporary file beside its target and moves it into place, so a reader, a
+killed job or a second job on the same output sees the old file or the new one, nothing between.
+"""
+
+import csv
+import json
+import math
+import os
+import platform
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from expoflow import __version__
+from expoflow.errors import DataError
+
+Row = TypeVar("Row", bound="Record")
+
+
+class Record(BaseModel):
+    """Base of all records: unknown and missing fields are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@contextmanager
+def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary file that becomes `path` when the block ends without an exception.
+
+    The data is on disk (fsync) before the rename; after an exception nothing remains.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""})) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` as a whole or not at all."""
+    with replacing(path) as file:
+        file.write(text)
+
+
+def write_json(path: Path, value: "Record | dict | list") -> None:
+    """Write a record, or plain JSON data, indented, keys in the order they have."""
+    if isinstance(value, Record):
+        value = value.model_dump(mode="json", exclude_none=True)
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, record: type[Row]) -> Row:
+    """Read one record; a file that is missing, cut or of another form is a DataError naming it."""
+    try:
+        return record.model_validate_json(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; run snakemake to make it") from None
+    except ValidationError as error:
+        raise DataError(f"{path}: {_first(error)}; delete the file and run snakemake again") from None
+
+
+def to_jsonl(rows: Iterable[Record]) -> str:
+    """One JSON object a line."""
+    return "".join(row.model_dump_json(exclude_none=True) + "\n" for row in rows)
+
+
+def from_jsonl(text: str, record: type[Row], source: str) -> list[Row]:
+    """The records of `text`; a DataError names `source` and the line. A last line that is cut is an error too."""
+    rows = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            rows.append(record.model_validate_json(line))
+        except ValidationError as error:
+            raise DataError(
+                f"{source}:{number}: {_first(error)}; delete it and run snakemake again"
+            ) from None
+    return rows
+
+
+def write_jsonl(path: Path, rows: Iterable[Record]) -> None:
+    """Write one JSON object a line."""
+    write_text(path, to_jsonl(rows))
+
+
+def read_jsonl(path: Path, record: type[Row]) -> list[Row]:
+    """Read one JSON object a line; an error names the file and the line."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; run snakemake to make it") from None
+    return from_jsonl(text, record, str(path))
+
+
+def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Write a table with `columns`: floats in 6 significant digits, True as 1, None and NaN as nothing.
+
+    A text that a spreadsheet would take for a formula is kept from being one by a leading apostrophe.
+    """
+    with replacing(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    return f"'{text}" if isinstance(value, str) and text[:1] in ("=", "+", "@", "\t") else text
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where}: {problem['msg']}" if where else problem["msg"]
+
+
+class File(Record):
+    """One file of a checkpoint: size in bytes, sha256 in hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+class Manifest(Record):
+    """results/models/{model}.json: where a model came from and exactly which bytes it is.
+
+    `folder` is where its files lie, relative to the Snakemake directory where it is inside;
+    `files` are all files of the checkpoint by their name in that folder.
+    """
+
+    model: str
+    source: dict[str, Any]
+    revision: str | None = None
+    folder: str
+    files: dict[str, File]
+    provenance: dict[str, Any]
+
+    def sha256s(self) -> dict[str, str]:
+        """sha256 by file name."""
+        return {name: file.sha256 for name, file in self.files.items()}
+
+
+class Message(Record):
+    """One chat message."""
+
+    role: str
+    content: str
+
+
+class Prompt(Record):
+    """A line of results/prompts/{prompts}.jsonl; `meta` is what a checker of responses needs to know."""
+
+    prompt_id: str
+    messages: list[Message]
+    meta: dict[str, Any] | None = None
+
+
+class Generation(Record):
+    """A line of a generations file: sample `sample` of prompt `prompt_id`, drawn with `seed`."""
+
+    prompt_id: str
+    sample: int
+    seed: int
+    response: str
+    response_tokens: int
+    finish_reason: str
+
+
+class Scored(Generation):
+    """A generation with its reward; on a miniature's prompts also true quality and correctness."""
+
+    reward: float
+    quality: float | None = None
+    correct: bool | None = None
+
+
+class Metric(Record):
+    """One figure of a benchmark with its standard error over n prompts; differences have an interval."""
+
+    metric: str
+    value: float
+    standard_error: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+
+
+class BenchmarkResult(Record):
+    """results/pairs/{pair}/benchmarks/{variant}/{benchmark}.json; variant `expo-aligned` is the difference."""
+
+    pair: str
+    variant: str
+    benchmark: str
+    prompts: str
+    metrics: list[Metric]
+    provenance: dict[str, Any]
+
+
+class Best(Record):
+    """results/pairs/{pair}/best.json: the chosen alpha and why."""
+
+    pair: str
+    alpha: str
+    certified: bool
+    reward: float
+    gain: float
+    gain_low: float
+    gain_high: float
+    chosen_share: float
+    edge: bool
+    reason: str
+
+
+def provenance(*packages: str) -> dict[str, Any]:
+    """Versions that made a result: expoflow, Python, machine type and the named packages."""
+    versions = {name: metadata.version(name) for name in packages}
+    return {
+        "expoflow": __version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        **versions,
+    }

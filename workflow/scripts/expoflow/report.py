@@ -1,0 +1,111 @@
+"""The words and the page that say what was found: results/report.html and the run's last lines."""
+
+import csv
+from pathlib import Path
+
+from expoflow.records import Best, read_json, write_text
+from expoflow.tables import read
+
+CAPTIONS = {
+    "sweep": "Reward, true quality where it is known, and length of the responses against alpha, on the prompts "
+    "that choose alpha. The star is the chosen alpha; the band is the interval of the gain over alpha 0, paired by "
+    "prompt.",
+    "path": "From the SFT checkpoint (alpha -1) by interpolation to the aligned model (0), and on by extrapolation.",
+    "histograms": "Rewards of the SFT, aligned and ExPO models on the benchmark's prompts, which took no part in "
+    "choosing alpha.",
+}
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>expoflow report</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; margin: 1rem 0; font-size: .9rem; }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { font-size: .9rem; color: #555; }
+</style>
+</head>
+<body>
+<h1>Extrapolation results</h1>
+<p>theta2 = theta1 + alpha * (theta1 - theta0); alpha is chosen by mean reward. Tables lie beside this page.</p>
+<h2>Chosen alphas</h2>
+<table>
+<tr><th>pair</th><th>alpha</th><th>reward, aligned</th><th>reward, ExPO</th><th>gain</th><th>certified</th></tr>
+{% for row in summary %}<tr><td>{{ row.pair }}</td><td>{{ row.best_alpha }}</td><td>{{ row.reward_aligned }}</td>
+<td>{{ row.reward_expo }}</td><td>{{ row.gain }} [{{ row.gain_low }}, {{ row.gain_high }}]</td>
+<td>{{ "yes" if row.certified == "1" else "no" }}</td></tr>
+{% endfor %}</table>
+<ul>{% for best in choices %}<li><b>{{ best.pair }}</b>: alpha {{ best.alpha }}: {{ best.reason }}.</li>
+{% endfor %}</ul>
+{% if metrics %}<h2>Benchmarks</h2>
+<table>
+<tr><th>pair</th><th>metric</th>{% for variant in variants %}<th>{{ variant }}</th>{% endfor %}</tr>
+{% for (pair, metric), cells in metrics.items() %}<tr><td>{{ pair }}</td><td>{{ metric }}</td>
+{% for variant in variants %}<td>{{ cells.get(variant, "") }}</td>{% endfor %}</tr>
+{% endfor %}</table>{% endif %}
+{% for name, caption in figures %}<figure><img src="figures/{{ name }}.svg" alt="{{ name }}">
+<figcaption>{{ caption }}</figcaption></figure>
+{% endfor %}</body>
+</html>
+"""
+
+
+def write(page: Path, figures: list[str]) -> None:
+    """Write the page from the tables beside it; it shows `figures` by name from the folder figures/."""
+    from jinja2 import Environment
+
+    results = page.parent
+    summary = [_rounded(row) for row in read([results / "summary.csv"])]
+    metrics: dict[tuple[str, str], dict[str, str]] = {}
+    for row in map(_rounded, read([results / "benchmarks.csv"])):
+        interval = f" [{row['low']}, {row['high']}]" if row["low"] else ""
+        metrics.setdefault((row["pair"], row["metric"]), {})[row["variant"]] = row["value"] + interval
+    template = Environment(autoescape=True, trim_blocks=False).from_string(PAGE)
+    text = template.render(
+        summary=summary,
+        choices=[read_json(results / "pairs" / row["pair"] / "best.json", Best) for row in summary],
+        metrics=metrics,
+        variants=["sft", "aligned", "expo", "expo-aligned"],
+        figures=[(name, CAPTIONS[name]) for name in figures],
+    )
+    write_text(page, text)
+
+
+def best_line(best: Best, reward_aligned: float) -> str:
+    """One line a pair: `mini20: best alpha 8, reward 0.41 -> 1.04, gain 0.63 [0.52, 0.74]`."""
+    line = (
+        f"{best.pair}: best alpha {best.alpha}, reward {reward_aligned:.2f} -> {best.reward:.2f}, "
+        f"gain {best.gain:.2f} [{best.gain_low:.2f}, {best.gain_high:.2f}]"
+    )
+    return line if best.certified else f"{line} (not certified: {best.reason})"
+
+
+def closing_words(results: Path = Path("results")) -> str:
+    """What a finished run says last: each pair's choice, and where the results lie."""
+    try:
+        rows = list(read([results / "summary.csv"]))
+    except (OSError, csv.Error):
+        return ""
+    lines = [
+        best_line(
+            read_json(results / "pairs" / row["pair"] / "best.json", Best), float(row["reward_aligned"])
+        )
+        for row in rows
+    ]
+    models = "results/pairs/{pair}/expo/"
+    return "\n".join([*lines, f"report: {results}/report.html, tables: {results}/*.csv, models: {models}"])
+
+
+def _rounded(row: dict[str, str]) -> dict[str, str]:
+    """Numbers with a fraction in three decimals, everything else as it stands."""
+    return {key: f"{float(value):.3f}" if _is_fraction(key, value) else value for key, value in row.items()}
+
+
+def _is_fraction(key: str, value: str) -> bool:
+    try:
+        return key != "best_alpha" and not float(value).is_integer()
+    except ValueError:
+        return False

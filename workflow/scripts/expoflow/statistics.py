@@ -1,0 +1,60 @@
+"""Means, paired differences and how sure they are: intervals over prompts, not over samples.
+
+A prompt's value is the mean over its samples; prompts are what is resampled, since the samples of one
+prompt are not independent of each other.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Values = NDArray[np.float64]
+
+
+def mean_interval(values: Values, confidence: float, resamples: int, seed: int = 0) -> tuple[float, float]:
+    """Bootstrap interval (BCa) of the mean of `values`, shape (prompts,); a constant has no width."""
+    if len(values) < 2 or np.ptp(values) == 0:
+        return float(np.mean(values)), float(np.mean(values))
+    result = stats.bootstrap(
+        (values,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=resamples,
+        batch=500,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def paired_p_value(differences: Values, resamples: int, seed: int = 0) -> float:
+    """Two-sided p-value of mean(differences) = 0 by random changes of sign, shape (prompts,)."""
+    if np.ptp(differences) == 0 and np.mean(differences) == 0:
+        return 1.0
+    result = stats.permutation_test(
+        (differences, np.zeros_like(differences)),
+        lambda a, b, axis: np.mean(a - b, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=resamples,
+        batch=500,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+def chosen_shares(values: Values, resamples: int, seed: int = 0) -> Values:
+    """How often each candidate has the largest mean in a bootstrap resample of the prompts.
+
+    `values` has shape (candidates, prompts); the shares, shape (candidates,), add up to 1. Of equal
+    candidates the first is taken.
+    """
+    prompts = values.shape[1]
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples)
+    winners = (counts @ values.T).argmax(axis=1)
+    return np.bincount(winners, minlength=len(values)) / resamples
+
+
+def standard_error(values: Values) -> float:
+    """Standard error of the mean of `values`, shape (prompts,)."""
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")

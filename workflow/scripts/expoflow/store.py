@@ -1,0 +1,118 @@
+"""Where things lie: the folder of a model, and the store of heavy work that outlives a rerun.
+
+The store is `$EXPOFLOW_STORE`, by default `expoflow` beside HF_HOME. Emptying it never invalidates a
+result: what it holds is found there by content, or made again.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from expoflow.config import Config, ModelConfig
+from expoflow.errors import CheckpointError, ConfigError, DataError
+from expoflow.records import File, Manifest, Row, provenance, read_jsonl, write_jsonl
+
+
+def root() -> Path:
+    """The store's folder; it may not exist yet."""
+    if chosen := os.environ.get("EXPOFLOW_STORE"):
+        return Path(chosen)
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("HF_HOME", f"{cache}/huggingface")).expanduser().parent / "expoflow"
+
+
+def cached(
+    kind: str, key: dict[str, Any], make: Callable[[], list[Row]], record: type[Row]
+) -> tuple[list[Row], bool]:
+    """The rows that `key` stands for, and whether the store had them; else `make` them and keep them.
+
+    `key` is plain JSON data that says everything the rows depend on.
+    """
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    path = root() / kind / name[:2] / f"{name}.jsonl"
+    with suppress(DataError):  # absent, or broken: made anew
+        return read_jsonl(path, record), True
+    rows = make()
+    write_jsonl(path, rows)
+    return rows, False
+
+
+def manifest(model: str, source: ModelConfig, folder: Path) -> Manifest:
+    """Describe the checkpoint in `folder`: every file's size and sha256."""
+    files = {
+        path.name: File(size=path.stat().st_size, sha256=sha256(path))
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+    }
+    return Manifest(
+        model=model,
+        source=json.loads(source.canonical()),
+        folder=str(folder),
+        files=files,
+        provenance=provenance(),
+    )
+
+
+def sha256(path: Path) -> str:
+    """sha256 of a file in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_folder(manifest: Manifest) -> Path:
+    """The folder of a model's files; one that is gone or changed in size is a CheckpointError."""
+    folder = Path(manifest.folder)
+    remedy = f"run: snakemake --forcerun results/models/{manifest.model}.json"
+    for name, file in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"model '{manifest.model}': {path} is gone; {remedy}")
+        if path.stat().st_size != file.size:
+            raise CheckpointError(
+                f"model '{manifest.model}': {path} has {path.stat().st_size} bytes instead of {file.size}; {remedy}"
+            )
+    return folder
+
+
+def checkpoint_files(folder: str) -> list[str]:
+    """The files whose change makes a checkpoint folder another model: config, tokenizer and weights."""
+    return sorted(str(path) for path in Path(folder).glob("*") if path.suffix in (".json", ".safetensors"))
+
+
+def check_sources(config: Config, results: Path = Path("results")) -> None:
+    """Look at the files that a config names; all problems are in one ConfigError.
+
+    A source whose manifest or prompt file is finished is not looked at again. Costs no torch import.
+    """
+    from expoflow.prompts import read_file
+
+    problems = []
+    for name, model in config.models.items():
+        if model.path is not None and not (results / "models" / f"{name}.json").exists():
+            problems += _folder_problems(f"models.{name}.path", Path(model.path))
+    for name, prompts in config.prompts.items():
+        if prompts.file is not None and not (results / "prompts" / f"{name}.jsonl").exists():
+            try:
+                read_file(Path(prompts.file), prompts.field)
+            except DataError as error:
+                problems.append(f"prompts.{name}.file: {error}")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _folder_problems(where: str, folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return [f"{where}: no folder '{folder}'; correct the path"]
+    if not (folder / "config.json").is_file():
+        return [
+            f"{where}: '{folder}' is no checkpoint: config.json is missing; name a Hugging Face model folder"
+        ]
+    if not any(folder.glob("*.safetensors")):
+        return [
+            f"{where}: '{folder}' is no checkpoint: no *.safetensors file; save the model with save_pretrained()"
+        ]
+    return []

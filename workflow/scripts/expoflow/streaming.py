@@ -1,0 +1,60 @@
+"""An extrapolated checkpoint that is never written: its tensors, computed while an engine loads them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expoflow.errors import PairError
+from expoflow.options import Options
+from expoflow.preflight import Pair, open_pair
+
+if TYPE_CHECKING:
+    import torch
+
+CHUNK = 1 << 22  # elements; torch's own threads share the work on one chunk
+
+
+def tensors(
+    sft: Path, aligned: Path, alpha: float, options: Options | None = None
+) -> Iterator[tuple[str, "torch.Tensor"]]:
+    """Stream (name, theta1 + alpha * (theta1 - theta0)) in theta1's order: same arithmetic, same checks.
+
+    For engines that load without extrapolated weights on disk. alpha 0 gives theta1's tensors and -1
+    theta0's values under theta1's names, not copied where the type stays. One tensor is in memory at a time.
+    """
+    import torch
+
+    from expoflow.arithmetic import TORCH, tensor_of, theta2
+
+    options = options or Options()
+    pair = open_pair(sft, aligned, options.vocabulary)
+    pair.require()
+    require_equal_integers(pair)
+    for part in pair.parts:
+        name, shape = part.theta1.name, part.theta1.shape
+        theta1 = tensor_of(pair.aligned.view(name), part.theta1.dtype)
+        theta0 = tensor_of(pair.sft.view(part.theta0.name), part.theta0.dtype) if part.theta0 else theta1
+        kind = TORCH[options.stored_type(part.theta1)]
+        alpha_here = options.alpha_of(name, alpha) if part.theta0 else 0
+        whole = theta1 if alpha_here == 0 or part.equal else theta0
+        if (alpha_here in (0, -1) or part.equal) and whole.dtype == kind and whole.numel() == theta1.numel():
+            yield name, whole.view(shape)
+            continue
+        out = torch.empty(theta1.numel(), dtype=kind)
+        for start in range(0, part.shared, CHUNK):
+            where = slice(start, min(start + CHUNK, part.shared))
+            theta2(out[where], theta1[where], theta0[where], alpha_here, compute=options.compute,
+                   overflow=options.overflow, name=name)  # fmt: skip
+        rest = slice(part.shared, None)
+        theta2(out[rest], theta1[rest], theta1[rest], 0, overflow=options.overflow, name=name)
+        yield name, out.view(shape)
+
+
+def require_equal_integers(pair: Pair) -> None:
+    """Integer and bool tensors must have the same bytes in both; a PairError names the first that differs."""
+    for part in pair.parts:
+        if part.equal and pair.sft.view(part.theta0.name) != pair.aligned.view(part.theta1.name):
+            raise PairError(
+                f"tensor {part.theta1.name} ({part.theta1.dtype}) differs between sft and aligned: integers "
+                "cannot be extrapolated; give two checkpoints of one model"
+            )

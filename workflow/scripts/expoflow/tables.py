@@ -1,0 +1,113 @@
+"""The joint tables over all pairs: results/{alphas,rewards,benchmarks,summary}.csv."""
+
+import csv
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from expoflow.records import BenchmarkResult, Best, read_json, write_csv
+
+REWARD_COLUMNS = (
+    "pair",
+    "alpha",
+    "prompts",
+    "prompt_id",
+    "sample",
+    "reward",
+    "response_tokens",
+    "finish_reason",
+    "quality",
+    "correct",
+)
+ALPHA_COLUMNS = (
+    "pair",
+    "alpha",
+    "reward",
+    "reward_low",
+    "reward_high",
+    "gain",
+    "gain_low",
+    "gain_high",
+    "p_value",
+    "length",
+    "unfinished",
+    "effective_alpha",
+    "chosen_share",
+    "chosen",
+    "quality",
+    "accuracy",
+)
+BENCHMARK_COLUMNS = (
+    "pair",
+    "variant",
+    "benchmark",
+    "metric",
+    "value",
+    "standard_error",
+    "n",
+    "low",
+    "high",
+    "p_value",
+)
+SUMMARY_COLUMNS = (
+    "pair",
+    "best_alpha",
+    "certified",
+    "reward_aligned",
+    "reward_expo",
+    "gain",
+    "gain_low",
+    "gain_high",
+    "quality_aligned",
+    "quality_expo",
+)
+
+
+def write(
+    results: Path, alphas: list[Path], best: list[Path], rewards: list[Path], benchmarks: list[Path]
+) -> None:
+    """Write the four tables into the folder `results`; rows in the order of the given files."""
+    swept = list(read(alphas))
+    write_csv(results / "alphas.csv", swept, ALPHA_COLUMNS)
+    write_csv(results / "rewards.csv", read(rewards), REWARD_COLUMNS)
+    write_csv(results / "benchmarks.csv", _benchmark_rows(benchmarks), BENCHMARK_COLUMNS)
+    write_csv(results / "summary.csv", _summary_rows(best, swept), SUMMARY_COLUMNS)
+
+
+def read(paths: Iterable[Path]) -> Iterator[dict[str, str]]:
+    """Rows of CSV files one after the other, every value as the text that stands there."""
+    for path in paths:
+        with open(path, encoding="utf-8", newline="") as file:
+            yield from csv.DictReader(file)
+
+
+def _benchmark_rows(paths: list[Path]) -> Iterator[dict[str, Any]]:
+    for path in paths:
+        result = read_json(path, BenchmarkResult)
+        for metric in result.metrics:
+            yield {
+                "pair": result.pair,
+                "variant": result.variant,
+                "benchmark": result.benchmark,
+                **metric.model_dump(),
+            }
+
+
+def _summary_rows(paths: list[Path], swept: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
+    """Of every pair: aligned beside expo on the prompts that chose alpha."""
+    rows = {(row["pair"], row["alpha"]): row for row in swept}
+    for path in paths:
+        best = read_json(path, Best)
+        aligned, expo = rows[best.pair, "0"], rows[best.pair, best.alpha]
+        yield {
+            "pair": best.pair,
+            "best_alpha": best.alpha,
+            "certified": best.certified,
+            "reward_aligned": aligned["reward"],
+            "reward_expo": expo["reward"],
+            "gain": best.gain,
+            "gain_low": best.gain_low,
+            "gain_high": best.gain_high,
+            "quality_aligned": aligned["quality"],
+            "quality_expo": expo["quality"],
+        }

@@ -1,0 +1,27 @@
+"""Write the pair's checkpoint at the chosen alpha, whole, to be published."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expoflow.logs import job_log
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0], snakemake.threads) as say:
+    from expoflow.config import ExtrapolateConfig
+    from expoflow.pair import export
+    from expoflow.records import Best, Manifest, read_json
+
+    best = read_json(snakemake.input.best, Best)
+    folder = Path(snakemake.output.recipe).parent
+    written = export(
+        read_json(snakemake.input.sft, Manifest),
+        read_json(snakemake.input.aligned, Manifest),
+        best.alpha,
+        folder,
+        ExtrapolateConfig.model_validate_json(snakemake.params.config),
+        snakemake.params.code,
+        snakemake.threads,
+    )
+    say(f"{best.pair}: alpha {best.alpha} {'written to' if written else 'is already in'} {folder}")

@@ -1,0 +1,25 @@
+"""Check from headers and configs that the two models of a pair fit together."""
+
+from typing import TYPE_CHECKING
+
+from expoflow.logs import job_log
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0], snakemake.threads):
+    from dataclasses import asdict
+
+    from expoflow import store
+    from expoflow.checkpoint import open_checkpoint
+    from expoflow.config import ExtrapolateConfig
+    from expoflow.preflight import preflight
+    from expoflow.records import Manifest, read_json, write_json
+
+    folders = [store.model_folder(read_json(path, Manifest)) for path in snakemake.input]
+    config = ExtrapolateConfig.model_validate_json(snakemake.params.config)
+    pair = preflight(*map(open_checkpoint, folders), config.vocabulary)
+    for finding in pair.findings:
+        print(f"{finding.level}: {finding.message}")
+    pair.require()
+    write_json(snakemake.output[0], {"findings": [asdict(finding) for finding in pair.findings]})

@@ -1,0 +1,14 @@
+"""Write the page that shows the results."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expoflow.logs import job_log
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0], snakemake.threads):
+    from expoflow import report
+
+    report.write(Path(snakemake.output.page), snakemake.params.figures.split(","))

@@ -1,0 +1,24 @@
+"""Score one alpha's responses with the reward model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expoflow.logs import job_log
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0], snakemake.threads) as say:
+    from expoflow import store
+    from expoflow.evaluate import evaluate
+    from expoflow.records import Generation, Manifest, Prompt, read_json, read_jsonl
+    from expoflow.sweep import write_rewards
+
+    scored = evaluate(
+        read_jsonl(snakemake.input.prompts, Prompt),
+        read_jsonl(snakemake.input.generations, Generation),
+        store.model_folder(read_json(snakemake.input.reward_model, Manifest)),
+    )
+    pair, alpha, prompts = (snakemake.wildcards[key] for key in ("pair", "alpha", "prompts"))
+    write_rewards(Path(snakemake.output.rewards), scored, pair, alpha, prompts)
+    say(f"{pair}: alpha {alpha}: reward {sum(row.reward for row in scored) / len(scored):.3f}")

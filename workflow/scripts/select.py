@@ -1,0 +1,29 @@
+"""Choose a pair's alpha."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expoflow.logs import job_log
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0], snakemake.threads) as say:
+    from expoflow import sweep
+    from expoflow.config import SelectConfig
+    from expoflow.recipe import Recipe
+    from expoflow.records import read_json
+    from expoflow.report import best_line
+
+    alphas = [Path(path).parent.name.removeprefix("alpha=") for path in snakemake.input.rewards]
+    rewards = dict(zip(alphas, map(sweep.read_rewards, snakemake.input.rewards), strict=True))
+    recipes = dict(zip(alphas, (read_json(path, Recipe) for path in snakemake.input.recipes), strict=True))
+    rows, best = sweep.select(
+        snakemake.wildcards.pair,
+        rewards,
+        {alpha: recipe.effective_alpha for alpha, recipe in recipes.items()},
+        SelectConfig.model_validate_json(snakemake.params.config),
+        snakemake.params.seed,
+    )
+    sweep.write(rows, best, Path(snakemake.output.alphas), Path(snakemake.output.best))
+    say(best_line(best, {row["alpha"]: row["reward"] for row in rows}["0"]))

@@ -1,0 +1,21 @@
+"""Join the tables of all pairs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expoflow.logs import job_log
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0], snakemake.threads):
+    from expoflow import tables
+
+    results = Path(snakemake.output.summary).parent
+    tables.write(
+        results,
+        alphas=[Path(path) for path in snakemake.input.alphas],
+        best=[Path(path) for path in snakemake.input.best],
+        rewards=[Path(path) for path in snakemake.input.rewards],
+        benchmarks=[Path(path) for path in snakemake.input.benchmarks],
+    )

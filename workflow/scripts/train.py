@@ -1,0 +1,23 @@
+"""Train a model as its recipe says."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expoflow.logs import job_log
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0], snakemake.threads):
+    from expoflow.config import ModelConfig
+    from expoflow.records import Manifest, read_json
+    from expoflow.training import train
+
+    base = read_json(snakemake.input.base[0], Manifest) if snakemake.input.base else None
+    train(
+        snakemake.wildcards.model,
+        ModelConfig.model_validate_json(snakemake.params.model),
+        base,
+        snakemake.params.seed,
+        Path(snakemake.output.manifest),
+    )
