@@ -14,7 +14,7 @@ installed = importlib.util.find_spec("expoflow")
 sys.path.insert(0, str(SCRIPTS))
 import expoflow
 from expoflow import config as expoflow_config
-from expoflow import prompts, store, training
+from expoflow import checks, prompts, store, training
 from expoflow.digest import digest
 from expoflow.errors import ConfigError
 from expoflow.report import closing_words
@@ -31,9 +31,9 @@ if (
     )
 
 try:
-    CONFIG = expoflow_config.load(config, workflow.configfiles)
+    CONFIG = checks.load(config, workflow.configfiles)
     if workflow.is_main_process:
-        store.check_sources(CONFIG)
+        checks.check_sources(CONFIG)
 except ConfigError as error:
     raise WorkflowError(f"the config has problems:\n{error}")
 
@@ -142,8 +142,23 @@ def of_pairs(name):
     return expand("results/pairs/{pair}/{name}", pair=CONFIG.pairs, name=name)
 
 
+def all_rewards():
+    return [
+        f"{alpha_folder(pair, alpha)}/{sweep_prompts(pair)}.rewards.csv"
+        for pair in CONFIG.pairs
+        for alpha in CONFIG.pairs[pair].grid()
+    ]
+
+
 TABLES = expand(
     "results/{table}.csv", table=["alphas", "rewards", "benchmarks", "summary"]
 )
 PLOTS = expand("results/figures/{figure}.{kind}", figure=FIGURES, kind=["svg", "png"])
-RESULTS_OF_ALL = [*TABLES, *PLOTS, "results/report.html", *of_pairs("expo/recipe.json")]
+# The rewards stand here too: Snakemake remakes a deleted file only where it is asked for.
+RESULTS_OF_ALL = [
+    *TABLES,
+    *PLOTS,
+    "results/report.html",
+    *of_pairs("expo/recipe.json"),
+    *all_rewards(),
+]

@@ -3,11 +3,7 @@ rule tables:
     input:
         alphas=of_pairs("alphas.csv"),
         best=of_pairs("best.json"),
-        rewards=[
-            f"{alpha_folder(pair, alpha)}/{sweep_prompts(pair)}.rewards.csv"
-            for pair in CONFIG.pairs
-            for alpha in CONFIG.pairs[pair].grid()
-        ],
+        rewards=all_rewards(),
         benchmarks=benchmark_results([*VARIANTS, "expo-aligned"]),
     output:
         alphas=report(

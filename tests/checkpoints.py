@@ -11,7 +11,9 @@ from safetensors.torch import load_file, save_file
 HIDDEN, INTER, LAYERS = 32, 64, 2
 
 
-def shapes(vocab: int = 320, hidden: int = HIDDEN, layers: int = LAYERS, tied: bool = False) -> dict[str, tuple]:
+def shapes(
+    vocab: int = 320, hidden: int = HIDDEN, layers: int = LAYERS, tied: bool = False
+) -> dict[str, tuple]:
     result = {"model.embed_tokens.weight": (vocab, hidden)}
     for layer in range(layers):
         prefix = f"model.layers.{layer}."
@@ -58,7 +60,10 @@ def save(
             names = list(tensors)[number::shards]
             save_file({name: tensors[name] for name in names}, folder / file, metadata={"format": "pt"})
             weight_map |= dict.fromkeys(names, file)
-        index = {"metadata": {"total_size": sum(each.nbytes for each in tensors.values())}, "weight_map": weight_map}
+        index = {
+            "metadata": {"total_size": sum(each.nbytes for each in tensors.values())},
+            "weight_map": weight_map,
+        }
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     (folder / "config.json").write_text(json.dumps(config(**settings)))
     if tokens:
@@ -91,14 +96,18 @@ def write_holes(folder: Path, gigabytes: float) -> Path:
         with open(path, "r+b") as out:
             out.truncate(path.stat().st_size + rows * 8192)
         weight_map[name] = file
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": weight_map})
+    )
     (folder / "config.json").write_text(json.dumps(config()))
     return folder
 
 
 def load(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a folder, by safetensors' own reader."""
-    return {name: each for file in sorted(folder.glob("*.safetensors")) for name, each in load_file(file).items()}
+    return {
+        name: each for file in sorted(folder.glob("*.safetensors")) for name, each in load_file(file).items()
+    }
 
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:

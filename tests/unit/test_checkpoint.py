@@ -51,7 +51,11 @@ BROKEN = {
     "not an object": (b"[1, 2]", b"", "broken header"),
     "cut off": ({"a": ENTRY}, bytes(7), "cut off, 1 bytes are missing"),
     "too long": ({"a": ENTRY}, bytes(9), "1 bytes too long"),
-    "gap": ({"a": ENTRY, "b": {**ENTRY, "data_offsets": [12, 20]}}, bytes(20), "tensor b leaves a gap of 4 bytes"),
+    "gap": (
+        {"a": ENTRY, "b": {**ENTRY, "data_offsets": [12, 20]}},
+        bytes(20),
+        "tensor b leaves a gap of 4 bytes",
+    ),
     "overlap": ({"a": ENTRY, "b": {**ENTRY, "data_offsets": [4, 12]}}, bytes(12), "tensor b overlaps"),
     "wrong size": ({"a": {**ENTRY, "shape": [3]}}, bytes(8), r"tensor a is F32 \[3\], which does not fit"),
     "negative shape": ({"a": {**ENTRY, "shape": [-1, -2]}}, bytes(8), "tensor a has shape"),
@@ -140,7 +144,9 @@ def test_a_single_file_beside_an_index_is_taken_and_said(tmp_path):
 
 def test_pickled_checkpoints_are_converted_once(tmp_path, store):
     tensors = weights()
-    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]  # shares its memory, not tied by the config
+    tensors["lm_head.weight"] = tensors[
+        "model.embed_tokens.weight"
+    ]  # shares its memory, not tied by the config
     tensors["turned"] = tensors["model.norm.weight"][:8].reshape(2, 4).T
     folder = save(tmp_path / "model", weights())
     (folder / "model.safetensors").unlink()
@@ -149,7 +155,9 @@ def test_pickled_checkpoints_are_converted_once(tmp_path, store):
     assert store in first.parents
     assert torch.equal(load(first)["turned"], tensors["turned"])
     read = load(first)
-    assert same_bits({name: read[name] for name in tensors}, {name: each.contiguous() for name, each in tensors.items()})
+    assert same_bits(
+        {name: read[name] for name in tensors}, {name: each.contiguous() for name, each in tensors.items()}
+    )
     assert {"config.json", "tokenizer.json"} <= set(os.listdir(first))
     stamp = (first / "model.safetensors").stat().st_mtime_ns
     assert converted(folder) == first
@@ -164,15 +172,23 @@ def test_tied_pickles_store_shared_memory_once(tmp_path):
     folder = save(tmp_path / "model", weights(), tied=True)
     (folder / "model.safetensors").unlink()
     names = list(tensors)
-    files = {"pytorch_model-00001-of-00002.bin": names[:3] + names[-1:], "pytorch_model-00002-of-00002.bin": names[3:-1]}
+    files = {
+        "pytorch_model-00001-of-00002.bin": names[:3] + names[-1:],
+        "pytorch_model-00002-of-00002.bin": names[3:-1],
+    }
     for file, part in files.items():
-        torch.save({name: tensors[name] for name in part}, folder / file, _use_new_zipfile_serialization=False)
+        torch.save(
+            {name: tensors[name] for name in part}, folder / file, _use_new_zipfile_serialization=False
+        )
     weight_map = {name: file for file, part in files.items() for name in part}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
     checkpoint = open_checkpoint(converted(folder))
     assert "lm_head.weight" not in checkpoint.tensors
     assert len(checkpoint.shards) == 2
-    assert checkpoint.parameters == sum(each.numel() for each in tensors.values()) - tensors["lm_head.weight"].numel()
+    assert (
+        checkpoint.parameters
+        == sum(each.numel() for each in tensors.values()) - tensors["lm_head.weight"].numel()
+    )
 
 
 class Payload:
@@ -211,8 +227,45 @@ def test_sha256_is_remembered_until_the_file_changes(tmp_path):
 
 
 def test_the_package_is_everything_but_weights_and_traces(tmp_path):
-    keep = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "modeling_my.py", "LICENSE", "additional_chat_templates/tool.jinja", "preprocessor_config.json"]
-    leave = ["model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack", "optimizer.pt", "scheduler.pt", "rng_state_0.pth", "trainer_state.json", "training_args.bin", "all_results.json", "README.md", "recipe.json", ".gitattributes", "model.gguf", "global_step10/mp_rank_00_model_states.pt", "onnx/model.onnx", "runs/events.out.tfevents.1", "consolidated.00.pth"]
+    keep = [
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "vocab.json",
+        "merges.txt",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "chat_template.jinja",
+        "modeling_my.py",
+        "LICENSE",
+        "additional_chat_templates/tool.jinja",
+        "preprocessor_config.json",
+    ]
+    leave = [
+        "model.safetensors",
+        "model-00001-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+        "tf_model.h5",
+        "flax_model.msgpack",
+        "optimizer.pt",
+        "scheduler.pt",
+        "rng_state_0.pth",
+        "trainer_state.json",
+        "training_args.bin",
+        "all_results.json",
+        "README.md",
+        "recipe.json",
+        ".gitattributes",
+        "model.gguf",
+        "global_step10/mp_rank_00_model_states.pt",
+        "onnx/model.onnx",
+        "runs/events.out.tfevents.1",
+        "consolidated.00.pth",
+    ]
     for name in keep + leave:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("{}")

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from expoflow.config import Config, ModelConfig
-from expoflow.errors import CheckpointError, ConfigError, DataError
+from expoflow.config import ModelConfig
+from expoflow.errors import CheckpointError, DataError
 from expoflow.records import File, Manifest, Row, provenance, read_jsonl, write_jsonl
 
 
@@ -81,38 +81,3 @@ def model_folder(manifest: Manifest) -> Path:
 def checkpoint_files(folder: str) -> list[str]:
     """The files whose change makes a checkpoint folder another model: config, tokenizer and weights."""
     return sorted(str(path) for path in Path(folder).glob("*") if path.suffix in (".json", ".safetensors"))
-
-
-def check_sources(config: Config, results: Path = Path("results")) -> None:
-    """Look at the files that a config names; all problems are in one ConfigError.
-
-    A source whose manifest or prompt file is finished is not looked at again. Costs no torch import.
-    """
-    from expoflow.prompts import read_file
-
-    problems = []
-    for name, model in config.models.items():
-        if model.path is not None and not (results / "models" / f"{name}.json").exists():
-            problems += _folder_problems(f"models.{name}.path", Path(model.path))
-    for name, prompts in config.prompts.items():
-        if prompts.file is not None and not (results / "prompts" / f"{name}.jsonl").exists():
-            try:
-                read_file(Path(prompts.file), prompts.field)
-            except DataError as error:
-                problems.append(f"prompts.{name}.file: {error}")
-    if problems:
-        raise ConfigError(problems)
-
-
-def _folder_problems(where: str, folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return [f"{where}: no folder '{folder}'; correct the path"]
-    if not (folder / "config.json").is_file():
-        return [
-            f"{where}: '{folder}' is no checkpoint: config.json is missing; name a Hugging Face model folder"
-        ]
-    if not any(folder.glob("*.safetensors")):
-        return [
-            f"{where}: '{folder}' is no checkpoint: no *.safetensors file; save the model with save_pretrained()"
-        ]
-    return []

@@ -1,0 +1,118 @@
+"""What a change recomputes: exact job counts from dry runs after a finished run."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.workflow
+AFTER_SELECT = {"export": 1, "benchmark": 1, "compare": 1, "tables": 1, "figure": 3, "report": 1}
+
+
+def test_nothing_to_do_after_a_finished_run(finished):
+    assert finished.planned() == {}
+
+
+def test_one_more_alpha(finished):
+    finished.edit(lambda config: config["pairs"]["tiny"]["alphas"].append(2))
+    new = {"extrapolate": 1, "generate": 1, "score": 1, "select": 1}
+    assert finished.planned() == new | AFTER_SELECT
+
+
+def test_another_spelling_of_an_alpha_is_the_same_node(finished):
+    finished.edit(lambda config: config["pairs"]["tiny"].update(alphas=[1.0, 60.0, -1]))
+    assert finished.planned() == {}
+
+
+def test_a_new_alpha_that_loses_generates_no_token_and_writes_no_weight_after_select(finished):
+    weights = finished.folder / "results/pairs/tiny/expo/model.safetensors"
+    before = weights.stat()
+    kept = {path: path.stat().st_mtime_ns for path in finished.store.rglob("*") if path.is_file()}
+    finished.edit(lambda config: config["pairs"]["tiny"]["alphas"].append(200))
+    chosen = re.search(r'"alpha": "(.*)"', finished.read("pairs/tiny/best.json").decode())[1]
+    output = finished.snakemake("--cores", "2")
+    assert f'"alpha": "{chosen}"' in finished.read("pairs/tiny/best.json").decode()
+    assert f"tiny: alpha {chosen} is already in results/pairs/tiny/expo" in output
+    assert re.search(r"tiny: expo: reward .* \(kept responses\)", output)
+    assert weights.stat().st_mtime_ns == before.st_mtime_ns
+    assert weights.stat().st_ino == before.st_ino
+    assert {path: path.stat().st_mtime_ns for path in finished.store.rglob("*") if path.is_file()} == kept
+    assert finished.planned() == {}
+
+
+def test_an_emptied_store_invalidates_nothing(finished):
+    for path in finished.store.rglob("*"):
+        if path.is_file():
+            path.unlink()
+    assert finished.planned() == {}
+
+
+def test_one_more_pair(finished):
+    def add(config):
+        config["models"]["dpo2"] = config["models"]["dpo"] | {}
+        config["models"]["dpo2"] = {"train": {**config["models"]["dpo"]["train"], "fraction": 0.5}}
+        config["pairs"]["tiny2"] = {"sft": "sft", "aligned": "dpo2", "alphas": [1]}
+
+    finished.edit(add)
+    own = {"train": 1, "preflight": 1, "extrapolate": 3, "generate": 3, "score": 3, "select": 1, "export": 1}
+    joint = {"tables": 1, "figure": 3, "report": 1}
+    assert finished.planned() == own | {"benchmark": 3, "compare": 1} | joint
+
+
+def test_sampling_changes_generations_and_what_comes_after(finished):
+    finished.edit(lambda config: config["generate"].update(temperature=0.9))
+    assert finished.planned() == {"generate": 4, "score": 4, "select": 1} | AFTER_SELECT | {"benchmark": 3}
+
+
+def test_another_confidence_changes_the_choice_and_what_comes_after(finished):
+    finished.edit(lambda config: config["select"].update(confidence=0.9))
+    assert finished.planned() == {"select": 1} | AFTER_SELECT
+
+
+def test_a_deleted_rewards_file(finished):
+    (finished.folder / "results/pairs/tiny/alpha=1/dev.rewards.csv").unlink()
+    assert finished.planned() == {"score": 1, "select": 1} | AFTER_SELECT
+
+
+def test_an_edited_prompt_file(finished):
+    path = finished.folder / "dev.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    assert finished.planned() == {"prompts": 1, "generate": 4, "score": 4, "select": 1} | AFTER_SELECT
+
+
+def test_a_fresh_clone_over_finished_results(finished, clone):
+    finished.workflow = clone
+    assert finished.planned() == {}
+
+
+def append(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
+
+
+def test_comments_docstrings_and_formatting_change_nothing(finished, clone):
+    library = clone / "workflow/scripts/expoflow"
+    for module in ("extrapolate.py", "engines/transformers.py", "miniature/world.py", "sweep.py"):
+        path = library / module
+        path.write_text('"""Another docstring."""\n# a comment\n' + path.read_text().partition('"""\n')[2])
+    append(clone / "workflow/scripts/generate.py", "\n# a comment\n")
+    finished.workflow = clone
+    assert finished.planned() == {}
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("figures.py", {"figure": 3}),
+        ("report.py", {"report": 1}),
+        ("statistics.py", {"select": 1} | AFTER_SELECT | {"benchmark": 3}),
+        ("miniature/dpo.py", None),
+    ],
+)
+def test_an_edit_of_code_changes_what_depends_on_it(finished, clone, module, expected):
+    append(clone / "workflow/scripts/expoflow" / module, "\nCHANGED = True\n")
+    finished.workflow = clone
+    planned = finished.planned()
+    if expected is None:
+        assert planned["train"] == 1  # neither sft nor the reward model
+    else:
+        assert planned == expected

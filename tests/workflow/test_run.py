@@ -1,0 +1,131 @@
+"""The micro configuration from nothing to its report: what a user finds in results/."""
+
+import csv
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+pytestmark = pytest.mark.workflow
+ALPHAS = ["-1", "0", "1", "60"]
+
+
+def rows(tree, name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(tree.read(name).decode().splitlines()))
+
+
+def test_alphas_csv_says_why_an_alpha_was_chosen(finished_once):
+    table = rows(finished_once, "alphas.csv")
+    assert [row["alpha"] for row in table] == ALPHAS
+    chosen = [row for row in table if row["chosen"] == "1"]
+    best = json.loads(finished_once.read("pairs/tiny/best.json"))
+    assert [row["alpha"] for row in chosen] == [best["alpha"]]
+    allowed = [row for row in table if float(row["alpha"]) >= 0]
+    assert float(chosen[0]["reward"]) == max(float(row["reward"]) for row in allowed)
+    assert sum(float(row["chosen_share"]) for row in allowed) == pytest.approx(1)
+    assert [float(row["effective_alpha"]) for row in table] == pytest.approx([-1, 0, 1, 60], rel=1e-3)
+
+
+def test_means_and_gains_follow_from_rewards_csv(finished_once):
+    rewards = rows(finished_once, "rewards.csv")
+    by_alpha = {alpha: [float(row["reward"]) for row in rewards if row["alpha"] == alpha] for alpha in ALPHAS}
+    assert all(len(values) == 24 for values in by_alpha.values())
+    for row in rows(finished_once, "alphas.csv"):
+        values = by_alpha[row["alpha"]]
+        gains = [value - aligned for value, aligned in zip(values, by_alpha["0"], strict=True)]
+        assert float(row["reward"]) == pytest.approx(math.fsum(values) / 24, abs=1e-5)
+        assert float(row["gain"]) == pytest.approx(math.fsum(gains) / 24, abs=1e-5)
+        assert float(row["gain_low"]) <= float(row["gain"]) <= float(row["gain_high"])
+
+
+def test_the_exported_model_is_theta2_and_loads_with_plain_transformers(finished_once):
+    results = finished_once.folder / "results"
+    best = float(json.loads(finished_once.read("pairs/tiny/best.json"))["alpha"])
+    folder = results / "pairs/tiny/expo"
+    theta0, theta1 = (load_file(results / f"models/{name}/model.safetensors") for name in ("sft", "dpo"))
+    theta2 = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    for name, tensor in theta1.items():
+        expected = tensor.double() + best * (tensor.double() - theta0[name].double())
+        torch.testing.assert_close(theta2[name], expected.float(), rtol=0, atol=2e-6)
+    assert AutoTokenizer.from_pretrained(folder).chat_template
+    recipe = json.loads((folder / "recipe.json").read_text())
+    assert recipe["alpha"] == best
+    manifest = json.loads(finished_once.read("models/dpo.json"))
+    assert (
+        recipe["aligned"]["weights"]["model.safetensors"] == manifest["files"]["model.safetensors"]["sha256"]
+    )
+
+
+def test_references_write_no_weights(finished_once):
+    pair = finished_once.folder / "results/pairs/tiny"
+    stored = {
+        alpha: sorted(path.name for path in (pair / f"alpha={alpha}/model").glob("*.safetensors"))
+        for alpha in ALPHAS
+    }
+    assert stored == {"-1": [], "0": [], "1": ["model.safetensors"], "60": ["model.safetensors"]}
+
+
+def test_benchmarks_compare_all_variants_on_the_test_prompts(finished_once):
+    table = rows(finished_once, "benchmarks.csv")
+    assert {row["variant"] for row in table} == {"sft", "aligned", "expo", "expo-aligned"}
+    value = {(row["variant"], row["metric"]): float(row["value"]) for row in table}
+    for metric in ("reward", "quality", "accuracy", "accuracy_fact", "length"):
+        difference = value["expo", metric] - value["aligned", metric]
+        assert value["expo-aligned", metric] == pytest.approx(difference, abs=1e-4)
+    assert 0 <= value["expo-aligned", "win_rate"] <= 1
+    assert {row["n"] for row in table if row["metric"] == "reward"} == {"300"}
+
+
+def test_figures_and_page_are_there(finished_once):
+    figures = finished_once.folder / "results/figures"
+    for name in ("sweep", "path", "histograms"):
+        assert (figures / f"{name}.png").stat().st_size > 10_000
+        assert "<svg" in (figures / f"{name}.svg").read_text()
+    page = finished_once.read("report.html").decode()
+    assert "tiny" in page
+    assert 'src="figures/sweep.svg"' in page
+
+
+def test_the_run_ends_with_what_it_found(finished_once):
+    best = json.loads(finished_once.read("pairs/tiny/best.json"))
+    last = finished_once.output[-3000:]
+    assert f"tiny: best alpha {best['alpha']}, reward " in last
+    assert "report: results/report.html" in last
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(finished, finished_once):
+    results = finished.folder / "results"
+    tables = ("alphas.csv", "rewards.csv", "benchmarks.csv", "summary.csv")
+    shutil.rmtree(results)
+    shutil.rmtree(finished.folder / ".snakemake")
+    shutil.rmtree(finished.store)
+    finished.snakemake("--cores", "2")
+    for table in tables:
+        assert finished.read(table) == finished_once.read(table)
+    finished.snakemake("--cores", "2", "--config", "seed=8", "--until", "train")
+    assert finished.read("models/sft.json") != finished_once.read("models/sft.json")
+
+
+def test_streamed_weights_give_the_same_responses_and_write_nothing(finished, finished_once):
+    finished.edit(lambda config: config.update(extrapolate={"weights": "streamed"}))
+    finished.snakemake("--cores", "2", "results/alphas.csv")
+    pair = finished.folder / "results/pairs/tiny"
+    assert list(pair.glob("alpha=*/model/*.safetensors")) == []
+    for alpha in ("1", "60"):
+        name = f"pairs/tiny/alpha={alpha}/dev.generations.jsonl"
+        assert finished.read(name) == finished_once.read(name)
+    assert finished.read("alphas.csv") == finished_once.read("alphas.csv")
+
+
+def test_a_failing_job_shows_its_log_on_the_terminal(finished):
+    rewards = finished.folder / "results/pairs/tiny/alpha=1/dev.rewards.csv"
+    text = rewards.read_text()
+    rewards.write_text(text[: len(text) // 2])
+    output = finished.snakemake("--cores", "1", "--forcerun", "select", check=False)
+    assert (
+        "alpha=1/dev.rewards.csv: not a complete rewards table; delete it and run snakemake again" in output
+    )

@@ -1,0 +1,223 @@
+"""Checks of a config: all of its problems at once, each on one line with the thing, the value and the remedy."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import ValidationError
+
+from expoflow.config import Config
+from expoflow.errors import ConfigError, DataError
+from expoflow.prompts import read_file
+
+
+def load(data: Mapping[str, Any], files: Iterable[str | Path]) -> Config:
+    """Check a config that was read from `files`, whose repeated keys would otherwise go unseen."""
+    problems = [problem for file in files for problem in _repeated_keys(Path(file))]
+    if problems:
+        raise ConfigError(problems)
+    return parse(data)
+
+
+def _repeated_keys(path: Path) -> list[str]:
+    problems = []
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def mapping(loader: Loader, node: yaml.MappingNode) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problems.append(
+                    f"{path}:{key.start_mark.line + 1}: key '{key.value}' stands twice; rename or remove one"
+                )
+            seen.add(key.value)
+        return loader.construct_mapping(node, deep=True)
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    with open(path, encoding="utf-8") as file:
+        yaml.load(file, Loader)
+    return problems
+
+
+def parse(data: Mapping[str, Any]) -> Config:
+    """Check a config as read from YAML; all of its problems are in one ConfigError."""
+    try:
+        config = Config.model_validate(dict(data))
+    except ValidationError as error:
+        raise ConfigError([_explain(problem) for problem in error.errors(include_url=False)]) from None
+    problems = [*_reference_problems(config), *_name_problems(config), *_source_problems(config)]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    """One line for one pydantic error: where, the value, what is wrong, and the nearest key for a typo."""
+    path = [part for part in problem["loc"] if part != "[key]"]
+    if problem["type"] == "extra_forbidden":
+        return _unknown_key(path)
+    where = ".".join(_without_tags(path))
+    if problem["type"] == "missing":
+        return f"{where}: missing; add it"
+    message = re.sub("^(Input|List|Dictionary|String) should", "must", problem["msg"])
+    if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        message = "must have recipe: sft, dpo or reward"
+    value = problem["input"]
+    scalar = isinstance(value, str | int | float | None)
+    return f"{where}: {value!r} is not accepted: {message}" if scalar else f"{where}: {message}"
+
+
+def _unknown_key(path: list[Any]) -> str:
+    known = _keys_at(path[:-1])
+    close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(sorted(known))}"
+    return f"{'.'.join(_without_tags(path))}: unknown key '{path[-1]}'; {hint}"
+
+
+def _keys_at(path: Iterable[Any]) -> list[str]:
+    """Keys of the config section at `path`."""
+    section: Any = Config
+    for part in path:
+        section = _step(section, part)
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _step(section: Any, part: Any) -> Any:
+    """The section one step further along a pydantic error location, where a recipe's name is a step too."""
+    if isinstance(section, list):
+        return next(o for o in section if part in get_args(o.model_fields["recipe"].annotation))
+    if get_origin(section) in (dict, list):
+        options = _options(get_args(section)[-1])
+    else:
+        options = _options(section.model_fields[part].annotation)
+    return options[0] if len(options) == 1 else options
+
+
+def _options(annotation: Any) -> list[Any]:
+    """Members of a union, `Annotated` and None taken off."""
+    if get_origin(annotation) is Annotated:
+        return _options(get_args(annotation)[0])
+    if get_origin(annotation) is Union or str(type(annotation)) == "<class 'types.UnionType'>":
+        return [o for a in get_args(annotation) if a is not type(None) for o in _options(a)]
+    return [annotation]
+
+
+def _without_tags(path: list[Any]) -> list[str]:
+    """`path` without the recipe names that pydantic puts behind `train`."""
+    return [
+        str(part)
+        for index, part in enumerate(path)
+        if not (index >= 1 and path[index - 1] == "train" and part in ("sft", "dpo", "reward"))
+    ]
+
+
+def _reference_problems(config: Config) -> list[str]:
+    """Names that do not exist, and cycles of `from:`."""
+    problems = []
+
+    def need(where: str, name: str | None, known: Mapping[str, Any], kind: str) -> None:
+        if name is not None and name not in known:
+            close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+            hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known) or 'none'}"
+            problems.append(f"{where}: no {kind} '{name}'; {hint}")
+
+    for name, model in config.models.items():
+        need(f"models.{name}.train.from", model.base, config.models, "model")
+    for name, pair in config.pairs.items():
+        need(f"pairs.{name}.sft", pair.sft, config.models, "model")
+        need(f"pairs.{name}.aligned", pair.aligned, config.models, "model")
+        if pair.sft == pair.aligned:
+            problems.append(f"pairs.{name}: sft and aligned are both '{pair.sft}'; name two different models")
+        need(
+            f"pairs.{name}.generate.prompts",
+            config.section(name, "generate").prompts,
+            config.prompts,
+            "prompt set",
+        )
+        reward = config.section(name, "benchmarks").reward
+        need(
+            f"pairs.{name}.benchmarks.reward.prompts", reward and reward.prompts, config.prompts, "prompt set"
+        )
+    need("reward_model", config.reward_model, config.models, "model")
+    return problems + _cycles(config)
+
+
+def _cycles(config: Config) -> list[str]:
+    problems, reported = [], set()
+    for start in config.models:
+        chain = [start]
+        while (base := _base(config, chain[-1])) is not None and base not in chain:
+            chain.append(base)
+        if base is not None and base == start and start not in reported:
+            reported.update(chain)
+            circle = " -> ".join([*chain, start])
+            problems.append(f"models.{start}.train.from: cycle {circle}; let one of them begin elsewhere")
+    return problems
+
+
+def _base(config: Config, model: str) -> str | None:
+    return config.models[model].base if model in config.models else None
+
+
+def _name_problems(config: Config) -> list[str]:
+    """Names that a file system which ignores case would mix up."""
+    problems = []
+    for section in ("models", "pairs", "prompts"):
+        seen: dict[str, str] = {}
+        for name in getattr(config, section):
+            other = seen.setdefault(name.lower(), name)
+            if other != name:
+                problems.append(f"{section}.{name}: differs from '{other}' only in case; rename one")
+    return problems
+
+
+def _source_problems(config: Config) -> list[str]:
+    """Models and prompt sets need exactly one source."""
+    problems = []
+    for section, keys in (("models", ("train", "path")), ("prompts", ("miniature", "file"))):
+        for name, entry in getattr(config, section).items():
+            given = [key for key in keys if getattr(entry, key) is not None]
+            if len(given) != 1:
+                has = " and ".join(given) if given else "none"
+                problems.append(
+                    f"{section}.{name}: one source is needed, has {has}; give one of {', '.join(keys)}"
+                )
+    return problems
+
+
+def check_sources(config: Config, results: Path = Path("results")) -> None:
+    """Look at the files that a config names; all problems are in one ConfigError.
+
+    A source whose manifest or prompt file is finished is not looked at again. Costs no torch import.
+    """
+    problems = []
+    for name, model in config.models.items():
+        if model.path is not None and not (results / "models" / f"{name}.json").exists():
+            problems += _folder_problems(f"models.{name}.path", Path(model.path))
+    for name, prompts in config.prompts.items():
+        if prompts.file is not None and not (results / "prompts" / f"{name}.jsonl").exists():
+            try:
+                read_file(Path(prompts.file), prompts.field)
+            except DataError as error:
+                problems.append(f"prompts.{name}.file: {error}")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _folder_problems(where: str, folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return [f"{where}: no folder '{folder}'; correct the path"]
+    if not (folder / "config.json").is_file():
+        return [
+            f"{where}: '{folder}' is no checkpoint: config.json is missing; name a Hugging Face model folder"
+        ]
+    if not any(folder.glob("*.safetensors")):
+        return [
+            f"{where}: '{folder}' is no checkpoint: no *.safetensors file; save the model with save_pretrained()"
+        ]
+    return []
