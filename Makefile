@@ -9,7 +9,7 @@ run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
 
 test: .venv/installed-test
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -38,6 +38,10 @@ rule all:
         RESULTS_OF_ALL,
 
 
+onstart:
+    require_own_library()
+
+
 onsuccess:
     print(closing_words(), file=sys.stderr)
 

@@ -16,6 +16,8 @@ rule benchmark:
     params:
         generate=section("generate", exclude={"prompts"}),
         code=code("benchmark"),
+        # what the kept responses and their scores depend on
+        responses=digest(["engines", "evaluate"]),
     message:
         "{wildcards.pair}: benchmark {wildcards.benchmark} of {wildcards.variant}"
     script:

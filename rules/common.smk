@@ -20,15 +20,6 @@ from expoflow.errors import ConfigError
 from expoflow.report import closing_words
 
 sys.path.remove(str(SCRIPTS))
-if (
-    installed
-    and not workflow.dryrun
-    and not Path(installed.origin).samefile(expoflow.__file__)
-):
-    raise WorkflowError(
-        f"jobs of this workflow would run the expoflow of {installed.origin}, not its own;"
-        f" run: pip install -e {workflow.basedir}"
-    )
 
 try:
     CONFIG = checks.load(config, workflow.configfiles)
@@ -49,7 +40,7 @@ ROOTS = {
     "preflight": ["preflight"],
     "extrapolate": ["pair"],
     "generate": ["pair", "engines"],
-    "score": ["evaluate", "sweep"],
+    "score": ["evaluate"],
     "select": ["sweep"],
     "export": ["pair"],
     "benchmark": ["benchmarks"],
@@ -58,6 +49,19 @@ ROOTS = {
     "figure": ["figures"],
     "report": ["report"],
 }
+
+
+def require_own_library():
+    """Before any job: the library that jobs will import must be the one beside this workflow."""
+    if (
+        installed
+        and not workflow.touch
+        and not Path(installed.origin).samefile(expoflow.__file__)
+    ):
+        raise WorkflowError(
+            f"jobs of this workflow would run the expoflow of {installed.origin}, not its own;"
+            f" run: pip install -e {workflow.basedir}"
+        )
 
 
 def only(names):

@@ -12,6 +12,7 @@ from expoflow.arithmetic import tensor_of
 from expoflow.checkpoint import open_checkpoint
 from expoflow.conversion import converted
 from expoflow.errors import CheckpointError
+from expoflow.extrapolate import extrapolate
 from expoflow.hashes import remembered, sha256
 from expoflow.header import read_shard
 from expoflow.package import package_files
@@ -140,6 +141,8 @@ def test_a_single_file_beside_an_index_is_taken_and_said(tmp_path):
     checkpoint = open_checkpoint(folder)
     assert checkpoint.weight_files == ["model.safetensors"]
     assert "model.safetensors is used" in checkpoint.notes[0]
+    extrapolate(folder, folder, {"0.3": tmp_path / "out"})
+    assert sorted(path.name for path in (tmp_path / "out").glob("model*")) == ["model.safetensors"]
 
 
 def test_pickled_checkpoints_are_converted_once(tmp_path, store):

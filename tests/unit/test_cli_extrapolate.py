@@ -5,8 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from checkpoints import load, save, same_bits, weights, write_holes
-
+from checkpoints import load, same_bits, save, weights, write_holes
 from expoflow.cli import main
 from expoflow.extrapolate import tensors
 
@@ -23,7 +22,7 @@ def test_one_alpha_goes_to_out_itself(make_pair, tmp_path, capsys):
     pair = make_pair()
     assert run("extrapolate", *pair_of(pair), "--alpha", "0.30", "--out", tmp_path / "out") == 0
     assert same_bits(load(tmp_path / "out"), dict(sorted(tensors(*pair, 0.3))))
-    assert capsys.readouterr().out.startswith(f"{tmp_path / 'out'}: alpha 0.3 (effective 0.3")
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'out'}: alpha 0.3 (effective 0.29")
 
 
 def test_several_alphas_go_to_a_folder_each(make_pair, tmp_path):
@@ -171,4 +170,4 @@ def test_inspect_describes_any_checkpoint(tmp_path, capsys):
     assert run("inspect", folder) == 0
     text = capsys.readouterr().out
     assert "parameters    41,120 in 21 tensors" in text
-    assert "error         sft is quantised (awq)" in text
+    assert "error         the model is quantised (awq)" in text

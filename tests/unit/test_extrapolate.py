@@ -9,15 +9,14 @@ import sys
 import pytest
 import torch
 from checkpoints import bits, load, same_bits, save, weights
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from expoflow import effect, writer
 from expoflow.errors import CheckpointError, PairError
 from expoflow.extrapolate import Options, extrapolate, tensors
 from expoflow.hashes import sha256
 from expoflow.recipe import Recipe
 from expoflow.records import read_json
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 from checkpoints import write_tokenizer
-
 from expoflow.checkpoint import open_checkpoint
 from expoflow.errors import PairError
 from expoflow.names import kind

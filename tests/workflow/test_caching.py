@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("finished")]
 AFTER_SELECT = {"export": 1, "benchmark": 1, "compare": 1, "tables": 1, "figure": 3, "report": 1}
 
 
@@ -82,6 +82,22 @@ def test_an_edited_prompt_file(finished):
 
 def test_a_fresh_clone_over_finished_results(finished, clone):
     finished.workflow = clone
+    assert finished.planned() == {}
+
+
+def test_a_run_whose_jobs_would_import_another_library_is_refused(finished, clone):
+    (finished.folder / "results/report.html").unlink()
+    finished.workflow = clone
+    output = finished.snakemake("--cores", "1", check=False)
+    assert f"not its own; run: pip install -e {clone}" in output
+    assert not (finished.folder / "results/report.html").exists()
+
+
+def test_results_are_kept_across_an_upgrade_where_asked(finished, clone):
+    append(clone / "workflow/scripts/expoflow/sweep.py", "\nCHANGED = True\n")
+    finished.workflow = clone
+    assert finished.planned()["select"] == 1
+    finished.snakemake("--touch", "--cores", "1")
     assert finished.planned() == {}
 
 

@@ -20,7 +20,7 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
         prompts=Path(snakemake.input.prompts),
         reward_model=Path(snakemake.input.reward_model),
         config=GenerateConfig.model_validate_json(snakemake.params.generate),
-        code=snakemake.params.code,
+        code=snakemake.params.responses,
         result=Path(snakemake.output.result),
         generations=Path(snakemake.output.generations),
         say=say,

@@ -10,9 +10,8 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow import store
-    from expoflow.evaluate import evaluate
+    from expoflow.evaluate import evaluate, write_rewards
     from expoflow.records import Generation, Manifest, Prompt, read_json, read_jsonl
-    from expoflow.sweep import write_rewards
 
     scored = evaluate(
         read_jsonl(snakemake.input.prompts, Prompt),

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -31,11 +31,11 @@ def _repeated_keys(path: Path) -> list[str]:
     def mapping(loader: Loader, node: yaml.MappingNode) -> dict:
         seen = set()
         for key, _ in node.value:
-            if key.value in seen:
+            if str(key.value) in seen:
                 problems.append(
                     f"{path}:{key.start_mark.line + 1}: key '{key.value}' stands twice; rename or remove one"
                 )
-            seen.add(key.value)
+            seen.add(str(key.value))
         return loader.construct_mapping(node, deep=True)
 
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
@@ -144,7 +144,20 @@ def _reference_problems(config: Config) -> list[str]:
             f"pairs.{name}.benchmarks.reward.prompts", reward and reward.prompts, config.prompts, "prompt set"
         )
     need("reward_model", config.reward_model, config.models, "model")
-    return problems + _cycles(config)
+    return problems + list(_kind_problems(config)) + _cycles(config)
+
+
+def _kind_problems(config: Config) -> Iterator[str]:
+    """A reward model where a language model is needed, and the other way round."""
+    trained = {name: model.train.recipe for name, model in config.models.items() if model.train}
+    members = [(f"pairs.{name}.sft", pair.sft) for name, pair in config.pairs.items()]
+    members += [(f"pairs.{name}.aligned", pair.aligned) for name, pair in config.pairs.items()]
+    members += [(f"models.{name}.train.from", model.base) for name, model in config.models.items()]
+    for where, name in members:
+        if trained.get(name) == "reward":
+            yield f"{where}: '{name}' is a reward model; name a language model"
+    if trained.get(config.reward_model, "reward") != "reward":
+        yield f"reward_model: '{config.reward_model}' is a language model; name one with recipe: reward"
 
 
 def _cycles(config: Config) -> list[str]:

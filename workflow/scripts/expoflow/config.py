@@ -8,7 +8,7 @@ import math
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     create_model,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
@@ -110,6 +111,15 @@ class DpoRecipe(_Recipe):
     learning_rate: float = Field(5e-5, gt=0)
     beta: float = Field(0.01, gt=0)
     """DPO's beta: strength of the tie to the reference model."""
+
+    @model_validator(mode="after")
+    def _has_data(self) -> Self:
+        if round(self.fraction * self.examples) < 1:
+            share = {"fraction": self.fraction, "examples": self.examples}
+            raise PydanticCustomError(
+                "data", "fraction {fraction} of {examples} examples is none; raise one", share
+            )
+        return self
 
 
 class RewardRecipe(_Recipe):

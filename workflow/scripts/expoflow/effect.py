@@ -6,8 +6,7 @@ element would double the cost of the extrapolation.
 """
 
 import math
-from collections.abc import Iterator
-from concurrent.futures import Executor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from expoflow import recipe
@@ -79,23 +78,24 @@ class Sums:
         )
 
 
-def measure(pair: Pair, alphas: list[float], options: Options, pool: Executor) -> Effects:
-    """The effect over all tensors and by kind of module, for each alpha; reads the sampled slices only."""
-    parts = [part for part in pair.parts if part.shared]
-    results = list(pool.map(lambda part: _pieces(pair, part, alphas, options), parts))
+def summarise(
+    pair: Pair, alphas: list[float], options: Options, pieces: Mapping[str, list[list[Piece]]]
+) -> Effects:
+    """The effect of each alpha over all tensors and by kind of module; `pieces` by tensor name, as `measure`."""
     effects = {}
     for number, alpha in enumerate(alphas):
         overall, kinds = Sums(), {}
-        for part, pieces in zip(parts, results, strict=True):
+        for part in pair.parts:
             name = part.theta1.name
-            for sums in (overall, kinds.setdefault(kind(name), Sums())):
-                sums.add(part.shared, options.alpha_of(name, alpha), pieces[number])
+            if part.shared:
+                for sums in (overall, kinds.setdefault(kind(name), Sums())):
+                    sums.add(part.shared, options.alpha_of(name, alpha), pieces[name][number])
         effects[alpha] = overall.effect(), {label: kinds[label].effect() for label in sorted(kinds)}
     return effects
 
 
-def _pieces(pair: Pair, part: Part, alphas: list[float], options: Options) -> list[list[Piece]]:
-    """For each alpha the pieces of one tensor."""
+def measure(pair: Pair, part: Part, alphas: list[float], options: Options) -> list[list[Piece]]:
+    """For each alpha the pieces of one tensor; reads the sampled slices only."""
     import torch
 
     from expoflow.arithmetic import TORCH, effect, tensor_of, theta2

@@ -3,7 +3,20 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from expoflow.records import Generation, Prompt, Scored
+from expoflow.records import Generation, Prompt, Scored, write_csv
+
+REWARD_COLUMNS = (
+    "pair",
+    "alpha",
+    "prompts",
+    "prompt_id",
+    "sample",
+    "reward",
+    "response_tokens",
+    "finish_reason",
+    "quality",
+    "correct",
+)
 
 
 def evaluate(
@@ -23,3 +36,9 @@ def evaluate(
             truth = {"quality": judgement.quality, "correct": judgement.correct}
         scored.append(Scored(**generation.model_dump(), reward=reward, **truth))
     return scored
+
+
+def write_rewards(path: Path, scored: list[Scored], pair: str, alpha: str, prompts: str) -> None:
+    """Write one alpha's rewards.csv."""
+    labels = {"pair": pair, "alpha": alpha, "prompts": prompts}
+    write_csv(path, (labels | row.model_dump() for row in scored), REWARD_COLUMNS)

@@ -7,13 +7,13 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Event
 
 from expoflow.checkpoint import Checkpoint
-from expoflow.effect import Effects, measure
+from expoflow.effect import Effects, measure, summarise
 from expoflow.errors import CheckpointError, PairError
 from expoflow.folder import appearing, require_room
 from expoflow.hashes import remembered, sha256
@@ -74,12 +74,10 @@ def extrapolate(
         hashes = stack.enter_context(_hashing(pair, both, verify))
         effects = {}
         if computing:
-            with _workers(options) as pool:
-                require_equal_integers(pair)
-                effects = measure(pair, list(values.values()), options, pool)
-                if write_weights:
-                    targets = {values[spelling]: folder for spelling, folder in folders.items()}
-                    Writer(pair, targets, options, pool, progress).run()
+            require_equal_integers(pair)
+            targets = {values[spelling]: folder for spelling, folder in folders.items()}
+            with closing(Writer(pair, targets, options, progress)) as writer, _workers(options) as pool:
+                effects = writer.run(pool) if write_weights else _measured(pair, list(targets), options, pool)
         inputs = _inputs(hashes, labels or (str(sft), str(aligned)), revisions)
         return {
             spelling: _complete(pair, options, values[spelling], folder, inputs, effects, write_weights)
@@ -107,6 +105,13 @@ def planned(sft: Path, aligned: Path, alphas: Mapping[str, Path], options: Optio
     for spelling, folder in alphas.items():
         lines.append(f"alpha {values[spelling]:g}: {size / 1e9:.3f} GB to {folder}")
     return lines
+
+
+def _measured(pair: Pair, alphas: list[float], options: Options, pool: Executor) -> Effects:
+    parts = [part for part in pair.parts if part.shared]
+    pieces = pool.map(lambda part: measure(pair, part, alphas, options), parts)
+    names = [part.theta1.name for part in parts]
+    return summarise(pair, alphas, options, dict(zip(names, pieces, strict=True)))
 
 
 def _values(alphas: Mapping[str, Path]) -> dict[str, float]:

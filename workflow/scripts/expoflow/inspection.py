@@ -5,7 +5,7 @@ from pathlib import Path
 
 from expoflow.checkpoint import Checkpoint, open_checkpoint, read_json_file
 from expoflow.hashes import sha256
-from expoflow.preflight import preflight
+from expoflow.preflight import quantised
 from expoflow.recipe import Recipe
 from expoflow.records import read_json
 
@@ -33,15 +33,13 @@ def describe(folder: Path) -> list[tuple[str, str]]:
             f"{config.get('vocab_size', '?')}{', tied' if config.get('tie_word_embeddings') else ''}",
         ),
         ("tokenizer", f"{', '.join(sorted(files)) or 'none'}{', with chat template' if template else ''}"),
-        *_usable(checkpoint),
+        *_problems(checkpoint),
     ]
 
 
-def _usable(checkpoint: Checkpoint) -> list[tuple[str, str]]:
-    findings = preflight(checkpoint, checkpoint).findings
-    return [
-        (finding.level, finding.message) for finding in findings if finding.check in ("quantised", "files")
-    ]
+def _problems(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    notes = [("note", note) for note in checkpoint.notes]
+    return notes + [(each.level, each.message) for each in quantised(checkpoint, "the model")]
 
 
 def describe_recipe(recipe: Recipe) -> list[tuple[str, str]]:

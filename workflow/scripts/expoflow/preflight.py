@@ -76,7 +76,7 @@ def open_pair(sft: Path, aligned: Path, vocabulary: str = "error") -> Pair:
 def preflight(sft: Checkpoint, aligned: Checkpoint, vocabulary: str = "error") -> Pair:
     """Compare two opened checkpoints; `vocabulary` is "error" or "shared_rows". Reads no weight."""
     findings = [Finding("note", "files", note) for each in (sft, aligned) for note in each.notes]
-    findings += [*_quantised(sft, "sft"), *_quantised(aligned, "aligned")]
+    findings += [*quantised(sft, "sft"), *quantised(aligned, "aligned")]
     findings += [Finding(level, "config", text) for level, text in differences(sft.config, aligned.config)]
     parts = tuple(_match(sft, aligned))
     findings += [*_missing(sft, aligned), *_buffers(sft, aligned)]
@@ -86,7 +86,8 @@ def preflight(sft: Checkpoint, aligned: Checkpoint, vocabulary: str = "error") -
     return Pair(sft, aligned, (*findings, *_tokenizers(sft, aligned, parts)), parts)
 
 
-def _quantised(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
+def quantised(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
+    """Errors for weights that are codes rather than numbers, by config, type or name; `role` is for the text."""
     remedy = "give the bf16, fp16 or fp32 checkpoint it was made from"
     if quantisation := checkpoint.config.get("quantization_config"):
         method = quantisation.get("quant_method", "?") if isinstance(quantisation, dict) else quantisation

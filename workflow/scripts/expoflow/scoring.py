@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from expoflow.chat import token_ids
 from expoflow.errors import CheckpointError
@@ -19,14 +19,15 @@ class RewardModel:
 
     def __init__(self, folder: Path):
         """Raises CheckpointError for a model that has not exactly one logit, or no padding token."""
+        config = AutoConfig.from_pretrained(folder)
+        if config.num_labels != 1:
+            raise CheckpointError(
+                f"reward model '{folder}' has {config.num_labels} logits; one with num_labels 1 is needed"
+            )
+        if config.pad_token_id is None:
+            raise CheckpointError(f"reward model '{folder}' has no pad_token_id; set it in its config.json")
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto").eval()
-        if model.config.num_labels != 1:
-            raise CheckpointError(
-                f"reward model '{folder}' has {model.config.num_labels} logits; one with num_labels 1 is needed"
-            )
-        if model.config.pad_token_id is None:
-            raise CheckpointError(f"reward model '{folder}' has no pad_token_id; set it in its config.json")
         self.model = model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def score(self, prompts: Sequence[Prompt], generations: Sequence[Generation]) -> list[float]:

@@ -27,8 +27,11 @@ def mean_interval(values: Values, confidence: float, resamples: int, seed: int =
 
 
 def paired_p_value(differences: Values, resamples: int, seed: int = 0) -> float:
-    """Two-sided p-value of mean(differences) = 0 by random changes of sign, shape (prompts,)."""
-    if np.ptp(differences) == 0 and np.mean(differences) == 0:
+    """Two-sided p-value of mean(differences) = 0 by random changes of sign, shape (prompts,).
+
+    1 where all differences are 0, and for a single prompt, which proves nothing.
+    """
+    if len(differences) < 2 or not np.any(differences):
         return 1.0
     result = stats.permutation_test(
         (differences, np.zeros_like(differences)),

@@ -10,14 +10,9 @@ import pandas as pd
 from expoflow import search, statistics
 from expoflow.config import SelectConfig
 from expoflow.errors import DataError
-from expoflow.records import Best, Scored, write_csv, write_json
-from expoflow.tables import ALPHA_COLUMNS, REWARD_COLUMNS
-
-
-def write_rewards(path: Path, scored: list[Scored], pair: str, alpha: str, prompts: str) -> None:
-    """Write one alpha's rewards.csv."""
-    labels = {"pair": pair, "alpha": alpha, "prompts": prompts}
-    write_csv(path, (labels | row.model_dump() for row in scored), REWARD_COLUMNS)
+from expoflow.evaluate import REWARD_COLUMNS
+from expoflow.records import Best, write_csv, write_json
+from expoflow.tables import ALPHA_COLUMNS
 
 
 def read_rewards(path: Path) -> pd.DataFrame:

@@ -5,20 +5,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from expoflow.evaluate import REWARD_COLUMNS
 from expoflow.records import BenchmarkResult, Best, read_json, write_csv
 
-REWARD_COLUMNS = (
-    "pair",
-    "alpha",
-    "prompts",
-    "prompt_id",
-    "sample",
-    "reward",
-    "response_tokens",
-    "finish_reason",
-    "quality",
-    "correct",
-)
 ALPHA_COLUMNS = (
     "pair",
     "alpha",

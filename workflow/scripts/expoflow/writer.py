@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from expoflow.checkpoint import INDEX, Checkpoint, read_json_file
+from expoflow.checkpoint import INDEX, SINGLE, Checkpoint, read_json_file
+from expoflow.effect import Effects, measure, summarise
 from expoflow.header import FLOATS, SIZES, Shard, Tensor
 from expoflow.options import Options
 from expoflow.preflight import Pair, Part
@@ -66,8 +67,8 @@ def plan(shard: Shard, options: Options) -> Plan:
 
 
 def write_index(aligned: Checkpoint, plans: list[Plan], folder: Path) -> None:
-    """theta1's index, its total_size corrected; nothing for a checkpoint of one file."""
-    if len(plans) == 1 and not (aligned.folder / INDEX).is_file():
+    """theta1's index, its total_size corrected; none for model.safetensors, beside which it would be stale."""
+    if [each.name for each in plans] == [SINGLE]:
         return
     index = read_json_file(aligned.folder / INDEX)
     places = [tensor for each in plans for tensor in each.places.values()]
@@ -88,64 +89,67 @@ def write_all(descriptor: int, data: memoryview, offset: int) -> None:
 class Writer:
     """Writes the weight files of several alphas in one pass over both inputs.
 
-    `folders` gives the output folder by alpha. `run` returns when every file is complete and on disk, or
-    raises the first error after all threads have stopped.
+    `folders` gives the output folder by alpha. `close` it only when the threads of `run`'s pool are done:
+    they write through its open files.
     """
 
     def __init__(
-        self,
-        pair: Pair,
-        folders: Mapping[float, Path],
-        options: Options,
-        pool: Executor,
-        progress: Progress | None,
+        self, pair: Pair, folders: Mapping[float, Path], options: Options, progress: Progress | None = None
     ):
-        self.pair, self.folders, self.options, self.pool = pair, folders, options, pool
+        self.pair, self.folders, self.options = pair, folders, options
         self.plans = [plan(shard, options) for shard in pair.aligned.shards]
         self.total = len(folders) * sum(each.size for each in self.plans)
         self.done, self.progress = 0, progress
         self.lock, self.stop = threading.Lock(), threading.Event()
         self.parts = {part.theta1.name: part for part in pair.parts}
+        self.open: set[int] = set()
 
-    def run(self) -> None:
-        """Write all files; needs torch."""
-        finishing: list[Future] = []
+    def run(self, pool: Executor) -> Effects:
+        """Write all files to disk and tell the effect of each alpha; needs torch. Raises the first error."""
+        alphas, measured, finishing = list(self.folders), {}, []
         try:
             for each in self.plans:
-                finishing += self._write_shard(each)
+                finishing += self._write_shard(pool, each, alphas, measured)
             for future in finishing:
                 future.result()
             for folder in self.folders.values():
                 write_index(self.pair.aligned, self.plans, folder)
+            pieces = {name: future.result() for name, future in measured.items()}
+            return summarise(self.pair, alphas, self.options, pieces)
         except BaseException:
             self.stop.set()
             raise
 
-    def _write_shard(self, plan: Plan) -> list[Future]:
-        files, spans = {}, []
-        try:
-            for alpha, folder in self.folders.items():
-                files[alpha] = os.open(folder / plan.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-                os.ftruncate(files[alpha], plan.size)
-                write_all(files[alpha], memoryview(plan.header), 0)
-            spans = [
-                self.pool.submit(self._span, self.parts[place.name], place, start, files)
-                for place in sorted(plan.places.values(), key=lambda place: place.start)
-                for start in range(0, place.elements, SPAN)
-            ]
-            for span in spans:
-                span.result()
-            self._report(len(files) * len(plan.header))
-        except BaseException:
-            self.stop.set()
-            for span in spans:
-                span.cancel()
-            for span in spans:
-                span.cancelled() or span.exception()
-            for descriptor in files.values():
-                os.close(descriptor)
-            raise
-        return [self.pool.submit(_finish, descriptor) for descriptor in files.values()]
+    def close(self) -> None:
+        """Close what an error left open."""
+        while self.open:
+            os.close(self.open.pop())
+
+    def _write_shard(
+        self, pool: Executor, plan: Plan, alphas: list[float], measured: dict[str, Future]
+    ) -> list[Future]:
+        files = {}
+        for alpha, folder in self.folders.items():
+            files[alpha] = os.open(folder / plan.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            self.open.add(files[alpha])
+            os.ftruncate(files[alpha], plan.size)
+            write_all(files[alpha], memoryview(plan.header), 0)
+        spans = []
+        for place in sorted(plan.places.values(), key=lambda place: place.start):
+            part = self.parts[place.name]
+            for start in range(0, place.elements, SPAN):
+                spans.append(pool.submit(self._span, part, place, start, files))
+            if part.shared:  # while the tensor is still in memory, so that nothing is read twice
+                measured[place.name] = pool.submit(measure, self.pair, part, alphas, self.options)
+        for span in spans:
+            span.result()
+        self._report(len(files) * len(plan.header))
+        return [pool.submit(self._finish, descriptor) for descriptor in files.values()]
+
+    def _finish(self, descriptor: int) -> None:
+        os.fsync(descriptor)
+        self.open.remove(descriptor)
+        os.close(descriptor)
 
     def _span(self, part: Part, place: Tensor, first: int, files: dict[float, int]) -> None:
         import torch
@@ -185,10 +189,3 @@ class Writer:
             self.done += count
             if self.progress:
                 self.progress(self.done, self.total)
-
-
-def _finish(descriptor: int) -> None:
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

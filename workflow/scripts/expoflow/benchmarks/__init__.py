@@ -41,7 +41,7 @@ def run(
 
     `model` is the manifest of sft or aligned, or the recipe.json of an exported folder. Responses and
     scores are kept in the store by content: a rerun with the same model, prompts, settings and `code`
-    (digest of what makes them) generates nothing.
+    (digest of what generates and scores) does neither.
     """
     if variant == "expo":
         recipe = read_json(model, Recipe)

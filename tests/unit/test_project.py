@@ -1,0 +1,80 @@
+"""The project's own files agree with each other."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import expoflow
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MODULES = [module.name for module in pkgutil.walk_packages(expoflow.__path__, "expoflow.")]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_imports(module):
+    importlib.import_module(module)
+
+
+def test_what_the_snakefile_reads_imports_no_torch():
+    code = "import sys; from expoflow import checks, digest, prompts, report, store, training; print('torch' in sys.modules, 'pandas' in sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert output.strip() == "False False"
+
+
+def test_conda_environments_have_the_declared_versions():
+    environment = yaml.safe_load((ROOT / "envs/expoflow.yaml").read_text())
+    assert environment["dependencies"][-1]["pip"] == PROJECT["dependencies"]
+    assert f"python {PROJECT['requires-python']}" in environment["dependencies"]
+
+
+def test_every_rule_has_log_benchmark_message_and_environment():
+    for path in (ROOT / "rules").glob("*.smk"):
+        for rule in path.read_text().split("\nrule ")[1:]:
+            for directive in ("log:", "benchmark:", "message:", "conda:", "script:"):
+                assert f"\n    {directive}" in rule, (
+                    f"{path.name}: rule {rule.partition(':')[0]} lacks {directive}"
+                )
+
+
+def test_scripts_are_thin():
+    for path in (ROOT / "workflow/scripts").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 40, path.name
+
+
+def test_the_wheel_ships_the_workflow(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    shipped = {
+        name.removeprefix("expoflow/_workflow/") for name in names if name.startswith("expoflow/_workflow/")
+    }
+    tracked = subprocess.run(
+        [
+            "git",
+            "ls-files",
+            "Snakefile",
+            "rules",
+            "config",
+            "envs",
+            "profiles",
+            "slurm",
+            "workflow/scripts/*.py",
+        ],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    assert set(tracked) - {name for name in tracked if "/expoflow/" in name} <= shipped
+    assert "expoflow/miniature/world.py" in names

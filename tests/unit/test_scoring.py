@@ -1,0 +1,81 @@
+"""Rewards do not depend on the batch, and models that are no reward models are refused."""
+
+import json
+
+import pytest
+from expoflow import scoring
+from expoflow.errors import CheckpointError
+from expoflow.evaluate import evaluate
+from expoflow.miniature import reward
+from expoflow.miniature.world import judge, prompts
+from expoflow.records import Generation
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+PROMPTS = prompts("dev", 0)[:8]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("reward")
+    reward.train(path, seed=0, examples=200, epochs=1, cores=50, cores_epochs=1, progress=lambda line: None)
+    return path
+
+
+def responses() -> list[Generation]:
+    texts = [prompt.messages[0].content * (1 + index % 4) for index, prompt in enumerate(PROMPTS)]
+    return [
+        Generation(
+            prompt_id=p.prompt_id, sample=0, seed=0, response=t, response_tokens=1, finish_reason="stop"
+        )
+        for p, t in zip(PROMPTS, texts, strict=True)
+    ]
+
+
+def test_batched_equals_one_by_one_equals_plain_transformers(folder, monkeypatch):
+    model = scoring.RewardModel(folder)
+    batched = model.score(PROMPTS, responses())
+    assert batched == pytest.approx([model.score(PROMPTS, [row])[0] for row in responses()], abs=1e-5)
+    monkeypatch.setattr(scoring, "BATCH_TOKENS", 60)
+    assert batched == pytest.approx(model.score(PROMPTS, responses()), abs=1e-5)
+    tokenizer, plain = (
+        AutoTokenizer.from_pretrained(folder),
+        AutoModelForSequenceClassification.from_pretrained(folder),
+    )
+    for prompt, row, value in zip(PROMPTS, responses(), batched, strict=True):
+        messages = [
+            {"role": "user", "content": prompt.messages[0].content},
+            {"role": "assistant", "content": row.response},
+        ]
+        ids = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)
+        assert plain(**ids).logits.item() == pytest.approx(value, abs=1e-5)
+
+
+def test_a_conversation_beyond_the_context_is_cut_and_told(folder, capsys):
+    model = scoring.RewardModel(folder)
+    model.model.config.max_position_embeddings = 10
+    model.score(PROMPTS, responses())
+    assert "8 of 8 conversations cut to the reward model's 10 tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [("id2label", {"0": "a", "1": "b"}, "has 2 logits"), ("pad_token_id", None, "has no pad_token_id")],
+)
+def test_what_is_no_reward_model_is_refused(folder, tmp_path, key, value, message):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text()) | {key: value}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=message):
+        scoring.RewardModel(tmp_path)
+
+
+def test_scored_rows_carry_the_truth(folder):
+    scored = evaluate(PROMPTS, responses(), folder)
+    for prompt, row in zip(PROMPTS, scored, strict=True):
+        assert (row.quality, row.correct) == (
+            (truth := judge(prompt.meta, row.response, True)).quality,
+            truth.correct,
+        )
+    bare = [prompt.model_copy(update={"meta": None}) for prompt in PROMPTS]
+    assert all(row.quality is None for row in evaluate(bare, responses(), folder))

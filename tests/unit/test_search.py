@@ -1,0 +1,51 @@
+"""The choice of alpha, by hand-made tables."""
+
+import pytest
+from expoflow.search import Candidate, choose
+
+
+def candidate(alpha: str, reward: float, low: float = -1.0) -> Candidate:
+    return Candidate(alpha, reward, reward - 1, low, reward, 0.5)
+
+
+GRID = [candidate("-1", 9), candidate("0", 1), candidate("0.3", 1.5, 0.2), candidate("0.5", 1.2, 0.1)]
+
+
+def test_the_largest_mean_reward_over_alpha_of_at_least_0():
+    choice = choose(GRID, 0.95)
+    assert (choice.candidate.alpha, choice.certified, choice.edge) == ("0.3", True, False)
+    assert "its 95% interval lies above 0" in choice.reason
+
+
+def test_of_equal_alphas_the_smaller():
+    assert choose([*GRID, candidate("0.4", 1.5, 0.2)], 0.95).candidate.alpha == "0.3"
+
+
+def test_0_is_a_valid_answer():
+    choice = choose([candidate("0", 1), candidate("0.1", 0.9), candidate("0.2", 0.8)], 0.95)
+    assert (choice.candidate.alpha, choice.certified, choice.edge) == ("0", False, False)
+    assert "do not extrapolate" in choice.reason
+    assert "smallest tried is 0.1" in choice.reason
+
+
+def test_a_grid_of_0_alone():
+    assert choose([candidate("0", 1)], 0.95).candidate.alpha == "0"
+
+
+@pytest.mark.parametrize(
+    ("alphas", "following"), [(("0.3", "0.5"), "0.7 and 0.9"), (("8", "15"), "22 and 29")]
+)
+def test_a_choice_at_the_grids_end_names_the_next_alphas(alphas, following):
+    choice = choose([candidate("0", 1), candidate(alphas[0], 2, 1), candidate(alphas[1], 3, 1)], 0.95)
+    assert choice.edge
+    assert f"the grid ends here, try {following} next" in choice.reason
+
+
+def test_without_a_certificate_it_says_so_and_falls_back_where_asked():
+    grid = [candidate("0", 1), candidate("1", 1.1, -0.1), candidate("2", 0.5)]
+    choice = choose(grid, 0.9)
+    assert (choice.candidate.alpha, choice.certified) == ("1", False)
+    assert "not certified" in choice.reason
+    fallback = choose(grid, 0.9, require_certified=True)
+    assert (fallback.candidate.alpha, fallback.certified) == ("0", False)
+    assert "require_certified" in fallback.reason

@@ -1,0 +1,47 @@
+"""Intervals, p-values and shares against what is known."""
+
+import numpy as np
+import pytest
+from expoflow import statistics
+from scipy import stats
+
+RNG = np.random.default_rng(0)
+
+
+def test_the_interval_covers_the_true_mean_as_often_as_it_says():
+    covered = 0
+    for trial in range(200):
+        low, high = statistics.mean_interval(RNG.exponential(size=60), 0.9, 300, seed=trial)
+        covered += low <= 1 <= high
+    assert 0.82 <= covered / 200 <= 0.97
+
+
+def test_the_interval_is_near_students_for_normal_values():
+    values = RNG.normal(2, 1, size=400)
+    student = stats.t.interval(0.95, 399, values.mean(), statistics.standard_error(values))
+    assert statistics.mean_interval(values, 0.95, 5000) == pytest.approx(student, abs=0.02)
+
+
+def test_a_constant_has_no_width():
+    assert statistics.mean_interval(np.full(10, 0.5), 0.95, 200) == (0.5, 0.5)
+    assert statistics.mean_interval(np.array([3.0]), 0.95, 200) == (3.0, 3.0)
+
+
+def test_the_p_value_is_exact_for_few_prompts():
+    assert statistics.paired_p_value(np.array([1.0, 2, 3, 4, 5, 6]), 5000) == pytest.approx(2 / 64)
+    assert statistics.paired_p_value(np.zeros(5), 500) == 1
+
+
+def test_the_p_value_agrees_with_students_for_many():
+    values = RNG.normal(0.1, 1, size=300)
+    student = stats.ttest_1samp(values, 0).pvalue
+    assert statistics.paired_p_value(values, 9999) == pytest.approx(student, abs=0.02)
+
+
+def test_shares_add_up_and_follow_the_means():
+    values = RNG.normal(size=(3, 100)) * 0.5 + np.array([[0.0], [0.1], [-1.0]])
+    shares = statistics.chosen_shares(values, 2000)
+    assert shares.sum() == pytest.approx(1)
+    assert shares[2] == 0
+    assert shares[1] > shares[0] > 0
+    assert statistics.chosen_shares(np.zeros((2, 9)), 100).tolist() == [1, 0]

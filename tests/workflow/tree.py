@@ -1,0 +1,67 @@
+"""A Snakemake directory with the micro configuration, and the workflow that is run in it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from expoflow.miniature.world import prompts
+from expoflow.records import to_jsonl
+
+REPOSITORY = Path(__file__).parents[2]
+MICRO = Path(__file__).with_name("micro.yaml")
+
+
+class Tree:
+    """A Snakemake directory with a config of its own, and the workflow that is run in it."""
+
+    def __init__(self, folder: Path, store: Path, workflow: Path = REPOSITORY):
+        self.folder, self.store, self.workflow = folder, store, workflow
+
+    def snakemake(self, *arguments: str, check: bool = True) -> str:
+        """Run snakemake and return what it prints; with `check` it must succeed."""
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.workflow / "Snakefile")]
+        command += ["--directory", str(self.folder), "--configfile", str(self.folder / "config.yaml")]
+        run = subprocess.run(
+            [*command, *arguments],
+            cwd=self.folder,
+            env=os.environ | {"EXPOFLOW_STORE": str(self.store)},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=600,
+        )
+        if check:
+            assert run.returncode == 0, run.stdout
+        else:
+            assert run.returncode != 0, run.stdout
+        return run.stdout
+
+    def planned(self, *arguments: str) -> dict[str, int]:
+        """Number of jobs by rule that a dry run plans, `all` left out."""
+        text = self.snakemake("--dry-run", *arguments)
+        table = text.partition("Job stats:")[2].partition("Reasons:")[0]
+        jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+        return {rule: count for rule, count in jobs.items() if rule not in ("all", "total")}
+
+    def edit(self, change: Callable[[dict], None]) -> None:
+        """Change the tree's config."""
+        path = self.folder / "config.yaml"
+        config = yaml.safe_load(path.read_text())
+        change(config)
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+
+    def read(self, name: str) -> bytes:
+        return (self.folder / "results" / name).read_bytes()
+
+
+def new_tree(folder: Path, store: Path) -> Tree:
+    folder.mkdir(parents=True)
+    shutil.copy(MICRO, folder / "config.yaml")
+    asked = [prompt.model_copy(update={"meta": None}) for prompt in prompts("dev", 7)[:24]]
+    (folder / "dev.jsonl").write_text(to_jsonl(asked).replace('"messages":', '"prompt":'))
+    return Tree(folder, store)
