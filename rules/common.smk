@@ -17,7 +17,7 @@ from expoflow import config as expoflow_config
 from expoflow import checks, prompts, store, training
 from expoflow.digest import digest
 from expoflow.errors import ConfigError
-from expoflow.report import closing_words
+from expoflow.report import CAPTIONS, closing_words
 
 sys.path.remove(str(SCRIPTS))
 
@@ -31,7 +31,6 @@ except ConfigError as error:
 TRAINED = [name for name, model in CONFIG.models.items() if model.source == "train"]
 LOCAL = [name for name, model in CONFIG.models.items() if model.source == "path"]
 VARIANTS = ("sft", "aligned", "expo")
-FIGURES = ("sweep", "path", "histograms")
 
 # What each rule's code is, for its digest: module names below expoflow; what they import is included.
 ROOTS = {
@@ -76,7 +75,7 @@ wildcard_constraints:
     alpha=expoflow_config.ALPHA,
     variant=only(VARIANTS),
     benchmark=only(expoflow_config.BENCHMARKS),
-    figure=only(FIGURES),
+    figure=only(CAPTIONS),
 
 
 def code(rule):
@@ -157,7 +156,7 @@ def all_rewards():
 TABLES = expand(
     "results/{table}.csv", table=["alphas", "rewards", "benchmarks", "summary"]
 )
-PLOTS = expand("results/figures/{figure}.{kind}", figure=FIGURES, kind=["svg", "png"])
+PLOTS = expand("results/figures/{figure}.{kind}", figure=CAPTIONS, kind=["svg", "png"])
 # The rewards stand here too: Snakemake remakes a deleted file only where it is asked for.
 RESULTS_OF_ALL = [
     *TABLES,

@@ -43,7 +43,7 @@ rule figure:
         svg="results/figures/{figure}.svg",
         png=report(
             "results/figures/{figure}.png",
-            caption="captions/{figure}.rst",
+            caption="captions/figure.rst",
             category="Figures",
         ),
     log:
@@ -53,6 +53,7 @@ rule figure:
     conda:
         "../envs/expoflow.yaml"
     params:
+        caption=lambda wildcards: CAPTIONS[wildcards.figure],
         code=code("figure"),
     message:
         "draw figure {wildcards.figure}"
@@ -75,7 +76,7 @@ rule report:
     conda:
         "../envs/expoflow.yaml"
     params:
-        figures=",".join(FIGURES),
+        figures=",".join(CAPTIONS),
         code=code("report"),
     message:
         "write results/report.html"

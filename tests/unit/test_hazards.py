@@ -205,7 +205,10 @@ def test_a_signal_in_the_middle_and_a_rerun(tmp_path, number):
     command = [sys.executable, "-m", "expoflow.cli", "extrapolate", "--out", str(out)]
     command += [f"--alpha={number}" for number in range(1, 11)]
     process = subprocess.Popen(
-        [*command, "--sft", large[0], "--aligned", large[1]], stderr=subprocess.PIPE, text=True
+        [*command, "--sft", large[0], "--aligned", large[1]],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell ignores it
     )
     deadline = time.monotonic() + 60
     while not any(file.stat().st_blocks > 64 for file in out.glob(".alpha=*.partial/*.safetensors")):

@@ -4,9 +4,11 @@ import csv
 import json
 import math
 import shutil
+import zipfile
 
 import pytest
 import torch
+from expoflow.report import CAPTIONS
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -88,6 +90,16 @@ def test_figures_and_page_are_there(finished_once):
     page = finished_once.read("report.html").decode()
     assert "tiny" in page
     assert 'src="figures/sweep.svg"' in page
+
+
+def test_snakemakes_own_report_carries_figures_with_captions(finished, tmp_path):
+    finished.snakemake("--report", str(tmp_path / "report.zip"))
+    with zipfile.ZipFile(tmp_path / "report.zip") as archive:
+        names = archive.namelist()
+        text = "".join(archive.read(name).decode() for name in names if name.endswith((".js", ".html")))
+    for figure, caption in CAPTIONS.items():
+        assert any(name.endswith(f"{figure}.png") for name in names)
+        assert caption.partition(".")[0].partition(",")[0] in text
 
 
 def test_the_run_ends_with_what_it_found(finished_once):
