@@ -46,6 +46,15 @@ def test_the_mapping_never_writes_to_the_file(tmp_path):
     assert sha256(folder / "model.safetensors") == before
 
 
+def test_a_file_cut_off_after_it_was_opened_is_an_error_not_a_crash(tmp_path):
+    folder = save(tmp_path / "model", weights(vocab=4000))
+    checkpoint = open_checkpoint(folder)
+    checkpoint.view("lm_head.weight")
+    os.truncate(folder / "model.safetensors", 5000)
+    with pytest.raises(CheckpointError, match="cannot be read to its end"):
+        checkpoint.fetch("lm_head.weight", 0, 4000 * 32)
+
+
 BROKEN = {
     "empty file": (b"", b"", "no safetensors file, or cut off"),
     "not json": (b"{nonsense}", b"", "broken header"),

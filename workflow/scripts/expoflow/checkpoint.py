@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from expoflow.errors import CheckpointError
-from expoflow.header import Shard, Tensor, read_shard
+from expoflow.header import SIZES, Shard, Tensor, read_shard
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -53,6 +53,13 @@ class Checkpoint:
     def weight_bytes(self) -> int:
         """Size of all weight files."""
         return sum(shard.size for shard in self.shards)
+
+    def fetch(self, name: str, first: int, last: int) -> None:
+        """Bring elements [first, last) of one tensor into memory."""
+        tensor = self.tensors[name]
+        if first < last <= tensor.elements:
+            size = SIZES[tensor.dtype]
+            self.shard_of[name].fetch(tensor.start + first * size, tensor.start + last * size)
 
     def view(self, name: str) -> memoryview:
         """The bytes of one tensor, not copied."""

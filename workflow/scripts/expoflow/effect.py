@@ -19,7 +19,7 @@ Piece = tuple[int, int, float, float, float]
 Effects = dict[float, tuple[recipe.Effect, dict[str, recipe.Effect]]]
 
 WHOLE = 1 << 16
-SLICE = 1 << 14
+SLICE = 1 << 13
 PERIOD = 1 << 20
 GOLDEN = (math.sqrt(5) - 1) / 2
 

@@ -1,5 +1,6 @@
 """One safetensors file: its header read and checked, its bytes mapped; nothing is imported or copied."""
 
+import errno
 import json
 import math
 import mmap
@@ -23,6 +24,7 @@ FLOATS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F6
 INTEGERS = frozenset({"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"})
 # Named in Python 3.13; without it the kernel refuses to map a file larger than memory.
 NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+POPULATE_READ = getattr(mmap, "MADV_POPULATE_READ", 22)  # named in Python 3.14
 AGAIN = "download or save the file again"
 
 
@@ -71,6 +73,21 @@ class Shard:
             )
         mapped.madvise(mmap.MADV_SEQUENTIAL)
         return mapped
+
+    def fetch(self, start: int, stop: int) -> None:
+        """Bring bytes [start, stop) into memory by one call, which is cheaper than a fault for every few pages.
+
+        Where the file has become shorter this is a CheckpointError; reading on would kill the process.
+        """
+        start -= start % mmap.PAGESIZE
+        try:
+            self.bytes.madvise(POPULATE_READ, start, stop - start)
+        except OSError as error:
+            if error.errno == errno.EFAULT:
+                raise CheckpointError(
+                    f"{self.path}: cannot be read to its end, or was cut off; {AGAIN}"
+                ) from None
+            # Kernels before 5.14 do not know it: the pages come one fault at a time.
 
     def raw_header(self) -> bytes:
         """The first bytes of the file up to the data: length prefix and header, unchanged."""

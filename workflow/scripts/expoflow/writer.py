@@ -158,6 +158,9 @@ class Writer:
 
         last = min(first + SPAN, part.theta1.elements)
         size = SIZES[place.dtype]
+        self.pair.aligned.fetch(part.theta1.name, first, last)
+        if part.theta0:
+            self.pair.sft.fetch(part.theta0.name, first, min(last, part.theta0.elements))
         view1 = self.pair.aligned.view(part.theta1.name)
         if place.dtype not in FLOATS.values():
             for descriptor in files.values():
