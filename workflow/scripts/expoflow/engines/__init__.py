@@ -41,7 +41,8 @@ def request_seed(seed: int, sample: int, prompt_id: str) -> int:
 
     One seed for all prompts would give all of them the same random numbers: where the first token's
     distribution hardly depends on the prompt, all responses would then begin alike, and an interval
-    over prompts would be far too narrow.
+    over prompts would be far too narrow: on the miniature the mean reward of 200 prompts then has a
+    standard deviation of 0.69 from seed to seed instead of 0.08 (bench/seeds.py).
     """
     return int.from_bytes(hashlib.sha256(f"{seed + sample}:{prompt_id}".encode()).digest()[:4])
 

@@ -1,0 +1,47 @@
+"""One seed for all prompts against a seed per prompt: how much the mean reward varies from seed to seed.
+
+    python bench/seeds.py            # after the default run, from its folder
+
+An interval over prompts assumes that prompts are independent; one seed for all of them breaks that.
+"""
+
+import os
+from pathlib import Path
+
+os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+import numpy as np
+from expoflow import chat
+from expoflow.config import GenerateConfig
+from expoflow.engines import Request, request_seed
+from expoflow.engines.transformers import TransformersEngine
+from expoflow.records import Prompt, read_jsonl
+from expoflow.scoring import RewardModel
+
+SEEDS = range(100, 116)
+
+
+def main() -> None:
+    results, config = Path("results"), GenerateConfig(max_tokens=64)
+    engine = TransformersEngine(results / "models/mini-dpo20")
+    judge = RewardModel(results / "models/mini-reward")
+    prompts = read_jsonl(results / "prompts/dev.jsonl", Prompt)
+    ids = [chat.token_ids(engine.tokenizer, prompt.messages) for prompt in prompts]
+    for kind in ("one seed for all prompts", "a seed per prompt"):
+        means = []
+        for seed in SEEDS:
+            own = [request_seed(seed, 0, prompt.prompt_id) for prompt in prompts]
+            seeds = own if kind == "a seed per prompt" else [seed] * len(prompts)
+            completions = engine.generate([Request(*pair) for pair in zip(ids, seeds, strict=True)], config)
+            rows = [
+                chat.token_ids(judge.tokenizer, prompt.messages, completion.text)
+                for prompt, completion in zip(prompts, completions, strict=True)
+            ]
+            means.append(np.mean(judge.logits(rows)))
+        print(
+            f"{kind}: standard deviation of the mean reward over {len(SEEDS)} seeds {np.std(means, ddof=1):.3f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
