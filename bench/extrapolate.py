@@ -164,7 +164,7 @@ def table(size: str, results: dict[str, list[dict[str, float]]]) -> None:
             f"{median(name, 'cpu') / median('expoflow', 'cpu'):.2f} |"
         )
     single, five = (f"expoflow, {name}" for name in ("no fsync", "5 alphas, no fsync"))
-    for key in ("inside_cpu", "cpu", "wall"):
+    for key in ("inside_cpu", "cpu", "wall") if {single, five} <= results.keys() else ():
         print(f"5 alphas fused / 5 single passes, {key}: {median(five, key) / 5 / median(single, key):.2f}")
 
 
