@@ -8,9 +8,11 @@ import zipfile
 
 import pytest
 import torch
+from expoflow.miniature.world import prompts
 from expoflow.report import CAPTIONS
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from tree import REPOSITORY, Tree
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("finished")]
 ALPHAS = ["-1", "0", "1", "60"]
@@ -141,3 +143,22 @@ def test_a_failing_job_shows_its_log_on_the_terminal(finished):
     assert (
         "alpha=1/dev.rewards.csv: not a complete rewards table; delete it and run snakemake again" in output
     )
+
+
+def test_a_pair_of_ones_own_by_the_starter_config(finished_once, tmp_path):
+    """config/example.yaml as the README says, with its paths filled and a smaller grid and length."""
+    models = finished_once.folder / "results/models"
+    for name, target in (("sft", "sft"), ("dpo", "dpo"), ("rm", "reward-model")):
+        shutil.copytree(models / name, tmp_path / "own/checkpoints" / target)
+    (tmp_path / "own/prompts").mkdir()
+    for name, split in (("dev", "dev"), ("test", "test")):
+        asked = [json.dumps({"prompt": prompt.messages[0].content}) for prompt in prompts(split, 7)[:12]]
+        (tmp_path / f"own/prompts/{name}.jsonl").write_text("\n".join(asked))
+    tree = Tree(tmp_path / "own", tmp_path / "store")
+    shutil.copy(REPOSITORY / "config/example.yaml", tree.folder / "config.yaml")
+    tree.edit(lambda config: config["pairs"]["mine"].update(alphas=[1]))
+    tree.edit(lambda config: config["generate"].update(max_tokens=12))
+    tree.snakemake("--cores", "2")
+    assert [path.parent.name for path in tree.folder.glob("results/**/*.safetensors")] == ["expo"]
+    assert {row["alpha"]: row["quality"] for row in rows(tree, "alphas.csv")} == {"-1": "", "0": "", "1": ""}
+    assert tree.planned() == {}
