@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from checkpoints import bits, load, same_bits, save, weights
-from expoflow import effect, writer
+from expoflow import effect, output, writer
 from expoflow.errors import CheckpointError, PairError
 from expoflow.extrapolate import Options, extrapolate, tensors
 from expoflow.hashes import sha256
@@ -104,15 +104,24 @@ def test_alpha_0_gives_theta1s_bytes_and_minus_1_theta0s_values(make_pair, tmp_p
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(3, 3000), st.integers(1, 9), st.integers(1, 4))
-def test_chunks_spans_and_threads_never_change_a_bit(tmp_path_factory, monkeypatch, chunk, spans, threads):
-    folder = tmp_path_factory.mktemp("chunks")
+@given(st.integers(61, 3000), st.integers(1, 9), st.integers(1, 4), st.booleans(), st.booleans())
+def test_blocks_threads_direct_and_short_writes_never_change_a_bit(
+    tmp_path_factory, monkeypatch, block, spans, threads, direct, short
+):
+    folder = tmp_path_factory.mktemp("blocks")
+    block = output.PAGE * (1 + block // 1000) if direct else block  # also borders that cut an element
+    pwrite = os.pwrite
     sft, aligned = save(folder / "sft", weights()), save(folder / "aligned", weights(seed=1), shards=2)
     alphas = ("0.3", "2", "-0.5")
     extrapolate(sft, aligned, {alpha: folder / f"whole{alpha}" for alpha in alphas}, Options(threads=1))
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "CHUNK", chunk)
-        patch.setattr(writer, "SPAN", chunk * spans)
+        patch.setattr(writer, "BLOCK", block)
+        patch.setattr(writer, "SPAN", block * spans)
+        patch.setattr(output, "LARGE", 0 if direct else 1 << 60)
+        if short:  # the system may write less than it was asked to
+            patch.setattr(
+                os, "pwrite", lambda file, data, at: pwrite(file, data[: 1 + len(data) * 2 // 3], at)
+            )
         extrapolate(
             sft, aligned, {alpha: folder / f"parts{alpha}" for alpha in alphas}, Options(threads=threads)
         )

@@ -1,24 +1,30 @@
 """Output weight files: theta1's shards with other values, each byte written once, in place, by threads."""
 
 import json
-import os
+import mmap
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from expoflow.checkpoint import INDEX, SINGLE, Checkpoint, read_json_file
 from expoflow.effect import Effects, measure, summarise
 from expoflow.header import FLOATS, SIZES, Shard, Tensor
 from expoflow.options import Options
+from expoflow.output import PAGE, Output
 from expoflow.preflight import Pair, Part
 from expoflow.records import write_json
 
-CHUNK = 1 << 18  # elements computed at once: both inputs and the output of one chunk fit a core's L2 cache
-SPAN = 1 << 22  # elements a worker takes at once
+if TYPE_CHECKING:
+    import torch
+
+BLOCK = 1 << 22  # bytes written at once: fewer and longer steps, so that threads seldom wait for each other
+SPAN = 1 << 23  # bytes of a file that a worker takes at once
 
 Progress = Callable[[int, int], None]
 
@@ -35,6 +41,19 @@ class Plan:
     header: bytes
     size: int
     places: dict[str, Tensor]
+
+    @cached_property
+    def order(self) -> list[Tensor]:
+        """The tensors that have bytes, in their order in the file."""
+        return sorted((each for each in self.places.values() if each.elements), key=lambda each: each.start)
+
+    def between(self, start: int, stop: int) -> Iterator[Tensor]:
+        """The tensors that have bytes in [start, stop) of the file."""
+        first = bisect_right(self.order, start, key=lambda each: each.stop)
+        for place in self.order[first:]:
+            if place.start >= stop:
+                return
+            yield place
 
 
 def plan(shard: Shard, options: Options) -> Plan:
@@ -79,13 +98,6 @@ def write_index(aligned: Checkpoint, plans: list[Plan], folder: Path) -> None:
     write_json(folder / INDEX, index)
 
 
-def write_all(descriptor: int, data: memoryview, offset: int) -> None:
-    """pwrite until everything is written: one call may write less, and at most 2 GiB."""
-    while data:
-        count = os.pwrite(descriptor, data, offset)
-        data, offset = data[count:], offset + count
-
-
 class Writer:
     """Writes the weight files of several alphas in one pass over both inputs.
 
@@ -100,9 +112,9 @@ class Writer:
         self.plans = [plan(shard, options) for shard in pair.aligned.shards]
         self.total = len(folders) * sum(each.size for each in self.plans)
         self.done, self.progress = 0, progress
-        self.lock, self.stop = threading.Lock(), threading.Event()
+        self.lock, self.stop, self.own = threading.Lock(), threading.Event(), threading.local()
         self.parts = {part.theta1.name: part for part in pair.parts}
-        self.open: set[int] = set()
+        self.outputs: list[Output] = []
 
     def run(self, pool: Executor) -> Effects:
         """Write all files to disk and tell the effect of each alpha; needs torch. Raises the first error."""
@@ -122,73 +134,105 @@ class Writer:
 
     def close(self) -> None:
         """Close what an error left open."""
-        while self.open:
-            os.close(self.open.pop())
+        for output in self.outputs:
+            output.close()
 
     def _write_shard(
         self, pool: Executor, plan: Plan, alphas: list[float], measured: dict[str, Future]
     ) -> list[Future]:
-        files = {}
-        for alpha, folder in self.folders.items():
-            files[alpha] = os.open(folder / plan.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            self.open.add(files[alpha])
-            os.ftruncate(files[alpha], plan.size)
-            write_all(files[alpha], memoryview(plan.header), 0)
+        files = {alpha: Output(folder / plan.name, plan.size) for alpha, folder in self.folders.items()}
+        self.outputs += files.values()
         spans = []
-        for place in sorted(plan.places.values(), key=lambda place: place.start):
-            part = self.parts[place.name]
-            for start in range(0, place.elements, SPAN):
-                spans.append(pool.submit(self._span, part, place, start, files))
-            if part.shared:  # while the tensor is still in memory, so that nothing is read twice
-                measured[place.name] = pool.submit(measure, self.pair, part, alphas, self.options)
+        for start in range(0, plan.size, SPAN):
+            stop = min(start + SPAN, plan.size)
+            spans.append(pool.submit(self._span, plan, start, stop, files))
+            for place in plan.between(start, stop):
+                part = self.parts[place.name]
+                if place.stop <= stop and part.shared:  # while it is still in memory: nothing is read twice
+                    measured[place.name] = pool.submit(measure, self.pair, part, alphas, self.options)
         for span in spans:
             span.result()
-        self._report(len(files) * len(plan.header))
-        return [pool.submit(self._finish, descriptor) for descriptor in files.values()]
+        return [pool.submit(output.finish) for output in files.values()]
 
-    def _finish(self, descriptor: int) -> None:
-        os.fsync(descriptor)
-        self.open.remove(descriptor)
-        os.close(descriptor)
+    def _span(self, plan: Plan, first: int, last: int, files: dict[float, Output]) -> None:
+        for place in plan.between(first, last):
+            self._fetch(self.parts[place.name], *_elements(place, first, last))
+        memory = self._memory()
+        for start in range(first, last, BLOCK):
+            stop = min(start + BLOCK, last)
+            for alpha, output in files.items():
+                if self.stop.is_set():
+                    raise StoppedError
+                self._fill(memory[: stop - start], plan, start, stop, alpha)
+                # A direct write is of whole pages; `finish` cuts off what comes behind the file's end.
+                length = -(-(stop - start) // PAGE) * PAGE if stop == plan.size else stop - start
+                output.write(memory[:length].numpy(), start)
+        self._report(len(files) * (last - first))
 
-    def _span(self, part: Part, place: Tensor, first: int, files: dict[float, int]) -> None:
+    def _memory(self) -> "torch.Tensor":
+        """This thread's block of bytes, at the beginning of a page."""
         import torch
 
-        from expoflow.arithmetic import TORCH, tensor_of, theta2
+        if not hasattr(self.own, "memory"):
+            self.own.memory = torch.frombuffer(mmap.mmap(-1, BLOCK), dtype=torch.uint8)
+        return self.own.memory
 
-        last = min(first + SPAN, part.theta1.elements)
-        size = SIZES[place.dtype]
+    def _fetch(self, part: Part, first: int, last: int) -> None:
         self.pair.aligned.fetch(part.theta1.name, first, last)
         if part.theta0:
             self.pair.sft.fetch(part.theta0.name, first, min(last, part.theta0.elements))
-        view1 = self.pair.aligned.view(part.theta1.name)
+
+    def _fill(self, block: "torch.Tensor", plan: Plan, start: int, stop: int, alpha: float) -> None:
+        """Compute bytes [start, stop) of the output of one alpha into `block`."""
+        import torch
+
+        from expoflow.arithmetic import TORCH
+
+        if header := plan.header[start:stop]:
+            block[: len(header)] = torch.frombuffer(bytearray(header), dtype=torch.uint8)
+        for place in plan.between(start, stop):
+            size = SIZES[place.dtype]
+            first, last = _elements(place, start, stop)
+            at = place.start + first * size - start  # in block; below 0 where the border cuts an element
+            bytes_ = (last - first) * size
+            if at >= 0 and at % size == 0 and at + bytes_ <= len(block):
+                self._compute(block[at : at + bytes_].view(TORCH[place.dtype]), place, first, alpha)
+            else:
+                out = torch.empty(last - first, dtype=TORCH[place.dtype])
+                self._compute(out, place, first, alpha)
+                part = slice(max(at, 0), min(at + bytes_, len(block)))
+                block[part] = out.view(torch.uint8)[part.start - at : part.stop - at]
+
+    def _compute(self, out: "torch.Tensor", place: Tensor, first: int, alpha: float) -> None:
+        """Elements of one output tensor from `first` on, as many as `out` has."""
+        from expoflow.arithmetic import tensor_of, theta2
+
+        part = self.parts[place.name]
+        last = first + len(out)
+        theta1 = tensor_of(self.pair.aligned.view(part.theta1.name), part.theta1.dtype)[first:last]
         if place.dtype not in FLOATS.values():
-            for descriptor in files.values():
-                write_all(descriptor, view1[first * size : last * size], place.start + first * size)
-            self._report(len(files) * (last - first) * size)
+            out.copy_(theta1)
             return
-        theta1 = tensor_of(view1, part.theta1.dtype)
-        theta0 = tensor_of(self.pair.sft.view(part.theta0.name), part.theta0.dtype) if part.theta0 else theta1
-        buffer = torch.empty(min(CHUNK, last - first), dtype=TORCH[place.dtype])
-        data = memoryview(buffer.view(torch.uint8).numpy())
-        steps = [(self.options.alpha_of(part.theta1.name, alpha), files[alpha]) for alpha in files]
-        borders = sorted(
-            {*range(first, last, CHUNK), *({part.shared} if first < part.shared < last else ()), last}
-        )
-        for start, stop in pairwise(borders):
-            if self.stop.is_set():
-                raise StoppedError
-            ours, theirs, out = theta1[start:stop], theta0[start:stop], buffer[: stop - start]
-            for step, descriptor in steps:
-                if start >= part.shared:
-                    step, theirs = 0.0, ours
-                theta2(out, ours, theirs, step, compute=self.options.compute, overflow=self.options.overflow,
-                       name=part.theta1.name)  # fmt: skip
-                write_all(descriptor, data[: (stop - start) * size], place.start + start * size)
-        self._report(len(files) * (last - first) * size)
+        shared = max(0, min(part.shared, last) - first)
+        rules = {"compute": self.options.compute, "overflow": self.options.overflow, "name": place.name}
+        if shared:
+            theta0 = tensor_of(self.pair.sft.view(part.theta0.name), part.theta0.dtype)[
+                first : first + shared
+            ]
+            step = self.options.alpha_of(place.name, alpha)
+            theta2(out[:shared], theta1[:shared], theta0, step, **rules)
+        if shared < len(out):
+            theta2(out[shared:], theta1[shared:], theta1[shared:], 0.0, **rules)
 
     def _report(self, count: int) -> None:
         with self.lock:
             self.done += count
             if self.progress:
                 self.progress(self.done, self.total)
+
+
+def _elements(place: Tensor, start: int, stop: int) -> tuple[int, int]:
+    """The elements [first, last) of a tensor that have bytes in [start, stop) of the file."""
+    size = SIZES[place.dtype]
+    first = max(0, start - place.start) // size
+    return first, min(place.elements, -((place.start - stop) // size))
