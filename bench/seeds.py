@@ -13,7 +13,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 import numpy as np
 from expoflow import chat
 from expoflow.config import GenerateConfig
-from expoflow.engines import Request, request_seed
+from expoflow.engines import Model, Request, request_seed
 from expoflow.engines.transformers import TransformersEngine
 from expoflow.records import Prompt, read_jsonl
 from expoflow.scoring import RewardModel
@@ -23,7 +23,7 @@ SEEDS = range(100, 116)
 
 def main() -> None:
     results, config = Path("results"), GenerateConfig(max_tokens=64)
-    engine = TransformersEngine(results / "models/mini-dpo20")
+    engine = TransformersEngine(Model(folder=results / "models/mini-dpo20"))
     judge = RewardModel(results / "models/mini-reward")
     prompts = read_jsonl(results / "prompts/dev.jsonl", Prompt)
     ids = [chat.token_ids(engine.tokenizer, prompt.messages) for prompt in prompts]
@@ -32,12 +32,13 @@ def main() -> None:
         for seed in SEEDS:
             own = [request_seed(seed, 0, prompt.prompt_id) for prompt in prompts]
             seeds = own if kind == "a seed per prompt" else [seed] * len(prompts)
-            completions = engine.generate([Request(*pair) for pair in zip(ids, seeds, strict=True)], config)
+            requests = [Request(*pair) for pair in zip(ids, seeds, strict=True)]
             rows = [
-                chat.token_ids(judge.tokenizer, prompt.messages, completion.text)
-                for prompt, completion in zip(prompts, completions, strict=True)
+                chat.token_ids(judge.tokenizer, prompts[index].messages, completion.text)
+                for finished in engine.generate(requests, config)
+                for index, completion in finished
             ]
-            means.append(np.mean(judge.logits(rows)))
+            means.append(np.mean([reward for batch in judge.logits(rows) for _, reward in batch]))
         print(
             f"{kind}: standard deviation of the mean reward over {len(SEEDS)} seeds {np.std(means, ddof=1):.3f}"
         )

@@ -15,9 +15,14 @@ rule benchmark:
         "../envs/expoflow.yaml"
     params:
         generate=section("generate", exclude={"prompts"}),
+        score=CONFIG.score.canonical(),
+        usage=lambda wildcards: usage(
+            "sft" if wildcards.variant == "sft" else "aligned"
+        )(wildcards),
+        judge_usage=CONFIG.models[CONFIG.reward_model].usage(),
         code=code("benchmark"),
         # what the kept responses and their scores depend on
-        responses=digest(["engines", "evaluate"]),
+        responses=digest([*ROOTS["generate"], *ROOTS["score"]]),
     message:
         "{wildcards.pair}: benchmark {wildcards.benchmark} of {wildcards.variant}"
     script:

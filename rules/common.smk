@@ -14,7 +14,7 @@ installed = importlib.util.find_spec("expoflow")
 sys.path.insert(0, str(SCRIPTS))
 import expoflow
 from expoflow import config as expoflow_config
-from expoflow import checks, prompts, store, training
+from expoflow import checks, prompts, serving, store, training
 from expoflow.digest import digest
 from expoflow.errors import ConfigError
 from expoflow.report import CAPTIONS, closing_words
@@ -38,11 +38,11 @@ ROOTS = {
     "prompts": ["prompts"],
     "preflight": ["preflight"],
     "extrapolate": ["pair"],
-    "generate": ["pair", "engines"],
-    "score": ["evaluate"],
+    "generate": ["pair", "engines.serve"],
+    "score": ["evaluate", "scoring"],
     "select": ["sweep"],
     "export": ["pair"],
-    "benchmark": ["benchmarks"],
+    "benchmark": ["benchmarks", "engines.serve", "scoring"],
     "compare": ["benchmarks.reward"],
     "tables": ["tables"],
     "figure": ["figures"],
@@ -94,6 +94,13 @@ def alpha_folder(pair, alpha):
 def section(name, **exclude):
     """Parameter function: the pair's section `name` as canonical JSON."""
     return lambda wildcards: CONFIG.section(wildcards.pair, name).canonical(**exclude)
+
+
+def usage(name):
+    """Parameter function: how the pair's sft or aligned model is to be run."""
+    return lambda wildcards: CONFIG.models[
+        getattr(CONFIG.pairs[wildcards.pair], name)
+    ].usage()
 
 
 def member(name):

@@ -11,10 +11,13 @@ rule generate:
         "results/logs/generate/{pair}/alpha={alpha}.{prompts}.log",
     benchmark:
         "results/logs/generate/{pair}/alpha={alpha}.{prompts}.tsv"
+    # before any score: on a GPU, engine and reward model take turns
+    priority: 10
     conda:
         "../envs/expoflow.yaml"
     params:
         config=section("generate"),
+        usage=usage("aligned"),
         code=code("generate"),
     message:
         "{wildcards.pair}: generate at alpha {wildcards.alpha}"

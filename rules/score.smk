@@ -13,6 +13,8 @@ rule score:
     conda:
         "../envs/expoflow.yaml"
     params:
+        config=CONFIG.score.canonical(),
+        usage=CONFIG.models[CONFIG.reward_model].usage(),
         code=code("score"),
     message:
         "{wildcards.pair}: score alpha {wildcards.alpha}"

@@ -7,12 +7,15 @@ import pytest
 import torch
 from expoflow import chat, engines
 from expoflow.config import GenerateConfig
-from expoflow.engines import Request, request_seed
+from expoflow.engines import Completion, Model, Request, memory, request_seed
 from expoflow.engines import transformers as engine_module
 from expoflow.engines.transformers import TransformersEngine, sample
-from expoflow.errors import CheckpointError
+from expoflow.errors import CheckpointError, DataError
+from expoflow.extrapolate import extrapolate
 from expoflow.miniature import sft
 from expoflow.miniature.world import prompts
+from expoflow.records import Message, Prompt
+from expoflow.streaming import Streamed
 from transformers import (
     AutoModelForCausalLM,
     LogitsProcessorList,
@@ -35,7 +38,13 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(folder) -> TransformersEngine:
-    return TransformersEngine(folder)
+    return TransformersEngine(Model(folder=folder))
+
+
+def answers(engine, asked, config, done=()) -> list[Completion]:
+    """All completions, in the order of the requests that are not done."""
+    finished = dict(row for step in engine.generate(asked, config, done) for row in step)
+    return [finished[index] for index in sorted(finished)]
 
 
 def requests(engine, prompts=PROMPTS) -> list[Request]:
@@ -47,7 +56,7 @@ def requests(engine, prompts=PROMPTS) -> list[Request]:
 
 def test_greedy_equals_transformers_generate(engine, folder):
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    for request, completion in zip(requests(engine), engine.generate(requests(engine), GREEDY), strict=True):
+    for request, completion in zip(requests(engine), answers(engine, requests(engine), GREEDY), strict=True):
         ids = torch.tensor([request.token_ids])
         whole = model.generate(ids, do_sample=False, max_new_tokens=20)[0, ids.shape[1] :].tolist()
         stopped = whole[-1] in engine.stop
@@ -57,39 +66,149 @@ def test_greedy_equals_transformers_generate(engine, folder):
 
 
 def test_a_response_does_not_depend_on_the_batch(engine, monkeypatch):
-    together = engine.generate(requests(engine), PAPER)
-    alone = [engine.generate([request], PAPER)[0] for request in requests(engine)]
-    backwards = engine.generate(requests(engine)[::-1], PAPER)[::-1]
+    together = answers(engine, requests(engine), PAPER)
+    alone = [answers(engine, [request], PAPER)[0] for request in requests(engine)]
+    backwards = answers(engine, requests(engine)[::-1], PAPER)[::-1]
     monkeypatch.setattr(engine_module, "BATCH_TOKENS", 100)
-    assert together == alone == backwards == engine.generate(requests(engine), PAPER)
+    assert together == alone == backwards == answers(engine, requests(engine), PAPER)
+
+
+def test_what_is_done_is_left_out_and_changes_nothing(engine):
+    together = answers(engine, requests(engine), PAPER)
+    assert answers(engine, requests(engine), PAPER, done={0, 3, 7}) == [
+        each for index, each in enumerate(together) if index not in {0, 3, 7}
+    ]
+    assert answers(engine, requests(engine), PAPER, done=set(range(len(PROMPTS)))) == []
+
+
+def test_responses_come_as_they_end_and_may_be_given_up(engine):
+    steps = list(engine.generate(requests(engine), PAPER))
+    assert len([step for step in steps if step]) > 1
+    assert len(steps) <= PAPER.max_tokens
+    under_way = engine.generate(requests(engine), PAPER)
+    next(under_way)
+    under_way.close()
+    assert list(engine.generate(requests(engine), PAPER)) == steps
+
+
+def test_a_response_ends_where_the_context_does(folder):
+    engine = TransformersEngine(Model(folder=folder))
+    asked = requests(engine)
+    engine.model.config.max_position_embeddings = max(len(request.token_ids) for request in asked) + 3
+    for request, completion in zip(asked, answers(engine, asked, PAPER), strict=True):
+        assert completion.tokens <= engine.context - len(request.token_ids)
 
 
 def test_the_seed_counts_and_differs_by_prompt_and_sample(engine):
-    first = engine.generate(requests(engine), PAPER)
+    first = answers(engine, requests(engine), PAPER)
     other = [dataclasses.replace(request, seed=request.seed + 1) for request in requests(engine)]
-    assert engine.generate(other, PAPER) != first
+    assert answers(engine, other, PAPER) != first
     seeds = {request_seed(42, sample, prompt.prompt_id) for prompt in PROMPTS for sample in range(3)}
     assert len(seeds) == 36
 
 
-def test_responses_are_in_the_order_of_prompts_then_samples(engine):
-    rows = engines.respond(engine, PROMPTS[:3], GenerateConfig(max_tokens=3, samples=2))
+def generated(folder, tmp_path, prompts=PROMPTS, config=PAPER, **model):
+    return engines.generate(Model(folder=folder, **model), prompts, config, tmp_path / "part", "key")
+
+
+def test_responses_are_in_the_order_of_prompts_then_samples(folder, tmp_path):
+    rows = generated(folder, tmp_path, PROMPTS[:3], GenerateConfig(max_tokens=3, samples=2))
     assert [(row.prompt_id, row.sample) for row in rows] == [
         (p.prompt_id, s) for p in PROMPTS[:3] for s in range(2)
     ]
+    assert {row.engine for row in rows} == {"transformers"}
 
 
-def test_weights_given_as_tensors_are_the_folders(engine, folder, tmp_path):
-    from safetensors.torch import load_file
+def test_a_job_that_was_cut_off_goes_on_and_ends_with_the_same_responses(folder, tmp_path):
+    whole = generated(folder, tmp_path)
+    lines = (tmp_path / "part").read_bytes().splitlines(keepends=True)
+    told = []
+    (tmp_path / "part").write_bytes(b"".join(lines[:5]) + lines[5][:20])
+    rest = engines.generate(Model(folder=folder), PROMPTS, PAPER, tmp_path / "part", "key", told.append)
+    assert rest == whole
+    assert told == ["4 responses are there already, from a run that was cut off"]
+    assert sorted((tmp_path / "part").read_bytes().splitlines(keepends=True)) == sorted(lines)
+    engines.generate(Model(folder=folder), PROMPTS[:1], PAPER, tmp_path / "part", "another", told.append)
+    assert len(told) == 1  # what was made of something else does not count
 
-    bare = tmp_path / "bare"
-    bare.mkdir()
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("other")
+    sft.train(path, seed=1, examples=600, epochs=2, progress=lambda line: None)
+    return path
+
+
+def test_streamed_is_stored_and_an_engine_moves_there_and_back(folder, other, tmp_path):
+    stored = {alpha: tmp_path / alpha for alpha in ("0.5", "-0.5")}
+    extrapolate(folder, other, stored)
+    models = [Model(folder=path) for path in stored.values()]
+    models += [
+        Model(folder=other, streamed=Streamed(sft=folder, aligned=other, alpha=alpha))
+        for alpha in (0.5, -0.5, 0, -1)
+    ]
+    fresh = [answers(engine, requests(engine), PAPER) for engine in map(TransformersEngine, models)]
+    assert fresh[0] == fresh[2] != fresh[1] == fresh[3]
+    moving = TransformersEngine(models[0])
+    places = {parameter.data_ptr() for parameter in moving.model.parameters()}
+    for index in (2, 1, 5, 0, 3, 4, 0):
+        moving.move(models[index])
+        assert answers(moving, requests(moving), PAPER) == fresh[index]
+    assert {parameter.data_ptr() for parameter in moving.model.parameters()} == places  # in place
+
+
+def test_an_engine_does_not_move_to_another_architecture(engine, folder, tmp_path):
     for path in folder.iterdir():
-        if path.suffix != ".safetensors":
-            (bare / path.name).write_bytes(path.read_bytes())
-    streamed = TransformersEngine(bare, iter(load_file(folder / "model.safetensors").items()))
-    assert streamed.generate(requests(engine), PAPER) == engine.generate(requests(engine), PAPER)
-    assert streamed.stop == engine.stop
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace('"intermediate_size": ', '"intermediate_size": 1'))
+    with pytest.raises(CheckpointError, match="another architecture"):
+        engine.move(Model(folder=tmp_path))
+
+
+def test_the_config_may_set_template_and_stop_tokens(folder):
+    plain = TransformersEngine(Model(folder=folder))
+    template = plain.tokenizer.chat_template + "{# mine #}"
+    engine = TransformersEngine(Model(folder=folder, chat_template=template, stop=(5, 9)))
+    assert engine.tokenizer.chat_template == template
+    assert engine.stop == plain.stop | {5, 9}
+
+
+def long_prompts() -> list[Prompt]:
+    long = PROMPTS[0].model_copy(
+        update={"prompt_id": "f" * 16, "messages": [Message(role="user", content="who is anna ? " * 400)]}
+    )
+    return [PROMPTS[0], long, PROMPTS[1]]
+
+
+def test_a_prompt_beyond_the_context_is_named_skipped_or_truncated(folder, tmp_path, capsys):
+    with pytest.raises(DataError, match=r"prompt f{16} has \d+ tokens, the model's context is \d+; remove"):
+        generated(folder, tmp_path, long_prompts())
+    skipped = generated(folder, tmp_path, long_prompts(), GenerateConfig(max_tokens=4, too_long="skip"))
+    assert [row.prompt_id for row in skipped] == [PROMPTS[0].prompt_id, PROMPTS[1].prompt_id]
+    (tmp_path / "part").unlink()
+    cut = generated(folder, tmp_path, long_prompts(), GenerateConfig(max_tokens=4, too_long="truncate"))
+    assert len(cut) == 3
+    assert "1 prompts too long for the context truncated: ffffffffffffffff" in capsys.readouterr().out
+
+
+def test_a_model_that_cannot_fit_into_memory_is_refused_before_it_is_loaded(folder, tmp_path):
+    import json
+    import struct
+
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    elements = 1 << 40  # sparse: no byte of it is on disk
+    header = json.dumps(
+        {"w": {"dtype": "F32", "shape": [elements], "data_offsets": [0, 4 * elements]}}
+    ).encode()
+    with open(tmp_path / "model.safetensors", "wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + 4 * elements)
+    with pytest.raises(
+        CheckpointError, match=r"its weights need 4398.0 GB, this machine has .* GB free; take"
+    ):
+        memory.require_memory(Model(folder=tmp_path))
 
 
 def test_the_draw_has_the_distribution_of_transformers_warpers():

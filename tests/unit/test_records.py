@@ -15,7 +15,13 @@ from expoflow.records import (
 )
 
 ROW = Generation(
-    prompt_id="ab", sample=0, seed=1, response='über "x"\n', response_tokens=2, finish_reason="stop"
+    prompt_id="ab",
+    sample=0,
+    seed=1,
+    response='über "x"\n',
+    response_tokens=2,
+    finish_reason="stop",
+    engine="x",
 )
 
 

@@ -13,7 +13,7 @@ PROMPTS = [
 
 def scored(rewards: list[float], correct: list[bool]) -> list[Scored]:
     return [
-        Scored(prompt_id="abc"[i // 2], sample=i % 2, seed=0, response="", response_tokens=i, finish_reason="length" if i else "stop", reward=r, quality=2 * r, correct=c)
+        Scored(prompt_id="abc"[i // 2], sample=i % 2, seed=0, response="", response_tokens=i, finish_reason="length" if i else "stop", engine="transformers", reward=r, quality=2 * r, correct=c)
         for i, (r, c) in enumerate(zip(rewards, correct, strict=True))
     ]  # fmt: skip
 

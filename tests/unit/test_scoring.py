@@ -4,11 +4,13 @@ import json
 
 import pytest
 from expoflow import scoring
+from expoflow.config import ScoreConfig
 from expoflow.errors import CheckpointError
 from expoflow.evaluate import evaluate
 from expoflow.miniature import reward
 from expoflow.miniature.world import judge, prompts
 from expoflow.records import Generation
+from expoflow.scoring import Judge
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 PROMPTS = prompts("dev", 0)[:8]
@@ -25,18 +27,27 @@ def responses() -> list[Generation]:
     texts = [prompt.messages[0].content * (1 + index % 4) for index, prompt in enumerate(PROMPTS)]
     return [
         Generation(
-            prompt_id=p.prompt_id, sample=0, seed=0, response=t, response_tokens=1, finish_reason="stop"
+            prompt_id=p.prompt_id,
+            sample=0,
+            seed=0,
+            response=t,
+            response_tokens=1,
+            finish_reason="stop",
+            engine="transformers",
         )
         for p, t in zip(PROMPTS, texts, strict=True)
     ]
 
 
+def score(folder, rows=None) -> list[float]:
+    return scoring.rewards(Judge(folder=folder), PROMPTS, rows or responses(), ScoreConfig())
+
+
 def test_batched_equals_one_by_one_equals_plain_transformers(folder, monkeypatch):
-    model = scoring.RewardModel(folder)
-    batched = model.score(PROMPTS, responses())
-    assert batched == pytest.approx([model.score(PROMPTS, [row])[0] for row in responses()], abs=1e-5)
+    batched = score(folder)
+    assert batched == pytest.approx([score(folder, [row])[0] for row in responses()], abs=1e-5)
     monkeypatch.setattr(scoring, "BATCH_TOKENS", 60)
-    assert batched == pytest.approx(model.score(PROMPTS, responses()), abs=1e-5)
+    assert batched == pytest.approx(score(folder), abs=1e-5)
     tokenizer, plain = (
         AutoTokenizer.from_pretrained(folder),
         AutoModelForSequenceClassification.from_pretrained(folder),
@@ -50,10 +61,12 @@ def test_batched_equals_one_by_one_equals_plain_transformers(folder, monkeypatch
         assert plain(**ids).logits.item() == pytest.approx(value, abs=1e-5)
 
 
-def test_a_conversation_beyond_the_context_is_cut_and_told(folder, capsys):
-    model = scoring.RewardModel(folder)
-    model.model.config.max_position_embeddings = 10
-    model.score(PROMPTS, responses())
+def test_a_conversation_beyond_the_context_is_cut_and_told(folder, tmp_path, capsys):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text()) | {"max_position_embeddings": 10}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert score(tmp_path) != score(folder)
     assert "8 of 8 conversations cut to the reward model's 10 tokens" in capsys.readouterr().out
 
 
@@ -67,15 +80,26 @@ def test_what_is_no_reward_model_is_refused(folder, tmp_path, key, value, messag
     config = json.loads((tmp_path / "config.json").read_text()) | {key: value}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=message):
-        scoring.RewardModel(tmp_path)
+        scoring.load(Judge(folder=tmp_path))
 
 
 def test_scored_rows_carry_the_truth(folder):
-    scored = evaluate(PROMPTS, responses(), folder)
+    scored = evaluate(PROMPTS, responses(), Judge(folder=folder), ScoreConfig())
     for prompt, row in zip(PROMPTS, scored, strict=True):
         assert (row.quality, row.correct) == (
             (truth := judge(prompt.meta, row.response, True)).quality,
             truth.correct,
         )
     bare = [prompt.model_copy(update={"meta": None}) for prompt in PROMPTS]
-    assert all(row.quality is None for row in evaluate(bare, responses(), folder))
+    assert all(
+        row.quality is None for row in evaluate(bare, responses(), Judge(folder=folder), ScoreConfig())
+    )
+
+
+def test_an_empty_response_has_a_reward_and_bfloat16_is_another_one(folder):
+    empty = responses()[0].model_copy(update={"response": "", "response_tokens": 0})
+    (value,) = score(folder, [empty])
+    assert value == pytest.approx(value)
+    half = scoring.rewards(Judge(folder=folder), PROMPTS, responses(), ScoreConfig(dtype="bfloat16"))
+    assert half != score(folder)
+    assert half == pytest.approx(score(folder), abs=0.1)

@@ -100,6 +100,18 @@ CASES = {
         at("prompts/dev/file", "twice.jsonl"),
         "prompts.dev.file: twice.jsonl:2: this prompt stands",
     ),
+    "vllm without vllm": (
+        at("generate/engine", "vllm"),
+        "generate.engine: vllm is not installed; pip install 'expoflow[gpu]', or take transformers",
+    ),
+    "no tokens to generate": (
+        at("generate/max_tokens", 0),
+        "generate.max_tokens: 0 is not accepted: must be greater than or equal to 1",
+    ),
+    "a chat template that is not there": (
+        at("models/sft/chat_template", "mine.jinja"),
+        "models.sft.chat_template: 'mine.jinja' cannot be read",
+    ),
     "temperature below 0": (
         at("generate/temperature", -0.5),
         "generate.temperature: -0.5 is not accepted: must be greater than or equal to 0",

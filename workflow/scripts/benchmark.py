@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow.benchmarks import run
-    from expoflow.config import GenerateConfig
+    from expoflow.config import GenerateConfig, ScoreConfig
 
     run(
         snakemake.wildcards.pair,
@@ -20,6 +20,9 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
         prompts=Path(snakemake.input.prompts),
         reward_model=Path(snakemake.input.reward_model),
         config=GenerateConfig.model_validate_json(snakemake.params.generate),
+        score=ScoreConfig.model_validate_json(snakemake.params.score),
+        usage=snakemake.params.usage,
+        judge_usage=snakemake.params.judge_usage,
         code=snakemake.params.responses,
         result=Path(snakemake.output.result),
         generations=Path(snakemake.output.generations),

@@ -11,14 +11,13 @@ with job_log(snakemake.log[0], snakemake.threads):
     from dataclasses import asdict
 
     from expoflow import store
-    from expoflow.checkpoint import open_checkpoint
     from expoflow.config import ExtrapolateConfig
-    from expoflow.preflight import preflight
+    from expoflow.preflight import open_pair
     from expoflow.records import Manifest, read_json, write_json
 
     folders = [store.model_folder(read_json(path, Manifest)) for path in snakemake.input]
     config = ExtrapolateConfig.model_validate_json(snakemake.params.config)
-    pair = preflight(*map(open_checkpoint, folders), config.vocabulary)
+    pair = open_pair(*folders, config.vocabulary)
     for finding in pair.findings:
         print(f"{finding.level}: {finding.message}")
     pair.require()

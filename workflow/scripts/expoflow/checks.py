@@ -1,6 +1,7 @@
 """Checks of a config: all of its problems at once, each on one line with the thing, the value and the remedy."""
 
 import difflib
+import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -212,14 +213,37 @@ def check_sources(config: Config, results: Path = Path("results")) -> None:
     for name, model in config.models.items():
         if model.path is not None and not (results / "models" / f"{name}.json").exists():
             problems += _folder_problems(f"models.{name}.path", Path(model.path))
+        problems += _template_problems(f"models.{name}.chat_template", model.chat_template)
     for name, prompts in config.prompts.items():
         if prompts.file is not None and not (results / "prompts" / f"{name}.jsonl").exists():
             try:
                 read_file(Path(prompts.file), prompts.field)
             except DataError as error:
                 problems.append(f"prompts.{name}.file: {error}")
+    problems += _engine_problems(config)
     if problems:
         raise ConfigError(problems)
+
+
+def _engine_problems(config: Config) -> Iterator[str]:
+    """Engines that a config asks for and this installation lacks."""
+    asked = {"generate.engine": config.generate.engine, "score.engine": config.score.engine}
+    asked |= {
+        f"pairs.{name}.generate.engine": config.section(name, "generate").engine for name in config.pairs
+    }
+    for where, engine in asked.items():
+        if engine == "vllm" and importlib.util.find_spec("vllm") is None:
+            yield f"{where}: vllm is not installed; pip install 'expoflow[gpu]', or take transformers"
+
+
+def _template_problems(where: str, path: str | None) -> list[str]:
+    """A chat template that cannot be read."""
+    try:
+        if path is not None:
+            Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        return [f"{where}: '{path}' cannot be read ({error}); name a Jinja file"]
+    return []
 
 
 def _folder_problems(where: str, folder: Path) -> list[str]:
@@ -229,7 +253,7 @@ def _folder_problems(where: str, folder: Path) -> list[str]:
         return [
             f"{where}: '{folder}' is no checkpoint: config.json is missing; name a Hugging Face model folder"
         ]
-    if not any(folder.glob("*.safetensors")):
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
         return [
             f"{where}: '{folder}' is no checkpoint: no *.safetensors file; save the model with save_pretrained()"
         ]

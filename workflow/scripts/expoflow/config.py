@@ -140,7 +140,13 @@ class ModelConfig(Strict):
     train: Recipe | None = None
     """Train it here."""
     path: str | None = None
-    """A Hugging Face checkpoint folder with safetensors, relative to the Snakemake directory."""
+    """A Hugging Face checkpoint folder, relative to the Snakemake directory."""
+    chat_template: str | None = None
+    """A Jinja file that is used instead of the tokenizer's chat template."""
+    stop: list[Annotated[int, Field(ge=0)]] = []
+    """Token ids that end a response, beside those of the model's generation_config."""
+    trust_remote_code: bool = False
+    """Run the Python code that lies in the checkpoint's folder: only for code that you have read."""
 
     @property
     def source(self) -> str:
@@ -151,6 +157,12 @@ class ModelConfig(Strict):
     def base(self) -> str | None:
         """The model that this one is trained from."""
         return self.train.base if isinstance(self.train, DpoRecipe) else None
+
+    def usage(self) -> str:
+        """Canonical JSON of what changes how the model is run: the template's text, stop tokens, code."""
+        template = Path(self.chat_template).read_text(encoding="utf-8") if self.chat_template else None
+        usage = {"chat_template": template, "stop": self.stop, "trust_remote_code": self.trust_remote_code}
+        return json.dumps(usage, sort_keys=True)
 
 
 class PromptsConfig(Strict):
@@ -172,8 +184,8 @@ class PromptsConfig(Strict):
 class GenerateConfig(Strict):
     """How responses are sampled; the defaults are the paper's (Appendix E)."""
 
-    engine: Literal["auto", "transformers"] = "auto"
-    """What runs the models: `auto` is transformers on the CPU or the GPU."""
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    """What runs the models: `auto` is vllm where it is installed and CUDA is present, else transformers."""
     prompts: Name = "dev"
     """The prompt set whose responses choose alpha."""
     temperature: float = Field(0.7, ge=0)
@@ -190,8 +202,19 @@ class GenerateConfig(Strict):
     """Sample i of a prompt is drawn with a seed made of seed + i and the prompt's id."""
     max_tokens: int = Field(2048, ge=1)
     """A response that is still going after this many tokens counts as unfinished."""
+    too_long: Literal["error", "skip", "truncate"] = "error"
+    """A prompt that leaves no room for a response: `skip` leaves it out, `truncate` keeps its end."""
     samples: int = Field(1, ge=1)
     """Responses per prompt."""
+
+
+class ScoreConfig(Strict):
+    """How the reward model scores responses."""
+
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    """What runs the reward model: `auto` is vllm where it is installed and CUDA is present, else transformers."""
+    dtype: Literal["keep", "float32", "bfloat16"] = "keep"
+    """Type that the reward model computes in; `keep` is that of its files."""
 
 
 class ExtrapolateConfig(Strict):
@@ -291,6 +314,7 @@ class Config(Strict):
     reward_model: Name
     """The model whose raw logit is the reward of a response."""
     generate: GenerateConfig = GenerateConfig()
+    score: ScoreConfig = ScoreConfig()
     extrapolate: ExtrapolateConfig = ExtrapolateConfig()
     select: SelectConfig = SelectConfig()
     benchmarks: BenchmarksConfig = BenchmarksConfig()

@@ -14,9 +14,10 @@ from expoflow import store
 from expoflow.checkpoint import INDEX, SINGLE, read_json_file
 from expoflow.errors import CheckpointError
 from expoflow.folder import appearing
-from expoflow.hashes import remembered, sha256
+from expoflow.hashes import remembered
 from expoflow.package import copy_package, package_files
 from expoflow.records import write_json
+from expoflow.store import sha256
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 # Modules that change what a person reads, never a result; figures count where they are named as a root.
-NEUTRAL = frozenset({"errors", "config", "records", "cli", "figures", "logs", "store"})
+NEUTRAL = frozenset(
+    {"errors", "config", "records", "cli", "figures", "logs", "store", "serving", "host", "parts"}
+)
 
 
 def digest(roots: Iterable[str], script: Path | None = None) -> str:

@@ -3,7 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from expoflow import scoring
+from expoflow.config import ScoreConfig
+from expoflow.miniature import world
 from expoflow.records import Generation, Prompt, Scored, write_csv
+from expoflow.scoring import Judge
 
 REWARD_COLUMNS = (
     "pair",
@@ -14,25 +18,23 @@ REWARD_COLUMNS = (
     "reward",
     "response_tokens",
     "finish_reason",
+    "engine",
     "quality",
     "correct",
 )
 
 
 def evaluate(
-    prompts: Sequence[Prompt], generations: Sequence[Generation], reward_model: Path
+    prompts: Sequence[Prompt], generations: Sequence[Generation], judge: Judge, config: ScoreConfig
 ) -> list[Scored]:
-    """Score every generation, in order, by the reward model in the folder `reward_model`."""
-    from expoflow.miniature.world import judge
-    from expoflow.scoring import RewardModel
-
+    """Score every generation, in order, by the reward model `judge`."""
     metas = {prompt.prompt_id: prompt.meta for prompt in prompts}
-    rewards = RewardModel(reward_model).score(prompts, generations)
+    rewards = scoring.rewards(judge, prompts, generations, config)
     scored = []
     for generation, reward in zip(generations, rewards, strict=True):
         truth = {}
         if meta := metas[generation.prompt_id]:
-            judgement = judge(meta, generation.response, generation.finish_reason == "stop")
+            judgement = world.judge(meta, generation.response, generation.finish_reason == "stop")
             truth = {"quality": judgement.quality, "correct": judgement.correct}
         scored.append(Scored(**generation.model_dump(), reward=reward, **truth))
     return scored

@@ -16,13 +16,14 @@ from expoflow.checkpoint import Checkpoint
 from expoflow.effect import Effects, measure, summarise
 from expoflow.errors import CheckpointError, PairError
 from expoflow.folder import appearing, require_room
-from expoflow.hashes import remembered, sha256
+from expoflow.hashes import remembered
 from expoflow.model_card import model_card
 from expoflow.options import Options
 from expoflow.package import copy_package
 from expoflow.preflight import Pair, open_pair
 from expoflow.recipe import Effect, Input, Recipe
 from expoflow.records import provenance, write_json, write_text
+from expoflow.store import sha256
 from expoflow.streaming import require_equal_integers, tensors
 from expoflow.writer import Progress, Writer, plan
 

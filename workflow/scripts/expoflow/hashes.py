@@ -10,20 +10,9 @@ from pathlib import Path
 from expoflow import store
 from expoflow.errors import CheckpointError
 from expoflow.records import write_json
+from expoflow.store import sha256
 
 BLOB = re.compile(r"[0-9a-f]{64}")
-STEP = 4 << 20  # bytes at a time, outside of Python's lock
-
-
-def sha256(path: Path, stop: threading.Event | None = None) -> str:
-    """sha256 of a file in hexadecimal; a CheckpointError where `stop` is set before the end."""
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(STEP))
-    with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            if stop and stop.is_set():
-                raise CheckpointError(f"{path}: hashing was stopped; run again")
-            digest.update(buffer[:count])
-    return digest.hexdigest()
 
 
 def remembered(path: Path, stop: threading.Event | None = None, *, anew: bool = False) -> str:

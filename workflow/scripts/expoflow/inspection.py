@@ -4,10 +4,10 @@ from collections import Counter
 from pathlib import Path
 
 from expoflow.checkpoint import Checkpoint, open_checkpoint, read_json_file
-from expoflow.hashes import sha256
 from expoflow.preflight import quantised
 from expoflow.recipe import Recipe
 from expoflow.records import read_json
+from expoflow.store import sha256
 
 
 def describe(folder: Path) -> list[tuple[str, str]]:

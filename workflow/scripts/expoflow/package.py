@@ -8,7 +8,7 @@ from pathlib import Path
 
 from expoflow.checkpoint import read_json_file
 from expoflow.folder import sync_folder
-from expoflow.hashes import sha256
+from expoflow.store import sha256
 
 # What stands beside a model and is not part of it: weights of any format, traces of training, its card.
 NOT_PACKAGE = re.compile(

@@ -1,18 +1,26 @@
 """A pair's checkpoints as the workflow makes them: one of the sweep's, and the one that is published."""
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from expoflow import store
-from expoflow.config import REFERENCE_ALPHAS, ExtrapolateConfig
-from expoflow.extrapolate import Options, extrapolate, tensors
+from expoflow.config import REFERENCE_ALPHAS, ExtrapolateConfig, GenerateConfig
+from expoflow.engines import Model, chosen, generate
+from expoflow.extrapolate import Options, extrapolate
 from expoflow.recipe import ARITHMETIC, Recipe
-from expoflow.records import Manifest, Record, write_json
-
-if TYPE_CHECKING:
-    import torch
+from expoflow.records import (
+    Generation,
+    Manifest,
+    Prompt,
+    Record,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
+from expoflow.streaming import Streamed
 
 
 class Exported(Record):
@@ -100,15 +108,56 @@ def _exported(note: Path, key: str, folder: Path) -> Recipe | None:
     return exported.recipe if exported.key == key and intact else None
 
 
-def weights(recipe: Recipe, sft: Manifest, aligned: Manifest) -> "Iterator[tuple[str, torch.Tensor]] | None":
-    """The tensors of a checkpoint whose folder holds no weights; None where they are stored there."""
-    if recipe.weights == "stored":
-        return None
-    options = Options(
-        compute=recipe.compute,
-        dtype=recipe.dtype,
-        vocabulary=recipe.vocabulary,
-        overflow=recipe.overflow,
-        alpha_for=recipe.alpha_for,
-    )
-    return tensors(store.model_folder(sft), store.model_folder(aligned), recipe.alpha, options)
+def model(recipe: Recipe, folder: Path, sft: Manifest, aligned: Manifest, usage: str = "{}") -> Model:
+    """What an engine runs for the checkpoint of `recipe` in `folder`; `usage` as `ModelConfig.usage` gives it."""
+    streamed = None
+    if recipe.weights != "stored":
+        options = Options(
+            compute=recipe.compute,
+            dtype=recipe.dtype,
+            vocabulary=recipe.vocabulary,
+            overflow=recipe.overflow,
+            alpha_for=recipe.alpha_for,
+        )
+        streamed = Streamed(
+            sft=store.model_folder(sft),
+            aligned=store.model_folder(aligned),
+            alpha=recipe.alpha,
+            options=options,
+        )
+    return Model(folder=folder, streamed=streamed, **json.loads(usage))
+
+
+def respond(
+    recipe: Path,
+    sft: Manifest,
+    aligned: Manifest,
+    prompts: Path,
+    output: Path,
+    config: GenerateConfig,
+    usage: str,
+    code: str,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Write the responses of the checkpoint of `recipe` to `prompts`; `code` is the digest of what makes them.
+
+    Those of alpha 0 and -1 are kept in the store by content: pairs with a parent in common share them.
+    """
+    made, asked = read_json(recipe, Recipe), read_jsonl(prompts, Prompt)
+    key = {
+        "model": made.content_digest(),
+        "usage": usage,
+        "prompts": hashlib.sha256(prompts.read_bytes()).hexdigest(),
+        "generate": config.model_dump(exclude={"prompts", "engine"}),
+        "engine": chosen(config.engine),
+        "code": code,
+    }
+    part = output.with_name(f".{output.name}.part")
+
+    def make() -> list[Generation]:
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        return generate(model(made, recipe.parent, sft, aligned, usage), asked, config, part, digest, say)
+
+    rows = store.cached("generations", key, make, Generation)[0] if made.weights == "parents" else make()
+    write_jsonl(output, rows)
+    part.unlink(missing_ok=True)

@@ -62,13 +62,15 @@ class Recipe(Record):
     def content_digest(self) -> str:
         """sha256 over what defines the model's behaviour: a key for caches of what it generated.
 
-        Both inputs' weights, theta1's package (config, tokenizer, template), alpha and the rules of the
+        The weights of the inputs that have a part in it, theta1's package (config, tokenizer, template), alpha and the rules of the
         arithmetic; not where anything lies, when it was made or whether the weights are stored.
         """
+        weights = {"sft": self.sft.weights, "aligned": self.aligned.weights}
+        if self.alpha in (0, -1) and not self.alpha_for and self.vocabulary == "error":
+            del weights["aligned" if self.alpha == -1 else "sft"]  # it has no part in them
         content = {
             "arithmetic": ARITHMETIC,
-            "sft": self.sft.weights,
-            "aligned": self.aligned.weights,
+            **weights,
             "files": self.files,
             **self.model_dump(include={"alpha", "alpha_for", "compute", "dtype", "vocabulary", "overflow"}),
         }

@@ -174,7 +174,7 @@ class Prompt(Record):
 
 
 class Generation(Record):
-    """A line of a generations file: sample `sample` of prompt `prompt_id`, drawn with `seed`."""
+    """A line of a generations file: sample `sample` of prompt `prompt_id`, drawn with `seed` by `engine`."""
 
     prompt_id: str
     sample: int
@@ -182,6 +182,7 @@ class Generation(Record):
     response: str
     response_tokens: int
     finish_reason: str
+    engine: str
 
 
 class Scored(Generation):

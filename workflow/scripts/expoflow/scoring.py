@@ -1,67 +1,190 @@
 """Rewards: the reward model's raw logit for (prompt, response)."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-
+from expoflow import serving, store
 from expoflow.chat import token_ids
+from expoflow.checkpoint import read_json_file
+from expoflow.config import ScoreConfig
 from expoflow.errors import CheckpointError
-from expoflow.records import Generation, Prompt
+from expoflow.records import Generation, Manifest, Prompt, Record
+from expoflow.serving import Held, Task
+
+if TYPE_CHECKING:
+    import torch
 
 # Tokens, padding included, that are scored at a time.
-BATCH_TOKENS = 32768
+BATCH_TOKENS = 16384
+
+
+class Judge(Record):
+    """A reward model: its folder, and what its config entry says of it; plain data."""
+
+    folder: Path
+    chat_template: str | None = None
+    trust_remote_code: bool = False
+
+
+def judge(manifest: Manifest, usage: str = "{}") -> Judge:
+    """The reward model of a manifest; `usage` as `ModelConfig.usage` gives it."""
+    said = json.loads(usage)
+    return Judge(
+        folder=store.model_folder(manifest),
+        **{name: said[name] for name in ("chat_template", "trust_remote_code") if name in said},
+    )
+
+
+class Score(Record):
+    """The arguments of a "score" task."""
+
+    judge: Judge
+    engine: str
+    dtype: str
+    prompts: list[Prompt]
+    generations: list[Generation]
+
+
+class Scorer(Protocol):
+    """What computes logits."""
+
+    tokenizer: Any
+    context: int
+
+    def logits(self, rows: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, float]]]:
+        """The logit of every row of token ids, as (index, logit), as they get ready."""
+
+    def close(self) -> None:
+        """Free the model's memory."""
+
+
+def rewards(
+    judge: Judge, prompts: Sequence[Prompt], generations: Sequence[Generation], config: ScoreConfig
+) -> list[float]:
+    """The reward of every generation, in order; `prompts` holds their prompts in any order.
+
+    A conversation longer than the reward model's context is cut at its end, and the log says how many were.
+    """
+    from expoflow.engines import chosen
+
+    engine = chosen(config.engine)
+    task = Score(judge=judge, engine=engine, dtype=config.dtype, prompts=prompts, generations=generations)
+    arguments = task.model_dump(mode="json")
+    result: dict[int, float] = {}
+    for rows in serving.run(lambda: Task(kind="score", key=_key(task), arguments=arguments)):
+        result |= {row["index"]: row["reward"] for row in rows}
+    return [result[index] for index in range(len(generations))]
+
+
+def serve(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """Do a task of the form `Score`: yields {index, reward} as they get ready."""
+    task = Score.model_validate(arguments)
+    scorer: Scorer = held.get("score", _key(task), lambda: load(task.judge, task.engine, task.dtype))
+    messages = {prompt.prompt_id: prompt.messages for prompt in task.prompts}
+    rows = [token_ids(scorer.tokenizer, messages[g.prompt_id], g.response) for g in task.generations]
+    if cut := sum(len(row) > scorer.context for row in rows):
+        print(
+            f"warning: {cut} of {len(rows)} conversations cut to the reward model's {scorer.context} tokens"
+        )
+    for logits in scorer.logits([row[: scorer.context] for row in rows]):
+        yield [{"index": index, "reward": logit} for index, logit in logits]
+
+
+def load(judge: Judge, engine: str = "transformers", dtype: str = "keep") -> Scorer:
+    """The reward model, loaded by transformers or vllm.
+
+    Raises CheckpointError for a model that has not exactly one logit, or no padding token.
+    """
+    folder, remote = judge.folder, judge.trust_remote_code
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=remote)
+    if config.num_labels != 1:
+        raise CheckpointError(
+            f"reward model '{folder}' has {config.num_labels} logits; one with num_labels 1 is needed"
+        )
+    if config.pad_token_id is None:
+        raise CheckpointError(f"reward model '{folder}' has no pad_token_id; set it in its config.json")
+    if engine == "vllm":
+        from expoflow.scoring_vllm import VllmRewardModel
+
+        scorer: Scorer = VllmRewardModel(folder, dtype=dtype, trust_remote_code=remote)
+    else:
+        scorer = RewardModel(folder, dtype, remote)
+    if judge.chat_template:
+        scorer.tokenizer.chat_template = judge.chat_template
+    return scorer
 
 
 class RewardModel:
-    """A sequence classifier with one logit, from a checkpoint folder."""
+    """A sequence classifier with one logit from a checkpoint folder, in its own type unless `dtype` says else."""
 
-    def __init__(self, folder: Path):
-        """Raises CheckpointError for a model that has not exactly one logit, or no padding token."""
-        config = AutoConfig.from_pretrained(folder)
-        if config.num_labels != 1:
-            raise CheckpointError(
-                f"reward model '{folder}' has {config.num_labels} logits; one with num_labels 1 is needed"
-            )
-        if config.pad_token_id is None:
-            raise CheckpointError(f"reward model '{folder}' has no pad_token_id; set it in its config.json")
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto").eval()
-        self.model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, folder: Path, dtype: str = "keep", trust_remote_code: bool = False):
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    def score(self, prompts: Sequence[Prompt], generations: Sequence[Generation]) -> list[float]:
-        """The reward of every generation, in order; `prompts` holds their prompts in any order.
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype="auto" if dtype == "keep" else dtype, trust_remote_code=trust_remote_code
+        )
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = model.eval().to(self.device)
 
-        A conversation longer than the model's context is cut at its end, and the log says how many were.
-        """
-        messages = {prompt.prompt_id: prompt.messages for prompt in prompts}
-        rows = [token_ids(self.tokenizer, messages[g.prompt_id], g.response) for g in generations]
-        context = self.model.config.max_position_embeddings
-        if cut := sum(len(row) > context for row in rows):
-            print(f"warning: {cut} of {len(rows)} conversations cut to the reward model's {context} tokens")
-        return self.logits([row[:context] for row in rows])
+    @property
+    def context(self) -> int:
+        """The most tokens that a conversation may have."""
+        return self.model.config.max_position_embeddings
 
-    @torch.inference_mode()
-    def logits(self, rows: Sequence[Sequence[int]]) -> list[float]:
-        """The logit of every row of token ids, in order; batches go by length under a token budget."""
-        rewards = torch.empty(len(rows), dtype=torch.float64)
+    def logits(self, rows: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, float]]]:
+        """The logit of every row of token ids, batch by batch; batches go by length under a token budget."""
         pending = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
         while pending:
             size = 1
             while size < len(pending) and (size + 1) * len(rows[pending[size]]) <= BATCH_TOKENS:
                 size += 1
             batch, pending = pending[:size], pending[size:]
-            rewards[batch] = self._forward([rows[i] for i in batch]).double().cpu()
-        return rewards.tolist()
+            yield list(zip(batch, self._forward([rows[i] for i in batch]).double().tolist(), strict=True))
 
-    def _forward(self, rows: list[Sequence[int]]) -> torch.Tensor:
+    def close(self) -> None:
+        """Free the model's memory."""
+        import torch
+
+        del self.model
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+
+    def _forward(self, rows: list[Sequence[int]]) -> "torch.Tensor":
         """Logits of one right-padded batch, shape (len(rows),)."""
+        import torch
+
         longest = max(map(len, rows))
         ids = torch.full((len(rows), longest), self.model.config.pad_token_id)
         mask = torch.zeros(len(rows), longest, dtype=torch.long)
         for row, tokens in enumerate(rows):
             ids[row, : len(tokens)] = torch.tensor(tokens)
             mask[row, : len(tokens)] = 1
-        device = self.model.device
-        return self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits[:, 0]
+        with torch.inference_mode():
+            return self.model(
+                input_ids=ids.to(self.device), attention_mask=mask.to(self.device), use_cache=False
+            ).logits[:, 0]
+
+
+def _key(task: Score) -> str:
+    """What makes it another loaded reward model."""
+    config = read_json_file(task.judge.folder / "config.json")
+    state = [
+        (path.name, path.stat().st_mtime_ns, path.stat().st_size)
+        for path in sorted(task.judge.folder.glob("*.safetensors"))
+    ]
+    content = [
+        str(task.judge.folder.absolute()),
+        config,
+        state,
+        task.judge.chat_template,
+        task.engine,
+        task.dtype,
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

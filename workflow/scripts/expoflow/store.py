@@ -4,17 +4,22 @@ The store is `$EXPOFLOW_STORE`, by default `expoflow` beside HF_HOME. Emptying i
 result: what it holds is found there by content, or made again.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from expoflow.config import ModelConfig
 from expoflow.errors import CheckpointError, DataError
 from expoflow.records import File, Manifest, Row, provenance, read_jsonl, write_jsonl
+
+MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".py")
+STEP = 4 << 20  # bytes that are hashed at a time, outside of Python's lock
 
 
 def root() -> Path:
@@ -30,14 +35,18 @@ def cached(
 ) -> tuple[list[Row], bool]:
     """The rows that `key` stands for, and whether the store had them; else `make` them and keep them.
 
-    `key` is plain JSON data that says everything the rows depend on.
+    `key` is plain JSON data that says everything the rows depend on. Jobs that want the same rows at the same
+    time wait for the one that makes them.
     """
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = root() / kind / name[:2] / f"{name}.jsonl"
-    with suppress(DataError):  # absent, or broken: made anew
-        return read_jsonl(path, record), True
-    rows = make()
-    write_jsonl(path, rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_suffix(".lock"), "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(DataError):  # absent, or broken: made anew
+            return read_jsonl(path, record), True
+        rows = make()
+        write_jsonl(path, rows)
     return rows, False
 
 
@@ -57,10 +66,15 @@ def manifest(model: str, source: ModelConfig, folder: Path) -> Manifest:
     )
 
 
-def sha256(path: Path) -> str:
-    """sha256 of a file in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(path: Path, stop: Event | None = None) -> str:
+    """sha256 of a file in hexadecimal; a CheckpointError where `stop` is set before the end."""
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(STEP))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            if stop and stop.is_set():
+                raise CheckpointError(f"{path}: hashing was stopped; run again")
+            digest.update(buffer[:count])
+    return digest.hexdigest()
 
 
 def model_folder(manifest: Manifest) -> Path:
@@ -79,5 +93,5 @@ def model_folder(manifest: Manifest) -> Path:
 
 
 def checkpoint_files(folder: str) -> list[str]:
-    """The files whose change makes a checkpoint folder another model: config, tokenizer and weights."""
-    return sorted(str(path) for path in Path(folder).glob("*") if path.suffix in (".json", ".safetensors"))
+    """The files whose change makes a checkpoint folder another model: weights, config, tokenizer, code."""
+    return sorted(str(path) for path in Path(folder).glob("*") if path.suffix in MODEL_FILES)

@@ -7,11 +7,25 @@ from typing import TYPE_CHECKING
 from expoflow.errors import PairError
 from expoflow.options import Options
 from expoflow.preflight import Pair, open_pair
+from expoflow.records import Record
 
 if TYPE_CHECKING:
     import torch
 
 CHUNK = 1 << 22  # elements; torch's own threads share the work on one chunk
+
+
+class Streamed(Record):
+    """What `tensors` makes: theta1 + alpha * (theta1 - theta0), of two folders; plain data."""
+
+    sft: Path
+    aligned: Path
+    alpha: float
+    options: Options = Options()
+
+    def tensors(self) -> Iterator[tuple[str, "torch.Tensor"]]:
+        """As the function `tensors`."""
+        return tensors(self.sft, self.aligned, self.alpha, self.options)
 
 
 def tensors(

@@ -42,6 +42,7 @@ def select(
     tables do not match.
     """
     alphas = sorted(rewards, key=float)
+    _require_one_engine({alpha: rewards[alpha] for alpha in alphas})
     means = {alpha: _prompt_means(rewards[alpha], rewards["0"], alpha) for alpha in alphas}
     rows = [_row(pair, alpha, rewards[alpha], means[alpha], means["0"], config, seed) for alpha in alphas]
     allowed = [row for row in rows if float(row["alpha"]) >= 0]
@@ -70,6 +71,17 @@ def write(rows: list[dict[str, Any]], best: Best, alphas: Path, best_json: Path)
     """Write alphas.csv and best.json."""
     write_csv(alphas, rows, ALPHA_COLUMNS)
     write_json(best_json, best)
+
+
+def _require_one_engine(rewards: Mapping[str, pd.DataFrame]) -> None:
+    """A DataError where responses of two engines would be compared: they sample differently."""
+    found = {engine: alpha for alpha, table in rewards.items() for engine in table["engine"].unique()}
+    if len(found) > 1:
+        said = ", ".join(f"alpha {alpha} by {engine}" for engine, alpha in found.items())
+        raise DataError(
+            f"responses of different engines ({said}); set generate.engine to one of them and delete the others' "
+            "generations"
+        )
 
 
 def _prompt_means(table: pd.DataFrame, reference: pd.DataFrame, alpha: str) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Benchmarks: sft, aligned and expo on prompts that took no part in choosing alpha."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
-from expoflow import engines, store
+from expoflow import engines, scoring, store
 from expoflow.benchmarks import reward
-from expoflow.config import GenerateConfig, SelectConfig
+from expoflow.config import GenerateConfig, ScoreConfig, SelectConfig
 from expoflow.evaluate import evaluate
 from expoflow.recipe import Recipe
 from expoflow.records import (
@@ -32,6 +33,9 @@ def run(
     prompts: Path,
     reward_model: Path,
     config: GenerateConfig,
+    score: ScoreConfig,
+    usage: str,
+    judge_usage: str,
     code: str,
     result: Path,
     generations: Path,
@@ -39,7 +43,8 @@ def run(
 ) -> None:
     """Generate and score one variant's responses, and write the benchmark's result.
 
-    `model` is the manifest of sft or aligned, or the recipe.json of an exported folder. Responses and
+    `model` is the manifest of sft or aligned, or the recipe.json of an exported folder; `usage` and
+    `judge_usage` as `ModelConfig.usage` gives them for the model and the reward model. Responses and
     scores are kept in the store by content: a rerun with the same model, prompts, settings and `code`
     (digest of what generates and scores) does neither.
     """
@@ -54,19 +59,28 @@ def run(
     key = {
         "model": content,
         "prompts": hashlib.sha256(prompts.read_bytes()).hexdigest(),
-        "generate": config.model_dump(exclude={"prompts"}),
+        "usage": usage,
+        "generate": config.model_dump(exclude={"prompts", "engine"}),
+        "engine": engines.chosen(config.engine),
         "reward_model": judge.sha256s(),
+        "judge_usage": judge_usage,
+        "score": score.model_dump(),
         "code": code,
     }
+    part = generations.with_name(f".{generations.name}.part")
 
     def make() -> list[Scored]:
-        responses = engines.respond(engines.load(folder, config), asked, config)
-        return evaluate(asked, responses, store.model_folder(judge))
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        runs = engines.Model(folder=folder, **json.loads(usage))
+        responses = engines.generate(runs, asked, config, part, digest, say)
+        return evaluate(asked, responses, scoring.judge(judge, judge_usage), score)
 
     scored, kept = store.cached("benchmarks", key, make, Scored)
     write_jsonl(generations, scored)
+    part.unlink(missing_ok=True)
     metrics = reward.measure(asked, scored)
-    settings = {"model": model.as_posix(), "generate": key["generate"], "reward_model": judge.model}
+    settings = {name: key[name] for name in ("generate", "engine", "score")}
+    settings |= {"model": model.as_posix(), "reward_model": judge.model}
     write_json(
         result,
         BenchmarkResult(

@@ -1,35 +1,111 @@
 """The transformers engine: batched sampling on the CPU or a GPU, one random stream per request."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
 
+from expoflow.architecture import differences
+from expoflow.checkpoint import open_checkpoint
 from expoflow.config import GenerateConfig
-from expoflow.engines import Completion, Request
+from expoflow.conversion import converted
+from expoflow.engines import Completion, Model, Request
+from expoflow.errors import CheckpointError
+from expoflow.streaming import tensors
 
 # Tokens (prompt and response, padding included) whose keys and values are held at a time.
 BATCH_TOKENS = 32768
 
 
 class TransformersEngine:
-    """A causal language model from a checkpoint folder."""
+    """A causal language model in the type that its config names, on the first GPU or the CPU."""
 
-    def __init__(self, folder: Path, weights: Iterable[tuple[str, Tensor]] | None = None):
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = load_model(folder, weights).to("cuda" if torch.cuda.is_available() else "cpu")
-        self.stop = _stop_ids(self.model)
+    name = "transformers"
+
+    def __init__(self, model: Model):
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._load(model)
+
+    @property
+    def context(self) -> int:
+        """Tokens that prompt and response may have together."""
+        return self.model.config.get_text_config().max_position_embeddings
+
+    def move(self, model: Model) -> None:
+        """Take the weights, tokenizer, template and stop tokens of another model of the same architecture.
+
+        Tensor by tensor, in place. Raises CheckpointError for another architecture, and what reading the
+        weights raises; the engine is of no use after an error.
+        """
+        config = _config(model)
+        if [*differences(self.model.config.to_dict(), config.to_dict())]:
+            raise CheckpointError(f"{model.folder}: another architecture; start another engine for it")
+        if self._fits(model):
+            state = self.model.state_dict()
+            with torch.no_grad():
+                for name, tensor in _weights(model):
+                    if name in state:  # else a buffer that transformers computes by itself
+                        state[name].copy_(tensor)
+            self._describe(model)
+        else:
+            self.close()
+            self._load(model)
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        del self.model
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def generate(self, requests: Sequence[Request], config: GenerateConfig) -> list[Completion]:
-        """Answer every request, in order; batches go by prompt length under a token budget."""
-        completions: dict[int, Completion] = {}
+    def generate(
+        self, requests: Sequence[Request], config: GenerateConfig, done: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, Completion]]]:
+        """Answer the requests whose index is not in `done`; see `Engine.generate`.
+
+        Batches go by prompt length under a token budget, whatever is `done`: what is left of a batch is
+        generated in the batch that it was in.
+        """
         for batch in _batches(requests, config.max_tokens):
-            tokens = self._sample([requests[index] for index in batch], config)
-            completions |= zip(batch, map(self._completion, tokens), strict=True)
-        return [completions[index] for index in range(len(requests))]
+            if not all(index in done for index in batch):
+                for finished in self._sample([requests[index] for index in batch], config):
+                    yield [
+                        (batch[row], self._completion(tokens))
+                        for row, tokens in finished
+                        if batch[row] not in done
+                    ]
+
+    def _load(self, model: Model) -> None:
+        config = _config(model)
+        remote = model.trust_remote_code
+        with torch.device("meta"):  # the class alone is wanted: only it takes a state dict without a folder
+            architecture = type(AutoModelForCausalLM.from_config(config, trust_remote_code=remote))
+        loaded = architecture.from_pretrained(
+            None, config=config, state_dict=dict(_weights(model)), dtype=config.dtype
+        )
+        self.model = loaded.eval().to(self.device)
+        self._describe(model)
+
+    def _describe(self, model: Model) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(
+            model.folder, trust_remote_code=model.trust_remote_code
+        )
+        if model.chat_template:
+            self.tokenizer.chat_template = model.chat_template
+        if (Path(model.folder) / "generation_config.json").is_file():
+            self.model.generation_config = GenerationConfig.from_pretrained(model.folder)
+        self.stop = _stop_ids(self.model) | set(model.stop)
+
+    def _fits(self, model: Model) -> bool:
+        """Whether the tensors of `model` are the loaded model's, name by name."""
+        state = self.model.state_dict()
+        given = {name: shape for name, shape in _shapes(model) if name in state}
+        places = {state[name].data_ptr() for name in given}
+        return all(tuple(state[name].shape) == shape for name, shape in given.items()) and all(
+            parameter.data_ptr() in places for parameter in self.model.parameters()
+        )
 
     def _completion(self, tokens: list[int]) -> Completion:
         stopped = bool(tokens) and tokens[-1] in self.stop
@@ -37,21 +113,30 @@ class TransformersEngine:
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return Completion(text, len(tokens), "stop" if stopped else "length")
 
-    def _sample(self, requests: Sequence[Request], config: GenerateConfig) -> list[list[int]]:
-        """Response token ids of one left-padded batch, each to its stop token where it has one."""
-        device = self.model.device
-        longest = max(len(request.token_ids) for request in requests)
+    def _sample(
+        self, requests: Sequence[Request], config: GenerateConfig
+    ) -> Iterator[list[tuple[int, list[int]]]]:
+        """After every step the rows of one left-padded batch that it finished, each with its tokens.
+
+        Rows that are finished leave the batch when they are half of it.
+        """
+        device, lengths = self.model.device, [len(request.token_ids) for request in requests]
+        longest = max(lengths)
         ids = torch.zeros(len(requests), longest, dtype=torch.long)
         mask = torch.zeros(len(requests), longest, dtype=torch.long)
         for row, request in enumerate(requests):
-            ids[row, longest - len(request.token_ids) :] = torch.tensor(request.token_ids)
-            mask[row, longest - len(request.token_ids) :] = 1
+            ids[row, longest - lengths[row] :] = torch.tensor(request.token_ids)
+            mask[row, longest - lengths[row] :] = 1
+        limits = torch.tensor([min(config.max_tokens, self.context - length) for length in lengths])
         uniforms = _uniforms([request.seed for request in requests], config.max_tokens).to(device)
         stop = torch.tensor(sorted(self.stop), device=device)
-        ids, mask = ids.to(device), mask.to(device)
+        ids, mask, limits = ids.to(device), mask.to(device), limits.to(device)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        counts = torch.zeros(len(requests), self.model.config.vocab_size, device=device)
-        cache, running, steps = DynamicCache(), torch.ones(len(requests), dtype=torch.bool, device=device), []
+        counts = torch.zeros(len(requests), self.model.config.get_text_config().vocab_size, device=device)
+        rows = torch.arange(len(requests), device=device)  # whose line of the batch it is
+        running = torch.ones(len(requests), dtype=torch.bool, device=device)
+        written = torch.zeros(len(requests), config.max_tokens, dtype=torch.long, device=device)
+        cache = DynamicCache()
         for step in range(config.max_tokens):
             output = self.model(
                 input_ids=ids,
@@ -61,29 +146,42 @@ class TransformersEngine:
                 use_cache=True,
                 logits_to_keep=1,
             )
-            token = sample(output.logits[:, -1].float(), counts, uniforms[:, step], config)
-            steps.append(torch.where(running, token, -1))
-            running = running & ~torch.isin(token, stop)
-            if not running.any():
-                break
-            counts[torch.arange(len(requests)), token] += 1
+            token = sample(output.logits[:, -1].float(), counts, uniforms[rows, step], config)
+            written[rows, step] = token
+            over = running & (torch.isin(token, stop) | (step + 1 >= limits[rows]))
+            ended = rows[over]
+            yield list(zip(ended.tolist(), written[ended, : step + 1].tolist(), strict=True))
+            running = running & ~over
+            left = int(running.sum())
+            if not left:
+                return
+            counts[torch.arange(len(rows), device=device), token] += 1
             ids, positions = token[:, None], positions[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(requests), 1)], dim=1)
-        rows = torch.stack(steps, dim=1).tolist()
-        return [[token for token in row if token >= 0] for row in rows]
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            if left <= len(rows) // 2:
+                kept = running.nonzero()[:, 0]
+                rows, running, counts, ids = rows[kept], running[kept], counts[kept], ids[kept]
+                positions, mask = positions[kept], mask[kept]
+                cache.batch_select_indices(kept)
 
 
-def load_model(folder: Path, weights: Iterable[tuple[str, Tensor]] | None) -> torch.nn.Module:
-    """The model of a checkpoint folder in its own dtype, its tensors from `weights` where given."""
-    if weights is None:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
-    config = AutoConfig.from_pretrained(folder)
-    with torch.device("meta"):  # the class alone is wanted: only it takes a state dict without a folder
-        architecture = type(AutoModelForCausalLM.from_config(config))
-    model = architecture.from_pretrained(None, config=config, state_dict=dict(weights), dtype=config.dtype)
-    if (folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
-    return model.eval()
+def _config(model: Model) -> AutoConfig:
+    return AutoConfig.from_pretrained(model.folder, trust_remote_code=model.trust_remote_code)
+
+
+def _weights(model: Model) -> Iterator[tuple[str, Tensor]]:
+    """The model's tensors by name, one at a time."""
+    if model.streamed:
+        return model.streamed.tensors()
+    folder = converted(model.folder)
+    return tensors(folder, folder, 0)
+
+
+def _shapes(model: Model) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of the model's tensors, from the headers."""
+    source = model.streamed.aligned if model.streamed else model.folder
+    for name, tensor in open_checkpoint(converted(source)).tensors.items():
+        yield name, tensor.shape
 
 
 def sample(logits: Tensor, counts: Tensor, uniforms: Tensor, config: GenerateConfig) -> Tensor:

@@ -1,0 +1,54 @@
+"""Does a model fit into memory? Answered from the headers of its files, before anything is loaded."""
+
+import resource
+from pathlib import Path
+
+from expoflow.checkpoint import open_checkpoint, read_json_file
+from expoflow.conversion import converted
+from expoflow.engines import Model
+from expoflow.errors import CheckpointError
+from expoflow.header import FLOATS, SIZES
+
+
+def require_memory(model: Model) -> None:
+    """Raise CheckpointError, with the remedy, for weights that are larger than the free memory of the device.
+
+    On a GPU that is the memory of all GPUs that this process may use.
+    """
+    needed = weight_bytes(model)
+    free, device = free_memory()
+    if needed > free:
+        raise CheckpointError(
+            f"{model.folder}: its weights need {needed / 1e9:.1f} GB, {device} has {free / 1e9:.1f} GB free; "
+            "take a machine with more memory, or a model saved in bfloat16"
+        )
+
+
+def weight_bytes(model: Model) -> int:
+    """Bytes of the model's tensors in the type that its config loads them in."""
+    source = model.streamed.aligned if model.streamed else model.folder
+    config = read_json_file(model.folder / "config.json")
+    dtype = FLOATS.get(config.get("dtype", config.get("torch_dtype")))
+    return sum(
+        tensor.elements * SIZES[dtype if dtype and tensor.dtype in FLOATS.values() else tensor.dtype]
+        for tensor in open_checkpoint(converted(source)).tensors.values()
+    )
+
+
+def free_memory() -> tuple[int, str]:
+    """Free bytes, and whose they are: all visible GPUs', else this machine's (within the process' limit)."""
+    import torch
+
+    if count := torch.cuda.device_count():
+        free = sum(torch.cuda.mem_get_info(index)[0] for index in range(count))
+        return free, f"{torch.cuda.get_device_name(0)} x {count}"
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    free = limit if limit != resource.RLIM_INFINITY else 1 << 62
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = min(
+            free, 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
+        )
+    except (OSError, StopIteration):
+        pass  # another system: only a limit is known
+    return free, "this machine"

@@ -1,0 +1,99 @@
+"""The side of an engine that holds the model: does "generate" tasks, in an engine host or in the job itself."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from expoflow.chat import token_ids
+from expoflow.config import GenerateConfig
+from expoflow.engines import Engine, Generate, Model, Request, engine_key, request_seed
+from expoflow.engines.memory import require_memory
+from expoflow.errors import DataError
+from expoflow.records import Generation, Prompt
+from expoflow.serving import Held
+
+
+class Loaded:
+    """An engine, and the model that it has at the moment."""
+
+    def __init__(self, model: Model, engine: str):
+        """Raises CheckpointError where the model does not fit into memory."""
+        require_memory(model)
+        if engine == "vllm":
+            from expoflow.engines.vllm import VllmEngine
+
+            self.engine: Engine = VllmEngine(model)
+        else:
+            from expoflow.engines.transformers import TransformersEngine
+
+            self.engine = TransformersEngine(model)
+        self.model = model
+
+    def move(self, model: Model) -> None:
+        """Have the engine at `model`."""
+        if model != self.model:
+            self.engine.move(model)
+            self.model = model
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        self.engine.close()
+
+
+def generate(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """Do a task of the form `engines.Generate`: yields Generation rows as they get finished, in any order."""
+    task = Generate.model_validate(arguments)
+    loaded = held.get(
+        "generate", engine_key(task.model, task.engine), lambda: Loaded(task.model, task.engine)
+    )
+    loaded.move(task.model)
+    engine, config = loaded.engine, task.config
+    tokens = {prompt.prompt_id: ids for prompt, ids in _fitting(engine, task.prompts, config)}
+    asked = [(prompt_id, sample) for prompt_id in tokens for sample in range(config.samples)]
+    requests = [
+        Request(tokens[prompt_id], request_seed(config.seed, sample, prompt_id))
+        for prompt_id, sample in asked
+    ]
+    finished = set(task.done)
+    done = {index for index, each in enumerate(asked) if each in finished}
+    for completions in engine.generate(requests, config, done):
+        rows = []
+        for index, completion in completions:
+            prompt_id, sample = asked[index]
+            rows.append(
+                Generation(
+                    prompt_id=prompt_id,
+                    sample=sample,
+                    seed=requests[index].seed,
+                    response=completion.text,
+                    response_tokens=completion.tokens,
+                    finish_reason=completion.finish_reason,
+                    engine=engine.name,
+                ).model_dump(mode="json")
+            )
+        yield rows
+
+
+def _fitting(
+    engine: Engine, prompts: list[Prompt], config: GenerateConfig
+) -> Iterator[tuple[Prompt, list[int]]]:
+    """Every prompt that leaves room for a response, with its token ids; the log says what was done to others."""
+    skipped, cut = [], []
+    for prompt in prompts:
+        ids = token_ids(engine.tokenizer, prompt.messages)
+        if len(ids) < engine.context:
+            yield prompt, ids
+        elif config.too_long == "error":
+            raise DataError(
+                f"prompt {prompt.prompt_id} has {len(ids)} tokens, the model's context is {engine.context}; "
+                "remove the prompt, or set generate.too_long to skip or truncate"
+            )
+        elif config.too_long == "skip":
+            skipped.append(prompt.prompt_id)
+        else:
+            # The end stays, for it asks for the response; so does the first token, often the BOS.
+            room = engine.context - min(config.max_tokens, engine.context // 2)
+            cut.append(prompt.prompt_id)
+            yield prompt, ids[:1] + ids[len(ids) - room + 1 :]
+    for what, ids in (("skipped", skipped), ("truncated", cut)):
+        if ids:
+            print(f"warning: {len(ids)} prompts too long for the context {what}: {', '.join(ids)}")
