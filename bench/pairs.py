@@ -10,6 +10,7 @@ SIZES = {  # hidden, intermediate, layers, vocabulary, shards
     "small": (512, 1408, 8, 32000, 1),
     "1.1B": (2048, 5632, 22, 32000, 5),
     "3.2B": (3072, 8192, 28, 64000, 5),
+    "6.7B": (4096, 11008, 32, 32000, 5),
 }
 BLOCK = 1 << 22
 
@@ -45,7 +46,7 @@ def make(folder: Path, size: str) -> tuple[Path, Path]:
     config = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": hidden,
         "intermediate_size": intermediate, "num_hidden_layers": layers, "num_attention_heads": hidden // 64,
-        "num_key_value_heads": hidden // 256, "vocab_size": vocab, "dtype": "bfloat16", "tie_word_embeddings": False,
+        "num_key_value_heads": hidden // 256, "max_position_embeddings": 4096, "vocab_size": vocab, "dtype": "bfloat16", "tie_word_embeddings": False,
     }  # fmt: skip
     for role in ("sft", "aligned"):
         target = folder / role
@@ -67,7 +68,10 @@ def make(folder: Path, size: str) -> tuple[Path, Path]:
         (target / "tokenizer.json").write_text(
             json.dumps({"version": "1.0", "added_tokens": [], "model": model})
         )
-        (target / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+        template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+        (target / "tokenizer_config.json").write_text(
+            json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template})
+        )
         (target / "config.json").write_text(json.dumps(config))
     return folder / "sft", folder / "aligned"
 

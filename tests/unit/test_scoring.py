@@ -46,7 +46,7 @@ def score(folder, rows=None) -> list[float]:
 def test_batched_equals_one_by_one_equals_plain_transformers(folder, monkeypatch):
     batched = score(folder)
     assert batched == pytest.approx([score(folder, [row])[0] for row in responses()], abs=1e-5)
-    monkeypatch.setattr(scoring, "BATCH_TOKENS", 60)
+    monkeypatch.setitem(scoring.BATCH_TOKENS, "cpu", 60)
     assert batched == pytest.approx(score(folder), abs=1e-5)
     tokenizer, plain = (
         AutoTokenizer.from_pretrained(folder),

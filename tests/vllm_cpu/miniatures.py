@@ -1,0 +1,48 @@
+"""What the tests of vLLM share: a pair of miniature models, the prompts, and how an engine is asked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from expoflow.config import GenerateConfig, spell
+from expoflow.engines import Completion, Engine, Model, Request
+from expoflow.extrapolate import extrapolate
+from expoflow.miniature.world import prompts
+from expoflow.options import Options
+from expoflow.streaming import Streamed
+
+ALPHAS = (0, 0.5, 20)
+PROMPTS = prompts("dev", 0)[:150]
+GREEDY = GenerateConfig(temperature=0, presence_penalty=0, frequency_penalty=0, max_tokens=30)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two checkpoints, and the folder for what is made of them."""
+
+    sft: Path
+    aligned: Path
+    root: Path
+
+    def stored(self, alpha: float, options: Options | None = None, name: str = "stored") -> Model:
+        """theta2 as an ordinary checkpoint."""
+        folder = self.root / name / spell(alpha)
+        if not folder.exists():
+            extrapolate(self.sft, self.aligned, {spell(alpha): folder}, options)
+        return Model(folder=folder)
+
+    def streamed(self, alpha: float, options: Options | None = None) -> Model:
+        """theta2 as a folder without weights and what its weights are."""
+        folder = self.root / "streamed" / spell(alpha)
+        if not folder.exists():
+            extrapolate(self.sft, self.aligned, {spell(alpha): folder}, write_weights=False)
+        weights = Streamed(sft=self.sft, aligned=self.aligned, alpha=alpha, options=options or Options())
+        return Model(folder=folder, streamed=weights)
+
+
+def answer(
+    engine: Engine, requests: list[Request], config: GenerateConfig = GREEDY, done=()
+) -> list[Completion]:
+    """The completions in order of the requests."""
+    completions = dict(each for step in engine.generate(requests, config, done) for each in step)
+    assert completions.keys() == set(range(len(requests))) - set(done)
+    return [completions[index] for index in sorted(completions)]

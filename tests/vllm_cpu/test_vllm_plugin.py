@@ -1,0 +1,180 @@
+"""Load format `expo`: what it accepts, and the OpenAI server as a user starts it."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-vllm` has it")
+
+import torch
+from checkpoints import save, weights
+from expoflow.engines import Model
+from expoflow.engines.vllm import WORKER, VllmEngine
+from expoflow.engines.vllm_plugin import extra_config, parse
+from expoflow.errors import CheckpointError, ConfigError, PairError
+from expoflow.extrapolate import extrapolate
+from expoflow.miniature.tokenizer import tokenizer
+from expoflow.options import Options
+from expoflow.streaming import Streamed
+from miniatures import answer
+from transformers import LlamaForCausalLM
+
+pytestmark = pytest.mark.vllm
+
+
+def test_extra_config_goes_there_and_back():
+    options = Options("bfloat16", "float32", "shared_rows", "clamp", (("mlp", 0.5), ("self_attn", -1.0)))
+    streamed = Streamed(sft=Path("/sft"), aligned=Path("/aligned"), alpha=0.3, options=options)
+    assert parse(json.loads(json.dumps(extra_config(streamed))), "/elsewhere") == streamed
+
+
+def test_the_aligned_model_is_the_one_served():
+    least = parse({"sft": "/sft", "alpha": "0.3", "alpha_for": {"mlp": 0.5}}, "/aligned")
+    assert least == Streamed(
+        sft=Path("/sft"), aligned=Path("/aligned"), alpha=0.3, options=Options(alpha_for=(("mlp", 0.5),))
+    )
+
+
+@pytest.mark.parametrize(
+    ("extra", "problem"),
+    [
+        (
+            {"sft": "a", "alpha": 1, "vocabulery": "error"},
+            "vocabulery: unknown key; did you mean 'vocabulary'?",
+        ),
+        (
+            {"sft": "a", "alpha": 1, "threads": 2},
+            "threads: unknown key; known keys: sft, alpha, aligned, comp",
+        ),
+        ({"alpha": 1}, "model-loader-extra-config sft: missing; add it"),
+        ({"sft": "a", "alpha": "big"}, "alpha: 'big' is not accepted: "),
+        ({"sft": "a", "alpha": 1, "compute": "float8"}, "compute: 'float8' is not accepted: "),
+        ({"sft": "a", "alpha": 1, "alpha_for": {"mlp": "x"}}, "alpha_for: 'x' is not accepted: "),
+    ],
+)
+def test_what_is_wrong_in_the_extra_config_is_named(extra, problem):
+    with pytest.raises(ConfigError) as error:
+        parse(extra, "/aligned")
+    assert problem in str(error.value)
+
+
+def test_rows_that_one_model_lacks(pair, requests, tmp_path):
+    """A larger vocabulary in the aligned model: refused, or its new rows kept, as with stored weights."""
+    larger = tmp_path / "larger"
+    shutil.copytree(pair.aligned, larger)
+    model = LlamaForCausalLM.from_pretrained(pair.aligned)
+    torch.manual_seed(0)
+    model.resize_token_embeddings(len(tokenizer()) + 6)
+    model.save_pretrained(larger)
+
+    def streamed(vocabulary: str) -> Model:
+        options = Options(vocabulary=vocabulary)
+        return Model(
+            folder=larger, streamed=Streamed(sft=pair.sft, aligned=larger, alpha=20, options=options)
+        )
+
+    with pytest.raises(PairError, match="set vocabulary: shared_rows"):
+        VllmEngine(streamed("error"))
+    stored = tmp_path / "stored"
+    extrapolate(pair.sft, larger, {"20": stored}, Options(vocabulary="shared_rows"))
+    engine = VllmEngine(streamed("shared_rows"))
+    try:
+        answers = answer(engine, requests)
+        engine.move(Model(folder=stored))
+        assert answer(engine, requests) == answers
+    finally:
+        engine.close()
+
+
+def test_two_workers_each_take_their_share(pair, requests, same_as_transformers, tmp_path):
+    foreign = save(tmp_path / "foreign", weights())
+    engine = VllmEngine(pair.streamed(20), gpus=2)
+    try:
+        same_as_transformers(20, [completion.text for completion in answer(engine, requests)])
+        with pytest.raises(CheckpointError, match="is 320x32 in sft and 154x64 in aligned"):
+            engine.move(
+                Model(folder=pair.aligned, streamed=Streamed(sft=foreign, aligned=pair.aligned, alpha=1))
+            )
+        for alpha in (0, 20):
+            engine.move(pair.streamed(alpha))
+            same_as_transformers(alpha, [completion.text for completion in answer(engine, requests)])
+    finally:
+        engine.close()
+
+
+def server(folder: Path, extra: dict, log: Path, port: int = 0) -> subprocess.Popen:
+    """vLLM's OpenAI server for `folder`, as the README says, in the type of the miniature."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder),
+            *("--load-format", "expo", "--model-loader-extra-config", json.dumps(extra)),
+            *("--worker-extension-cls", WORKER, "--host", "127.0.0.1", "--port", str(port)),
+            *("--dtype", "float32", "--enforce-eager"),
+        ],
+        env={**environment, "VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"},
+        stdout=log.open("w"),
+        stderr=subprocess.STDOUT,
+    )
+
+
+def post(url: str, data: dict | None = None) -> dict:
+    body = None if data is None else json.dumps(data).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")
+    with urllib.request.urlopen(request) as response:
+        return json.load(response)
+
+
+def wait_for(process: subprocess.Popen, url: str, log: Path) -> None:
+    """Until the server answers; fails with its log where it ended."""
+    while process.poll() is None:
+        try:
+            urllib.request.urlopen(url).close()
+            return
+        except urllib.error.URLError:
+            time.sleep(0.2)
+    raise AssertionError(log.read_text())
+
+
+def test_the_openai_server_takes_another_alpha(pair, requests, same_as_transformers, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address, log = f"http://127.0.0.1:{port}", tmp_path / "log"
+    process = server(pair.aligned, {"sft": str(pair.sft), "alpha": 20}, log, port)
+
+    def texts() -> list[str]:
+        prompts = [request.token_ids for request in requests]
+        asked = {"model": str(pair.aligned), "prompt": prompts, "temperature": 0, "max_tokens": 30}
+        choices = post(f"{address}/v1/completions", asked)["choices"]
+        return [choice["text"].strip() for choice in sorted(choices, key=lambda choice: choice["index"])]
+
+    def set_alpha(alpha: float) -> dict:
+        return post(f"{address}/collective_rpc", {"method": "set_alpha", "args": [alpha]})
+
+    try:
+        wait_for(process, f"{address}/health", log)
+        same_as_transformers(20, texts())
+        for alpha in (0, 0.5, 20):
+            assert set_alpha(alpha) == {"results": [None]}
+            assert post(f"{address}/reset_prefix_cache") == {"success": True}
+            same_as_transformers(alpha, texts())
+        assert "is not accepted" in set_alpha("big")["results"][0]
+        same_as_transformers(20, texts())
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_a_pair_that_does_not_fit_is_said_in_the_servers_log(pair, tmp_path):
+    foreign, log = save(tmp_path / "foreign", weights()), tmp_path / "log"
+    assert server(pair.aligned, {"sft": str(foreign), "alpha": 1}, log).wait() != 0
+    assert "tensor model.embed_tokens.weight is 320x32 in sft and 154x64 in aligned" in log.read_text()

@@ -1,0 +1,133 @@
+"""vLLM plugin: load format `expo`, and workers that take another alpha without a restart.
+
+    vllm serve ALIGNED --load-format expo --model-loader-extra-config '{"sft": "SFT", "alpha": 0.3}'
+
+vLLM finds it by the entry point `vllm.general_plugins`. Each worker computes theta1 + alpha * (theta1 -
+theta0) tensor by tensor while it loads and keeps its own share, as of any checkpoint.
+"""
+
+import dataclasses
+import difflib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from torch import Tensor, nn
+from vllm.config import ModelConfig
+from vllm.config.load import LoadConfig
+from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
+from vllm.model_executor.model_loader import register_model_loader
+from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
+
+from expoflow.errors import ConfigError, ExpoflowError
+from expoflow.streaming import Streamed
+
+FORMAT = "expo"
+OPTIONS = ("compute", "dtype", "vocabulary", "overflow", "alpha_for")
+KEYS = ("sft", "alpha", "aligned", *OPTIONS)
+
+
+def register() -> None:
+    """Make load format `expo` known; vLLM calls this in each of its processes."""
+    register_model_loader(FORMAT)(ExpoLoader)
+
+
+def extra_config(streamed: Streamed) -> dict[str, Any]:
+    """The --model-loader-extra-config that asks for `streamed`: plain JSON data."""
+    data = streamed.model_dump(mode="json")
+    return {key: (data | data["options"])[key] for key in KEYS}
+
+
+def parse(extra: Mapping[str, Any], folder: str) -> Streamed:
+    """What a --model-loader-extra-config asks for, where `folder` is the model that vLLM was given.
+
+    `sft` and `alpha` are needed; `aligned` is `folder` by default; `alpha_for` is a list of [regex, alpha]
+    or an object {regex: alpha}. Raises ConfigError with one line for each key that is unknown, missing or
+    has a value that is not accepted.
+    """
+    problems = [_unknown(key) for key in extra if key not in KEYS]
+    problems += [f"{_where(key)}: missing; add it" for key in ("sft", "alpha") if key not in extra]
+    if problems:
+        raise ConfigError(problems)
+    options = {key: extra[key] for key in OPTIONS if key in extra}
+    if isinstance(options.get("alpha_for"), dict):
+        options["alpha_for"] = list(options["alpha_for"].items())
+    values = {"aligned": folder, **{key: extra[key] for key in extra if key not in OPTIONS}}
+    try:
+        return Streamed.model_validate({**values, "options": options})
+    except ValidationError as error:
+        raise ConfigError([_refused(each) for each in error.errors(include_url=False)]) from None
+
+
+def _where(key: object) -> str:
+    return f"model-loader-extra-config {key}"
+
+
+def _unknown(key: str) -> str:
+    close = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.5)
+    return f"{_where(key)}: unknown key; " + (
+        f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(KEYS)}"
+    )
+
+
+def _refused(problem: Mapping[str, Any]) -> str:
+    key = next(part for part in problem["loc"] if part != "options")
+    return f"{_where(key)}: {problem['input']!r} is not accepted: {problem['msg']}"
+
+
+class ExpoLoader(DefaultModelLoader):
+    """vLLM's own loader, fed by `expoflow.streaming` instead of files.
+
+    A pair that does not fit is the PairError or CheckpointError that `expoflow extrapolate` raises.
+    """
+
+    def __init__(self, load_config: LoadConfig):
+        super().__init__(dataclasses.replace(load_config, model_loader_extra_config={}))
+        self.extra = load_config.model_loader_extra_config
+
+    def get_all_weights(self, model_config: ModelConfig, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        """(name, tensor) on the CPU, in the aligned model's order and the type of its file."""
+        self.counter_before_loading_weights = time.perf_counter()
+        return parse(self.extra, model_config.model).tensors()
+
+    def download_model(self, model_config: ModelConfig) -> None:
+        """Nothing: both checkpoints are local folders."""
+
+
+class ExpoWorker:
+    """Methods that vLLM's workers get by `--worker-extension-cls expoflow.engines.vllm_plugin.ExpoWorker`.
+
+    Call them through `collective_rpc` while no request runs, and reset the prefix cache afterwards: it
+    holds keys and values of the old weights. They return None, or why the old weights are still there: an
+    exception in several workers at a time would leave vLLM 0.32 with the answers of the slower ones.
+    """
+
+    def set_alpha(self, alpha: float | str) -> str | None:
+        """Load again with another alpha; `alpha_for` keeps its own."""
+        config = self.vllm_config
+        extra = config.load_config.model_loader_extra_config
+        return self.set_weights(config.model_config.model, {**extra, "alpha": alpha})
+
+    def set_weights(self, folder: str, extra: dict[str, Any]) -> str | None:
+        """Load what `extra` asks for of the model in `folder`, which has the architecture that runs."""
+        loading, model = self.vllm_config.load_config, self.vllm_config.model_config
+        if loading.load_format != FORMAT:
+            return f"load format is {loading.load_format}; start vLLM with --load-format {FORMAT}"
+        before = model.model, loading.model_loader_extra_config
+        try:
+            self._load(folder, extra)
+        except Exception as error:
+            finalize_layerwise_reload(self.model_runner.get_model(), model)  # forget what is half loaded
+            self._load(*before)
+            return str(error) if isinstance(error, ExpoflowError) else f"{folder}: {error!r}"
+        return None
+
+    def _load(self, folder: str, extra: dict[str, Any]) -> None:
+        self.vllm_config.load_config.model_loader_extra_config = extra
+        self.reload_weights(weights_path=folder)
+        for layer in self.model_runner.get_model().modules():
+            if isinstance(getattr(layer, "quant_method", None), UnquantizedEmbeddingMethod):
+                # vLLM 0.32 forgets a head tied to the embeddings: on a CPU it has a packed copy of the old.
+                layer.quant_method.process_weights_after_loading(layer)
