@@ -24,6 +24,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -134,6 +135,9 @@ def announce(cores: int | None, idle: float = 60) -> None:
     Called once by the main Snakemake process: `cores` is how many jobs can run at a time. Without Linux
     there are no hosts.
     """
+    # Snakemake 9.27 handles SIGTERM by waiting for a lock that the interrupted thread may itself have.
+    if callable(handler := signal.getsignal(signal.SIGTERM)):
+        signal.signal(signal.SIGTERM, lambda *signum: threading.Thread(target=handler, args=signum).start())
     os.environ.pop("EXPOFLOW_HEAD", None)
     if cores is None or not hasattr(os, "pidfd_open"):
         return

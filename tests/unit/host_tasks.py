@@ -1,0 +1,80 @@
+"""Work for test_host.py, done inside real hosts: it counts, loads, waits, prints and fails as it is told."""
+
+import ctypes
+import os
+import time
+import warnings
+from pathlib import Path
+
+from expoflow.errors import CheckpointError, ConfigError
+
+
+def note(name: str, text: str) -> None:
+    with open(name, "a") as file:
+        file.write(text)
+
+
+class Thing:
+    """Something loaded; its files say when it was made and closed."""
+
+    made = 0
+
+    def __init__(self):
+        type(self).made += 1
+        self.number = self.made
+
+    def close(self) -> None:
+        note("closed", f"{self.number}\n")
+
+
+def count(held, arguments):
+    """Rows 0 to n; `wait: [row, path]` waits before that row until the path exists."""
+    thing = held.get("count", arguments.get("key", ""), Thing)
+    row, path = arguments.get("wait", (None, None))
+    try:
+        for index in range(arguments.get("start", 0), arguments["n"]):
+            while index == row and not Path(path).exists():
+                time.sleep(0.01)
+                yield []
+            yield [{"index": index, "third": index / 3, "pid": os.getpid(), "loaded": thing.number}]
+    finally:
+        note("finished", "x")
+
+
+def crash(held, arguments):
+    """A row, then the process dies as by a bug in native code."""
+    yield [{"pid": os.getpid()}]
+    ctypes.string_at(0)
+
+
+def fail(held, arguments):
+    """Raise what is asked for, after loading."""
+    held.get("count", "", Thing)
+    yield [{"pid": os.getpid()}]
+    if arguments["how"] == "checkpoint":
+        raise CheckpointError("model 'x' is broken; mend it")
+    if arguments["how"] == "config":
+        raise ConfigError(["one", "two"])
+    raise ZeroDivisionError("in the work")
+
+
+def talk(held, arguments):
+    """Print, warn, start a process that stays, and tell what this process was given."""
+    print("said in the task")
+    warnings.warn("warned in the task", stacklevel=1)
+    child = os.spawnvp(os.P_NOWAIT, "sleep", ["sleep", "600"])
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    yield [
+        {"pid": os.getpid(), "child": child, "device": visible, "threads": os.environ.get("OMP_NUM_THREADS")}
+    ]
+
+
+def fork(held, arguments):
+    """Leave a child that has all that this process has open, then wait to be ended."""
+    if not (child := os.fork()):
+        time.sleep(600)
+        os._exit(0)
+    yield [{"pid": os.getpid(), "child": child}]
+    while True:
+        time.sleep(0.01)
+        yield []
