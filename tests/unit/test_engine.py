@@ -1,6 +1,9 @@
 """The transformers engine on a tiny trained model, and its sampling against transformers' own."""
 
 import dataclasses
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -130,6 +133,35 @@ def test_a_job_that_was_cut_off_goes_on_and_ends_with_the_same_responses(folder,
     assert sorted((tmp_path / "part").read_bytes().splitlines(keepends=True)) == sorted(lines)
     engines.generate(Model(folder=folder), PROMPTS[:1], PAPER, tmp_path / "part", "another", told.append)
     assert len(told) == 1  # what was made of something else does not count
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from expoflow import engines, parts
+from expoflow.config import GenerateConfig
+from expoflow.engines import Model, transformers
+from expoflow.miniature.world import prompts
+transformers.BATCH_TOKENS = 100
+engines.generate(
+    Model(folder=sys.argv[1]), prompts("dev", 0)[:200], GenerateConfig(max_tokens=20), Path(sys.argv[2]), "key"
+)
+"""
+
+
+def test_a_job_that_is_killed_loses_no_response(folder, tmp_path, monkeypatch):
+    part = tmp_path / "part"
+    job = subprocess.Popen([sys.executable, "-c", KILLED, str(folder), str(part)])
+    while not part.exists() or part.read_bytes().count(b"\n") < 20:
+        assert job.poll() is None
+        time.sleep(0.01)
+    job.kill()
+    job.wait()
+    monkeypatch.setattr(engine_module, "BATCH_TOKENS", 100)
+    told, asked = [], prompts("dev", 0)[:200]
+    resumed = engines.generate(Model(folder=folder), asked, PAPER, part, "key", told.append)
+    assert 19 <= int(told[0].split()[0]) < 200
+    assert resumed == generated(folder, tmp_path / "whole", asked)
 
 
 @pytest.fixture(scope="module")

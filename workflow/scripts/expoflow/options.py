@@ -1,9 +1,11 @@
 """How to extrapolate: what a user chooses besides the two models and alpha."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
 
+from expoflow.errors import PairError
 from expoflow.header import FLOATS, Tensor
 
 
@@ -23,6 +25,15 @@ class Options:
     alpha_for: tuple[tuple[str, float], ...] = ()
     threads: int | None = None
     hash_outputs: bool = False
+
+    def __post_init__(self):
+        for regex, alpha in self.alpha_for:
+            try:
+                re.compile(regex)
+            except re.error as error:
+                raise PairError(f"alpha-for {regex}: no regular expression ({error}); correct it") from None
+            if not math.isfinite(alpha):
+                raise PairError(f"alpha-for {regex}: alpha {alpha} is not finite; give a number such as 0.3")
 
     def alpha_of(self, name: str, alpha: float) -> float:
         """The alpha of tensor `name` where `alpha` is that of the others."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from expoflow import serving, store
-from expoflow.chat import token_ids
+from expoflow.chat import all_token_ids
 from expoflow.checkpoint import read_json_file
 from expoflow.config import ScoreConfig
 from expoflow.errors import CheckpointError
@@ -84,7 +84,9 @@ def serve(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any]
     task = Score.model_validate(arguments)
     scorer: Scorer = held.get("score", _key(task), lambda: load(task.judge, task.engine, task.dtype))
     messages = {prompt.prompt_id: prompt.messages for prompt in task.prompts}
-    rows = [token_ids(scorer.tokenizer, messages[g.prompt_id], g.response) for g in task.generations]
+    rows = all_token_ids(
+        scorer.tokenizer, ((messages[each.prompt_id], each.response) for each in task.generations)
+    )
     if cut := sum(len(row) > scorer.context for row in rows):
         print(
             f"warning: {cut} of {len(rows)} conversations cut to the reward model's {scorer.context} tokens"

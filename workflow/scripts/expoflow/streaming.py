@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import FiniteFloat
+
 from expoflow.errors import PairError
 from expoflow.options import Options
 from expoflow.preflight import Pair, open_pair
@@ -20,7 +22,7 @@ class Streamed(Record):
 
     sft: Path
     aligned: Path
-    alpha: float
+    alpha: FiniteFloat
     options: Options = Options()
 
     def tensors(self) -> Iterator[tuple[str, "torch.Tensor"]]:

@@ -1,9 +1,9 @@
 """The side of an engine that holds the model: does "generate" tasks, in an engine host or in the job itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from expoflow.chat import token_ids
+from expoflow.chat import all_token_ids
 from expoflow.config import GenerateConfig
 from expoflow.engines import Engine, Generate, Model, Request, engine_key, request_seed
 from expoflow.engines.memory import require_memory
@@ -27,6 +27,18 @@ class Loaded:
 
             self.engine = TransformersEngine(model)
         self.model = model
+        self._prompts: dict[str, list[int]] = {}
+        self._read_by: Any = None
+
+    def token_ids(self, prompts: list[Prompt]) -> list[list[int]]:
+        """Token ids of the prompts; those of the last call are known as long as the tokenizer is the same."""
+        if self._read_by is not self.engine.tokenizer:
+            self._prompts, self._read_by = {}, self.engine.tokenizer
+        new = [prompt for prompt in prompts if prompt.prompt_id not in self._prompts]
+        rows = all_token_ids(self.engine.tokenizer, ((prompt.messages, None) for prompt in new))
+        known = self._prompts | {prompt.prompt_id: row for prompt, row in zip(new, rows, strict=True)}
+        self._prompts = {prompt.prompt_id: known[prompt.prompt_id] for prompt in prompts}
+        return [*self._prompts.values()]
 
     def move(self, model: Model) -> None:
         """Have the engine at `model`."""
@@ -47,7 +59,8 @@ def generate(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, A
     )
     loaded.move(task.model)
     engine, config = loaded.engine, task.config
-    tokens = {prompt.prompt_id: ids for prompt, ids in _fitting(engine, task.prompts, config)}
+    rows = zip(task.prompts, loaded.token_ids(task.prompts), strict=True)
+    tokens = {prompt.prompt_id: ids for prompt, ids in _fitting(engine, rows, config)}
     asked = [(prompt_id, sample) for prompt_id in tokens for sample in range(config.samples)]
     requests = [
         Request(tokens[prompt_id], request_seed(config.seed, sample, prompt_id))
@@ -74,12 +87,11 @@ def generate(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, A
 
 
 def _fitting(
-    engine: Engine, prompts: list[Prompt], config: GenerateConfig
+    engine: Engine, prompts: Iterable[tuple[Prompt, list[int]]], config: GenerateConfig
 ) -> Iterator[tuple[Prompt, list[int]]]:
     """Every prompt that leaves room for a response, with its token ids; the log says what was done to others."""
     skipped, cut = [], []
-    for prompt in prompts:
-        ids = token_ids(engine.tokenizer, prompt.messages)
+    for prompt, ids in prompts:
         if len(ids) < engine.context:
             yield prompt, ids
         elif config.too_long == "error":

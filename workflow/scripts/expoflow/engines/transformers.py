@@ -5,13 +5,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationConfig
 
 from expoflow.architecture import differences
 from expoflow.checkpoint import open_checkpoint
 from expoflow.config import GenerateConfig
 from expoflow.conversion import converted
 from expoflow.engines import Completion, Model, Request
+from expoflow.engines.tokenizers import tokenizer
 from expoflow.errors import CheckpointError
 from expoflow.streaming import tensors
 
@@ -89,11 +90,7 @@ class TransformersEngine:
         self._describe(model)
 
     def _describe(self, model: Model) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(
-            model.folder, trust_remote_code=model.trust_remote_code
-        )
-        if model.chat_template:
-            self.tokenizer.chat_template = model.chat_template
+        self.tokenizer = tokenizer(model)
         if (Path(model.folder) / "generation_config.json").is_file():
             self.model.generation_config = GenerationConfig.from_pretrained(model.folder)
         self.stop = _stop_ids(self.model) | set(model.stop)

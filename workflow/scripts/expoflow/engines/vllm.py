@@ -15,7 +15,7 @@ for name, value in {
 }.items():
     os.environ.setdefault(name, value)
 
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PretrainedConfig  # noqa: E402
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig  # noqa: E402
 from vllm import EngineArgs, LLMEngine, PoolingParams, RequestOutput, SamplingParams  # noqa: E402
 from vllm.distributed import cleanup_dist_env_and_memory  # noqa: E402
 from vllm.inputs import tokens_input  # noqa: E402
@@ -26,6 +26,7 @@ from vllm.usage.usage_lib import UsageContext  # noqa: E402
 from expoflow.architecture import differences  # noqa: E402
 from expoflow.config import GenerateConfig  # noqa: E402
 from expoflow.engines import Completion, Model, Request  # noqa: E402
+from expoflow.engines.tokenizers import tokenizer  # noqa: E402
 from expoflow.engines.vllm_plugin import FORMAT, extra_config  # noqa: E402
 from expoflow.errors import CheckpointError  # noqa: E402
 from expoflow.streaming import Streamed  # noqa: E402
@@ -94,11 +95,7 @@ class VllmEngine:
 
     def _describe(self, model: Model) -> None:
         self.folder = model.folder
-        self.tokenizer = AutoTokenizer.from_pretrained(
-            model.folder, trust_remote_code=model.trust_remote_code
-        )
-        if model.chat_template:
-            self.tokenizer.chat_template = model.chat_template
+        self.tokenizer = tokenizer(model)
         self.stop = {*_stop_ids(model.folder, self.config), *model.stop}
 
     def _sampling(self, seed: int, config: GenerateConfig) -> SamplingParams:
