@@ -97,7 +97,7 @@ def test_responses_come_as_they_end_and_may_be_given_up(engine):
 def test_a_response_ends_where_the_context_does(folder):
     engine = TransformersEngine(Model(folder=folder))
     asked = requests(engine)
-    engine.model.config.max_position_embeddings = max(len(request.token_ids) for request in asked) + 3
+    engine.context = max(len(request.token_ids) for request in asked) + 3
     for request, completion in zip(asked, answers(engine, asked, PAPER), strict=True):
         assert completion.tokens <= engine.context - len(request.token_ids)
 

@@ -90,20 +90,21 @@ def _fitting(
     engine: Engine, prompts: Iterable[tuple[Prompt, list[int]]], config: GenerateConfig
 ) -> Iterator[tuple[Prompt, list[int]]]:
     """Every prompt that leaves room for a response, with its token ids; the log says what was done to others."""
+    context = engine.context
     skipped, cut = [], []
     for prompt, ids in prompts:
-        if len(ids) < engine.context:
+        if len(ids) < context:
             yield prompt, ids
         elif config.too_long == "error":
             raise DataError(
-                f"prompt {prompt.prompt_id} has {len(ids)} tokens, the model's context is {engine.context}; "
+                f"prompt {prompt.prompt_id} has {len(ids)} tokens, the model's context is {context}; "
                 "remove the prompt, or set generate.too_long to skip or truncate"
             )
         elif config.too_long == "skip":
             skipped.append(prompt.prompt_id)
         else:
             # The end stays, for it asks for the response; so does the first token, often the BOS.
-            room = engine.context - min(config.max_tokens, engine.context // 2)
+            room = context - min(config.max_tokens, context // 2)
             cut.append(prompt.prompt_id)
             yield prompt, ids[:1] + ids[len(ids) - room + 1 :]
     for what, ids in (("skipped", skipped), ("truncated", cut)):

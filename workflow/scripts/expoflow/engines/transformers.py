@@ -29,11 +29,6 @@ class TransformersEngine:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self._load(model)
 
-    @property
-    def context(self) -> int:
-        """Tokens that prompt and response may have together."""
-        return self.model.config.get_text_config().max_position_embeddings
-
     def move(self, model: Model) -> None:
         """Take the weights, tokenizer, template and stop tokens of another model of the same architecture.
 
@@ -94,6 +89,7 @@ class TransformersEngine:
         if (Path(model.folder) / "generation_config.json").is_file():
             self.model.generation_config = GenerationConfig.from_pretrained(model.folder)
         self.stop = _stop_ids(self.model) | set(model.stop)
+        self.context = self.model.config.get_text_config().max_position_embeddings
 
     def _fits(self, model: Model) -> bool:
         """Whether the tensors of `model` are the loaded model's, name by name."""
