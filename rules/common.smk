@@ -1,5 +1,6 @@
 # Read once by every Snakemake process, also by each cluster job: imports no torch.
 import importlib.util
+import os
 import re
 import sys
 from pathlib import Path
@@ -30,6 +31,9 @@ except ConfigError as error:
 
 TRAINED = [name for name, model in CONFIG.models.items() if model.source == "train"]
 LOCAL = [name for name, model in CONFIG.models.items() if model.source == "path"]
+HUB = [name for name, model in CONFIG.models.items() if model.source == "hub"]
+# Jobs are offline but for download, and for weights that are gone: there the user's own word counts.
+os.environ.setdefault("EXPOFLOW_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
 VARIANTS = ("sft", "aligned", "expo")
 
 # What each rule's code is, for its digest: module names below expoflow; what they import is included.

@@ -1,4 +1,9 @@
-# Checkpoints: trained here, or a folder of the user's.
+# Checkpoints: trained here, a folder of the user's, or from the hub.
+# Nodes of a cluster often have no way out: the head process downloads.
+localrules:
+    download,
+
+
 rule train:
     input:
         base=lambda wildcards: [
@@ -48,3 +53,25 @@ rule local:
         "hash the files of {wildcards.model}"
     script:
         "../workflow/scripts/local.py"
+
+
+# No digest of code among the params: which bytes a commit stands for does not depend on it.
+rule download:
+    output:
+        manifest="results/models/{model}.json",
+    log:
+        "results/logs/download/{model}.log",
+    benchmark:
+        "results/logs/download/{model}.tsv"
+    wildcard_constraints:
+        model=only(HUB),
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        model=lambda wildcards: CONFIG.models[wildcards.model].canonical(
+            include={"hub", "revision"}
+        ),
+    message:
+        "download {wildcards.model}"
+    script:
+        "../workflow/scripts/download.py"

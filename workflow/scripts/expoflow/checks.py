@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
-from expoflow.config import Config
+from expoflow.config import SOURCES, Config
 from expoflow.errors import ConfigError, DataError
 from expoflow.prompts import read_file
 
@@ -193,7 +193,7 @@ def _name_problems(config: Config) -> list[str]:
 def _source_problems(config: Config) -> list[str]:
     """Models and prompt sets need exactly one source."""
     problems = []
-    for section, keys in (("models", ("train", "path")), ("prompts", ("miniature", "file"))):
+    for section, keys in (("models", SOURCES), ("prompts", ("miniature", "file"))):
         for name, entry in getattr(config, section).items():
             given = [key for key in keys if getattr(entry, key) is not None]
             if len(given) != 1:

@@ -25,6 +25,8 @@ from pydantic_core import PydanticCustomError
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 ALPHA = r"-?\d+(\.\d+)?"
 REFERENCE_ALPHAS = ("-1", "0")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+SOURCES = ("train", "path", "hub")
 
 
 def spell(alpha: float) -> str:
@@ -40,6 +42,12 @@ def _check_name(value: str) -> str:
             "name",
             "a name is letters, digits, '.', '_' and '-', and begins with a letter or a digit; rename it",
         )
+    return value
+
+
+def _check_repository(value: str) -> str:
+    if not re.fullmatch(rf"({NAME}/)?{NAME}", value):
+        raise PydanticCustomError("hub", "a hub model is ORG/NAME, as in its address on the hub")
     return value
 
 
@@ -135,12 +143,16 @@ Recipe = Annotated[SftRecipe | DpoRecipe | RewardRecipe, Field(discriminator="re
 
 
 class ModelConfig(Strict):
-    """A checkpoint and where it comes from: exactly one of `train` and `path`."""
+    """A checkpoint and where it comes from: exactly one of `train`, `path` and `hub`."""
 
     train: Recipe | None = None
     """Train it here."""
     path: str | None = None
     """A Hugging Face checkpoint folder, relative to the Snakemake directory."""
+    hub: Annotated[str, AfterValidator(_check_repository)] | None = None
+    """A model on the Hugging Face hub: ORG/NAME."""
+    revision: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    """Commit, tag or branch of `hub`; a branch is resolved to a commit once, which the manifest keeps."""
     chat_template: str | None = None
     """A Jinja file that is used instead of the tokenizer's chat template."""
     stop: list[Annotated[int, Field(ge=0)]] = []
@@ -148,10 +160,21 @@ class ModelConfig(Strict):
     trust_remote_code: bool = False
     """Run the Python code that lies in the checkpoint's folder: only for code that you have read."""
 
+    @model_validator(mode="after")
+    def _is_pinned(self) -> Self:
+        if self.revision and not self.hub:
+            raise PydanticCustomError("revision", "revision belongs to hub; remove it, or give hub")
+        if self.hub and self.trust_remote_code and not COMMIT.fullmatch(self.revision or ""):
+            raise PydanticCustomError(
+                "pinned",
+                "trust_remote_code runs code of the hub; set revision to the commit that you have read",
+            )
+        return self
+
     @property
     def source(self) -> str:
-        """`train` or `path`."""
-        return "train" if self.train else "path"
+        """`train`, `path` or `hub`."""
+        return next(source for source in SOURCES if getattr(self, source) is not None)
 
     @property
     def base(self) -> str | None:

@@ -55,7 +55,7 @@ def extrapolate_pair(
         {alpha: folder},
         options,
         known=parents,
-        labels=(sft.folder, aligned.folder),
+        labels=tuple(each.source.get("hub", each.folder) for each in (sft, aligned)),
         revisions=(sft.revision, aligned.revision),
         write_weights=write_weights,
         replace=True,

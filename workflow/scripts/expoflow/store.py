@@ -8,6 +8,8 @@ import fcntl
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -78,8 +80,16 @@ def sha256(path: Path, stop: Event | None = None) -> str:
 
 
 def model_folder(manifest: Manifest) -> Path:
-    """The folder of a model's files; one that is gone or changed in size is a CheckpointError."""
+    """The folder of a model's files; one that is gone or changed in size is a CheckpointError.
+
+    Files of a hub model that are gone from the cache are downloaded again.
+    """
     folder = Path(manifest.folder)
+    if "hub" in manifest.source and any(
+        not (folder / name).is_file() or (folder / name).stat().st_size != file.size
+        for name, file in manifest.files.items()
+    ):
+        return _restored(manifest)
     remedy = f"run: snakemake --forcerun results/models/{manifest.model}.json"
     for name, file in manifest.files.items():
         path = folder / name
@@ -90,6 +100,22 @@ def model_folder(manifest: Manifest) -> Path:
                 f"model '{manifest.model}': {path} has {path.stat().st_size} bytes instead of {file.size}; {remedy}"
             )
     return folder
+
+
+def _restored(manifest: Manifest) -> Path:
+    """Download a hub model again, in a process of its own: this one may be a job's, which is offline."""
+    offline = os.environ.get("EXPOFLOW_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
+    run = subprocess.run(
+        [sys.executable, "-m", "expoflow.hub"],
+        input=manifest.model_dump_json(),
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": offline},
+    )
+    if run.returncode:
+        reason = run.stdout.strip() or "the log says why"
+        raise CheckpointError(f"model '{manifest.model}': is gone and does not come back: {reason}")
+    return Path(run.stdout.strip())
 
 
 def checkpoint_files(folder: str) -> list[str]:

@@ -1,0 +1,16 @@
+"""Download a model as a job does, in a process of its own: python get.py MANIFEST LOG HUB [REVISION]."""
+
+import sys
+from pathlib import Path
+
+from expoflow.logs import job_log
+
+target, log, repo, *revision = sys.argv[1:]
+with job_log(log, offline=False) as say:
+    from expoflow import hub
+    from expoflow.config import ModelConfig
+    from expoflow.records import write_json
+
+    hub.WAITS = (0.1, 0.2, 0.4, 0.8)  # a test's patience
+    source = ModelConfig(hub=repo, revision=revision[0] if revision else None)
+    write_json(target, hub.download("m", source, Path(target).with_name(".m.commit.json"), say))

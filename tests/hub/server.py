@@ -1,0 +1,245 @@
+"""A hub on 127.0.0.1 in the shape of huggingface.co: model info, resolve, large files from another origin.
+
+Faults are armed by path and used up one by one; every byte of a file that is sent is counted by its name.
+"""
+
+import hashlib
+import json
+import re
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+LARGE = (".safetensors", ".bin")
+
+
+def commit_of(files: dict[str, bytes]) -> str:
+    return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+
+
+def oid(content: bytes) -> str:
+    """What git calls a blob."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+@dataclass
+class Repo:
+    """Commits by sha, each its files by name; branches by name."""
+
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+    gated: bool = False
+
+    def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
+        sha = commit_of(files)
+        self.commits[sha], self.branches[branch] = files, sha
+        return sha
+
+
+@dataclass
+class Fault:
+    """What happens to a request instead of the right answer; `times` requests, then no more."""
+
+    path: str
+    times: int = 1
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: int | None = None  # bytes of the body after which the connection is closed
+    change: bool = False  # another byte in the middle
+    shorten: int = 0  # bytes that the file lacks, in its length too
+    whole: bool = False  # Range is not heeded
+    pause: float = 0  # seconds after every 16 KiB
+    then: Callable[[], None] | None = None  # called before the connection is closed
+
+
+class Hub:
+    def __init__(self):
+        self.repos: dict[str, Repo] = {}
+        self.faults: list[Fault] = []
+        self.sent: Counter[str] = Counter()  # bytes by file name
+        self.starts: list[tuple[str, int]] = []  # file names, and the byte that was asked for
+        self.requests: list[str] = []  # paths
+        self.authorised: list[str] = []  # paths of the other origin that came with a token
+        self.token: str | None = None  # what opens gated repositories
+        self.lock = threading.Lock()
+        self.port = self.other_port = 0
+        self.servers: list[ThreadingHTTPServer] = []
+        self.connections: list[socket.socket] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def add(self, name: str, folder: Path, branch: str = "main") -> str:
+        """Commit the files of a folder; returns the commit."""
+        files = {
+            str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+        }
+        return self.repos.setdefault(name, Repo()).commit(files, branch)
+
+    def fault(self, path: str, **what) -> None:
+        self.faults.append(Fault(path, **what))
+
+    def start(self) -> None:
+        """Listen; after a stop on the same ports."""
+        handler = type("Handler", (_Handler,), {"hub": self})
+        self.servers = [
+            ThreadingHTTPServer(("127.0.0.1", port), handler) for port in (self.port, self.other_port)
+        ]
+        self.port, self.other_port = (server.server_port for server in self.servers)
+        for server in self.servers:
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Close the ports and every connection."""
+        for server in self.servers:
+            server.shutdown()
+            server.server_close()
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.servers, self.connections = [], []
+
+    def take_fault(self, path: str) -> Fault | None:
+        with self.lock:
+            for fault in self.faults:
+                if fault.times and re.search(fault.path, path):
+                    fault.times -= 1
+                    return fault
+        return None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+
+    def setup(self):
+        super().setup()
+        self.hub.connections.append(self.connection)
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.answer()
+
+    def do_GET(self):
+        self.answer()
+
+    def answer(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        with self.hub.lock:
+            self.hub.requests.append(path)
+        fault = self.hub.take_fault(path)
+        if fault and fault.status:
+            return self.reply(fault.status, b"{}", fault.headers)
+        if match := re.fullmatch(r"/api/models/(.+?)(?:/revision/(.+))?", path):
+            return self.info(*match.groups())
+        if match := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path):
+            return self.resolve(*match.groups(), fault)
+        if match := re.fullmatch(r"/large/(.+)/([0-9a-f]{40})/(.+)", path):
+            if self.headers.get("Authorization"):
+                self.hub.authorised.append(path)
+            repo, sha, name = match.groups()
+            return self.content(name, self.hub.repos[repo].commits[sha][name], {}, fault)
+        return self.reply(404, b"{}")
+
+    def find(self, name: str, revision: str | None) -> tuple[Repo, str] | None:
+        repo = self.hub.repos.get(name)
+        if repo is None:
+            self.reply(401, b"{}", {"X-Error-Code": "RepoNotFound"})
+            return None
+        sha = repo.branches.get(revision or "main", revision)
+        if sha not in repo.commits:
+            self.reply(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            return None
+        return repo, sha
+
+    def info(self, name: str, revision: str | None) -> None:
+        if not (found := self.find(name, revision)):
+            return
+        repo, sha = found
+        siblings = []
+        for file, content in repo.commits[sha].items():
+            entry = {"rfilename": file, "size": len(content), "blobId": oid(content)}
+            if file.endswith(LARGE):
+                digest = hashlib.sha256(content).hexdigest()
+                entry["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 134}
+            siblings.append(entry)
+        body = {
+            "id": name,
+            "sha": sha,
+            "private": False,
+            "gated": repo.gated and "manual",
+            "siblings": siblings,
+        }
+        self.reply(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+    def resolve(self, name: str, revision: str, file: str, fault: Fault | None) -> None:
+        if not (found := self.find(name, revision)):
+            return
+        repo, sha = found
+        if repo.gated and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
+            status = 403 if self.headers.get("Authorization") else 401
+            return self.reply(status, b"{}", {"X-Error-Code": "GatedRepo"})
+        content = repo.commits[sha].get(file)
+        if content is None:
+            return self.reply(404, b"{}", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": sha})
+        headers = {"X-Repo-Commit": sha, "ETag": f'"{oid(content)}"'}
+        if not file.endswith(LARGE):
+            return self.content(file, content, headers, fault)
+        headers |= {
+            "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',
+            "X-Linked-Size": str(len(content)),
+            "Location": f"http://127.0.0.1:{self.hub.other_port}/large/{name}/{sha}/{file}",
+        }
+        return self.reply(302, b"", headers)
+
+    def content(self, name: str, content: bytes, headers: dict[str, str], fault: Fault | None) -> None:
+        if fault and fault.change:
+            middle = len(content) // 2
+            content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        if fault and fault.shorten:
+            content = content[: -fault.shorten]
+        start = int(re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[1])
+        self.hub.starts.append((name, start))
+        if fault and fault.whole:
+            start = 0
+        if start and start >= len(content):
+            return self.reply(416, b"", {"Content-Range": f"bytes */{len(content)}"})
+        if start:
+            headers = {**headers, "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+        return self.reply(206 if start else 200, content[start:], headers, fault, name)
+
+    def reply(self, status: int, body: bytes, headers=(), fault: Fault | None = None, name: str = "") -> None:
+        self.send_response(status)
+        for key, value in dict(headers).items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if fault and fault.cut is not None:
+            body = body[: fault.cut]
+        for at in range(0, len(body), 1 << 14):
+            try:
+                self.wfile.write(body[at : at + (1 << 14)])
+            except OSError:  # the reader was killed
+                self.close_connection = True
+                return
+            with self.hub.lock:
+                self.hub.sent[name] += len(body[at : at + (1 << 14)])
+            if fault and fault.pause:
+                time.sleep(fault.pause)
+        if fault and fault.then:
+            fault.then()
+        if fault and fault.cut is not None:
+            self.close_connection = True

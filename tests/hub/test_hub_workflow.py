@@ -1,0 +1,78 @@
+"""The workflow on a pair that lives on a hub."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from expoflow.config import ModelConfig
+from expoflow.records import Manifest, read_json
+from expoflow.training import train
+from server import Hub
+from user import MARKER
+from workflow.tree import Tree, new_tree
+
+pytestmark = pytest.mark.workflow
+
+
+def train_on(hub: Hub, folder: Path) -> None:
+    """Put org/sft and org/dpo, trained for a moment, on the hub."""
+    sft = {"recipe": "sft", "data": "miniature", "examples": 200, "epochs": 1}
+    dpo = {"recipe": "dpo", "from": "sft", "data": "miniature", "examples": 100, "learning_rate": 3e-4}
+    base = None
+    for name, recipe in (("sft", sft), ("dpo", dpo)):
+        train(name, ModelConfig(train=recipe), base, 7, folder / f"{name}.json")
+        base = read_json(folder / f"{name}.json", Manifest)
+        hub.add(f"org/{name}", folder / name)
+
+
+@pytest.fixture
+def tree(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    train_on(hub, tmp_path / "trained")
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_TOKEN", MARKER)
+    tree = new_tree(tmp_path / "tree", tmp_path / "kept")
+    tree.edit(lambda config: config["models"].update(sft={"hub": "org/sft"}, dpo={"hub": "org/dpo"}))
+    return tree
+
+
+def manifest(tree: Tree, model: str) -> Manifest:
+    return read_json(tree.folder / f"results/models/{model}.json", Manifest)
+
+
+def test_a_pair_that_lives_on_a_hub(tree, hub, tmp_path):
+    assert tree.planned()["download"] == 2
+    assert hub.requests == []  # a dry run asks the hub nothing
+    tree.snakemake("--cores", "2")
+    assert (tree.folder / "results/report.html").is_file()
+    assert tree.planned() == {}
+    old = manifest(tree, "dpo").revision
+    assert old == hub.repos["org/dpo"].branches["main"]
+
+    # The branch moves and the cache is emptied: nothing runs, and a new alpha is of the pinned commit.
+    (tmp_path / "trained/dpo/new.txt").write_text("new")
+    new = hub.add("org/dpo", tmp_path / "trained/dpo")
+    shutil.rmtree(tmp_path / "hf")
+    assert tree.planned() == {}
+    tree.edit(lambda config: config["pairs"]["tiny"]["alphas"].append(3))
+    assert "download" not in tree.planned()
+    tree.snakemake("--cores", "2")
+    assert manifest(tree, "dpo").revision == old
+    assert next((tmp_path / "hf").glob("hub/*dpo/snapshots/*")).name == old
+
+    # Only a forced download takes the new commit, and says so.
+    output = tree.snakemake("--cores", "1", "--forcerun", "results/models/dpo.json", "--until", "download")
+    assert f"model 'dpo': org/dpo has moved: main was {old} and is now {new}" in output
+    assert manifest(tree, "dpo").revision == new
+
+    assert MARKER not in output
+    for path in tmp_path.rglob("*"):
+        assert not (path.is_file() and MARKER.encode() in path.read_bytes()), path
+
+
+def test_a_model_that_is_not_on_the_hub(tree):
+    tree.edit(lambda config: config["models"].update(dpo={"hub": "org/absent"}))
+    output = tree.snakemake("--cores", "1", check=False)
+    assert "org/absent: " in (tree.folder / "results/logs/download/dpo.log").read_text()
+    assert "has no such model (HTTP 401)" in output
+    assert MARKER not in output
