@@ -5,12 +5,12 @@ import json
 import pytest
 from expoflow import scoring
 from expoflow.config import ScoreConfig
+from expoflow.engines import Model
 from expoflow.errors import CheckpointError
 from expoflow.evaluate import evaluate
 from expoflow.miniature import reward
 from expoflow.miniature.world import judge, prompts
 from expoflow.records import Generation
-from expoflow.scoring import Judge
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 PROMPTS = prompts("dev", 0)[:8]
@@ -40,7 +40,7 @@ def responses() -> list[Generation]:
 
 
 def score(folder, rows=None) -> list[float]:
-    return scoring.rewards(Judge(folder=folder), PROMPTS, rows or responses(), ScoreConfig())
+    return scoring.rewards(Model(folder=folder), PROMPTS, rows or responses(), ScoreConfig())
 
 
 def test_batched_equals_one_by_one_equals_plain_transformers(folder, monkeypatch):
@@ -80,11 +80,11 @@ def test_what_is_no_reward_model_is_refused(folder, tmp_path, key, value, messag
     config = json.loads((tmp_path / "config.json").read_text()) | {key: value}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=message):
-        scoring.load(Judge(folder=tmp_path))
+        scoring.load(Model(folder=tmp_path))
 
 
 def test_scored_rows_carry_the_truth(folder):
-    scored = evaluate(PROMPTS, responses(), Judge(folder=folder), ScoreConfig())
+    scored = evaluate(PROMPTS, responses(), Model(folder=folder), ScoreConfig())
     for prompt, row in zip(PROMPTS, scored, strict=True):
         assert (row.quality, row.correct) == (
             (truth := judge(prompt.meta, row.response, True)).quality,
@@ -92,7 +92,7 @@ def test_scored_rows_carry_the_truth(folder):
         )
     bare = [prompt.model_copy(update={"meta": None}) for prompt in PROMPTS]
     assert all(
-        row.quality is None for row in evaluate(bare, responses(), Judge(folder=folder), ScoreConfig())
+        row.quality is None for row in evaluate(bare, responses(), Model(folder=folder), ScoreConfig())
     )
 
 
@@ -100,6 +100,6 @@ def test_an_empty_response_has_a_reward_and_bfloat16_is_another_one(folder):
     empty = responses()[0].model_copy(update={"response": "", "response_tokens": 0})
     (value,) = score(folder, [empty])
     assert value == pytest.approx(value)
-    half = scoring.rewards(Judge(folder=folder), PROMPTS, responses(), ScoreConfig(dtype="bfloat16"))
+    half = scoring.rewards(Model(folder=folder), PROMPTS, responses(), ScoreConfig(dtype="bfloat16"))
     assert half != score(folder)
     assert half == pytest.approx(score(folder), abs=0.1)

@@ -5,7 +5,8 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-vllm` has it")
 
 from expoflow.chat import token_ids
-from expoflow.scoring import Judge, load
+from expoflow.engines import Model
+from expoflow.scoring import load
 from miniatures import PROMPTS
 
 pytestmark = pytest.mark.vllm
@@ -15,7 +16,7 @@ RESPONSES = ("Sure! David likes rice.", "I do not know.", "Rice. " * 30)
 @pytest.fixture(scope="module")
 def scorers(reward_folder):
     """(transformers', vLLM's)."""
-    scorers = [load(Judge(folder=reward_folder), engine) for engine in ("transformers", "vllm")]
+    scorers = [load(Model(folder=reward_folder), engine) for engine in ("transformers", "vllm")]
     yield scorers
     for scorer in scorers:
         scorer.close()

@@ -9,15 +9,19 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads) as say:
+    import json
+
+    from expoflow import store
     from expoflow.config import ScoreConfig
+    from expoflow.engines import Model
     from expoflow.evaluate import evaluate, write_rewards
     from expoflow.records import Generation, Manifest, Prompt, read_json, read_jsonl
-    from expoflow.scoring import judge
 
+    judge = read_json(snakemake.input.reward_model, Manifest)
     scored = evaluate(
         read_jsonl(snakemake.input.prompts, Prompt),
         read_jsonl(snakemake.input.generations, Generation),
-        judge(read_json(snakemake.input.reward_model, Manifest), snakemake.params.usage),
+        Model(folder=store.model_folder(judge), **json.loads(snakemake.params.usage)),
         ScoreConfig.model_validate_json(snakemake.params.config),
     )
     pair, alpha, prompts = (snakemake.wildcards[key] for key in ("pair", "alpha", "prompts"))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from expoflow import scoring
 from expoflow.config import ScoreConfig
+from expoflow.engines import Model
 from expoflow.miniature import world
 from expoflow.records import Generation, Prompt, Scored, write_csv
-from expoflow.scoring import Judge
 
 REWARD_COLUMNS = (
     "pair",
@@ -25,7 +25,7 @@ REWARD_COLUMNS = (
 
 
 def evaluate(
-    prompts: Sequence[Prompt], generations: Sequence[Generation], judge: Judge, config: ScoreConfig
+    prompts: Sequence[Prompt], generations: Sequence[Generation], judge: Model, config: ScoreConfig
 ) -> list[Scored]:
     """Score every generation, in order, by the reward model `judge`."""
     metas = {prompt.prompt_id: prompt.meta for prompt in prompts}

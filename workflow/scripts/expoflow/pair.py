@@ -155,8 +155,8 @@ def respond(
     part = output.with_name(f".{output.name}.part")
 
     def make() -> list[Generation]:
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        return generate(model(made, recipe.parent, sft, aligned, usage), asked, config, part, digest, say)
+        runs = model(made, recipe.parent, sft, aligned, usage)
+        return generate(runs, asked, config, part, store.digest(key), say)
 
     rows = store.cached("generations", key, make, Generation)[0] if made.weights == "parents" else make()
     write_jsonl(output, rows)

@@ -17,7 +17,7 @@ class Part(Generic[Row]):
     """An append-only file of JSON lines; the first one says what the rows depend on.
 
     `rows` are those that were there. A file for another `key` is begun anew, a last line that was cut is
-    dropped. `remove` it when the job's output is complete.
+    dropped. Who asked for the rows removes it when they have been written.
     """
 
     def __init__(self, path: Path, key: str, record: type[Row]):
@@ -44,11 +44,6 @@ class Part(Generic[Row]):
         """Append finished rows: at once out of this process' hands, and on disk within a second of the next ones."""
         self.rows += rows
         self._append("".join(row.model_dump_json(exclude_none=True) + "\n" for row in rows))
-
-    def remove(self) -> None:
-        """Close and delete the file."""
-        self.file.close()
-        self.path.unlink(missing_ok=True)
 
     def _append(self, text: str) -> None:
         self.file.write(text.encode())

@@ -62,8 +62,8 @@ class Recipe(Record):
     def content_digest(self) -> str:
         """sha256 over what defines the model's behaviour: a key for caches of what it generated.
 
-        The weights of the inputs that have a part in it, theta1's package (config, tokenizer, template), alpha and the rules of the
-        arithmetic; not where anything lies, when it was made or whether the weights are stored.
+        The weights of the inputs that have a part in it, theta1's package (config, tokenizer, template), alpha
+        and the rules of the arithmetic; not where anything lies, when it was made or whether the weights are stored.
         """
         weights = {"sft": self.sft.weights, "aligned": self.aligned.weights}
         if self.alpha in (0, -1) and not self.alpha_for and self.vocabulary == "error":

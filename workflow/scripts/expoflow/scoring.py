@@ -1,7 +1,5 @@
 """Rewards: the reward model's raw logit for (prompt, response)."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,8 +8,9 @@ from expoflow import serving, store
 from expoflow.chat import all_token_ids
 from expoflow.checkpoint import read_json_file
 from expoflow.config import ScoreConfig
+from expoflow.engines import Model, chosen
 from expoflow.errors import CheckpointError
-from expoflow.records import Generation, Manifest, Prompt, Record
+from expoflow.records import Generation, Prompt, Record
 from expoflow.serving import Held, Task
 
 if TYPE_CHECKING:
@@ -21,27 +20,10 @@ if TYPE_CHECKING:
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 
 
-class Judge(Record):
-    """A reward model: its folder, and what its config entry says of it; plain data."""
-
-    folder: Path
-    chat_template: str | None = None
-    trust_remote_code: bool = False
-
-
-def judge(manifest: Manifest, usage: str = "{}") -> Judge:
-    """The reward model of a manifest; `usage` as `ModelConfig.usage` gives it."""
-    said = json.loads(usage)
-    return Judge(
-        folder=store.model_folder(manifest),
-        **{name: said[name] for name in ("chat_template", "trust_remote_code") if name in said},
-    )
-
-
 class Score(Record):
     """The arguments of a "score" task."""
 
-    judge: Judge
+    judge: Model
     engine: str
     dtype: str
     prompts: list[Prompt]
@@ -62,14 +44,12 @@ class Scorer(Protocol):
 
 
 def rewards(
-    judge: Judge, prompts: Sequence[Prompt], generations: Sequence[Generation], config: ScoreConfig
+    judge: Model, prompts: Sequence[Prompt], generations: Sequence[Generation], config: ScoreConfig
 ) -> list[float]:
     """The reward of every generation, in order; `prompts` holds their prompts in any order.
 
     A conversation longer than the reward model's context is cut at its end, and the log says how many were.
     """
-    from expoflow.engines import chosen
-
     engine = chosen(config.engine)
     task = Score(judge=judge, engine=engine, dtype=config.dtype, prompts=prompts, generations=generations)
     arguments = task.model_dump(mode="json")
@@ -95,7 +75,7 @@ def serve(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any]
         yield [{"index": index, "reward": logit} for index, logit in logits]
 
 
-def load(judge: Judge, engine: str = "transformers", dtype: str = "keep") -> Scorer:
+def load(judge: Model, engine: str = "transformers", dtype: str = "keep") -> Scorer:
     """The reward model, loaded by transformers or vllm.
 
     Raises CheckpointError for a model that has not exactly one logit, or no padding token.
@@ -182,12 +162,6 @@ def _key(task: Score) -> str:
         (path.name, path.stat().st_mtime_ns, path.stat().st_size)
         for path in sorted(task.judge.folder.glob("*.safetensors"))
     ]
-    content = [
-        str(task.judge.folder.absolute()),
-        config,
-        state,
-        task.judge.chat_template,
-        task.engine,
-        task.dtype,
-    ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return store.digest(
+        [str(task.judge.folder.absolute()), config, state, task.judge.chat_template, task.engine, task.dtype]
+    )

@@ -40,7 +40,7 @@ def cached(
     `key` is plain JSON data that says everything the rows depend on. Jobs that want the same rows at the same
     time wait for the one that makes them.
     """
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    name = digest(key)
     path = root() / kind / name[:2] / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_suffix(".lock"), "a") as lock:
@@ -50,6 +50,11 @@ def cached(
         rows = make()
         write_jsonl(path, rows)
     return rows, False
+
+
+def digest(key: Any) -> str:
+    """sha256 over plain JSON data, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
 def manifest(model: str, source: ModelConfig, folder: Path) -> Manifest:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from expoflow import engines, scoring, store
+from expoflow import engines, store
 from expoflow.benchmarks import reward
 from expoflow.config import GenerateConfig, ScoreConfig, SelectConfig
 from expoflow.evaluate import evaluate
@@ -70,10 +70,10 @@ def run(
     part = generations.with_name(f".{generations.name}.part")
 
     def make() -> list[Scored]:
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         runs = engines.Model(folder=folder, **json.loads(usage))
-        responses = engines.generate(runs, asked, config, part, digest, say)
-        return evaluate(asked, responses, scoring.judge(judge, judge_usage), score)
+        responses = engines.generate(runs, asked, config, part, store.digest(key), say)
+        rewards = engines.Model(folder=store.model_folder(judge), **json.loads(judge_usage))
+        return evaluate(asked, responses, rewards, score)
 
     scored, kept = store.cached("benchmarks", key, make, Scored)
     write_jsonl(generations, scored)

@@ -5,13 +5,12 @@ This module is a job's side of it and imports no torch; `engines.serve` is the s
 
 import hashlib
 import importlib.util
-import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from expoflow import serving
+from expoflow import serving, store
 from expoflow.checkpoint import read_json_file
 from expoflow.config import GenerateConfig
 from expoflow.parts import Part
@@ -132,8 +131,7 @@ def engine_key(model: Model, engine: str) -> str:
     """What models have in common that one engine can run one after the other: engine and architecture."""
     config = read_json_file(model.folder / "config.json")
     config = {name: value for name, value in config.items() if name not in INCIDENTAL}
-    content = json.dumps([engine, config, model.trust_remote_code], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    return store.digest([engine, config, model.trust_remote_code])
 
 
 def request_seed(seed: int, sample: int, prompt_id: str) -> int:

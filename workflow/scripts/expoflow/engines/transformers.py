@@ -1,19 +1,15 @@
 """The transformers engine: batched sampling on the CPU or a GPU, one random stream per request."""
 
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationConfig
+from transformers import AutoModelForCausalLM, DynamicCache
 
-from expoflow.architecture import differences
 from expoflow.checkpoint import open_checkpoint
 from expoflow.config import GenerateConfig
 from expoflow.conversion import converted
-from expoflow.engines import Completion, Model, Request
-from expoflow.engines.tokenizers import tokenizer
-from expoflow.errors import CheckpointError
+from expoflow.engines import Completion, Model, Request, package
 from expoflow.streaming import tensors
 
 # Tokens (prompt and response, padding included) whose keys and values are held at a time.
@@ -35,9 +31,7 @@ class TransformersEngine:
         Tensor by tensor, in place. Raises CheckpointError for another architecture, and what reading the
         weights raises; the engine is of no use after an error.
         """
-        config = _config(model)
-        if [*differences(self.model.config.to_dict(), config.to_dict())]:
-            raise CheckpointError(f"{model.folder}: another architecture; start another engine for it")
+        package.require_same_architecture(self.loaded, model, self.name)
         if self._fits(model):
             state = self.model.state_dict()
             with torch.no_grad():
@@ -68,13 +62,13 @@ class TransformersEngine:
             if not all(index in done for index in batch):
                 for finished in self._sample([requests[index] for index in batch], config):
                     yield [
-                        (batch[row], self._completion(tokens))
+                        (batch[row], package.completion(self.tokenizer, tokens, self.stop))
                         for row, tokens in finished
                         if batch[row] not in done
                     ]
 
     def _load(self, model: Model) -> None:
-        config = _config(model)
+        config = package.config(model)
         remote = model.trust_remote_code
         with torch.device("meta"):  # the class alone is wanted: only it takes a state dict without a folder
             architecture = type(AutoModelForCausalLM.from_config(config, trust_remote_code=remote))
@@ -85,10 +79,8 @@ class TransformersEngine:
         self._describe(model)
 
     def _describe(self, model: Model) -> None:
-        self.tokenizer = tokenizer(model)
-        if (Path(model.folder) / "generation_config.json").is_file():
-            self.model.generation_config = GenerationConfig.from_pretrained(model.folder)
-        self.stop = _stop_ids(self.model) | set(model.stop)
+        self.loaded = model
+        self.tokenizer, self.stop = package.tokenizer(model), package.stop_ids(model)
         self.context = self.model.config.get_text_config().max_position_embeddings
 
     def _fits(self, model: Model) -> bool:
@@ -99,12 +91,6 @@ class TransformersEngine:
         return all(tuple(state[name].shape) == shape for name, shape in given.items()) and all(
             parameter.data_ptr() in places for parameter in self.model.parameters()
         )
-
-    def _completion(self, tokens: list[int]) -> Completion:
-        stopped = bool(tokens) and tokens[-1] in self.stop
-        tokens = tokens[:-1] if stopped else tokens
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        return Completion(text, len(tokens), "stop" if stopped else "length")
 
     def _sample(
         self, requests: Sequence[Request], config: GenerateConfig
@@ -156,10 +142,6 @@ class TransformersEngine:
                 rows, running, counts, ids = rows[kept], running[kept], counts[kept], ids[kept]
                 positions, mask = positions[kept], mask[kept]
                 cache.batch_select_indices(kept)
-
-
-def _config(model: Model) -> AutoConfig:
-    return AutoConfig.from_pretrained(model.folder, trust_remote_code=model.trust_remote_code)
 
 
 def _weights(model: Model) -> Iterator[tuple[str, Tensor]]:
@@ -220,10 +202,3 @@ def _batches(requests: Sequence[Request], max_tokens: int) -> list[list[int]]:
             batches.append([])
         batches[-1].append(index)
     return batches
-
-
-def _stop_ids(model: torch.nn.Module) -> set[int]:
-    """The tokens that end a response: generation_config's, else config's."""
-    stop = model.generation_config.eos_token_id
-    stop = model.config.eos_token_id if stop is None else stop
-    return set(stop) if isinstance(stop, list) else {stop} - {None}

@@ -15,18 +15,16 @@ for name, value in {
 }.items():
     os.environ.setdefault(name, value)
 
-from transformers import AutoConfig, GenerationConfig, PretrainedConfig  # noqa: E402
-from vllm import EngineArgs, LLMEngine, PoolingParams, RequestOutput, SamplingParams  # noqa: E402
+from transformers import PretrainedConfig  # noqa: E402
+from vllm import EngineArgs, LLMEngine, PoolingParams, SamplingParams  # noqa: E402
 from vllm.distributed import cleanup_dist_env_and_memory  # noqa: E402
 from vllm.inputs import tokens_input  # noqa: E402
 from vllm.platforms import current_platform  # noqa: E402
 from vllm.sampling_params import RequestOutputKind  # noqa: E402
 from vllm.usage.usage_lib import UsageContext  # noqa: E402
 
-from expoflow.architecture import differences  # noqa: E402
 from expoflow.config import GenerateConfig  # noqa: E402
-from expoflow.engines import Completion, Model, Request  # noqa: E402
-from expoflow.engines.tokenizers import tokenizer  # noqa: E402
+from expoflow.engines import Completion, Model, Request, package  # noqa: E402
 from expoflow.engines.vllm_plugin import FORMAT, extra_config  # noqa: E402
 from expoflow.errors import CheckpointError  # noqa: E402
 from expoflow.streaming import Streamed  # noqa: E402
@@ -44,10 +42,9 @@ class VllmEngine:
 
     def __init__(self, model: Model, gpus: int = 1):
         """Load the model; vLLM's own error says what is lacking where it does not fit into memory."""
-        self.config = _config(model)
         self.engine = start(
             model.folder,
-            self.config,
+            package.config(model),
             trust_remote_code=model.trust_remote_code,
             tensor_parallel_size=gpus,
             load_format=FORMAT,
@@ -67,11 +64,7 @@ class VllmEngine:
         Raises CheckpointError for another architecture and for weights that cannot be read or extrapolated;
         the former model is then still there.
         """
-        old, new = self.config.to_dict(), _config(model).to_dict()
-        if [*differences(old, new)] or any(old.get(key) != new.get(key) for key in ("dtype", "vocab_size")):
-            raise CheckpointError(
-                f"{model.folder}: another config than that of {self.folder}; start another engine for it"
-            )
+        package.require_same_architecture(self.loaded, model, self.name)
         reasons = self.engine.collective_rpc("set_weights", args=(str(model.folder), _extra(model)))
         if reason := next(filter(None, reasons), None):
             raise CheckpointError(reason)
@@ -87,16 +80,18 @@ class VllmEngine:
             if index not in done
         }
         for outputs in answers(self.engine, asked):
-            yield [(index, self._completion(output)) for index, output in outputs]
+            yield [
+                (index, package.completion(self.tokenizer, [*output.outputs[0].token_ids], self.stop))
+                for index, output in outputs
+            ]
 
     def close(self) -> None:
         """Free the model's memory; another engine may then be made in this process."""
         stop(self)
 
     def _describe(self, model: Model) -> None:
-        self.folder = model.folder
-        self.tokenizer = tokenizer(model)
-        self.stop = {*_stop_ids(model.folder, self.config), *model.stop}
+        self.loaded = model
+        self.tokenizer, self.stop = package.tokenizer(model), package.stop_ids(model)
 
     def _sampling(self, seed: int, config: GenerateConfig) -> SamplingParams:
         return SamplingParams(
@@ -111,13 +106,6 @@ class VllmEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-
-    def _completion(self, output: RequestOutput) -> Completion:
-        tokens = list(output.outputs[0].token_ids)
-        stopped = output.outputs[0].finish_reason == "stop"
-        tokens = tokens[:-1] if stopped else tokens
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        return Completion(text, len(tokens), "stop" if stopped else "length")
 
 
 def start(folder: Path, config: PretrainedConfig, dtype: str = "keep", **settings: Any) -> LLMEngine:
@@ -160,19 +148,6 @@ def stop(owner: Any) -> None:
     owner.engine.engine_core.shutdown()
     del owner.engine
     cleanup_dist_env_and_memory()
-
-
-def _config(model: Model) -> PretrainedConfig:
-    return AutoConfig.from_pretrained(model.folder, trust_remote_code=model.trust_remote_code)
-
-
-def _stop_ids(folder: Path, config: PretrainedConfig) -> set[int]:
-    """The tokens that end a response: generation_config's, else config's."""
-    stop = None
-    if (Path(folder) / "generation_config.json").is_file():
-        stop = GenerationConfig.from_pretrained(folder).eos_token_id
-    stop = config.eos_token_id if stop is None else stop
-    return set(stop) if isinstance(stop, list) else {stop} - {None}
 
 
 def _extra(model: Model) -> dict[str, Any]:
