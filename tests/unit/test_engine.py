@@ -218,6 +218,8 @@ def test_a_prompt_beyond_the_context_is_named_skipped_or_truncated(folder, tmp_p
         generated(folder, tmp_path, long_prompts())
     skipped = generated(folder, tmp_path, long_prompts(), GenerateConfig(max_tokens=4, too_long="skip"))
     assert [row.prompt_id for row in skipped] == [PROMPTS[0].prompt_id, PROMPTS[1].prompt_id]
+    with pytest.raises(DataError, match="none of 1 prompts leaves room"):
+        generated(folder, tmp_path / "none", long_prompts()[1:2], GenerateConfig(too_long="skip"))
     (tmp_path / "part").unlink()
     cut = generated(folder, tmp_path, long_prompts(), GenerateConfig(max_tokens=4, too_long="truncate"))
     assert len(cut) == 3

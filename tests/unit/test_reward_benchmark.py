@@ -43,3 +43,12 @@ def test_the_comparison_is_paired():
 def test_without_truth_there_are_no_truth_metrics():
     bare = [row.model_copy(update={"quality": None, "correct": None}) for row in ALIGNED]
     assert {m.metric for m in measure(PROMPTS, bare)} == {"reward", "length", "unfinished"}
+
+
+def test_a_skipped_prompt_counts_nowhere():
+    aligned, expo = ([row for row in rows if row.prompt_id != "b"] for rows in (ALIGNED, EXPO))
+    metrics = {m.metric: (m.value, m.n) for m in measure(PROMPTS, aligned)}
+    assert metrics["reward"] == (pytest.approx((0.5 + 2) / 2), 2)
+    assert metrics["accuracy_fact"] == (0.5, 1)
+    compared = {m.metric: m for m in compare(PROMPTS, expo, aligned, SelectConfig(resamples=500))}
+    assert (compared["reward"].value, compared["reward"].n) == (pytest.approx((1 + 1) / 2), 2)

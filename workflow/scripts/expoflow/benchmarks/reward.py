@@ -15,6 +15,7 @@ def measure(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> list[Metric]
     reward; length in tokens; unfinished (share); on a miniature quality, accuracy, and accuracy on the
     questions of each task, so that a lost capability is seen.
     """
+    prompts = _answered(prompts, scored)
     return [_metric(name, values) for name, values in _values(prompts, scored).items()]
 
 
@@ -25,12 +26,19 @@ def compare(
 
     Equal rewards count half. Intervals and p-values are over prompts.
     """
+    prompts = _answered(prompts, expo)
     before, after = _values(prompts, aligned), _values(prompts, expo)
     metrics = [_difference(name, after[name] - before[name], config) for name in after]
     won = np.array(
         [(a.reward > b.reward) + (a.reward == b.reward) / 2 for a, b in zip(expo, aligned, strict=True)]
     )
     return [*metrics, _difference("win_rate", _by_prompt(prompts, won), config, null=0.5)]
+
+
+def _answered(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> list[Prompt]:
+    """The prompts that have a response: too long ones may have been skipped (generate.too_long)."""
+    ids = {row.prompt_id for row in scored}
+    return [prompt for prompt in prompts if prompt.prompt_id in ids]
 
 
 def _values(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> dict[str, np.ndarray]:

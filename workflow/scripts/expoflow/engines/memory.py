@@ -11,10 +11,7 @@ from expoflow.header import FLOATS, SIZES
 
 
 def require_memory(model: Model) -> None:
-    """Raise CheckpointError, with the remedy, for weights that are larger than the free memory of the device.
-
-    On a GPU that is the memory of all GPUs that this process may use.
-    """
+    """Raise CheckpointError, with the remedy, for weights that are larger than the free memory of the device."""
     needed = weight_bytes(model)
     free, device = free_memory()
     if needed > free:
@@ -36,12 +33,11 @@ def weight_bytes(model: Model) -> int:
 
 
 def free_memory() -> tuple[int, str]:
-    """Free bytes, and whose they are: all visible GPUs', else this machine's (within the process' limit)."""
+    """Free bytes, and whose they are: the first GPU's, else this machine's (within the process' limit)."""
     import torch
 
-    if count := torch.cuda.device_count():
-        free = sum(torch.cuda.mem_get_info(index)[0] for index in range(count))
-        return free, f"{torch.cuda.get_device_name(0)} x {count}"
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info(0)[0], torch.cuda.get_device_name(0)
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     free = limit if limit != resource.RLIM_INFINITY else 1 << 62
     try:

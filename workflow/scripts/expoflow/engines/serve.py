@@ -61,6 +61,10 @@ def generate(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, A
     engine, config = loaded.engine, task.config
     rows = zip(task.prompts, loaded.token_ids(task.prompts), strict=True)
     tokens = {prompt.prompt_id: ids for prompt, ids in _fitting(engine, rows, config)}
+    if not tokens:
+        raise DataError(
+            f"none of {len(task.prompts)} prompts leaves room in the context of {engine.context} tokens; take other prompts"
+        )
     asked = [(prompt_id, sample) for prompt_id in tokens for sample in range(config.samples)]
     requests = [
         Request(tokens[prompt_id], request_seed(config.seed, sample, prompt_id))
