@@ -4,8 +4,8 @@
 
 Six alphas over 1,000 prompts of the miniature, its models trained under --work unless a pair is given. The
 rows: `raw` is one engine start plus the engine's own generation for the same tokens, its weights loaded
-outside of the clock; `one engine` is what the workflow's jobs do, host, part files and all. Run it alone on the
-machine, in the environment of the engine.
+outside of the clock; `one engine` is what the workflow's jobs do, host, part files and all. Ratios are medians
+of the rounds' ratios. Run it alone on the machine, in the environment of the engine.
 """
 
 import argparse
@@ -208,16 +208,17 @@ def main() -> None:
         name: {key: statistics.median(result[key] for result in results) for key in results[0]}
         for name, results in rows.items()
     }
-    plain = middle["raw"]["start"] + middle["raw"]["generation"]
+    plain = [result["start"] + result["generation"] for result in rows["raw"]]
     print(
         f"\n{where.engine}: {len(ALPHAS)} alphas x {where.prompts} prompts, {middle['raw']['tokens']:.0f} tokens\n"
     )
     print("| | wall s | CPU s | MB of weights written | wall / raw |\n| --- | ---: | ---: | ---: | ---: |")
-    print(f"| raw: one engine start + generation | {plain:.1f} | | | 1.00 |")
+    print(f"| raw: one engine start + generation | {statistics.median(plain):.1f} | | | 1.00 |")
     for name in names[2:]:
         each = middle[name]
+        ratio = statistics.median(result["wall"] / raw for result, raw in zip(rows[name], plain, strict=True))
         print(
-            f"| {name} | {each['wall']:.1f} | {each['cpu']:.1f} | {each['written'] / 1e6:.1f} | {each['wall'] / plain:.2f} |"
+            f"| {name} | {each['wall']:.1f} | {each['cpu']:.1f} | {each['written'] / 1e6:.1f} | {ratio:.2f} |"
         )
     start, moved = middle["switch"]["start"], middle["switch"]["switch"]
     print(f"\nengine start {start:.2f} s, switch of alpha {moved:.3f} s: 1/{start / moved:.0f}")
