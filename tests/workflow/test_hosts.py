@@ -75,10 +75,17 @@ def test_nothing_remains_of_a_run(finished, places, how):
     command += ["--directory", str(finished.folder), "--configfile", str(finished.folder / "config.yaml")]
     command += ["--cores", "2", "results/alphas.csv", "--forcerun", "generate"]
     environment = os.environ | {"EXPOFLOW_STORE": str(finished.store), "TMPDIR": str(places)}
-    # A group of its own, as a shell gives to what it runs: Ctrl-C goes to all of it.
+    # A group of its own, as a shell gives to what it runs: Ctrl-C goes to all of it. Tests that run in the
+    # background may have been told to ignore it, and what they start would too.
     with open(places / "output", "w") as output:
         run = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=output, cwd=finished.folder, process_group=0
+            command,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            cwd=finished.folder,
+            process_group=0,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     if how != "success":
         wait(lambda: loaded(places) or run.poll() is not None)
