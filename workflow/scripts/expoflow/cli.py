@@ -11,11 +11,22 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from expoflow import __version__
-from expoflow.errors import ExpoflowError
+from expoflow.errors import ConfigError, ExpoflowError
 
 if TYPE_CHECKING:
     from expoflow.options import Options
 
+RESULTS = ("models", "pairs")
+PAPER_ALPHAS = "0.1,0.2,0.3,0.4,0.5"
+# What describes a pair, and what to say where it is missing; nothing where it need not be given.
+PAIR_OPTIONS = {
+    "sft": "--sft is missing: give the model that alignment began with",
+    "aligned": "--aligned is missing: give the model after DPO or RLHF",
+    "reward_model": "--reward-model is missing: give a sequence classifier with one logit (there is no default yet)",
+    "prompts": "--prompts is missing: give a file of JSON lines (prompt sets of the hub are not there yet)",
+    "alphas": None,
+    "test_prompts": None,
+}
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 
 
@@ -199,7 +210,110 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    model = "a folder, or ORG/NAME[@REVISION] of the Hugging Face hub"
+    parser.usage = (
+        "expoflow run --sft MODEL --aligned MODEL --prompts FILE --reward-model MODEL [options] [-- SNAKEMAKE ...]\n"
+        "       expoflow run --config FILE [--out DIR] [-- SNAKEMAKE ...]"
+    )
+    parser.add_argument("--sft", metavar="MODEL", help=f"theta0, the SFT model: {model}")
+    parser.add_argument("--aligned", metavar="MODEL", help="theta1, the model aligned from it")
+    parser.add_argument("--reward-model", metavar="MODEL", help="a sequence classifier with one logit")
+    parser.add_argument("--alphas", metavar="A,...", help=f"extrapolation lengths; default: {PAPER_ALPHAS}")
+    parser.add_argument(
+        "--prompts", metavar="FILE", help='they choose alpha: JSON lines such as {"prompt": "..."}'
+    )
+    parser.add_argument("--test-prompts", metavar="FILE", help="they judge the choice; default: no benchmark")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="run this config; --out: its folder")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of config.yaml and results/; default: ./ALIGNED-expo"
+    )
+    parser.add_argument(
+        "snakemake", nargs="*", metavar="SNAKEMAKE", help="arguments for snakemake, behind --"
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from expoflow.project import Request, prepare, run_workflow
+
+    given = {name: getattr(arguments, name) for name in PAIR_OPTIONS if getattr(arguments, name)}
+    if arguments.config:
+        if given:
+            raise ConfigError(["--config says what to run; leave out the options of the pair, or --config"])
+        if not arguments.config.is_file():
+            raise ConfigError([f"--config: no file '{arguments.config}'; `expoflow init` writes a starter"])
+        run_workflow(arguments.config, arguments.out or arguments.config.parent, arguments.snakemake)
+    if missing := [text for name, text in PAIR_OPTIONS.items() if text and name not in given]:
+        raise ConfigError([*missing, "or give all with --config FILE"])
+    request = Request(**{"alphas": PAPER_ALPHAS, **given})
+    folder = arguments.out or Path(f"{request.name}-expo")
+    run_workflow(prepare(request, folder), folder, arguments.snakemake)
+
+
+def _folder_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=Path(), metavar="DIR", help="default: this one"
+    )
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from expoflow.project import start
+
+    written = start(arguments.folder)
+    print("\n".join(f"wrote {path}" for path in written))
+    print(f"correct the paths in {written[0]}, then: expoflow run --config {written[0]}")
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from expoflow import inventory
+
+    folder = arguments.folder
+    config = inventory.read_config(folder)
+    lines = [("run", inventory.state(folder))]
+    for stage, files in inventory.stages(config).items():
+        missing = [name for name in files if not (folder / name).exists()]
+        rest = f"; missing: {missing[0]}" + (", ..." if len(missing) > 1 else "") if missing else ""
+        lines.append((stage, f"{len(files) - len(missing)} of {len(files)}{rest}"))
+    parts = [(folder / "results" / name, inventory.size(folder / "results" / name)) for name in RESULTS]
+    lines += [(str(path), _megabytes(size)) for path, size in [*parts, *inventory.held()]]
+    width = max(len(label) for label, _ in lines)
+    print("\n".join(f"{label:{width}}  {text}" for label, text in lines))
+    return 0
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def _clean_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="remove without asking")
+
+
+def _clean(arguments: argparse.Namespace) -> int:
+    from expoflow import inventory, store
+
+    held = list(inventory.held())
+    print(
+        "\n".join(f"{path}  {_megabytes(size)}" for path, size in held) or f"{store.root()}: nothing to free"
+    )
+    if not held:
+        return 0
+    if not arguments.yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(["nothing was removed; say so with --yes"])
+        if input("Remove these? No finished result needs them. [y/N] ").strip().lower() not in ("y", "yes"):
+            return 1
+    inventory.free()
+    print(f"freed {_megabytes(sum(size for _, size in held))}")
+    return 0
+
+
 COMMANDS: dict[str, Command] = {
+    "run": ("one pair, from two checkpoints to the report", _run_arguments, _run),
+    "init": ("write a starter config for pairs of your own", _folder_arguments, _init),
+    "status": ("say how far a project is, and what lies on the disk", _folder_arguments, _status),
+    "clean": ("free the store; no finished result needs what it holds", _clean_arguments, _clean),
     "extrapolate": (
         "theta2 = theta1 + alpha * (theta1 - theta0), written as a checkpoint",
         _extrapolate_arguments,

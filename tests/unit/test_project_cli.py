@@ -1,0 +1,202 @@
+"""`expoflow run` up to Snakemake's start, `init`, `status` and `clean`, as a user runs them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from expoflow import checks, inventory, project
+from expoflow.cli import main
+
+
+def run(*arguments):
+    return main([str(each) for each in arguments])
+
+
+@pytest.fixture
+def asked(make_pair, tmp_path, monkeypatch):
+    """Options of a pair that is in order, in an empty current folder."""
+    sft, aligned = make_pair()
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"prompt": "Hello?"}) + "\n")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    return {"--sft": sft, "--aligned": aligned, "--reward-model": sft, "--prompts": prompts}
+
+
+def options(asked):
+    return [each for pair in asked.items() for each in pair]
+
+
+BAD = {
+    "no such folder": ({"--sft": "../nowhere"}, "models.sft.path: no folder"),
+    "no prompts": ({"--prompts": "../absent.jsonl"}, "prompts.dev.file: cannot read"),
+    "alpha no number": (
+        {"--alphas": "0.1,much"},
+        "pairs.aligned.alphas.1: 'much' is not accepted: an alpha is",
+    ),
+    "alpha twice": ({"--alphas": "0.1,0.10"}, "pairs.aligned.alphas: alpha 0.1 stands twice; remove one"),
+    "alpha infinite": (
+        {"--alphas": "inf"},
+        "pairs.aligned.alphas.0: inf is not accepted: an alpha is a finite",
+    ),
+    "out is a checkpoint": ({"--out": "../sft"}, "--out: '../sft' is a file or a checkpoint; give a folder"),
+    "a pair and a config": ({"--config": "my.yaml"}, "--config says what to run; leave out the options"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_told_and_nothing_is_written(asked, case, capsys):
+    change, expected = BAD[case]
+    assert run("run", *options(asked | change)) == 2
+    assert f"expoflow: {expected}" in capsys.readouterr().err
+    assert os.listdir() == []
+
+
+def test_all_problems_are_told_at_once(asked, capsys):
+    change = {"--sft": "../nowhere", "--reward-model": "../none", "--prompts": "../absent", "--alphas": "x"}
+    assert run("run", *options(asked | change)) == 2
+    told = capsys.readouterr().err
+    for start in ("models.sft.path", "models.reward.path", "prompts.dev.file", "pairs.aligned.alphas.0"):
+        assert told.count(f"expoflow: {start}: ") == 1
+
+
+def test_models_that_do_not_fit_together_are_told_before_anything_is_written(make_pair, asked, capsys):
+    for folder in (asked["--sft"], asked["--aligned"]):
+        shutil.rmtree(folder)
+    make_pair(aligned={"vocab": 336})
+    assert run("run", *options(asked)) == 2
+    assert (
+        "expoflow: tensor model.embed_tokens.weight is 320x32 in sft and 336x32 in" in capsys.readouterr().err
+    )
+    assert os.listdir() == []
+
+
+def test_what_is_missing_is_told_with_the_reason(capsys):
+    assert run("run", "--sft", "a", "--aligned", "b") == 2
+    told = capsys.readouterr().err
+    assert (
+        "--prompts is missing: give a file of JSON lines (prompt sets of the hub are not there yet)" in told
+    )
+    assert "--reward-model is missing: " in told
+
+
+def test_the_config_says_what_was_asked(asked, tmp_path):
+    request = project.Request(
+        "org/sft@v1.0", str(asked["--aligned"]), "org/rm", "3,0.10", "p.jsonl", "t.jsonl"
+    )
+    assert request.name == "aligned"
+    config = request.config()
+    assert config["models"]["sft"] == {"hub": "org/sft", "revision": "v1.0"}
+    assert config["models"]["aligned"] == {"path": str(asked["--aligned"])}
+    assert config["pairs"]["aligned"]["alphas"] == [0.1, 3]
+    assert config["prompts"]["dev"] == {"file": str(Path.cwd() / "p.jsonl")}
+    assert config["benchmarks"] == {"reward": {"prompts": "test"}}
+    assert yaml.safe_load(project._commented(config)) == config
+    assert checks.parse(config).benchmarks.names() == ["reward"]
+
+
+def test_a_folder_like_a_hub_id_is_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "org").mkdir()
+    monkeypatch.chdir(tmp_path)
+    request = project.Request("org/sft", "other/dpo", "org/rm", "1", "p.jsonl")
+    assert request.config()["models"]["sft"] == {"path": str(tmp_path / "org/sft")}
+    assert request.config()["models"]["aligned"] == {"hub": "other/dpo"}
+
+
+def test_a_kept_config_is_reused_and_another_request_is_an_error(asked):
+    sft, aligned, reward_model, prompts = map(str, asked.values())
+    request = project.Request(sft, aligned, reward_model, "1,2", prompts)
+    path = project.prepare(request, Path("out"))
+    edited = path.read_text().replace("2048", "100")
+    path.write_text(edited)
+    assert project.prepare(request, Path("out")) == path
+    assert path.read_text() == edited
+    other = project.Request(sft, aligned, reward_model, "1,2,3", prompts)
+    remedy = (
+        r"alphas is \[1, 2\], asked is \[1, 2, 3\]; change it there and run: expoflow run --config out/conf"
+    )
+    with pytest.raises(project.ConfigError, match=remedy):
+        project.prepare(other, Path("out"))
+    assert path.read_text() == edited
+
+
+def test_init_writes_a_starter_and_overwrites_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("init") == 0
+    assert sorted(os.listdir()) == ["config.yaml", "schema.json", "slurm"]
+    text = Path("config.yaml").read_text()
+    assert "#   expoflow run --config config.yaml\n" in text
+    assert inventory.read_config(Path()).pairs.keys() == {"mine"}
+    Path("schema.json").unlink()
+    capsys.readouterr()
+    assert run("init") == 2
+    assert "expoflow: config.yaml: exists; remove it, or name another folder" in capsys.readouterr().err
+    assert Path("config.yaml").read_text() == text
+    assert not Path("schema.json").exists()
+
+
+def test_status_says_what_is_there_and_what_is_missing(tmp_path, capsys):
+    run("init", tmp_path)
+    model = tmp_path / "results/models/my-sft.json"
+    model.parent.mkdir(parents=True)
+    model.write_text("x" * 2_500_000)
+    capsys.readouterr()
+    assert run("status", tmp_path) == 0
+    lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    said = {label: text.strip() for label, text in lines.items()}
+    assert said["run"] == "not running"
+    assert said["models"] == "1 of 3; missing: results/models/my-dpo.json, ..."
+    assert said["mine: score"].startswith("0 of 7; missing: results/pairs/mine/alpha=-1/dev.rewards.csv")
+    assert said[f"{tmp_path}/results/models"] == "2.5 MB"
+
+
+def test_status_of_no_project_is_an_error(tmp_path, capsys):
+    assert run("status", tmp_path) == 2
+    assert f"{tmp_path}: no config.yaml; name a project's folder" in capsys.readouterr().err
+
+
+@pytest.fixture
+def filled(store):
+    """A store with something of ours, and something that is not."""
+    for name in ("generations/ab/x.jsonl", "converted/model-1/model.safetensors", "others/keep"):
+        (store / name).parent.mkdir(parents=True)
+        (store / name).write_text("0" * 1000)
+    return store
+
+
+def test_clean_frees_what_the_store_holds_and_nothing_else(filled, capsys):
+    assert run("clean") == 2
+    assert "nothing was removed; say so with --yes" in capsys.readouterr().err
+    assert (filled / "generations/ab/x.jsonl").exists()
+    assert run("clean", "--yes") == 0
+    assert [path.name for path in filled.rglob("*") if path.is_file()] == ["keep"]
+    assert run("clean", "--yes") == 0
+    assert "nothing to free" in capsys.readouterr().out
+
+
+def test_a_run_is_seen_and_keeps_the_store(filled, tmp_path, capsys):
+    """A real Snakemake, in the middle of a job."""
+    (tmp_path / "Snakefile").write_text('rule all:\n    output: "done"\n    shell: "touch begun; sleep 60"\n')
+    run("init", tmp_path)
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--quiet", "all", "--directory", tmp_path]
+    with subprocess.Popen(
+        [*command, "--snakefile", tmp_path / "Snakefile"], start_new_session=True
+    ) as process:
+        try:
+            while not (tmp_path / "begun").exists() and process.poll() is None:
+                time.sleep(0.1)
+            assert run("clean", "--yes") == 2
+            assert f"{tmp_path} (process {process.pid})" in capsys.readouterr().err
+            assert run("status", tmp_path) == 0
+            assert f"running, process {process.pid}" in capsys.readouterr().out
+        finally:
+            os.killpg(process.pid, 9)
+    assert run("status", tmp_path) == 0
+    assert "locked, but run by no process" in capsys.readouterr().out
+    assert run("clean", "--yes") == 0

@@ -1,0 +1,132 @@
+"""What is there: how far a project is, who runs it, what its parts and the store hold; and freeing the store."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from expoflow import checks, store
+from expoflow.config import Config
+from expoflow.errors import ConfigError, ExpoflowError
+
+VARIANTS = ("sft", "aligned", "expo")
+# What the store holds, and all that is ever removed from it.
+KINDS = ("generations", "benchmarks", "sha256", "converted")
+
+
+def read_config(folder: Path) -> Config:
+    """The config of the project in `folder`, where `expoflow run` or the Snakefile looks for it."""
+    places = [folder / "config.yaml", folder / "config" / "config.yaml"]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise ConfigError([f"{folder}: no config.yaml; name a project's folder, or begin one: expoflow init"])
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: no YAML ({' '.join(str(error).split())}); correct it"]) from None
+    return checks.load(data if isinstance(data, dict) else {}, [path])
+
+
+def stages(config: Config) -> dict[str, list[str]]:
+    """The files, relative to the project, that stand for every stage of the models, prompts and pairs."""
+    files = {
+        "models": [f"results/models/{name}.json" for name in config.models],
+        "prompts": [f"results/prompts/{name}.jsonl" for name in config.prompts],
+    }
+    for name, pair in config.pairs.items():
+        folder = f"results/pairs/{name}"
+        alphas = [f"{folder}/alpha={alpha}" for alpha in pair.grid()]
+        prompts = config.section(name, "generate").prompts
+        benchmarks = config.section(name, "benchmarks").names()
+        files |= {
+            f"{name}: extrapolate": [f"{alpha}/model/recipe.json" for alpha in alphas],
+            f"{name}: generate": [f"{alpha}/{prompts}.generations.jsonl" for alpha in alphas],
+            f"{name}: score": [f"{alpha}/{prompts}.rewards.csv" for alpha in alphas],
+            f"{name}: select": [f"{folder}/best.json"],
+            f"{name}: export": [f"{folder}/expo/recipe.json"],
+        }
+        if benchmarks:
+            files[f"{name}: benchmark"] = [
+                f"{folder}/benchmarks/{variant}/{each}.json" for each in benchmarks for variant in VARIANTS
+            ]
+    return files | {"report": ["results/report.html"]}
+
+
+def runs() -> dict[Path, int]:
+    """The folders in which a Snakemake process of this machine runs, each with the process's id.
+
+    Snakemake's own lock files stay when it is killed, and say not by whom: both must be there, processes and
+    lock. Without Linux's /proc there are none to be seen.
+    """
+    found: dict[Path, int] = {}
+    for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            folder = (process / "cwd").readlink()
+        except OSError:  # another user's, or just gone
+            continue
+        if any(word.rsplit(b"/")[-1] == b"snakemake" for word in words) and locked(folder):
+            found.setdefault(folder, int(process.name))
+    return found
+
+
+def locked(folder: Path) -> bool:
+    """Whether Snakemake's lock lies in `folder`."""
+    return any((folder / ".snakemake" / "locks").glob("*.lock"))
+
+
+def state(folder: Path) -> str:
+    """Whether the workflow runs in `folder`, in words."""
+    if process := runs().get(folder.resolve()):
+        return f"running, process {process}"
+    if locked(folder):
+        return "locked, but run by no process of this machine; where it was killed, run snakemake's --unlock"
+    return "not running"
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files below `folder`; those that vanish meanwhile, or stand for others, have none."""
+    return sum(_bytes(path) for path in folder.rglob("*") if not path.is_symlink())
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:
+        return 0
+
+
+def held() -> Iterator[tuple[Path, int]]:
+    """The parts of the store that hold something, with their size."""
+    for kind in KINDS:
+        if bytes_held := size(folder := store.root() / kind):
+            yield folder, bytes_held
+
+
+def free() -> None:
+    """Remove what the store holds; an ExpoflowError while a run on this machine may use it."""
+    running = [
+        f"{folder} (process {process})" for folder, process in runs().items() if _shares(folder, process)
+    ]
+    if running:
+        raise ExpoflowError(
+            f"the store is in use by the run in {', '.join(running)}; wait for its end, or stop it"
+        )
+    for folder, _ in held():
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _shares(folder: Path, process: int) -> bool:
+    """Whether the run in `folder` has this store: the same $EXPOFLOW_STORE, or none where we have none."""
+    try:
+        variables = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    except OSError:  # just ended
+        return False
+    theirs = next((each[15:] for each in variables if each.startswith(b"EXPOFLOW_STORE=")), b"")
+    ours = os.environ.get("EXPOFLOW_STORE")
+    if not ours or not theirs:
+        return not ours and not theirs
+    return (folder / os.fsdecode(theirs)).resolve() == Path(ours).resolve()
