@@ -209,15 +209,17 @@ class _Handler(BaseHTTPRequestHandler):
             content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
         if fault and fault.shorten:
             content = content[: -fault.shorten]
-        start = int(re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[1])
+        start, stop = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "bytes=0-")).groups()
+        start, stop = int(start), min(int(stop or len(content)) + 1, len(content))
         self.hub.starts.append((name, start))
         if fault and fault.whole:
-            start = 0
+            start, stop = 0, len(content)
         if start and start >= len(content):
             return self.reply(416, b"", {"Content-Range": f"bytes */{len(content)}"})
-        if start:
-            headers = {**headers, "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
-        return self.reply(206 if start else 200, content[start:], headers, fault, name)
+        part = stop - start < len(content)
+        if part:
+            headers = {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"}
+        return self.reply(206 if part else 200, content[start:stop], headers, fault, name)
 
     def reply(self, status: int, body: bytes, headers=(), fault: Fault | None = None, name: str = "") -> None:
         self.send_response(status)

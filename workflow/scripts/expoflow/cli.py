@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from expoflow import __version__
-from expoflow.errors import ConfigError, ExpoflowError
+from expoflow.errors import CheckpointError, ConfigError, ExpoflowError
 
 if TYPE_CHECKING:
     from expoflow.options import Options
@@ -30,6 +30,9 @@ PAIR_OPTIONS = {
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 
 
+MODEL = "a folder, or ORG/NAME[@REVISION] of the Hugging Face hub"
+
+
 def _pair_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sft", type=Path, required=True, metavar="DIR", help="theta0: the SFT model's folder"
@@ -37,6 +40,10 @@ def _pair_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--aligned", type=Path, required=True, metavar="DIR", help="theta1: the aligned model's folder"
     )
+    _vocabulary_argument(parser)
+
+
+def _vocabulary_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vocabulary",
         choices=("error", "shared_rows"),
@@ -171,10 +178,21 @@ class _Bar:
         self.bar.update(done - self.bar.n)
 
 
-def _preflight(arguments: argparse.Namespace) -> int:
-    from expoflow.preflight import open_pair
+def _preflight_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sft", required=True, metavar="MODEL", help=f"theta0, the SFT model: {MODEL}")
+    parser.add_argument("--aligned", required=True, metavar="MODEL", help="theta1, the aligned model")
+    _vocabulary_argument(parser)
 
-    pair = open_pair(arguments.sft, arguments.aligned, arguments.vocabulary)
+
+def _preflight(arguments: argparse.Namespace) -> int:
+    from expoflow.project import source
+    from expoflow.remote import preflight_sources
+
+    pair = preflight_sources(source(arguments.sft), source(arguments.aligned), arguments.vocabulary)
+    if pair is None:
+        raise CheckpointError(
+            "a model has no safetensors on the hub, and pickles have no header; download it, and give its folder"
+        )
     for finding in pair.findings:
         print(f"{finding.level:8} {finding.check:11} {finding.message}")
     extrapolated = sum(1 for part in pair.parts if part.shared)
@@ -211,12 +229,11 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
-    model = "a folder, or ORG/NAME[@REVISION] of the Hugging Face hub"
     parser.usage = (
         "expoflow run --sft MODEL --aligned MODEL --prompts FILE --reward-model MODEL [options] [-- SNAKEMAKE ...]\n"
         "       expoflow run --config FILE [--out DIR] [-- SNAKEMAKE ...]"
     )
-    parser.add_argument("--sft", metavar="MODEL", help=f"theta0, the SFT model: {model}")
+    parser.add_argument("--sft", metavar="MODEL", help=f"theta0, the SFT model: {MODEL}")
     parser.add_argument("--aligned", metavar="MODEL", help="theta1, the model aligned from it")
     parser.add_argument("--reward-model", metavar="MODEL", help="a sequence classifier with one logit")
     parser.add_argument("--alphas", metavar="A,...", help=f"extrapolation lengths; default: {PAPER_ALPHAS}")
@@ -321,7 +338,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "preflight": (
         "can two checkpoints be extrapolated? Reads headers and configs only",
-        _pair_arguments,
+        _preflight_arguments,
         _preflight,
     ),
     "inspect": ("say what a checkpoint is, and check an extrapolated one", _inspect_arguments, _inspect),

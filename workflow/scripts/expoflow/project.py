@@ -68,7 +68,7 @@ class Request:
     @property
     def name(self) -> str:
         """The pair's name: the aligned model's, without what a name may not have."""
-        name = Path(_source(self.aligned).get("hub") or os.path.abspath(self.aligned)).name
+        name = Path(source(self.aligned).get("hub") or os.path.abspath(self.aligned)).name
         return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-") or "pair"
 
     def config(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Request:
         models = {"sft": self.sft, "aligned": self.aligned, "reward": self.reward_model}
         prompts = {"dev": self.prompts} | ({"test": self.test_prompts} if self.test_prompts else {})
         config = {
-            "models": {name: _source(model) for name, model in models.items()},
+            "models": {name: source(model) for name, model in models.items()},
             "pairs": {self.name: {"sft": "sft", "aligned": "aligned", "alphas": _alphas(self.alphas)}},
             "prompts": {name: {"file": os.path.abspath(file)} for name, file in prompts.items()},
             "reward_model": "reward",
@@ -130,7 +130,7 @@ def start(folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def _source(model: str) -> dict[str, str]:
+def source(model: str) -> dict[str, str]:
     """A model's entry: a folder, or a hub id where there is no such folder, nor one named like its ORG."""
     found = HUB.fullmatch(model)
     if found is None or Path(model).exists() or Path(model).parent.is_dir():
