@@ -18,15 +18,9 @@ if TYPE_CHECKING:
 
 RESULTS = ("models", "pairs")
 PAPER_ALPHAS = "0.1,0.2,0.3,0.4,0.5"
-# What describes a pair, and what to say where it is missing; nothing where it need not be given.
-PAIR_OPTIONS = {
-    "sft": "--sft is missing: give the model that alignment began with",
-    "aligned": "--aligned is missing: give the model after DPO or RLHF",
-    "reward_model": "--reward-model is missing: give a sequence classifier with one logit (there is no default yet)",
-    "prompts": "--prompts is missing: give a file of JSON lines (prompt sets of the hub are not there yet)",
-    "alphas": None,
-    "test_prompts": None,
-}
+PAPER_REWARD_MODEL = "weqweasdas/RM-Mistral-7B"
+PAPER_PROMPTS = "HuggingFaceH4/ultrafeedback_binarized:test_gen"
+PAIR_OPTIONS = ("sft", "aligned", "reward_model", "prompts", "alphas", "test_prompts")
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 
 
@@ -230,17 +224,26 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
-        "expoflow run --sft MODEL --aligned MODEL --prompts FILE --reward-model MODEL [options] [-- SNAKEMAKE ...]\n"
+        "expoflow run --sft MODEL --aligned MODEL [options] [-- SNAKEMAKE ...]\n"
         "       expoflow run --config FILE [--out DIR] [-- SNAKEMAKE ...]"
     )
     parser.add_argument("--sft", metavar="MODEL", help=f"theta0, the SFT model: {MODEL}")
     parser.add_argument("--aligned", metavar="MODEL", help="theta1, the model aligned from it")
-    parser.add_argument("--reward-model", metavar="MODEL", help="a sequence classifier with one logit")
+    parser.add_argument(
+        "--reward-model",
+        metavar="MODEL",
+        help=f"a sequence classifier with one logit; default: the paper's, {PAPER_REWARD_MODEL}",
+    )
     parser.add_argument("--alphas", metavar="A,...", help=f"extrapolation lengths; default: {PAPER_ALPHAS}")
     parser.add_argument(
-        "--prompts", metavar="FILE", help='they choose alpha: JSON lines such as {"prompt": "..."}'
+        "--prompts",
+        metavar="PROMPTS",
+        help='they choose alpha: a file of JSON lines such as {"prompt": "..."}, CSV or Parquet, or '
+        f"ORG/NAME[@REVISION]:SPLIT of the hub; default: the paper's, {PAPER_PROMPTS}",
     )
-    parser.add_argument("--test-prompts", metavar="FILE", help="they judge the choice; default: no benchmark")
+    parser.add_argument(
+        "--test-prompts", metavar="PROMPTS", help="they judge the choice; default: no benchmark"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="run this config; --out: its folder")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of config.yaml and results/; default: ./ALIGNED-expo"
@@ -260,9 +263,14 @@ def _run(arguments: argparse.Namespace) -> int:
         if not arguments.config.is_file():
             raise ConfigError([f"--config: no file '{arguments.config}'; `expoflow init` writes a starter"])
         run_workflow(arguments.config, arguments.out or arguments.config.parent, arguments.snakemake)
-    if missing := [text for name, text in PAIR_OPTIONS.items() if text and name not in given]:
-        raise ConfigError([*missing, "or give all with --config FILE"])
-    request = Request(**{"alphas": PAPER_ALPHAS, **given})
+    for name, what in (
+        ("sft", "the model that alignment began with"),
+        ("aligned", "the model after DPO or RLHF"),
+    ):
+        if name not in given:
+            raise ConfigError([f"--{name} is missing: give {what}, or all with --config FILE"])
+    paper = {"reward_model": PAPER_REWARD_MODEL, "prompts": PAPER_PROMPTS, "alphas": PAPER_ALPHAS}
+    request = Request(**{**paper, **given})
     folder = arguments.out or Path(f"{request.name}-expo")
     run_workflow(prepare(request, folder), folder, arguments.snakemake)
 

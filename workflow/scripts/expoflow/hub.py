@@ -33,8 +33,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, get_session, hf_raise_for_status
 
 from expoflow.checkpoint import INDEX, SINGLE, read_json_file
-from expoflow.config import COMMIT, ModelConfig
+from expoflow.config import COMMIT, DataConfig, ModelConfig
 from expoflow.conversion import BIN, BIN_INDEX
+from expoflow.dataset import CARD, split_files
 from expoflow.errors import CheckpointError, ExpoflowError
 from expoflow.hashes import remembered
 from expoflow.package import LARGEST, NOT_PACKAGE, PACKAGE_FOLDERS
@@ -102,6 +103,24 @@ def remember_commit(
             f"to stay with the old one set revision: {before['commit']}"
         )
     write_json(note, {**asked, "commit": commit})
+
+
+def dataset(source: DataConfig) -> tuple[str, list[Path]]:
+    """Bring the files of a split into the cache: the commit, and the files in the split's order.
+
+    Raises CheckpointError for what the hub does not give, DataError for a split that is not there.
+    """
+    repo = source.hub
+    commit, folder, card = fetch(
+        repo, source.revision, "dataset", lambda _, sizes: [CARD] if CARD in sizes else []
+    )
+    text = (folder / CARD).read_text(encoding="utf-8") if card else ""
+
+    def wanted(_: str, sizes: Mapping[str, int]) -> list[str]:
+        return split_files(text, list(sizes), source.config, source.split, repo)
+
+    _, folder, files = fetch(repo, commit, "dataset", wanted)
+    return commit, [folder / name for name in files]
 
 
 def restore(manifest: Manifest) -> Path:
@@ -177,9 +196,9 @@ def bring(repo: str, commit: str, files: list[HubFile], kind: str = "model") -> 
     """Have `files` of a commit in the cache: the snapshot's folder, the files by name."""
     cache, stop = _cache(repo, kind), Event()
     for file in files:
-        if not ETAG.fullmatch(file.etag or ""):
+        if not ETAG.fullmatch(file.etag or "") or file.name.startswith("/") or ".." in file.name.split("/"):
             raise CheckpointError(
-                f"{repo}: {ENDPOINT} gives {file.name} the hash {file.etag!r}; is it a hub?"
+                f"{repo}: {ENDPOINT} has a file {file.name!r} of hash {file.etag!r}; is it a hub?"
             )
     _require_room(repo, files, cache)
 
