@@ -171,6 +171,8 @@ class _Handler(Receiving, BaseHTTPRequestHandler):
             return self.reply(fault.status, b"{}", fault.headers)
         if self.command in ("POST", "PUT"):
             return self.receive(path, fault)
+        if match := re.fullmatch(r"/api/models/(.+?)/tree/(.+)", path):
+            return self.tree(*match.groups())
         if match := re.fullmatch(r"/api/(models/|datasets/)(.+?)(?:/revision/(.+))?", path):
             kind, name, revision = match.groups()
             return self.info(name if kind == "models/" else kind + name, revision)
@@ -213,6 +215,20 @@ class _Handler(Receiving, BaseHTTPRequestHandler):
             "siblings": siblings,
         }
         self.reply(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+    def tree(self, name: str, revision: str) -> None:
+        """The files of a commit, as `hf download` lists them."""
+        if not (found := self.find(name, revision)):
+            return
+        repo, sha = found
+        entries = []
+        for file, content in repo.commits[sha].items():
+            entry = {"type": "file", "path": file, "size": len(content), "oid": oid(content)}
+            if is_large(file):
+                digest = hashlib.sha256(content).hexdigest()
+                entry["lfs"] = {"oid": digest, "size": len(content), "pointerSize": 134}
+            entries.append(entry)
+        self.reply(200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
 
     def resolve(self, name: str, revision: str, file: str, fault: Fault | None) -> None:
         if not (found := self.find(name, revision)):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
-from huggingface_hub.utils import get_session, hf_raise_for_status
+from huggingface_hub.utils import disable_progress_bars, get_session, hf_raise_for_status
 from huggingface_hub.utils import logging as client_logging
 
 from expoflow import hub
@@ -39,6 +39,8 @@ def publish(repo: str, uploads: list[Upload], *, private: bool = False, replace:
         )
     constants.HF_HUB_DISABLE_XET = True  # with Xet nothing of the above could be promised
     client_logging.set_verbosity_error()  # its warnings show addresses that are signed
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         return _publish(HfApi(), repo, uploads, private, replace)
     except HTTPError as error:
