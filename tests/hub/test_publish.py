@@ -28,6 +28,7 @@ pytestmark = pytest.mark.workflow
 
 SHARDS = [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
 NEW = "org/new"
+README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -196,9 +197,12 @@ def test_another_card_sends_the_card_alone(publisher, hub):
 
 
 def test_a_dry_run_asks_nothing_and_shows_what_will_be_sent(publisher, hub):
-    output, _ = publisher.run(0, "--dry-run", HF_TOKEN="")
+    commands = [line.split() for line in re.findall(r"^ +expoflow publish (.*)$", README, re.MULTILINE)]
+    assert [command[:3] for command in commands] == [["zephyr-7b-beta-expo", "--repo", "ORG/NAME"]] * 2
+    output, errors = publisher.run(0, *commands[0][3:], HF_TOKEN="")
     assert hub.requests == []
-    publisher.publish()
+    assert errors == ""
+    publisher.publish(*commands[1][3:])
     files = re.findall(r"^(\S+) +([\d,]+)  ([0-9a-f]{64})$", output, re.MULTILINE)
     there = publisher.there()
     del there[".gitattributes"]
@@ -208,6 +212,12 @@ def test_a_dry_run_asks_nothing_and_shows_what_will_be_sent(publisher, hub):
     total = sum(map(len, there.values()))
     assert f"{len(there)} files, {total:,} bytes to {NEW}; README.md:\n\n" in output
     assert output.endswith(there["README.md"].decode() + "\n")
+
+
+def test_a_folder_that_the_recipe_names_is_told(publisher):
+    edit(publisher.exported / "recipe.json", lambda recipe: recipe["sft"].update(source="/home/me/sft"))
+    _, errors = publisher.run(0, "--dry-run")
+    assert errors == "note: recipe.json is published as it is, and names the folder /home/me/sft\n"
 
 
 def test_large_files_go_in_parts_where_the_hub_wants_parts(publisher, hub):

@@ -4,6 +4,7 @@ Everything is checked here, and nothing is asked of the network.
 """
 
 import hashlib
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,6 +62,9 @@ def publication(
         raise CheckpointError("\n".join(problems))
     terms = {"license": stated} if stated else _inherited(project, evidence)
     recipe = evidence.recipe
+    for source in (recipe.sft.source, recipe.aligned.source):
+        if Path(source).is_absolute():
+            print(f"note: {RECIPE} is published as it is, and names the folder {source}", file=sys.stderr)
     names = {*recipe.files, *(recipe.outputs or ()), RECIPE}
     if (exported / INDEX).is_file():
         names.add(INDEX)
