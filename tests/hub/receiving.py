@@ -95,7 +95,8 @@ class Receiving:
         """The hub's own check of a card's metadata, which knows a list of licences."""
         metadata = yaml.safe_load(asked["content"].split("---\n")[1])
         known = metadata.get("license") in LICENCES
-        errors = [] if known else [{"message": f'"license" must be one of [{", ".join(LICENCES)}]'}]
+        said = f'"license" must be one of [{", ".join(LICENCES)}], {self.headers["Authorization"]}'
+        errors = [] if known else [{"message": said}]
         self.answer_json(400 if errors else 200, {"errors": errors, "warnings": []})
 
     def preupload(self, name: str, body: bytes, fault) -> None:
@@ -114,6 +115,9 @@ class Receiving:
         said = []
         for asked in json.loads(body)["objects"]:
             oid, size = asked["oid"], asked["size"]
+            if self.hub.full:
+                said.append({**asked, "error": {"code": 403, "message": "Storage limit reached"}})
+                continue
             if oid in self.hub.received.objects:
                 said.append(asked)
                 continue

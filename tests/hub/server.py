@@ -76,6 +76,7 @@ class Hub:
         self.token: str | None = None  # what opens gated and private repositories, and writes
         self.owners = {"org"}  # to whose repositories it may write
         self.part: int | None = None  # bytes; larger files are received in parts of this size
+        self.full = False  # no room for large files
         self.received = Received()
         self.lock = threading.Lock()
         self.port = self.other_port = 0

@@ -174,7 +174,7 @@ def test_a_dry_run_does_not_load_the_client():
 @pytest.mark.parametrize(
     ("model", "problem"),
     [
-        ({"hub": "https://huggingface.co/org/model"}, "a hub model is ORG/NAME"),
+        ({"hub": "https://huggingface.co/org/model"}, "a repository of the hub is ORG/NAME"),
         ({"path": "here", "revision": "main"}, "revision belongs to hub"),
         ({"hub": "org/model", "trust_remote_code": True}, "set revision to the commit that you have read"),
         ({"hub": "org/model", "revision": "main", "trust_remote_code": True}, "set revision to the commit"),

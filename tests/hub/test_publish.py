@@ -319,6 +319,22 @@ def test_no_token_a_wrong_one_and_one_that_may_not_write(publisher, hub):
     assert "HF_HUB_OFFLINE is set; unset it to publish" in publisher.refused(HF_HUB_OFFLINE="1")
 
 
+def test_a_hub_that_has_no_room(publisher, hub):
+    hub.full = True
+    line = publisher.refused()
+    assert f"{NEW}: {hub.url} does not take it: LFS batch API returned errors" in line
+    assert "Storage limit reached" in line
+    assert hub.received.commits == []
+
+
+def test_where_large_files_go_may_refuse_too(publisher, hub):
+    """An address there is good for some time only; that is no matter of the token's rights."""
+    hub.fault("/put/", status=403)
+    line = publisher.refused()
+    assert "does not answer as it should (HTTP 403); what has arrived is kept: run again" in line
+    publisher.publish()
+
+
 def test_a_repository_that_vanishes_on_the_way(publisher, hub):
     hub.fault("/preupload/", status=404, headers={"X-Error-Code": "RepoNotFound"})
     assert "has no org, or the repository is gone (HTTP 404); correct --repo" in publisher.refused()
@@ -339,7 +355,8 @@ def test_a_licence_that_is_unknown_or_differs_has_to_be_stated(publisher, hub):
     edit(models / "sft.json", lambda manifest: manifest.update(license=None, folder="nowhere"))
     assert "no licence is known of org/sft; read the terms of both" in publisher.refused()
     assert hub.requests == []
-    assert '"license" must be one of [apache-2.0' in publisher.refused("--license", "none-such")
+    line = publisher.refused("--license", "none-such")
+    assert 'does not take it: Invalid metadata in README.md. - "license" must be one of [apache-2.0' in line
     publisher.publish("--license", "other")
     assert publisher.card()[0]["license"] == "other"
 

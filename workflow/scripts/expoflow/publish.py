@@ -117,10 +117,13 @@ def _patiently(repo: str, call: Callable[[], Result]) -> Result:
         try:
             return call()
         except RuntimeError as error:  # what the client makes of an error while it sends a file
-            raise error.__cause__ or error from None
-        except ValueError as error:
-            said = " ".join(str(error).split()).replace(get_token() or "\n", "...")
-            raise CheckpointError(f"{repo}: {hub.ENDPOINT} does not take it: {said}") from None
+            cause = error.__cause__ or error
+        except ValueError as error:  # the client's reading of an answer
+            cause = error
+        if isinstance(cause, ValueError):
+            said = " ".join(str(cause).split()).replace(get_token() or "\n", "...")
+            cause = CheckpointError(f"{repo}: {hub.ENDPOINT} does not take it: {said}")
+        raise cause from None
 
     return hub.patiently(bare)
 
@@ -134,7 +137,8 @@ def _raise(response: Any) -> None:
 
 def _explain(error: HTTPError, repo: str) -> str:
     """What went wrong for good, and the remedy; never the token."""
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    answered = isinstance(error, HfHubHTTPError) and str(error.response.url).startswith(constants.ENDPOINT)
+    status = error.response.status_code if answered else None  # where large files go has no say in this
     owner, token = repo.partition("/")[0], hub.token_name()
     if status == 401:
         return f"{repo}: {token} is refused (HTTP 401); set HF_TOKEN to a valid one with write access"
