@@ -42,6 +42,7 @@ rule all:
 onstart:
     require_own_library()
     require_fitting_pairs()
+    store.use()
     serving.announce(workflow.cores if workflow.local_exec else None)
 
 

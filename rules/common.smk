@@ -15,7 +15,7 @@ installed = importlib.util.find_spec("expoflow")
 sys.path.insert(0, str(SCRIPTS))
 import expoflow
 from expoflow import config as expoflow_config
-from expoflow import checks, prompts, serving, store, training
+from expoflow import checks, likelihood, prompts, serving, store, training
 from expoflow.digest import digest
 from expoflow.errors import ConfigError
 from expoflow.report import CAPTIONS, closing_words
@@ -44,6 +44,7 @@ ROOTS = {
     "extrapolate": ["pair"],
     "generate": ["pair", "engines.serve"],
     "score": ["evaluate"],
+    "likelihood": ["likelihood", "engines.serve"],
     "select": ["sweep"],
     "export": ["pair"],
     "benchmark": ["benchmarks", "engines.serve"],
@@ -137,6 +138,18 @@ def of_grid(path):
         )
         for alpha in CONFIG.pairs[wildcards.pair].grid()
     ]
+
+
+def likelihoods(wildcards):
+    """Input function: the likelihoods that the pair's alpha is chosen by; none where it is chosen by reward."""
+    if CONFIG.section(wildcards.pair, "select").by == "reward":
+        return []
+    return of_grid("{folder}/{prompts}.likelihoods.csv")(wildcards)
+
+
+def scored_under(wildcards):
+    """Names of the models under which the pair's responses are scored."""
+    return likelihood.MODELS[CONFIG.section(wildcards.pair, "select").by]
 
 
 def variant_file(pair, variant):

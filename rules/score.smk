@@ -1,4 +1,4 @@
-# The reward of every response.
+# The reward of every response, and how likely the pair's own models find it.
 rule score:
     input:
         generations="results/pairs/{pair}/alpha={alpha}/{prompts}.generations.jsonl",
@@ -20,3 +20,32 @@ rule score:
         "{wildcards.pair}: score alpha {wildcards.alpha}"
     script:
         "../workflow/scripts/score.py"
+
+
+rule likelihood:
+    input:
+        generations="results/pairs/{pair}/alpha={alpha}/{prompts}.generations.jsonl",
+        prompts="results/prompts/{prompts}.jsonl",
+        sft=member("sft"),
+        aligned=member("aligned"),
+        recipes=lambda wildcards: [
+            f"{alpha_folder(wildcards.pair, {'sft': '-1', 'aligned': '0', 'own': wildcards.alpha}[name])}/model/recipe.json"
+            for name in scored_under(wildcards)
+        ],
+    output:
+        likelihoods="results/pairs/{pair}/alpha={alpha}/{prompts}.likelihoods.csv",
+    log:
+        "results/logs/likelihood/{pair}/alpha={alpha}.{prompts}.log",
+    benchmark:
+        "results/logs/likelihood/{pair}/alpha={alpha}.{prompts}.tsv"
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        models=scored_under,
+        engine=lambda wildcards: CONFIG.section(wildcards.pair, "generate").engine,
+        usage=usage("aligned"),
+        code=code("likelihood"),
+    message:
+        "{wildcards.pair}: likelihood of alpha {wildcards.alpha}'s responses"
+    script:
+        "../workflow/scripts/likelihood.py"

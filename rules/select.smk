@@ -2,6 +2,7 @@
 rule select:
     input:
         rewards=of_grid("{folder}/{prompts}.rewards.csv"),
+        likelihoods=likelihoods,
         recipes=of_grid("{folder}/model/recipe.json"),
     output:
         alphas="results/pairs/{pair}/alphas.csv",

@@ -1,5 +1,6 @@
 """The workflow on a pair that lives on a hub."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -75,3 +76,20 @@ def test_a_pair_that_does_not_fit_is_told_before_it_is_downloaded(tree, hub, tmp
     assert "nothing was downloaded:" in output
     assert "pairs.tiny: config num_hidden_layers is 2 in sft and 3 in aligned" in output
     assert not list((tree.folder / "results").glob("models/*.json"))
+
+
+def test_a_model_that_needs_code_of_its_repository(tree, hub, tmp_path):
+    for name in ("sft", "dpo"):
+        config = tmp_path / f"trained/{name}/config.json"
+        made = json.loads(config.read_text())
+        made |= {
+            "model_type": "internlm2",
+            "auto_map": {"AutoConfig": "configuration_internlm2.InternLM2Config"},
+        }
+        config.write_text(json.dumps(made))
+        hub.add(f"org/{name}", tmp_path / "trained" / name)
+    output = tree.snakemake("--cores", "1", check=False)
+    for name in ("sft", "dpo"):
+        assert (
+            f"models.{name}: internlm2 is run by code of its repository; read it, then set revision" in output
+        )

@@ -1,11 +1,12 @@
 """The choice of alpha, by hand-made tables."""
 
+import numpy as np
 import pytest
-from expoflow.search import Candidate, choose
+from expoflow.search import CRITERIA, Candidate, choose
 
 
 def candidate(alpha: str, reward: float, low: float = -1.0) -> Candidate:
-    return Candidate(alpha, reward, reward - 1, low, reward, 0.5)
+    return Candidate(alpha, reward, reward - 1, low, reward)
 
 
 GRID = [candidate("-1", 9), candidate("0", 1), candidate("0.3", 1.5, 0.2), candidate("0.5", 1.2, 0.1)]
@@ -13,23 +14,23 @@ GRID = [candidate("-1", 9), candidate("0", 1), candidate("0.3", 1.5, 0.2), candi
 
 def test_the_largest_mean_reward_over_alpha_of_at_least_0():
     choice = choose(GRID, 0.95)
-    assert (choice.candidate.alpha, choice.certified, choice.edge) == ("0.3", True, False)
+    assert (choice.alpha, choice.certified, choice.edge) == ("0.3", True, False)
     assert "its 95% interval lies above 0" in choice.reason
 
 
 def test_of_equal_alphas_the_smaller():
-    assert choose([*GRID, candidate("0.4", 1.5, 0.2)], 0.95).candidate.alpha == "0.3"
+    assert choose([*GRID, candidate("0.4", 1.5, 0.2)], 0.95).alpha == "0.3"
 
 
 def test_0_is_a_valid_answer():
     choice = choose([candidate("0", 1), candidate("0.1", 0.9), candidate("0.2", 0.8)], 0.95)
-    assert (choice.candidate.alpha, choice.certified, choice.edge) == ("0", False, False)
+    assert (choice.alpha, choice.certified, choice.edge) == ("0", False, False)
     assert "do not extrapolate" in choice.reason
     assert "smallest tried is 0.1" in choice.reason
 
 
 def test_a_grid_of_0_alone():
-    assert choose([candidate("0", 1)], 0.95).candidate.alpha == "0"
+    assert choose([candidate("0", 1)], 0.95).alpha == "0"
 
 
 @pytest.mark.parametrize(
@@ -44,8 +45,37 @@ def test_a_choice_at_the_grids_end_names_the_next_alphas(alphas, following):
 def test_without_a_certificate_it_says_so_and_falls_back_where_asked():
     grid = [candidate("0", 1), candidate("1", 1.1, -0.1), candidate("2", 0.5)]
     choice = choose(grid, 0.9)
-    assert (choice.candidate.alpha, choice.certified) == ("1", False)
+    assert (choice.alpha, choice.certified) == ("1", False)
     assert "not certified" in choice.reason
     fallback = choose(grid, 0.9, require_certified=True)
-    assert (fallback.candidate.alpha, fallback.certified) == ("0", False)
+    assert (fallback.alpha, fallback.certified) == ("0", False)
     assert "require_certified" in fallback.reason
+
+
+def surprised(alpha: str, nll: float, high: float) -> Candidate:
+    return Candidate(alpha, nll, nll - 1, nll - 1.1, high)
+
+
+def test_nll_takes_the_largest_alpha_that_is_no_less_likely():
+    grid = [
+        surprised("0", 1, 0),
+        surprised("1", 0.9, -0.05),
+        surprised("2", 0.95, 0.02),
+        surprised("4", 1.2, 0.3),
+    ]
+    choice = choose(grid, 0.95, by="nll")
+    assert (choice.alpha, choice.certified, choice.edge) == ("2", False, False)
+    assert (
+        "largest one with no higher NLL under the aligned model among 4 alphas, but not certified"
+        in choice.reason
+    )
+    assert choose(grid[:2], 0.95, by="nll").certified
+    assert choose(grid[:2], 0.95, by="nll").edge
+    assert choose([grid[0], grid[3]], 0.95, by="nll").alpha == "0"
+    assert choose(grid, 0.95, require_certified=True, by="nll").alpha == "0"
+
+
+def test_a_criterion_picks_for_every_resample():
+    values = np.array([[1.0, 2.0, 2.0], [1.0, 1.0, 3.0], [1.0, 0.0, 0.5]])
+    assert CRITERIA["implicit"].pick(values).tolist() == [1, 2, 0]
+    assert CRITERIA["nll"].pick(values).tolist() == [0, 1, 2]

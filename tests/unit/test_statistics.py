@@ -38,10 +38,9 @@ def test_the_p_value_agrees_with_students_for_many():
     assert statistics.paired_p_value(values, 9999) == pytest.approx(student, abs=0.02)
 
 
-def test_shares_add_up_and_follow_the_means():
-    values = RNG.normal(size=(3, 100)) * 0.5 + np.array([[0.0], [0.1], [-1.0]])
-    shares = statistics.chosen_shares(values, 2000)
-    assert shares.sum() == pytest.approx(1)
-    assert shares[2] == 0
-    assert shares[1] > shares[0] > 0
-    assert statistics.chosen_shares(np.zeros((2, 9)), 100).tolist() == [1, 0]
+def test_resamples_draw_as_many_prompts_as_there_are():
+    drawn = statistics.resampled(9, 2000, seed=1)
+    assert drawn.shape == (2000, 9)
+    assert (drawn.sum(axis=1) == 9).all()
+    assert drawn.mean(axis=0) == pytest.approx(1, abs=0.1)
+    assert (drawn == statistics.resampled(9, 2000, seed=1)).all()

@@ -40,6 +40,17 @@ def test_a_new_alpha_that_loses_generates_no_token_and_writes_no_weight_after_se
     assert finished.planned() == {}
 
 
+def test_another_way_to_choose(finished):
+    finished.edit(lambda config: config["select"].update(by="nll"))
+    assert finished.planned() == {"likelihood": 4, "select": 1} | AFTER_SELECT
+    finished.snakemake("--cores", "2")
+    header, *rows = finished.read("alphas.csv").decode().splitlines()
+    assert all(row.split(",")[header.split(",").index("nll")] for row in rows)
+    assert "NLL under the aligned model" in finished.read("pairs/tiny/best.json").decode()
+    finished.edit(lambda config: config["select"].update(by="implicit"))
+    assert finished.planned() == {"likelihood": 4, "select": 1} | AFTER_SELECT
+
+
 def test_an_emptied_store_invalidates_nothing(finished):
     for path in finished.store.rglob("*"):
         if path.is_file():

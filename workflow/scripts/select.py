@@ -18,12 +18,14 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
     alphas = [Path(path).parent.name.removeprefix("alpha=") for path in snakemake.input.rewards]
     rewards = dict(zip(alphas, map(sweep.read_rewards, snakemake.input.rewards), strict=True))
     recipes = dict(zip(alphas, (read_json(path, Recipe) for path in snakemake.input.recipes), strict=True))
+    likelihoods = dict(zip(alphas, map(sweep.read_likelihoods, snakemake.input.likelihoods), strict=False))
     rows, best = sweep.select(
         snakemake.wildcards.pair,
         rewards,
         {alpha: recipe.effective_alpha for alpha, recipe in recipes.items()},
         SelectConfig.model_validate_json(snakemake.params.config),
         snakemake.params.seed,
+        likelihoods,
     )
     sweep.write(rows, best, Path(snakemake.output.alphas), Path(snakemake.output.best))
     say(best_line(best, {row["alpha"]: row["reward"] for row in rows}["0"]))

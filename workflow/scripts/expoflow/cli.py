@@ -290,6 +290,27 @@ def _init(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _plan_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--configfile", type=Path, required=True, metavar="FILE", help="the config")
+    parser.add_argument(
+        "--offline", action="store_true", help="do not ask the hub for sizes: guess them by the models' names"
+    )
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    import yaml
+
+    from expoflow import checks, plan
+
+    try:
+        data = yaml.safe_load(arguments.configfile.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError([f"--configfile: {' '.join(str(error).split())}; name a config"]) from None
+    config = checks.load(data if isinstance(data, dict) else {}, [arguments.configfile])
+    print("\n".join(plan.lines(plan.plan(config, online=not arguments.offline))))
+    return 0
+
+
 def _status(arguments: argparse.Namespace) -> int:
     from expoflow import inventory
 
@@ -394,6 +415,7 @@ def _publish(arguments: argparse.Namespace) -> int:
 COMMANDS: dict[str, Command] = {
     "run": ("one pair, from two checkpoints to the report", _run_arguments, _run),
     "init": ("write a starter config for pairs of your own", _folder_arguments, _init),
+    "plan": ("say what a config would cost, before it is started", _plan_arguments, _plan),
     "status": ("say how far a project is, and what lies on the disk", _folder_arguments, _status),
     "clean": ("free the store; no finished result needs what it holds", _clean_arguments, _clean),
     "publish": (

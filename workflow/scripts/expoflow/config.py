@@ -277,10 +277,11 @@ class ExtrapolateConfig(Strict):
 
 
 class SelectConfig(Strict):
-    """How alpha is chosen: the largest mean reward over alpha >= 0 (the paper's rule)."""
+    """How alpha >= 0 is chosen on the prompts of `generate`."""
 
-    by: Literal["reward"] = "reward"
-    """What is maximised on the prompts of `generate`."""
+    by: Literal["reward", "nll", "implicit"] = "reward"
+    """`reward`: the largest mean reward (the paper's rule). `nll`: the largest alpha whose responses are, a token,
+    no less likely under the aligned model than its own. `implicit`: DPO's implicit reward less the KL."""
     confidence: float = Field(0.95, gt=0, lt=1)
     """Level of the bootstrap intervals over prompts."""
     resamples: int = Field(9999, ge=100)

@@ -112,17 +112,36 @@ def split_files(card: str, names: Sequence[str], config: str | None, split: str,
     )
 
 
-def _said(card: str) -> dict[str, dict[str, list[str]]]:
-    """Patterns of file names by configuration and split, from the card's front matter."""
+def said_rows(card: str, config: str | None, split: str) -> int | None:
+    """Number of rows of a split, as the card's `dataset_info` says; None where it does not."""
+    infos = _front(card).get("dataset_info")
+    for info in [infos] if isinstance(infos, Mapping) else infos or ():
+        if info.get("config_name", "default") == (config or "default") or config is None:
+            for each in info.get("splits") or ():
+                if each.get("name") == split:
+                    return each.get("num_examples")
+    return None
+
+
+def _front(card: str) -> dict[str, Any]:
+    """The card's front matter; {} where there is none, or it is broken."""
     front = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
     try:
         content = yaml.safe_load(front[1]) if front else {}
+    except yaml.YAMLError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _said(card: str) -> dict[str, dict[str, list[str]]]:
+    """Patterns of file names by configuration and split, from the card's front matter."""
+    try:
         return {
             each["config_name"]: _patterns(each["data_files"])
-            for each in content.get("configs") or ()
+            for each in _front(card).get("configs") or ()
             if "data_files" in each
         }
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError):
         return {}
 
 

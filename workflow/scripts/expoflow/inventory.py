@@ -1,6 +1,5 @@
 """What is there: how far a project is, who runs it, what its parts and the store hold; and freeing the store."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,27 +112,14 @@ def held() -> Iterator[tuple[Path, int]]:
 
 
 def free() -> None:
-    """Remove what the store holds; an ExpoflowError while a run on this machine may use it."""
-    running = [
-        f"{folder} (process {process})" for folder, process in runs().items() if _shares(folder, process)
-    ]
-    if running:
-        raise ExpoflowError(
-            f"the store is in use by the run in {', '.join(running)}; wait for its end, or stop it"
-        )
-    for folder, _ in held():
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-def _shares(folder: Path, process: int) -> bool:
-    """Whether the run in `folder` has this store: the same $EXPOFLOW_STORE, or none where we have none."""
+    """Remove what the store holds; an ExpoflowError while a run uses it."""
     try:
-        variables = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
-    except OSError:  # just ended
-        return False
-    theirs = next((each[15:] for each in variables if each.startswith(b"EXPOFLOW_STORE=")), b"")
-    ours = os.environ.get("EXPOFLOW_STORE")
-    if not ours or not theirs:
-        return not ours and not theirs
-    return (folder / os.fsdecode(theirs)).resolve() == Path(ours).resolve()
+        with store.claimed():
+            for folder, _ in held():
+                for path in folder.iterdir():
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    except BlockingIOError:
+        seen = ", ".join(f"{folder} (process {process})" for folder, process in runs().items())
+        raise ExpoflowError(
+            f"{store.root()} is in use by a run; wait for its end, or stop it (runs on this machine: {seen or 'none'})"
+        ) from None

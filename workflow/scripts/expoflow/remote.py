@@ -2,9 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import constants, hf_hub_url
 from huggingface_hub.errors import HTTPError
@@ -12,7 +13,7 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 
 from expoflow import hub
 from expoflow.checkpoint import open_checkpoint
-from expoflow.config import Config
+from expoflow.config import Config, ModelConfig
 from expoflow.errors import CheckpointError, ConfigError
 from expoflow.preflight import Pair, open_pair, preflight
 
@@ -48,10 +49,26 @@ def check_pairs(config: Config, results: Path = Path("results")) -> None:
                 checked = preflight_sources(*sources, config.extrapolate.vocabulary)
             except CheckpointError as error:
                 problems.append(f"pairs.{name}: {error}")
-            else:
-                problems += [f"pairs.{name}: {text}" for text in (checked.errors if checked else ())]
+                continue
+            if checked:
+                problems += [f"pairs.{name}: {text}" for text in checked.errors]
+                configs = (checked.sft.config, checked.aligned.config)
+                problems += _code_problems(members, configs)
     if problems:
         raise ConfigError(problems)
+
+
+def _code_problems(members: Mapping[str, ModelConfig], configs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Models that only code of their repositories can run, where the config does not allow it."""
+    for (name, model), config in zip(members.items(), configs, strict=True):
+        if "AutoConfig" in config.get("auto_map", ()) and not model.trust_remote_code:
+            from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+            if config.get("model_type") not in CONFIG_MAPPING_NAMES:
+                yield (
+                    f"models.{name}: {config.get('model_type')} is run by code of its repository; read it, then set "
+                    "revision to the commit that you have read and trust_remote_code: true"
+                )
 
 
 @contextmanager

@@ -45,17 +45,10 @@ def paired_p_value(differences: Values, resamples: int, seed: int = 0) -> float:
     return float(result.pvalue)
 
 
-def chosen_shares(values: Values, resamples: int, seed: int = 0) -> Values:
-    """How often each candidate has the largest mean in a bootstrap resample of the prompts.
-
-    `values` has shape (candidates, prompts); the shares, shape (candidates,), add up to 1. Of equal
-    candidates the first is taken.
-    """
-    prompts = values.shape[1]
+def resampled(prompts: int, resamples: int, seed: int = 0) -> NDArray[np.int64]:
+    """Bootstrap resamples: how often each prompt is drawn in each, shape (resamples, prompts)."""
     rng = np.random.default_rng(seed)
-    counts = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples)
-    winners = (counts @ values.T).argmax(axis=1)
-    return np.bincount(winners, minlength=len(values)) / resamples
+    return rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples)
 
 
 def standard_error(values: Values) -> float:

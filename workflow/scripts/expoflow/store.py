@@ -10,8 +10,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -30,6 +30,35 @@ def root() -> Path:
         return Path(chosen)
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     return Path(os.environ.get("HF_HOME", f"{cache}/huggingface")).expanduser().parent / "expoflow"
+
+
+def use() -> None:
+    """Keep the store from being emptied as long as this process, a run's head, lives."""
+    _IN_USE.append(_lock(fcntl.LOCK_SH))
+
+
+@contextmanager
+def claimed() -> Iterator[None]:
+    """The store for this process alone; a BlockingIOError while a run uses it."""
+    descriptor = _lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+_IN_USE: list[int] = []
+
+
+def _lock(how: int) -> int:
+    root().mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(root() / "in-use.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, how)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def cached(

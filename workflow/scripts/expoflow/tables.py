@@ -25,6 +25,8 @@ ALPHA_COLUMNS = (
     "chosen",
     "quality",
     "accuracy",
+    "nll",
+    "implicit",
 )
 BENCHMARK_COLUMNS = (
     "pair",

@@ -74,6 +74,12 @@ class Engine(Protocol):
         closed (`.close()`) at any time: what is under way is then given up.
         """
 
+    def logps(self, rows: Sequence[tuple[list[int], list[int]]]) -> Iterator[list[tuple[int, float]]]:
+        """Log-probability of given responses: rows of (prompt token ids, response token ids), neither empty.
+
+        Yields as they get ready (index, sum over the response's tokens, in nats, at temperature 1).
+        """
+
     def close(self) -> None:
         """Free the model's memory."""
 

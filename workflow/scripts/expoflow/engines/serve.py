@@ -8,6 +8,7 @@ from expoflow.config import GenerateConfig
 from expoflow.engines import Engine, Generate, Model, Request, engine_key, request_seed
 from expoflow.engines.memory import require_memory
 from expoflow.errors import DataError
+from expoflow.likelihood import Ask
 from expoflow.records import Generation, Prompt
 from expoflow.serving import Held
 
@@ -88,6 +89,39 @@ def generate(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, A
                 ).model_dump(mode="json")
             )
         yield rows
+
+
+def likelihood(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """Do a task of the form `likelihood.Ask`: yields {model, index, tokens, logp} as they get ready.
+
+    Shares its engine with the "generate" tasks.
+    """
+    task = Ask.model_validate(arguments)
+    places = {prompt.prompt_id: place for place, prompt in enumerate(task.prompts)}
+    for name, model in task.models.items():
+        loaded = held.get("generate", engine_key(model, task.engine), lambda: Loaded(model, task.engine))  # noqa: B023
+        loaded.move(model)
+        prompts, tokenizer = loaded.token_ids(task.prompts), loaded.engine.tokenizer
+        texts = [each.response for each in task.generations]
+        responses = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        rows = [
+            (
+                prompts[places[each.prompt_id]],
+                list(ids)[: max(loaded.engine.context - 1 - len(prompts[places[each.prompt_id]]), 0)],
+            )
+            for each, ids in zip(task.generations, responses, strict=True)
+        ]
+        filled = [index for index, (_, response) in enumerate(rows) if response]
+        yield [
+            {"model": name, "index": index, "tokens": 0, "logp": 0.0}
+            for index, (_, response) in enumerate(rows)
+            if not response
+        ]
+        for scored in loaded.engine.logps([rows[index] for index in filled]):
+            yield [
+                {"model": name, "index": filled[at], "tokens": len(rows[filled[at]][1]), "logp": logp}
+                for at, logp in scored
+            ]
 
 
 def _fitting(

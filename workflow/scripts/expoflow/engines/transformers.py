@@ -14,6 +14,7 @@ from expoflow.streaming import tensors
 
 # Tokens (prompt and response, padding included) whose keys and values are held at a time.
 BATCH_TOKENS = 32768
+SCORED_TOKENS = 4096  # the same where logits of every token are wanted
 
 
 class TransformersEngine:
@@ -66,6 +67,29 @@ class TransformersEngine:
                         for row, tokens in finished
                         if batch[row] not in done
                     ]
+
+    @torch.inference_mode()
+    def logps(self, rows: Sequence[tuple[list[int], list[int]]]) -> Iterator[list[tuple[int, float]]]:
+        """Log-probability of given responses; see `Engine.logps`."""
+        order = sorted(range(len(rows)), key=lambda index: (len(rows[index][0]) + len(rows[index][1]), index))
+        while order:
+            size, longest = 1, sum(map(len, rows[order[0]]))
+            while size < len(order) and (size + 1) * (sum(map(len, rows[order[size]]))) <= SCORED_TOKENS:
+                size += 1
+            batch, order = order[:size], order[size:]
+            longest = max(sum(map(len, rows[index])) for index in batch)
+            ids = torch.zeros(len(batch), longest, dtype=torch.long)  # padded on the right: no mask is needed
+            for row, index in enumerate(batch):
+                tokens = [*rows[index][0], *rows[index][1]]
+                ids[row, : len(tokens)] = torch.tensor(tokens)
+            logits = self.model(input_ids=ids.to(self.device), use_cache=False).logits
+            sums = []
+            for row, index in enumerate(batch):
+                start, stop = len(rows[index][0]), sum(map(len, rows[index]))
+                predicted = logits[row, start - 1 : stop - 1].float().log_softmax(-1)
+                given = ids[row, start:stop].to(self.device)
+                sums.append(predicted.gather(1, given[:, None]).double().sum().item())
+            yield list(zip(batch, sums, strict=True))
 
     def _load(self, model: Model) -> None:
         config = package.config(model)

@@ -1,5 +1,6 @@
 """The vLLM engine: continuous batching on GPUs (and on a CPU, for tests), one random stream per request."""
 
+import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -85,6 +86,22 @@ class VllmEngine:
                 for index, output in outputs
             ]
 
+    def logps(self, rows: Sequence[tuple[list[int], list[int]]]) -> Iterator[list[tuple[int, float]]]:
+        """Log-probability of given responses; see `Engine.logps`."""
+        wanted = SamplingParams(
+            temperature=0,
+            max_tokens=1,
+            prompt_logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        asked = {index: ([*prompt, *response], wanted) for index, (prompt, response) in enumerate(rows)}
+        for outputs in answers(self.engine, asked):
+            yield [
+                (index, _given(output.prompt_logprobs, asked[index][0], start=len(rows[index][0])))
+                for index, output in outputs
+            ]
+
     def close(self) -> None:
         """Free the model's memory; another engine may then be made in this process."""
         stop(self)
@@ -148,6 +165,12 @@ def stop(owner: Any) -> None:
     owner.engine.engine_core.shutdown()
     del owner.engine
     cleanup_dist_env_and_memory()
+
+
+def _given(logprobs: Sequence[Mapping[int, Any] | None], tokens: Sequence[int], start: int) -> float:
+    """Sum of the log-probabilities of `tokens` from `start` on."""
+    places = range(start, len(tokens))
+    return math.fsum(logprobs[place][tokens[place]].logprob for place in places)
 
 
 def _extra(model: Model) -> dict[str, Any]:

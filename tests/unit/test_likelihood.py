@@ -1,0 +1,103 @@
+"""Likelihoods of given responses, against one plain forward pass each."""
+
+import csv
+
+import pytest
+import torch
+from expoflow import chat, likelihood
+from expoflow.engines import Model
+from expoflow.engines import transformers as engine_module
+from expoflow.engines.transformers import TransformersEngine
+from expoflow.miniature import model as miniature
+from expoflow.miniature.world import prompts
+from expoflow.records import Generation
+from expoflow.streaming import Streamed
+from transformers import AutoModelForCausalLM
+
+PROMPTS = prompts("dev", 0)[:3]
+TEXTS = [
+    "Ann likes tea.",
+    "Sure! The opposite of hot is cold.",
+    "",
+    "tea",
+    "I think it is red.",
+    "no no no no no no",
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    for name, seed in (("sft", 0), ("aligned", 1)):
+        miniature.save(miniature.new(seed), root / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def generations():
+    asked = [(prompt.prompt_id, sample) for prompt in PROMPTS for sample in range(2)]
+    rows = zip(asked, TEXTS, strict=True)
+    fixed = {"seed": 0, "response_tokens": 1, "finish_reason": "stop", "engine": "transformers"}
+    return [Generation(prompt_id=one, sample=two, response=text, **fixed) for (one, two), text in rows]
+
+
+def expected(folder, generations):
+    """(tokens, log-probability) of every response, by itself, in float64."""
+    tokenizer = TransformersEngine(Model(folder=folder)).tokenizer
+    model = AutoModelForCausalLM.from_pretrained(folder).double().eval()
+    asked = {prompt.prompt_id: chat.token_ids(tokenizer, prompt.messages) for prompt in PROMPTS}
+    for each in generations:
+        prompt, response = (
+            asked[each.prompt_id],
+            tokenizer(each.response, add_special_tokens=False)["input_ids"],
+        )
+        total = 0.0
+        for at, token in enumerate(response):
+            logits = model(torch.tensor([prompt + response[:at]])).logits[0, -1]
+            total += logits.log_softmax(-1)[token].item()
+        yield len(response), total
+
+
+@pytest.mark.parametrize("budget", [1, 4096])
+def test_logps_are_those_of_one_token_after_the_other(folders, generations, budget, monkeypatch):
+    monkeypatch.setattr(engine_module, "SCORED_TOKENS", budget)
+    models = {name: Model(folder=folders / name) for name in ("sft", "aligned")}
+    rows = likelihood.likelihoods(models, PROMPTS, generations, "transformers")
+    for name in models:
+        for row, (tokens, logp) in zip(rows, expected(folders / name, generations), strict=True):
+            assert row["tokens"] == tokens
+            assert row[f"logp_{name}"] == pytest.approx(logp, abs=1e-4)
+    assert rows[2] == {"tokens": 0, "logp_sft": 0.0, "logp_aligned": 0.0}
+
+
+def test_streamed_alphas_0_and_minus_1_are_the_parents(folders, generations):
+    streamed = {
+        name: Model(
+            folder=folders / "aligned",
+            streamed=Streamed(sft=folders / "sft", aligned=folders / "aligned", alpha=alpha),
+        )
+        for name, alpha in (("sft", -1), ("aligned", 0))
+    }
+    stored = {name: Model(folder=folders / name) for name in streamed}
+    assert likelihood.likelihoods(streamed, PROMPTS, generations, "auto") == likelihood.likelihoods(
+        stored, PROMPTS, generations, "auto"
+    )
+
+
+def test_a_response_longer_than_the_context_is_cut(folders, generations):
+    long = [generations[0].model_copy(update={"response": "tea " * 2000})]
+    (row,) = likelihood.likelihoods(
+        {"aligned": Model(folder=folders / "aligned")}, PROMPTS, long, "transformers"
+    )
+    tokenizer = TransformersEngine(Model(folder=folders / "aligned")).tokenizer
+    assert row["tokens"] == 512 - 1 - len(chat.token_ids(tokenizer, PROMPTS[0].messages))
+
+
+def test_the_table(tmp_path, generations):
+    rows = [{"tokens": 1, "logp_aligned": 0.0 - at} for at in range(len(generations))]
+    likelihood.write(tmp_path / "l.csv", generations, rows, {"pair": "p", "alpha": "0.3", "prompts": "dev"})
+    with open(tmp_path / "l.csv", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [row["logp_aligned"] for row in read] == ["0", "-1", "-2", "-3", "-4", "-5"]
+    assert {row["logp_own"] for row in read} == {""}
+    assert (read[3]["prompt_id"], read[3]["sample"]) == (generations[3].prompt_id, "1")

@@ -1,0 +1,95 @@
+"""Rows of alphas.csv and the choice, from small tables whose answers are known by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from expoflow import sweep
+from expoflow.config import SelectConfig
+from expoflow.errors import DataError
+from expoflow.evaluate import REWARD_COLUMNS
+from expoflow.likelihood import COLUMNS
+
+PROMPTS, SAMPLES = 40, 2
+RNG = np.random.default_rng(0)
+
+
+def keys(alpha):
+    rows = [(f"{prompt:016x}", sample) for prompt in range(PROMPTS) for sample in range(SAMPLES)]
+    return {"pair": "p", "alpha": alpha, "prompts": "dev"}, pd.DataFrame(
+        rows, columns=["prompt_id", "sample"]
+    )
+
+
+def rewards(alpha, mean):
+    labels, table = keys(alpha)
+    table = table.assign(**labels, reward=mean + RNG.normal(size=len(table)) * 0.1, response_tokens=9)
+    return table.assign(finish_reason="stop", engine="e", quality=None, correct=None)[[*REWARD_COLUMNS]]
+
+
+def likelihoods(alpha, nll, implicit):
+    """Responses of 10 and 30 tokens, `nll` nats a token under the aligned model."""
+    labels, table = keys(alpha)
+    tokens = np.tile([10, 30], PROMPTS)
+    noise = np.repeat(RNG.normal(size=PROMPTS) * 0.01, SAMPLES)
+    aligned = -(nll + noise) * tokens
+    own = aligned + 1
+    sft = 2 * aligned - own - implicit
+    table = table.assign(**labels, tokens=tokens, logp_sft=sft, logp_aligned=aligned, logp_own=own)
+    return table[[*COLUMNS]]
+
+
+ALPHAS = {
+    "-1": (0.0, 2.0, 0.0),
+    "0": (1.0, 1.0, 0.0),
+    "1": (3.0, 0.8, 5.0),
+    "2": (2.0, 0.9, 9.0),
+    "4": (1.5, 1.4, 1.0),
+}
+
+
+def choose(by, likelihood=True):
+    reward = {alpha: rewards(alpha, values[0]) for alpha, values in ALPHAS.items()}
+    scored = (
+        {alpha: likelihoods(alpha, *values[1:]) for alpha, values in ALPHAS.items()} if likelihood else None
+    )
+    return sweep.select(
+        "p", reward, dict.fromkeys(ALPHAS, 1.0), SelectConfig(by=by, resamples=500), 0, scored
+    )
+
+
+@pytest.mark.parametrize(("by", "alpha"), [("reward", "1"), ("nll", "2"), ("implicit", "2")])
+def test_each_criterion_chooses_its_own(by, alpha):
+    rows, best = choose(by)
+    assert best.alpha == alpha
+    assert best.certified
+    assert [row["alpha"] for row in rows if row["chosen"]] == [alpha]
+    values = {row["alpha"]: row for row in rows}
+    assert {name: round(row["nll"], 1) for name, row in values.items()} == {
+        a: v[1] for a, v in ALPHAS.items()
+    }
+    assert {name: round(row["implicit"]) for name, row in values.items()} == {
+        a: v[2] for a, v in ALPHAS.items()
+    }
+    assert best.gain == pytest.approx(values[alpha]["reward"] - values["0"]["reward"])
+    assert sum(row.get("chosen_share", 0) for row in rows) == pytest.approx(1)
+    assert values[alpha]["chosen_share"] == 1
+
+
+def test_without_likelihoods_there_are_none():
+    rows, _ = choose("reward", likelihood=False)
+    assert not any("nll" in row for row in rows)
+
+
+def test_likelihoods_of_other_responses_are_refused():
+    reward = {alpha: rewards(alpha, 0) for alpha in ("0", "1")}
+    scored = {alpha: likelihoods(alpha, 1, 0) for alpha in ("0", "1")}
+    scored["1"] = scored["1"].iloc[::-1].reset_index(drop=True)
+    with pytest.raises(DataError, match="alpha 1: likelihoods are of other responses"):
+        sweep.select("p", reward, {"0": None, "1": 1.0}, SelectConfig(by="nll"), 0, scored)
+
+
+def test_a_cut_table_is_refused(tmp_path):
+    path = tmp_path / "dev.likelihoods.csv"
+    likelihoods("0", 1, 0).drop(columns="tokens").to_csv(path, index=False)
+    with pytest.raises(DataError, match="not a complete likelihoods table"):
+        sweep.read_likelihoods(path)

@@ -1,0 +1,292 @@
+"""What a config would cost before it is started: downloads, disk, GPU memory, tokens.
+
+Sizes are those of finished manifests and of folders, else what the hub says (file sizes and config.json;
+no weight is read), else what a model's name says, as `7b` or `1_8b` do; a model whose name says nothing is
+taken to be as large as its partner. Every figure says where it comes from.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from expoflow import prompts as prompt_sets
+from expoflow.checkpoint import read_json_file
+from expoflow.config import Config, GenerateConfig, ModelConfig, PromptsConfig
+from expoflow.errors import ConfigError, DataError, ExpoflowError
+from expoflow.records import Manifest, read_json
+
+SIZE = re.compile(r"(?<![a-z0-9])(?:(\d+)x)?(\d+(?:[._]\d+)?)b(?![a-z])", re.IGNORECASE)
+GB = 1e9
+CARDS = (24, 48, 80)  # GB of GPU memory, in the order in which they are tried
+USABLE = 0.9  # share of a card that an engine takes (vLLM's gpu_memory_utilization)
+OVERHEAD = 2 * GB  # CUDA context, activations and graphs of one process: an estimate
+PROMPT_TOKENS = 1024  # room for the prompt of the one response whose cache must fit
+ASSUMED_PROMPTS = 1000  # of a hub set that was not looked at
+# Cache of a token where config.json is not known: layers x key-value heads x head size, by parameters.
+TYPICAL = {1e9: 24 * 8 * 128, 9e9: 32 * 8 * 128, 15e9: 40 * 40 * 128, 40e9: 48 * 8 * 128, 1e12: 80 * 8 * 128}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A model's size: bytes of its weights, bytes of keys and values a token, and who says so."""
+
+    weights: float
+    cache: float
+    says: str
+    here: bool = False  # no download
+    pickled: bool = False  # will be converted: a second copy
+
+
+@dataclass
+class PairPlan:
+    """One pair: bytes of what its sweep stores (0 where streamed) and exports, memory, responses and tokens."""
+
+    pair: str
+    stored: float
+    exported: float
+    memory: float
+    cards: str
+    responses: int
+    tokens: int
+
+
+@dataclass
+class Plan:
+    """The whole config. Bytes, and counts of responses and of tokens at most."""
+
+    models: dict[str, Facts]
+    pairs: list[PairPlan] = field(default_factory=list)
+    prompts: dict[str, tuple[int, str]] = field(default_factory=dict)
+    reward_memory: float = 0
+
+    @property
+    def downloads(self) -> float:
+        """Bytes of weights that come from the hub."""
+        return sum(facts.weights for facts in self.models.values() if not facts.here)
+
+    @property
+    def disk(self) -> float:
+        """Bytes on disk at the end, which is the most: nothing that was made is removed before."""
+        converted = sum(facts.weights for facts in self.models.values() if facts.pickled)
+        return self.downloads + converted + sum(pair.stored + pair.exported for pair in self.pairs)
+
+
+Describe = Callable[[str, str | None], tuple[float, dict[str, Any], bool]]
+
+
+def plan(config: Config, results: Path = Path("results"), online: bool = True) -> Plan:
+    """Look at every model and prompt set of `config`; with `online` the hub is asked for those it holds."""
+    ask = _Hub(online)
+    known = {name: _facts(name, model, results, ask) for name, model in config.models.items()}
+    for pair in config.pairs.values():
+        for one, other in ((pair.sft, pair.aligned), (pair.aligned, pair.sft)):
+            if known[one] is None and known[other] is not None:
+                known[one] = Facts(known[other].weights, known[other].cache, f"as {other}")
+    if lacking := [name for name, facts in known.items() if facts is None]:
+        raise ConfigError(
+            [
+                f"models.{name}: its size is not known; leave out --offline, or write it into the name, as in my-model-7b"
+                for name in lacking
+            ]
+        )
+    result = Plan(
+        known,
+        prompts={name: _count(name, each, config.seed, ask) for name, each in config.prompts.items()},
+    )
+    result.reward_memory = known[config.reward_model].weights + OVERHEAD
+    seen: set[tuple[str, str]] = set()
+    for name in config.pairs:
+        result.pairs.append(_pair(config, name, result, seen))
+    return result
+
+
+def _pair(config: Config, name: str, made: Plan, seen: set[tuple[str, str]]) -> PairPlan:
+    pair, generate = config.pairs[name], config.section(name, "generate")
+    facts = made.models[pair.aligned]
+    new = [alpha for alpha in pair.grid() if float(alpha) not in (-1, 0)]
+    # Responses of alpha -1 and 0 are shared between pairs with a parent in common.
+    parents = {(pair.sft, f"-1 of {pair.aligned}"), (pair.aligned, "0")} - seen
+    seen |= parents
+    responses = (len(new) + len(parents)) * made.prompts[generate.prompts][0] * generate.samples
+    reward = config.section(name, "benchmarks").reward
+    if reward:
+        responses += 3 * made.prompts[reward.prompts][0] * generate.samples
+    memory = facts.weights + OVERHEAD + _sequence(facts, generate)
+    return PairPlan(
+        pair=name,
+        stored=len(new) * facts.weights if config.extrapolate.weights == "stored" else 0,
+        exported=facts.weights,
+        memory=memory,
+        cards=_cards(memory),
+        responses=responses,
+        tokens=responses * generate.max_tokens,
+    )
+
+
+def _sequence(facts: Facts, generate: GenerateConfig) -> float:
+    """Bytes of keys and values of one response of full length with its prompt."""
+    return facts.cache * (PROMPT_TOKENS + generate.max_tokens)
+
+
+def _cards(memory: float) -> str:
+    """The smallest number of GPUs that hold `memory`: one of the smallest card that does, else of the largest."""
+    for card in CARDS:
+        if memory <= card * GB * USABLE:
+            return f"1 x {card} GB"
+    count = 1 << math.ceil(math.log2(memory / (CARDS[-1] * GB * USABLE)))  # heads are split in halves
+    return f"{count} x {CARDS[-1]} GB"
+
+
+class _Hub:
+    """Sizes that the hub says; where it does not answer once, it is not asked again."""
+
+    def __init__(self, online: bool):
+        self.online = online
+
+    def model(self, repo: str, revision: str | None) -> Facts | None:
+        """None where the hub is not to be asked, or does not answer."""
+        if not self.online:
+            return None
+        from expoflow import hub
+
+        try:
+            commit, files = hub.describe(repo, revision)
+            names = hub.checkpoint_names(repo, {name: each.size for name, each in files.items()})
+            folder, _ = hub.bring(repo, commit, [files["config.json"]])
+        except hub.HTTPError as error:
+            if isinstance(error, hub.HfHubHTTPError) and error.response.status_code < 500:
+                raise ConfigError([hub.explain(error, repo, revision)]) from None
+            self.online = False
+            return None
+        weights = [name for name in names if name.endswith((".safetensors", ".bin"))]
+        pickled = any(name.endswith(".bin") for name in weights)
+        cache = _cache(read_json_file(folder / "config.json"))
+        size = sum(files[name].size for name in weights)
+        return Facts(size, cache or _typical_cache(size), "hub", pickled=pickled)
+
+    def prompts(self, source: PromptsConfig) -> int | None:
+        """Rows of a split, as the dataset's card says; None where it does not."""
+        if not self.online:
+            return None
+        from expoflow import dataset, hub
+
+        try:
+            _, folder, card = hub.fetch(
+                source.hub,
+                source.revision,
+                "dataset",
+                lambda _, sizes: [dataset.CARD] if dataset.CARD in sizes else [],
+            )
+        except ExpoflowError:
+            return None
+        return dataset.said_rows(
+            (folder / dataset.CARD).read_text("utf-8") if card else "", source.config, source.split
+        )
+
+
+def _facts(name: str, model: ModelConfig, results: Path, ask: _Hub) -> Facts | None:
+    manifest = results / "models" / f"{name}.json"
+    made = read_json(manifest, Manifest) if manifest.is_file() else None
+    if made and all(made.source.get(key) == getattr(model, key) for key in ("hub", "path")):
+        sizes = {file: each.size for file, each in made.files.items()}
+        return _of_files(sizes, read_json_file(Path(made.folder) / "config.json"), "manifest")
+    if model.path:
+        folder = Path(model.path)
+        sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+        return _of_files(sizes, read_json_file(folder / "config.json"), "folder")
+    if model.train:
+        return Facts(0, 0, "trained here", here=True)
+    return ask.model(model.hub, model.revision) or _of_name(name, model.hub)
+
+
+def _of_files(sizes: Mapping[str, int], config: Mapping[str, Any], says: str) -> Facts:
+    for suffix in (".safetensors", ".bin"):
+        if weights := sum(size for name, size in sizes.items() if name.endswith(suffix)):
+            cache = _cache(config) or _typical_cache(weights)
+            return Facts(weights, cache, says, here=True, pickled=suffix == ".bin")
+    return Facts(0, 0, says, here=True)
+
+
+def _of_name(*names: str) -> Facts | None:
+    """Two bytes a parameter, as many as the name says."""
+    for name in names:
+        if found := SIZE.search(name):
+            weights = 2e9 * int(found[1] or 1) * float(found[2].replace("_", "."))
+            return Facts(weights, _typical_cache(weights), "its name")
+    return None
+
+
+def _cache(config: Mapping[str, Any]) -> float:
+    """Bytes of 16-bit keys and values a token; 0 where the config does not say."""
+    config = config.get("text_config", config)
+    heads = config.get("num_attention_heads")
+    layers = config.get("num_hidden_layers")
+    if not heads or not layers or not config.get("hidden_size"):
+        return 0
+    head = config.get("head_dim") or config["hidden_size"] // heads
+    return 2 * 2 * layers * (config.get("num_key_value_heads") or heads) * head
+
+
+def _typical_cache(weights: float) -> float:
+    return 2 * 2 * next(numbers for parameters, numbers in TYPICAL.items() if weights / 2 <= parameters)
+
+
+def _count(name: str, source: PromptsConfig, seed: int, ask: _Hub) -> tuple[int, str]:
+    """Number of prompts of a set, and who says so."""
+    if not source.hub:
+        try:
+            return len(prompt_sets.load(source, seed)), "counted"
+        except DataError as error:
+            raise ConfigError([f"prompts.{name}.file: {error}"]) from None
+    said = ask.prompts(source)
+    count, says = (said, "its card") if said else (ASSUMED_PROMPTS, "assumed")
+    return (min(count, source.subset), says) if source.subset else (count, says)
+
+
+def lines(made: Plan) -> list[str]:
+    """The plan as a table and its sums."""
+    rows = [("model", "weights", "known from")]
+    rows += [(name, _gb(facts.weights), facts.says) for name, facts in made.models.items()]
+    said = [*_table(rows), ""]
+    rows = [("pair", "sweep on disk", "exported", "GPU memory", "cards", "responses", "tokens, at most")]
+    rows += [
+        (
+            each.pair,
+            _gb(each.stored),
+            _gb(each.exported),
+            _gb(each.memory),
+            each.cards,
+            f"{each.responses:,}",
+            f"{each.tokens:,}",
+        )
+        for each in made.pairs
+    ]
+    said += [*_table(rows), ""]
+    said += [f"prompts {name}: {count:,} ({says})" for name, (count, says) in made.prompts.items()]
+    responses, tokens = sum(each.responses for each in made.pairs), sum(each.tokens for each in made.pairs)
+    return [
+        *said,
+        f"reward model: {_gb(made.reward_memory)} of GPU memory, {_cards(made.reward_memory)}",
+        f"downloads: {_gb(made.downloads)}",
+        f"disk at the end, hub cache included: {_gb(made.disk)}",
+        f"responses: {responses:,}, of {tokens:,} tokens at most",
+        "GPU memory: weights + keys and values of one response of full length + 2 GB; an engine takes 90 % of a card",
+    ]
+
+
+def _gb(size: float) -> str:
+    return f"{size / GB:.1f} GB"
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if at == 0 else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

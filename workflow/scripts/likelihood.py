@@ -1,0 +1,29 @@
+"""Score one alpha's responses by their likelihood under the pair's own models."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expoflow.logs import job_log
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0], snakemake.threads) as say:
+    from expoflow import likelihood, pair
+    from expoflow.recipe import Recipe
+    from expoflow.records import Generation, Manifest, Prompt, read_json, read_jsonl
+
+    parents = [read_json(snakemake.input[name], Manifest) for name in ("sft", "aligned")]
+    recipes = zip(snakemake.params.models, map(Path, snakemake.input.recipes), strict=True)
+    models = {
+        name: pair.model(read_json(path, Recipe), path.parent, *parents, snakemake.params.usage)
+        for name, path in recipes
+    }
+    generations = read_jsonl(snakemake.input.generations, Generation)
+    prompts = read_jsonl(snakemake.input.prompts, Prompt)
+    rows = likelihood.likelihoods(models, prompts, generations, snakemake.params.engine)
+    labels = {key: snakemake.wildcards[key] for key in ("pair", "alpha", "prompts")}
+    likelihood.write(Path(snakemake.output.likelihoods), generations, rows, labels)
+    tokens = sum(row["tokens"] for row in rows) or 1
+    nll = -sum(row["logp_aligned"] for row in rows) / tokens
+    say(f"{labels['pair']}: alpha {labels['alpha']}: {nll:.3f} nats a token under the aligned model")
