@@ -147,6 +147,7 @@ def test_the_card_says_what_the_results_say(publisher, hub):
     best = json.loads((pair / "best.json").read_text())
     assert f"| alpha | {best['alpha']} |" in body
     assert f"gain {best['gain']:.3f} [{best['gain_low']:.3f}, {best['gain_high']:.3f}]" in body
+    assert f"Alpha {best['alpha']} was taken: {best['reason']}. The choice is" in body
     assert ("**not certified**" in body) != best["certified"]
     assert "answered 24 prompts (`dev`, a file)" in body
     assert "The reward model `rm` (not on the hub)" in body

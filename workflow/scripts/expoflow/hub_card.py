@@ -12,10 +12,16 @@ from expoflow.records import BenchmarkResult, Best, Manifest
 
 FIGURE = "sweep.png"
 VARIANTS = {"sft": "SFT", "aligned": "aligned", "expo": "ExPO", "expo-aligned": "ExPO - aligned"}
+# Columns of alphas.csv that a sweep may have, and what they are to a reader.
+SOMETIMES = {
+    "quality": "true quality",
+    "nll": "NLL under the aligned model",
+    "implicit": "implicit reward less KL",
+}
 LIMITS = """\
 ExPO goes further in the direction that alignment training took. What that training rewarded grows stronger, its
 mistakes included: responses often become longer, and what only looks good to a reward model is rewarded too. Alpha was
-chosen by one reward model on one set of prompts; elsewhere (other tasks, languages, long conversations) this model may
+chosen by one measure on one set of prompts; elsewhere (other tasks, languages, long conversations) this model may
 be worse than its parents, and nothing here measured whether it is truthful, fair or safe.
 
 A model that follows instructions better also follows bad ones better. It can be asked to fabricate information or to
@@ -132,24 +138,20 @@ def _source(manifest: Manifest) -> str:
 
 
 def _choice(evidence: Evidence) -> str:
-    best, config = evidence.best, evidence.config
-    generate = config.section(evidence.pair, "generate")
-    confidence = config.section(evidence.pair, "select").confidence
+    best, generate = evidence.best, evidence.config.section(evidence.pair, "generate")
     aligned = next(row for row in evidence.alphas if row["alpha"] == "0")
-    certified = (
-        f"The choice is certified: the {confidence:.0%} interval of the gain lies above 0."
-        if best.certified
-        else f"The choice is **not certified**: the {confidence:.0%} interval of the gain does not lie above 0."
-    )
-    edge = " The grid ended at this alpha: a larger one may be better still." if best.edge else ""
     return f"""\
 Every alpha of the table answered {_prompts(evidence)}, {generate.samples} of each (temperature
-{generate.temperature:g}, top_k {generate.top_k}, top_p {generate.top_p:g}, presence penalty {generate.presence_penalty:g}, \
-frequency penalty {generate.frequency_penalty:g}, seed {generate.seed}, {generate.max_tokens} tokens
-at most). The reward model {_source(evidence.models["reward_model"])} scored the responses. Taken was the alpha
-with the largest mean reward: **reward {_number(aligned["reward"])} (aligned) -> {_number(best.reward)}, gain \
-{_number(best.gain)} [{_number(best.gain_low)}, {_number(best.gain_high)}]**.
-{certified} Of the bootstrap resamples of the prompts {best.chosen_share:.0%} would choose this alpha.{edge}"""
+{generate.temperature:g}, top_k {generate.top_k}, top_p {generate.top_p:g}, presence penalty \
+{generate.presence_penalty:g}, frequency penalty {generate.frequency_penalty:g}, seed {generate.seed}, \
+{generate.max_tokens} tokens
+at most), and the reward model {_source(evidence.models["reward_model"])} scored the responses.
+
+Alpha {best.alpha} was taken: {best.reason}. The choice is {"certified" if best.certified else "**not certified**"}; \
+{best.chosen_share:.0%} of the bootstrap resamples of the prompts would make it.
+
+**Reward {_number(aligned["reward"])} (aligned) -> {_number(best.reward)} (this model), gain {_number(best.gain)} \
+[{_number(best.gain_low)}, {_number(best.gain_high)}].**"""
 
 
 def _prompts(evidence: Evidence) -> str:
@@ -163,9 +165,9 @@ def _prompts(evidence: Evidence) -> str:
 
 
 def _sweep(evidence: Evidence) -> list[list[str]]:
-    known = [name for name in ("quality",) if any(row.get(name) for row in evidence.alphas)]
+    known = [name for name in SOMETIMES if any(row.get(name) for row in evidence.alphas)]
     head = ["alpha", "reward", "gain", "p", "length", "unfinished", "effective alpha"]
-    rows = [[*head, *(f"true {name}" for name in known)]]
+    rows = [[*head, *(SOMETIMES[name] for name in known)]]
     for row in evidence.alphas:
         alpha = {"0": "0 (aligned)", "-1": "-1 (SFT)"}.get(row["alpha"], row["alpha"])
         rows.append(
