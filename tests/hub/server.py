@@ -1,4 +1,5 @@
-"""A hub on 127.0.0.1 in the shape of huggingface.co: model info, resolve, large files from another origin.
+"""A hub on 127.0.0.1 in the shape of huggingface.co: model info, resolve, large files from another origin, and
+what publishing needs (receiving.py).
 
 Faults are armed by path and used up one by one; every byte of a file that is sent is counted by its name.
 """
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from receiving import Received, Receiving
 
 LARGE = (".safetensors", ".bin", ".parquet")
 
@@ -36,6 +39,7 @@ class Repo:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     gated: bool = False
+    private: bool = False
     sizes: dict[str, int] = field(default_factory=dict)  # what info says instead of the truth
 
     def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
@@ -70,7 +74,11 @@ class Hub:
         self.starts: list[tuple[str, int]] = []  # file names, and the byte that was asked for
         self.requests: list[str] = []  # paths
         self.authorised: list[str] = []  # paths of the other origin that came with a token
-        self.token: str | None = None  # what opens gated repositories
+        self.token: str | None = None  # what opens gated and private repositories, and writes
+        self.owners = {"org"}  # to whose repositories it may write
+        self.part: int | None = None  # bytes; larger files are received in parts of this size
+        self.full = False  # no room for large files
+        self.received = Received()
         self.lock = threading.Lock()
         self.port = self.other_port = 0
         self.servers: list[ThreadingHTTPServer] = []
@@ -86,6 +94,10 @@ class Hub:
             str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
         }
         return self.repos.setdefault(name, Repo()).commit(files, branch)
+
+    def make(self, name: str, files: dict[str, bytes], **settings) -> None:
+        self.repos[name] = Repo(**settings)
+        self.repos[name].commit(files)
 
     def fault(self, path: str, **what) -> None:
         self.faults.append(Fault(path, **what))
@@ -120,8 +132,13 @@ class Hub:
         return None
 
 
-class _Handler(BaseHTTPRequestHandler):
+def is_large(name: str) -> bool:
+    return name.endswith(LARGE)
+
+
+class _Handler(Receiving, BaseHTTPRequestHandler):
     hub: Hub
+    is_large, oid = staticmethod(is_large), staticmethod(oid)
     protocol_version = "HTTP/1.1"
 
     def setup(self):
@@ -137,13 +154,27 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.answer()
 
+    def do_POST(self):
+        self.answer()
+
+    def do_PUT(self):
+        self.answer()
+
     def answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         with self.hub.lock:
             self.hub.requests.append(path)
         fault = self.hub.take_fault(path)
         if fault and fault.status:
+            if self.command != "GET":
+                self.body()
+            if fault.then:
+                fault.then()
             return self.reply(fault.status, b"{}", fault.headers)
+        if self.command in ("POST", "PUT"):
+            return self.receive(path, fault)
+        if match := re.fullmatch(r"/api/models/(.+?)/tree/(.+)", path):
+            return self.tree(*match.groups())
         if match := re.fullmatch(r"/api/(models/|datasets/)(.+?)(?:/revision/(.+))?", path):
             kind, name, revision = match.groups()
             return self.info(name if kind == "models/" else kind + name, revision)
@@ -158,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def find(self, name: str, revision: str | None) -> tuple[Repo, str] | None:
         repo = self.hub.repos.get(name)
-        if repo is None:
+        if repo is None or (repo.private and self.headers.get("Authorization") != f"Bearer {self.hub.token}"):
             self.reply(401, b"{}", {"X-Error-Code": "RepoNotFound"})
             return None
         sha = repo.branches.get(revision or "main", revision)
@@ -175,18 +206,32 @@ class _Handler(BaseHTTPRequestHandler):
         for file, content in repo.commits[sha].items():
             size = repo.sizes.get(file, len(content))
             entry = {"rfilename": file, "size": size, "blobId": oid(content)}
-            if file.endswith(LARGE):
+            if is_large(file):
                 digest = hashlib.sha256(content).hexdigest()
                 entry["lfs"] = {"sha256": digest, "size": size, "pointerSize": 134}
             siblings.append(entry)
         body = {
             "id": name.removeprefix("datasets/"),
             "sha": sha,
-            "private": False,
+            "private": repo.private,
             "gated": repo.gated and "manual",
             "siblings": siblings,
         }
         self.reply(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+    def tree(self, name: str, revision: str) -> None:
+        """The files of a commit, as `hf download` lists them."""
+        if not (found := self.find(name, revision)):
+            return
+        repo, sha = found
+        entries = []
+        for file, content in repo.commits[sha].items():
+            entry = {"type": "file", "path": file, "size": len(content), "oid": oid(content)}
+            if is_large(file):
+                digest = hashlib.sha256(content).hexdigest()
+                entry["lfs"] = {"oid": digest, "size": len(content), "pointerSize": 134}
+            entries.append(entry)
+        self.reply(200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
 
     def resolve(self, name: str, revision: str, file: str, fault: Fault | None) -> None:
         if not (found := self.find(name, revision)):
@@ -199,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
         if content is None:
             return self.reply(404, b"{}", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": sha})
         headers = {"X-Repo-Commit": sha, "ETag": f'"{oid(content)}"'}
-        if not file.endswith(LARGE):
+        if not is_large(file):
             return self.content(file, content, headers, fault)
         headers |= {
             "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',

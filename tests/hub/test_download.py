@@ -21,11 +21,33 @@ def test_the_model_is_taken_and_nothing_else(user, hub):
     assert manifest.revision == hub.repos["org/model"].branches["main"]
     assert manifest.source == {"hub": "org/model", "revision": "main"}
     assert manifest.folder.startswith(str(user.cache))
-    assert {name for name in hub.sent if name} == set(FILES)
+    assert {name for name in hub.sent if name} == {*FILES, "README.md"}  # which states the licence
     assert all(
         store.sha256(Path(manifest.folder) / name) == file.sha256 for name, file in manifest.files.items()
     )
     assert same_bits(load(Path(manifest.folder)), load(Path(user.folder.parent / "checkpoint")))
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: MIT\n---\n# A model", {"license": "mit"}),
+        ("---\nlicense: other\nlicense_name: ours\n---\n", {"license": "other", "license_name": "ours"}),
+        ("---\nlicense: other\n---\n", None),
+        ("---\nlicense: [mit, gpl]\n---\n", None),
+        ("---\nlicense: unknown\n---\n", None),
+        ("---\n: no [YAML\n---\n", None),
+        ("license: mit", None),
+        (None, None),
+    ],
+)
+def test_the_licence_is_what_the_card_states(user, hub, checkpoint, card, licence):
+    folder = checkpoint("licensed", shards=1)
+    (folder / "README.md").write_text(card) if card else (folder / "README.md").unlink()
+    hub.add("org/licensed", folder)
+    online = user.get("org/licensed")
+    assert online.license == licence
+    assert user.get("org/licensed", HF_HUB_OFFLINE="1") == online
 
 
 def test_the_client_finds_it_in_its_cache(user):
@@ -152,7 +174,7 @@ def test_a_dry_run_does_not_load_the_client():
 @pytest.mark.parametrize(
     ("model", "problem"),
     [
-        ({"hub": "https://huggingface.co/org/model"}, "a hub model is ORG/NAME"),
+        ({"hub": "https://huggingface.co/org/model"}, "a repository of the hub is ORG/NAME"),
         ({"path": "here", "revision": "main"}, "revision belongs to hub"),
         ({"hub": "org/model", "trust_remote_code": True}, "set revision to the commit that you have read"),
         ({"hub": "org/model", "revision": "main", "trust_remote_code": True}, "set revision to the commit"),

@@ -5,25 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from expoflow.config import ModelConfig
 from expoflow.records import Manifest, read_json
-from expoflow.training import train
 from server import Hub
+from trained import train_on
 from user import MARKER
 from workflow.tree import Tree, new_tree
 
 pytestmark = pytest.mark.workflow
-
-
-def train_on(hub: Hub, folder: Path) -> None:
-    """Put org/sft and org/dpo, trained for a moment, on the hub."""
-    sft = {"recipe": "sft", "data": "miniature", "examples": 200, "epochs": 1}
-    dpo = {"recipe": "dpo", "from": "sft", "data": "miniature", "examples": 100, "learning_rate": 3e-4}
-    base = None
-    for name, recipe in (("sft", sft), ("dpo", dpo)):
-        train(name, ModelConfig(train=recipe), base, 7, folder / f"{name}.json")
-        base = read_json(folder / f"{name}.json", Manifest)
-        hub.add(f"org/{name}", folder / name)
 
 
 @pytest.fixture

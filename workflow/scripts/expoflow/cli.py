@@ -355,12 +355,74 @@ def _clean(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _publish_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help="a finished run's folder, or results/pairs/PAIR/expo in it"
+    )
+    parser.add_argument(
+        "--repo", type=_repository, required=True, metavar="ORG/NAME", help="where to on the Hugging Face hub"
+    )
+    parser.add_argument("--pair", metavar="NAME", help="which one, where the run has several")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="the run's config, where it is not DIR/config.yaml"
+    )
+    parser.add_argument(
+        "--license",
+        metavar="ID",
+        help="as the hub names it (apache-2.0, mit, ...); default: that of both parents",
+    )
+    parser.add_argument("--private", action="store_true", help="make the repository a private one")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="the repository may hold another model, which this one replaces",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, show files and card; nothing is asked or sent",
+    )
+
+
+def _repository(text: str) -> str:
+    from expoflow.config import NAME
+
+    if not re.fullmatch(f"{NAME}/{NAME}", text) or re.search(r"--|\.\.|\.git$|[.-]$", text) or len(text) > 96:
+        raise argparse.ArgumentTypeError(f"{text!r} is not ORG/NAME as the hub allows it")
+    return text
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    from expoflow.publication import CARD, publication
+
+    repo = arguments.repo
+    uploads = publication(arguments.folder, repo, arguments.pair, arguments.config, arguments.license)
+    if arguments.dry_run:
+        width = max(len(upload.name) for upload in uploads)
+        print("\n".join(f"{each.name:{width}}  {each.size:>15,}  {each.sha256}" for each in uploads))
+        total = sum(upload.size for upload in uploads)
+        print(f"{len(uploads)} files, {total:,} bytes to {repo}; {CARD}:\n")
+        print(next(upload.content.decode() for upload in uploads if upload.name == CARD))
+        return 0
+    from expoflow import hub
+    from expoflow.publish import publish
+
+    commit = publish(repo, uploads, private=arguments.private, replace=arguments.replace)
+    print(f"{hub.ENDPOINT}/{repo} at {commit}: {len(uploads)} files, each with the sha256 it has here")
+    return 0
+
+
 COMMANDS: dict[str, Command] = {
     "run": ("one pair, from two checkpoints to the report", _run_arguments, _run),
     "init": ("write a starter config for pairs of your own", _folder_arguments, _init),
     "plan": ("say what a config would cost, before it is started", _plan_arguments, _plan),
     "status": ("say how far a project is, and what lies on the disk", _folder_arguments, _status),
     "clean": ("free the store; no finished result needs what it holds", _clean_arguments, _clean),
+    "publish": (
+        "upload a run's exported model to the Hugging Face hub, with a card of the evidence",
+        _publish_arguments,
+        _publish,
+    ),
     "extrapolate": (
         "theta2 = theta1 + alpha * (theta1 - theta0), written as a checkpoint",
         _extrapolate_arguments,

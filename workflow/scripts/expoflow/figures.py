@@ -22,6 +22,7 @@ COLOURS = {
 }
 LABELS = {"sft": "SFT", "aligned": "aligned", "expo": "ExPO"}
 COLUMNS = 4  # panels side by side
+NARROWEST = 4.2  # inches
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -155,7 +156,7 @@ def _panels(pairs: list[str], rows: list[str]) -> tuple[Figure, dict[str, dict[s
     figure, grid = plt.subplots(
         blocks * len(rows),
         columns,
-        figsize=(1.9 * columns + 0.4, height),
+        figsize=(max(1.9 * columns + 0.4, NARROWEST), height),
         squeeze=False,
         sharey="row",
         layout="constrained",
@@ -179,6 +180,7 @@ def _places(blocks: int, columns: int) -> Iterator[tuple[int, int]]:
 
 
 def _legend(figure: Figure, handles: list) -> None:
+    columns = len(handles) if figure.get_figwidth() > 5 else 2  # as many as there is room for
     figure.legend(
-        handles=handles, loc="outside upper center", ncols=len(handles), columnspacing=1.2, handletextpad=0.5
+        handles=handles, loc="outside upper center", ncols=columns, columnspacing=1.2, handletextpad=0.5
     )

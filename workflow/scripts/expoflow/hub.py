@@ -32,6 +32,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, get_session, hf_raise_for_status
 
+from expoflow import licence
 from expoflow.checkpoint import INDEX, SINGLE, read_json_file
 from expoflow.config import COMMIT, DataConfig, ModelConfig
 from expoflow.conversion import BIN, BIN_INDEX
@@ -79,7 +80,8 @@ def download(model: str, source: ModelConfig, note: Path, say: Callable[[str], N
 
     `note` remembers that commit for the next time, to tell by `say` where a branch has moved since.
     """
-    commit, folder, files = fetch(source.hub, source.revision)
+    commit, folder, files = fetch(source.hub, source.revision, wanted=_with_card)
+    files.pop(CARD, None)  # states the licence, and is no part of the model
     remember_commit(note, f"model '{model}'", source.hub, source.revision, commit, say)
     return Manifest(
         model=model,
@@ -87,6 +89,7 @@ def download(model: str, source: ModelConfig, note: Path, say: Callable[[str], N
         revision=commit,
         folder=str(folder),
         files=files,
+        license=licence.stated(folder / CARD),
         provenance=provenance("huggingface_hub"),
     )
 
@@ -245,6 +248,10 @@ def checkpoint_names(repo: str, sizes: Mapping[str, int]) -> list[str]:
     return sorted([*weights, *(name for name, size in sizes.items() if _in_package(name, size))])
 
 
+def _with_card(repo: str, sizes: Mapping[str, int]) -> list[str]:
+    return [*checkpoint_names(repo, sizes), *({CARD} & set(sizes))]
+
+
 def _in_package(name: str, size: int) -> bool:
     folder, _, file = name.rpartition("/")
     return folder in ("", *PACKAGE_FOLDERS) and not NOT_PACKAGE.fullmatch(file) and size <= LARGEST
@@ -336,11 +343,11 @@ def patiently(
         except HTTPError as error:
             if progress() > reached:
                 waits, reached = iter(WAITS), progress()
-            pause, asked = next(waits, None), _asked_pause(error)
+            pause, asked = next(waits, None), asked_pause(error)
             if pause is None or asked > LONGEST or not _may_pass(error):
                 raise
             pause = max(pause, asked)
-            print(f"{_name(error)}; trying again in {pause:g} s", file=sys.stderr, flush=True)
+            print(f"{happened(error)}; trying again in {pause:g} s", file=sys.stderr, flush=True)
             if (stop or Event()).wait(pause):
                 raise
 
@@ -350,7 +357,7 @@ def _may_pass(error: HTTPError) -> bool:
     return status in (408, 429) or status >= 500
 
 
-def _asked_pause(error: HTTPError) -> int:
+def asked_pause(error: HTTPError) -> int:
     """Seconds that the server asks to wait, 0 where it does not say."""
     if not isinstance(error, HfHubHTTPError):
         return 0
@@ -361,14 +368,19 @@ def _asked_pause(error: HTTPError) -> int:
     return int(seconds[0]) if seconds else 0
 
 
-def _name(error: HTTPError) -> str:
+def happened(error: HTTPError) -> str:
     """What happened, without texts from outside, which may hold secrets."""
     return f"HTTP {error.response.status_code}" if isinstance(error, HfHubHTTPError) else type(error).__name__
 
 
+def token_name() -> str:
+    """Where the token comes from, for messages."""
+    return "the token in HF_TOKEN" if os.environ.get("HF_TOKEN") else "the token of `hf auth login`"
+
+
 def explain(error: HTTPError, repo: str, revision: str | None, kind: str = "model") -> str:
     """What went wrong for good, and the remedy; never the token."""
-    token = "the token in HF_TOKEN" if os.environ.get("HF_TOKEN") else "the token of `hf auth login`"
+    token = token_name()
     account = f"{token} belongs to an account without access" if get_token() else "HF_TOKEN is not set"
     if isinstance(error, GatedRepoError):
         return (
@@ -389,10 +401,10 @@ def explain(error: HTTPError, repo: str, revision: str | None, kind: str = "mode
         return f"{repo}: access is forbidden (HTTP 403), {account}; set HF_TOKEN to a token that may read it"
     if status == 404:
         return f"{repo}: a file is gone at revision '{revision or 'main'}' (HTTP 404); correct `revision:`"
-    if asked := _asked_pause(error):
-        return f"{repo}: {_name(error)}, {ENDPOINT} asks to wait {asked} s; run again after that"
+    if asked := asked_pause(error):
+        return f"{repo}: {happened(error)}, {ENDPOINT} asks to wait {asked} s; run again after that"
     return (
-        f"{repo}: {ENDPOINT} does not answer as it should ({_name(error)}), {len(WAITS) + 1} tries; "
+        f"{repo}: {ENDPOINT} does not answer as it should ({happened(error)}), {len(WAITS) + 1} tries; "
         "what came is kept: run again, or set HF_HUB_OFFLINE=1 if all is in the cache"
     )
 

@@ -3,11 +3,23 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+
 from expoflow.checkpoint import Checkpoint, open_checkpoint, read_json_file
+from expoflow.header import Tensor
 from expoflow.preflight import quantised
 from expoflow.recipe import Recipe
 from expoflow.records import read_json
 from expoflow.store import sha256
+
+# The bits of a floating-point type's exponent; all of them are set in NaN and Inf.
+EXPONENT = {
+    "BF16": np.uint16(0x7F80),
+    "F16": np.uint16(0x7C00),
+    "F32": np.uint32(0x7F800000),
+    "F64": np.uint64(0x7FF0000000000000),
+}
+PIECE = 1 << 22  # elements
 
 
 def describe(folder: Path) -> list[tuple[str, str]]:
@@ -40,6 +52,21 @@ def describe(folder: Path) -> list[tuple[str, str]]:
 def _problems(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     notes = [("note", note) for note in checkpoint.notes]
     return notes + [(each.level, each.message) for each in quantised(checkpoint, "the model")]
+
+
+def not_finite(checkpoint: Checkpoint) -> list[str]:
+    """Names of the tensors that have a NaN or an Inf; all weights are read, a piece at a time."""
+    return [name for name, tensor in checkpoint.tensors.items() if _has_bad(checkpoint, tensor)]
+
+
+def _has_bad(checkpoint: Checkpoint, tensor: Tensor) -> bool:
+    """Whether an element has all bits of its exponent set."""
+    if tensor.dtype not in EXPONENT:
+        return False
+    exponent, view = EXPONENT[tensor.dtype], checkpoint.view(tensor.name)
+    step = PIECE * exponent.itemsize
+    pieces = (np.frombuffer(view[at : at + step], exponent.dtype) for at in range(0, len(view), step))
+    return any(((piece & exponent) == exponent).any() for piece in pieces)
 
 
 def describe_recipe(recipe: Recipe) -> list[tuple[str, str]]:

@@ -21,8 +21,15 @@ def read_config(folder: Path) -> Config:
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise ConfigError([f"{folder}: no config.yaml; name a project's folder, or begin one: expoflow init"])
+    return read_config_file(path)
+
+
+def read_config_file(path: Path) -> Config:
+    """The config in a YAML file."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read ({error.strerror}); correct the path"]) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: no YAML ({' '.join(str(error).split())}); correct it"]) from None
     return checks.load(data if isinstance(data, dict) else {}, [path])

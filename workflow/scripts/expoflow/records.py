@@ -143,7 +143,8 @@ class Manifest(Record):
     """results/models/{model}.json: where a model came from and exactly which bytes it is.
 
     `folder` is where its files lie, relative to the Snakemake directory where it is inside;
-    `files` are all files of the checkpoint by their name in that folder.
+    `files` are all files of the checkpoint by their name in that folder; `license` is what the card of a hub
+    model states.
     """
 
     model: str
@@ -151,6 +152,7 @@ class Manifest(Record):
     revision: str | None = None
     folder: str
     files: dict[str, File]
+    license: dict[str, str] | None = None
     provenance: dict[str, Any]
 
     def sha256s(self) -> dict[str, str]:
