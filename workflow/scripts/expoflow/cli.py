@@ -32,10 +32,14 @@ Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argpar
 
 def _pair_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--sft", type=Path, required=True, metavar="DIR", help="theta0: the SFT model's folder"
+        "--sft", type=Path, metavar="DIR", help="theta0: the SFT model's folder; default: an adapter's base"
     )
     parser.add_argument(
-        "--aligned", type=Path, required=True, metavar="DIR", help="theta1: the aligned model's folder"
+        "--aligned",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="theta1: the aligned model's, or an adapter's",
     )
     parser.add_argument(
         "--vocabulary",
@@ -55,6 +59,13 @@ def _extrapolate_arguments(parser: argparse.ArgumentParser) -> None:
         help="extrapolation length; may be given several times: one pass, DIR/alpha=A for each",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    parser.add_argument(
+        "--as",
+        dest="form",
+        choices=("model", "adapter"),
+        default="model",
+        help="where aligned is a LoRA adapter: write a whole model, or the adapter that makes it of the base",
+    )
     parser.add_argument(
         "--dtype",
         choices=("keep", "float32", "bfloat16", "float16"),
@@ -83,6 +94,19 @@ def _extrapolate_arguments(parser: argparse.ArgumentParser) -> None:
         "--hash-outputs", action="store_true", help="sha256s of the new weights into recipe.json"
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
+
+
+def _sft(arguments: argparse.Namespace) -> Path:
+    """The SFT model's folder: as given, else the base of the adapter that is the aligned model."""
+    from expoflow.adapter import base_folder, is_adapter
+
+    if arguments.sft:
+        return arguments.sft
+    if is_adapter(arguments.aligned):
+        return base_folder(arguments.aligned)
+    raise ConfigError(
+        [f"--sft is missing, and --aligned {arguments.aligned} is no adapter that names its base"]
+    )
 
 
 def _alpha(text: str) -> str:
@@ -128,7 +152,14 @@ def _extrapolate(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(arguments, options, folders)
     with _Bar() as bar:
-        recipes = extrapolate(arguments.sft, arguments.aligned, folders, options, progress=bar.progress)
+        recipes = extrapolate(
+            _sft(arguments),
+            arguments.aligned,
+            folders,
+            options,
+            as_adapter=arguments.form == "adapter",
+            progress=bar.progress,
+        )
     for alpha, recipe in recipes.items():
         effective = (
             "none, the models are equal"
@@ -144,7 +175,7 @@ def _extrapolate(arguments: argparse.Namespace) -> int:
 def _dry_run(arguments: argparse.Namespace, options: "Options", folders: dict[str, Path]) -> int:
     from expoflow.extrapolate import planned
 
-    lines = planned(arguments.sft, arguments.aligned, folders, options)
+    lines = planned(_sft(arguments), arguments.aligned, folders, options, arguments.form == "adapter")
     print("\n".join(lines))
     return 0
 
@@ -174,7 +205,7 @@ class _Bar:
 def _preflight(arguments: argparse.Namespace) -> int:
     from expoflow.preflight import open_pair
 
-    pair = open_pair(arguments.sft, arguments.aligned, arguments.vocabulary)
+    pair = open_pair(_sft(arguments), arguments.aligned, arguments.vocabulary)
     for finding in pair.findings:
         print(f"{finding.level:8} {finding.check:11} {finding.message}")
     extrapolated = sum(1 for part in pair.parts if part.shared)

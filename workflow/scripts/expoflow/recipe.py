@@ -30,6 +30,17 @@ class Input(Record):
     weights: dict[str, str]
     adapter: AdapterInput | None = None
 
+    def label(self) -> str:
+        """Source and revision, and of an adapter what it is, in words."""
+        text = self.source + (f" at {self.revision}" if self.revision else "")
+        if not self.adapter:
+            return text
+        ranks, scalings = (
+            ", ".join(f"{each:g}" for each in some) for some in (self.adapter.ranks, self.adapter.scalings)
+        )
+        lora = f", rank {ranks}, scaling {scalings}" if ranks else ""
+        return f"{text} (LoRA adapter{lora})"
+
 
 class Effect(Record):
     """theta2 - theta1 next to alpha * delta; None where a divisor is zero or nothing was measured.
