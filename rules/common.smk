@@ -67,6 +67,17 @@ def require_own_library():
         )
 
 
+def require_fitting_pairs():
+    """Before any job: models of the hub must fit together, by their headers."""
+    if HUB and not workflow.touch:
+        from expoflow.remote import check_pairs
+
+        try:
+            check_pairs(CONFIG)
+        except ConfigError as error:
+            raise WorkflowError(f"nothing was downloaded:\n{error}")
+
+
 def only(names):
     """Regular expression that matches exactly `names`; no name at all where there is none."""
     return "|".join(map(re.escape, names)) or "(?!)"

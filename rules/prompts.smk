@@ -1,4 +1,8 @@
-# Prompt sets, one JSON line a prompt.
+# Prompt sets, one JSON line a prompt. Like models of the hub, they are fetched by the head process.
+localrules:
+    prompts,
+
+
 rule prompts:
     input:
         file=lambda wildcards: [

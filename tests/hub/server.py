@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-LARGE = (".safetensors", ".bin")
+LARGE = (".safetensors", ".bin", ".parquet")
 
 
 def commit_of(files: dict[str, bytes]) -> str:
@@ -60,6 +60,8 @@ class Fault:
 
 
 class Hub:
+    """Repositories by name; a dataset's begins with datasets/."""
+
     def __init__(self):
         self.repos: dict[str, Repo] = {}
         self.faults: list[Fault] = []
@@ -141,8 +143,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.hub.take_fault(path)
         if fault and fault.status:
             return self.reply(fault.status, b"{}", fault.headers)
-        if match := re.fullmatch(r"/api/models/(.+?)(?:/revision/(.+))?", path):
-            return self.info(*match.groups())
+        if match := re.fullmatch(r"/api/(models/|datasets/)(.+?)(?:/revision/(.+))?", path):
+            kind, name, revision = match.groups()
+            return self.info(name if kind == "models/" else kind + name, revision)
         if match := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path):
             return self.resolve(*match.groups(), fault)
         if match := re.fullmatch(r"/large/(.+)/([0-9a-f]{40})/(.+)", path):
@@ -175,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
                 entry["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 134}
             siblings.append(entry)
         body = {
-            "id": name,
+            "id": name.removeprefix("datasets/"),
             "sha": sha,
             "private": False,
             "gated": repo.gated and "manual",
@@ -209,15 +212,17 @@ class _Handler(BaseHTTPRequestHandler):
             content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
         if fault and fault.shorten:
             content = content[: -fault.shorten]
-        start = int(re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[1])
+        start, stop = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "bytes=0-")).groups()
+        start, stop = int(start), min(int(stop or len(content)) + 1, len(content))
         self.hub.starts.append((name, start))
         if fault and fault.whole:
-            start = 0
+            start, stop = 0, len(content)
         if start and start >= len(content):
             return self.reply(416, b"", {"Content-Range": f"bytes */{len(content)}"})
-        if start:
-            headers = {**headers, "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
-        return self.reply(206 if start else 200, content[start:], headers, fault, name)
+        part = stop - start < len(content)
+        if part:
+            headers = {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"}
+        return self.reply(206 if part else 200, content[start:stop], headers, fault, name)
 
     def reply(self, status: int, body: bytes, headers=(), fault: Fault | None = None, name: str = "") -> None:
         self.send_response(status)

@@ -73,6 +73,17 @@ def test_a_pair_that_lives_on_a_hub(tree, hub, tmp_path):
 def test_a_model_that_is_not_on_the_hub(tree):
     tree.edit(lambda config: config["models"].update(dpo={"hub": "org/absent"}))
     output = tree.snakemake("--cores", "1", check=False)
-    assert "org/absent: " in (tree.folder / "results/logs/download/dpo.log").read_text()
+    assert "nothing was downloaded:" in output
+    assert "pairs.tiny: org/absent: " in output
     assert "has no such model (HTTP 401)" in output
     assert MARKER not in output
+
+
+def test_a_pair_that_does_not_fit_is_told_before_it_is_downloaded(tree, hub, tmp_path):
+    config = tmp_path / "trained/dpo/config.json"
+    config.write_text(config.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
+    hub.add("org/dpo", tmp_path / "trained/dpo")
+    output = tree.snakemake("--cores", "1", check=False)
+    assert "nothing was downloaded:" in output
+    assert "pairs.tiny: config num_hidden_layers is 2 in sft and 3 in aligned" in output
+    assert not list((tree.folder / "results").glob("models/*.json"))

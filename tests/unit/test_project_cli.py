@@ -77,13 +77,23 @@ def test_models_that_do_not_fit_together_are_told_before_anything_is_written(mak
     assert os.listdir() == []
 
 
-def test_what_is_missing_is_told_with_the_reason(capsys):
-    assert run("run", "--sft", "a", "--aligned", "b") == 2
-    told = capsys.readouterr().err
-    assert (
-        "--prompts is missing: give a file of JSON lines (prompt sets of the hub are not there yet)" in told
+def test_what_is_missing_is_told(capsys):
+    assert run("run", "--sft", "a") == 2
+    assert "--aligned is missing: give the model after DPO or RLHF, or all with" in capsys.readouterr().err
+
+
+def test_what_is_not_said_is_the_papers(asked, monkeypatch):
+    kept = []
+    monkeypatch.setattr(
+        project, "run_workflow", lambda config, *_: kept.append(inventory.read_config(config.parent))
     )
-    assert "--reward-model is missing: " in told
+    run("run", "--sft", asked["--sft"], "--aligned", asked["--aligned"])
+    (config,) = kept
+    assert config.models["reward"].hub == "weqweasdas/RM-Mistral-7B"
+    dev = config.prompts["dev"]
+    assert (dev.hub, dev.split, dev.field) == ("HuggingFaceH4/ultrafeedback_binarized", "test_gen", "prompt")
+    assert [float(alpha) for alpha in config.pairs["aligned"].grid()] == [-1, 0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert config.benchmarks.names() == []
 
 
 def test_the_config_says_what_was_asked(asked, tmp_path):
@@ -96,6 +106,7 @@ def test_the_config_says_what_was_asked(asked, tmp_path):
     assert config["models"]["aligned"] == {"path": str(asked["--aligned"])}
     assert config["pairs"]["aligned"]["alphas"] == [0.1, 3]
     assert config["prompts"]["dev"] == {"file": str(Path.cwd() / "p.jsonl")}
+    assert project.prompt_source("org/data@v2:dev") == {"hub": "org/data", "revision": "v2", "split": "dev"}
     assert config["benchmarks"] == {"reward": {"prompts": "test"}}
     assert yaml.safe_load(project._commented(config)) == config
     assert checks.parse(config).benchmarks.names() == ["reward"]

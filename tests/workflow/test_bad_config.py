@@ -86,7 +86,7 @@ CASES = {
     ),
     "empty prompt file": (
         at("prompts/dev/file", "empty.jsonl"),
-        "prompts.dev.file: 'empty.jsonl' has no prompts; write one JSON object a line",
+        "prompts.dev.file: 'empty.jsonl' has no prompts; write one row, or one JSON object a line, for each",
     ),
     "prompt file not JSON": (
         at("prompts/dev/file", "text.jsonl"),

@@ -1,5 +1,6 @@
 """Write a prompt set as JSON lines."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expoflow.logs import job_log
@@ -7,11 +8,20 @@ from expoflow.logs import job_log
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job_log(snakemake.log[0], snakemake.threads) as say:
+with job_log(snakemake.log[0], snakemake.threads, offline=False) as say:
     from expoflow.config import PromptsConfig
     from expoflow.prompts import load
     from expoflow.records import write_jsonl
 
-    prompts = load(PromptsConfig.model_validate_json(snakemake.params.source), snakemake.params.seed)
-    write_jsonl(snakemake.output.prompts, prompts)
-    say(f"prompts {snakemake.wildcards.prompts}: {len(prompts)}")
+    name, target = snakemake.wildcards.prompts, Path(snakemake.output.prompts)
+    source, files, origin = PromptsConfig.model_validate_json(snakemake.params.source), (), ""
+    if source.hub:
+        from expoflow import hub
+
+        commit, files = hub.dataset(source)
+        note = target.with_name(f".{name}.commit.json")
+        hub.remember_commit(note, f"prompts {name}", source.hub, source.revision, commit, say)
+        origin = f" of {source.hub}, {source.split}, {commit}"
+    prompts = load(source, snakemake.params.seed, files)
+    write_jsonl(target, prompts)
+    say(f"prompts {name}: {len(prompts)}{origin}")

@@ -211,17 +211,24 @@ def _pattern(patterns: dict[str, Any] | None, module: str, default: Any) -> Any:
 
 
 def base_source(folder: Path) -> dict[str, str]:
-    """Where the adapter's base model is, as a config names it: `path`, or `hub` with the revision; {} unknown."""
-    settings = read_json_file(Path(folder) / ADAPTER)
+    """The adapter's base as a config names a model: `path`, or `hub` and `revision`.
+
+    Raises a CheckpointError where it names none, or the folder is no adapter.
+    """
+    folder = Path(folder)
+    if not is_adapter(folder):
+        raise CheckpointError(
+            f"sft is missing, and {folder} is no adapter, which would name its base; give sft"
+        )
+    settings = read_json_file(folder / ADAPTER)
     name = settings.get("base_model_name_or_path")
-    if not name:
-        return {}
-    for place in (Path(folder) / name, Path(name)):
-        if (place / "config.json").is_file():
+    for place in (folder / str(name), Path(str(name))):
+        if name and (place / "config.json").is_file():
             return {"path": os.path.abspath(place)}
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
-        return {"hub": name} | ({"revision": settings["revision"]} if settings.get("revision") else {})
-    return {}
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(name)):
+        where = f"its base model '{name}' is not there" if name else "names no base model"
+        raise CheckpointError(f"{folder}: {where}; give the base as sft")
+    return {"hub": name} | ({"revision": settings["revision"]} if settings.get("revision") else {})
 
 
 def base_folder(folder: Path) -> Path:
@@ -229,14 +236,11 @@ def base_folder(folder: Path) -> Path:
     source = base_source(folder)
     if "path" in source:
         return Path(source["path"])
-    name = read_json_file(Path(folder) / ADAPTER).get("base_model_name_or_path")
-    if "hub" in source:
-        from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(source["hub"], "config.json", revision=source.get("revision"))
-        if isinstance(found, str):
-            return Path(found).parent
-    where = (
-        f"its base model '{name}' is not here, nor in the hub's cache" if name else "it names no base model"
+    found = try_to_load_from_cache(source["hub"], "config.json", revision=source.get("revision"))
+    if isinstance(found, str):
+        return Path(found).parent
+    raise CheckpointError(
+        f"{folder}: its base model {source['hub']} is not in the hub's cache; download it, or give the base as sft"
     )
-    raise CheckpointError(f"{folder}: {where}; give the base as sft")

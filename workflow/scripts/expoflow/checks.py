@@ -10,9 +10,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
-from expoflow.config import SOURCES, Config
+from expoflow import prompts as prompt_sets
+from expoflow.config import PROMPT_SOURCES, SOURCES, Config
 from expoflow.errors import ConfigError, DataError
-from expoflow.prompts import read_file
 
 
 def load(data: Mapping[str, Any], files: Iterable[str | Path]) -> Config:
@@ -193,7 +193,7 @@ def _name_problems(config: Config) -> list[str]:
 def _source_problems(config: Config) -> list[str]:
     """Models and prompt sets need exactly one source."""
     problems = []
-    for section, keys in (("models", SOURCES), ("prompts", ("miniature", "file"))):
+    for section, keys in (("models", SOURCES), ("prompts", PROMPT_SOURCES)):
         for name, entry in getattr(config, section).items():
             given = [key for key in keys if getattr(entry, key) is not None]
             if len(given) != 1:
@@ -217,7 +217,7 @@ def check_sources(config: Config, results: Path = Path("results")) -> None:
     for name, prompts in config.prompts.items():
         if prompts.file is not None and not (results / "prompts" / f"{name}.jsonl").exists():
             try:
-                read_file(Path(prompts.file), prompts.field)
+                prompt_sets.load(prompts, config.seed)
             except DataError as error:
                 problems.append(f"prompts.{name}.file: {error}")
     problems += _engine_problems(config)

@@ -11,28 +11,27 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from expoflow import __version__
-from expoflow.errors import ConfigError, ExpoflowError
+from expoflow.errors import CheckpointError, ConfigError, ExpoflowError
 
 if TYPE_CHECKING:
     from expoflow.options import Options
 
 RESULTS = ("models", "pairs")
 PAPER_ALPHAS = "0.1,0.2,0.3,0.4,0.5"
-# What describes a pair, and what to say where it is missing; nothing where it need not be given.
-PAIR_OPTIONS = {
-    "sft": "--sft is missing: give the model that alignment began with",
-    "aligned": "--aligned is missing: give the model after DPO or RLHF",
-    "reward_model": "--reward-model is missing: give a sequence classifier with one logit (there is no default yet)",
-    "prompts": "--prompts is missing: give a file of JSON lines (prompt sets of the hub are not there yet)",
-    "alphas": None,
-    "test_prompts": None,
-}
+PAPER_REWARD_MODEL = "weqweasdas/RM-Mistral-7B"
+PAPER_PROMPTS = "HuggingFaceH4/ultrafeedback_binarized:test_gen"
+PAIR_OPTIONS = ("sft", "aligned", "reward_model", "prompts", "alphas", "test_prompts")
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
+
+
+MODEL = "a folder, or ORG/NAME[@REVISION] of the Hugging Face hub"
+SFT = f"theta0, the SFT model: {MODEL}; default: the base of the adapter that is aligned"
+ALIGNED = "theta1, the model aligned from it, or a LoRA adapter"
 
 
 def _pair_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--sft", type=Path, metavar="DIR", help="theta0: the SFT model's folder; default: an adapter's base"
+        "--sft", type=Path, metavar="DIR", help="theta0: the SFT model's folder; default: the adapter's base"
     )
     parser.add_argument(
         "--aligned",
@@ -41,6 +40,10 @@ def _pair_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="theta1: the aligned model's, or an adapter's",
     )
+    _vocabulary_argument(parser)
+
+
+def _vocabulary_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vocabulary",
         choices=("error", "shared_rows"),
@@ -98,15 +101,9 @@ def _extrapolate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _sft(arguments: argparse.Namespace) -> Path:
     """The SFT model's folder: as given, else the base of the adapter that is the aligned model."""
-    from expoflow.adapter import base_folder, is_adapter
+    from expoflow.adapter import base_folder
 
-    if arguments.sft:
-        return arguments.sft
-    if is_adapter(arguments.aligned):
-        return base_folder(arguments.aligned)
-    raise ConfigError(
-        [f"--sft is missing, and --aligned {arguments.aligned} is no adapter that names its base"]
-    )
+    return arguments.sft or base_folder(arguments.aligned)
 
 
 def _alpha(text: str) -> str:
@@ -202,10 +199,23 @@ class _Bar:
         self.bar.update(done - self.bar.n)
 
 
-def _preflight(arguments: argparse.Namespace) -> int:
-    from expoflow.preflight import open_pair
+def _preflight_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sft", metavar="MODEL", help=SFT)
+    parser.add_argument("--aligned", required=True, metavar="MODEL", help=ALIGNED)
+    _vocabulary_argument(parser)
 
-    pair = open_pair(_sft(arguments), arguments.aligned, arguments.vocabulary)
+
+def _preflight(arguments: argparse.Namespace) -> int:
+    from expoflow.project import source
+    from expoflow.remote import base_of, preflight_sources
+
+    aligned = source(arguments.aligned)
+    sft = source(arguments.sft) if arguments.sft else base_of(aligned)
+    pair = preflight_sources(sft, aligned, arguments.vocabulary)
+    if pair is None:
+        raise CheckpointError(
+            "a model has no safetensors on the hub, and pickles have no header; download it, and give its folder"
+        )
     for finding in pair.findings:
         print(f"{finding.level:8} {finding.check:11} {finding.message}")
     extrapolated = sum(1 for part in pair.parts if part.shared)
@@ -242,19 +252,27 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
-    model = "a folder, or ORG/NAME[@REVISION] of the Hugging Face hub"
     parser.usage = (
-        "expoflow run --sft MODEL --aligned MODEL --prompts FILE --reward-model MODEL [options] [-- SNAKEMAKE ...]\n"
+        "expoflow run [--sft MODEL] --aligned MODEL [options] [-- SNAKEMAKE ...]\n"
         "       expoflow run --config FILE [--out DIR] [-- SNAKEMAKE ...]"
     )
-    parser.add_argument("--sft", metavar="MODEL", help=f"theta0, the SFT model: {model}")
-    parser.add_argument("--aligned", metavar="MODEL", help="theta1, the model aligned from it")
-    parser.add_argument("--reward-model", metavar="MODEL", help="a sequence classifier with one logit")
+    parser.add_argument("--sft", metavar="MODEL", help=SFT)
+    parser.add_argument("--aligned", metavar="MODEL", help=ALIGNED)
+    parser.add_argument(
+        "--reward-model",
+        metavar="MODEL",
+        help=f"a sequence classifier with one logit; default: the paper's, {PAPER_REWARD_MODEL}",
+    )
     parser.add_argument("--alphas", metavar="A,...", help=f"extrapolation lengths; default: {PAPER_ALPHAS}")
     parser.add_argument(
-        "--prompts", metavar="FILE", help='they choose alpha: JSON lines such as {"prompt": "..."}'
+        "--prompts",
+        metavar="PROMPTS",
+        help='they choose alpha: a file of JSON lines such as {"prompt": "..."}, CSV or Parquet, or '
+        f"ORG/NAME[@REVISION]:SPLIT of the hub; default: the paper's, {PAPER_PROMPTS}",
     )
-    parser.add_argument("--test-prompts", metavar="FILE", help="they judge the choice; default: no benchmark")
+    parser.add_argument(
+        "--test-prompts", metavar="PROMPTS", help="they judge the choice; default: no benchmark"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="run this config; --out: its folder")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of config.yaml and results/; default: ./ALIGNED-expo"
@@ -265,7 +283,8 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from expoflow.project import Request, prepare, run_workflow
+    from expoflow.project import Request, as_text, prepare, run_workflow, source
+    from expoflow.remote import base_of
 
     given = {name: getattr(arguments, name) for name in PAIR_OPTIONS if getattr(arguments, name)}
     if arguments.config:
@@ -274,9 +293,14 @@ def _run(arguments: argparse.Namespace) -> int:
         if not arguments.config.is_file():
             raise ConfigError([f"--config: no file '{arguments.config}'; `expoflow init` writes a starter"])
         run_workflow(arguments.config, arguments.out or arguments.config.parent, arguments.snakemake)
-    if missing := [text for name, text in PAIR_OPTIONS.items() if text and name not in given]:
-        raise ConfigError([*missing, "or give all with --config FILE"])
-    request = Request(**{"alphas": PAPER_ALPHAS, **given})
+    if "aligned" not in given:
+        raise ConfigError(
+            ["--aligned is missing: give the model after DPO or RLHF, or all with --config FILE"]
+        )
+    if "sft" not in given:
+        given["sft"] = as_text(base_of(source(given["aligned"])))
+    paper = {"reward_model": PAPER_REWARD_MODEL, "prompts": PAPER_PROMPTS, "alphas": PAPER_ALPHAS}
+    request = Request(**{**paper, **given})
     folder = arguments.out or Path(f"{request.name}-expo")
     run_workflow(prepare(request, folder), folder, arguments.snakemake)
 
@@ -352,7 +376,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "preflight": (
         "can two checkpoints be extrapolated? Reads headers and configs only",
-        _pair_arguments,
+        _preflight_arguments,
         _preflight,
     ),
     "inspect": ("say what a checkpoint is, and check an extrapolated one", _inspect_arguments, _inspect),

@@ -25,8 +25,10 @@ from pydantic_core import PydanticCustomError
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 ALPHA = r"-?\d+(\.\d+)?"
 REFERENCE_ALPHAS = ("-1", "0")
+REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SOURCES = ("train", "path", "hub")
+PROMPT_SOURCES = ("miniature", "file", "hub")
 
 
 def spell(alpha: float) -> str:
@@ -47,7 +49,7 @@ def _check_name(value: str) -> str:
 
 def _check_repository(value: str) -> str:
     if not re.fullmatch(rf"({NAME}/)?{NAME}", value):
-        raise PydanticCustomError("hub", "a hub model is ORG/NAME, as in its address on the hub")
+        raise PydanticCustomError("hub", "a repository of the hub is ORG/NAME, as in its address on the hub")
     return value
 
 
@@ -151,7 +153,7 @@ class ModelConfig(Strict):
     """A Hugging Face checkpoint folder, relative to the Snakemake directory."""
     hub: Annotated[str, AfterValidator(_check_repository)] | None = None
     """A model on the Hugging Face hub: ORG/NAME."""
-    revision: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    revision: str | None = Field(None, pattern=REVISION)
     """Commit, tag or branch of `hub`; a branch is resolved to a commit once, which the manifest keeps."""
     chat_template: str | None = None
     """A Jinja file that is used instead of the tokenizer's chat template."""
@@ -188,20 +190,41 @@ class ModelConfig(Strict):
         return json.dumps(usage, sort_keys=True)
 
 
-class PromptsConfig(Strict):
-    """A prompt set: exactly one of `miniature` and `file`."""
+class DataConfig(Strict):
+    """Rows of a local file, or of a dataset on the Hugging Face hub."""
+
+    file: str | None = None
+    """JSON lines, .csv or .parquet, relative to the Snakemake directory."""
+    hub: Annotated[str, AfterValidator(_check_repository)] | None = None
+    """A dataset on the Hugging Face hub: ORG/NAME."""
+    revision: str | None = Field(None, pattern=REVISION)
+    """Commit, tag or branch of `hub`."""
+    config: str | None = None
+    """The configuration of `hub`, where it has several."""
+    split: str | None = None
+    """The split of `hub`, such as `test`."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.hub and not self.split:
+            raise PydanticCustomError("split", "a dataset of the hub needs split; add it")
+        for key in ("revision", "config", "split"):
+            if getattr(self, key) and not self.hub:
+                raise PydanticCustomError("hub", "{key} belongs to hub; remove it, or give hub", {"key": key})
+        return self
+
+
+class PromptsConfig(DataConfig):
+    """A prompt set: exactly one of `miniature`, `file` and `hub`."""
 
     miniature: Literal["dev", "test"] | None = None
     """A split of the built-in world."""
-    file: str | None = None
-    """JSON lines, one prompt a line, relative to the Snakemake directory."""
     field: str = "prompt"
-    """The field of each line: a text, or a list of {role, content} messages."""
-
-    @property
-    def source(self) -> str:
-        """`miniature` or `file`."""
-        return "miniature" if self.miniature else "file"
+    """The field of each row: a text, or a list of {role, content} messages."""
+    subset: int | None = Field(None, ge=1)
+    """That many prompts, drawn with `seed`, in their order in the set; all where there are no more."""
+    seed: int = Field(42, ge=0)
+    """Seed of `subset`."""
 
 
 class GenerateConfig(Strict):

@@ -1,4 +1,4 @@
-"""Checkpoints from the Hugging Face hub, in the hub's own cache.
+"""Checkpoints and datasets from the Hugging Face hub, in the hub's own cache.
 
 The client's own download (huggingface_hub 2.4) names partial files at random, so that a killed process
 loses them, and takes wrong bytes of the right length. So files are received here, through the client's
@@ -33,8 +33,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, get_session, hf_raise_for_status
 
 from expoflow.checkpoint import INDEX, SINGLE, read_json_file
-from expoflow.config import COMMIT, ModelConfig
+from expoflow.config import COMMIT, DataConfig, ModelConfig
 from expoflow.conversion import BIN, BIN_INDEX
+from expoflow.dataset import CARD, split_files
 from expoflow.errors import CheckpointError, ExpoflowError
 from expoflow.hashes import remembered
 from expoflow.package import LARGEST, NOT_PACKAGE, PACKAGE_FOLDERS
@@ -50,6 +51,7 @@ ENDPOINT = re.sub("//[^/@]*@", "//", constants.ENDPOINT)  # as it may be shown
 ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 Result = TypeVar("Result")
+Wanted = Callable[[str, Mapping[str, int]], list[str]]  # (repository, sizes by file name) -> names to bring
 
 
 @dataclass(frozen=True)
@@ -78,22 +80,47 @@ def download(model: str, source: ModelConfig, note: Path, say: Callable[[str], N
     `note` remembers that commit for the next time, to tell by `say` where a branch has moved since.
     """
     commit, folder, files = fetch(source.hub, source.revision)
-    asked = {"hub": source.hub, "revision": source.revision or "main"}
-    before = read_json_file(note) if note.is_file() else {}
-    if asked.items() <= before.items() and before["commit"] != commit:
-        say(
-            f"model '{model}': {source.hub} has moved: {asked['revision']} was {before['commit']} and is now "
-            f"{commit}; to stay with the old one set revision: {before['commit']}"
-        )
-    write_json(note, {**asked, "commit": commit})
+    remember_commit(note, f"model '{model}'", source.hub, source.revision, commit, say)
     return Manifest(
         model=model,
-        source=asked,
+        source={"hub": source.hub, "revision": source.revision or "main"},
         revision=commit,
         folder=str(folder),
         files=files,
         provenance=provenance("huggingface_hub"),
     )
+
+
+def remember_commit(
+    note: Path, what: str, repo: str, revision: str | None, commit: str, say: Callable[[str], None]
+) -> None:
+    """Write to `note` which commit the revision stands for, and tell where it was another one before."""
+    asked = {"hub": repo, "revision": revision or "main"}
+    before = read_json_file(note) if note.is_file() else {}
+    if asked.items() <= before.items() and before["commit"] != commit:
+        say(
+            f"{what}: {repo} has moved: {asked['revision']} was {before['commit']} and is now {commit}; "
+            f"to stay with the old one set revision: {before['commit']}"
+        )
+    write_json(note, {**asked, "commit": commit})
+
+
+def dataset(source: DataConfig) -> tuple[str, list[Path]]:
+    """Bring the files of a split into the cache: the commit, and the files in the split's order.
+
+    Raises CheckpointError for what the hub does not give, DataError for a split that is not there.
+    """
+    repo = source.hub
+    commit, folder, card = fetch(
+        repo, source.revision, "dataset", lambda _, sizes: [CARD] if CARD in sizes else []
+    )
+    text = (folder / CARD).read_text(encoding="utf-8") if card else ""
+
+    def wanted(_: str, sizes: Mapping[str, int]) -> list[str]:
+        return split_files(text, list(sizes), source.config, source.split, repo)
+
+    _, folder, files = fetch(repo, commit, "dataset", wanted)
+    return commit, [folder / name for name in files]
 
 
 def restore(manifest: Manifest) -> Path:
@@ -109,48 +136,77 @@ def restore(manifest: Manifest) -> Path:
     return folder
 
 
-def fetch(repo: str, revision: str | None = None) -> tuple[str, Path, dict[str, File]]:
-    """Bring a model's files into the hub's cache: the commit, the snapshot's folder, the files by name.
+def fetch(
+    repo: str, revision: str | None = None, kind: str = "model", wanted: Wanted | None = None
+) -> tuple[str, Path, dict[str, File]]:
+    """Bring files of a repository into the hub's cache: the commit, the snapshot's folder, the files by name.
 
+    `kind` is "model" or "dataset"; `wanted` chooses among the file names, by default those of a checkpoint.
     Nothing is asked of the network with HF_HUB_OFFLINE. What goes wrong for good is a CheckpointError.
     """
-    cache = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+    cache, wanted = _cache(repo, kind), wanted or checkpoint_names
     if constants.HF_HUB_OFFLINE:
-        return _from_cache(repo, revision, cache)
+        return _from_cache(repo, revision, cache, wanted)
     try:
-        return _from_hub(repo, revision, cache)
+        return _from_hub(repo, revision, kind, wanted)
     except HTTPError as error:
-        raise CheckpointError(_explain(error, repo, revision)) from None
+        raise CheckpointError(explain(error, repo, revision, kind)) from None
     except OSError as error:
         reason = f"cannot write into {cache}: {error.strerror}"
         raise CheckpointError(f"{repo}: {reason}; free space, or set HF_HOME to a better place") from error
 
 
-def _from_hub(repo: str, revision: str | None, cache: Path) -> tuple[str, Path, dict[str, File]]:
-    timeout, stop = constants.HF_HUB_DOWNLOAD_TIMEOUT, Event()
+def _cache(repo: str, kind: str = "model") -> Path:
+    return Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}"
+
+
+def describe(repo: str, revision: str | None, kind: str = "model") -> tuple[str, dict[str, HubFile]]:
+    """The commit that a revision stands for, and its files by name; raises the client's errors."""
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     try:
-        info = _patiently(
-            lambda: HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=timeout), stop
+        info = patiently(
+            lambda: HfApi().repo_info(
+                repo, revision=revision, repo_type=kind, files_metadata=True, timeout=timeout
+            )
         )
     except (KeyError, TypeError, ValueError):  # not what a hub sends, or no name of a repository
         raise CheckpointError(
             f"{repo}: {ENDPOINT} gives no description of it; correct `hub:`, or HF_ENDPOINT"
         ) from None
-    described = {
+    if not COMMIT.fullmatch(info.sha or ""):
+        raise CheckpointError(f"{repo}: {ENDPOINT} names a commit {info.sha!r}; is it a hub?")
+    return info.sha, {
         each.rfilename: HubFile(each.rfilename, each.size or 0, each.lfs.sha256 if each.lfs else each.blob_id)
         for each in info.siblings or ()
     }
-    files = [described[name] for name in _wanted(repo, {name: each.size for name, each in described.items()})]
-    for text, pattern in [(info.sha, COMMIT), *((file.etag, ETAG) for file in files)]:
-        if not pattern.fullmatch(text or ""):
-            raise CheckpointError(f"{repo}: {ENDPOINT} names a file or commit {text!r}; is it a hub?")
+
+
+def _from_hub(
+    repo: str, revision: str | None, kind: str, wanted: Wanted
+) -> tuple[str, Path, dict[str, File]]:
+    commit, described = describe(repo, revision, kind)
+    names = wanted(repo, {name: each.size for name, each in described.items()})
+    snapshot, files = bring(repo, commit, [described[name] for name in names], kind)
+    if revision != commit:
+        write_text(_cache(repo, kind) / "refs" / (revision or "main"), commit)
+    return commit, snapshot, files
+
+
+def bring(repo: str, commit: str, files: list[HubFile], kind: str = "model") -> tuple[Path, dict[str, File]]:
+    """Have `files` of a commit in the cache: the snapshot's folder, the files by name."""
+    cache, stop = _cache(repo, kind), Event()
+    for file in files:
+        if not ETAG.fullmatch(file.etag or "") or file.name.startswith("/") or ".." in file.name.split("/"):
+            raise CheckpointError(
+                f"{repo}: {ENDPOINT} has a file {file.name!r} of hash {file.etag!r}; is it a hub?"
+            )
     _require_room(repo, files, cache)
 
     locks = cache.parent / ".locks" / cache.name
     for folder in (cache / "blobs", locks):
         folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(STREAMS) as pool:
-        jobs = [pool.submit(_receive_right, repo, info.sha, file, cache, locks, stop) for file in files]
+        jobs = [pool.submit(_receive_right, repo, kind, commit, file, locks, stop) for file in files]
         try:
             done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
             if failed := next(filter(None, (job.exception() for job in done)), None):
@@ -159,16 +215,14 @@ def _from_hub(repo: str, revision: str | None, cache: Path) -> tuple[str, Path, 
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    snapshot = cache / "snapshots" / info.sha
+    snapshot = cache / "snapshots" / commit
     for file in files:
         _link(cache / "blobs" / file.etag, snapshot / file.name)
-    if revision != info.sha:
-        write_text(cache / "refs" / (revision or "main"), info.sha)
     sums = [job.result() for job in jobs]
-    return info.sha, snapshot, {f.name: File(size=f.size, sha256=s) for f, s in zip(files, sums, strict=True)}
+    return snapshot, {f.name: File(size=f.size, sha256=s) for f, s in zip(files, sums, strict=True)}
 
 
-def _wanted(repo: str, sizes: Mapping[str, int]) -> list[str]:
+def checkpoint_names(repo: str, sizes: Mapping[str, int]) -> list[str]:
     """Names of config, tokenizer, code and weights: safetensors, or pickles where there is nothing else."""
     for pattern, single, index in ((SAFETENSORS, SINGLE, INDEX), (PICKLES, BIN, BIN_INDEX)):
         weights = [name for name in sizes if pattern.fullmatch(name)]
@@ -216,27 +270,28 @@ def _partial(cache: Path, file: HubFile) -> Path:
     return cache / "blobs" / f"{file.etag}.expoflow.incomplete"
 
 
-def _receive_right(repo: str, commit: str, file: HubFile, cache: Path, locks: Path, stop: Event) -> str:
+def _receive_right(repo: str, kind: str, commit: str, file: HubFile, locks: Path, stop: Event) -> str:
     """Have the file in the cache's blobs, received unless it is there and right; its sha256.
 
     A second process that wants it waits at the lock, which is the client's own.
     """
+    cache = _cache(repo, kind)
     blob, partial = cache / "blobs" / file.etag, _partial(cache, file)
-    url = hf_hub_url(repo, file.name, revision=commit)
+    url = hf_hub_url(repo, file.name, revision=commit, repo_type=kind)
     with WeakFileLock(locks / f"{file.etag}.lock"):
         if blob.is_file() and (value := file.sha256_if_right(blob.resolve(), remembered)):
             return value
         for _ in range(2):  # what an earlier process left may be wrong
-            _patiently(lambda: _receive(url, partial, file.size, stop), stop, lambda: _size(partial))
+            patiently(lambda: _receive(url, partial, file.size, stop), stop, lambda: _size(partial))
             if value := file.sha256_if_right(partial):
                 os.replace(partial, blob)
                 print(f"{repo}: {file.name}, {file.size:,} bytes", file=sys.stderr, flush=True)
                 return value
             found = f"{_size(partial)} bytes, sha256 {sha256(partial)}"
             partial.unlink()
-    kind = "sha256" if len(file.etag) == 64 else "git sha1"
+    algorithm = "sha256" if len(file.etag) == 64 else "git sha1"
     raise CheckpointError(
-        f"{repo}: {file.name} came with {found}, the hub says {file.size} bytes, {kind} {file.etag}; "
+        f"{repo}: {file.name} came with {found}, the hub says {file.size} bytes, {algorithm} {file.etag}; "
         "try again later, and tell the owner of the repository if it stays so"
     )
 
@@ -270,7 +325,9 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _patiently(call: Callable[[], Result], stop: Event, progress: Callable[[], int] = lambda: 0) -> Result:
+def patiently(
+    call: Callable[[], Result], stop: Event | None = None, progress: Callable[[], int] = lambda: 0
+) -> Result:
     """The result of `call`, tried again after what may pass: a lost connection, 408, 429, 5xx."""
     waits, reached = iter(WAITS), progress()
     while True:
@@ -284,7 +341,7 @@ def _patiently(call: Callable[[], Result], stop: Event, progress: Callable[[], i
                 raise
             pause = max(pause, asked)
             print(f"{_name(error)}; trying again in {pause:g} s", file=sys.stderr, flush=True)
-            if stop.wait(pause):
+            if (stop or Event()).wait(pause):
                 raise
 
 
@@ -309,7 +366,7 @@ def _name(error: HTTPError) -> str:
     return f"HTTP {error.response.status_code}" if isinstance(error, HfHubHTTPError) else type(error).__name__
 
 
-def _explain(error: HTTPError, repo: str, revision: str | None) -> str:
+def explain(error: HTTPError, repo: str, revision: str | None, kind: str = "model") -> str:
     """What went wrong for good, and the remedy; never the token."""
     token = "the token in HF_TOKEN" if os.environ.get("HF_TOKEN") else "the token of `hf auth login`"
     account = f"{token} belongs to an account without access" if get_token() else "HF_TOKEN is not set"
@@ -323,7 +380,7 @@ def _explain(error: HTTPError, repo: str, revision: str | None) -> str:
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, RepositoryNotFoundError):
         return (
-            f"{repo}: {ENDPOINT} has no such model (HTTP {status}), or it is private and {account}; "
+            f"{repo}: {ENDPOINT} has no such {kind} (HTTP {status}), or it is private and {account}; "
             "correct `hub:`, or set HF_TOKEN to a token that may read it"
         )
     if status == 401:
@@ -348,7 +405,9 @@ def _link(blob: Path, pointer: Path) -> None:
         os.replace(temporary, pointer)
 
 
-def _from_cache(repo: str, revision: str | None, cache: Path) -> tuple[str, Path, dict[str, File]]:
+def _from_cache(
+    repo: str, revision: str | None, cache: Path, wanted: Wanted
+) -> tuple[str, Path, dict[str, File]]:
     ref = cache / "refs" / (revision or "main")
     commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision or "main"
     snapshot = cache / "snapshots" / commit
@@ -358,7 +417,7 @@ def _from_cache(repo: str, revision: str | None, cache: Path) -> tuple[str, Path
     again = "unset HF_HUB_OFFLINE to download it"
     if not sizes:
         raise CheckpointError(f"{repo}: revision '{revision or 'main'}' is not in the cache {cache}; {again}")
-    names = _wanted(repo, sizes)
+    names = wanted(repo, sizes)
     for index in {INDEX, BIN_INDEX} & set(names):
         if absent := set(read_json_file(snapshot / index)["weight_map"].values()) - set(names):
             raise CheckpointError(f"{repo}: {min(absent)} is not in the cache {cache}; {again}")

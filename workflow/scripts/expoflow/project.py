@@ -27,7 +27,7 @@ HEADER = """\
 COMMENTS = {
     "models": "sft: what alignment began with; reward: a sequence classifier with one logit. path: DIR, or hub: ORG/NAME",
     "pairs": "0 (aligned) and -1 (sft) are always among the alphas",
-    "prompts": "dev chooses alpha, test judges the choice; one JSON object a line",
+    "prompts": "dev chooses alpha, test judges the choice. file: JSON lines, .csv or .parquet, or hub: ORG/NAME with split",
     "generate": "what does not stand here is the paper's: temperature 0.7, top_k 40, top_p 0.9, penalties 0.1",
     "extrapolate": "streamed: the sweep writes no weights, only the chosen model is stored",
     "benchmarks": "sft, aligned and expo on prompts that took no part in the choice",
@@ -56,7 +56,7 @@ def run_workflow(config: Path, folder: Path, arguments: Sequence[str]) -> NoRetu
 
 @dataclass(frozen=True)
 class Request:
-    """What `expoflow run` is asked for: models as folders or hub ids, alphas and files as texts."""
+    """What `expoflow run` is asked for: models as folders or hub ids, prompts as files or hub datasets, as texts."""
 
     sft: str
     aligned: str
@@ -68,7 +68,7 @@ class Request:
     @property
     def name(self) -> str:
         """The pair's name: the aligned model's, without what a name may not have."""
-        name = Path(_source(self.aligned).get("hub") or os.path.abspath(self.aligned)).name
+        name = Path(source(self.aligned).get("hub") or os.path.abspath(self.aligned)).name
         return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-") or "pair"
 
     def config(self) -> dict[str, Any]:
@@ -76,9 +76,9 @@ class Request:
         models = {"sft": self.sft, "aligned": self.aligned, "reward": self.reward_model}
         prompts = {"dev": self.prompts} | ({"test": self.test_prompts} if self.test_prompts else {})
         config = {
-            "models": {name: _source(model) for name, model in models.items()},
+            "models": {name: source(model) for name, model in models.items()},
             "pairs": {self.name: {"sft": "sft", "aligned": "aligned", "alphas": _alphas(self.alphas)}},
-            "prompts": {name: {"file": os.path.abspath(file)} for name, file in prompts.items()},
+            "prompts": {name: prompt_source(each) for name, each in prompts.items()},
             "reward_model": "reward",
             "generate": {"prompts": "dev", "max_tokens": 2048},
             "extrapolate": {"weights": "streamed"},
@@ -130,12 +130,26 @@ def start(folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def _source(model: str) -> dict[str, str]:
+def source(model: str) -> dict[str, str]:
     """A model's entry: a folder, or a hub id where there is no such folder, nor one named like its ORG."""
     found = HUB.fullmatch(model)
     if found is None or Path(model).exists() or Path(model).parent.is_dir():
         return {"path": os.path.abspath(model)}
     return {key: value for key, value in found.groupdict().items() if value}
+
+
+def as_text(source: dict[str, str]) -> str:
+    """What `source` makes this entry of."""
+    return source.get("path") or "@".join(filter(None, (source["hub"], source.get("revision"))))
+
+
+def prompt_source(prompts: str) -> dict[str, str]:
+    """A prompt set's entry: a file, or a split of a hub's dataset where there is no such file."""
+    name, _, split = prompts.rpartition(":")
+    found = HUB.fullmatch(name)
+    if found is None or Path(prompts).exists():
+        return {"file": os.path.abspath(prompts)}
+    return {key: value for key, value in found.groupdict().items() if value} | {"split": split}
 
 
 def _alphas(text: str) -> list[Any]:

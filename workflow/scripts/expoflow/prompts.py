@@ -1,8 +1,9 @@
-"""Prompt sets: results/prompts/{prompts}.jsonl from a file or a world, one line a prompt."""
+"""Prompt sets: results/prompts/{prompts}.jsonl from a file, a dataset or a world, one line a prompt."""
 
 import hashlib
 import importlib
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from expoflow.config import PromptsConfig
+from expoflow.dataset import rows
 from expoflow.errors import DataError
 from expoflow.records import Message, Prompt
 
@@ -27,47 +29,49 @@ def modules(source: PromptsConfig) -> tuple[str, ...]:
     return ("prompts", "miniature.world") if source.miniature else ("prompts",)
 
 
-def load(source: PromptsConfig, seed: int) -> list[Prompt]:
-    """The prompts that `source` stands for; `seed` is the miniature's. Raises DataError."""
+def load(source: PromptsConfig, seed: int, files: Sequence[Path] = ()) -> list[Prompt]:
+    """The prompts that `source` stands for; `seed` is the miniature's. Raises DataError.
+
+    `files` are those of a dataset of the hub (`expoflow.hub.dataset`). A prompt that stands twice is an error
+    in a file of the user's; the hub's, which the user cannot correct, are taken once.
+    """
     if source.miniature is not None:
         world = importlib.import_module("expoflow.miniature.world")  # no dependency of prompt files
-        return world.prompts(source.miniature, seed)
-    return read_file(Path(source.file), source.field)
+        prompts = world.prompts(source.miniature, seed)
+    else:
+        prompts = read(files or [Path(source.file)], source.field, repeated="once" if source.hub else "error")
+    if source.subset is not None and source.subset < len(prompts):
+        chosen = random.Random(source.seed).sample(range(len(prompts)), source.subset)
+        prompts = [prompts[at] for at in sorted(chosen)]
+    return prompts
 
 
-def read_file(path: Path, field: str) -> list[Prompt]:
-    """Read JSON lines: `field` of each is a text or a list of {role, content} messages.
+def read(paths: Sequence[Path], field: str, repeated: str = "error") -> list[Prompt]:
+    """Read prompts from files: `field` of each row is a text or a list of {role, content} messages.
 
-    Raises DataError, with the line's number, for what is no JSON object, has no such field, is empty,
-    or stands there twice.
+    Raises DataError, with the row's number, for a row that has no such field, is empty, ends with an answer,
+    or stands there twice (unless `repeated` is "once").
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read '{path}': {error.strerror}; correct the path") from None
-    except UnicodeDecodeError:
-        raise DataError(f"'{path}' is not UTF-8; save it as JSON lines in UTF-8") from None
     prompts: dict[str, Prompt] = {}
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            prompt = _prompt(line, field, f"{path}:{number}")
-            if prompt.prompt_id in prompts:
-                raise DataError(f"{path}:{number}: this prompt stands there twice; remove one")
-            prompts[prompt.prompt_id] = prompt
+    for path in paths:
+        for where, row in rows(path):
+            prompt = _prompt(row, field, where)
+            if repeated == "error" and prompt.prompt_id in prompts:
+                raise DataError(f"{where}: this prompt stands there twice; remove one")
+            prompts.setdefault(prompt.prompt_id, prompt)
     if not prompts:
-        raise DataError(f"'{path}' has no prompts; write one JSON object a line")
+        raise DataError(f"'{paths[0]}' has no prompts; write one row, or one JSON object a line, for each")
     return list(prompts.values())
 
 
-def _prompt(line: str, field: str, where: str) -> Prompt:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error.msg}); write one JSON object a line") from None
-    if not isinstance(row, dict) or field not in row:
-        has = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-        raise DataError(f"{where}: no field '{field}' (has: {has}); set `field:` to the prompt's")
+def _prompt(row: dict[str, Any], field: str, where: str) -> Prompt:
+    if field not in row:
+        raise DataError(f"{where}: no field '{field}' (has: {', '.join(row)}); set `field:` to the prompt's")
     messages = _messages(row[field], where, field)
+    if messages[-1].role == "assistant":
+        raise DataError(
+            f"{where}: field '{field}' ends with an answer; name the field that ends with the question"
+        )
     return Prompt(prompt_id=prompt_id(messages), messages=messages)
 
 

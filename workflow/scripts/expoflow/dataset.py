@@ -1,0 +1,143 @@
+"""Rows of data files: JSON lines, CSV and Parquet; and which files of a hub dataset are a split's."""
+
+import csv
+import fnmatch
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from expoflow.errors import DataError
+
+CARD = "README.md"
+FORMATS = (".parquet", ".jsonl", ".json", ".csv")  # the first that a split has is taken
+NUMBERED = re.compile(r"-(\d+)-of-(\d+)\.")
+
+
+def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every row of a file with the place where it stands, for messages. Raises DataError."""
+    try:
+        yield from READERS.get(path.suffix, _lines)(path)
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror or error}; correct the path") from None
+    except UnicodeDecodeError:
+        raise DataError(f"'{path}' is not UTF-8; save it in UTF-8") from None
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json" and text.lstrip()[:1] == "[":  # one array instead of lines
+        parts = list(enumerate(map(json.dumps, _parsed(text, str(path))), start=1))
+    else:
+        parts = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    for number, line in parts:
+        where = f"{path}:{number}"
+        row = _parsed(line, where)
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: holds a {type(row).__name__}; write one JSON object a line")
+        yield where, row
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON ({error.msg}); write one JSON object a line") from None
+
+
+def _separated(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        table = csv.DictReader(file, strict=True)
+        try:
+            for number, row in enumerate(table, start=1):
+                if None in row or None in row.values():
+                    raise csv.Error(f"row {number} has not {len(table.fieldnames)} fields as the first line")
+                yield f"{path} row {number}", row
+        except csv.Error as error:
+            raise DataError(f"'{path}' is no CSV file ({error}); save it again") from None
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(path).read().to_pylist()
+    except ValueError as error:  # what pyarrow raises is one
+        raise DataError(
+            f"'{path}' is no Parquet file ({' '.join(str(error).split())}); save it again"
+        ) from None
+    for number, row in enumerate(table, start=1):
+        yield f"{path} row {number}", row
+
+
+READERS = {".csv": _separated, ".parquet": _parquet}
+
+
+def split_files(card: str, names: Sequence[str], config: str | None, split: str, repo: str) -> list[str]:
+    """The files of a split among the `names` of a dataset, in order.
+
+    As the dataset's `card` (its README.md) says; where it says nothing, those that have the split's name in
+    theirs. Raises DataError, which names the splits there are.
+    """
+    said = _said(card)
+    if said:
+        if config is None and len(said) > 1 and "default" not in said:
+            raise DataError(f"{repo}: has the configurations {', '.join(said)}; add config: to choose one")
+        chosen = config or ("default" if "default" in said else next(iter(said)))
+        if chosen not in said:
+            raise DataError(f"{repo}: no configuration '{chosen}'; its configurations are {', '.join(said)}")
+        patterns = said[chosen]
+        if split not in patterns:
+            raise DataError(f"{repo}: no split '{split}'; its splits are {', '.join(patterns)}")
+        found = [name for name in names if any(fnmatch.fnmatch(name, each) for each in patterns[split])]
+    else:
+        word = re.compile(rf"(^|[/.-]){re.escape(split)}([/.-]|$)")
+        found = [
+            name for name in names if word.search(name) and (config is None or config in name.split("/")[:-1])
+        ]
+    for suffix in FORMATS:
+        if files := sorted(name for name in found if name.endswith(suffix)):
+            folders = sorted({name.rpartition("/")[0] for name in files})
+            if not said and len(folders) > 1:
+                raise DataError(f"{repo}: {split} is in {', '.join(folders)}; add config: to choose one")
+            _require_all(repo, files)
+            return files
+    data = [name for name in names if name.endswith(FORMATS)]
+    raise DataError(
+        f"{repo}: no Parquet, JSON or CSV files of split '{split}' (has: {', '.join(data[:8]) or 'none'}); correct "
+        "split: and config:, or try revision: refs/convert/parquet"
+    )
+
+
+def _said(card: str) -> dict[str, dict[str, list[str]]]:
+    """Patterns of file names by configuration and split, from the card's front matter."""
+    front = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
+    try:
+        content = yaml.safe_load(front[1]) if front else {}
+        return {
+            each["config_name"]: _patterns(each["data_files"])
+            for each in content.get("configs") or ()
+            if "data_files" in each
+        }
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return {}
+
+
+def _patterns(data_files: Any) -> dict[str, list[str]]:
+    if isinstance(data_files, list) and data_files and isinstance(data_files[0], Mapping):
+        pairs = [(each["split"], each["path"]) for each in data_files]
+    elif isinstance(data_files, Mapping):
+        pairs = list(data_files.items())
+    else:
+        pairs = [("train", data_files)]
+    return {split: [path] if isinstance(path, str) else list(path) for split, path in pairs}
+
+
+def _require_all(repo: str, files: Sequence[str]) -> None:
+    """Numbered files must all be there: a cache may hold some of them."""
+    numbered = [(int(found[1]), int(found[2])) for name in files if (found := NUMBERED.search(name))]
+    if numbered and {number for number, _ in numbered} != set(range(numbered[0][1])):
+        raise DataError(f"{repo}: {len(numbered)} of {numbered[0][1]} files are there; unset HF_HUB_OFFLINE")
