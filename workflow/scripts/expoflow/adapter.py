@@ -18,6 +18,7 @@ from expoflow.errors import CheckpointError
 from expoflow.header import FLOATS, Tensor, read_shard
 from expoflow.recipe import AdapterInput
 
+WRAPPED = re.compile(r"(?P<module>.+)\.(?P<kind>modules_to_save|original_module)\.(?P<part>weight|bias)")
 MERGE = "merge it with peft (merge_and_unload, save_pretrained) and give the merged model"
 PREFIX = "base_model.model."
 LORA = re.compile(r"(?P<module>.+)\.(?P<part>lora_[AB]\.weight|lora_B\.bias|lora_embedding_[AB])")
@@ -57,7 +58,9 @@ class Module:
 class Adapter:
     """An adapter folder: its settings, its tensors as a checkpoint, what is LoRA and what is stored whole.
 
-    `whole` has the base's tensor name (as peft has it) for every tensor that takes the place of the base's.
+    `whole` has the adapter's own name of every tensor that takes the place of the base's, by the base's name as
+    peft has it; `copies` has that base's name by the own name of a second copy; `originals` are own names of
+    tensors that are there as they were before training, which peft saves and does not use.
     """
 
     folder: Path
@@ -65,6 +68,8 @@ class Adapter:
     file: Checkpoint
     modules: tuple[Module, ...]
     whole: dict[str, str]
+    copies: dict[str, str]
+    originals: tuple[str, ...]
 
     @cached_property
     def ranks(self) -> list[int]:
@@ -118,12 +123,29 @@ def open_adapter(folder: Path) -> Adapter:
             f"{folder}: neither {ADAPTER_WEIGHTS} nor {ADAPTER_BIN}; save the adapter again"
         )
     file = Checkpoint(weights.parent, (read_shard(weights),), {})
-    modules, whole, problems = _sorted(settings, file)
+    parts, whole, wrapped, problems = _sorted(file)
+    copies, originals = {}, []
+    for (target, kind), name in sorted(wrapped.items()):  # modules_to_save stand before original_module
+        if kind == "original_module" and target in whole:
+            originals.append(name)
+        elif kind == "modules_to_save" and target not in whole:
+            whole[target] = name
+        elif kind == "modules_to_save" and file.view(name) == file.view(whole[target]):
+            copies[name] = target
+        else:
+            problems.append(
+                f"tensor {name}: does not fit to the others of its module; save the adapter again"
+            )
+    problems += filter(None, (_wrong(settings, name, tensors) for name, tensors in parts.items()))
     if problems:
         raise CheckpointError("\n".join(f"{weights}: {each}" for each in problems))
-    if not modules and not whole:
+    if not parts and not whole:
         raise CheckpointError(f"{weights}: holds no tensor; save the adapter again")
-    return Adapter(folder, settings, file, modules, whole)
+    modules = tuple(
+        Module(name, tensors, rank(settings, name), scaling(settings, name))
+        for name, tensors in parts.items()
+    )
+    return Adapter(folder, settings, file, modules, whole, copies, tuple(originals))
 
 
 def _refusals(settings: dict[str, Any]) -> list[str]:
@@ -141,31 +163,30 @@ def _refusals(settings: dict[str, Any]) -> list[str]:
     return refused
 
 
-def _sorted(
-    settings: dict[str, Any], file: Checkpoint
-) -> tuple[tuple[Module, ...], dict[str, str], list[str]]:
-    """Every tensor of the file: modules with LoRA, tensors stored whole (base's name: own name), problems."""
+Sorted = tuple[dict[str, dict[str, Tensor]], dict[str, str], dict[tuple[str, str], str], list[str]]
+
+
+def _sorted(file: Checkpoint) -> Sorted:
+    """Every tensor of the file in one of: LoRA by module and part, whole, wrapped ones of modules_to_save, problems."""
     parts: dict[str, dict[str, Tensor]] = {}
-    whole, problems = {}, []
+    whole, wrapped, problems = {}, {}, []
     for name, tensor in file.tensors.items():
         inside = name.removeprefix(PREFIX)
         if tensor.dtype not in FLOATS.values():
             problems.append(f"tensor {name} is {tensor.dtype}; save the adapter in bf16, fp16 or fp32")
         elif found := LORA.fullmatch(inside):
             parts.setdefault(found["module"], {})[found["part"]] = tensor
-        elif re.search(r"\.(lora_|token_adapter|modules_to_save|ia3_|vera_|prompt)", inside):
-            problems.append(
-                f"tensor {name}: unknown, and nothing may be left out; save it again with peft, or {MERGE}"
-            )
+        elif found := WRAPPED.fullmatch(inside):
+            wrapped[f"{found['module']}.{found['part']}", found["kind"]] = name
+        elif re.search(r"\.(lora_|token_adapter|modules_to_save|original_module|ia3_|vera_|prompt)", inside):
+            problems.append(f"tensor {name}: unknown, and nothing may be left out; {MERGE}")
         else:
             whole[inside.replace(".base_layer.", ".")] = name
-    modules = []
-    for name, tensors in parts.items():
-        if problem := _incomplete(name, tensors) or _wrong_rank(settings, name, tensors):
-            problems.append(problem)
-        else:
-            modules.append(Module(name, tensors, rank(settings, name), scaling(settings, name)))
-    return tuple(modules), whole, problems
+    return parts, whole, wrapped, problems
+
+
+def _wrong(settings: dict[str, Any], name: str, tensors: dict[str, Tensor]) -> str | None:
+    return _incomplete(name, tensors) or _wrong_rank(settings, name, tensors)
 
 
 def _incomplete(name: str, tensors: dict[str, Tensor]) -> str | None:
@@ -224,7 +245,7 @@ def base_source(folder: Path) -> dict[str, str]:
     name = settings.get("base_model_name_or_path")
     for place in (folder / str(name), Path(str(name))):
         if name and (place / "config.json").is_file():
-            return {"path": os.path.abspath(place)}
+            return {"path": os.path.normpath(place)}
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(name)):
         where = f"its base model '{name}' is not there" if name else "names no base model"
         raise CheckpointError(f"{folder}: {where}; give the base as sft")

@@ -26,7 +26,7 @@ def read_config(folder: Path) -> Config:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: no YAML ({' '.join(str(error).split())}); correct it"]) from None
-    return checks.load(data if isinstance(data, dict) else {}, [path])
+    return checks.load(data if isinstance(data, dict) else {}, [path], folder)
 
 
 def stages(config: Config) -> dict[str, list[str]]:

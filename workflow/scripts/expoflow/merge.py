@@ -176,11 +176,14 @@ def _checkpoint(
     note = (
         f"aligned is a {adapter.describe()}; {len({*updates, *whole})} of {len(base.tensors)} tensors change"
     )
+    notes = [note]
+    if adapter.originals:
+        notes.append(f"untrained originals in the adapter have no part: {', '.join(adapter.originals)}")
     return Merged(
         folder,
         shards,
         read_json_file(folder / "config.json"),
-        (note,),
+        tuple(notes),
         base=base,
         adapter=adapter,
         updates=updates,
@@ -281,7 +284,7 @@ def _package(base: Path, adapter: Path, rows: int | None) -> Path:
     key = {"rows": rows, "base": {name: store.sha256(base / name) for name in names}}
     key["adapter"] = {name: store.sha256(adapter / name) for name in own}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    target = store.root() / "converted" / f"{adapter.resolve().name}-{digest}"
+    target = store.root() / "converted" / f"adapter-{digest}"
     if not (target / SOURCE).is_file():
         with appearing(target, replace=True) as new:
             copy_package(base, new, "keep", names)

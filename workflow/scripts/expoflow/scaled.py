@@ -49,6 +49,7 @@ def scaled(pair: Pair, aligned: Path, options: Options) -> Pair:
     base = merged.base
     origin = Origin(base.folder, base.shards, base.config)
     names = {key: name for name, key in merged.whole.items()}
+    names |= {copy: names[merged.adapter.whole[target]] for copy, target in merged.adapter.copies.items()}
     parts = []
     for tensor in merged.adapter.file.tensors.values():
         if theta0 := base.tensors.get(names.get(tensor.name, "")):
