@@ -180,8 +180,10 @@ def _sorted(file: Checkpoint) -> Sorted:
             wrapped[f"{found['module']}.{found['part']}", found["kind"]] = name
         elif re.search(r"\.(lora_|token_adapter|modules_to_save|original_module|ia3_|vera_|prompt)", inside):
             problems.append(f"tensor {name}: unknown, and nothing may be left out; {MERGE}")
+        elif (target := inside.replace(".base_layer.", ".")) in whole:
+            problems.append(f"tensor {name}: there twice, also as {whole[target]}; save the adapter again")
         else:
-            whole[inside.replace(".base_layer.", ".")] = name
+            whole[target] = name
     return parts, whole, wrapped, problems
 
 

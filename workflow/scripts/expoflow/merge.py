@@ -97,19 +97,20 @@ class Merged(Checkpoint):
         values = source.values(stored, first, last)
         if name not in self.updates or first >= last:
             return values
-        return values.double().add_(self._added(self.updates[name], first, last))
+        return self._added(self.updates[name], first, last).add_(values)
 
     def _stored(self, name: str) -> tuple[Checkpoint, str]:
         return (self.adapter.file, self.whole[name]) if name in self.whole else (self.base, name)
 
     def _added(self, update: Update, first: int, last: int) -> "torch.Tensor":
-        """Elements [first, last) of scaling * left @ right: the rows that have them, computed whole."""
+        """Elements [first, last) of scaling * left @ right, a new tensor: the rows that have them, computed whole."""
         columns = update.right.shape[1] if update.right else 1
         start, stop = first // columns, -(-last // columns)
         rows = self._matrix(update.left)[start:stop].double()
         if update.right:
             rows = rows @ self._matrix(update.right).double()
-        return rows.mul_(update.scaling).flatten()[first - start * columns : last - start * columns]
+        rows = rows * update.scaling
+        return rows.flatten()[first - start * columns : last - start * columns]
 
     def _matrix(self, factor: Factor) -> "torch.Tensor":
         values = self.adapter.file.values(factor.name)
@@ -124,8 +125,12 @@ def merged(base: Checkpoint, adapter: Adapter) -> Merged:
         if name is None and (twin := _tied_twin(base, adapter, target)):
             if adapter.file.view(key) != adapter.file.view(twin):
                 problems.append(_tied(target))
+        elif name is None and _is_tied(base, target):
+            problems.append(_tied(target))
         elif name is None:
             problems.append(f"tensor {target}: in the adapter, not in the base; {_other_base(adapter)}")
+        elif name in whole:
+            problems.append(f"tensor {target}: there twice, also as {whole[name]}; save the adapter again")
         elif tensor.shape != base.tensors[name].shape and not _resized(name, tensor, base.tensors[name]):
             problems.append(_shapes(name, tensor.shape, base.tensors[name], adapter))
         else:
@@ -142,7 +147,9 @@ def merged(base: Checkpoint, adapter: Adapter) -> Merged:
                 continue
             shape = shapes.get(name, base.tensors[name].shape)
             update = next((each for each in candidates if each.shape == shape), None)
-            if update is None:
+            if name in updates:
+                problems.append(f"module {module.name}: there twice, for {name}; save the adapter again")
+            elif update is None:
                 problems.append(_shapes(name, candidates[0].shape, base.tensors[name], adapter))
             else:
                 updates[name] = update
