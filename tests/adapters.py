@@ -19,6 +19,7 @@ def load_base(base: Path, dtype: torch.dtype | None = None) -> torch.nn.Module:
 
 def train(base: Path, folder: Path, size: float = 1e-2, **settings) -> Path:
     """Save an adapter whose parameters are far from where they began, as training leaves them."""
+    torch.manual_seed(0)
     model = get_peft_model(load_base(base), LoraConfig(task_type="CAUSAL_LM", **settings))
     random = torch.Generator().manual_seed(3)
     for parameter in model.parameters():

@@ -256,5 +256,5 @@ def _warnings(pair: Pair, options: Options, alpha: float, overall: Effect) -> It
     if alpha and not options.alpha_for and effective is not None and effective / alpha < LOW:
         yield (
             f"effective alpha is {effective:.3g} instead of {alpha:g}: rounding swallows most of the step; "
-            "dtype float32 keeps it"
+            f"dtype float32 keeps it{', and so does an adapter (--as adapter)' * isinstance(pair.aligned, Merged)}"
         )
