@@ -2,6 +2,9 @@
 rule benchmark:
     input:
         model=lambda wildcards: variant_file(wildcards.pair, wildcards.variant),
+        # aligned may be an adapter, which is no model without its base
+        base=lambda wildcards: [variant_file(wildcards.pair, "sft")]
+        * (wildcards.variant == "aligned"),
         prompts=benchmark_prompts,
         reward_model=manifest(CONFIG.reward_model),
     output:

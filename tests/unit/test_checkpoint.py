@@ -139,7 +139,7 @@ def test_folders_without_usable_weights_say_what_they_are(tmp_path):
     with pytest.raises(CheckpointError, match=r"found model\.gguf"):
         open_checkpoint(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="LoRA adapter; merge it first"):
+    with pytest.raises(CheckpointError, match="is an adapter; give it as the aligned model, or merge it"):
         open_checkpoint(tmp_path)
 
 

@@ -17,6 +17,7 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
         snakemake.wildcards.variant,
         snakemake.wildcards.benchmark,
         model=Path(snakemake.input.model),
+        base=Path(snakemake.input.base[0]) if snakemake.input.base else None,
         prompts=Path(snakemake.input.prompts),
         reward_model=Path(snakemake.input.reward_model),
         config=GenerateConfig.model_validate_json(snakemake.params.generate),

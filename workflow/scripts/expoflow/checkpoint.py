@@ -8,13 +8,17 @@ headers only and checks everything a header can tell; symlinks (the hub cache) a
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from expoflow.errors import CheckpointError
 from expoflow.header import SIZES, Shard, Tensor, read_shard
 
+if TYPE_CHECKING:
+    import torch
+
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,16 @@ class Checkpoint:
         return [shard.path.name for shard in self.shards]
 
     @property
+    def sources(self) -> list[Path]:
+        """The files that the values of the tensors come from."""
+        return [self.folder / name for name in self.weight_files]
+
+    @property
+    def index(self) -> dict[str, Any]:
+        """The parsed index of the shards; {} where there is none."""
+        return read_json_file(self.folder / INDEX)
+
+    @property
     def parameters(self) -> int:
         """Number of elements of all tensors."""
         return sum(tensor.elements for tensor in self.tensors.values())
@@ -65,6 +79,16 @@ class Checkpoint:
         """The bytes of one tensor, not copied."""
         tensor = self.tensors[name]
         return memoryview(self.shard_of[name].bytes)[tensor.start : tensor.stop]
+
+    def stores(self, name: str) -> bool:
+        """Whether the values of a tensor lie in a file as they are."""
+        return name in self.tensors
+
+    def values(self, name: str, first: int = 0, last: int | None = None) -> "torch.Tensor":
+        """Elements [first, last) of one tensor, 1-d, not copied."""
+        from expoflow.arithmetic import tensor_of
+
+        return tensor_of(self.view(name), self.tensors[name].dtype)[first:last]
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -91,9 +115,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
 
 def _weight_files(folder: Path) -> tuple[list[str], tuple[str, ...]]:
-    if (folder / "adapter_config.json").is_file():
+    if (folder / ADAPTER).is_file():
         raise CheckpointError(
-            f"{folder}: is a LoRA adapter; merge it first (peft: merge_and_unload, save_pretrained)"
+            f"{folder}: is an adapter; give it as the aligned model, or merge it (peft: merge_and_unload)"
         )
     if (folder / SINGLE).is_file():
         both = (folder / INDEX).is_file()

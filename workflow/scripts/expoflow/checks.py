@@ -11,16 +11,20 @@ import yaml
 from pydantic import ValidationError
 
 from expoflow import prompts as prompt_sets
+from expoflow.adapter import base_source, is_adapter, open_adapter
 from expoflow.config import PROMPT_SOURCES, SOURCES, Config
-from expoflow.errors import ConfigError, DataError
+from expoflow.errors import CheckpointError, ConfigError, DataError
 
 
-def load(data: Mapping[str, Any], files: Iterable[str | Path]) -> Config:
-    """Check a config that was read from `files`, whose repeated keys would otherwise go unseen."""
+def load(data: Mapping[str, Any], files: Iterable[str | Path], folder: Path = Path()) -> Config:
+    """Check a config that was read from `files`, whose repeated keys would otherwise go unseen.
+
+    Relative paths in it are relative to `folder`.
+    """
     problems = [problem for file in files for problem in _repeated_keys(Path(file))]
     if problems:
         raise ConfigError(problems)
-    return parse(data)
+    return parse(data, folder)
 
 
 def _repeated_keys(path: Path) -> list[str]:
@@ -45,16 +49,35 @@ def _repeated_keys(path: Path) -> list[str]:
     return problems
 
 
-def parse(data: Mapping[str, Any]) -> Config:
+def parse(data: Mapping[str, Any], folder: Path = Path()) -> Config:
     """Check a config as read from YAML; all of its problems are in one ConfigError."""
     try:
-        config = Config.model_validate(dict(data))
+        config = Config.model_validate(_with_bases(data, folder))
     except ValidationError as error:
         raise ConfigError([_explain(problem) for problem in error.errors(include_url=False)]) from None
     problems = [*_reference_problems(config), *_name_problems(config), *_source_problems(config)]
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def _with_bases(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """`data` with the base of every adapter that is aligned to no `sft`: one more model, named ADAPTER-base."""
+    models, pairs = data.get("models"), data.get("pairs")
+    if not isinstance(models, dict) or not isinstance(pairs, dict):
+        return dict(data)
+    models, pairs = dict(models), dict(pairs)
+    for name, pair in pairs.items():
+        aligned = pair.get("aligned") if isinstance(pair, dict) and "sft" not in pair else None
+        source = models.get(aligned) if isinstance(aligned, str) else None
+        path = source.get("path") if isinstance(source, dict) else None
+        if isinstance(path, str) and is_adapter(folder / path):
+            try:
+                models.setdefault(f"{aligned}-base", base_source(folder / path))
+            except CheckpointError as error:
+                raise ConfigError([f"pairs.{name}.sft: {error}"]) from None
+            pairs[name] = pair | {"sft": f"{aligned}-base"}
+    return {**data, "models": models, "pairs": pairs}
 
 
 def _explain(problem: Mapping[str, Any]) -> str:
@@ -214,6 +237,11 @@ def check_sources(config: Config, results: Path = Path("results")) -> None:
         if model.path is not None and not (results / "models" / f"{name}.json").exists():
             problems += _folder_problems(f"models.{name}.path", Path(model.path))
         problems += _template_problems(f"models.{name}.chat_template", model.chat_template)
+    for name, pair in config.pairs.items():
+        if (path := config.models[pair.sft].path) and is_adapter(path):
+            problems.append(
+                f"pairs.{name}.sft: '{pair.sft}' is an adapter; name a whole model, such as its base"
+            )
     for name, prompts in config.prompts.items():
         if prompts.file is not None and not (results / "prompts" / f"{name}.jsonl").exists():
             try:
@@ -246,9 +274,20 @@ def _template_problems(where: str, path: str | None) -> list[str]:
     return []
 
 
+def _adapter_problems(where: str, folder: Path) -> list[str]:
+    """What keeps an adapter from being extrapolated, whatever its base."""
+    try:
+        open_adapter(folder)
+    except CheckpointError as error:
+        return [f"{where}: {line}" for line in str(error).splitlines()]
+    return []
+
+
 def _folder_problems(where: str, folder: Path) -> list[str]:
     if not folder.is_dir():
         return [f"{where}: no folder '{folder}'; correct the path"]
+    if is_adapter(folder):
+        return _adapter_problems(where, folder)
     if not (folder / "config.json").is_file():
         return [
             f"{where}: '{folder}' is no checkpoint: config.json is missing; name a Hugging Face model folder"

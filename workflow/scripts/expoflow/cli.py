@@ -25,14 +25,20 @@ Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argpar
 
 
 MODEL = "a folder, or ORG/NAME[@REVISION] of the Hugging Face hub"
+SFT = f"theta0, the SFT model: {MODEL}; default: the base of the adapter that is aligned"
+ALIGNED = "theta1, the model aligned from it, or a LoRA adapter"
 
 
 def _pair_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--sft", type=Path, required=True, metavar="DIR", help="theta0: the SFT model's folder"
+        "--sft", type=Path, metavar="DIR", help="theta0: the SFT model's folder; default: the adapter's base"
     )
     parser.add_argument(
-        "--aligned", type=Path, required=True, metavar="DIR", help="theta1: the aligned model's folder"
+        "--aligned",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="theta1: the aligned model's, or an adapter's",
     )
     _vocabulary_argument(parser)
 
@@ -56,6 +62,13 @@ def _extrapolate_arguments(parser: argparse.ArgumentParser) -> None:
         help="extrapolation length; may be given several times: one pass, DIR/alpha=A for each",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    parser.add_argument(
+        "--as",
+        dest="form",
+        choices=("model", "adapter"),
+        default="model",
+        help="where aligned is a LoRA adapter: write a whole model, or the adapter that makes it of the base",
+    )
     parser.add_argument(
         "--dtype",
         choices=("keep", "float32", "bfloat16", "float16"),
@@ -84,6 +97,13 @@ def _extrapolate_arguments(parser: argparse.ArgumentParser) -> None:
         "--hash-outputs", action="store_true", help="sha256s of the new weights into recipe.json"
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
+
+
+def _sft(arguments: argparse.Namespace) -> Path:
+    """The SFT model's folder: as given, else the base of the adapter that is the aligned model."""
+    from expoflow.adapter import base_folder
+
+    return arguments.sft or base_folder(arguments.aligned)
 
 
 def _alpha(text: str) -> str:
@@ -129,7 +149,14 @@ def _extrapolate(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(arguments, options, folders)
     with _Bar() as bar:
-        recipes = extrapolate(arguments.sft, arguments.aligned, folders, options, progress=bar.progress)
+        recipes = extrapolate(
+            _sft(arguments),
+            arguments.aligned,
+            folders,
+            options,
+            as_adapter=arguments.form == "adapter",
+            progress=bar.progress,
+        )
     for alpha, recipe in recipes.items():
         effective = (
             "none, the models are equal"
@@ -145,7 +172,7 @@ def _extrapolate(arguments: argparse.Namespace) -> int:
 def _dry_run(arguments: argparse.Namespace, options: "Options", folders: dict[str, Path]) -> int:
     from expoflow.extrapolate import planned
 
-    lines = planned(arguments.sft, arguments.aligned, folders, options)
+    lines = planned(_sft(arguments), arguments.aligned, folders, options, arguments.form == "adapter")
     print("\n".join(lines))
     return 0
 
@@ -173,16 +200,18 @@ class _Bar:
 
 
 def _preflight_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sft", required=True, metavar="MODEL", help=f"theta0, the SFT model: {MODEL}")
-    parser.add_argument("--aligned", required=True, metavar="MODEL", help="theta1, the aligned model")
+    parser.add_argument("--sft", metavar="MODEL", help=SFT)
+    parser.add_argument("--aligned", required=True, metavar="MODEL", help=ALIGNED)
     _vocabulary_argument(parser)
 
 
 def _preflight(arguments: argparse.Namespace) -> int:
     from expoflow.project import source
-    from expoflow.remote import preflight_sources
+    from expoflow.remote import base_of, preflight_sources
 
-    pair = preflight_sources(source(arguments.sft), source(arguments.aligned), arguments.vocabulary)
+    aligned = source(arguments.aligned)
+    sft = source(arguments.sft) if arguments.sft else base_of(aligned)
+    pair = preflight_sources(sft, aligned, arguments.vocabulary)
     if pair is None:
         raise CheckpointError(
             "a model has no safetensors on the hub, and pickles have no header; download it, and give its folder"
@@ -224,11 +253,11 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
-        "expoflow run --sft MODEL --aligned MODEL [options] [-- SNAKEMAKE ...]\n"
+        "expoflow run [--sft MODEL] --aligned MODEL [options] [-- SNAKEMAKE ...]\n"
         "       expoflow run --config FILE [--out DIR] [-- SNAKEMAKE ...]"
     )
-    parser.add_argument("--sft", metavar="MODEL", help=f"theta0, the SFT model: {MODEL}")
-    parser.add_argument("--aligned", metavar="MODEL", help="theta1, the model aligned from it")
+    parser.add_argument("--sft", metavar="MODEL", help=SFT)
+    parser.add_argument("--aligned", metavar="MODEL", help=ALIGNED)
     parser.add_argument(
         "--reward-model",
         metavar="MODEL",
@@ -254,7 +283,8 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from expoflow.project import Request, prepare, run_workflow
+    from expoflow.project import Request, as_text, prepare, run_workflow, source
+    from expoflow.remote import base_of
 
     given = {name: getattr(arguments, name) for name in PAIR_OPTIONS if getattr(arguments, name)}
     if arguments.config:
@@ -263,12 +293,12 @@ def _run(arguments: argparse.Namespace) -> int:
         if not arguments.config.is_file():
             raise ConfigError([f"--config: no file '{arguments.config}'; `expoflow init` writes a starter"])
         run_workflow(arguments.config, arguments.out or arguments.config.parent, arguments.snakemake)
-    for name, what in (
-        ("sft", "the model that alignment began with"),
-        ("aligned", "the model after DPO or RLHF"),
-    ):
-        if name not in given:
-            raise ConfigError([f"--{name} is missing: give {what}, or all with --config FILE"])
+    if "aligned" not in given:
+        raise ConfigError(
+            ["--aligned is missing: give the model after DPO or RLHF, or all with --config FILE"]
+        )
+    if "sft" not in given:
+        given["sft"] = as_text(base_of(source(given["aligned"])))
     paper = {"reward_model": PAPER_REWARD_MODEL, "prompts": PAPER_PROMPTS, "alphas": PAPER_ALPHAS}
     request = Request(**{**paper, **given})
     folder = arguments.out or Path(f"{request.name}-expo")
@@ -298,15 +328,9 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    import yaml
+    from expoflow import inventory, plan
 
-    from expoflow import checks, plan
-
-    try:
-        data = yaml.safe_load(arguments.configfile.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError([f"--configfile: {' '.join(str(error).split())}; name a config"]) from None
-    config = checks.load(data if isinstance(data, dict) else {}, [arguments.configfile])
+    config = inventory.read_config_file(arguments.configfile)
     print("\n".join(plan.lines(plan.plan(config, online=not arguments.offline))))
     return 0
 

@@ -327,10 +327,13 @@ PairBenchmarks: Any = _partial(BenchmarksConfig)
 
 
 class PairConfig(Strict):
-    """An SFT checkpoint, the model aligned from it, and the alphas to try."""
+    """An SFT checkpoint, the model aligned from it (or a LoRA adapter on it), and the alphas to try."""
+
+    # What is left out is filled in before the config is checked.
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("sft"))
 
     sft: Name
-    """theta0: the model that alignment began with."""
+    """theta0: the model that alignment began with. Where `aligned` is an adapter in a folder, its base by default."""
     aligned: Name
     """theta1: the model after DPO or RLHF."""
     alphas: Annotated[list[Alpha], AfterValidator(_check_distinct)] = Field(min_length=1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expoflow import store
-from expoflow.checkpoint import INDEX, SINGLE, read_json_file
+from expoflow.checkpoint import ADAPTER, INDEX, SINGLE, read_json_file
 from expoflow.errors import CheckpointError
 from expoflow.folder import appearing
 from expoflow.hashes import remembered
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 BIN = "pytorch_model.bin"
 BIN_INDEX = "pytorch_model.bin.index.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_BIN = "adapter_model.bin"
+SOURCE = ".source.json"  # what a converted folder was made of; hidden, so that it is no part of a model
 
 
 def converted(folder: Path) -> Path:
@@ -33,9 +36,11 @@ def converted(folder: Path) -> Path:
     them, else each by itself. Raises CheckpointError for a file with anything but tensors in it.
     """
     folder = Path(folder)
-    if (folder / SINGLE).is_file() or (folder / INDEX).is_file() or not folder.is_dir():
+    if any((folder / name).is_file() for name in (SINGLE, INDEX, ADAPTER_WEIGHTS)) or not folder.is_dir():
         return folder
-    if (folder / BIN).is_file():
+    if (folder / ADAPTER).is_file() and (folder / ADAPTER_BIN).is_file():
+        names = [ADAPTER_BIN]
+    elif (folder / BIN).is_file():
         names = [BIN]
     elif (folder / BIN_INDEX).is_file():
         names = sorted(set(read_json_file(folder / BIN_INDEX).get("weight_map", {}).values()))
@@ -47,16 +52,17 @@ def converted(folder: Path) -> Path:
                 f"{folder}: {BIN_INDEX} names {name}, which is not there; download the model again"
             )
     source = {name: remembered(folder / name) for name in names}
-    source |= {name: sha256(folder / name) for name in package_files(folder)}
+    package = package_files(folder) + [ADAPTER] * (names == [ADAPTER_BIN])
+    source |= {name: sha256(folder / name) for name in package}
     key = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:16]
     target = store.root() / "converted" / f"{folder.resolve().name}-{key}"
-    if not (target / "source.json").is_file():
+    if not (target / SOURCE).is_file():
         with appearing(
             target, replace=True, needs=sum((folder / name).stat().st_size for name in names)
         ) as new:
             _convert(folder, names, new)
-            copy_package(folder, new, "keep")
-            write_json(new / "source.json", source)
+            copy_package(folder, new, "keep", package)
+            write_json(new / SOURCE, source)
     return target
 
 
@@ -70,7 +76,8 @@ def _convert(folder: Path, names: list[str], target: Path) -> None:
                 key: each for key, each in tensors.items() if seen.setdefault(_place(each), key) == key
             }
             seen = {}  # memory is shared within a file only
-        file = SINGLE if len(names) == 1 else f"model-{number:05d}-of-{len(names):05d}.safetensors"
+        single = ADAPTER_WEIGHTS if name == ADAPTER_BIN else SINGLE
+        file = single if len(names) == 1 else f"model-{number:05d}-of-{len(names):05d}.safetensors"
         total += write_safetensors(target / file, tensors)
         weight_map |= dict.fromkeys(tensors, file)
     if len(names) > 1:

@@ -98,14 +98,13 @@ def measure(pair: Pair, part: Part, alphas: list[float], options: Options) -> li
     """For each alpha the pieces of one tensor; reads the sampled slices only."""
     import torch
 
-    from expoflow.arithmetic import TORCH, effect, tensor_of, theta2
+    from expoflow.arithmetic import TORCH, effect, theta2
 
     name = part.theta1.name
-    theta1 = tensor_of(pair.aligned.view(name), part.theta1.dtype)
-    theta0 = tensor_of(pair.sft.view(part.theta0.name), part.theta0.dtype)
     pieces = [[] for _ in alphas]
     for start, stop in slices(part.shared):
-        ours, theirs = theta1[start:stop], theta0[start:stop]
+        ours = pair.aligned.values(name, start, stop)
+        theirs = pair.sft.values(part.theta0.name, start, stop)
         out = torch.empty(stop - start, dtype=TORCH[options.stored_type(part.theta1)])
         for number, alpha in enumerate(alphas):
             step = options.alpha_of(name, alpha)

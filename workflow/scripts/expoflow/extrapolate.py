@@ -12,17 +12,20 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Event
 
-from expoflow.checkpoint import Checkpoint
+from expoflow.adapter import is_adapter
+from expoflow.checkpoint import ADAPTER, Checkpoint
 from expoflow.effect import Effects, measure, summarise
 from expoflow.errors import CheckpointError, PairError
 from expoflow.folder import appearing, require_room
 from expoflow.hashes import remembered
+from expoflow.merge import Merged
 from expoflow.model_card import model_card
 from expoflow.options import Options
-from expoflow.package import copy_package
+from expoflow.package import copy_package, package_files
 from expoflow.preflight import Pair, open_pair
 from expoflow.recipe import Effect, Input, Recipe
 from expoflow.records import provenance, write_json, write_text
+from expoflow.scaled import scaled
 from expoflow.store import sha256
 from expoflow.streaming import require_equal_integers, tensors
 from expoflow.writer import Progress, Writer, plan
@@ -45,6 +48,7 @@ def extrapolate(
     revisions: tuple[str | None, str | None] = (None, None),
     write_weights: bool = True,
     replace: bool = False,
+    as_adapter: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Recipe]:
     """Write one checkpoint folder for each alpha (Eq. 1 of the paper) in one pass over both inputs.
@@ -53,7 +57,8 @@ def extrapolate(
     known is computed beside the copy, and with `verify` what is known too, and compared. `labels` and
     `revisions`: what the recipe calls the inputs (sft, aligned), by default their folders. Without
     `write_weights` a folder gets everything but weights; alphas 0 and -1 then cost nothing and import no
-    torch. `progress(done, total)` is called with bytes, from any thread.
+    torch. With `as_adapter`, `aligned` is an adapter and the output is the adapter of theta2, on the same
+    base. `progress(done, total)` is called with bytes, from any thread.
 
     Raises PairError with every reason why the pair does not fit, CheckpointError for broken inputs, an
     existing output (unless `replace`) or a full disk. Nothing remains of an output that failed.
@@ -62,9 +67,13 @@ def extrapolate(
     values = _values(alphas)
     pair = open_pair(sft, aligned, options.vocabulary)
     pair.require()
+    made = scaled(pair, aligned, options) if as_adapter else pair
     _refuse_overlap((sft, aligned), alphas)
-    computing = write_weights or options.alpha_for or not set(values.values()) <= {0, -1}
-    size = _size(pair, options) if write_weights else 0
+    parents = (
+        {-1} if isinstance(pair.aligned, Merged) else {0, -1}
+    )  # alphas whose weights are on disk already
+    computing = write_weights or options.alpha_for or not set(values.values()) <= parents
+    size = _size(made, options) if write_weights else 0
     with ExitStack() as stack:
         folders = {
             spelling: stack.enter_context(appearing(folder, replace=replace, needs=size * len(alphas)))
@@ -75,22 +84,25 @@ def extrapolate(
         hashes = stack.enter_context(_hashing(pair, both, verify))
         effects = {}
         if computing:
-            require_equal_integers(pair)
+            require_equal_integers(made)
             targets = {values[spelling]: folder for spelling, folder in folders.items()}
-            with closing(Writer(pair, targets, options, progress)) as writer, _workers(options) as pool:
-                effects = writer.run(pool) if write_weights else _measured(pair, list(targets), options, pool)
-        inputs = _inputs(hashes, labels or (str(sft), str(aligned)), revisions)
+            with closing(Writer(made, targets, options, progress)) as writer, _workers(options) as pool:
+                effects = writer.run(pool) if write_weights else _measured(made, list(targets), options, pool)
+        inputs = _inputs(pair, hashes, labels or (str(sft), str(aligned)), revisions)
         return {
-            spelling: _complete(pair, options, values[spelling], folder, inputs, effects, write_weights)
+            spelling: _complete(made, options, values[spelling], folder, inputs, effects, write_weights)
             for spelling, folder in folders.items()
         }
 
 
-def planned(sft: Path, aligned: Path, alphas: Mapping[str, Path], options: Options) -> list[str]:
+def planned(
+    sft: Path, aligned: Path, alphas: Mapping[str, Path], options: Options, as_adapter: bool = False
+) -> list[str]:
     """What `extrapolate` would do, as lines of text; raises what it would raise before the first byte."""
     values = _values(alphas)
     pair = open_pair(sft, aligned, options.vocabulary)
     pair.require()
+    pair = scaled(pair, aligned, options) if as_adapter else pair
     _refuse_overlap((sft, aligned), alphas)
     size = _size(pair, options)
     for folder in alphas.values():
@@ -159,8 +171,8 @@ def _hashing(pair: Pair, known: list[Sha256s], verify: bool) -> Iterator[list[Fu
 
     def hashes(checkpoint: Checkpoint, given: Sha256s) -> dict[str, str]:
         result = {}
-        for name in checkpoint.weight_files:
-            path = checkpoint.folder / name
+        for path in checkpoint.sources:
+            name = path.name
             result[name] = (
                 given[name] if name in given and not verify else remembered(path, stop, anew=verify)
             )
@@ -187,11 +199,12 @@ def _hash_outputs(folder: Path, pair: Pair, options: Options) -> dict[str, str]:
 
 
 def _inputs(
-    hashes: list[Future], labels: tuple[str, str], revisions: tuple[str | None, str | None]
+    pair: Pair, hashes: list[Future], labels: tuple[str, str], revisions: tuple[str | None, str | None]
 ) -> list[Input]:
+    adapters = [None, pair.aligned.adapter.summary() if isinstance(pair.aligned, Merged) else None]
     return [
-        Input(source=label, revision=revision, weights=future.result())
-        for label, revision, future in zip(labels, revisions, hashes, strict=True)
+        Input(source=label, revision=revision, weights=future.result(), adapter=adapter)
+        for label, revision, future, adapter in zip(labels, revisions, hashes, adapters, strict=True)
     ]
 
 
@@ -207,6 +220,8 @@ def _complete(
     """Add to a folder all but its weights; the recipe comes last."""
     overall, kinds = effects.get(alpha) or (_exact(pair, alpha), {})
     hashed = options.hash_outputs and write_weights
+    package = pair.aligned.folder
+    names = package_files(package) + [ADAPTER] * is_adapter(package)
     recipe = Recipe(
         sft=inputs[0],
         aligned=inputs[1],
@@ -217,7 +232,7 @@ def _complete(
         vocabulary=options.vocabulary,
         overflow=options.overflow,
         weights="stored" if write_weights else "streamed" if kinds else "parents",
-        files=copy_package(pair.aligned.folder, folder, options.dtype),
+        files=copy_package(package, folder, options.dtype, names),
         **overall.model_dump(),
         kinds=kinds,
         outputs=_hash_outputs(folder, pair, options) if hashed else None,
@@ -241,5 +256,5 @@ def _warnings(pair: Pair, options: Options, alpha: float, overall: Effect) -> It
     if alpha and not options.alpha_for and effective is not None and effective / alpha < LOW:
         yield (
             f"effective alpha is {effective:.3g} instead of {alpha:g}: rounding swallows most of the step; "
-            "dtype float32 keeps it"
+            f"dtype float32 keeps it{', and so does an adapter (--as adapter)' * isinstance(pair.aligned, Merged)}"
         )

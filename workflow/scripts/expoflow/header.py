@@ -6,7 +6,8 @@ import math
 import mmap
 import struct
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class Shard:
     size: int
     tensors: tuple[Tensor, ...]
     metadata: dict[str, str] | None
+    header: bytes | None = None  # of a file that is still to be written, as `relaid` gives it
 
     @cached_property
     def bytes(self) -> mmap.mmap:
@@ -91,6 +93,8 @@ class Shard:
 
     def raw_header(self) -> bytes:
         """The first bytes of the file up to the data: length prefix and header, unchanged."""
+        if self.header is not None:
+            return self.header
         with open(self.path, "rb") as file:
             return file.read(self.data_start)
 
@@ -118,6 +122,28 @@ def read_shard(path: Path) -> Shard:
     )
     _check_offsets(path, tensors, 8 + length, size)
     return Shard(path, 8 + length, size, tensors, metadata)
+
+
+def relaid(shard: Shard, change: Callable[[Tensor], Tensor]) -> Shard:
+    """A file still to be written: `shard` with types or shapes as `change` gives them, all in the same order."""
+    places, at = {}, 0
+    for tensor in sorted(shard.tensors, key=lambda tensor: tensor.start):
+        new = change(tensor)
+        stop = at + new.elements * SIZES[new.dtype]
+        places[tensor.name] = replace(new, start=at, stop=stop)
+        at = stop
+    header = {"__metadata__": shard.metadata} if shard.metadata else {}
+    for place in (places[tensor.name] for tensor in shard.tensors):
+        offsets = [place.start, place.stop]
+        header[place.name] = {"dtype": place.dtype, "shape": place.shape, "data_offsets": offsets}
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    data = 8 + len(text)
+    tensors = (places[tensor.name] for tensor in shard.tensors)
+    moved = tuple(replace(each, start=each.start + data, stop=each.stop + data) for each in tensors)
+    return Shard(
+        shard.path, data, data + at, moved, shard.metadata, header=struct.pack("<Q", len(text)) + text
+    )
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

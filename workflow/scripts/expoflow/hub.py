@@ -33,9 +33,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, get_session, hf_raise_for_status
 
 from expoflow import licence
-from expoflow.checkpoint import INDEX, SINGLE, read_json_file
+from expoflow.checkpoint import ADAPTER, INDEX, SINGLE, read_json_file
 from expoflow.config import COMMIT, DataConfig, ModelConfig
-from expoflow.conversion import BIN, BIN_INDEX
+from expoflow.conversion import ADAPTER_BIN, ADAPTER_WEIGHTS, BIN, BIN_INDEX
 from expoflow.dataset import CARD, split_files
 from expoflow.errors import CheckpointError, ExpoflowError
 from expoflow.hashes import remembered
@@ -226,7 +226,10 @@ def bring(repo: str, commit: str, files: list[HubFile], kind: str = "model") -> 
 
 
 def checkpoint_names(repo: str, sizes: Mapping[str, int]) -> list[str]:
-    """Names of config, tokenizer, code and weights: safetensors, or pickles where there is nothing else."""
+    """Names of config, tokenizer, code and weights: safetensors, or pickles where there is nothing else.
+
+    Of an adapter's repository, which has no model's weights: the adapter and its tokenizer.
+    """
     for pattern, single, index in ((SAFETENSORS, SINGLE, INDEX), (PICKLES, BIN, BIN_INDEX)):
         weights = [name for name in sizes if pattern.fullmatch(name)]
         if single in weights:
@@ -235,6 +238,10 @@ def checkpoint_names(repo: str, sizes: Mapping[str, int]) -> list[str]:
             weights.append(index)
         if weights:
             break
+    adapter = [name for name in (ADAPTER_WEIGHTS, ADAPTER_BIN) if name in sizes]
+    if ADAPTER in sizes and adapter and not weights:
+        package = (name for name, size in sizes.items() if _in_package(name, size))
+        return sorted([ADAPTER, adapter[0], *package])
     missing = [
         what
         for what, there in ((f"{SINGLE} or {BIN}", weights), ("config.json", "config.json" in sizes))

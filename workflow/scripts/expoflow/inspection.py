@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from expoflow.adapter import Adapter, is_adapter, open_adapter
 from expoflow.checkpoint import Checkpoint, open_checkpoint, read_json_file
 from expoflow.header import Tensor
 from expoflow.preflight import quantised
@@ -24,6 +25,8 @@ PIECE = 1 << 22  # elements
 
 def describe(folder: Path) -> list[tuple[str, str]]:
     """(label, text) lines about a folder with weights: architecture, size, types, tokenizer, problems."""
+    if is_adapter(folder):
+        return _describe_adapter(open_adapter(folder))
     checkpoint = open_checkpoint(folder)
     config = checkpoint.config
     types = Counter(tensor.dtype for tensor in checkpoint.tensors.values())
@@ -35,7 +38,7 @@ def describe(folder: Path) -> list[tuple[str, str]]:
     return [
         ("architecture", ", ".join(config.get("architectures") or ["unknown (no config.json)"])),
         ("parameters", f"{checkpoint.parameters:,} in {len(checkpoint.tensors)} tensors"),
-        ("types", ", ".join(f"{dtype} x {count}" for dtype, count in types.most_common())),
+        ("types", _counts(types)),
         (
             "weights",
             f"{checkpoint.weight_bytes / 1e9:.3f} GB in {len(checkpoint.shards)} files, headers are whole",
@@ -47,6 +50,21 @@ def describe(folder: Path) -> list[tuple[str, str]]:
         ("tokenizer", f"{', '.join(sorted(files)) or 'none'}{', with chat template' if template else ''}"),
         *_problems(checkpoint),
     ]
+
+
+def _describe_adapter(adapter: Adapter) -> list[tuple[str, str]]:
+    types = Counter(tensor.dtype for tensor in adapter.file.tensors.values())
+    return [
+        ("adapter", adapter.describe()),
+        ("base", adapter.settings.get("base_model_name_or_path") or "not named"),
+        ("parameters", f"{adapter.file.parameters:,} in {len(adapter.file.tensors)} tensors"),
+        ("types", _counts(types)),
+        *(("whole", name) for name in adapter.whole),
+    ]
+
+
+def _counts(types: Counter) -> str:
+    return ", ".join(f"{dtype} x {count}" for dtype, count in types.most_common())
 
 
 def _problems(checkpoint: Checkpoint) -> list[tuple[str, str]]:
@@ -75,10 +93,7 @@ def describe_recipe(recipe: Recipe) -> list[tuple[str, str]]:
     return [
         ("extrapolated", f"alpha {recipe.alpha:g}{effective}, weights {recipe.weights}"),
         *(("alpha for", f"{regex} = {value:g}") for regex, value in recipe.alpha_for),
-        *(
-            (role, parent.source + (f" at {parent.revision}" if parent.revision else ""))
-            for role, parent in (("sft", recipe.sft), ("aligned", recipe.aligned))
-        ),
+        *((role, parent.label()) for role, parent in (("sft", recipe.sft), ("aligned", recipe.aligned))),
         ("digest", recipe.content_digest()),
         *(("warning", text) for text in recipe.warnings),
     ]

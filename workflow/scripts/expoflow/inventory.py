@@ -21,18 +21,18 @@ def read_config(folder: Path) -> Config:
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise ConfigError([f"{folder}: no config.yaml; name a project's folder, or begin one: expoflow init"])
-    return read_config_file(path)
+    return read_config_file(path, folder)
 
 
-def read_config_file(path: Path) -> Config:
-    """The config in a YAML file."""
+def read_config_file(path: Path, folder: Path = Path()) -> Config:
+    """The config in a YAML file; relative paths in it are relative to `folder`."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read ({error.strerror}); correct the path"]) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: no YAML ({' '.join(str(error).split())}); correct it"]) from None
-    return checks.load(data if isinstance(data, dict) else {}, [path])
+    return checks.load(data if isinstance(data, dict) else {}, [path], folder)
 
 
 def stages(config: Config) -> dict[str, list[str]]:

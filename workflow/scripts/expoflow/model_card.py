@@ -1,11 +1,15 @@
 """README.md of an extrapolated checkpoint: what it is, made from what, with what effect."""
 
-from expoflow.recipe import Effect, Recipe
+from expoflow.checkpoint import ADAPTER
+from expoflow.recipe import Effect, Input, Recipe
 
 
 def model_card(recipe: Recipe) -> str:
     """The card's text, Markdown with the metadata block that model hubs read."""
-    parents = [_parent(each.source, each.revision) for each in (recipe.aligned, recipe.sft)]
+    parents = [_parent(each) for each in (recipe.aligned, recipe.sft)]
+    adapter = (
+        "" if ADAPTER not in recipe.files else "This is an adapter: load it with peft on the SFT model.\n"
+    )
     kinds = "\n".join(_row(label, effect) for label, effect in recipe.kinds.items())
     rules = [f"`{regex}`: {value:g}" for regex, value in recipe.alpha_for]
     warnings = "".join(f"\n> {warning}\n" for warning in recipe.warnings)
@@ -29,7 +33,7 @@ made by expoflow {recipe.provenance["expoflow"]}.
 | effective alpha | {_number(recipe.effective_alpha)} |
 
 Tokenizer, chat template and configuration are the aligned model's.
-{warnings}
+{adapter}{warnings}
 | weights | parameters | moved | effective alpha | delta / theta1 | alpha delta / theta1 |
 | --- | ---: | ---: | ---: | ---: | ---: |
 {kinds}
@@ -39,8 +43,9 @@ Tokenizer, chat template and configuration are the aligned model's.
 """
 
 
-def _parent(source: str, revision: str | None) -> str:
-    return f"`{source}`" + (f" at `{revision}`" if revision else "")
+def _parent(parent: Input) -> str:
+    text = f"`{parent.source}`" + (f" at `{parent.revision}`" if parent.revision else "")
+    return text + (" (LoRA adapter on the SFT model)" if parent.adapter else "")
 
 
 def _row(label: str, effect: Effect) -> str:

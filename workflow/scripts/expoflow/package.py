@@ -32,9 +32,12 @@ def package_files(folder: Path) -> list[str]:
     )
 
 
-def copy_package(source: Path, target: Path, dtype: str) -> dict[str, str]:
-    """Copy the package of `source`, with `dtype` in its config unless "keep"; sha256s by name of copy."""
-    names = package_files(source)
+def copy_package(source: Path, target: Path, dtype: str, names: list[str] | None = None) -> dict[str, str]:
+    """Copy the package of `source`, or the files `names` of it; sha256s by name of copy.
+
+    The config gets `dtype` unless that is "keep".
+    """
+    names = package_files(source) if names is None else names
     for name in names:
         copy = target / name
         copy.parent.mkdir(exist_ok=True)

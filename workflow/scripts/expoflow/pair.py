@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from expoflow import store
+from expoflow.adapter import is_adapter
 from expoflow.config import REFERENCE_ALPHAS, ExtrapolateConfig, GenerateConfig
 from expoflow.engines import Model, chosen, generate
 from expoflow.extrapolate import Options, extrapolate
@@ -95,6 +96,20 @@ def export(
     )
     write_json(note, Exported(key=key, recipe=recipe))
     return True
+
+
+def aligned_folder(sft: Manifest, aligned: Manifest, code: str) -> Path:
+    """The aligned model's folder; of an adapter on `sft` a whole model made of both, kept in the store.
+
+    `code` as for `export`.
+    """
+    folder = store.model_folder(aligned)
+    if not is_adapter(folder):
+        return folder
+    whole = store.root() / "converted" / store.digest([sft.sha256s(), aligned.sha256s(), code])[:16]
+    with store.locked(whole):
+        export(sft, aligned, "0", whole, ExtrapolateConfig(), code)
+    return whole
 
 
 def _exported(note: Path, key: str, folder: Path) -> Recipe | None:

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from expoflow.adapter import is_adapter, open_adapter
 from expoflow.architecture import differences
 from expoflow.checkpoint import Checkpoint, open_checkpoint
 from expoflow.conversion import converted
 from expoflow.errors import PairError
 from expoflow.header import FLOATS, INTEGERS, Tensor
+from expoflow.merge import merged
 from expoflow.names import BUFFER, EMBEDDING, HEAD, QUANTISED
 from expoflow.vocabulary import different_ids
 
@@ -69,8 +71,24 @@ class Pair:
 
 
 def open_pair(sft: Path, aligned: Path, vocabulary: str = "error") -> Pair:
-    """Open two folders, converting pickle-only ones first, and compare them; raises for broken ones only."""
-    return preflight(open_checkpoint(converted(sft)), open_checkpoint(converted(aligned)), vocabulary)
+    """Open two folders and compare them; raises for those that cannot be opened."""
+    return preflight(*open_both(sft, aligned), vocabulary)
+
+
+def open_both(sft: Path, aligned: Path) -> tuple[Checkpoint, Checkpoint]:
+    """Open two folders, pickle-only ones converted; an adapter as aligned is opened on sft, its base.
+
+    Raises CheckpointError for what is broken or refused, PairError for an adapter that does not fit.
+    """
+    if is_adapter(sft):
+        raise PairError(f"sft {sft} is an adapter; give a whole model: merge it (peft: merge_and_unload)")
+    theta0 = open_checkpoint(converted(sft))
+    if not is_adapter(aligned):
+        return theta0, open_checkpoint(converted(aligned))
+    adapter = open_adapter(aligned)
+    if refused := list(quantised(theta0, "sft (the adapter's base)")):
+        raise PairError("\n".join(finding.message for finding in refused))
+    return theta0, merged(theta0, adapter)
 
 
 def preflight(sft: Checkpoint, aligned: Checkpoint, vocabulary: str = "error") -> Pair:

@@ -138,6 +138,13 @@ def source(model: str) -> dict[str, str]:
     return {key: value for key, value in found.groupdict().items() if value}
 
 
+def as_text(source: dict[str, str]) -> str:
+    """What `source` makes this entry of."""
+    if "path" in source:
+        return os.path.abspath(source["path"])
+    return "@".join(filter(None, (source["hub"], source.get("revision"))))
+
+
 def prompt_source(prompts: str) -> dict[str, str]:
     """A prompt set's entry: a file, or a split of a hub's dataset where there is no such file."""
     name, _, split = prompts.rpartition(":")
@@ -165,7 +172,8 @@ def _source_problems(config: dict[str, Any]) -> list[str]:
     pairs = {name: pair | {"alphas": [0.1]} for name, pair in config["pairs"].items()}
     problems = _problems(lambda: checks.check_sources(checks.parse(config | {"pairs": pairs}), NO_RESULTS))
     folders = [config["models"][name].get("path") for name in ("sft", "aligned")]
-    if all(folder and (Path(folder) / "config.json").is_file() for folder in folders):
+    told = any(folder and folder in problem for folder in folders for problem in problems)
+    if all(folder and Path(folder).is_dir() for folder in folders) and not told:
         problems += _problems(lambda: open_pair(*map(Path, folders)).require())
     return problems
 

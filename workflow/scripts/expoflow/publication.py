@@ -53,7 +53,7 @@ def publication(
     ExpoflowError that names everything for which the model must not be published.
     """
     project, pair = _place(folder, pair)
-    found = read_config_file(config) if config else read_config(project)
+    found = read_config_file(config, project) if config else read_config(project)
     if pair not in found.pairs:
         raise ConfigError([f"the config has no pair '{pair}'; give the one of this run: --config FILE"])
     exported = project / "results" / "pairs" / pair / "expo"

@@ -12,12 +12,34 @@ from expoflow.records import Record
 ARITHMETIC = 1
 
 
+class AdapterInput(Record):
+    """What a LoRA adapter is: its base's name, ranks and scalings in use, LoRA modules, tensors stored whole."""
+
+    base: str | None = None
+    ranks: list[int]
+    scalings: list[float]
+    modules: int
+    whole: list[str]
+
+
 class Input(Record):
-    """One of the two parents: path or hub id, hub revision, sha256 by weight file."""
+    """One of the two parents: path or hub id, hub revision, sha256 by weight file; of an adapter what it is."""
 
     source: str
     revision: str | None = None
     weights: dict[str, str]
+    adapter: AdapterInput | None = None
+
+    def label(self) -> str:
+        """Source and revision, and of an adapter what it is, in words."""
+        text = self.source + (f" at {self.revision}" if self.revision else "")
+        if not self.adapter:
+            return text
+        ranks, scalings = (
+            ", ".join(f"{each:g}" for each in some) for some in (self.adapter.ranks, self.adapter.scalings)
+        )
+        lora = f", rank {ranks}, scaling {scalings}" if ranks else ""
+        return f"{text} (LoRA adapter{lora})"
 
 
 class Effect(Record):
@@ -66,7 +88,8 @@ class Recipe(Record):
         and the rules of the arithmetic; not where anything lies, when it was made or whether the weights are stored.
         """
         weights = {"sft": self.sft.weights, "aligned": self.aligned.weights}
-        if self.alpha in (0, -1) and not self.alpha_for and self.vocabulary == "error":
+        parent = (0, -1) if not self.aligned.adapter else (-1,)  # an adapter has its base's weights too
+        if self.alpha in parent and not self.alpha_for and self.vocabulary == "error":
             del weights["aligned" if self.alpha == -1 else "sft"]  # it has no part in them
         content = {
             "arithmetic": ARITHMETIC,

@@ -12,10 +12,10 @@ from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from expoflow import hub
-from expoflow.checkpoint import open_checkpoint
+from expoflow.adapter import base_source, is_adapter
 from expoflow.config import Config, ModelConfig
-from expoflow.errors import CheckpointError, ConfigError
-from expoflow.preflight import Pair, open_pair, preflight
+from expoflow.errors import CheckpointError, ConfigError, ExpoflowError
+from expoflow.preflight import Pair, open_pair
 
 FIRST = 1 << 17  # bytes; the header of a shard of 7B has about 40 kB
 Source = Mapping[str, str]  # {hub, revision?} or {path}, as in a config
@@ -29,9 +29,13 @@ def preflight_sources(sft: Source, aligned: Source, vocabulary: str = "error") -
     if "hub" not in sft and "hub" not in aligned:
         return open_pair(Path(sft["path"]), Path(aligned["path"]), vocabulary)
     with _folder(sft) as theta0, _folder(aligned) as theta1:
-        if theta0 is None or theta1 is None:
-            return None
-        return preflight(open_checkpoint(theta0), open_checkpoint(theta1), vocabulary)
+        return None if theta0 is None or theta1 is None else open_pair(theta0, theta1, vocabulary)
+
+
+def base_of(aligned: Source) -> Source:
+    """The base that an adapter names; a CheckpointError where `aligned` is none, or names none that is there."""
+    with _folder(aligned) as folder:
+        return base_source(folder or Path(aligned.get("path", "")))
 
 
 def check_pairs(config: Config, results: Path = Path("results")) -> None:
@@ -47,13 +51,12 @@ def check_pairs(config: Config, results: Path = Path("results")) -> None:
             ]
             try:
                 checked = preflight_sources(*sources, config.extrapolate.vocabulary)
-            except CheckpointError as error:
-                problems.append(f"pairs.{name}: {error}")
+            except ExpoflowError as error:
+                problems += [f"pairs.{name}: {line}" for line in str(error).splitlines()]
                 continue
             if checked:
                 problems += [f"pairs.{name}: {text}" for text in checked.errors]
-                configs = (checked.sft.config, checked.aligned.config)
-                problems += _code_problems(members, configs)
+                problems += _code_problems(members, (checked.sft.config, checked.aligned.config))
     if problems:
         raise ConfigError(problems)
 
@@ -75,7 +78,7 @@ def _code_problems(members: Mapping[str, ModelConfig], configs: Iterable[Mapping
 def _folder(source: Source) -> Iterator[Path | None]:
     if "hub" not in source:
         path = Path(source["path"])
-        yield path if any(path.glob("*.safetensors")) else None
+        yield path if any(path.glob("*.safetensors")) or is_adapter(path) else None
         return
     with tempfile.TemporaryDirectory(prefix="expoflow-") as folder:
         yield headers(source["hub"], source.get("revision"), Path(folder))

@@ -71,14 +71,21 @@ def cached(
     """
     name = digest(key)
     path = root() / kind / name[:2] / f"{name}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_suffix(".lock"), "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(path):
         with suppress(DataError):  # absent, or broken: made anew
             return read_jsonl(path, record), True
         rows = make()
         write_jsonl(path, rows)
     return rows, False
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes that want `path` of the store waiting."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f"{path.stem}.lock"), "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def digest(key: Any) -> str:

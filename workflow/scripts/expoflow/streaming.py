@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from pydantic import FiniteFloat
 
 from expoflow.errors import PairError
+from expoflow.header import Tensor
 from expoflow.options import Options
-from expoflow.preflight import Pair, open_pair
+from expoflow.preflight import Pair, open_both, open_pair
 from expoflow.records import Record
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ class Streamed(Record):
         """As the function `tensors`."""
         return tensors(self.sft, self.aligned, self.alpha, self.options)
 
+    def headers(self) -> dict[str, Tensor]:
+        """What is known of the tensors before any is read, by name."""
+        return open_both(self.sft, self.aligned)[1].tensors
+
 
 def tensors(
     sft: Path, aligned: Path, alpha: float, options: Options | None = None
@@ -40,30 +45,35 @@ def tensors(
     """
     import torch
 
-    from expoflow.arithmetic import TORCH, tensor_of, theta2
+    from expoflow.arithmetic import TORCH, theta2
 
     options = options or Options()
     pair = open_pair(sft, aligned, options.vocabulary)
     pair.require()
     require_equal_integers(pair)
     for part in pair.parts:
-        name, shape = part.theta1.name, part.theta1.shape
-        theta1 = tensor_of(pair.aligned.view(name), part.theta1.dtype)
-        theta0 = tensor_of(pair.sft.view(part.theta0.name), part.theta0.dtype) if part.theta0 else theta1
-        kind = TORCH[options.stored_type(part.theta1)]
-        alpha_here = options.alpha_of(name, alpha) if part.theta0 else 0
-        whole = theta1 if alpha_here == 0 or part.equal else theta0
-        if (alpha_here in (0, -1) or part.equal) and whole.dtype == kind and whole.numel() == theta1.numel():
-            yield name, whole.view(shape)
+        theta1, theta0, shared = part.theta1, part.theta0, part.shared
+        name, kind = theta1.name, options.stored_type(theta1)
+        alpha_here = options.alpha_of(name, alpha) if theta0 else 0
+        parent, whole = (pair.aligned, theta1) if alpha_here == 0 or part.equal else (pair.sft, theta0)
+        if (
+            (alpha_here in (0, -1) or part.equal)
+            and parent.stores(whole.name)
+            and (whole.dtype, whole.elements) == (kind, theta1.elements)
+        ):
+            yield name, parent.values(whole.name).view(theta1.shape)
             continue
-        out = torch.empty(theta1.numel(), dtype=kind)
-        for start in range(0, part.shared, CHUNK):
-            where = slice(start, min(start + CHUNK, part.shared))
-            theta2(out[where], theta1[where], theta0[where], alpha_here, compute=options.compute,
+        out = torch.empty(theta1.elements, dtype=TORCH[kind])
+        for start in range(0, shared, CHUNK):
+            stop = min(start + CHUNK, shared)
+            ours = pair.aligned.values(name, start, stop)
+            theirs = pair.sft.values(theta0.name, start, stop)
+            theta2(out[start:stop], ours, theirs, alpha_here, compute=options.compute,
                    overflow=options.overflow, name=name)  # fmt: skip
-        rest = slice(part.shared, None)
-        theta2(out[rest], theta1[rest], theta1[rest], 0, overflow=options.overflow, name=name)
-        yield name, out.view(shape)
+        if shared < theta1.elements:
+            rest = pair.aligned.values(name, shared)
+            theta2(out[shared:], rest, rest, 0, overflow=options.overflow, name=name)
+        yield name, out.view(theta1.shape)
 
 
 def require_equal_integers(pair: Pair) -> None:

@@ -1,8 +1,6 @@
 """Output weight files: theta1's shards with other values, each byte written once, in place, by threads."""
 
-import json
 import mmap
-import struct
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
@@ -12,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.checkpoint import INDEX, SINGLE, Checkpoint, read_json_file
+from expoflow.checkpoint import INDEX, SINGLE, Checkpoint
 from expoflow.effect import Effects, measure, summarise
-from expoflow.header import FLOATS, SIZES, Shard, Tensor
+from expoflow.header import FLOATS, SIZES, Shard, Tensor, relaid
 from expoflow.options import Options
 from expoflow.output import PAGE, Output
 from expoflow.preflight import Pair, Part
@@ -58,38 +56,17 @@ class Plan:
 
 def plan(shard: Shard, options: Options) -> Plan:
     """theta1's own header where its types are kept, else one of the same order with the output's types."""
-    if options.dtype == "keep":
-        return Plan(
-            shard.path.name, shard.raw_header(), shard.size, {each.name: each for each in shard.tensors}
-        )
-    places, at = {}, 0
-    for tensor in sorted(shard.tensors, key=lambda tensor: tensor.start):
-        kind = options.stored_type(tensor)
-        stop = at + tensor.elements * SIZES[kind]
-        places[tensor.name] = Tensor(tensor.name, kind, tensor.shape, at, stop)
-        at = stop
-    header = {"__metadata__": shard.metadata} if shard.metadata else {}
-    for tensor in shard.tensors:
-        place = places[tensor.name]
-        header[place.name] = {
-            "dtype": place.dtype,
-            "shape": place.shape,
-            "data_offsets": [place.start, place.stop],
-        }
-    text = json.dumps(header, ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    data = 8 + len(text)
-    moved = {
-        name: replace(each, start=each.start + data, stop=each.stop + data) for name, each in places.items()
-    }
-    return Plan(shard.path.name, struct.pack("<Q", len(text)) + text, data + at, moved)
+    if options.dtype != "keep":
+        shard = relaid(shard, lambda tensor: replace(tensor, dtype=options.stored_type(tensor)))
+    places = {each.name: each for each in shard.tensors}
+    return Plan(shard.path.name, shard.raw_header(), shard.size, places)
 
 
 def write_index(aligned: Checkpoint, plans: list[Plan], folder: Path) -> None:
     """theta1's index, its total_size corrected; none for model.safetensors, beside which it would be stale."""
-    if [each.name for each in plans] == [SINGLE]:
+    index = aligned.index
+    if not index or [each.name for each in plans] == [SINGLE]:
         return
-    index = read_json_file(aligned.folder / INDEX)
     places = [tensor for each in plans for tensor in each.places.values()]
     index["metadata"] = {
         **index.get("metadata", {}),
@@ -205,20 +182,18 @@ class Writer:
 
     def _compute(self, out: "torch.Tensor", place: Tensor, first: int, alpha: float) -> None:
         """Elements of one output tensor from `first` on, as many as `out` has."""
-        from expoflow.arithmetic import tensor_of, theta2
+        from expoflow.arithmetic import theta2
 
         part = self.parts[place.name]
         last = first + len(out)
-        theta1 = tensor_of(self.pair.aligned.view(part.theta1.name), part.theta1.dtype)[first:last]
+        theta1 = self.pair.aligned.values(part.theta1.name, first, last)
         if place.dtype not in FLOATS.values():
             out.copy_(theta1)
             return
         shared = max(0, min(part.shared, last) - first)
         rules = {"compute": self.options.compute, "overflow": self.options.overflow, "name": place.name}
         if shared:
-            theta0 = tensor_of(self.pair.sft.view(part.theta0.name), part.theta0.dtype)[
-                first : first + shared
-            ]
+            theta0 = self.pair.sft.values(part.theta0.name, first, first + shared)
             step = self.options.alpha_of(place.name, alpha)
             theta2(out[:shared], theta1[:shared], theta0, step, **rules)
         if shared < len(out):

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from expoflow import engines, store
+from expoflow.adapter import is_adapter
 from expoflow.benchmarks import reward
 from expoflow.config import GenerateConfig, ScoreConfig, SelectConfig
 from expoflow.evaluate import evaluate
+from expoflow.pair import aligned_folder
 from expoflow.recipe import Recipe
 from expoflow.records import (
     BenchmarkResult,
@@ -30,6 +32,7 @@ def run(
     benchmark: str,
     *,
     model: Path,
+    base: Path | None = None,
     prompts: Path,
     reward_model: Path,
     config: GenerateConfig,
@@ -43,17 +46,22 @@ def run(
 ) -> None:
     """Generate and score one variant's responses, and write the benchmark's result.
 
-    `model` is the manifest of sft or aligned, or the recipe.json of an exported folder; `usage` and
+    `model` is the manifest of sft or aligned, or the recipe.json of an exported folder; `base` the manifest
+    of sft where `model` is aligned's, which may be an adapter; `usage` and
     `judge_usage` as `ModelConfig.usage` gives them for the model and the reward model. Responses and
     scores are kept in the store by content: a rerun with the same model, prompts, settings and `code`
     (digest of what generates and scores) does neither.
     """
+    sft = None
     if variant == "expo":
         recipe = read_json(model, Recipe)
         folder, content = model.parent, recipe.content_digest()
     else:
         manifest = read_json(model, Manifest)
         folder, content = store.model_folder(manifest), manifest.sha256s()
+        if is_adapter(folder):
+            sft = read_json(base, Manifest)
+            content = [sft.sha256s(), content]
     asked = read_jsonl(prompts, Prompt)
     judge = read_json(reward_model, Manifest)
     key = {
@@ -70,7 +78,8 @@ def run(
     part = generations.with_name(f".{generations.name}.part")
 
     def make() -> list[Scored]:
-        runs = engines.Model(folder=folder, **json.loads(usage))
+        whole = aligned_folder(sft, manifest, code) if sft else folder
+        runs = engines.Model(folder=whole, **json.loads(usage))
         responses = engines.generate(runs, asked, config, part, store.digest(key), say)
         rewards = engines.Model(folder=store.model_folder(judge), **json.loads(judge_usage))
         return evaluate(asked, responses, rewards, score)

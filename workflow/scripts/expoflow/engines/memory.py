@@ -3,8 +3,7 @@
 import resource
 from pathlib import Path
 
-from expoflow.checkpoint import open_checkpoint, read_json_file
-from expoflow.conversion import converted
+from expoflow.checkpoint import read_json_file
 from expoflow.engines import Model
 from expoflow.errors import CheckpointError
 from expoflow.header import FLOATS, SIZES
@@ -23,12 +22,11 @@ def require_memory(model: Model) -> None:
 
 def weight_bytes(model: Model) -> int:
     """Bytes of the model's tensors in the type that its config loads them in."""
-    source = model.streamed.aligned if model.streamed else model.folder
     config = read_json_file(model.folder / "config.json")
     dtype = FLOATS.get(config.get("dtype", config.get("torch_dtype")))
     return sum(
         tensor.elements * SIZES[dtype if dtype and tensor.dtype in FLOATS.values() else tensor.dtype]
-        for tensor in open_checkpoint(converted(source)).tensors.values()
+        for tensor in model.headers().values()
     )
 
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from expoflow.checkpoint import open_checkpoint
 from expoflow.config import GenerateConfig
 from expoflow.conversion import converted
 from expoflow.engines import Completion, Model, Request, package
@@ -178,8 +177,7 @@ def _weights(model: Model) -> Iterator[tuple[str, Tensor]]:
 
 def _shapes(model: Model) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape of the model's tensors, from the headers."""
-    source = model.streamed.aligned if model.streamed else model.folder
-    for name, tensor in open_checkpoint(converted(source)).tensors.items():
+    for name, tensor in model.headers().items():
         yield name, tensor.shape
 
 
