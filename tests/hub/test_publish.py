@@ -150,7 +150,7 @@ def test_the_card_says_what_the_results_say(publisher, hub):
     assert f"Alpha {best['alpha']} was taken: {best['reason']}. The choice is" in body
     assert ("**not certified**" in body) != best["certified"]
     assert "answered 24 prompts (`dev`, a file)" in body
-    assert "The reward model `rm` (not on the hub)" in body
+    assert "the reward model `rm` (not on the hub) scored the responses" in body
     manifest = json.loads((publisher.project / "results/models/dpo.json").read_text())
     assert f"[org/dpo](https://huggingface.co/org/dpo) at `{manifest['revision']}`" in body
     rows = (pair / "alphas.csv").read_text().splitlines()[1:]
