@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from adapters import train
 from checkpoints import load, same_bits
 from expoflow.extrapolate import tensors
@@ -59,3 +60,14 @@ def test_extrapolate_takes_the_base_from_the_cache_and_never_from_the_hub(user, 
     assert len(hub.sent) == before
     expected = dict(sorted(tensors(tmp_path / "checkpoint", adapter, 1)))
     assert same_bits(dict(sorted(load(tmp_path / "out").items())), expected)
+
+
+def test_run_writes_the_base_into_the_config(user, hub, adapter, tmp_path):
+    (tmp_path / "dev.jsonl").write_text('{"prompt": "Why?"}\n')
+    asked = ["run", "--aligned", "org/lora@main", "--reward-model", tmp_path / "checkpoint"]
+    asked += ["--prompts", tmp_path / "dev.jsonl", "--out", tmp_path / "out", "--", "--dry-run"]
+    done = expoflow(user, *asked)
+    assert done.returncode == 0, done.stdout
+    models = yaml.safe_load((tmp_path / "out/config.yaml").read_text())["models"]
+    assert models["sft"] == {"hub": "org/model"}
+    assert models["aligned"] == {"hub": "org/lora", "revision": "main"}

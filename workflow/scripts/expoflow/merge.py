@@ -119,40 +119,10 @@ class Merged(Checkpoint):
 
 def merged(base: Checkpoint, adapter: Adapter) -> Merged:
     """The adapter on `base`; a PairError with everything of the adapter that the base has no place for."""
-    updates, whole, problems = {}, {}, []
-    for target, key in adapter.whole.items():
-        tensor, name = adapter.file.tensors[key], _resolve(base, target)
-        if name is None and (twin := _tied_twin(base, adapter, target)):
-            if adapter.file.view(key) != adapter.file.view(twin):
-                problems.append(_tied(target))
-        elif name is None and _is_tied(base, target):
-            problems.append(_tied(target))
-        elif name is None:
-            problems.append(f"tensor {target}: in the adapter, not in the base; {_other_base(adapter)}")
-        elif name in whole:
-            problems.append(f"tensor {target}: there twice, also as {whole[name]}; save the adapter again")
-        elif tensor.shape != base.tensors[name].shape and not _resized(name, tensor, base.tensors[name]):
-            problems.append(_shapes(name, tensor.shape, base.tensors[name], adapter))
-        else:
-            whole[name] = key
+    problems: list[str] = []
+    whole = _place_whole(base, adapter, problems)
     shapes = {name: adapter.file.tensors[key].shape for name, key in whole.items()}
-    for module in adapter.modules:
-        for target, candidates in _updates(base, adapter, module):
-            name = _resolve(base, target)
-            if name is None:
-                lacks = (
-                    _tied(target) if _is_tied(base, target) else f"not in the base; {_other_base(adapter)}"
-                )
-                problems.append(f"module {module.name}: {lacks}")
-                continue
-            shape = shapes.get(name, base.tensors[name].shape)
-            update = next((each for each in candidates if each.shape == shape), None)
-            if name in updates:
-                problems.append(f"module {module.name}: there twice, for {name}; save the adapter again")
-            elif update is None:
-                problems.append(_shapes(name, candidates[0].shape, base.tensors[name], adapter))
-            else:
-                updates[name] = update
+    updates = _place_updates(base, adapter, shapes, problems)
     problems += _tied_problems(base, updates, whole, adapter)
     problems += [
         f"tensor {name} is {base.tensors[name].dtype} in the base: an adapter cannot be added to it; {_other_base(adapter)}"
@@ -162,6 +132,49 @@ def merged(base: Checkpoint, adapter: Adapter) -> Merged:
     if problems:
         raise PairError("\n".join(f"adapter {adapter.folder}: {each}" for each in dict.fromkeys(problems)))
     return _checkpoint(base, adapter, updates, whole, shapes)
+
+
+def _place_whole(base: Checkpoint, adapter: Adapter, problems: list[str]) -> dict[str, str]:
+    """The adapter's name of each tensor stored whole, by the base's; what has no place is added to `problems`."""
+    whole: dict[str, str] = {}
+    for target, key in adapter.whole.items():
+        tensor, name = adapter.file.tensors[key], _resolve(base, target)
+        if name is None and _is_tied(base, target):
+            twin = next((each for other, each in adapter.whole.items() if EMBEDDING.search(other)), None)
+            if twin is None or adapter.file.view(key) != adapter.file.view(twin):
+                problems.append(_tied(target))
+        elif name is None:
+            problems.append(f"tensor {target}: in the adapter, not in the base; {_other_base(adapter)}")
+        elif name in whole:
+            problems.append(f"tensor {target}: there twice, also as {whole[name]}; save the adapter again")
+        elif tensor.shape != base.tensors[name].shape and not _resized(name, tensor, base.tensors[name]):
+            problems.append(_shapes(name, tensor.shape, base.tensors[name], adapter))
+        else:
+            whole[name] = key
+    return whole
+
+
+def _place_updates(
+    base: Checkpoint, adapter: Adapter, shapes: dict[str, tuple[int, ...]], problems: list[str]
+) -> dict[str, Update]:
+    """What LoRA adds, by the base's names; `shapes` are those of tensors that the adapter stores whole."""
+    updates: dict[str, Update] = {}
+    for module in adapter.modules:
+        for target, candidates in _updates(base, adapter, module):
+            name = _resolve(base, target)
+            if name is None:
+                lacks = f"not in the base; {_other_base(adapter)}"
+                problems.append(f"module {module.name}: {_tied(target) if _is_tied(base, target) else lacks}")
+                continue
+            shape = shapes.get(name, base.tensors[name].shape)
+            update = next((each for each in candidates if each.shape == shape), None)
+            if name in updates:
+                problems.append(f"module {module.name}: there twice, for {name}; save the adapter again")
+            elif update is None:
+                problems.append(_shapes(name, candidates[0].shape, base.tensors[name], adapter))
+            else:
+                updates[name] = update
+    return updates
 
 
 def _checkpoint(
@@ -208,13 +221,10 @@ def _updates(base: Checkpoint, adapter: Adapter, module: Module) -> Iterator[tup
         candidates = [_swapped(a, b, scaling)]
     else:
         a, b = tensors["lora_A.weight"], tensors["lora_B.weight"]
-        candidates = [
-            Update(Factor(b.name, b.shape), Factor(a.name, a.shape), scaling),
-            _swapped(a, b, scaling),
-        ]
-        # Where the weight is square the shape does not tell; peft's flag and the kind of model do.
+        candidates = [Update(Factor(b.name, b.shape), Factor(a.name, a.shape), scaling)]
+        # peft's flag is that of the last module; others, such as a head, may be the other way round.
         if base.config.get("model_type") in CONV1D or adapter.settings.get("fan_in_fan_out"):
-            candidates.reverse()
+            candidates.insert(0, _swapped(a, b, scaling))
     yield f"{module.name}.weight", candidates
 
 
@@ -241,13 +251,6 @@ def _resized(name: str, ours: Tensor, theirs: Tensor) -> bool:
 
 def _is_tied(base: Checkpoint, target: str) -> bool:
     return base.config.get("tie_word_embeddings") is True and bool(HEAD.search(target))
-
-
-def _tied_twin(base: Checkpoint, adapter: Adapter, target: str) -> str | None:
-    """For a whole head that the base ties to its embedding: the adapter's own name of the whole embedding."""
-    if not _is_tied(base, target):
-        return None
-    return next((key for name, key in adapter.whole.items() if EMBEDDING.search(name)), None)
 
 
 def _tied_problems(
