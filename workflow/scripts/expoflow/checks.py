@@ -160,32 +160,35 @@ def _unknown(where: str, name: str | None, known: Iterable[str], kind: str) -> I
 def _figure_problems(config: Config) -> Iterator[str]:
     """Figures of pairs that do not exist, or that lack the benchmark."""
     for name, figure in (config.figures or {}).items():
-        where, named = f"figures.{name}", figure.named()
-        unknown = [
-            *(
-                line
-                for pair in named or ()
-                for line in _unknown(f"{where}.pairs", pair, config.pairs, "pair")
-            ),
+        where, named, benchmarks = f"figures.{name}", figure.named() or [], figure.benchmarks()
+        given = f"{where}.groups" if figure.groups else f"{where}.pairs"
+        problems = [
+            *(line for pair in named for line in _unknown(given, pair, config.pairs, "pair")),
             *(
                 line
                 for pair in figure.labels
                 for line in _unknown(f"{where}.labels", pair, config.pairs, "pair")
             ),
-            *(line for b in figure.benchmarks() for line in _unknown(where, b, BENCHMARKS, "benchmark")),
+            *(
+                line
+                for benchmark in benchmarks
+                for line in _unknown(where, benchmark, BENCHMARKS, "benchmark")
+            ),
         ]
-        yield from unknown
-        if unknown:
-            continue
-        if named is not None and len(set(figure.pairs or ())) < len(figure.pairs or ()):
-            yield f"{where}.pairs: a pair stands twice; remove one"
-        for benchmark in figure.benchmarks():
-            having = [p for p in config.pairs if benchmark in config.section(p, "benchmarks").names()]
-            for pair in named or ():
-                if pair not in having:
-                    yield f"{where}: pair '{pair}' has no benchmark {benchmark}; add it, or leave the pair out"
-            if not having:
-                yield f"{where}: no pair has benchmark {benchmark}; add it to benchmarks, or remove the figure"
+        if len(set(figure.pairs or ())) < len(figure.pairs or ()):
+            problems.append(f"{given}: a pair stands twice; remove one")
+        yield from problems or _absent_benchmarks(config, where, named, benchmarks)
+
+
+def _absent_benchmarks(config: Config, where: str, named: list[str], benchmarks: list[str]) -> Iterator[str]:
+    """Benchmarks of a figure that its pairs, or all of them, lack."""
+    for benchmark in benchmarks:
+        having = [pair for pair in config.pairs if benchmark in config.section(pair, "benchmarks").names()]
+        for pair in named:
+            if pair not in having:
+                yield f"{where}: pair '{pair}' has no benchmark {benchmark}; add it, or leave the pair out"
+        if not named and not having:
+            yield f"{where}: no pair has benchmark {benchmark}; add it to benchmarks, or remove the figure"
 
 
 def _dev_problems(config: Config) -> Iterator[str]:

@@ -387,7 +387,8 @@ class FigureConfig(Strict):
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
         own = {"kind", "pairs", "labels", "caption", *FIGURE_KEYS[self.kind]}
-        for key in sorted(self.model_fields_set - own):
+        fields = type(self).model_fields
+        for key in [key for key in fields if key not in own and getattr(self, key) != fields[key].default]:
             kinds = " and ".join(kind for kind, keys in FIGURE_KEYS.items() if key in keys)
             raise PydanticCustomError(
                 "kind", "{key} belongs to kind {kinds}; remove it", {"key": key, "kinds": kinds}

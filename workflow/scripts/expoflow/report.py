@@ -16,7 +16,8 @@ CAPTIONS = {
     "curves": "Reward, length of the responses and true quality where it is known against alpha, on the prompts that "
     "choose alpha; alpha 0 is the aligned model. Stars are the chosen alphas, bars the intervals of the mean reward.",
     "path": "From the SFT checkpoint (alpha -1) by interpolation to the aligned model (0), and on by extrapolation.",
-    "histograms": "Rewards of the models' responses to the benchmark's prompts, which took no part in choosing alpha.",
+    "histograms": "Rewards of the models' responses to the benchmark's prompts, which took no part in choosing alpha; "
+    "marks on the axis are their means.",
     "bars": "The models on benchmarks, with 95 % intervals (1.96 standard errors).",
 }
 MARKS = "Hollow marks are the paper's."
