@@ -31,6 +31,7 @@ def tables(tmp_path):
                 for number in paper.published("DPO (20% data)")
             ]
         },
+        note=paper.OTHER_REWARDS,
         outputs=[
             folder / f"{name}.{kind}"
             for name in ("appendix_e", "appendix_f", "reproduction")
@@ -84,3 +85,4 @@ def test_the_papers_numbers_stand_beside_the_runs_with_the_difference(tables):
         "| p20 | DPO (20% data) | Appendix F | dev | reward | 4.46 | 4.5 | 0.04 |"
         in (tables / "reproduction.md").read_text().splitlines()
     )
+    assert paper.OTHER_REWARDS in (tables / "reproduction.md").read_text()

@@ -78,7 +78,7 @@ def test_sweep_shows_reward_length_choice_and_the_papers_alpha(tmp_path, drawn):
 def test_true_quality_is_shown_where_it_is_known(tmp_path, drawn):
     known = write_alphas(tmp_path, "one", SMALL, quality=True)
     figure = drawn(plan([known], kind="sweep", pairs=["one"]))
-    assert list(curve(panel(figure, "true quality (points)"), 3).get_ydata()) == pytest.approx([4, 4.4, 4.1])
+    assert list(curve(panel(figure, "true quality\n(points)"), 3).get_ydata()) == pytest.approx([4, 4.4, 4.1])
 
 
 def test_curves_tell_pairs_apart_without_colour(tmp_path, drawn):

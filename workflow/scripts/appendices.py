@@ -17,5 +17,6 @@ with job_log(snakemake.log[0], snakemake.threads):
         alphas=[Path(path) for path in snakemake.input.alphas],
         benchmarks=[Path(path) for path in snakemake.input.benchmarks],
         paper=json.loads(snakemake.params.paper),
+        note=snakemake.params.note,
         outputs=[Path(path) for path in snakemake.output],
     )

@@ -16,4 +16,5 @@ with job_log(snakemake.log[0], snakemake.threads):
         Path(snakemake.output.page),
         json.loads(snakemake.params.figures),
         [Path(path) for path in snakemake.input.tables],
+        snakemake.params.note,
     )

@@ -27,19 +27,25 @@ def write(
     alphas: Iterable[Path],
     benchmarks: Iterable[Path],
     paper: Mapping[str, Sequence[Mapping[str, str]]],
+    note: str,
     outputs: Iterable[Path],
 ) -> None:
     """Write those of appendix_e, appendix_f and reproduction, as .csv and .md, that `outputs` names.
 
     `pairs` says of every pair `sft`, `aligned` and `trained_on_dev`; `alphas` and `benchmarks` are the pairs'
-    results; `paper` has the published numbers of the pairs that repeat a model of the paper's.
+    results; `paper` has the published numbers of the pairs that repeat a model of the paper's, and
+    `note` is what is to be said of them.
     """
     swept = list(read(alphas))
     found = _found(pairs, swept, benchmarks)
     tables = {
         "appendix_e": (E_COLUMNS, _ranges(pairs, swept), appendix_e),
         "appendix_f": (F_COLUMNS, _trained_on_dev(pairs, found), appendix_f),
-        "reproduction": (COLUMNS, beside(paper, found), reproduction),
+        "reproduction": (
+            COLUMNS,
+            beside(paper, found),
+            lambda rows: reproduction(rows, note),
+        ),
     }
     for output in outputs:
         columns, rows, render = tables[output.stem]
@@ -62,9 +68,10 @@ def appendix_f(rows: Iterable[Row]) -> str:
     return markdown(header, map(_rewards, rows))
 
 
-def reproduction(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The paper's numbers, this run's, and the difference."""
-    return markdown(COLUMNS, (tuple(_short(row[column]) for column in COLUMNS) for row in rows))
+def reproduction(rows: Iterable[Mapping[str, Any]], note: str = "") -> str:
+    """The paper's numbers, this run's, and the difference; `note` stands below."""
+    table = markdown(COLUMNS, (tuple(_short(row[column]) for column in COLUMNS) for row in rows))
+    return f"{table}\n{note}\n" if note else table
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -57,7 +57,8 @@ figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { font-size: .9re
 <table>
 <tr><th>pair</th><th>model in the paper</th><th>from</th><th>variant</th><th>quantity</th><th>paper</th><th>here</th><th>difference</th></tr>
 {% for row in reproduction %}<tr>{% for cell in row.values() %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>{% endif %}
+{% endfor %}</table>
+<p>{{ note }}</p>{% endif %}
 {% if tables %}<p>In the paper's form:{% for table in tables %} <a href="{{ table }}">{{ table }}</a>{% endfor %}</p>{% endif %}
 {% for name, caption in figures.items() %}<figure><img src="figures/{{ name }}.svg" alt="{{ name }}">
 <figcaption>{{ caption }}</figcaption></figure>
@@ -72,10 +73,10 @@ def caption(figure: FigureConfig, marked: bool) -> str:
     return f"{text} {MARKS}" if marked else text
 
 
-def write(page: Path, figures: Mapping[str, str], tables: Sequence[Path] = ()) -> None:
+def write(page: Path, figures: Mapping[str, str], tables: Sequence[Path] = (), note: str = "") -> None:
     """Write the page from the tables beside it; it shows `figures` (captions by name) from the folder figures/.
 
-    `tables` are those in the paper's form; of reproduction.csv the page shows the rows.
+    `tables` are those in the paper's form; of reproduction.csv the page shows the rows, and `note` below them.
     """
     from jinja2 import Environment
 
@@ -91,7 +92,10 @@ def write(page: Path, figures: Mapping[str, str], tables: Sequence[Path] = ()) -
         choices=[read_json(results / "pairs" / row["pair"] / "best.json", Best) for row in summary],
         metrics=metrics,
         variants=["sft", "aligned", "expo", "expo-aligned"],
-        reproduction=[row for path in tables if path.name == "reproduction.csv" for row in read([path])],
+        reproduction=[
+            row for path in tables if path.name == "reproduction.csv" for row in map(_rounded, read([path]))
+        ],
+        note=note,
         tables=[path.relative_to(results).as_posix() for path in tables],
         figures=figures,
     )

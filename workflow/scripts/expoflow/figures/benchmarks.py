@@ -51,7 +51,7 @@ def histograms(plan: Plan) -> Figure:
             axis.hist(found, bins, weights=np.full(len(found), 1 / len(found)), histtype="step", **style)
             place = {"transform": axis.get_xaxis_transform(), "clip_on": False, "zorder": 3}
             axis.plot(
-                [found.mean()], [0], marker, ms=5, color=COLOURS[variant], mec="black", mew=0.6, **place
+                [found.mean()], [0], marker, ms=4, color=COLOURS[variant], mec="black", mew=0.6, **place
             )
         axis.set_xlabel(LABELS["reward"])
         axis.set_ylabel("share of responses" if axis.get_subplotspec().is_first_col() else "")

@@ -26,7 +26,7 @@ CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":")
 VARIANTS = {"sft": ("SFT", "s", ":"), "aligned": ("aligned", "D", "--"), "expo": ("ExPO", "^", "-")}
-LABELS = {"reward": "reward (logit)", "quality": "true quality (points)", "length": "length (tokens)"}
+LABELS = {"reward": "reward (logit)", "quality": "true quality\n(points)", "length": "length (tokens)"}
 PAPER = {"mfc": "none", "mec": "black", "mew": 1.0, "ls": "", "color": "black"}  # the paper's own marks
 WIDTH = 5.5  # inches: the paper's column, in which the smallest type has 8 points
 COLUMNS = 4  # panels side by side
@@ -93,10 +93,11 @@ def panels(titles: Mapping[str, str], rows: Sequence[str]) -> tuple[Figure, dict
     keys = list(titles)
     columns = min(COLUMNS, len(keys))
     blocks = -(-len(keys) // columns)
+    height = 1.15 if len(rows) > 1 else 1.4
     figure, grid = plt.subplots(
         blocks * len(rows),
         columns,
-        figsize=(WIDTH, (1.15 * len(rows) + 0.35) * blocks + 0.5),
+        figsize=(WIDTH, (height * len(rows) + 0.35) * blocks + 0.5),
         squeeze=False,
         sharey="row" if blocks == 1 else False,
         layout="constrained",

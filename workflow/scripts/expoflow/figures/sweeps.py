@@ -98,6 +98,7 @@ def _group(plan: Plan, part: SubFigure, title: str, table: pd.DataFrame, pairs: 
     for name, axis in axes.items():
         axis.set_ylabel("paper's reward (logit)" if name == "paper" else LABELS[name])
         _alpha_axis(axis, [alpha for alpha in alphas if alpha is not None])
+        axis.set_xlim(axes["reward"].get_xlim())
     handles.append(line("chosen alpha", color="black", marker="*", ms=8, ls=""))
     handles.append(
         plt.errorbar([], [], [], color="black", lw=0, elinewidth=0.8, label="interval of the mean")

@@ -14,6 +14,11 @@ from typing import NamedTuple
 
 FOLDER = Path(__file__).parent
 OPEN_LLM = ("arc", "hellaswag", "mmlu", "gsm8k", "winogrande", "truthfulqa")
+# Of a run with another reward model.
+OTHER_REWARDS = (
+    "The rewards of this run are another reward model's than the paper's, with another zero and unit: compare signs"
+    " and orders, not differences."
+)
 # Columns of Tables 1 and 2.
 BENCHMARKS = {
     "wr": "alpaca_eval.win_rate",
