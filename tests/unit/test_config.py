@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from expoflow import checks, config
+from expoflow import checks, config, paper
 from expoflow.errors import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -126,7 +126,11 @@ def test_a_figure_reads_back_from_the_parameter_of_its_rule(kind):
             "figures.mine.pairs: a pair stands twice; remove one",
         ),
         (
-            {"kind": "histograms", "benchmark": "rewards"},
+            {"kind": "histograms", "benchmark": "mt_bench"},
+            "figures.mine.benchmark: 'mt_bench' is not accepted: must be 'reward' or 'alpaca_eval'",
+        ),
+        (
+            {"kind": "bars", "metrics": ["rewards.reward"]},
             "figures.mine: no benchmark 'rewards'; did you mean 'reward'?",
         ),
         (
@@ -148,6 +152,14 @@ def test_a_figure_that_cannot_be_drawn_is_told(entry, problem):
         checks.parse(TWO | {"figures": {"mine": entry}})
     (found,) = error.value.problems
     assert found.startswith(problem)
+
+
+def test_the_figures_that_the_readme_shows_are_accepted():
+    text = (ROOT / "README.md").read_text().partition("## Figures and tables of the paper")[2]
+    shown = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    kinds = {name: config.FigureConfig.model_validate(entry).kind for name, entry in shown["figures"].items()}
+    assert kinds == {"figure6": "curves", "figure7": "curves", "figure1": "bars", "appendix-c": "histograms"}
+    assert config.PairConfig.model_validate(shown["pairs"]["dpo20"]).paper in paper.MODELS
 
 
 def test_a_figure_of_a_benchmark_that_its_pairs_lack_is_told():

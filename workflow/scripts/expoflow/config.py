@@ -371,7 +371,7 @@ class FigureConfig(Strict):
     """What is shown, in this order; without it all pairs (that have the benchmark)."""
     groups: dict[str, Annotated[list[Name], Field(min_length=1)]] | None = Field(None, min_length=1)
     """Of `curves`, instead of pairs: pairs that share panels, by the title of these panels."""
-    benchmark: str = "reward"
+    benchmark: Literal["reward", "alpaca_eval"] = "reward"
     """Of `histograms`: the benchmark whose responses' rewards are shown."""
     metrics: list[Annotated[str, Field(pattern=r"^[a-z_]+\.[a-zA-Z0-9_]+$")]] | None = Field(
         None, min_length=1
