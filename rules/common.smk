@@ -1,5 +1,6 @@
 # Read once by every Snakemake process, also by each cluster job: imports no torch.
 import importlib.util
+import json
 import os
 import re
 import sys
@@ -15,10 +16,10 @@ installed = importlib.util.find_spec("expoflow")
 sys.path.insert(0, str(SCRIPTS))
 import expoflow
 from expoflow import config as expoflow_config
-from expoflow import checks, likelihood, prompts, serving, store, training
+from expoflow import checks, likelihood, paper, prompts, serving, store, training
 from expoflow.digest import digest
 from expoflow.errors import ConfigError
-from expoflow.report import CAPTIONS, closing_words
+from expoflow.report import caption, closing_words
 
 sys.path.remove(str(SCRIPTS))
 
@@ -35,6 +36,7 @@ HUB = [name for name, model in CONFIG.models.items() if model.source == "hub"]
 # Jobs are offline but for download, and for weights that are gone: there the user's own word counts.
 os.environ.setdefault("EXPOFLOW_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
 VARIANTS = ("sft", "aligned", "expo")
+FIGURES = CONFIG.drawn()
 
 # What each rule's code is, for its digest: module names below expoflow; what they import is included.
 ROOTS = {
@@ -51,6 +53,7 @@ ROOTS = {
     "compare": ["benchmarks.reward"],
     "tables": ["tables"],
     "figure": ["figures"],
+    "appendices": ["appendices"],
     "report": ["report"],
 }
 
@@ -91,7 +94,7 @@ wildcard_constraints:
     alpha=expoflow_config.ALPHA,
     variant=only(VARIANTS),
     benchmark=only(expoflow_config.BENCHMARKS),
-    figure=only(CAPTIONS),
+    figure=only(FIGURES),
 
 
 def code(rule):
@@ -188,14 +191,86 @@ def all_rewards():
     ]
 
 
+# What the paper published of the models that pairs repeat.
+REPEATED = {
+    name: [number._asdict() | {"value": str(number.value)} for number in published]
+    for name, pair in CONFIG.pairs.items()
+    if (published := paper.published(pair.paper))
+}
+PAPER_REWARDS = CONFIG.models[CONFIG.reward_model].hub == paper.REWARD_MODEL
+
+
+def figure_inputs(figure):
+    """The results that a figure is drawn from."""
+    if figure.kind == "histograms":
+        kind, benchmarks = "generations.jsonl", [figure.benchmark]
+    elif figure.kind == "bars":
+        kind, benchmarks = "json", figure.benchmarks()
+    else:
+        return [f"results/pairs/{pair}/alphas.csv" for pair in figure.pairs]
+    return [
+        f"results/pairs/{pair}/benchmarks/{variant}/{benchmark}.{kind}"
+        for pair in figure.pairs
+        for benchmark in benchmarks
+        for variant in figure.variants
+    ]
+
+
+def marks(figure):
+    """The paper's numbers that a figure shows, by pair, variant and quantity."""
+    shown = {"sweep": ["alpha"], "curves": ["alpha", "reward"]}
+    shown = figure.metrics or shown.get(figure.kind, ())
+    found = {}
+    for pair in figure.pairs:
+        for number in REPEATED.get(pair, ()):
+            if number["quantity"] in shown:
+                variants = found.setdefault(pair, {}).setdefault(number["variant"], {})
+                variants[number["quantity"]] = float(number["value"])
+    return found
+
+
+def captions():
+    """The text below every figure."""
+    return {
+        name: caption(figure, bool(marks(figure))) for name, figure in FIGURES.items()
+    }
+
+
+def appendix_pairs():
+    """What the tables of the appendices say of a pair beside its results."""
+    return {
+        name: {
+            "sft": pair.sft,
+            "aligned": pair.aligned,
+            "paper": pair.paper,
+            "trained_on_dev": pair.trained_on_dev,
+        }
+        for name, pair in CONFIG.pairs.items()
+    }
+
+
 TABLES = expand(
     "results/{table}.csv", table=["alphas", "rewards", "benchmarks", "summary"]
 )
-PLOTS = expand("results/figures/{figure}.{kind}", figure=CAPTIONS, kind=["svg", "png"])
+PLOTS = expand("results/figures/{figure}.{kind}", figure=FIGURES, kind=["svg", "png"])
+APPENDICES = expand(
+    "results/tables/{table}.{kind}",
+    table=[
+        "appendix_e",
+        *(
+            ["appendix_f"]
+            if any(p.trained_on_dev for p in CONFIG.pairs.values())
+            else []
+        ),
+        *(["reproduction"] if REPEATED else []),
+    ],
+    kind=["csv", "md"],
+)
 # The rewards stand here too: Snakemake remakes a deleted file only where it is asked for.
 RESULTS_OF_ALL = [
     *TABLES,
     *PLOTS,
+    *APPENDICES,
     "results/report.html",
     *of_pairs("expo/recipe.json"),
     *all_rewards(),

@@ -34,11 +34,7 @@ rule tables:
 
 rule figure:
     input:
-        alphas="results/alphas.csv",
-        generations=[
-            path.replace(".json", ".generations.jsonl")
-            for path in benchmark_results(VARIANTS)
-        ],
+        results=lambda wildcards: figure_inputs(FIGURES[wildcards.figure]),
     output:
         svg="results/figures/{figure}.svg",
         png=report(
@@ -53,12 +49,39 @@ rule figure:
     conda:
         "../envs/expoflow.yaml"
     params:
-        caption=lambda wildcards: CAPTIONS[wildcards.figure],
+        figure=lambda wildcards: FIGURES[wildcards.figure].canonical(),
+        paper=lambda wildcards: json.dumps(marks(FIGURES[wildcards.figure])),
+        paper_rewards=PAPER_REWARDS,
+        caption=lambda wildcards: captions()[wildcards.figure],
         code=code("figure"),
     message:
         "draw figure {wildcards.figure}"
     script:
         "../workflow/scripts/figure.py"
+
+
+# The tables of the paper's Appendices E and F, and every published number beside a run's own.
+rule appendices:
+    input:
+        alphas=of_pairs("alphas.csv"),
+        benchmarks=benchmark_results(VARIANTS) if REPEATED else [],
+    output:
+        tables=APPENDICES,
+    log:
+        "results/logs/appendices.log",
+    benchmark:
+        "results/logs/appendices.tsv"
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        pairs=json.dumps(appendix_pairs()),
+        paper=json.dumps(REPEATED),
+        note="" if PAPER_REWARDS else paper.OTHER_REWARDS,
+        code=code("appendices"),
+    message:
+        "write the tables of Appendices E and F, and the paper's numbers beside this run's"
+    script:
+        "../workflow/scripts/appendices.py"
 
 
 rule report:
@@ -67,6 +90,7 @@ rule report:
         alphas="results/alphas.csv",
         benchmarks="results/benchmarks.csv",
         best=of_pairs("best.json"),
+        tables=[table for table in APPENDICES if table.endswith(".csv")],
     output:
         page="results/report.html",
     log:
@@ -76,7 +100,8 @@ rule report:
     conda:
         "../envs/expoflow.yaml"
     params:
-        figures=",".join(CAPTIONS),
+        figures=json.dumps(captions()),
+        note="" if PAPER_REWARDS else paper.OTHER_REWARDS,
         code=code("report"),
     message:
         "write results/report.html"

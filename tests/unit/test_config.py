@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from expoflow import checks, config
+from expoflow import checks, config, paper
 from expoflow.errors import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,3 +73,131 @@ def test_a_bad_override_is_told_at_its_place():
     with pytest.raises(ConfigError) as error:
         checks.parse(SMALL | {"pairs": {"pair": pair}})
     assert error.value.problems == ["pairs.pair.select.confidence: 2 is not accepted: must be less than 1"]
+
+
+TWO = SMALL | {
+    "pairs": {name: SMALL["pairs"]["pair"] for name in ("five", "twenty")},
+    "benchmarks": {"reward": {"prompts": "test"}},
+}
+
+
+def test_without_a_section_three_figures_show_all_pairs():
+    drawn = checks.parse(TWO).drawn()
+    assert {name: (figure.kind, figure.pairs) for name, figure in drawn.items()} == {
+        name: (name, ["five", "twenty"]) for name in ("sweep", "path", "histograms")
+    }
+
+
+def test_without_a_benchmark_there_is_nothing_to_draw_histograms_of():
+    assert list(checks.parse(SMALL).drawn()) == ["sweep", "path"]
+
+
+def test_figures_of_a_config_stand_alone_and_name_their_pairs_once():
+    groups = {"one": ["twenty"], "both": ["five", "twenty"]}
+    parsed = checks.parse(TWO | {"figures": {"figure7": {"kind": "curves", "groups": groups}}})
+    assert {name: figure.pairs for name, figure in parsed.drawn().items()} == {"figure7": ["twenty", "five"]}
+    assert checks.parse(TWO | {"figures": {}}).drawn() == {}
+
+
+@pytest.mark.parametrize("kind", config.FIGURE_KEYS)
+def test_a_figure_reads_back_from_the_parameter_of_its_rule(kind):
+    entry = {"kind": kind, **({"metrics": ["reward.reward"]} if kind == "bars" else {})}
+    (figure,) = checks.parse(TWO | {"figures": {"mine": entry}}).drawn().values()
+    assert config.FigureConfig.model_validate_json(figure.canonical()) == figure
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        (
+            {"kind": "sweep", "pairs": ["twent"]},
+            "figures.mine.pairs: no pair 'twent'; did you mean 'twenty'?",
+        ),
+        (
+            {"kind": "curves", "groups": {"a": ["fiv"]}},
+            "figures.mine.groups: no pair 'fiv'; did you mean 'five'?",
+        ),
+        (
+            {"kind": "sweep", "labels": {"fife": "5%"}},
+            "figures.mine.labels: no pair 'fife'; did you mean 'five'?",
+        ),
+        (
+            {"kind": "sweep", "pairs": ["five", "five"]},
+            "figures.mine.pairs: a pair stands twice; remove one",
+        ),
+        (
+            {"kind": "histograms", "benchmark": "mt_bench"},
+            "figures.mine.benchmark: 'mt_bench' is not accepted: must be 'reward' or 'alpaca_eval'",
+        ),
+        (
+            {"kind": "bars", "metrics": ["rewards.reward"]},
+            "figures.mine: no benchmark 'rewards'; did you mean 'reward'?",
+        ),
+        (
+            {"kind": "sweep", "variants": ["sft"]},
+            "figures.mine: variants belongs to kind histograms and bars",
+        ),
+        ({"kind": "bars"}, "figures.mine: kind bars needs metrics: [BENCHMARK.METRIC]; add it"),
+        (
+            {"kind": "curves", "pairs": ["five"], "groups": {"a": ["five"]}},
+            "figures.mine: groups stand instead of pairs; remove one of the two",
+        ),
+        ({"kind": "sweeps"}, "figures.mine.kind: 'sweeps' is not accepted: must be 'sweep', 'curves'"),
+        ({"kind": "sweep", "labls": {}}, "figures.mine.labls: unknown key 'labls'; did you mean 'labels'?"),
+        ({"kind": "bars", "metrics": ["reward"]}, "figures.mine.metrics.0: 'reward' is not accepted"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_is_told(entry, problem):
+    with pytest.raises(ConfigError) as error:
+        checks.parse(TWO | {"figures": {"mine": entry}})
+    (found,) = error.value.problems
+    assert found.startswith(problem)
+
+
+def test_the_figures_that_the_readme_shows_are_accepted():
+    text = (ROOT / "README.md").read_text().partition("## Figures and tables of the paper")[2]
+    shown = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    kinds = {name: config.FigureConfig.model_validate(entry).kind for name, entry in shown["figures"].items()}
+    assert kinds == {"figure6": "curves", "figure7": "curves", "figure1": "bars", "appendix-c": "histograms"}
+    assert config.PairConfig.model_validate(shown["pairs"]["dpo20"]).paper in paper.MODELS
+
+
+def test_a_figure_of_a_benchmark_that_its_pairs_lack_is_told():
+    pairs = {"five": SMALL["pairs"]["pair"] | {"benchmarks": {"reward": {"prompts": "test"}}}}
+    pairs["twenty"] = SMALL["pairs"]["pair"]
+    figures = {"mine": {"kind": "histograms", "pairs": ["five", "twenty"]}}
+    one = TWO | {"pairs": pairs, "benchmarks": {}}
+    with pytest.raises(ConfigError) as error:
+        checks.parse(one | {"figures": figures})
+    assert error.value.problems == [
+        "figures.mine: pair 'twenty' has no benchmark reward; add it, or leave the pair out"
+    ]
+    assert checks.parse(one | {"figures": {"mine": {"kind": "histograms"}}}).drawn()["mine"].pairs == ["five"]
+    with pytest.raises(ConfigError) as error:
+        checks.parse(SMALL | {"figures": {"mine": {"kind": "histograms"}}})
+    assert error.value.problems == [
+        "figures.mine: no pair has benchmark reward; add it to benchmarks, or remove the figure"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pair", "problem"),
+    [
+        (
+            {"paper": "DPO (20 data)"},
+            "pairs.twenty.paper: no model of the paper 'DPO (20 data)'; did you mean 'DPO (20% data)'?",
+        ),
+        ({"trained_on_dev": "fife"}, "pairs.twenty.trained_on_dev: no pair 'fife'; did you mean 'five'?"),
+        ({"trained_on_dev": "twenty"}, "pairs.twenty.trained_on_dev: 'twenty' is the pair itself; name that"),
+        (
+            {"trained_on_dev": "five", "generate": {"prompts": "test"}},
+            "pairs.twenty.trained_on_dev: 'five' has other prompts to choose alpha; set its generate.prompts to test",
+        ),
+    ],
+)
+def test_a_pair_of_the_papers_or_of_the_dev_set_that_is_not_there_is_told(pair, problem):
+    pairs = TWO["pairs"] | {"twenty": SMALL["pairs"]["pair"] | pair}
+    with pytest.raises(ConfigError) as error:
+        checks.parse(TWO | {"pairs": pairs})
+    (found,) = error.value.problems
+    assert found.startswith(problem)

@@ -142,6 +142,18 @@ CASES = {
         "models...: '..' is not accepted: a name is letters",
     ),
     "no pairs": (at("pairs", {}), "pairs: must have at least 1 item"),
+    "a figure of an unknown pair": (
+        at("figures", {"figure6": {"kind": "curves", "pairs": ["tinny"]}}),
+        "figures.figure6.pairs: no pair 'tinny'; did you mean 'tiny'?",
+    ),
+    "an unknown kind of figure": (
+        at("figures", {"figure6": {"kind": "curve"}}),
+        "figures.figure6.kind: 'curve' is not accepted: must be 'sweep', 'curves', 'path', 'histograms' or 'bars'",
+    ),
+    "a figure that is no file name": (
+        at("figures", {"figure 6": {"kind": "sweep"}}),
+        "figures.figure 6: 'figure 6' is not accepted: a name",
+    ),
     "no data": (
         at("models/dpo/train/fraction", 0.001),
         "models.dpo.train: fraction 0.001 of 400 examples is none",

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("finished")]
-AFTER_SELECT = {"export": 1, "benchmark": 1, "compare": 1, "tables": 1, "figure": 3, "report": 1}
+JOINT = {"tables": 1, "appendices": 1, "figure": 3, "report": 1}
+AFTER_SELECT = {"export": 1, "benchmark": 1, "compare": 1} | JOINT
 
 
 def test_nothing_to_do_after_a_finished_run(finished):
@@ -66,8 +67,7 @@ def test_one_more_pair(finished):
 
     finished.edit(add)
     own = {"train": 1, "preflight": 1, "extrapolate": 3, "generate": 3, "score": 3, "select": 1, "export": 1}
-    joint = {"tables": 1, "figure": 3, "report": 1}
-    assert finished.planned() == own | {"benchmark": 3, "compare": 1} | joint
+    assert finished.planned() == own | {"benchmark": 3, "compare": 1} | JOINT
 
 
 def test_sampling_changes_generations_and_what_comes_after(finished):
@@ -129,7 +129,8 @@ def test_comments_docstrings_and_formatting_change_nothing(finished, clone):
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("figures.py", {"figure": 3}),
+        ("figures/sweeps.py", {"figure": 3}),
+        ("appendices.py", {"appendices": 1, "report": 1}),
         ("report.py", {"report": 1}),
         ("statistics.py", {"select": 1} | AFTER_SELECT | {"benchmark": 3}),
         ("miniature/dpo.py", None),

@@ -99,7 +99,8 @@ def test_snakemakes_own_report_carries_figures_with_captions(finished, tmp_path)
     with zipfile.ZipFile(tmp_path / "report.zip") as archive:
         names = archive.namelist()
         text = "".join(archive.read(name).decode() for name in names if name.endswith((".js", ".html")))
-    for figure, caption in CAPTIONS.items():
+    for figure in ("sweep", "path", "histograms"):
+        caption = CAPTIONS[figure]
         assert any(name.endswith(f"{figure}.png") for name in names)
         assert caption.partition(".")[0].partition(",")[0] in text
 

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0], snakemake.threads):
     from expoflow import figures
 
-    figures.draw(
-        snakemake.wildcards.figure,
-        alphas=Path(snakemake.input.alphas),
-        generations=[Path(path) for path in snakemake.input.generations],
-        outputs=[Path(path) for path in snakemake.output],
+    plan = figures.Plan.parse(
+        snakemake.params.figure,
+        snakemake.input.results,
+        snakemake.params.paper,
+        snakemake.params.paper_rewards,
     )
+    figures.draw(plan, outputs=[Path(path) for path in snakemake.output])

@@ -1,5 +1,6 @@
 """Write the page that shows the results."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,4 +12,9 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0], snakemake.threads):
     from expoflow import report
 
-    report.write(Path(snakemake.output.page), snakemake.params.figures.split(","))
+    report.write(
+        Path(snakemake.output.page),
+        json.loads(snakemake.params.figures),
+        [Path(path) for path in snakemake.input.tables],
+        snakemake.params.note,
+    )

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
+from expoflow import paper
 from expoflow import prompts as prompt_sets
 from expoflow.adapter import base_source, is_adapter, open_adapter
-from expoflow.config import PROMPT_SOURCES, SOURCES, Config
+from expoflow.config import BENCHMARKS, PROMPT_SOURCES, SOURCES, Config
 from expoflow.errors import CheckpointError, ConfigError, DataError
 
 
@@ -144,11 +145,8 @@ def _reference_problems(config: Config) -> list[str]:
     """Names that do not exist, and cycles of `from:`."""
     problems = []
 
-    def need(where: str, name: str | None, known: Mapping[str, Any], kind: str) -> None:
-        if name is not None and name not in known:
-            close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-            hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known) or 'none'}"
-            problems.append(f"{where}: no {kind} '{name}'; {hint}")
+    def need(where: str, name: str | None, known: Iterable[str], kind: str) -> None:
+        problems.extend(_unknown(where, name, known, kind))
 
     for name, model in config.models.items():
         need(f"models.{name}.train.from", model.base, config.models, "model")
@@ -167,8 +165,65 @@ def _reference_problems(config: Config) -> list[str]:
         need(
             f"pairs.{name}.benchmarks.reward.prompts", reward and reward.prompts, config.prompts, "prompt set"
         )
+        need(f"pairs.{name}.paper", pair.paper, paper.MODELS, "model of the paper")
+        need(f"pairs.{name}.trained_on_dev", pair.trained_on_dev, config.pairs, "pair")
     need("reward_model", config.reward_model, config.models, "model")
+    problems += [*_figure_problems(config), *_dev_problems(config)]
     return problems + list(_kind_problems(config)) + _cycles(config)
+
+
+def _unknown(where: str, name: str | None, known: Iterable[str], kind: str) -> Iterator[str]:
+    """A problem where `name` is not one of `known`."""
+    if name is not None and name not in known:
+        close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known) or 'none'}"
+        yield f"{where}: no {kind} '{name}'; {hint}"
+
+
+def _figure_problems(config: Config) -> Iterator[str]:
+    """Figures of pairs that do not exist, or that lack the benchmark."""
+    for name, figure in (config.figures or {}).items():
+        where, named, benchmarks = f"figures.{name}", figure.named() or [], figure.benchmarks()
+        given = f"{where}.groups" if figure.groups else f"{where}.pairs"
+        problems = [
+            *(line for pair in named for line in _unknown(given, pair, config.pairs, "pair")),
+            *(
+                line
+                for pair in figure.labels
+                for line in _unknown(f"{where}.labels", pair, config.pairs, "pair")
+            ),
+            *(
+                line
+                for benchmark in benchmarks
+                for line in _unknown(where, benchmark, BENCHMARKS, "benchmark")
+            ),
+        ]
+        if len(set(figure.pairs or ())) < len(figure.pairs or ()):
+            problems.append(f"{given}: a pair stands twice; remove one")
+        yield from problems or _absent_benchmarks(config, where, named, benchmarks)
+
+
+def _absent_benchmarks(config: Config, where: str, named: list[str], benchmarks: list[str]) -> Iterator[str]:
+    """Benchmarks of a figure that its pairs, or all of them, lack."""
+    for benchmark in benchmarks:
+        having = [pair for pair in config.pairs if benchmark in config.section(pair, "benchmarks").names()]
+        for pair in named:
+            if pair not in having:
+                yield f"{where}: pair '{pair}' has no benchmark {benchmark}; add it, or leave the pair out"
+        if not named and not having:
+            yield f"{where}: no pair has benchmark {benchmark}; add it to benchmarks, or remove the figure"
+
+
+def _dev_problems(config: Config) -> Iterator[str]:
+    """Models trained on the dev prompts, whose reward is compared with another one's."""
+    for name, pair in config.pairs.items():
+        where, other = f"pairs.{name}.trained_on_dev", pair.trained_on_dev
+        if other == name:
+            yield f"{where}: '{name}' is the pair itself; name that of the model trained further"
+        elif other in config.pairs and config.section(other, "generate").prompts != (
+            prompts := config.section(name, "generate").prompts
+        ):
+            yield f"{where}: '{other}' has other prompts to choose alpha; set its generate.prompts to {prompts}"
 
 
 def _kind_problems(config: Config) -> Iterator[str]:
@@ -204,9 +259,9 @@ def _base(config: Config, model: str) -> str | None:
 def _name_problems(config: Config) -> list[str]:
     """Names that a file system which ignores case would mix up."""
     problems = []
-    for section in ("models", "pairs", "prompts"):
+    for section in ("models", "pairs", "prompts", "figures"):
         seen: dict[str, str] = {}
-        for name in getattr(config, section):
+        for name in getattr(config, section) or ():
             other = seen.setdefault(name.lower(), name)
             if other != name:
                 problems.append(f"{section}.{name}: differs from '{other}' only in case; rename one")

@@ -344,10 +344,80 @@ class PairConfig(Strict):
     """Overrides of `select` for this pair."""
     benchmarks: PairBenchmarks | None = None
     """Overrides of `benchmarks` for this pair."""
+    paper: str | None = None
+    """The paper's model that this pair repeats, such as `DPO (20% data)`: published values stand beside its own."""
+    trained_on_dev: Name | None = None
+    """The pair whose aligned model is this one's, trained further on the prompts that choose alpha (Appendix F)."""
 
     def grid(self) -> list[str]:
         """Canonical alphas in ascending order, -1 and 0 included."""
         return sorted({spell(alpha) for alpha in self.alphas} | set(REFERENCE_ALPHAS), key=float)
+
+
+# What a figure may say beside its kind, pairs, labels and caption.
+FIGURE_KEYS = {
+    "sweep": (),
+    "curves": ("groups",),
+    "path": (),
+    "histograms": ("benchmark", "variants"),
+    "bars": ("metrics", "variants"),
+}
+
+
+class FigureConfig(Strict):
+    """A figure of results/figures/: what it shows, and of which pairs."""
+
+    kind: Literal["sweep", "curves", "path", "histograms", "bars"]
+    """`sweep`: reward and length against alpha, a panel for each pair; `curves`: the same, pairs in one panel (the
+    paper's Figures 6 to 8); `path`: reward from SFT to the aligned model and on (2); `histograms`: of rewards
+    (Appendix C); `bars`: metrics of benchmarks side by side (1 and 4)."""
+    pairs: list[Name] | None = Field(None, min_length=1)
+    """What is shown, in this order; without it all pairs (that have the benchmark)."""
+    groups: dict[str, Annotated[list[Name], Field(min_length=1)]] | None = Field(None, min_length=1)
+    """Of `curves`, instead of pairs: pairs that share panels, by the title of these panels."""
+    benchmark: Literal["reward", "alpaca_eval"] = "reward"
+    """Of `histograms`: the benchmark whose responses' rewards are shown."""
+    metrics: list[Annotated[str, Field(pattern=r"^[a-z_]+\.[a-zA-Z0-9_]+$")]] | None = Field(
+        None, min_length=1
+    )
+    """Of `bars`: a panel each, BENCHMARK.METRIC such as `alpaca_eval.lc_win_rate`."""
+    variants: list[Literal["sft", "aligned", "expo"]] = Field(["sft", "aligned", "expo"], min_length=1)
+    """Of `histograms` and `bars`: what stands side by side."""
+    labels: dict[Name, str] = {}
+    """What a pair is called in the figure, by pair; without it its name."""
+    caption: str | None = None
+    """The text below the figure; without it the kind's own."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        own = {"kind", "pairs", "labels", "caption", *FIGURE_KEYS[self.kind]}
+        fields = type(self).model_fields
+        for key in [key for key in fields if key not in own and getattr(self, key) != fields[key].default]:
+            kinds = " and ".join(kind for kind, keys in FIGURE_KEYS.items() if key in keys)
+            raise PydanticCustomError(
+                "kind", "{key} belongs to kind {kinds}; remove it", {"key": key, "kinds": kinds}
+            )
+        if self.kind == "bars" and self.metrics is None:
+            raise PydanticCustomError("metrics", "kind bars needs metrics: [BENCHMARK.METRIC]; add it")
+        if self.groups is not None and self.pairs is not None:
+            raise PydanticCustomError("groups", "groups stand instead of pairs; remove one of the two")
+        return self
+
+    def named(self) -> list[str] | None:
+        """The pairs that the config names, each once."""
+        if self.groups is not None:
+            return list(dict.fromkeys(pair for group in self.groups.values() for pair in group))
+        return self.pairs
+
+    def benchmarks(self) -> list[str]:
+        """The benchmarks that it reads."""
+        if self.kind == "histograms":
+            return [self.benchmark]
+        return list(dict.fromkeys(metric.partition(".")[0] for metric in self.metrics or []))
+
+
+# Without a section of their own.
+FIGURES = {kind: FigureConfig(kind=kind) for kind in ("sweep", "path", "histograms")}
 
 
 class Config(Strict):
@@ -368,6 +438,23 @@ class Config(Strict):
     extrapolate: ExtrapolateConfig = ExtrapolateConfig()
     select: SelectConfig = SelectConfig()
     benchmarks: BenchmarksConfig = BenchmarksConfig()
+    figures: dict[Name, FigureConfig] | None = None
+    """Figures by name; without this section sweep, path and histograms of all pairs."""
+
+    def drawn(self) -> dict[str, FigureConfig]:
+        """The figures that are drawn, each with its pairs; one that no pair can fill is left out."""
+        figures = FIGURES if self.figures is None else self.figures
+        filled = {
+            name: figure.model_copy(update={"pairs": figure.named() or self._able(figure.benchmarks())})
+            for name, figure in figures.items()
+        }
+        return {name: figure for name, figure in filled.items() if figure.pairs}
+
+    def _able(self, benchmarks: list[str]) -> list[str]:
+        """The pairs that have all of `benchmarks`."""
+        return [
+            pair for pair in self.pairs if set(benchmarks) <= set(self.section(pair, "benchmarks").names())
+        ]
 
     def section(self, pair: str, name: str) -> Any:
         """Section `name` (generate, select or benchmarks) with the overrides of `pair` applied."""

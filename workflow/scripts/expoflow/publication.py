@@ -186,9 +186,11 @@ def _inherited(project: Path, evidence: Evidence) -> licence.Licence:
 def _figure(alphas: Path) -> bytes:
     """The sweep of the pair alone, as PNG."""
     from expoflow import figures
+    from expoflow.config import FigureConfig
 
+    plan = figures.Plan(FigureConfig(kind="sweep", pairs=[alphas.parent.name]), [alphas], paper={})
     with tempfile.TemporaryDirectory() as folder:
-        figures.draw("sweep", alphas, [], [Path(folder) / FIGURE])
+        figures.draw(plan, [Path(folder) / FIGURE])
         return (Path(folder) / FIGURE).read_bytes()
 
 

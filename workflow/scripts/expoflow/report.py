@@ -1,19 +1,26 @@
 """The words and the page that say what was found: results/report.html and the run's last lines."""
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from expoflow.config import FigureConfig
 from expoflow.records import Best, read_json, write_text
 from expoflow.tables import read
 
+# By kind of figure.
 CAPTIONS = {
     "sweep": "Reward, true quality where it is known, and length of the responses against alpha, on the prompts "
     "that choose alpha. The star is the chosen alpha; the band is the interval of the gain over alpha 0, paired by "
     "prompt.",
+    "curves": "Reward, length of the responses and true quality where it is known against alpha, on the prompts that "
+    "choose alpha; alpha 0 is the aligned model. Stars are the chosen alphas, bars the intervals of the mean reward.",
     "path": "From the SFT checkpoint (alpha -1) by interpolation to the aligned model (0), and on by extrapolation.",
-    "histograms": "Rewards of the SFT, aligned and ExPO models on the benchmark's prompts, which took no part in "
-    "choosing alpha.",
+    "histograms": "Rewards of the models' responses to the benchmark's prompts, which took no part in choosing alpha; "
+    "marks on the axis are their means.",
+    "bars": "The models on benchmarks, with 95 % intervals (1.96 standard errors).",
 }
+MARKS = "Hollow marks are the paper's."
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -46,15 +53,31 @@ figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { font-size: .9re
 {% for (pair, metric), cells in metrics.items() %}<tr><td>{{ pair }}</td><td>{{ metric }}</td>
 {% for variant in variants %}<td>{{ cells.get(variant, "") }}</td>{% endfor %}</tr>
 {% endfor %}</table>{% endif %}
-{% for name, caption in figures %}<figure><img src="figures/{{ name }}.svg" alt="{{ name }}">
+{% if reproduction %}<h2>Beside the paper</h2>
+<table>
+<tr><th>pair</th><th>model in the paper</th><th>from</th><th>variant</th><th>quantity</th><th>paper</th><th>here</th><th>difference</th></tr>
+{% for row in reproduction %}<tr>{% for cell in row.values() %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+<p>{{ note }}</p>{% endif %}
+{% if tables %}<p>In the paper's form:{% for table in tables %} <a href="{{ table }}">{{ table }}</a>{% endfor %}</p>{% endif %}
+{% for name, caption in figures.items() %}<figure><img src="figures/{{ name }}.svg" alt="{{ name }}">
 <figcaption>{{ caption }}</figcaption></figure>
 {% endfor %}</body>
 </html>
 """
 
 
-def write(page: Path, figures: list[str]) -> None:
-    """Write the page from the tables beside it; it shows `figures` by name from the folder figures/."""
+def caption(figure: FigureConfig, marked: bool) -> str:
+    """The text below a figure; `marked` says that it shows the paper's numbers too."""
+    text = CAPTIONS[figure.kind] if figure.caption is None else figure.caption
+    return f"{text} {MARKS}" if marked else text
+
+
+def write(page: Path, figures: Mapping[str, str], tables: Sequence[Path] = (), note: str = "") -> None:
+    """Write the page from the tables beside it; it shows `figures` (captions by name) from the folder figures/.
+
+    `tables` are those in the paper's form; of reproduction.csv the page shows the rows, and `note` below them.
+    """
     from jinja2 import Environment
 
     results = page.parent
@@ -69,7 +92,12 @@ def write(page: Path, figures: list[str]) -> None:
         choices=[read_json(results / "pairs" / row["pair"] / "best.json", Best) for row in summary],
         metrics=metrics,
         variants=["sft", "aligned", "expo", "expo-aligned"],
-        figures=[(name, CAPTIONS[name]) for name in figures],
+        reproduction=[
+            row for path in tables if path.name == "reproduction.csv" for row in map(_rounded, read([path]))
+        ],
+        note=note,
+        tables=[path.relative_to(results).as_posix() for path in tables],
+        figures=figures,
     )
     write_text(page, text)
 

@@ -1,0 +1,29 @@
+"""Figures, drawn from the result files alone; one function a kind of figure, small multiples by pair."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from expoflow.figures.benchmarks import bars, histograms
+from expoflow.figures.style import STYLE, Plan
+from expoflow.figures.sweeps import curves, path, sweep
+
+KINDS: dict[str, Callable[[Plan], Figure]] = {
+    "sweep": sweep,
+    "curves": curves,
+    "path": path,
+    "histograms": histograms,
+    "bars": bars,
+}
+
+
+def draw(plan: Plan, outputs: list[Path]) -> None:
+    """Draw `plan` into `outputs`, whose suffixes say the formats."""
+    with plt.rc_context(STYLE):
+        figure = KINDS[plan.config.kind](plan)
+        for output in outputs:
+            metadata = {"Date": None} if output.suffix == ".svg" else None
+            figure.savefig(output, dpi=300, metadata=metadata)
+        plt.close(figure)
