@@ -28,8 +28,13 @@ include: "rules/benchmark.smk"
 include: "rules/report.smk"
 
 
+# Too small to wait for a node: on a cluster they run beside Snakemake.
 localrules:
     all,
+    prompts,
+    preflight,
+    tables,
+    report,
 
 
 rule all:

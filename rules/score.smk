@@ -12,9 +12,11 @@ rule score:
         "results/logs/score/{pair}/alpha={alpha}.{prompts}.tsv"
     conda:
         "../envs/expoflow.yaml"
+    resources:
+        **engine_resources(judge),
     params:
         config=CONFIG.score.canonical(),
-        usage=CONFIG.models[CONFIG.reward_model].usage(),
+        usage=usage(judge),
         code=code("score"),
     message:
         "{wildcards.pair}: score alpha {wildcards.alpha}"
