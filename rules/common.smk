@@ -15,9 +15,9 @@ installed = importlib.util.find_spec("expoflow")
 sys.path.insert(0, str(SCRIPTS))
 import expoflow
 from expoflow import config as expoflow_config
-from expoflow import checks, prompts, resources, serving, store, training
+from expoflow import checks, orphans, prompts, resources, serving, store, training
 from expoflow.digest import digest
-from expoflow.errors import ConfigError
+from expoflow.errors import ConfigError, ExpoflowError
 from expoflow.report import CAPTIONS, closing_words
 
 sys.path.remove(str(SCRIPTS))
@@ -69,6 +69,17 @@ def require_own_library():
             f"jobs of this workflow would run the expoflow of {installed.origin}, not its own;"
             f" run: pip install -e {workflow.basedir}"
         )
+
+
+def begin_run():
+    """Before any job: none of a killed run may be at work here."""
+    if not workflow.touch:
+        try:
+            orphans.begin(
+                sys.argv[1:], workflow.rundir, cluster=not workflow.local_exec
+            )
+        except ExpoflowError as error:
+            raise WorkflowError(error)
 
 
 def only(names):
