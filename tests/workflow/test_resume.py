@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tree import REPOSITORY
 
 pytestmark = [
     pytest.mark.workflow,
@@ -79,6 +80,18 @@ def expoflow(tree, *arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+def start(tree, *arguments: str) -> subprocess.Popen:
+    """Begin a run as one types it in the folder itself: what is relative is so to that folder."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+    return subprocess.Popen(
+        [*command, "--cores", "2", "--configfile", "config.yaml", *arguments],
+        cwd=tree.folder,
+        env=os.environ | {"EXPOFLOW_STORE": str(tree.store)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
 @pytest.fixture
 def killed(finished):
     """A tree whose head was killed while the DPO model was in training."""
@@ -86,22 +99,7 @@ def killed(finished):
     shutil.rmtree(folder / "results/models/dpo")
     shutil.rmtree(folder / "results/pairs")
     (folder / "results/models/dpo.json").unlink()
-    head = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--snakefile",
-            str(finished.workflow / "Snakefile"),
-            "--cores",
-            "2",
-        ]
-        + ["--configfile", "config.yaml"],  # as a user types it, relative to where one is
-        cwd=folder,
-        env=os.environ | {"EXPOFLOW_STORE": str(finished.store)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    head = start(finished)
     for _ in range(1200):
         if any(log.endswith("train/dpo.log") for log in jobs(folder).values()):
             break
@@ -150,22 +148,7 @@ def test_orphans_may_finish_and_are_not_run_again(killed, finished_once):
 
 
 def test_a_run_that_is_alive_is_left_alone(finished):
-    head = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--snakefile",
-            str(finished.workflow / "Snakefile"),
-            "--cores",
-            "2",
-        ]
-        + ["--configfile", "config.yaml", "--forcerun", "train", "--until", "train"],
-        cwd=finished.folder,
-        env=os.environ | {"EXPOFLOW_STORE": str(finished.store)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    head = start(finished, "--forcerun", "train", "--until", "train")
     while not jobs(finished.folder):
         assert head.poll() is None
         time.sleep(0.1)
