@@ -102,13 +102,17 @@ class Cluster:
     def stop(self) -> None:
         """Cancel what runs, end the daemons, and remove their files."""
         if "slurmctld" in self.daemons:
-            _output("scancel", "--user=root")
-            _wait_for(lambda: not _output("squeue", "-h"), "jobs to end")
+            self.cancel_all()
         for daemon in reversed(self.daemons.values()):
             daemon.terminate()
             daemon.wait(timeout=60)
         CONF.unlink(missing_ok=True)
         shutil.rmtree(self.folder)
+
+    def cancel_all(self) -> None:
+        """Cancel what waits or runs, and wait for its end."""
+        _output("scancel", "--user=root")
+        _wait_for(lambda: not _output("squeue", "-h"), "jobs to end")
 
     def jobs(self) -> list[dict[str, str]]:
         """The records of all jobs, in the order of their ids; a job's SLURM log is not among them."""

@@ -37,9 +37,3 @@ def finished(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Slur
     tree = new_slurm_tree(folder / "tree", folder / "store")
     tree.submit()
     return tree
-
-
-@pytest.fixture
-def tree(cluster: Cluster, tmp_path: Path) -> SlurmTree:
-    """A tree in which nothing has run."""
-    return new_slurm_tree(tmp_path / "tree", tmp_path / "kept")
