@@ -1,7 +1,6 @@
 """A SLURM of two nodes, a run of the micro configuration through it, and the same run without it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from cluster import Cluster, unavailable

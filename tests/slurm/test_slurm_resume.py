@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from itertools import pairwise
 
 import pytest
 from slurm_tree import SlurmTree
@@ -73,7 +74,7 @@ def test_a_killed_head_is_resumed_without_a_job_beside_itself(cluster, finished,
     for job in jobs_of(cluster, tree):
         runs[job["Comment"]].append(job)
     for each in runs.values():
-        for earlier, later in zip(each, each[1:], strict=False):
+        for earlier, later in pairwise(each):
             assert earlier["EndTime"] <= later["StartTime"]
         assert [job["JobState"] for job in each].count("COMPLETED") == 1
     first = {job["JobId"]: job["JobState"] for job in jobs_of(cluster, tree)}
