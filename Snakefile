@@ -43,11 +43,9 @@ rule all:
         RESULTS_OF_ALL,
 
 
-# The jobs of a local run share engines (expoflow.serving); those of a cluster have one each.
 onstart:
     require_own_library()
     begin_run()
-    serving.announce(workflow.cores if workflow.local_exec else None)
 
 
 onsuccess:

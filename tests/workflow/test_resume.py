@@ -68,16 +68,21 @@ def marked(folder: Path) -> list[int]:
     return found
 
 
-def expoflow(tree, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
+def start_expoflow(tree, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
         [sys.executable, "-m", "expoflow.cli", *arguments],
         cwd="/",
         env=os.environ | {"EXPOFLOW_STORE": str(tree.store)},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=600,
     )
+
+
+def expoflow(tree, *arguments: str) -> subprocess.CompletedProcess:
+    with start_expoflow(tree, *arguments) as process:
+        output, _ = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, output)
 
 
 def start(tree, *arguments: str) -> subprocess.Popen:
@@ -94,7 +99,7 @@ def start(tree, *arguments: str) -> subprocess.Popen:
 
 @pytest.fixture
 def killed(finished):
-    """A tree whose head was killed while the DPO model was in training."""
+    """A tree whose head was killed while the DPO model was in training, which has stood still since."""
     folder = finished.folder
     shutil.rmtree(folder / "results/models/dpo")
     shutil.rmtree(folder / "results/pairs")
@@ -107,7 +112,10 @@ def killed(finished):
         time.sleep(0.1)
     os.kill(head.pid, signal.SIGKILL)
     head.wait()
-    assert jobs(folder), "the job lives on without its head"
+    finished.left = [pid for pid, log in jobs(folder).items() if log.endswith("train/dpo.log")]
+    for pid in finished.left:
+        os.kill(pid, signal.SIGSTOP)
+    assert finished.left, "the job lives on without its head"
     return finished
 
 
@@ -138,11 +146,19 @@ def test_orphans_are_ended_before_their_jobs_run_again(killed, finished_once):
 
 
 def test_orphans_may_finish_and_are_not_run_again(killed, finished_once):
-    with Watch(killed.folder) as watch:
-        resumed = expoflow(killed, "resume", str(killed.folder), "--wait")
-    assert resumed.returncode == 0, resumed.stdout
-    assert "expoflow: waiting for processes" in resumed.stdout
-    assert "train dpo" not in resumed.stdout
+    said = []
+    with (
+        Watch(killed.folder) as watch,
+        start_expoflow(killed, "resume", str(killed.folder), "--wait") as resumed,
+    ):
+        for line in resumed.stdout:
+            if "expoflow: waiting for processes" in line:
+                for pid in killed.left:
+                    os.kill(pid, signal.SIGCONT)
+            said.append(line)
+    assert resumed.returncode == 0, said
+    assert any("waiting for processes" in line for line in said)
+    assert not any("train dpo" in line for line in said)
     assert watch.doubled == set()
     check_resumed(killed, finished_once)
 
