@@ -75,10 +75,11 @@ def begin_run():
     """Before any job: none of a killed run may be at work here. The jobs of a local run share engines
     (expoflow.serving); those of a cluster have one each."""
     local = workflow.local_exec
+    slurm = workflow.executor_plugin.name == "slurm"
     width = max(model.resources.gpus or 1 for model in CONFIG.models.values())
     try:
         if not workflow.touch:
-            orphans.begin(sys.argv[1:], workflow.rundir, cluster=not local)
+            orphans.begin(sys.argv[1:], workflow.rundir, cluster=slurm)
         serving.announce(workflow.cores if local else None, width=width)
     except ExpoflowError as error:
         raise WorkflowError(str(error))

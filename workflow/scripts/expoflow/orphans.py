@@ -34,6 +34,7 @@ class Run(Record):
     """What a head says of itself: the folder that it works in, and with which command, given where.
 
     `start` is the process' start time, which tells it from a later one with its pid; None without /proc.
+    `cluster`: jobs were submitted to SLURM.
     """
 
     folder: str
