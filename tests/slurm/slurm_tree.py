@@ -19,7 +19,7 @@ class SlurmTree(Tree):
         """snakemake --profile slurm, as one types it in the repository's folder, but for a test's patience."""
         command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--directory", str(self.folder)]
         command += ["--configfile", str(self.folder / "config.yaml")]
-        command += ["--slurm-init-seconds-before-status-checks", "8", "--set-resources", *PARTITIONS]
+        command += ["--set-resources", *PARTITIONS, "--slurm-init-seconds-before-status-checks", "8"]
         return [*command, *arguments]
 
     def start(self, *arguments: str) -> subprocess.Popen:
