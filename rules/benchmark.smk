@@ -16,13 +16,13 @@ rule benchmark:
         "results/logs/benchmark/{pair}/{variant}.{benchmark}.tsv"
     conda:
         "../envs/expoflow.yaml"
+    resources:
+        **engine_resources(of_variant, judge),
     params:
         generate=section("generate", exclude={"prompts"}),
         score=CONFIG.score.canonical(),
-        usage=lambda wildcards: usage(
-            "sft" if wildcards.variant == "sft" else "aligned"
-        )(wildcards),
-        judge_usage=CONFIG.models[CONFIG.reward_model].usage(),
+        usage=usage(of_variant),
+        judge_usage=usage(judge),
         code=code("benchmark"),
         # what the kept responses and their scores depend on
         responses=digest([*ROOTS["generate"], *ROOTS["score"]]),

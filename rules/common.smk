@@ -16,9 +16,19 @@ installed = importlib.util.find_spec("expoflow")
 sys.path.insert(0, str(SCRIPTS))
 import expoflow
 from expoflow import config as expoflow_config
-from expoflow import checks, likelihood, paper, prompts, serving, store, training
+from expoflow import (
+    checks,
+    likelihood,
+    orphans,
+    paper,
+    prompts,
+    resources,
+    serving,
+    store,
+    training,
+)
 from expoflow.digest import digest
-from expoflow.errors import ConfigError
+from expoflow.errors import ConfigError, ExpoflowError
 from expoflow.report import caption, closing_words
 
 sys.path.remove(str(SCRIPTS))
@@ -37,6 +47,10 @@ HUB = [name for name, model in CONFIG.models.items() if model.source == "hub"]
 os.environ.setdefault("EXPOFLOW_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
 VARIANTS = ("sft", "aligned", "expo")
 FIGURES = CONFIG.drawn()
+# The profile's default resource `gpu_gres`, for example gpu:a100: GPUs are then asked for as --gres=gpu:a100:2,
+# and as --gpus=2 where it is not set.
+SITE = workflow.resource_settings.default_resources or {}
+GPU_GRES = SITE["gpu_gres"].raw if "gpu_gres" in SITE else None
 
 # What each rule's code is, for its digest: module names below expoflow; what they import is included.
 ROOTS = {
@@ -73,13 +87,29 @@ def require_own_library():
 
 def require_fitting_pairs():
     """Before any job: models of the hub must fit together, by their headers."""
-    if HUB and not workflow.touch:
+    if HUB:
         from expoflow.remote import check_pairs
 
         try:
             check_pairs(CONFIG)
         except ConfigError as error:
             raise WorkflowError(f"nothing was downloaded:\n{error}")
+
+
+def begin_run():
+    """Before any job: none of a killed run may be at work here. The jobs of a local run share engines
+    (expoflow.serving); those of a cluster have one each."""
+    local = workflow.local_exec
+    slurm = workflow.executor_plugin.name == "slurm"
+    width = max(model.resources.gpus or 1 for model in CONFIG.models.values())
+    try:
+        store.use()
+        if not workflow.touch:
+            require_fitting_pairs()
+            orphans.begin(sys.argv[1:], workflow.rundir, cluster=slurm)
+        serving.announce(workflow.cores if local else None, width=width)
+    except ExpoflowError as error:
+        raise WorkflowError(str(error))
 
 
 def only(names):
@@ -115,16 +145,79 @@ def section(name, **exclude):
     return lambda wildcards: CONFIG.section(wildcards.pair, name).canonical(**exclude)
 
 
-def usage(name):
-    """Parameter function: how the pair's sft or aligned model is to be run."""
-    return lambda wildcards: CONFIG.models[
-        getattr(CONFIG.pairs[wildcards.pair], name)
-    ].usage()
+def of_pair(name):
+    """The name of the pair's sft or aligned model, as a function of the wildcards."""
+    return lambda wildcards: getattr(CONFIG.pairs[wildcards.pair], name)
+
+
+def of_variant(wildcards):
+    """The name of the model that a variant is of the size of."""
+    return of_pair("sft" if wildcards.variant == "sft" else "aligned")(wildcards)
+
+
+def judge(wildcards):
+    return CONFIG.reward_model
+
+
+def usage(model):
+    """Parameter function: how a model is to be run; `model` gives its name."""
+    return lambda wildcards: CONFIG.models[model(wildcards)].usage()
 
 
 def member(name):
     """Input function: the manifest of the pair's sft or aligned model."""
-    return lambda wildcards: manifest(getattr(CONFIG.pairs[wildcards.pair], name))
+    return lambda wildcards: manifest(of_pair(name)(wildcards))
+
+
+def by_size(amount, *models):
+    """Resource function: `amount` for the weights of the largest of `models` and the attempt.
+
+    A manifest is read when the job is about to start; where a dry run finds none, it shows the least.
+    """
+    return lambda wildcards, attempt: amount(
+        resources.size(manifest(model(wildcards)) for model in models), attempt
+    )
+
+
+def file_resources(*models):
+    """Resources of a job that reads and writes the weights of `models`."""
+    return {
+        "mem_mb": by_size(resources.file_memory, *models),
+        "runtime": by_size(resources.file_minutes, *models),
+    }
+
+
+def engine_resources(*models):
+    """Resources of a job that runs `models`."""
+
+    def gpus(wildcards):
+        return max(gpus_of(model(wildcards)) for model in models)
+
+    def gres(wildcards):
+        return f"{GPU_GRES}:{gpus(wildcards)}" if gpus(wildcards) else None
+
+    return {
+        "mem_mb": by_size(resources.engine_memory, *models),
+        "runtime": by_size(resources.engine_minutes, *models),
+        "cpus_per_task": lambda wildcards, threads: max(threads, 4 * gpus(wildcards)),
+        **({"gres": gres} if GPU_GRES else {"gpu": gpus}),
+    }
+
+
+def gpus_of(model):
+    """The number of GPUs that a model is run on: the config's, or by its size."""
+    config = CONFIG.models[model]
+    if config.resources.gpus is not None:
+        return config.resources.gpus
+    trained = config.source == "train"
+    return 0 if trained else resources.gpus(resources.size([manifest(model)]))
+
+
+def file_threads(*models):
+    """Threads of a job that reads and writes the weights of `models`."""
+    return lambda wildcards: resources.threads(
+        resources.size(manifest(model(wildcards)) for model in models)
+    )
 
 
 def sweep_prompts(pair):

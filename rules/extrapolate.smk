@@ -33,6 +33,9 @@ rule extrapolate:
         "results/logs/extrapolate/{pair}/alpha={alpha}.tsv"
     conda:
         "../envs/expoflow.yaml"
+    threads: file_threads(of_pair("aligned"))
+    resources:
+        **file_resources(of_pair("aligned")),
     params:
         config=CONFIG.extrapolate.canonical(),
         code=code("extrapolate"),
@@ -55,6 +58,9 @@ rule export:
         "results/logs/export/{pair}.tsv"
     conda:
         "../envs/expoflow.yaml"
+    threads: file_threads(of_pair("aligned"))
+    resources:
+        **file_resources(of_pair("aligned")),
     params:
         config=CONFIG.extrapolate.canonical(exclude={"weights"}),
         code=code("export"),

@@ -15,9 +15,11 @@ rule generate:
     priority: 10
     conda:
         "../envs/expoflow.yaml"
+    resources:
+        **engine_resources(of_pair("aligned")),
     params:
         config=section("generate"),
-        usage=usage("aligned"),
+        usage=usage(of_pair("aligned")),
         code=code("generate"),
     message:
         "{wildcards.pair}: generate at alpha {wildcards.alpha}"

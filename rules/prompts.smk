@@ -1,8 +1,4 @@
-# Prompt sets, one JSON line a prompt. Like models of the hub, they are fetched by the head process.
-localrules:
-    prompts,
-
-
+# Prompt sets, one JSON line a prompt. Like models of the hub, they are fetched by the head process (a localrule).
 rule prompts:
     input:
         file=lambda wildcards: [

@@ -12,9 +12,11 @@ rule score:
         "results/logs/score/{pair}/alpha={alpha}.{prompts}.tsv"
     conda:
         "../envs/expoflow.yaml"
+    resources:
+        **engine_resources(judge),
     params:
         config=CONFIG.score.canonical(),
-        usage=CONFIG.models[CONFIG.reward_model].usage(),
+        usage=usage(judge),
         code=code("score"),
     message:
         "{wildcards.pair}: score alpha {wildcards.alpha}"
@@ -40,10 +42,12 @@ rule likelihood:
         "results/logs/likelihood/{pair}/alpha={alpha}.{prompts}.tsv"
     conda:
         "../envs/expoflow.yaml"
+    resources:
+        **engine_resources(of_pair("aligned")),
     params:
         models=scored_under,
         engine=lambda wildcards: CONFIG.section(wildcards.pair, "generate").engine,
-        usage=usage("aligned"),
+        usage=usage(of_pair("aligned")),
         code=code("likelihood"),
     message:
         "{wildcards.pair}: likelihood of alpha {wildcards.alpha}'s responses"

@@ -378,6 +378,19 @@ def test_a_head_announces_its_slots_and_sweeps_after_dead_ones(tmp_path):
     assert [*tmp_path.iterdir()] == [alive]
 
 
+def test_a_slot_has_as_many_gpus_as_a_model_wants(tmp_path, monkeypatch):
+    monkeypatch.setattr(serving.metadata, "version", lambda name: "2.13.0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
+    assert serving._groups(serving.gpus(), 2) == ("0,1", "2,3")
+    assert serving._groups(serving.gpus(), 1) == ("0", "1", "2", "3", "4")
+    assert serving._groups([], 2) == ()
+    with pytest.raises(ExpoflowError, match="asks for 8 GPUs, here are 5"):
+        serving._groups(serving.gpus(), 8)
+    assert serving.allotted() == 5
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert serving.allotted() == 1
+
+
 def test_jobs_of_a_cluster_do_without_hosts(tmp_path):
     assert announced("serving.announce(None)", tmp_path) is None
 

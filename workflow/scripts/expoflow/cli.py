@@ -335,6 +335,23 @@ def _plan(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _resume_arguments(parser: argparse.ArgumentParser) -> None:
+    _folder_arguments(parser)
+    parser.add_argument("--wait", action="store_true", help="let jobs that are at work finish")
+    parser.add_argument("--dead", action="store_true", help="the run's process on another machine has ended")
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    from expoflow.orphans import resume
+
+    resume(
+        arguments.folder,
+        arguments.wait,
+        arguments.dead,
+        lambda line: print(f"expoflow: {line}", file=sys.stderr, flush=True),
+    )
+
+
 def _status(arguments: argparse.Namespace) -> int:
     from expoflow import inventory
 
@@ -440,6 +457,11 @@ COMMANDS: dict[str, Command] = {
     "run": ("one pair, from two checkpoints to the report", _run_arguments, _run),
     "init": ("write a starter config for pairs of your own", _folder_arguments, _init),
     "plan": ("say what a config would cost, before it is started", _plan_arguments, _plan),
+    "resume": (
+        "go on with a run that was killed, without its jobs running twice",
+        _resume_arguments,
+        _resume,
+    ),
     "status": ("say how far a project is, and what lies on the disk", _folder_arguments, _status),
     "clean": ("free the store; no finished result needs what it holds", _clean_arguments, _clean),
     "publish": (

@@ -144,6 +144,13 @@ class RewardRecipe(_Recipe):
 Recipe = Annotated[SftRecipe | DpoRecipe | RewardRecipe, Field(discriminator="recipe")]
 
 
+class ResourcesConfig(Strict):
+    """What jobs that run the model ask a cluster for; no result depends on it."""
+
+    gpus: int | None = Field(None, ge=0)
+    """GPUs that the model is spread over. Without it: enough of 80 GB each; none for what is trained here."""
+
+
 class ModelConfig(Strict):
     """A checkpoint and where it comes from: exactly one of `train`, `path` and `hub`."""
 
@@ -161,6 +168,8 @@ class ModelConfig(Strict):
     """Token ids that end a response, beside those of the model's generation_config."""
     trust_remote_code: bool = False
     """Run the Python code that lies in the checkpoint's folder: only for code that you have read."""
+    resources: ResourcesConfig = Field(ResourcesConfig(), exclude=True)
+    """What jobs that run the model ask a cluster for; among no rule's params."""
 
     @model_validator(mode="after")
     def _is_pinned(self) -> Self:

@@ -1,12 +1,13 @@
 """What is there: how far a project is, who runs it, what its parts and the store hold; and freeing the store."""
 
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
-from expoflow import checks, store
+from expoflow import checks, orphans, store
 from expoflow.config import Config
 from expoflow.errors import ConfigError, ExpoflowError
 
@@ -85,8 +86,13 @@ def locked(folder: Path) -> bool:
 
 def state(folder: Path) -> str:
     """Whether the workflow runs in `folder`, in words."""
+    last = orphans.last_run(folder)
+    if last and not last.alive() and last.host == socket.gethostname() and (left := orphans.find(last)):
+        return f"killed, but {left} are still at work; go on with: expoflow resume {folder}"
     if process := runs().get(folder.resolve()):
         return f"running, process {process}"
+    if last and locked(folder):
+        return f"killed, or running on another machine ({last.host}); go on with: expoflow resume {folder}"
     if locked(folder):
         return "locked, but run by no process of this machine; where it was killed, run snakemake's --unlock"
     return "not running"

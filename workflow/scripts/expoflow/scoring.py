@@ -93,7 +93,7 @@ def load(judge: Model, engine: str = "transformers", dtype: str = "keep") -> Sco
     if engine == "vllm":
         from expoflow.scoring_vllm import VllmRewardModel
 
-        scorer: Scorer = VllmRewardModel(folder, dtype=dtype, trust_remote_code=remote)
+        scorer: Scorer = VllmRewardModel(folder, dtype, remote, serving.allotted())
     else:
         scorer = RewardModel(folder, dtype, remote)
     if judge.chat_template:

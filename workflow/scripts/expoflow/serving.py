@@ -103,7 +103,7 @@ class Held:
 class Head(Record):
     """The process that hosts live beside, never longer than it: the main Snakemake process.
 
-    `start` is its start time, which tells it from a later process with its pid. `slots` has the GPU of every
+    `start` is its start time, which tells it from a later process with its pid. `slots` has the GPU, or GPUs, of every
     slot, None for one that is a CPU core. A host leaves after `idle` seconds without a task.
     """
 
@@ -133,11 +133,11 @@ class Head(Record):
         return True
 
 
-def announce(cores: int | None, idle: float = 60) -> None:
+def announce(cores: int | None, idle: float = 60, width: int = 1) -> None:
     """Make this process the head of the jobs that it will start; with None, let them do without hosts.
 
-    Called once by the main Snakemake process: `cores` is how many jobs can run at a time. Without Linux
-    there are no hosts.
+    Called once by the main Snakemake process: `cores` is how many jobs can run at a time, `width` how many
+    GPUs a model is spread over. Without Linux there are no hosts. Raises ExpoflowError for too few GPUs.
     """
     # Snakemake 9.27 handles SIGTERM by waiting for a lock that the interrupted thread may itself have.
     if callable(handler := signal.getsignal(signal.SIGTERM)):
@@ -150,7 +150,7 @@ def announce(cores: int | None, idle: float = 60) -> None:
         pid=os.getpid(),
         start=(start := started(os.getpid())),
         folder=places / f"expoflow-{os.getuid()}-{os.getpid()}-{start}",
-        slots=tuple(gpus()) or (None,) * cores,
+        slots=_groups(gpus(), max(1, width)) or (None,) * cores,
         idle=idle,
     )
     for folder in places.glob(f"expoflow-{os.getuid()}-*"):  # what a killed head and its killed hosts left
@@ -160,6 +160,16 @@ def announce(cores: int | None, idle: float = 60) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
     os.environ["EXPOFLOW_HEAD"] = head.model_dump_json()
     atexit.register(lambda: head.pid == os.getpid() and shutil.rmtree(head.folder, ignore_errors=True))
+
+
+def _groups(devices: list[str], width: int) -> tuple[str, ...]:
+    """The devices, `width` at a time, as CUDA_VISIBLE_DEVICES names them."""
+    if 0 < len(devices) < width:
+        raise ExpoflowError(
+            f"a model of this config asks for {width} GPUs, here are {len(devices)}; correct its resources"
+        )
+    last = len(devices) - width
+    return tuple(",".join(devices[at : at + width]) for at in range(0, last + 1, width))
 
 
 def run(make: Callable[[], Task]) -> Iterator[list[dict[str, Any]]]:
@@ -399,6 +409,11 @@ def end_session(leader: int, head: Head) -> None:
         if all(map(ended, killed)):
             break
         time.sleep(0.01)
+
+
+def allotted() -> int:
+    """How many GPUs a model is spread over: those that a slot or a cluster gave this process; 1 if none did."""
+    return max(1, len(gpus())) if "CUDA_VISIBLE_DEVICES" in os.environ else 1
 
 
 def gpus() -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from expoflow import serving
 from expoflow.chat import all_token_ids
 from expoflow.config import GenerateConfig
 from expoflow.engines import Engine, Generate, Model, Request, engine_key, request_seed
@@ -22,7 +23,7 @@ class Loaded:
         if engine == "vllm":
             from expoflow.engines.vllm import VllmEngine
 
-            self.engine: Engine = VllmEngine(model)
+            self.engine: Engine = VllmEngine(model, serving.allotted())
         else:
             from expoflow.engines.transformers import TransformersEngine
 

@@ -1,0 +1,156 @@
+"""A real SLURM of two nodes on this machine, without systemd: munged, slurmctld and two slurmd.
+
+Its parts and state lie in a temporary folder, but for /etc/slurm/slurm.conf: what Snakemake starts within a job
+has no SLURM_CONF.
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+CONF = Path("/etc/slurm/slurm.conf")
+MARK = "# The SLURM of expoflow's tests; removed with it."
+DAEMONS = ("munged", "slurmctld", "slurmd")
+NODES = ("node1", "node2")
+SETTINGS = """\
+{mark}
+ClusterName=expoflow
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ctld}
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CredType=cred/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/%n.pid
+SlurmdParameters=config_overrides
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+AccountingStorageType=accounting_storage/none
+AccountingStoreFlags=job_comment
+JobAcctGatherType=jobacct_gather/none
+JobCompType=jobcomp/none
+MinJobAge=600
+KillWait=2
+ReturnToService=2
+SlurmdTimeout=15
+GresTypes=gpu
+NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node1} CPUs=8 RealMemory=60000 Gres=gpu:2
+NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={node2} CPUs=8 RealMemory=60000 Gres=gpu:2
+PartitionName=cpu Nodes=node1,node2 Default=YES MaxTime=1-0 DefMemPerCPU=1000
+PartitionName=gpu Nodes=node1,node2 MaxTime=1-0 DefMemPerCPU=1000
+"""
+
+
+def unavailable() -> str | None:
+    """Why there can be no SLURM for tests on this machine; None where there can."""
+    if missing := [daemon for daemon in DAEMONS if not shutil.which(daemon)]:
+        return f"no {', '.join(missing)} here; apt-get install slurm-wlm munge"
+    if os.geteuid() != 0:
+        return f"{CONF} can only be written by root"
+    if CONF.exists() and not CONF.read_text().startswith(MARK):
+        return f"{CONF} is that of another SLURM"
+    if CONF.exists() and "is UP" in _output("scontrol", "ping"):
+        return f"{CONF} belongs to tests that run now"
+    return None
+
+
+class Cluster:
+    """Partitions `cpu` (the default) and `gpu` over two nodes, each said to have 8 CPUs and 2 GPUs."""
+
+    def __init__(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="expoflow-slurm-"))
+        self.daemons: dict[str, subprocess.Popen] = {}
+
+    def start(self) -> None:
+        """Start the daemons, and wait until both nodes take jobs."""
+        (self.folder / "state").mkdir()
+        (self.folder / "munge.key").write_bytes(os.urandom(128))
+        (self.folder / "munge.key").chmod(0o400)
+        ports = dict(zip(("ctld", *NODES), _free_ports(3), strict=True))
+        text = SETTINGS.format(
+            mark=MARK, host=socket.gethostname().split(".")[0], folder=self.folder, **ports
+        )
+        (self.folder / "slurm.conf").write_text(text)
+        (self.folder / "gres.conf").write_text(
+            "AutoDetect=off\nName=gpu File=/dev/null\nName=gpu File=/dev/zero\n"
+        )
+        CONF.parent.mkdir(exist_ok=True)
+        CONF.write_text(text)
+        munge = [f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "pid", "seed", "log")]
+        self._daemon("munged", "--force", "--foreground", f"--socket={self.folder}/munge.socket", *munge)
+        _wait_for(lambda: (self.folder / "munge.socket").exists(), "munged")
+        self._daemon("slurmctld", "-D")
+        for node in NODES:
+            self.start_node(node)
+        _wait_for(lambda: _output("sinfo", "-h", "-p", "cpu", "-t", "idle", "-o", "%D") == "2", "two nodes")
+
+    def start_node(self, node: str) -> None:
+        self._daemon("slurmd", "-D", "-N", node, name=node)
+
+    def stop(self) -> None:
+        """Cancel what runs, end the daemons, and remove their files."""
+        if "slurmctld" in self.daemons:
+            self.cancel_all()
+        for daemon in reversed(self.daemons.values()):
+            daemon.terminate()
+            daemon.wait(timeout=60)
+        CONF.unlink(missing_ok=True)
+        shutil.rmtree(self.folder)
+
+    def cancel_all(self) -> None:
+        """Cancel what waits or runs, and wait for its end."""
+        _output("scancel", "--user=root")
+        _wait_for(lambda: not _output("squeue", "-h"), "jobs to end")
+
+    def jobs(self) -> list[dict[str, str]]:
+        """The records of all jobs, in the order of their ids; a job's SLURM log is not among them."""
+        records = _output("scontrol", "--oneliner", "show", "job").splitlines()
+        jobs = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in records if line.startswith("JobId=")]
+        return sorted(jobs, key=lambda job: int(job["JobId"]))
+
+    def _daemon(self, program: str, *arguments: str, name: str = "") -> None:
+        """Start a daemon that does not outlive this process, even where that is killed."""
+        name = name or program
+        with open(self.folder / f"{name}.out", "ab") as log:
+            self.daemons[name] = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"SLURM_CONF": str(self.folder / "slurm.conf")},
+                cwd=self.folder,
+                start_new_session=True,
+            )
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.strip()
+
+
+def _wait_for(condition, what: str) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"waited a minute for {what}")
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports

@@ -1,0 +1,38 @@
+"""A SLURM of two nodes, a run of the micro configuration through it, and the same run without it."""
+
+from collections.abc import Iterator
+
+import pytest
+from cluster import Cluster, unavailable
+from slurm_tree import SlurmTree, new_slurm_tree
+from workflow.tree import Tree
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    if reason := unavailable():
+        pytest.skip(reason)
+    cluster = Cluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """A finished run of the same configuration on this machine alone."""
+    folder = tmp_path_factory.mktemp("local")
+    tree = new_slurm_tree(folder / "tree", folder / "store")
+    tree.snakemake("--cores", "2")
+    return tree
+
+
+@pytest.fixture(scope="session")
+def finished(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> SlurmTree:
+    """A finished run on the cluster."""
+    folder = tmp_path_factory.mktemp("slurm")
+    tree = new_slurm_tree(folder / "tree", folder / "store")
+    tree.submit()
+    return tree

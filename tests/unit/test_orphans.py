@@ -1,0 +1,116 @@
+"""A head's note of its run, and the processes that it leaves behind."""
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from expoflow import orphans
+from expoflow.cli import main
+from expoflow.errors import ExpoflowError
+from expoflow.records import write_json
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+@pytest.fixture
+def dead(tmp_path, monkeypatch) -> orphans.Run:
+    """A run in the working directory whose head has ended."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv(orphans.MARK, "")  # what begin() sets goes with the test
+    head = subprocess.Popen(SLEEP)
+    run = orphans.Run(
+        folder=str(folder),
+        host=socket.gethostname(),
+        pid=head.pid,
+        start=orphans.started(head.pid),
+        cluster=False,
+        command=["--cores", "1"],
+        cwd=str(folder),
+    )
+    assert run.alive()
+    write_json(folder / orphans.NOTE, run)
+    head.kill()
+    head.wait()
+    return run
+
+
+@pytest.fixture
+def orphan(dead):
+    """A job of that head which goes on."""
+    process = subprocess.Popen(SLEEP, env=os.environ | {orphans.MARK: dead.folder})
+    while f"{orphans.MARK}={dead.folder}" not in Path(f"/proc/{process.pid}/environ").read_text():
+        time.sleep(0.01)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_head_leaves_a_note_and_marks_what_it_starts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(orphans.MARK, "")
+    orphans.begin(["--cores", "2"], "/somewhere", cluster=False)
+    run = orphans.last_run(Path())
+    assert (run.command, run.cwd, run.pid) == (["--cores", "2"], "/somewhere", os.getpid())
+    assert run.alive()
+    assert os.environ[orphans.MARK] == str(tmp_path)
+    assert orphans.find(run) is None
+
+
+def test_a_process_that_took_over_the_heads_pid_is_not_the_head(dead):
+    assert not dead.alive()
+    other = dead.model_copy(update={"pid": os.getpid()})
+    assert not other.alive()
+
+
+def test_no_new_head_beside_the_jobs_of_a_dead_one(dead, orphan):
+    assert orphans.find(dead).processes == [orphan.pid]
+    message = f"processes {orphan.pid} of a run that was killed .* expoflow resume {dead.folder}"
+    with pytest.raises(ExpoflowError, match=message):
+        orphans.begin([], "/", cluster=False)
+    orphan.send_signal(signal.SIGKILL)
+    orphan.wait()
+    orphans.begin([], "/", cluster=False)
+
+
+def test_status_says_what_a_dead_head_left(dead, orphan, capsys):
+    main(["init", dead.folder])
+    assert main(["status", dead.folder]) == 0
+    assert f"killed, but processes {orphan.pid} are still at work" in capsys.readouterr().out
+
+
+def test_a_copy_of_a_folder_has_had_no_run(dead, tmp_path):
+    shutil.copytree(dead.folder, tmp_path / "copy")
+    assert orphans.last_run(tmp_path / "copy") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"host": "elsewhere"}, "was run on elsewhere; resume it there"),
+        ({"host": "elsewhere", "cluster": True}, "on elsewhere, process .* add --dead"),
+    ],
+)
+def test_what_may_be_alive_on_another_machine_is_left_alone(dead, change, problem):
+    write_json(orphans.NOTE, dead.model_copy(update=change))
+    locks = Path(".snakemake/locks")
+    locks.mkdir()
+    (locks / "0.output.lock").touch()
+    with pytest.raises(ExpoflowError, match=problem):
+        orphans.resume(Path(dead.folder), wait=False, dead=False, say=print)
+
+
+def test_two_cannot_resume_at_a_time(dead):
+    with open(orphans.NOTE.with_suffix(".lock"), "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ExpoflowError, match="is being resumed"):
+            orphans.resume(Path(dead.folder), wait=False, dead=False, say=print)

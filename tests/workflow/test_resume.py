@@ -1,0 +1,180 @@
+"""A run whose head is killed while a job works goes on by `expoflow resume`; no job runs beside itself."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from tree import REPOSITORY
+
+pytestmark = [
+    pytest.mark.workflow,
+    pytest.mark.xdist_group("finished"),
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc"),
+]
+TABLES = ("alphas.csv", "rewards.csv", "benchmarks.csv", "summary.csv")
+
+
+def jobs(folder: Path) -> dict[int, str]:
+    """The processes in `folder` that run a rule's script, each with the log that it writes."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink() == folder and b".snakemake/scripts/" in (
+                process / "cmdline"
+            ).read_bytes().split(b"\0")[1]:
+                found[int(process.name)] = str((process / "fd/1").readlink())
+        except (OSError, IndexError):  # it has ended, or is not ours
+            pass
+    return {pid: log for pid, log in found.items() if "/results/logs/" in log}
+
+
+class Watch(threading.Thread):
+    """Looks at all jobs of a folder, again and again; `doubled` has the logs that two jobs wrote at a time."""
+
+    def __init__(self, folder: Path):
+        super().__init__(daemon=True)
+        self.folder, self.doubled, self.seen, self.over = folder, set(), set(), threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.05):
+            logs = list(jobs(self.folder).values())
+            self.seen |= set(logs)
+            self.doubled |= {log for log in logs if logs.count(log) > 1}
+
+    def __enter__(self) -> "Watch":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.join()
+
+
+def marked(folder: Path) -> list[int]:
+    """What runs of `folder` have started and what still runs."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"EXPOFLOW_RUN={folder}\0".encode() in (process / "environ").read_bytes():
+                found.append(int(process.name))
+        except OSError:
+            pass
+    return found
+
+
+def start_expoflow(tree, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "expoflow.cli", *arguments],
+        cwd="/",
+        env=os.environ | {"EXPOFLOW_STORE": str(tree.store)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def expoflow(tree, *arguments: str) -> subprocess.CompletedProcess:
+    with start_expoflow(tree, *arguments) as process:
+        output, _ = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+
+def start(tree, *arguments: str) -> subprocess.Popen:
+    """Begin a run as one types it in the folder itself: what is relative is so to that folder."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+    return subprocess.Popen(
+        [*command, "--cores", "2", "--configfile", "config.yaml", *arguments],
+        cwd=tree.folder,
+        env=os.environ | {"EXPOFLOW_STORE": str(tree.store)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture
+def killed(finished):
+    """A tree whose head was killed while the DPO model was in training, which has stood still since."""
+    folder = finished.folder
+    shutil.rmtree(folder / "results/models/dpo")
+    shutil.rmtree(folder / "results/pairs")
+    (folder / "results/models/dpo.json").unlink()
+    head = start(finished)
+    for _ in range(1200):
+        if any(log.endswith("train/dpo.log") for log in jobs(folder).values()):
+            break
+        assert head.poll() is None
+        time.sleep(0.1)
+    os.kill(head.pid, signal.SIGKILL)
+    head.wait()
+    finished.left = [pid for pid, log in jobs(folder).items() if log.endswith("train/dpo.log")]
+    for pid in finished.left:
+        os.kill(pid, signal.SIGSTOP)
+    assert finished.left, "the job lives on without its head"
+    return finished
+
+
+def check_resumed(tree, reference) -> None:
+    for table in TABLES:
+        assert tree.read(table) == reference.read(table)
+    assert marked(tree.folder) == []
+    assert list((tree.folder / ".snakemake/locks").glob("*.lock")) == []
+    assert list((tree.folder / ".snakemake/incomplete").glob("*")) == []
+    assert tree.planned() == {}
+
+
+def test_orphans_are_ended_before_their_jobs_run_again(killed, finished_once):
+    status = expoflow(killed, "status", str(killed.folder)).stdout
+    assert f"still at work; go on with: expoflow resume {killed.folder}" in status
+    # A plain restart, as Snakemake advises it, starts nothing.
+    with Watch(killed.folder) as watch:
+        killed.snakemake("--cores", "2", "--unlock")
+        refused = killed.snakemake("--cores", "2", check=False)
+        assert "of a run that was killed are still at work" in refused
+        assert f"run: expoflow resume {killed.folder}" in refused
+        resumed = expoflow(killed, "resume", str(killed.folder))
+    assert resumed.returncode == 0, resumed.stdout
+    assert "expoflow: ending processes" in resumed.stdout
+    assert any(log.endswith("train/dpo.log") for log in watch.seen)
+    assert watch.doubled == set()
+    check_resumed(killed, finished_once)
+
+
+def test_orphans_may_finish_and_are_not_run_again(killed, finished_once):
+    said = []
+    with (
+        Watch(killed.folder) as watch,
+        start_expoflow(killed, "resume", str(killed.folder), "--wait") as resumed,
+    ):
+        for line in resumed.stdout:
+            if "expoflow: waiting for processes" in line:
+                for pid in killed.left:
+                    os.kill(pid, signal.SIGCONT)
+            said.append(line)
+    assert resumed.returncode == 0, said
+    assert any("waiting for processes" in line for line in said)
+    assert not any("train dpo" in line for line in said)
+    assert watch.doubled == set()
+    check_resumed(killed, finished_once)
+
+
+def test_a_run_that_is_alive_is_left_alone(finished):
+    head = start(finished, "--forcerun", "train", "--until", "train")
+    while not jobs(finished.folder):
+        assert head.poll() is None
+        time.sleep(0.1)
+    refused = expoflow(finished, "resume", str(finished.folder))
+    assert refused.returncode == 2
+    assert f"its Snakemake runs, process {head.pid}; there is nothing to resume" in refused.stdout
+    assert head.wait(timeout=300) == 0
+
+
+def test_a_folder_without_a_run_is_an_error(tmp_path, finished):
+    refused = expoflow(finished, "resume", str(tmp_path))
+    assert refused.returncode == 2
+    assert "nothing was run here" in refused.stdout

@@ -1,0 +1,191 @@
+"""Jobs that outlive their head, the Snakemake process that started them; and how its run goes on without them.
+
+A head that is killed cannot end its jobs, on this machine or in SLURM. A second head would start them once more,
+beside the first ones. So every head leaves a note of its run, and marks what it starts here by EXPOFLOW_RUN.
+"""
+
+import fcntl
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+from expoflow.errors import ExpoflowError
+from expoflow.records import Record, read_json, write_json
+from expoflow.serving import ended, started
+
+NOTE = Path(".snakemake", "expoflow-run.json")
+MARK = "EXPOFLOW_RUN"
+# The SLURM executor names a job by its run, a UUID that may have a prefix.
+RUN_ID = re.compile(r"([\w-]+_)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+PATIENCE = 600  # seconds in which what was cancelled or killed must have ended
+
+
+class Run(Record):
+    """What a head says of itself: the folder that it works in, and with which command, given where.
+
+    `start` is the process' start time, which tells it from a later one with its pid; None without /proc.
+    `cluster`: jobs were submitted to SLURM.
+    """
+
+    folder: str
+    host: str
+    pid: int
+    start: int | None
+    cluster: bool
+    command: list[str]
+    cwd: str
+
+    def alive(self) -> bool:
+        """Whether the head still runs, where that is this machine."""
+        try:
+            os.kill(self.pid, 0)
+            return self.start is None or (started(self.pid) == self.start and not ended(self.pid))
+        except (ProcessLookupError, PermissionError):  # none, or another user's
+            return False
+
+
+class Orphans(Record):
+    """The jobs of a folder that have not ended: ids of processes, and of SLURM jobs with their state."""
+
+    processes: list[int]
+    jobs: dict[str, str]
+
+    def __str__(self) -> str:
+        parts = [
+            f"{kind} {', '.join(map(str, ids))}"
+            for kind, ids in (("SLURM jobs", self.jobs), ("processes", self.processes))
+            if ids
+        ]
+        return " and ".join(parts)
+
+
+def begin(command: Sequence[str], cwd: str, cluster: bool) -> None:
+    """Make this process, whose working directory is the run's folder, the head of a run.
+
+    Raises ExpoflowError where jobs of a head that was killed are still at work in the folder.
+    """
+    folder = os.getcwd()
+    last = last_run(Path())
+    if last and (orphans := find(last)):
+        raise ExpoflowError(
+            f"{orphans} of a run that was killed are still at work; run: expoflow resume {folder}"
+        )
+    pid = os.getpid()
+    start = started(pid) if Path("/proc/self/stat").exists() else None
+    host = socket.gethostname()
+    run = Run(folder=folder, host=host, pid=pid, start=start, cluster=cluster, command=[*command], cwd=cwd)
+    write_json(NOTE, run)
+    os.environ[MARK] = folder
+
+
+def last_run(folder: Path) -> Run | None:
+    """The last run in `folder`; None where there was none, or only one of which this is a copy."""
+    if not (folder / NOTE).exists():
+        return None
+    run = read_json(folder / NOTE, Run)
+    return run if run.folder == str(folder.resolve()) else None
+
+
+def find(run: Run) -> Orphans | None:
+    """The jobs of the run's folder that have not ended; None where there are none."""
+    found = Orphans(processes=_processes(run.folder), jobs=_cluster_jobs(run.folder) if run.cluster else {})
+    return found if found.processes or found.jobs else None
+
+
+def _processes(folder: str) -> list[int]:
+    mark = f"{MARK}={folder}\0".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # another user's, or just gone
+            if mark in (process / "environ").read_bytes() and int(process.name) != os.getpid():
+                found.append(int(process.name))
+    return sorted(pid for pid in found if not ended(pid))
+
+
+def _cluster_jobs(folder: str) -> dict[str, str]:
+    """The state of every SLURM job of this user that the executor has submitted for `folder`."""
+    if not shutil.which("squeue"):
+        raise ExpoflowError(f"{folder}: was run by SLURM, but no squeue is here; go to a node that has it")
+    asked = ["squeue", "--noheader", "--user", str(os.getuid()), "--format", "%i|%T|%j|%Z"]
+    listed = subprocess.run(asked, capture_output=True, text=True)
+    if listed.returncode:
+        raise ExpoflowError(f"squeue failed, try again when SLURM answers: {listed.stderr.strip()}")
+    rows = [line.split("|", 3) for line in listed.stdout.splitlines()]
+    return {
+        number: state for number, state, name, where in rows if where == folder and RUN_ID.fullmatch(name)
+    }
+
+
+def resume(folder: Path, wait: bool, dead: bool, say: Callable[[str], None]) -> NoReturn:
+    """End the orphans of the folder's last run, or `wait` for those at work; then become the head of its next one.
+
+    `dead` vouches for the end of a head on another machine.
+    """
+    run = last_run(folder)
+    if run is None:
+        raise ExpoflowError(f"{folder}: nothing was run here; name the folder that has results/")
+    with open(folder / NOTE.with_suffix(".lock"), "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ExpoflowError(f"{folder}: is being resumed, or was and runs") from None
+        _require_end(run, dead)
+        _end(run, wait, say)
+        os.chdir(run.cwd)
+        command = [sys.executable, "-m", "snakemake", *run.command]
+        unlocked = subprocess.run([*command, "--unlock"], capture_output=True, text=True)
+        if unlocked.returncode:
+            raise ExpoflowError(f"{folder}: cannot be unlocked:\n{unlocked.stderr.strip()}")
+        say(f"in {run.cwd}: snakemake {shlex.join(run.command)}")
+        os.set_inheritable(lock.fileno(), True)  # held as long as the head lives, not by its jobs
+        os.execv(sys.executable, [*command, "--rerun-incomplete"])
+
+
+def _require_end(run: Run, dead: bool) -> None:
+    """The head must have ended."""
+    here = run.host == socket.gethostname()
+    locked = any(Path(run.folder, ".snakemake", "locks").glob("*.lock"))
+    if here and run.alive():
+        raise ExpoflowError(
+            f"{run.folder}: its Snakemake runs, process {run.pid}; there is nothing to resume"
+        )
+    if not here and not run.cluster:
+        raise ExpoflowError(f"{run.folder}: was run on {run.host}; resume it there, where its jobs are")
+    if not here and locked and not dead:
+        raise ExpoflowError(
+            f"{run.folder}: its Snakemake runs or was killed on {run.host}, process {run.pid}; where you know that"
+            " it has ended, add --dead"
+        )
+
+
+def _end(run: Run, wait: bool, say: Callable[[str], None]) -> None:
+    """Cancel and kill the run's orphans, but for those at work where one is to `wait` for them."""
+    deadline = time.monotonic() + PATIENCE
+    told = ""
+    while orphans := find(run):
+        doomed = [number for number, state in orphans.jobs.items() if not wait or state == "PENDING"]
+        if told != str(orphans):
+            say(f"{'waiting for' if wait else 'ending'} {orphans}")
+            told = str(orphans)
+        if doomed:
+            subprocess.run(["scancel", *doomed], capture_output=True)
+        # What SLURM has started is SLURM's to end, also where a node is this machine.
+        if not wait and not orphans.jobs:
+            for pid in orphans.processes:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if not wait and time.monotonic() > deadline:
+            raise ExpoflowError(
+                f"{orphans} have not ended within {PATIENCE} seconds; end them, and try again"
+            )
+        time.sleep(1 if orphans.jobs else 0.1)
