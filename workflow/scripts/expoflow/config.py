@@ -9,6 +9,7 @@ import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -49,6 +50,15 @@ def _check_repository(value: str) -> str:
     if not re.fullmatch(rf"({NAME}/)?{NAME}", value):
         raise PydanticCustomError("hub", "a hub model is ORG/NAME, as in its address on the hub")
     return value
+
+
+def _check_endpoint(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+        raise PydanticCustomError(
+            "endpoint", "an endpoint is an address such as http://127.0.0.1:8000/v1, without key or password"
+        )
+    return value.rstrip("/")
 
 
 def _check_alpha(value: Any) -> float:
@@ -264,6 +274,55 @@ class SelectConfig(Strict):
     """Bootstrap resamples."""
     require_certified: bool = False
     """Fall back to alpha 0 unless the interval of the gain lies above 0."""
+
+
+class Price(Strict):
+    """What a model's tokens cost, in USD per million."""
+
+    input: float = Field(ge=0)
+    """Of prompts."""
+    output: float = Field(ge=0)
+    """Of replies."""
+
+
+class JudgeConfig(Strict):
+    """A model that judges responses, behind any OpenAI-compatible endpoint."""
+
+    base_url: Annotated[str, AfterValidator(_check_endpoint)] = "https://api.openai.com/v1"
+    """The endpoint, up to and without /chat/completions."""
+    model: str = Field("gpt-4", min_length=1)
+    """The judge's name at the endpoint."""
+    api_key_env: str = Field("OPENAI_API_KEY", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
+    """The environment variable that holds the key; empty where the endpoint needs none."""
+    max_cost: float | None = Field(None, ge=0)
+    """USD that this benchmark may cost in this folder altogether: the call that might pass it is not made."""
+    prices: dict[str, Price] = {
+        "gpt-4": Price(input=30, output=60),
+        "gpt-4-1106-preview": Price(input=10, output=30),
+    }
+    """Prices by model."""
+    concurrency: int = Field(8, ge=1)
+    """Calls at a time."""
+    timeout: float = Field(120, gt=0)
+    """Seconds after which a call counts as hung."""
+    retries: int = Field(4, ge=0)
+    """Further tries of a call that failed, or whose verdict cannot be read."""
+    backoff: float = Field(1, ge=0)
+    """Seconds before the first further try, twice as long before every next one; a Retry-After counts instead."""
+
+    @model_validator(mode="after")
+    def _has_price(self) -> Self:
+        if self.max_cost is not None and self.model not in self.prices:
+            raise PydanticCustomError(
+                "price",
+                "max_cost needs the price of '{model}'; add prices: {{'{model}': {{input: USD, output: USD}}}}",
+                {"model": self.model},
+            )
+        return self
+
+    def identity(self) -> str:
+        """Canonical JSON of what a verdict depends on; costs, keys and patience are no part of it."""
+        return self.canonical(include={"base_url", "model"})
 
 
 class RewardBenchmark(Strict):
