@@ -1,0 +1,114 @@
+"""Published figures of AlpacaEval 2.0 from the published verdicts, through the command that anyone can run.
+
+The verdicts lie in shared/data beside the repository, or in $EXPOFLOW_PUBLISHED; they are no part of it.
+"""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from expoflow import cli
+from expoflow.benchmarks import win_rates
+
+pytest.importorskip("alpaca_eval", reason="pip install 'expoflow[bench]'")
+
+
+def published() -> Path:
+    """The folder of published data, or a skip that says where it was looked for."""
+    places = [parent / "shared" / "data" for parent in Path(__file__).resolve().parents]
+    if given := os.environ.get("EXPOFLOW_PUBLISHED"):
+        places = [Path(given)]
+    for place in places:
+        if (place / "alpaca_eval_leaderboard.csv").is_file():
+            return place
+    pytest.skip("no published data: neither shared/data beside the repository nor $EXPOFLOW_PUBLISHED")
+
+
+@pytest.fixture
+def data() -> Path:
+    return published()
+
+
+def row(data: Path, model: str) -> dict[str, float]:
+    with open(data / "alpaca_eval_leaderboard.csv", newline="") as file:
+        return next(row for row in csv.DictReader(file) if row[""] == model)
+
+
+def command(capsys: pytest.CaptureFixture, *arguments: object) -> dict:
+    assert cli.main(["benchmark", "alpaca_eval", *map(str, arguments)]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("model", ["zephyr-7b-alpha", "zephyr_0.05"])
+def test_the_published_figures(data, capsys, model):
+    gamed = data / "alpaca_eval_df_gamed_surrogate.csv"
+    found = command(
+        capsys, "--annotations", data / f"alpaca_eval_{model}.csv", "--df-gamed", gamed,
+        "--instruction-difficulty", data / "alpaca_eval_instruction_difficulty.csv",
+    )  # fmt: skip
+    expected = row(data, model)
+    for name in ("win_rate", "standard_error", "discrete_win_rate"):
+        assert found[name] == pytest.approx(float(expected[name]), abs=1e-9), name
+    for name in ("n_wins", "n_wins_base", "n_draws", "n_total", "avg_length"):
+        assert found[name] == int(expected[name]), name
+    assert found["length_controlled_winrate"] == pytest.approx(
+        float(expected["length_controlled_winrate"]), abs=1e-3
+    )
+    assert "surrogate" in found["length_controlled"]["note"]
+
+
+def test_a_subset_has_no_length_controlled_win_rate(data, capsys, tmp_path):
+    table = pd.read_csv(data / "alpaca_eval_zephyr_0.05.csv")
+    gamed = data / "alpaca_eval_df_gamed_surrogate.csv"
+    part, other, moved = (tmp_path / f"{name}.csv" for name in ("part", "other", "moved"))
+    table.head(804).to_csv(part, index=False)
+    table.assign(len_baseline=table["len_baseline"] + 1).to_csv(other, index=False)
+    table.assign(index=table["index"] + 1).to_csv(moved, index=False)
+    for path, word in ((part, "804"), (other, "reference"), (moved, "order")):
+        found = command(capsys, "--annotations", path, "--df-gamed", gamed)
+        assert found["length_controlled_winrate"] is None
+        assert found["length_controlled"].startswith("refused: ")
+        assert word in found["length_controlled"]
+        assert found["win_rate"] == pytest.approx(float(row(data, "zephyr_0.05")["win_rate"]), abs=0.01)
+
+
+def test_rows_go_by_their_index_and_not_by_their_line(data, capsys, tmp_path):
+    table = pd.read_csv(data / "alpaca_eval_zephyr_0.05.csv")
+    shuffled = tmp_path / "shuffled.csv"
+    table.sample(frac=1, random_state=1).to_csv(shuffled, index=False)
+    gamed = data / "alpaca_eval_df_gamed_surrogate.csv"
+    found = command(capsys, "--annotations", shuffled, "--df-gamed", gamed)
+    expected = float(row(data, "zephyr_0.05")["length_controlled_winrate"])
+    assert found["length_controlled_winrate"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_without_the_file_it_is_named(data, capsys):
+    found = command(capsys, "--annotations", data / "alpaca_eval_zephyr_0.05.csv")
+    assert "df_gamed.csv" in found["length_controlled"]
+    assert found["length_controlled_winrate"] is None
+
+
+def test_files_that_do_not_belong_together(data, capsys, tmp_path):
+    other = tmp_path / "difficulty.csv"
+    table = pd.read_csv(data / "alpaca_eval_instruction_difficulty.csv", index_col=0)
+    (table + 0.1).to_csv(other)
+    arguments = ["--annotations", data / "alpaca_eval_zephyr_0.05.csv", "--instruction-difficulty", other]
+    arguments += ["--df-gamed", data / "alpaca_eval_df_gamed_surrogate.csv"]
+    assert cli.main(["benchmark", "alpaca_eval", *map(str, arguments)]) == 2
+    assert "do not belong together" in capsys.readouterr().err
+
+
+def test_the_interval_of_a_difference_refits_the_model(data):
+    """The package's standard error holds the fit fixed, and so is far too small for a difference."""
+    gamed = data / "alpaca_eval_df_gamed_surrogate.csv"
+    after, before = (
+        win_rates.read_annotations(data / f"alpaca_eval_{model}.csv")
+        for model in ("zephyr-7b-alpha", "zephyr_0.05")
+    )
+    differences = win_rates.length_controlled_differences(after, before, gamed, resamples=25)
+    value = win_rates.length_controlled(after, gamed) - win_rates.length_controlled(before, gamed)
+    assert abs(differences.mean() - value) < 0.8
+    assert differences.std() > 0.7  # beside lc_standard_error of 0.52 and 0.48, mostly in common
