@@ -28,6 +28,8 @@ ALPHA = r"-?\d+(\.\d+)?"
 REFERENCE_ALPHAS = ("-1", "0")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SOURCES = ("train", "path", "hub")
+# Of a judge: what changes no verdict.
+INCIDENTAL = {"api_key_env", "max_cost", "prices", "concurrency", "timeout", "retries", "backoff"}
 
 
 def spell(alpha: float) -> str:
@@ -94,6 +96,12 @@ class Strict(BaseModel):
         """Canonical JSON of this section, defaults filled in: what a rule has as its parameter."""
         data = self.model_dump(mode="json", exclude_none=True, by_alias=True, **kwargs)
         return json.dumps(data, sort_keys=True, separators=(",", ":"))
+
+
+    def identity(self) -> str:
+        """Canonical JSON of what a result depends on: of a judge no key, cost or patience."""
+        judges = {name: INCIDENTAL for name in type(self).model_fields if isinstance(getattr(self, name), JudgeConfig)}
+        return self.canonical(exclude=judges)
 
 
 class _Recipe(Strict):
@@ -321,8 +329,8 @@ class JudgeConfig(Strict):
         return self
 
     def identity(self) -> str:
-        """Canonical JSON of what a verdict depends on; costs, keys and patience are no part of it."""
-        return self.canonical(include={"base_url", "model"})
+        """Canonical JSON of what a verdict depends on."""
+        return self.canonical(exclude=INCIDENTAL)
 
 
 class RewardBenchmark(Strict):
@@ -332,10 +340,112 @@ class RewardBenchmark(Strict):
     """A prompt set that took no part in choosing alpha."""
 
 
+class AlpacaEvalBenchmark(Strict):
+    """AlpacaEval 2.0: win rates against reference outputs, raw and length-controlled."""
+
+    judge: JudgeConfig = JudgeConfig(model="gpt-4-1106-preview")
+    """The model that compares."""
+
+
+class MtBenchBenchmark(Strict):
+    """MT-Bench: 80 questions of two turns, each answer graded from 1 to 10."""
+
+    data: str | None = None
+    """A folder with FastChat's files (fastchat/llm_judge/data): judge_prompts.jsonl, question.jsonl,
+    reference_answer/gpt-4.jsonl, there or below."""
+    hub: Annotated[str, AfterValidator(_check_repository)] | None = None
+    """A dataset of the hub with these files, instead of `data`."""
+    revision: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    """Commit, tag or branch of `hub`."""
+    judge: JudgeConfig = JudgeConfig()
+    """The model that grades."""
+    max_tokens: int = Field(1024, ge=1)
+    """Tokens of an answer at most."""
+    seed: int = Field(42, ge=0)
+    """Of the answers that are sampled: those to writing, roleplay, stem and humanities."""
+
+    @model_validator(mode="after")
+    def _has_source(self) -> Self:
+        if (self.data is None) == (self.hub is None):
+            raise PydanticCustomError("source", "one source is needed; give data: FOLDER or hub: ORG/NAME")
+        return self
+
+
+class OpenLlmBenchmark(Strict):
+    """The Open LLM Leaderboard, version 1, by lm-eval: ARC, HellaSwag, MMLU, GSM8K, Winogrande, TruthfulQA."""
+
+
+class RewardCheck(Strict):
+    """How often the reward model prefers the chosen response: choosing alpha is only as good as that."""
+
+
+OpenLlmTask = Literal[
+    "arc",
+    "hellaswag",
+    "mmlu",
+    "gsm8k",
+    "winogrande",
+    "truthfulqa",
+    "miniature_choice",
+    "miniature_answer",
+]
+
+
+class OpenLlmBenchmark(Strict):
+    """The Open LLM Leaderboard, version 1, through lm-eval."""
+
+    tasks: list[OpenLlmTask] = Field(
+        ["arc", "hellaswag", "mmlu", "gsm8k", "winogrande", "truthfulqa"], min_length=1
+    )
+    """The leaderboard's six, of which `average` is the mean; the miniature_ ones ask about the built-in world."""
+    data: str | None = None
+    """A folder with the datasets as they are on the hub, in ORG/NAME; `miniature` makes those of the miniature_ tasks. Without it they come from the hub."""
+    limit: int | None = Field(None, ge=2)
+    """Only the first documents of every task (of every MMLU subject): for a trial, not for a result."""
+    chat_template: bool = False
+    """Ask in the model's chat format; the leaderboard did not."""
+    seed: int = Field(1234, ge=0)
+    """Draws the examples in the prompts."""
+    context: int = Field(4096, ge=256)
+    """Tokens of a prompt with its answer, the model's own limit where that is less; longer ones lose their beginning."""
+    dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep"
+    """Type that the model computes in; `keep` is that of its files."""
+    backend: Literal["hf", "vllm", "completions"] = "hf"
+    """What lm-eval runs models in; `completions` is a server that has the model loaded, at `base_url`."""
+    base_url: Annotated[str, AfterValidator(_check_endpoint)] | None = None
+    """The server of `completions`, up to and without /completions."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Sequences at a time; `auto` is what fits into memory."""
+    concurrency: int = Field(8, ge=1)
+    """Requests at a time to a server."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(set(self.tasks)) < len(self.tasks):
+            raise PydanticCustomError("tasks", "a task stands twice in tasks; remove one")
+        if (self.backend == "completions") != (self.base_url is not None):
+            raise PydanticCustomError(
+                "server", "backend: completions and base_url belong together; give both or none"
+            )
+        miniature = {task.startswith("miniature_") for task in self.tasks}
+        if self.data == "miniature" and False in miniature:
+            raise PydanticCustomError(
+                "data",
+                "data: miniature has only the miniature_ tasks; name a folder, or leave data out for the hub",
+            )
+        if self.data is None and True in miniature:
+            raise PydanticCustomError("data", "the miniature_ tasks need data: miniature; add it")
+        return self
+
+
 class BenchmarksConfig(Strict):
     """What sft, aligned and expo are compared on."""
 
     reward: RewardBenchmark | None = None
+    open_llm: OpenLlmBenchmark | None = None
+    alpaca_eval: AlpacaEvalBenchmark | None = None
+    mt_bench: MtBenchBenchmark | None = None
+    open_llm: OpenLlmBenchmark | None = None
 
     def names(self) -> list[str]:
         """The benchmarks that are switched on."""
@@ -400,6 +510,7 @@ class Config(Strict):
     extrapolate: ExtrapolateConfig = ExtrapolateConfig()
     select: SelectConfig = SelectConfig()
     benchmarks: BenchmarksConfig = BenchmarksConfig()
+    reward_check: RewardCheck | None = None
 
     def section(self, pair: str, name: str) -> Any:
         """Section `name` (generate, select or benchmarks) with the overrides of `pair` applied."""
