@@ -97,10 +97,13 @@ class Strict(BaseModel):
         data = self.model_dump(mode="json", exclude_none=True, by_alias=True, **kwargs)
         return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
-
     def identity(self) -> str:
         """Canonical JSON of what a result depends on: of a judge no key, cost or patience."""
-        judges = {name: INCIDENTAL for name in type(self).model_fields if isinstance(getattr(self, name), JudgeConfig)}
+        judges = {
+            name: INCIDENTAL
+            for name in type(self).model_fields
+            if isinstance(getattr(self, name), JudgeConfig)
+        }
         return self.canonical(exclude=judges)
 
 
@@ -371,14 +374,6 @@ class MtBenchBenchmark(Strict):
         return self
 
 
-class OpenLlmBenchmark(Strict):
-    """The Open LLM Leaderboard, version 1, by lm-eval: ARC, HellaSwag, MMLU, GSM8K, Winogrande, TruthfulQA."""
-
-
-class RewardCheck(Strict):
-    """How often the reward model prefers the chosen response: choosing alpha is only as good as that."""
-
-
 OpenLlmTask = Literal[
     "arc",
     "hellaswag",
@@ -435,6 +430,42 @@ class OpenLlmBenchmark(Strict):
             )
         if self.data is None and True in miniature:
             raise PydanticCustomError("data", "the miniature_ tasks need data: miniature; add it")
+        return self
+
+
+class RewardCheck(Strict):
+    """How often the reward model prefers the chosen response: choosing alpha is only as good as that.
+
+    Exactly one of `file`, `hub` and `miniature`.
+    """
+
+    file: str | None = None
+    """Preferences as JSON lines, CSV or Parquet, relative to the Snakemake directory."""
+    hub: Annotated[str, AfterValidator(_check_repository)] | None = None
+    """A dataset of the hub; RewardBench's own is allenai/reward-bench, with split: filtered and subset: subset."""
+    revision: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    """Commit, tag or branch of `hub`."""
+    miniature: bool = False
+    """Preferences of the built-in world that no model was trained on."""
+    split: str = "train"
+    """The split of `hub`."""
+    prompt: str = "prompt"
+    """The column of the prompt: a text, or a list of {role, content} messages."""
+    chosen: str = "chosen"
+    """The column of the better response: a text, or messages whose last one it is."""
+    rejected: str = "rejected"
+    """The column of the worse response."""
+    subset: str | None = None
+    """A column by whose values the accuracy is told apart."""
+
+    @model_validator(mode="after")
+    def _has_source(self) -> Self:
+        if [self.file is not None, self.hub is not None, self.miniature].count(True) != 1:
+            raise PydanticCustomError(
+                "source", "one source is needed; give file: FILE, hub: ORG/NAME or miniature: true"
+            )
+        if self.revision and not self.hub:
+            raise PydanticCustomError("revision", "revision belongs to hub; remove it, or give hub")
         return self
 
 
