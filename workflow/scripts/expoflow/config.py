@@ -473,7 +473,6 @@ class BenchmarksConfig(Strict):
     """What sft, aligned and expo are compared on."""
 
     reward: RewardBenchmark | None = None
-    open_llm: OpenLlmBenchmark | None = None
     alpaca_eval: AlpacaEvalBenchmark | None = None
     mt_bench: MtBenchBenchmark | None = None
     open_llm: OpenLlmBenchmark | None = None
