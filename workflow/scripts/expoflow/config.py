@@ -3,6 +3,7 @@
 `python -m expoflow.config > config/schema.json` writes the schema; a test fails when it drifts.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -336,6 +337,23 @@ class JudgeConfig(Strict):
         return self.canonical(exclude=INCIDENTAL)
 
 
+def _constrained(field: FieldInfo) -> Any:
+    """The annotation of `field` with its constraints and without its default."""
+    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+
+
+def _partial(section: type[Strict]) -> type[Strict]:
+    """`section` with every field optional: what a pair may override."""
+    fields = {
+        name: (_constrained(field) | None, Field(None, description=field.description))
+        for name, field in section.model_fields.items()
+    }
+    return create_model(f"Pair{section.__name__}", __base__=Strict, __doc__=section.__doc__, **fields)
+
+
+PairGenerate: Any = _partial(GenerateConfig)
+
+
 class RewardBenchmark(Strict):
     """Reward (and, on a miniature's prompts, true quality and accuracy) on a prompt set of its own."""
 
@@ -346,8 +364,43 @@ class RewardBenchmark(Strict):
 class AlpacaEvalBenchmark(Strict):
     """AlpacaEval 2.0: win rates against reference outputs, raw and length-controlled."""
 
+    reference: str | None = None
+    """The reference's outputs: JSON, {instruction, output} each, the 805 of GPT-4 Turbo in official order."""
+    df_gamed: str | None = None
+    """The dataset's df_gamed.csv; without it no length-controlled win rate."""
+    instruction_difficulty: str | None = None
+    """The dataset's instruction_difficulty.csv: checked against what df_gamed says."""
+    hub: Annotated[str, AfterValidator(_check_repository)] | None = None
+    """The dataset that files come from which are not given: tatsu-lab/alpaca_eval."""
+    revision: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    """Commit, tag or branch of `hub`."""
+    annotator: str = Field("weighted_alpaca_eval_gpt4_turbo", min_length=1)
+    """Prompt and parser of the verdicts: one of alpaca_eval's, or a folder by a path with a slash."""
+    generate: PairGenerate | None = None
+    """Another way to generate than the run's own, field by field."""
     judge: JudgeConfig = JudgeConfig(model="gpt-4-1106-preview")
     """The model that compares."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_its_judge(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("judge"), dict):
+            return {**data, "judge": {"model": "gpt-4-1106-preview", **data["judge"]}}
+        return data
+
+    @model_validator(mode="after")
+    def _has_source(self) -> Self:
+        if self.reference is None and self.hub is None:
+            raise PydanticCustomError(
+                "source", "a source is needed; give reference: FILE or hub: tatsu-lab/alpaca_eval"
+            )
+        return self
+
+    def identity(self) -> str:
+        """Canonical JSON of what a verdict depends on, beside the files."""
+        data = self.model_dump(mode="json", include={"annotator", "generate"}, exclude_none=True)
+        data["judge"] = json.loads(self.judge.identity())
+        return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
 
 class MtBenchBenchmark(Strict):
@@ -432,6 +485,18 @@ class OpenLlmBenchmark(Strict):
             raise PydanticCustomError("data", "the miniature_ tasks need data: miniature; add it")
         return self
 
+    def identity(self) -> str:
+        """Canonical JSON of what the answers depend on."""
+        return self.canonical(exclude={"data", "base_url", "batch_size", "concurrency"})
+
+    def source(self) -> str:
+        """Canonical JSON of what data are needed, and from where."""
+        return self.canonical(include={"data", "tasks"})
+
+    def source_name(self) -> str:
+        """Short name of the data in file names."""
+        return hashlib.sha256(self.source().encode()).hexdigest()[:8]
+
 
 class RewardCheck(Strict):
     """How often the reward model prefers the chosen response: choosing alpha is only as good as that.
@@ -482,21 +547,6 @@ class BenchmarksConfig(Strict):
         return [name for name in type(self).model_fields if getattr(self, name) is not None]
 
 
-def _constrained(field: FieldInfo) -> Any:
-    """The annotation of `field` with its constraints and without its default."""
-    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-
-
-def _partial(section: type[Strict]) -> type[Strict]:
-    """`section` with every field optional: what a pair may override."""
-    fields = {
-        name: (_constrained(field) | None, Field(None, description=field.description))
-        for name, field in section.model_fields.items()
-    }
-    return create_model(f"Pair{section.__name__}", __base__=Strict, __doc__=section.__doc__, **fields)
-
-
-PairGenerate: Any = _partial(GenerateConfig)
 PairSelect: Any = _partial(SelectConfig)
 PairBenchmarks: Any = _partial(BenchmarksConfig)
 
