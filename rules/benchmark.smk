@@ -1,37 +1,85 @@
-# sft, aligned and expo on prompts that took no part in choosing alpha.
-rule benchmark:
+# sft, aligned and expo side by side; a rule for each benchmark, a job for each variant. Every one writes a
+# result and its rows (one JSON line an item, .generations.jsonl), from which `compare` makes the differences.
+localrules:
+    mt_bench_data,
+
+
+# On prompts that took no part in choosing alpha.
+rule benchmark_reward:
     input:
-        model=lambda wildcards: variant_file(wildcards.pair, wildcards.variant),
+        model=variant_model,
         prompts=benchmark_prompts,
         reward_model=manifest(CONFIG.reward_model),
     output:
-        result="results/pairs/{pair}/benchmarks/{variant}/{benchmark}.json",
-        generations="results/pairs/{pair}/benchmarks/{variant}/{benchmark}.generations.jsonl",
+        result="results/pairs/{pair}/benchmarks/{variant}/reward.json",
+        rows="results/pairs/{pair}/benchmarks/{variant}/reward.generations.jsonl",
     log:
-        "results/logs/benchmark/{pair}/{variant}.{benchmark}.log",
+        "results/logs/benchmark/{pair}/{variant}.reward.log",
     benchmark:
-        "results/logs/benchmark/{pair}/{variant}.{benchmark}.tsv"
+        "results/logs/benchmark/{pair}/{variant}.reward.tsv"
     conda:
         "../envs/expoflow.yaml"
     params:
+        usage=variant_usage,
         generate=section("generate", exclude={"prompts"}),
         score=CONFIG.score.canonical(),
-        usage=lambda wildcards: usage(
-            "sft" if wildcards.variant == "sft" else "aligned"
-        )(wildcards),
         judge_usage=CONFIG.models[CONFIG.reward_model].usage(),
-        code=code("benchmark"),
+        code=benchmark_code("reward"),
         # what the kept responses and their scores depend on
         responses=digest([*ROOTS["generate"], *ROOTS["score"]]),
     message:
-        "{wildcards.pair}: benchmark {wildcards.benchmark} of {wildcards.variant}"
+        "{wildcards.pair}: benchmark reward of {wildcards.variant}"
     script:
         "../workflow/scripts/benchmark.py"
 
 
+# Questions, judge prompts and reference answers in one file, by the name of their source.
+rule mt_bench_data:
+    input:
+        files=lambda wildcards: questions.local_files(MT_BENCH[wildcards.source]),
+    output:
+        data="results/benchmarks/mt_bench.{source}.json",
+    log:
+        "results/logs/mt_bench_data/{source}.log",
+    benchmark:
+        "results/logs/mt_bench_data/{source}.tsv"
+    wildcard_constraints:
+        source=only(MT_BENCH),
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        source=lambda wildcards: MT_BENCH[wildcards.source].source(),
+        code=code("mt_bench_data"),
+    message:
+        "read the files of MT-Bench"
+    script:
+        "../workflow/scripts/mt_bench_data.py"
+
+
+use rule benchmark_reward as benchmark_mt_bench with:
+    input:
+        model=variant_model,
+        data=mt_bench_data,
+    output:
+        result="results/pairs/{pair}/benchmarks/{variant}/mt_bench.json",
+        rows="results/pairs/{pair}/benchmarks/{variant}/mt_bench.generations.jsonl",
+    log:
+        "results/logs/benchmark/{pair}/{variant}.mt_bench.log",
+    benchmark:
+        "results/logs/benchmark/{pair}/{variant}.mt_bench.tsv"
+    params:
+        usage=variant_usage,
+        config=benchmark_section("mt_bench"),
+        generate=section("generate", include={"engine", "too_long"}),
+        code=benchmark_code("mt_bench"),
+        responses=digest(ROOTS["generate"]),
+    message:
+        "{wildcards.pair}: benchmark MT-Bench of {wildcards.variant}"
+
+
 rule compare:
     input:
-        prompts=benchmark_prompts,
+        unpack(comparison_inputs),
         expo="results/pairs/{pair}/benchmarks/expo/{benchmark}.generations.jsonl",
         aligned="results/pairs/{pair}/benchmarks/aligned/{benchmark}.generations.jsonl",
     output:
@@ -44,7 +92,7 @@ rule compare:
         "../envs/expoflow.yaml"
     params:
         config=section("select"),
-        code=code("compare"),
+        code=lambda wildcards: benchmark_code(wildcards.benchmark, "compare"),
     message:
         "{wildcards.pair}: compare expo with aligned on {wildcards.benchmark}"
     script:

@@ -18,7 +18,8 @@ from expoflow import config as expoflow_config
 from expoflow import checks, prompts, serving, store, training
 from expoflow.digest import digest
 from expoflow.errors import ConfigError
-from expoflow.report import CAPTIONS, closing_words
+from expoflow.benchmarks import questions
+from expoflow.report import CAPTIONS, closing_words, salvage
 
 sys.path.remove(str(SCRIPTS))
 
@@ -35,6 +36,7 @@ HUB = [name for name, model in CONFIG.models.items() if model.source == "hub"]
 # Jobs are offline but for download, and for weights that are gone: there the user's own word counts.
 os.environ.setdefault("EXPOFLOW_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
 VARIANTS = ("sft", "aligned", "expo")
+PAPER_BENCHMARKS = ("alpaca_eval", "mt_bench", "open_llm")
 
 # What each rule's code is, for its digest: module names below expoflow; what they import is included.
 ROOTS = {
@@ -46,9 +48,12 @@ ROOTS = {
     "score": ["evaluate"],
     "select": ["sweep"],
     "export": ["pair"],
-    "benchmark": ["benchmarks", "engines.serve"],
-    "compare": ["benchmarks.reward"],
+    "mt_bench_data": ["benchmarks.questions"],
+    "benchmark": ["benchmarks", "engines.serve"],  # and the benchmark's own module
+    "compare": ["benchmarks"],
     "tables": ["tables"],
+    "benchmark_table": ["tables"],
+    "paper_tables": ["benchmarks.published"],
     "figure": ["figures"],
     "report": ["report"],
 }
@@ -128,27 +133,67 @@ def of_grid(path):
     ]
 
 
-def variant_file(pair, variant):
+def variant_model(wildcards):
     """What stands for a variant's model: the manifest of sft or aligned, the recipe of expo."""
-    if variant == "expo":
-        return f"results/pairs/{pair}/expo/recipe.json"
-    return manifest(getattr(CONFIG.pairs[pair], variant))
+    if wildcards.variant == "expo":
+        return f"results/pairs/{wildcards.pair}/expo/recipe.json"
+    return manifest(getattr(CONFIG.pairs[wildcards.pair], wildcards.variant))
+
+
+def variant_usage(wildcards):
+    """How a variant's model is to be run; expo has the aligned model's package."""
+    return usage("sft" if wildcards.variant == "sft" else "aligned")(wildcards)
+
+
+def benchmark_settings(pair, benchmark):
+    return getattr(CONFIG.section(pair, "benchmarks"), benchmark)
+
+
+def benchmark_section(benchmark):
+    """Parameter function: what of the benchmark's settings its result depends on."""
+    return lambda wildcards: benchmark_settings(wildcards.pair, benchmark).identity()
+
+
+def benchmark_code(benchmark, rule="benchmark"):
+    """Digest of the code that runs or compares a benchmark."""
+    return digest([*ROOTS[rule], f"benchmarks.{benchmark}"], SCRIPTS / f"{rule}.py")
 
 
 def benchmark_prompts(wildcards):
-    name = getattr(
-        CONFIG.section(wildcards.pair, "benchmarks"), wildcards.benchmark
-    ).prompts
-    return f"results/prompts/{name}.jsonl"
+    return (
+        f"results/prompts/{benchmark_settings(wildcards.pair, 'reward').prompts}.jsonl"
+    )
 
 
-def benchmark_results(variants):
-    """The results of `variants` on every benchmark of every pair."""
+def comparison_inputs(wildcards):
+    """What a comparison reads beside the rows of both variants."""
+    if wildcards.benchmark == "reward":
+        return {"prompts": benchmark_prompts(wildcards)}
+    return {}
+
+
+def by_source(benchmark):
+    """The different settings of a benchmark over all pairs, by the name of the source of their data."""
+    settings = [benchmark_settings(pair, benchmark) for pair in CONFIG.pairs]
+    return {each.source_name(): each for each in settings if each}
+
+
+MT_BENCH = by_source("mt_bench")
+
+
+def mt_bench_data(wildcards):
+    source = benchmark_settings(wildcards.pair, "mt_bench").source_name()
+    return f"results/benchmarks/mt_bench.{source}.json"
+
+
+def benchmark_results(variants, benchmarks=expoflow_config.BENCHMARKS):
+    """The results of `variants` on those of `benchmarks` that a pair has, for every pair."""
     return [
         f"results/pairs/{pair}/benchmarks/{variant}/{benchmark}.json"
         for pair in CONFIG.pairs
         for benchmark in CONFIG.section(pair, "benchmarks").names()
         for variant in variants
+        if benchmark in benchmarks
     ]
 
 
@@ -164,14 +209,35 @@ def all_rewards():
     ]
 
 
+def rewarded_rows():
+    """Responses of all variants that the reward model scored on a benchmark."""
+    return [
+        path.replace(".json", ".generations.jsonl")
+        for path in benchmark_results(VARIANTS, ["reward"])
+    ]
+
+
+def salvage_benchmarks():
+    """After a failed run: the tables with its gaps; what to say of them."""
+    results = benchmark_results([*VARIANTS, "expo-aligned"])
+    return salvage(list(map(Path, results)), list(CAPTIONS))
+
+
 TABLES = expand(
     "results/{table}.csv", table=["alphas", "rewards", "benchmarks", "summary"]
+)
+PAPER_TABLES = expand(
+    "results/tables/{table}.{kind}",
+    table=["table1", "table2", "appendix_d"],
+    kind=["csv", "md"],
 )
 PLOTS = expand("results/figures/{figure}.{kind}", figure=CAPTIONS, kind=["svg", "png"])
 # The rewards stand here too: Snakemake remakes a deleted file only where it is asked for.
 RESULTS_OF_ALL = [
     *TABLES,
     *PLOTS,
+    # of the paper's benchmarks, where a pair has one
+    *(PAPER_TABLES if benchmark_results(["expo"], PAPER_BENCHMARKS) else []),
     "results/report.html",
     *of_pairs("expo/recipe.json"),
     *all_rewards(),

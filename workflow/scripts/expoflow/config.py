@@ -396,12 +396,6 @@ class AlpacaEvalBenchmark(Strict):
             )
         return self
 
-    def identity(self) -> str:
-        """Canonical JSON of what a verdict depends on, beside the files."""
-        data = self.model_dump(mode="json", include={"annotator", "generate"}, exclude_none=True)
-        data["judge"] = json.loads(self.judge.identity())
-        return json.dumps(data, sort_keys=True, separators=(",", ":"))
-
 
 class MtBenchBenchmark(Strict):
     """MT-Bench: 80 questions of two turns, each answer graded from 1 to 10."""
@@ -425,6 +419,18 @@ class MtBenchBenchmark(Strict):
         if (self.data is None) == (self.hub is None):
             raise PydanticCustomError("source", "one source is needed; give data: FOLDER or hub: ORG/NAME")
         return self
+
+    def identity(self) -> str:
+        """Canonical JSON of what a result depends on, beside the files."""
+        return self.canonical(exclude={"data": True, "hub": True, "revision": True, "judge": INCIDENTAL})
+
+    def source(self) -> str:
+        """Canonical JSON of where the files come from."""
+        return self.canonical(include={"data", "hub", "revision"})
+
+    def source_name(self) -> str:
+        """Short name of the source in file names."""
+        return hashlib.sha256(self.source().encode()).hexdigest()[:8]
 
 
 OpenLlmTask = Literal[
