@@ -16,10 +16,12 @@ Accept = Callable[[Reply], bool]
 
 
 def text(reply: Mapping[str, Any]) -> str:
-    """What the first choice of a reply says; empty where there is no choice or no text."""
+    """What the first choice of a reply says, or gives to the tool that it calls; empty where there is neither."""
     try:
-        return reply["choices"][0]["message"]["content"] or ""
-    except (LookupError, TypeError):
+        message = reply["choices"][0]["message"]
+        calls = message.get("tool_calls")
+        return (calls[0]["function"]["arguments"] if calls else message["content"]) or ""
+    except (LookupError, TypeError, AttributeError):
         return ""
 
 

@@ -19,11 +19,12 @@ import yaml
 from expoflow.benchmarks.win_rates import REFERENCE, package
 from expoflow.errors import ConfigError
 from expoflow.judge import Reply, Request, text
+from expoflow.verdicts import Accept
 
 if TYPE_CHECKING:
     from alpaca_eval.annotators import PairwiseAnnotator, SinglePairwiseAnnotator
 
-Ask = Callable[[list[Request], Callable[[Reply], bool]], list[Reply | None]]
+Ask = Callable[[list[Request], Accept], list[Reply | None]]
 # What the package's own client sends where an annotator does not say.
 DEFAULTS = {"temperature": 0.7, "top_p": 1.0, "max_tokens": 2048}
 # Arguments of the package's client that are no part of a request.
@@ -44,7 +45,7 @@ def preferences(
 ) -> list[float]:
     """How the judge prefers each response to the reference's: 1 not at all, 2 entirely, NaN without a verdict.
 
-    Equal outputs are 1.5 and cost no call. `annotator`: a name in the package, or the path of a folder.
+    Equal outputs are 1.5 and cost no call. `annotator`: a name in the package, or a folder (its path has a slash).
     Which output the judge sees first is drawn by the instruction, as in the package.
     """
     pool = _load(annotator)
@@ -71,7 +72,10 @@ def describe(annotator: str) -> dict[str, Any]:
     return {
         "annotator": annotator,
         "settings": {
-            name: {"completions": config.get("completions_kwargs", {}), "parser": config["fn_completion_parser"]}
+            name: {
+                "completions": config.get("completions_kwargs", {}),
+                "parser": config["fn_completion_parser"],
+            }
             for name, config in settings.items()
         },
         "prompt_sha256": {
@@ -84,12 +88,15 @@ def describe(annotator: str) -> dict[str, Any]:
 def find(annotator: str) -> Path:
     """The configs.yaml of an annotator. Raises ConfigError for one that is not there, or cannot be used."""
     folder = Path(package().constants.EVALUATORS_CONFIG_DIR)
-    own = Path(annotator)
-    path = (own if own.is_dir() else folder / annotator) / "configs.yaml"
+    path = (Path(annotator) if "/" in annotator else folder / annotator) / "configs.yaml"
     if not path.is_file():
         known = sorted(each.parent.name for each in folder.glob("*/configs.yaml"))
         close = difflib.get_close_matches(annotator, known, n=1, cutoff=0.5)
-        hint = f"did you mean '{close[0]}'?" if close else "name one of alpaca_eval's, or a folder"
+        hint = (
+            f"did you mean '{close[0]}'?"
+            if close
+            else "name one of alpaca_eval's, or a folder by a path with a slash"
+        )
         raise ConfigError([f"annotator '{annotator}': no configs.yaml; {hint}"])
     for config in _read(path).values():
         client = config.get("fn_completions", "openai_completions")

@@ -69,7 +69,7 @@ def win_rates(verdicts: pd.DataFrame, gamed: Path | None) -> dict[str, Any]:
         figures |= {"length_controlled_winrate": None, "lc_standard_error": None}
         figures["length_controlled"] = f"refused: {reason}"
     else:
-        figures["length_controlled"] = _basis(gamed)
+        figures["length_controlled"] = basis(gamed)
     return figures | {"versions": provenance("alpaca_eval", "scikit-learn")}
 
 
@@ -160,7 +160,7 @@ def _read_gamed(path: Path) -> pd.DataFrame:
     return table
 
 
-def _basis(gamed: Path) -> dict[str, Any]:
+def basis(gamed: Path) -> dict[str, Any]:
     """What a length-controlled win rate rests on, and whether that is the dataset's own file."""
     basis = {"gamed": gamed.name, "sha256": hashlib.sha256(gamed.read_bytes()).hexdigest()}
     if gamed.name != GAMED:
