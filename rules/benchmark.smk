@@ -1,6 +1,7 @@
 # sft, aligned and expo side by side; a rule for each benchmark, a job for each variant. Every one writes a
 # result and its rows (one JSON line an item, .generations.jsonl), from which `compare` makes the differences.
 localrules:
+    alpaca_eval_data,
     mt_bench_data,
 
 
@@ -33,6 +34,51 @@ rule benchmark_reward:
         "../workflow/scripts/benchmark.py"
 
 
+# A file of AlpacaEval's dataset on the hub, where the config names no local one.
+rule alpaca_eval_data:
+    output:
+        file="results/benchmarks/alpaca_eval.{source}/{file}",
+    log:
+        "results/logs/alpaca_eval_data/{source}.{file}.log",
+    benchmark:
+        "results/logs/alpaca_eval_data/{source}.{file}.tsv"
+    wildcard_constraints:
+        source=only(ALPACA_EVAL),
+        file=only(alpaca_eval_data.HUB_FILES.values()),
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        source=lambda wildcards: ALPACA_EVAL[wildcards.source].source(),
+    message:
+        "fetch {wildcards.file} of AlpacaEval's dataset"
+    script:
+        "../workflow/scripts/alpaca_eval_data.py"
+
+
+use rule benchmark_reward as benchmark_alpaca_eval with:
+    input:
+        unpack(alpaca_eval_files),
+        model=variant_model,
+        reward_model=manifest(CONFIG.reward_model),
+    output:
+        result="results/pairs/{pair}/benchmarks/{variant}/alpaca_eval.json",
+        rows="results/pairs/{pair}/benchmarks/{variant}/alpaca_eval.generations.jsonl",
+    log:
+        "results/logs/benchmark/{pair}/{variant}.alpaca_eval.log",
+    benchmark:
+        "results/logs/benchmark/{pair}/{variant}.alpaca_eval.tsv"
+    params:
+        usage=variant_usage,
+        config=benchmark_section("alpaca_eval"),
+        generate=section("generate", exclude={"prompts"}),
+        score=CONFIG.score.canonical(),
+        judge_usage=CONFIG.models[CONFIG.reward_model].usage(),
+        code=benchmark_code("alpaca_eval"),
+        responses=digest([*ROOTS["generate"], *ROOTS["score"]]),
+    message:
+        "{wildcards.pair}: benchmark AlpacaEval of {wildcards.variant}"
+
+
 # Questions, judge prompts and reference answers in one file, by the name of their source.
 rule mt_bench_data:
     input:
@@ -49,7 +95,10 @@ rule mt_bench_data:
         "../envs/expoflow.yaml"
     params:
         source=lambda wildcards: MT_BENCH[wildcards.source].source(),
-        code=code("mt_bench_data"),
+        seed=CONFIG.seed,
+        code=lambda wildcards: digest(
+            questions.modules(MT_BENCH[wildcards.source]), SCRIPTS / "mt_bench_data.py"
+        ),
     message:
         "read the files of MT-Bench"
     script:

@@ -18,7 +18,7 @@ from expoflow import config as expoflow_config
 from expoflow import checks, prompts, serving, store, training
 from expoflow.digest import digest
 from expoflow.errors import ConfigError
-from expoflow.benchmarks import questions
+from expoflow.benchmarks import alpaca_eval_data, questions
 from expoflow.report import CAPTIONS, closing_words, salvage
 
 sys.path.remove(str(SCRIPTS))
@@ -48,7 +48,6 @@ ROOTS = {
     "score": ["evaluate"],
     "select": ["sweep"],
     "export": ["pair"],
-    "mt_bench_data": ["benchmarks.questions"],
     "benchmark": ["benchmarks", "engines.serve"],  # and the benchmark's own module
     "compare": ["benchmarks"],
     "tables": ["tables"],
@@ -169,6 +168,9 @@ def comparison_inputs(wildcards):
     """What a comparison reads beside the rows of both variants."""
     if wildcards.benchmark == "reward":
         return {"prompts": benchmark_prompts(wildcards)}
+    if wildcards.benchmark == "alpaca_eval":
+        files = alpaca_eval_files(wildcards)
+        return {name: files[name] for name in ("df_gamed",) if name in files}
     return {}
 
 
@@ -178,7 +180,12 @@ def by_source(benchmark):
     return {each.source_name(): each for each in settings if each}
 
 
+ALPACA_EVAL = by_source("alpaca_eval")
 MT_BENCH = by_source("mt_bench")
+
+
+def alpaca_eval_files(wildcards):
+    return alpaca_eval_data.files(benchmark_settings(wildcards.pair, "alpaca_eval"))
 
 
 def mt_bench_data(wildcards):

@@ -15,4 +15,4 @@ with job_log(snakemake.log[0], snakemake.threads, offline=False) as say:
     from expoflow.records import write_json
 
     config = MtBenchBenchmark.model_validate_json(snakemake.params.source)
-    write_json(Path(snakemake.output.data), questions.gather(config))
+    write_json(Path(snakemake.output.data), questions.gather(config, snakemake.params.seed))

@@ -37,13 +37,15 @@ class Asking:
     def __init__(
         self,
         config: JudgeConfig,
+        address: str,
         secret: str,
         ledger: Ledger,
         counts: Counter[str],
         accept: Accept,
         say: Callable[[str], None],
     ):
-        self.config, self.secret, self.ledger, self.counts = config, secret, ledger, counts
+        self.config, self.address, self.secret = config, address, secret
+        self.ledger, self.counts = ledger, counts
         self.accept, self.say = accept, say
         self.stopped: JudgeError | None = None
         self.silent = 0  # requests in a row without any reply
@@ -58,7 +60,7 @@ class Asking:
         self.known = known
         waiting = iter([verdict for verdict in known if verdict.wanted])
         async with openai.AsyncOpenAI(
-            api_key=self.secret, base_url=self.config.base_url, max_retries=0, timeout=self.config.timeout
+            api_key=self.secret, base_url=self.address, max_retries=0, timeout=self.config.timeout
         ) as self.client:
             await asyncio.gather(*(self._work(waiting) for _ in range(self.config.concurrency)))
         if self.stopped:
@@ -106,7 +108,7 @@ class Asking:
         self.silent += 1
         if self.silent >= OUTAGE:
             raise JudgeError(
-                f"judge {self.config.model} at {self.config.base_url}: {self.silent} requests in a row without"
+                f"judge {self.config.model} at {self.address}: {self.silent} requests in a row without"
                 f" a reply, the last one: {problem}; look at the endpoint, then run again: what came is kept"
             )
 
@@ -187,7 +189,7 @@ class Asking:
         status, detail = error.status_code, self._words(error)
         if status in (401, 403, 404) or (status == 429 and error.code == "insufficient_quota"):
             return JudgeError(
-                f"judge {self.config.model} at {self.config.base_url}: {detail}; correct model, base_url or the"
+                f"judge {self.config.model} at {self.address}: {detail}; correct model, base_url or the"
                 f" account of ${self.config.api_key_env}, then run again: what came is kept"
             )
         if status == 429:

@@ -29,6 +29,7 @@ ALPHA = r"-?\d+(\.\d+)?"
 REFERENCE_ALPHAS = ("-1", "0")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SOURCES = ("train", "path", "hub")
+MINIATURE = "miniature"
 # Of a judge: what changes no verdict.
 INCIDENTAL = {"api_key_env", "max_cost", "prices", "concurrency", "timeout", "retries", "backoff"}
 
@@ -53,6 +54,10 @@ def _check_repository(value: str) -> str:
     if not re.fullmatch(rf"({NAME}/)?{NAME}", value):
         raise PydanticCustomError("hub", "a hub model is ORG/NAME, as in its address on the hub")
     return value
+
+
+def _check_judge(value: str) -> str:
+    return value if value == MINIATURE else _check_endpoint(value)
 
 
 def _check_endpoint(value: str) -> str:
@@ -300,8 +305,8 @@ class Price(Strict):
 class JudgeConfig(Strict):
     """A model that judges responses, behind any OpenAI-compatible endpoint."""
 
-    base_url: Annotated[str, AfterValidator(_check_endpoint)] = "https://api.openai.com/v1"
-    """The endpoint, up to and without /chat/completions."""
+    base_url: Annotated[str, AfterValidator(_check_judge)] = "https://api.openai.com/v1"
+    """The endpoint, up to and without /chat/completions; `miniature` is one on this machine that knows the truth."""
     model: str = Field("gpt-4", min_length=1)
     """The judge's name at the endpoint."""
     api_key_env: str = Field("OPENAI_API_KEY", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
@@ -396,13 +401,26 @@ class AlpacaEvalBenchmark(Strict):
             )
         return self
 
+    def identity(self) -> str:
+        """Canonical JSON of what a result depends on, beside the files."""
+        files = ("reference", "df_gamed", "instruction_difficulty", "hub", "revision")
+        return self.canonical(exclude={**dict.fromkeys(files, True), "judge": INCIDENTAL})
+
+    def source(self) -> str:
+        """Canonical JSON of the dataset on the hub."""
+        return self.canonical(include={"hub", "revision"})
+
+    def source_name(self) -> str:
+        """Short name of the dataset in file names."""
+        return hashlib.sha256(self.source().encode()).hexdigest()[:8]
+
 
 class MtBenchBenchmark(Strict):
     """MT-Bench: 80 questions of two turns, each answer graded from 1 to 10."""
 
     data: str | None = None
     """A folder with FastChat's files (fastchat/llm_judge/data): judge_prompts.jsonl, question.jsonl,
-    reference_answer/gpt-4.jsonl, there or below."""
+    reference_answer/gpt-4.jsonl, there or below; `miniature` makes such files about the built-in world."""
     hub: Annotated[str, AfterValidator(_check_repository)] | None = None
     """A dataset of the hub with these files, instead of `data`."""
     revision: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")

@@ -57,11 +57,19 @@ class Judge:
     `ledger` is a file in which all jobs of a benchmark count their costs against `max_cost`; without one
     this object counts for itself. `counts` has the calls made, and by name what went wrong: "rate limited",
     "server error", "timeout", "no connection", "garbage" (no JSON object), "empty choice", "refused" (a
-    request that the endpoint does not take), "not accepted".
+    request that the endpoint does not take), "not accepted". `address`: where the endpoint is to be found,
+    if not at config.base_url, by which replies are kept all the same.
     """
 
-    def __init__(self, config: JudgeConfig, ledger: Path | None = None, say: Callable[[str], None] = print):
+    def __init__(
+        self,
+        config: JudgeConfig,
+        ledger: Path | None = None,
+        say: Callable[[str], None] = print,
+        address: str | None = None,
+    ):
         self.config, self.say = config, say
+        self.address = address or config.base_url
         self.ledger = Ledger(ledger, config.max_cost)
         self.counts: Counter[str] = Counter()
 
@@ -81,7 +89,7 @@ class Judge:
         bill = self._bill(known.values())
         self.say(str(bill))
         if bill.calls:
-            asking = Asking(self.config, self.key(), self.ledger, self.counts, accept, self.say)
+            asking = Asking(self.config, self.address, self.key(), self.ledger, self.counts, accept, self.say)
             try:
                 asyncio.run(asking.run(list(known.values())))
             finally:

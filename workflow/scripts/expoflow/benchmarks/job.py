@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from expoflow import engines, store
-from expoflow.config import Config, GenerateConfig, JudgeConfig, SelectConfig
+from expoflow.config import MINIATURE, Config, GenerateConfig, JudgeConfig, SelectConfig
+from expoflow.digest import digest
 from expoflow.evaluate import evaluate
 from expoflow.judge import Judge
 from expoflow.recipe import Recipe
@@ -113,7 +114,15 @@ class Job:
 
     def judge(self, config: JudgeConfig) -> Judge:
         """The client of a judge; all jobs of the benchmark share one ledger, results/costs/{benchmark}.json."""
-        return Judge(config, Path("results/costs") / f"{self.benchmark}.json", self.say)
+        ledger = Path("results/costs") / f"{self.benchmark}.json"
+        if config.base_url != MINIATURE:
+            return Judge(config, ledger, self.say)
+        # Its verdicts are kept by what it knows, not by the port that it happens to have.
+        from expoflow.miniature import judge
+
+        name = f"{MINIATURE}:{self.config.seed}:{digest(['miniature.judge'])}"
+        known = config.model_copy(update={"base_url": name, "api_key_env": ""})
+        return Judge(known, ledger, self.say, address=judge.serve(self.config.seed))
 
     def write(
         self,

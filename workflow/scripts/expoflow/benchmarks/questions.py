@@ -7,13 +7,15 @@ None of them is part of expoflow. Of a checkout of FastChat they are
     fastchat/llm_judge/data/mt_bench/reference_answer/gpt-4.jsonl
 """
 
+import importlib
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from expoflow.config import MtBenchBenchmark
+from expoflow.config import MINIATURE, MtBenchBenchmark
 from expoflow.errors import DataError
 from expoflow.records import Record
 from expoflow.store import sha256
@@ -73,12 +75,32 @@ def _values(question: Question, answers: Sequence[str]) -> dict[str, str]:
 
 def local_files(config: MtBenchBenchmark) -> list[str]:
     """The files of `config.data` in the order of FILES; none where they come from the hub. Raises DataError."""
-    return [] if config.data is None else [str(path) for path in _found(Path(config.data))]
+    if config.data in (None, MINIATURE):
+        return []
+    return [str(path) for path in _found(Path(config.data))]
 
 
-def gather(config: MtBenchBenchmark) -> Questions:
-    """Read the files of a folder or a dataset of the hub. Raises DataError for whatever is not as published."""
-    paths = [Path(path) for path in local_files(config)] or _downloaded(config)
+def gather(config: MtBenchBenchmark, seed: int) -> Questions:
+    """Read the files of a folder or of a dataset of the hub, or make those of the miniature of `seed`.
+
+    Raises DataError for whatever is not as published.
+    """
+    if config.data != MINIATURE:
+        return _read([Path(path) for path in local_files(config)] or _downloaded(config))
+    miniature = importlib.import_module("expoflow.miniature.mt_bench")  # no dependency of others' files
+    with tempfile.TemporaryDirectory() as folder:
+        miniature.write(Path(folder), seed)
+        return _read(_found(Path(folder)))
+
+
+def modules(config: MtBenchBenchmark) -> tuple[str, ...]:
+    """The modules that the questions depend on, for their digest."""
+    here = "benchmarks.questions"
+    return (here, "miniature.mt_bench") if config.data == MINIATURE else (here,)
+
+
+def _read(paths: Sequence[Path]) -> Questions:
+    """The three files, in the order of FILES."""
     questions, prompts, references = (_lines(path) for path in paths)
     answers = {row["question_id"]: row for row in references}
     parsed = [_row(paths[0], row, lambda row: _question(row, answers)) for row in questions]
