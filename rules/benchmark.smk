@@ -34,7 +34,7 @@ rule benchmark_reward:
         "../workflow/scripts/benchmark.py"
 
 
-# A file of AlpacaEval's dataset on the hub, where the config names no local one.
+# A file of AlpacaEval's dataset on the hub, or of the miniature, where the config names no local one.
 rule alpaca_eval_data:
     output:
         file="results/benchmarks/alpaca_eval.{source}/{file}",
@@ -49,6 +49,10 @@ rule alpaca_eval_data:
         "../envs/expoflow.yaml"
     params:
         source=lambda wildcards: ALPACA_EVAL[wildcards.source].source(),
+        seed=CONFIG.seed,
+        code=lambda wildcards: digest(
+            alpaca_eval_data.modules(ALPACA_EVAL[wildcards.source])
+        ),
     message:
         "fetch {wildcards.file} of AlpacaEval's dataset"
     script:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from expoflow.benchmarks import alpaca_eval, annotator
-from expoflow.benchmarks.alpaca_eval import Question
+from expoflow.benchmarks.alpaca_eval_data import Question, find_annotator, prompts, read_questions
 from expoflow.config import JudgeConfig, SelectConfig
 from expoflow.costs import estimate
 from expoflow.errors import ConfigError, DataError, JudgeError
 from expoflow.judge import Judge
-from expoflow.records import Scored, write_jsonl
+from expoflow.records import Scored
 from judge_server import JudgeServer, completion
 
 package = pytest.importorskip("alpaca_eval", reason="pip install 'expoflow[bench]'")
@@ -161,25 +161,26 @@ def test_a_question_without_a_response_is_left_out(server):
 
 def test_an_instruction_that_stands_twice_is_answered_once_and_counts_twice(server):
     twice = [*QUESTIONS, QUESTIONS[0]]
-    assert len(alpaca_eval.prompts(twice)) == N
+    assert len(prompts(twice)) == N
     rows = alpaca_eval.judge(twice, scored(["good"] * N), WEIGHTED, client(server).ask)
     assert [row.index for row in rows] == list(range(N + 1))
     assert rows[-1].preference == rows[0].preference
     assert len(server.calls) == N
 
 
-def test_the_difference_is_paired_by_instruction(server, tmp_path):
-    files = []
-    for name, words in (("expo", ["good"] * N), ("aligned", ["good"] * 10 + ["bad"] * (N - 10))):
-        files.append(tmp_path / f"{name}.jsonl")
-        write_jsonl(files[-1], ask(server, scored(words)))
-    metrics = {each.metric: each for each in alpaca_eval.compare(*files, SelectConfig(resamples=500))}
+def test_the_difference_is_paired_by_instruction(server):
+    expo, aligned = (
+        ask(server, scored(words)) for words in (["good"] * N, ["good"] * 10 + ["bad"] * (N - 10))
+    )
+    found, reason = alpaca_eval.compare(expo, aligned, None, SelectConfig(resamples=500))
+    metrics = {each.metric: each for each in found}
     gain = 100 * (expected("good") - expected("bad")) * (N - 10) / N
     assert metrics["win_rate"].value == pytest.approx(gain)
     assert 0 < metrics["win_rate"].low < gain < metrics["win_rate"].high
     assert metrics["win_rate"].p_value < 0.01
     assert metrics["reward"].value == pytest.approx(3 * (N - 10) / N)
-    assert "lc_win_rate" not in metrics  # refused: not the official set
+    assert "lc_win_rate" not in metrics
+    assert reason == "refused: 30 instructions; it is defined on the 805 official ones"
 
 
 def ranks(body: dict) -> str:
@@ -252,7 +253,7 @@ def test_an_annotator_of_ones_own(server, tmp_path):
 )
 def test_annotators_that_cannot_be_used_are_named(name, word):
     with pytest.raises(ConfigError, match=word):
-        annotator.find(name)
+        find_annotator(name)
 
 
 def test_nothing_is_written_into_the_installation(server):
@@ -298,12 +299,12 @@ def test_reference_files_that_are_none(tmp_path, text, word):
     path = tmp_path / "reference.json"
     path.write_text(text)
     with pytest.raises(DataError, match=word):
-        alpaca_eval.read_questions(path)
+        read_questions(path)
 
 
 def test_reference_files_as_a_list_or_as_lines(tmp_path):
     rows = [{**question.model_dump(), "generator": "x", "dataset": "y"} for question in QUESTIONS]
     (tmp_path / "list.json").write_text(json.dumps(rows))
     (tmp_path / "lines.json").write_text("\n".join(map(json.dumps, rows)))
-    assert alpaca_eval.read_questions(tmp_path / "list.json") == QUESTIONS
-    assert alpaca_eval.read_questions(tmp_path / "lines.json") == QUESTIONS
+    assert read_questions(tmp_path / "list.json") == QUESTIONS
+    assert read_questions(tmp_path / "lines.json") == QUESTIONS

@@ -370,7 +370,8 @@ class AlpacaEvalBenchmark(Strict):
     """AlpacaEval 2.0: win rates against reference outputs, raw and length-controlled."""
 
     reference: str | None = None
-    """The reference's outputs: JSON, {instruction, output} each, the 805 of GPT-4 Turbo in official order."""
+    """The reference's outputs: JSON, {instruction, output} each, the 805 of GPT-4 Turbo in official order;
+    `miniature` makes some about the built-in world."""
     df_gamed: str | None = None
     """The dataset's df_gamed.csv; without it no length-controlled win rate."""
     instruction_difficulty: str | None = None
@@ -407,11 +408,12 @@ class AlpacaEvalBenchmark(Strict):
         return self.canonical(exclude={**dict.fromkeys(files, True), "judge": INCIDENTAL})
 
     def source(self) -> str:
-        """Canonical JSON of the dataset on the hub."""
-        return self.canonical(include={"hub", "revision"})
+        """Canonical JSON of where files come from that are not local."""
+        made = {"reference"} if self.reference == MINIATURE else set()
+        return self.canonical(include={"hub", "revision"} | made)
 
     def source_name(self) -> str:
-        """Short name of the dataset in file names."""
+        """Short name of the source in file names."""
         return hashlib.sha256(self.source().encode()).hexdigest()[:8]
 
 

@@ -5,25 +5,23 @@ alpaca_eval_gpt4_baseline.json of the dataset tatsu-lab/alpaca_eval. Win rates a
 """
 
 import hashlib
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import ValidationError
 
-from expoflow import benchmarks, engines
+from expoflow import engines
 from expoflow.benchmarks import annotator, win_rates
-from expoflow.benchmarks.job import Job
+from expoflow.benchmarks.alpaca_eval_data import Question, find_annotator, prompts, read_questions
+from expoflow.benchmarks.job import Comparison, Job
 from expoflow.benchmarks.metrics import difference, mean
 from expoflow.config import GenerateConfig, SelectConfig
-from expoflow.errors import DataError
+from expoflow.errors import JudgeError
 from expoflow.judge import Judge, Reply, Request
-from expoflow.prompts import prompt_id
-from expoflow.records import Message, Metric, Prompt, Record, Scored, read_jsonl
+from expoflow.records import Metric, Scored
 from expoflow.verdicts import Accept
 
 # By metric: the package's names of its value and its standard error.
@@ -32,18 +30,6 @@ FIGURES = {
     "lc_win_rate": ("length_controlled_winrate", "lc_standard_error"),
 }
 REFITS = 400  # resamples of a length-controlled difference; one fits two models: a third of a second
-
-
-class Question(Record):
-    """An instruction, and what the reference answered."""
-
-    instruction: str
-    output: str
-
-    def prompt(self) -> Prompt:
-        """The instruction as a conversation of one message."""
-        messages = [Message(role="user", content=self.instruction)]
-        return Prompt(prompt_id=prompt_id(messages), messages=messages)
 
 
 class Judged(Scored):
@@ -65,16 +51,18 @@ def run(job: Job) -> None:
     questions, gamed = read_questions(path), job.inputs.get("df_gamed")
     if gamed and (difficulty := job.inputs.get("instruction_difficulty")):
         win_rates.check_difficulty(gamed, difficulty)
-    annotator.find(settings.annotator)
+    find_annotator(settings.annotator)
     config = decoding(job)
     scored = job.score(prompts(questions), config)
     asked = _Asked(job.judge(settings.judge))
     rows = judge(questions, scored, settings.annotator, asked)
+    if all(row.preference is None for row in rows):
+        raise JudgeError(f"judge {settings.judge.model}: none of {len(rows)} verdicts came; see the log")
     metrics, basis = measure(rows, gamed)
     job.write(
         rows,
         metrics,
-        path.stem,
+        "alpaca_eval",
         packages=("alpaca_eval", "scikit-learn", "openai"),
         generate=config.model_dump(exclude={"prompts", "engine"}),
         decoding="generate" if settings.generate is None else "benchmarks.alpaca_eval.generate",
@@ -85,46 +73,68 @@ def run(job: Job) -> None:
         judge=asked.summary(),
         length_controlled=basis,
     )
-    refused = f"; length-controlled: {basis}" if isinstance(basis, str) else ""
-    job.say(f"{job.pair}: {job.variant}: {benchmarks.words(metrics)}{refused}")
+    if isinstance(basis, str):
+        job.say(f"{job.pair}: {job.variant}: alpaca_eval: lc_win_rate is {basis}")
 
 
-def compare(expo: Path, aligned: Path, config: SelectConfig, gamed: Path | None = None) -> list[Metric]:
-    """Differences expo - aligned with bootstrap intervals over the instructions that both have a verdict on.
+def run_comparison(comparison: Comparison) -> None:
+    """The paired differences over instructions."""
+    rows = (comparison.rows(variant, Judged) for variant in ("expo", "aligned"))
+    metrics, basis = compare(*rows, comparison.inputs.get("df_gamed"), comparison.select)
+    comparison.write(metrics, "alpaca_eval", length_controlled=basis)
 
-    win_rate, lc_win_rate; avg_length, reward, length, unfinished over all instructions that both answered.
+
+def compare(
+    expo: Sequence[Judged], aligned: Sequence[Judged], gamed: Path | None, config: SelectConfig
+) -> tuple[list[Metric], Any]:
+    """Differences expo - aligned with bootstrap intervals over instructions, and what the third one rests on.
+
+    win_rate (of instructions with both verdicts), lc_win_rate where it is not refused; avg_length, reward,
+    length, unfinished (of instructions with both responses).
     """
-    after, before = ({row.index: row for row in read_jsonl(path, Judged)} for path in (expo, aligned))
+    after, before = ({row.index: row for row in rows} for rows in (expo, aligned))
     both = [(after[index], before[index]) for index in after if index in before]
-    won = [100 * (a.preference - b.preference) for a, b in both if a.preference and b.preference]
-    values = {
-        "avg_length": [a.len_model - b.len_model for a, b in both],
-        "reward": [a.reward - b.reward for a, b in both],
-        "length": [a.response_tokens - b.response_tokens for a, b in both],
-        "unfinished": [(a.finish_reason == "length") - (b.finish_reason == "length") for a, b in both],
-    }
-    plain = [difference(name, np.array(column, float), config) for name, column in values.items()]
-    controlled = _controlled(verdicts(after.values()), verdicts(before.values()), gamed, config)
-    return [difference("win_rate", np.array(won), config), *controlled, *plain]
+    won = [100 * (a.preference - b.preference) for a, b in both if None not in (a.preference, b.preference)]
+    new, old = _values([a for a, _ in both]), _values([b for _, b in both])
+    others = [difference(name, new[name] - old[name], config) for name in new]
+    controlled, basis = _controlled(verdicts(expo), verdicts(aligned), gamed, config)
+    return [difference("win_rate", np.array(won), config), *controlled, *others], basis
 
 
 def _controlled(
     after: pd.DataFrame, before: pd.DataFrame, gamed: Path | None, config: SelectConfig
-) -> list[Metric]:
-    """The difference of the length-controlled win rates, none where one of them is refused.
+) -> tuple[list[Metric], Any]:
+    """The difference of the length-controlled win rates, and what it rests on, or why there is none.
 
     The model is fitted anew to every resample: percentile interval, no p-value.
     """
     if reason := win_rates.refusal(after, gamed) or win_rates.refusal(before, gamed):
-        print(f"lc_win_rate is refused: {reason}")
-        return []
+        return [], f"refused: {reason}"
     value = win_rates.length_controlled(after, gamed) - win_rates.length_controlled(before, gamed)
     resamples = min(config.resamples, REFITS)
     values = win_rates.length_controlled_differences(after, before, gamed, resamples)
     low, high = np.quantile(values, [(1 - config.confidence) / 2, (1 + config.confidence) / 2])
     judged = int((after["preference"].notna() & before["preference"].notna()).sum())
-    error = float(values.std(ddof=1))
-    return [Metric(metric="lc_win_rate", value=value, standard_error=error, n=judged, low=low, high=high)]
+    metric = Metric(
+        metric="lc_win_rate",
+        value=value,
+        standard_error=float(values.std(ddof=1)),
+        n=judged,
+        low=float(low),
+        high=float(high),
+    )
+    return [metric], win_rates.basis(gamed) | {"resamples": resamples}
+
+
+def _values(rows: Sequence[Judged]) -> dict[str, np.ndarray]:
+    """By metric: one number a response, whatever its verdict."""
+    columns = {
+        "avg_length": [row.len_model for row in rows],
+        "reward": [row.reward for row in rows],
+        "length": [row.response_tokens for row in rows],
+        "unfinished": [row.finish_reason == "length" for row in rows],
+    }
+    return {name: np.array(column, float) for name, column in columns.items()}
 
 
 def decoding(job: Job) -> GenerateConfig:
@@ -132,27 +142,6 @@ def decoding(job: Job) -> GenerateConfig:
     config = job.config.section(job.pair, "generate")
     own = {} if job.settings.generate is None else job.settings.generate.model_dump(exclude_none=True)
     return GenerateConfig.model_validate(config.model_dump() | own | {"samples": 1})
-
-
-def read_questions(path: Path) -> list[Question]:
-    """The set, in the file's order: a JSON list, or JSON lines. Raises DataError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        rows = json.loads(text) if text.lstrip()[:1] == "[" else list(map(json.loads, text.splitlines()))
-        questions = [Question(**{name: row[name] for name in Question.model_fields}) for row in rows]
-    except OSError as error:
-        raise DataError(f"cannot read '{path}': {error.strerror}; correct the path") from None
-    except (ValueError, LookupError, TypeError, ValidationError) as error:
-        raise DataError(f"{path}: not a list of {{instruction, output}} objects ({error!r})") from None
-    if not questions:
-        raise DataError(f"{path}: no questions; give the reference's outputs")
-    return questions
-
-
-def prompts(questions: Sequence[Question]) -> list[Prompt]:
-    """What is to be answered: every instruction once."""
-    asked = (question.prompt() for question in questions)
-    return list({prompt.prompt_id: prompt for prompt in asked}.values())
 
 
 def judge(
@@ -188,7 +177,7 @@ def judge(
     ]
 
 
-def verdicts(rows: Iterable[Judged]) -> pd.DataFrame:
+def verdicts(rows: Sequence[Judged]) -> pd.DataFrame:
     """The rows in the form that `win_rates` takes."""
     columns = ("preference", "len_baseline", "len_model")
     table = pd.DataFrame([row.model_dump(include={"index", *columns}) for row in rows]).set_index("index")
@@ -208,13 +197,7 @@ def measure(rows: Sequence[Judged], gamed: Path | None) -> tuple[list[Metric], A
         for name, (value, error) in FIGURES.items()
         if figures[value] is not None
     ]
-    values = {
-        "avg_length": [row.len_model for row in rows],
-        "reward": [row.reward for row in rows],
-        "length": [row.response_tokens for row in rows],
-        "unfinished": [row.finish_reason == "length" for row in rows],
-    }
-    metrics += [mean(name, np.array(column, float)) for name, column in values.items()]
+    metrics += [mean(name, values) for name, values in _values(rows).items()]
     return metrics, figures["length_controlled"]
 
 

@@ -6,18 +6,14 @@ package would write (its own cache of annotations, beside its code) is switched 
 """
 
 import contextlib
-import difflib
 import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from expoflow.benchmarks.alpaca_eval_data import find_annotator, read_annotator
 from expoflow.benchmarks.win_rates import REFERENCE, package
-from expoflow.errors import ConfigError
 from expoflow.judge import Reply, Request, text
 from expoflow.verdicts import Accept
 
@@ -32,7 +28,6 @@ CLIENT = {
     "model_name", "num_procs", "batch_size", "price_per_token", "requires_chatml", "is_chat", "is_strip",
     "client_kwargs", "client_config_path", "n_retries", "sleep_time",
 }  # fmt: skip
-UNKNOWN = {"tokens_to_avoid", "tokens_to_favor", "is_skip_multi_tokens_to_avoid"}
 CHAT = "<|im_start|>"
 
 
@@ -66,9 +61,8 @@ def preferences(
 
 def describe(annotator: str) -> dict[str, Any]:
     """What an annotator is, for a result's provenance: name, its own model, settings, sha256 of the prompt."""
-    path = find(annotator)
     pool = _load(annotator)
-    settings = _read(path)
+    settings = read_annotator(find_annotator(annotator))
     return {
         "annotator": annotator,
         "settings": {
@@ -85,37 +79,9 @@ def describe(annotator: str) -> dict[str, Any]:
     }
 
 
-def find(annotator: str) -> Path:
-    """The configs.yaml of an annotator. Raises ConfigError for one that is not there, or cannot be used."""
-    folder = Path(package().constants.EVALUATORS_CONFIG_DIR)
-    path = (Path(annotator) if "/" in annotator else folder / annotator) / "configs.yaml"
-    if not path.is_file():
-        known = sorted(each.parent.name for each in folder.glob("*/configs.yaml"))
-        close = difflib.get_close_matches(annotator, known, n=1, cutoff=0.5)
-        hint = (
-            f"did you mean '{close[0]}'?"
-            if close
-            else "name one of alpaca_eval's, or a folder by a path with a slash"
-        )
-        raise ConfigError([f"annotator '{annotator}': no configs.yaml; {hint}"])
-    for config in _read(path).values():
-        client = config.get("fn_completions", "openai_completions")
-        if client != "openai_completions":
-            raise ConfigError(
-                [f"annotator '{annotator}' needs {client}; take one that has openai_completions"]
-            )
-        if biased := UNKNOWN & set(config.get("completions_kwargs", {})):
-            raise ConfigError([f"annotator '{annotator}' sets {', '.join(sorted(biased))}; take another one"])
-    return path.resolve()
-
-
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
 def _load(annotator: str) -> "PairwiseAnnotator":
     return package().annotators.PairwiseAnnotator(
-        annotators_config=str(find(annotator)),
+        annotators_config=str(find_annotator(annotator)),
         caching_path=None,
         is_avoid_reannotations=False,
         is_store_missing_annotations=False,
