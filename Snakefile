@@ -41,6 +41,7 @@ rule all:
 # The jobs of a local run share engines (expoflow.serving); those of a cluster have one each.
 onstart:
     require_own_library()
+    require_keys()
     serving.announce(workflow.cores if workflow.local_exec else None)
 
 

@@ -18,7 +18,7 @@ from expoflow import config as expoflow_config
 from expoflow import checks, prompts, serving, store, training
 from expoflow.digest import digest
 from expoflow.errors import ConfigError
-from expoflow.benchmarks import alpaca_eval_data, questions
+from expoflow.benchmarks import alpaca_eval_data, bill, questions
 from expoflow.report import CAPTIONS, closing_words, salvage
 
 sys.path.remove(str(SCRIPTS))
@@ -27,6 +27,8 @@ try:
     CONFIG = checks.load(config, workflow.configfiles)
     if workflow.is_main_process:
         checks.check_sources(CONFIG)
+        for line in bill.lines(CONFIG):
+            print(line, file=sys.stderr)
 except ConfigError as error:
     raise WorkflowError(f"the config has problems:\n{error}")
 
@@ -69,6 +71,14 @@ def require_own_library():
             f"jobs of this workflow would run the expoflow of {installed.origin}, not its own;"
             f" run: pip install -e {workflow.basedir}"
         )
+
+
+def require_keys():
+    """Before any job, but not before a dry run: the keys of judges."""
+    try:
+        checks.check_keys(CONFIG)
+    except ConfigError as error:
+        raise WorkflowError(str(error))
 
 
 def only(names):

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -10,9 +11,13 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
-from expoflow.config import SOURCES, Config
+from expoflow.benchmarks import bill, questions
+from expoflow.config import MINIATURE, SOURCES, Config
 from expoflow.errors import ConfigError, DataError
 from expoflow.prompts import read_file
+
+# What the benchmarks need beside the base installation.
+PACKAGES = {"alpaca_eval": ("alpaca_eval", "openai"), "mt_bench": ("openai",), "open_llm": ("lm_eval",)}
 
 
 def load(data: Mapping[str, Any], files: Iterable[str | Path]) -> Config:
@@ -221,8 +226,38 @@ def check_sources(config: Config, results: Path = Path("results")) -> None:
             except DataError as error:
                 problems.append(f"prompts.{name}.file: {error}")
     problems += _engine_problems(config)
+    problems += dict.fromkeys(_benchmark_problems(config, results))
     if problems:
         raise ConfigError(problems)
+
+
+def check_keys(config: Config, results: Path = Path("results")) -> None:
+    """Whether the keys of the judges that are still to be asked are in the environment. Raises ConfigError."""
+    problems = []
+    for pair, benchmark in bill.unfinished(config, results):
+        judge = bill.judge(getattr(config.section(pair, "benchmarks"), benchmark))
+        if judge and (key := judge.api_key_env) and not os.environ.get(key):
+            problems.append(
+                f"benchmarks.{benchmark}.judge: ${key} is not set; export {key}=KEY, or set api_key_env: '' if"
+                f" {judge.base_url} needs none"
+            )
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+
+
+def _benchmark_problems(config: Config, results: Path) -> Iterator[str]:
+    """Packages and files that unfinished benchmarks need and that are not there."""
+    for pair, benchmark in bill.unfinished(config, results):
+        for package in PACKAGES.get(benchmark, ()):
+            if importlib.util.find_spec(package) is None:
+                yield f"benchmarks.{benchmark}: {package} is not installed; pip install 'expoflow[bench]'"
+        if benchmark == "mt_bench":
+            section = config.section(pair, "benchmarks").mt_bench
+            try:
+                if section.data not in (None, MINIATURE):
+                    questions.gather(section, config.seed)
+            except DataError as error:
+                yield f"benchmarks.mt_bench.data: {error}"
 
 
 def _engine_problems(config: Config) -> Iterator[str]:
