@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
-from expoflow.benchmarks import bill, questions
+from expoflow.benchmarks import alpaca_eval_data, bill, questions
 from expoflow.config import MINIATURE, SOURCES, Config
 from expoflow.errors import ConfigError, DataError
 from expoflow.prompts import read_file
@@ -258,6 +258,8 @@ def _benchmark_problems(config: Config, results: Path) -> Iterator[str]:
                     questions.gather(section, config.seed)
             except DataError as error:
                 yield f"benchmarks.mt_bench.data: {error}"
+        if benchmark == "alpaca_eval":
+            yield from alpaca_eval_data.problems(config.section(pair, "benchmarks").alpaca_eval)
 
 
 def _engine_problems(config: Config) -> Iterator[str]:

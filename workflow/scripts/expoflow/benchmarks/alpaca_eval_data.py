@@ -5,7 +5,7 @@ import importlib
 import importlib.util
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from expoflow.config import MINIATURE, AlpacaEvalBenchmark
+from expoflow.costs import prompt_tokens, reply_tokens
 from expoflow.errors import ConfigError, DataError
 from expoflow.prompts import prompt_id
 from expoflow.records import Message, Prompt, Record, replacing
@@ -20,6 +21,8 @@ from expoflow.records import Message, Prompt, Record, replacing
 # By setting: the file's name in the dataset tatsu-lab/alpaca_eval.
 HUB_FILES = {"reference": "alpaca_eval_gpt4_baseline.json", "df_gamed": "df_gamed.csv"}
 SETTINGS = (*HUB_FILES, "instruction_difficulty")
+TEMPLATE_TOKENS = 700  # of an annotator's prompt beside instruction and outputs, rather too many
+OFFICIAL = "x" * 2300  # instruction and reference's output have this length on average
 # What an annotator may ask of the package's own client and ours does not do.
 BIASES = {"tokens_to_avoid", "tokens_to_favor"}
 
@@ -47,6 +50,39 @@ def files(config: AlpacaEvalBenchmark) -> dict[str, str]:
         if path:
             found[name] = path
     return found
+
+
+def problems(config: AlpacaEvalBenchmark) -> Iterator[str]:
+    """What is wrong with the files that a config names and with its annotator, one line each."""
+    for name in SETTINGS:
+        path = getattr(config, name)
+        if path not in (None, MINIATURE) and not Path(path).is_file():
+            yield f"benchmarks.alpaca_eval.{name}: no file '{path}'; correct the path"
+        elif path not in (None, MINIATURE) and name == "reference":
+            try:
+                read_questions(Path(path))
+            except DataError as error:
+                yield f"benchmarks.alpaca_eval.reference: {error}"
+    try:
+        find_annotator(config.annotator)
+    except ConfigError as error:
+        yield f"benchmarks.alpaca_eval.annotator: {error}"
+
+
+def calls(config: AlpacaEvalBenchmark, max_tokens: int) -> tuple[int, int, int]:
+    """Of one variant: calls, tokens of their prompts with responses of `max_tokens`, and of their replies.
+
+    Before there is a reference file: the official one's 805 questions, of its mean length.
+    """
+    path = Path(files(config)["reference"])
+    texts = [OFFICIAL] * 805
+    if path.is_file():
+        texts = [question.instruction + question.output for question in read_questions(path)]
+    prompt = sum(prompt_tokens({"messages": [{"content": text}]}) for text in texts)
+    response = getattr(config.generate, "max_tokens", None) or max_tokens
+    settings = [each.get("completions_kwargs", {}) for each in read_annotator(config.annotator).values()]
+    reply = max(map(reply_tokens, settings))
+    return len(texts), prompt + len(texts) * (TEMPLATE_TOKENS + response), len(texts) * reply
 
 
 def gather(config: AlpacaEvalBenchmark, path: Path, seed: int) -> None:
@@ -119,7 +155,7 @@ def find_annotator(name: str) -> Path:
             f"did you mean '{close[0]}'?" if close else "name one of alpaca_eval's, or a folder with a slash"
         )
         raise ConfigError([f"annotator '{name}': no configs.yaml; {hint}"])
-    for config in read_annotator(path).values():
+    for config in _yaml(path).values():
         client = config.get("fn_completions", "openai_completions")
         if client != "openai_completions":
             raise ConfigError([f"annotator '{name}' needs {client}; take one that has openai_completions"])
@@ -128,6 +164,10 @@ def find_annotator(name: str) -> Path:
     return path.resolve()
 
 
-def read_annotator(path: Path) -> dict[str, dict[str, Any]]:
-    """A configs.yaml: of every judge its prompt, settings and parser."""
+def read_annotator(name: str) -> dict[str, dict[str, Any]]:
+    """The configs.yaml of an annotator: of every judge its prompt, settings and parser."""
+    return _yaml(find_annotator(name))
+
+
+def _yaml(path: Path) -> dict[str, dict[str, Any]]:
     return yaml.safe_load(path.read_text(encoding="utf-8"))

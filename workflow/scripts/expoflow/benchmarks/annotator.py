@@ -62,7 +62,7 @@ def preferences(
 def describe(annotator: str) -> dict[str, Any]:
     """What an annotator is, for a result's provenance: name, its own model, settings, sha256 of the prompt."""
     pool = _load(annotator)
-    settings = read_annotator(find_annotator(annotator))
+    settings = read_annotator(annotator)
     return {
         "annotator": annotator,
         "settings": {

@@ -6,6 +6,7 @@ The bill of a benchmark's job, from the prompts as they are and without what is 
 from collections.abc import Iterator
 from pathlib import Path
 
+from expoflow.benchmarks import alpaca_eval_data
 from expoflow.benchmarks.questions import FILES, local_files
 from expoflow.config import MINIATURE, Config, JudgeConfig, Strict
 from expoflow.costs import price
@@ -13,8 +14,7 @@ from expoflow.costs import price
 VARIANTS = ("sft", "aligned", "expo")
 # Tokens that a judge's prompt has beside the answers to judge, rather too many.
 GRADING = 700  # MT-Bench: question, instructions, reference
-COMPARING = 1500  # AlpacaEval: instruction, instructions, the reference's output
-GRADE_TOKENS, PREFERENCE_TOKENS = 2048, 1
+GRADE_TOKENS = 2048
 
 
 def unfinished(config: Config, results: Path = Path("results")) -> dict[tuple[str, str], int]:
@@ -45,7 +45,9 @@ def lines(config: Config, results: Path = Path("results")) -> Iterator[str]:
         if not (asked := judge(section)):
             continue
         limit = config.section(pair, "generate").max_tokens
-        count, prompt, reply = _mt_bench(section) if benchmark == "mt_bench" else _alpaca_eval(limit)
+        count, prompt, reply = (
+            _mt_bench(section) if benchmark == "mt_bench" else alpaca_eval_data.calls(section, limit)
+        )
         name = (benchmark, asked.model)
         calls[name] = calls.get(name, 0) + variants * count
         costs[name] = costs.get(name, 0.0) + variants * price(asked, prompt, reply)
@@ -62,8 +64,3 @@ def _mt_bench(section: Strict) -> tuple[int, int, int]:
         questions = len(Path(files[FILES[0]]).read_text(encoding="utf-8").splitlines())
     prompt = questions * 3 * (GRADING + section.max_tokens)
     return 2 * questions, prompt, 2 * questions * GRADE_TOKENS
-
-
-def _alpaca_eval(max_tokens: int) -> tuple[int, int, int]:
-    calls = 805
-    return calls, calls * (COMPARING + max_tokens), calls * PREFERENCE_TOKENS
