@@ -3,6 +3,8 @@
 localrules:
     alpaca_eval_data,
     mt_bench_data,
+    open_llm_data,
+    preferences,
 
 
 # On prompts that took no part in choosing alpha.
@@ -128,6 +130,110 @@ use rule benchmark_reward as benchmark_mt_bench with:
         responses=digest(ROOTS["generate"]),
     message:
         "{wildcards.pair}: benchmark MT-Bench of {wildcards.variant}"
+
+
+# The datasets of lm-eval's tasks: folders, and which bytes they hold.
+rule open_llm_data:
+    input:
+        files=lambda wildcards: task_data.local_files(OPEN_LLM[wildcards.source]),
+    output:
+        data="results/benchmarks/open_llm.{source}.json",
+    log:
+        "results/logs/open_llm_data/{source}.log",
+    benchmark:
+        "results/logs/open_llm_data/{source}.tsv"
+    wildcard_constraints:
+        source=only(OPEN_LLM),
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        source=lambda wildcards: OPEN_LLM[wildcards.source].source(),
+        seed=CONFIG.seed,
+        code=lambda wildcards: digest(
+            task_data.modules(OPEN_LLM[wildcards.source]), SCRIPTS / "open_llm_data.py"
+        ),
+    message:
+        "get the datasets of the Open LLM Leaderboard"
+    script:
+        "../workflow/scripts/open_llm_data.py"
+
+
+use rule benchmark_reward as benchmark_open_llm with:
+    input:
+        model=variant_model,
+        data=open_llm_data,
+    output:
+        result="results/pairs/{pair}/benchmarks/{variant}/open_llm.json",
+        rows="results/pairs/{pair}/benchmarks/{variant}/open_llm.generations.jsonl",
+    log:
+        "results/logs/benchmark/{pair}/{variant}.open_llm.log",
+    benchmark:
+        "results/logs/benchmark/{pair}/{variant}.open_llm.tsv"
+    params:
+        usage=variant_usage,
+        config=benchmark_section("open_llm"),
+        tasks=lm_tasks.task_files(),
+        code=benchmark_code("open_llm"),
+        responses=digest(["benchmarks.harness", "benchmarks.lm_tasks"]),
+    message:
+        "{wildcards.pair}: benchmark Open LLM Leaderboard of {wildcards.variant}"
+
+
+# Choosing alpha is only as good as the reward model.
+rule preferences:
+    input:
+        file=(
+            [CONFIG.reward_check.file]
+            if CONFIG.reward_check and CONFIG.reward_check.file
+            else []
+        ),
+    output:
+        preferences="results/benchmarks/preferences.jsonl",
+    log:
+        "results/logs/preferences.log",
+    benchmark:
+        "results/logs/preferences.tsv"
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        source=CONFIG.reward_check.canonical() if CONFIG.reward_check else "",
+        seed=CONFIG.seed,
+        code=(
+            digest(
+                preferences.modules(CONFIG.reward_check), SCRIPTS / "preferences.py"
+            )
+            if CONFIG.reward_check
+            else ""
+        ),
+    message:
+        "get the preferences that the reward model is checked on"
+    script:
+        "../workflow/scripts/preferences.py"
+
+
+rule rewardbench:
+    input:
+        model=manifest(CONFIG.reward_model),
+        preferences="results/benchmarks/preferences.jsonl",
+    output:
+        result=f"results/models/{CONFIG.reward_model}.rewardbench.json",
+        rows=f"results/models/{CONFIG.reward_model}.rewardbench.jsonl",
+    log:
+        "results/logs/rewardbench.log",
+    benchmark:
+        "results/logs/rewardbench.tsv"
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        score=CONFIG.score.canonical(),
+        select=CONFIG.select.canonical(include={"confidence", "resamples"}),
+        usage=CONFIG.models[CONFIG.reward_model].usage(),
+        source=CONFIG.reward_check.canonical() if CONFIG.reward_check else "",
+        code=code("rewardbench"),
+    message:
+        f"check the reward model {CONFIG.reward_model} on preferences"
+    script:
+        "../workflow/scripts/rewardbench.py"
 
 
 rule compare:

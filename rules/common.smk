@@ -18,7 +18,14 @@ from expoflow import config as expoflow_config
 from expoflow import checks, prompts, serving, store, training
 from expoflow.digest import digest
 from expoflow.errors import ConfigError
-from expoflow.benchmarks import alpaca_eval_data, bill, questions
+from expoflow.benchmarks import (
+    alpaca_eval_data,
+    bill,
+    lm_tasks,
+    preferences,
+    questions,
+    task_data,
+)
 from expoflow.report import CAPTIONS, closing_words, salvage
 
 sys.path.remove(str(SCRIPTS))
@@ -52,6 +59,7 @@ ROOTS = {
     "export": ["pair"],
     "benchmark": ["benchmarks", "engines.serve"],  # and the benchmark's own module
     "compare": ["benchmarks"],
+    "rewardbench": ["benchmarks.rewardbench"],
     "tables": ["tables"],
     "benchmark_table": ["tables"],
     "paper_tables": ["benchmarks.published"],
@@ -192,6 +200,7 @@ def by_source(benchmark):
 
 ALPACA_EVAL = by_source("alpaca_eval")
 MT_BENCH = by_source("mt_bench")
+OPEN_LLM = by_source("open_llm")
 
 
 def alpaca_eval_files(wildcards):
@@ -201,6 +210,11 @@ def alpaca_eval_files(wildcards):
 def mt_bench_data(wildcards):
     source = benchmark_settings(wildcards.pair, "mt_bench").source_name()
     return f"results/benchmarks/mt_bench.{source}.json"
+
+
+def open_llm_data(wildcards):
+    source = benchmark_settings(wildcards.pair, "open_llm").source_name()
+    return f"results/benchmarks/open_llm.{source}.json"
 
 
 def benchmark_results(variants, benchmarks=expoflow_config.BENCHMARKS):
@@ -255,6 +269,11 @@ RESULTS_OF_ALL = [
     *PLOTS,
     # of the paper's benchmarks, where a pair has one
     *(PAPER_TABLES if benchmark_results(["expo"], PAPER_BENCHMARKS) else []),
+    *(
+        [f"results/models/{CONFIG.reward_model}.rewardbench.json"]
+        if CONFIG.reward_check
+        else []
+    ),
     "results/report.html",
     *of_pairs("expo/recipe.json"),
     *all_rewards(),

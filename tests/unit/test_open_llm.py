@@ -20,12 +20,12 @@ from completions_server import serving
 from expoflow import store
 from expoflow.benchmarks import harness, open_llm
 from expoflow.benchmarks.lm_tasks import LEADERBOARD, TASKS, Answered, normalised
-from expoflow.benchmarks.task_data import TaskData, prepare, write_miniature
+from expoflow.benchmarks.task_data import TaskData, local_files, prepare
 from expoflow.checks import parse
 from expoflow.config import ModelConfig, OpenLlmBenchmark, SelectConfig
 from expoflow.engines import Model
 from expoflow.errors import CheckpointError, ConfigError, DataError
-from expoflow.miniature import sft, world
+from expoflow.miniature import sft, tasks, world
 from expoflow.parts import Part
 from expoflow.records import BenchmarkResult, read_json, read_jsonl, write_json
 
@@ -55,8 +55,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("leaderboard")
     data.write_all(path / "data")
     data.write_model(path / "model")
-    names = [TASKS[task].dataset for task in LEADERBOARD]
-    prepare(names, str(path / "data"), 0, path / "data.json")
+    prepare(OpenLlmBenchmark(data=str(path / "data")), 0, path / "data.json")
     return path
 
 
@@ -276,11 +275,17 @@ def test_an_incomplete_mmlu_is_refused(results):
 
 
 def test_a_missing_dataset_is_named_with_the_command_that_gets_it(tmp_path):
+    settings = OpenLlmBenchmark(tasks=["mmlu"], data=str(tmp_path))
     with pytest.raises(DataError, match="hf download --repo-type dataset cais/mmlu --local-dir"):
-        prepare(["cais/mmlu"], str(tmp_path), 0, tmp_path / "data.json")
+        prepare(settings, 0, tmp_path / "data.json")
     (tmp_path / "mmlu").mkdir()
     with pytest.raises(DataError, match="has no data"):
-        prepare(["cais/mmlu"], str(tmp_path), 0, tmp_path / "data.json")
+        prepare(settings, 0, tmp_path / "data.json")
+    (tmp_path / "mmlu" / "anatomy").mkdir()
+    (tmp_path / "mmlu" / "anatomy" / "test.jsonl").write_text("{}")
+    (tmp_path / "mmlu" / ".cache").mkdir()
+    (tmp_path / "mmlu" / ".cache" / "x.json").write_text("{}")
+    assert local_files(settings) == [str(tmp_path / "mmlu" / "anatomy" / "test.jsonl")]
 
 
 @pytest.mark.parametrize(
@@ -305,14 +310,15 @@ def test_bad_settings_are_named(settings, message):
 def miniature(tmp_path_factory):
     path = tmp_path_factory.mktemp("miniature")
     sft.train(path / "model", seed=3, examples=600, epochs=3, progress=lambda line: None)
-    prepare(["miniature/choice", "miniature/answer"], "miniature", 3, path / "data.json")
+    settings = OpenLlmBenchmark(tasks=["miniature_choice", "miniature_answer"], data="miniature")
+    prepare(settings, 3, path / "data.json")
     return path
 
 
 def test_the_miniatures_tasks_are_true_to_its_world(miniature, tmp_path):
-    tasks = ["miniature_choice", "miniature_answer"]
-    settings = OpenLlmBenchmark(tasks=tasks, data="miniature", chat_template=True)
-    answers = normalised(evaluate(miniature, settings, tmp_path / "part"), tasks)
+    names = ["miniature_choice", "miniature_answer"]
+    settings = OpenLlmBenchmark(tasks=names, data="miniature", chat_template=True)
+    answers = normalised(evaluate(miniature, settings, tmp_path / "part"), names)
     asked = [p for p in world.prompts("test", 3) if p.meta["task"] != "list"]
     assert len(answers) == 2 * len(asked)
     for prompt, row in zip(asked, answers[len(asked) :], strict=True):
@@ -352,6 +358,6 @@ def _log_likelihood(miniature, ids, text) -> float:
 
 def test_the_miniatures_data_depend_on_the_seed_alone(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        write_miniature(tmp_path / name, seed)
+        tasks.write(tmp_path / name, seed)
     a, b, c = ((tmp_path / n / "miniature/choice/test.jsonl").read_text() for n in "abc")
     assert a == b != c

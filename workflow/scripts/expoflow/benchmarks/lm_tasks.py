@@ -37,7 +37,7 @@ LEADERBOARD = tuple(TASKS)[:6]
 
 
 class Answered(Record):
-    """A line of {benchmark}.samples.jsonl: one document of a task and what the model made of it.
+    """A line of open_llm.generations.jsonl: one document of a task and what the model made of it.
 
     `part` is lm-eval's own task (an MMLU subject); `value` is what the metric is the mean of; `answer` is the
     generated text, or the log-likelihoods of the choices.
@@ -50,11 +50,6 @@ class Answered(Record):
     prompt_hash: str
     value: float
     answer: str | list[float]
-
-
-def datasets(tasks: Iterable[str]) -> list[str]:
-    """Hub ids of the datasets that the tasks read."""
-    return [TASKS[task].dataset for task in tasks]
 
 
 def task_files() -> list[str]:

@@ -1,6 +1,7 @@
 """Preferences: a prompt, a response that is better, and one that is worse; from a file, the hub or the world."""
 
 import csv
+import importlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,7 +11,6 @@ from pydantic import ValidationError
 
 from expoflow.config import RewardCheck
 from expoflow.errors import DataError
-from expoflow.miniature.writers import reward_pairs
 from expoflow.records import Message, Record
 
 MINIATURE_PAIRS = 500
@@ -25,6 +25,12 @@ class Preference(Record):
     subset: str | None = None
 
 
+def modules(config: RewardCheck) -> tuple[str, ...]:
+    """The modules that the preferences depend on, for their digest."""
+    here = "benchmarks.preferences"
+    return (here, "miniature.writers") if config.miniature else (here,)
+
+
 def gather(config: RewardCheck, seed: int) -> list[Preference]:
     """All preferences of the configured source; `seed` is the miniature's. Raises DataError."""
     if config.miniature:
@@ -37,7 +43,8 @@ def gather(config: RewardCheck, seed: int) -> list[Preference]:
 
 def miniature(seed: int) -> Iterator[Preference]:
     """Pairs on the reward model's prompts that it was not trained on, by an almost perfect annotator."""
-    for pair in reward_pairs(MINIATURE_PAIRS, seed, "reward check"):
+    writers = importlib.import_module("expoflow.miniature.writers")  # no dependency of files
+    for pair in writers.reward_pairs(MINIATURE_PAIRS, seed, "reward check"):
         yield Preference(
             messages=pair.prompt.messages,
             chosen=pair.chosen,

@@ -1,17 +1,31 @@
 """How often a reward model prefers the better response: accuracy on preferences, as RewardBench measures it."""
 
+import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from expoflow import scoring, statistics
+from expoflow import scoring, statistics, store
 from expoflow.benchmarks.metrics import mean
 from expoflow.benchmarks.preferences import Preference
 from expoflow.config import ScoreConfig, SelectConfig
 from expoflow.engines import Model
 from expoflow.prompts import prompt_id
-from expoflow.records import Generation, Metric, Prompt, Record
+from expoflow.records import (
+    Generation,
+    Manifest,
+    Metric,
+    Prompt,
+    Record,
+    RewardCheckResult,
+    provenance,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
 
 # RewardBench's sections by its subsets (Lambert et al. 2024, Table 1).
 SECTIONS = {
@@ -33,6 +47,42 @@ class Preferred(Record):
     chosen: float
     rejected: float
     value: float
+
+
+def check(
+    manifest: Path,
+    preferences: Path,
+    *,
+    usage: str,
+    score_config: ScoreConfig,
+    select: SelectConfig,
+    source: str,
+    result: Path,
+    rows: Path,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Score the file `preferences` with the reward model of `manifest`; write a row for each, and the result.
+
+    `usage` is how the model is to be run (`ModelConfig.usage`), `source` the config's words on the preferences.
+    """
+    model = read_json(manifest, Manifest)
+    judge = Model(folder=store.model_folder(model), **json.loads(usage))
+    preferred = score(judge, read_jsonl(preferences, Preference), score_config)
+    metrics = measure(preferred, select)
+    write_jsonl(rows, preferred)
+    made_with = provenance("torch", "transformers") | {
+        "model": manifest.as_posix(),
+        "preferences": json.loads(source),
+        "preferences_sha256": store.sha256(preferences),
+        "score": score_config.model_dump(),
+    }
+    write_json(result, RewardCheckResult(model=model.model, metrics=metrics, provenance=made_with))
+    accuracy, ties = metrics[:2]
+    say(
+        f"{model.model}: prefers the better of two responses in {accuracy.value:.3f}"
+        f" [{accuracy.low:.3f}, {accuracy.high:.3f}] of {accuracy.n} pairs"
+        f" ({round(ties.value * ties.n)} ties count half)"
+    )
 
 
 def score(judge: Model, preferences: Sequence[Preference], config: ScoreConfig) -> list[Preferred]:

@@ -4,14 +4,15 @@ The official datasets have folders of the hub's own layout: what `hf download --
 --local-dir DIR/ORG/NAME` makes. A benchmark's job reads nothing else, so that it needs no network.
 """
 
-import json
-from collections.abc import Iterable, Iterator
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from expoflow.benchmarks.lm_tasks import TASKS
+from expoflow.config import MINIATURE, OpenLlmBenchmark
 from expoflow.errors import DataError
-from expoflow.miniature import language, world
-from expoflow.records import File, Record, provenance, write_json, write_text
+from expoflow.records import File, Record, provenance, write_json
 from expoflow.store import sha256
 
 # Of the hub's folders: what the tasks read, without MMLU's large training set.
@@ -41,25 +42,39 @@ class TaskData(Record):
         }
 
 
-def prepare(datasets: Iterable[str], data: str | None, seed: int, result: Path) -> None:
-    """Find, fetch or make the folders of `datasets` (hub ids), and write down which bytes they are.
+def modules(config: OpenLlmBenchmark) -> tuple[str, ...]:
+    """The modules that the data depend on, for their digest."""
+    here = "benchmarks.task_data"
+    return (here, "miniature.tasks") if config.data == MINIATURE else (here,)
 
-    `data` is a folder of the user's that has them, `miniature`, or None for the hub's.
-    Raises DataError for a folder that is not there, and where the hub does not give one.
+
+def prepare(config: OpenLlmBenchmark, seed: int, result: Path) -> None:
+    """Find, fetch or make the datasets of the tasks, and write down which bytes they are.
+
+    `seed` is the miniature's. Raises DataError for a folder that is not there, and where the hub gives none.
     """
-    if data == "miniature":
-        folder = result.with_suffix("")
-        write_miniature(folder, seed)
-        found = {name: (local_folder(folder, name), None) for name in datasets}
-    elif data is not None:
-        found = {name: (local_folder(Path(data), name), None) for name in datasets}
+    names = [TASKS[task].dataset for task in config.tasks]
+    if config.data == MINIATURE:
+        tasks = importlib.import_module("expoflow.miniature.tasks")  # no dependency of others' data
+        tasks.write(result.with_suffix(""), seed)
+        found = {name: (local_folder(result.with_suffix(""), name), None) for name in names}
+    elif config.data is not None:
+        found = {name: (local_folder(Path(config.data), name), None) for name in names}
     else:
-        found = {name: _fetched(name) for name in datasets}
+        found = {name: _fetched(name) for name in names}
     described = {
         name: Dataset(folder=str(folder), revision=revision, files=_files(folder))
         for name, (folder, revision) in found.items()
     }
     write_json(result, TaskData(datasets=described, provenance=provenance("huggingface_hub")))
+
+
+def local_files(config: OpenLlmBenchmark) -> list[str]:
+    """The files of a folder of the user's; none where the data come from elsewhere. Raises DataError."""
+    if config.data in (None, MINIATURE):
+        return []
+    folders = [local_folder(Path(config.data), TASKS[task].dataset) for task in config.tasks]
+    return [str(path) for folder in folders for path in _paths(folder)]
 
 
 def local_folder(data: Path, name: str) -> Path:
@@ -71,12 +86,6 @@ def local_folder(data: Path, name: str) -> Path:
         f"{data / name}: no such folder; make it: hf download --repo-type dataset {name}"
         f" --local-dir {data / name}"
     )
-
-
-def local_files(data: str, datasets: Iterable[str]) -> list[str]:
-    """The files below the folder `data` whose change makes it other data."""
-    folders = [local_folder(Path(data), name) for name in datasets]
-    return [str(path) for folder in folders for path in _paths(folder)]
 
 
 def _paths(folder: Path) -> Iterator[Path]:
@@ -112,30 +121,3 @@ def _fetched(name: str) -> tuple[Path, str]:
             " that has it"
         ) from error
     return Path(folder), Path(folder).name
-
-
-def write_miniature(folder: Path, seed: int) -> None:
-    """Write the data of miniature_choice and miniature_answer: the world's test questions that have one answer."""
-    rng = world.generator(seed, "tasks")
-    choices, answers = [], []
-    for prompt in world.prompts("test", seed):
-        meta = prompt.meta
-        if meta["task"] == "list":
-            continue
-        question, right = prompt.messages[0].content, meta["core"]
-        options = [right, meta["rumour"]]
-        others = [core for core in _cores(meta) if core not in options]
-        options += [others[i] for i in rng.permutation(len(others))[:2]]
-        options = [options[i] for i in rng.permutation(len(options))]
-        choices.append({"question": question, "choices": options, "label": options.index(right)})
-        answers.append({"question": question, "answer": right})
-    for name, rows in (("choice", choices), ("answer", answers)):
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        write_text(folder / "miniature" / name / "test.jsonl", text)
-
-
-def _cores(meta: dict[str, Any]) -> list[str]:
-    """All answers that the question could have."""
-    if meta["task"] == "opposite":
-        return [language.opposite_core(word) for word in language.OPPOSITE]
-    return [language.fact_core(meta["subject"], value) for value in language.VALUES[meta["topic"]]]
