@@ -21,7 +21,7 @@ from expoflow import store
 from expoflow.benchmarks import harness, open_llm
 from expoflow.benchmarks.lm_tasks import LEADERBOARD, TASKS, Answered, normalised
 from expoflow.benchmarks.task_data import TaskData, local_files, prepare
-from expoflow.checks import parse
+from expoflow.checks import check_sources, parse
 from expoflow.config import ModelConfig, OpenLlmBenchmark, SelectConfig
 from expoflow.engines import Model
 from expoflow.errors import CheckpointError, ConfigError, DataError
@@ -135,7 +135,7 @@ os.environ["HF_DATASETS_CACHE"] = {str(folder / "converted")!r}
 from pathlib import Path
 from expoflow.benchmarks import open_llm
 from expoflow.benchmarks.job import Job
-from expoflow.checks import parse
+from expoflow.checks import check_sources, parse
 import json
 out = Path({str(out)!r})
 config = parse(json.loads((out / "config.json").read_text()))
@@ -286,6 +286,22 @@ def test_a_missing_dataset_is_named_with_the_command_that_gets_it(tmp_path):
     (tmp_path / "mmlu" / ".cache").mkdir()
     (tmp_path / "mmlu" / ".cache" / "x.json").write_text("{}")
     assert local_files(settings) == [str(tmp_path / "mmlu" / "anatomy" / "test.jsonl")]
+
+
+def test_missing_data_are_told_before_any_job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wrong = config(Path("nowhere"), tasks=["arc", "mmlu"], backend="vllm")
+    wrong["reward_check"] = {"file": "none.jsonl"}
+    with pytest.raises(ConfigError) as error:
+        check_sources(parse(wrong))
+    lines = [line for line in error.value.problems if not line.startswith("models.")]
+    assert [line.partition(": ")[0] for line in lines] == [
+        "benchmarks.open_llm.data",
+        "benchmarks.open_llm.data",
+        "benchmarks.open_llm.backend",
+        "reward_check.file",
+    ]
+    assert "hf download --repo-type dataset allenai/ai2_arc" in lines[0]
 
 
 @pytest.mark.parametrize(

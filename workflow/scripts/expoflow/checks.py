@@ -11,13 +11,17 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
-from expoflow.benchmarks import alpaca_eval_data, bill, questions
+from expoflow.benchmarks import alpaca_eval_data, bill, preferences, questions, task_data
 from expoflow.config import MINIATURE, SOURCES, Config
 from expoflow.errors import ConfigError, DataError
 from expoflow.prompts import read_file
 
 # What the benchmarks need beside the base installation.
-PACKAGES = {"alpaca_eval": ("alpaca_eval", "openai"), "mt_bench": ("openai",), "open_llm": ("lm_eval",)}
+PACKAGES = {
+    "alpaca_eval": ("alpaca_eval", "openai"),
+    "mt_bench": ("openai",),
+    "open_llm": ("lm_eval", "accelerate"),
+}
 
 
 def load(data: Mapping[str, Any], files: Iterable[str | Path]) -> Config:
@@ -260,6 +264,10 @@ def _benchmark_problems(config: Config, results: Path) -> Iterator[str]:
                 yield f"benchmarks.mt_bench.data: {error}"
         if benchmark == "alpaca_eval":
             yield from alpaca_eval_data.problems(config.section(pair, "benchmarks").alpaca_eval)
+        if benchmark == "open_llm":
+            yield from task_data.problems(config.section(pair, "benchmarks").open_llm)
+    if config.reward_check and not (results / "benchmarks" / "preferences.jsonl").exists():
+        yield from preferences.problems(config.reward_check)
 
 
 def _engine_problems(config: Config) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Preferences: a prompt, a response that is better, and one that is worse; from a file, the hub or the world."""
 
 import csv
-import importlib
+import importlib.util
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -29,6 +29,18 @@ def modules(config: RewardCheck) -> tuple[str, ...]:
     """The modules that the preferences depend on, for their digest."""
     here = "benchmarks.preferences"
     return (here, "miniature.writers") if config.miniature else (here,)
+
+
+def problems(config: RewardCheck) -> Iterator[str]:
+    """What is wrong with a file, and packages that are needed and not there, each with its remedy."""
+    needed = "datasets" if config.hub else "pyarrow" if Path(config.file or "").suffix == ".parquet" else None
+    if needed and importlib.util.find_spec(needed) is None:
+        yield f"reward_check: {needed} is not installed; pip install 'expoflow[bench]'"
+    elif config.file is not None:
+        try:
+            gather(config, seed=0)
+        except DataError as error:
+            yield f"reward_check.file: {error}"
 
 
 def gather(config: RewardCheck, seed: int) -> list[Preference]:

@@ -4,7 +4,7 @@ The official datasets have folders of the hub's own layout: what `hf download --
 --local-dir DIR/ORG/NAME` makes. A benchmark's job reads nothing else, so that it needs no network.
 """
 
-import importlib
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,17 @@ def prepare(config: OpenLlmBenchmark, seed: int, result: Path) -> None:
         for name, (folder, revision) in found.items()
     }
     write_json(result, TaskData(datasets=described, provenance=provenance("huggingface_hub")))
+
+
+def problems(config: OpenLlmBenchmark) -> Iterator[str]:
+    """Folders and packages that the benchmark needs and that are not there, each with its remedy."""
+    for task in config.tasks if config.data not in (None, MINIATURE) else ():
+        try:
+            local_folder(Path(config.data), TASKS[task].dataset)
+        except DataError as error:
+            yield f"benchmarks.open_llm.data: {error}"
+    if config.backend == "vllm" and importlib.util.find_spec("vllm") is None:
+        yield "benchmarks.open_llm.backend: vllm is not installed; pip install 'expoflow[gpu]', or take hf"
 
 
 def local_files(config: OpenLlmBenchmark) -> list[str]:
