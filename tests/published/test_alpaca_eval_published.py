@@ -5,13 +5,20 @@ The verdicts lie in shared/data beside the repository, or in $EXPOFLOW_PUBLISHED
 
 import csv
 import json
+import math
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from expoflow import cli
-from expoflow.benchmarks import win_rates
+from expoflow.benchmarks import alpaca_eval, win_rates
+from expoflow.benchmarks.alpaca_eval_data import Question
+from expoflow.config import JudgeConfig, SelectConfig
+from expoflow.judge import Judge
+from expoflow.records import Scored
+from judge_server import JudgeServer, completion
 
 pytest.importorskip("alpaca_eval", reason="pip install 'expoflow[bench]'")
 
@@ -112,3 +119,64 @@ def test_the_interval_of_a_difference_refits_the_model(data):
     value = win_rates.length_controlled(after, gamed) - win_rates.length_controlled(before, gamed)
     assert abs(differences.mean() - value) < 0.8
     assert differences.std() > 0.7  # beside lc_standard_error of 0.52 and 0.48, mostly in common
+
+
+class Verdicts:
+    """A judge that repeats published verdicts: which output is the model's stands in its first letter."""
+
+    def __init__(self, path: Path):
+        self.table = win_rates.read_annotations(path)
+        self.questions = [
+            Question(instruction=f"instruction {index}", output="r" * length)
+            for index, length in self.table["len_baseline"].items()
+        ]
+
+    def scored(self) -> list[Scored]:
+        return [
+            Scored(
+                prompt_id=question.prompt().prompt_id, sample=0, seed=0, response="m" * length, reward=length / 100,
+                response_tokens=length, finish_reason="stop", engine="transformers",
+            )
+            for question, length in zip(self.questions, self.table["len_model"], strict=True)
+        ]  # fmt: skip
+
+    def answer(self, body: dict) -> dict:
+        asked = body["messages"][1]["content"]
+        index = int(re.search(r"instruction (\d+)", asked).group(1))
+        better = self.table["preference"][index] - 1  # probability that the model's output is the better one
+        first_is_model = re.search(r'"output": """(.)', asked).group(1) == "m"
+        first = better if first_is_model else 1 - better
+        chances = {"m": first, "M": 1 - first}
+        return completion("m", logprobs={name: math.log(max(p, 1e-30)) for name, p in chances.items()})
+
+
+def test_the_published_figures_through_prompts_a_judge_and_back(data):
+    """805 calls over HTTP each: prompts, order of the outputs, log probabilities and parser are the package's."""
+    gamed = data / "alpaca_eval_df_gamed_surrogate.csv"
+    rows = {}
+    for model in ("zephyr-7b-alpha", "zephyr_0.05"):
+        published = Verdicts(data / f"alpaca_eval_{model}.csv")
+        with JudgeServer(published.answer) as server:
+            config = JudgeConfig(base_url=server.url, model="gpt-4-1106-preview", api_key_env="")
+            ask = Judge(config, say=lambda line: None).ask
+            rows[model] = alpaca_eval.judge(
+                published.questions, published.scored(), "weighted_alpaca_eval_gpt4_turbo", ask
+            )
+            assert len(server.calls) == 805
+        metrics, basis = alpaca_eval.measure(rows[model], gamed)
+        found, expected = {metric.metric: metric for metric in metrics}, row(data, model)
+        assert found["win_rate"].value == pytest.approx(float(expected["win_rate"]), abs=1e-9)
+        assert found["win_rate"].standard_error == pytest.approx(float(expected["standard_error"]), abs=1e-9)
+        controlled = float(expected["length_controlled_winrate"])
+        assert found["lc_win_rate"].value == pytest.approx(controlled, abs=1e-3)
+        assert int(found["avg_length"].value) == int(expected["avg_length"])
+        assert "surrogate" in basis["note"]
+    config = SelectConfig(resamples=100)
+    metrics, basis = alpaca_eval.compare(rows["zephyr-7b-alpha"], rows["zephyr_0.05"], gamed, config)
+    found = {metric.metric: metric for metric in metrics}
+    assert found["win_rate"].value == pytest.approx(6.733561194307979 - 5.008784366960614, abs=1e-9)
+    assert found["lc_win_rate"].value == pytest.approx(9.965565362657289 - 9.085183556987324, abs=2e-3)
+    for name in ("win_rate", "lc_win_rate"):
+        assert found[name].low < found[name].value < found[name].high
+        assert found[name].n == 805
+    assert basis["resamples"] == 100
