@@ -53,7 +53,7 @@ def run(job: Job) -> None:
         "open_llm",
         ["lm_eval", "datasets"],
         settings=config.model_dump(),
-        datasets={name: each.revision or each.folder for name, each in data.datasets.items()},
+        data={name: each.revision or each.folder for name, each in data.datasets.items()},
         prompt_digests=prompt_digests(rows),
     )
 
