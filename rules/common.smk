@@ -23,6 +23,7 @@ from expoflow.benchmarks import (
     bill,
     lm_tasks,
     preferences,
+    published,
     questions,
     task_data,
 )
@@ -45,7 +46,6 @@ HUB = [name for name, model in CONFIG.models.items() if model.source == "hub"]
 # Jobs are offline but for download, and for weights that are gone: there the user's own word counts.
 os.environ.setdefault("EXPOFLOW_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
 VARIANTS = ("sft", "aligned", "expo")
-PAPER_BENCHMARKS = ("alpaca_eval", "mt_bench", "open_llm")
 
 # What each rule's code is, for its digest: module names below expoflow; what they import is included.
 ROOTS = {
@@ -268,7 +268,7 @@ RESULTS_OF_ALL = [
     *TABLES,
     *PLOTS,
     # of the paper's benchmarks, where a pair has one
-    *(PAPER_TABLES if benchmark_results(["expo"], PAPER_BENCHMARKS) else []),
+    *(PAPER_TABLES if benchmark_results(["expo"], published.BENCHMARKS) else []),
     *(
         [f"results/models/{CONFIG.reward_model}.rewardbench.json"]
         if CONFIG.reward_check

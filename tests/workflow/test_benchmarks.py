@@ -70,7 +70,7 @@ def test_mt_bench_beside_a_finished_run(finished):
         finished.edit(mt_bench(server.url, model="other"))
         assert finished.planned() == JOBS
         output = finished.snakemake("--cores", "2")
-        assert len(server.calls) == 2 * calls
+        assert 160 < len(server.calls) - calls <= 480
         assert "answers to turn 1 at temperature 0 are kept from before" in output
 
 

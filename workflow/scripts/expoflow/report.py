@@ -118,7 +118,8 @@ def salvage(benchmarks: list[Path], figures: list[str], results: Path = Path("re
     missing = tables.salvage(table, benchmarks)
     if not missing or len(missing) == len(benchmarks):
         return ""
-    published.write(table, results / "tables")
+    if any(path.stem in published.BENCHMARKS for path in benchmarks):
+        published.write(table, results / "tables")
     if (results / "summary.csv").exists():
         write(results / "report.html", figures)
     gaps = [f"missing in {table}: {path.parts[-4]}: {path.stem} of {path.parts[-2]}" for path in missing]

@@ -61,6 +61,7 @@ APPENDIX_D = tuple(
     Column(name, "open_llm", name.lower(), scale=100, steps=(2, 1))
     for name in ("ARC", "HellaSwag", "MMLU", "GSM8K", "Winogrande", "TruthfulQA")
 )
+BENCHMARKS = tuple(dict.fromkeys(column.benchmark for column in (*TABLE_1, *APPENDIX_D)))
 
 
 @dataclass(frozen=True)
