@@ -11,11 +11,18 @@ import time
 
 import pytest
 from expoflow import verdicts
-from expoflow.config import JudgeConfig
-from expoflow.errors import JudgeError
+from expoflow.checks import parse
+from expoflow.config import JudgeConfig, MtBenchBenchmark
+from expoflow.errors import ConfigError, JudgeError
 from expoflow.judge import Judge, text
 from judge_server import EMPTY, GARBAGE, NO_CHOICES, Fault, JudgeServer, completion
 
+SMALL = {
+    "models": {name: {"path": name} for name in ("sft", "dpo", "rm")},
+    "pairs": {"pair": {"sft": "sft", "aligned": "dpo", "alphas": [1]}},
+    "prompts": {"dev": {"miniature": "dev"}},
+    "reward_model": "rm",
+}
 PRICES = {"judge": {"input": 1000, "output": 1000}}  # a call of 100 + 10 tokens costs 0.11 USD
 
 
@@ -283,3 +290,38 @@ def test_killed_after_7_of_20_the_rerun_makes_13_calls(server, tmp_path):
     assert len(server.calls) - before == 13
     # the call under way stays counted with what it might have cost
     assert json.loads((tmp_path / "ledger.json").read_text())["spent"] == pytest.approx(7 * 0.11 + 0.022)
+
+
+BAD = {
+    "a ceiling without a price": (
+        {"model": "mine", "max_cost": 1},
+        "judge: max_cost needs the price of 'mine'; add prices: {'mine': {input: USD, output: USD}}",
+    ),
+    "a password in the address": (
+        {"base_url": "https://me:secret@host/v1"},
+        "judge.base_url: an endpoint is an address such as",
+    ),
+    "no address": ({"base_url": "localhost"}, "judge.base_url: an endpoint is an address such as"),
+    "a key instead of its variable": (
+        {"api_key_env": "sk-secret"},
+        "judge.api_key_env: names an environment variable such as OPENAI_API_KEY; the key itself",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_judge_is_told_with_its_remedy(case):
+    settings, expected = BAD[case]
+    section = {"mt_bench": {"data": "files", "judge": settings}}
+    with pytest.raises(ConfigError) as told:
+        parse(SMALL | {"benchmarks": section})
+    assert told.value.problems[0].startswith(f"benchmarks.mt_bench.{expected}")
+    assert "secret" not in str(told.value)
+
+
+def test_a_result_does_not_depend_on_costs_and_patience():
+    plain = MtBenchBenchmark(data="files")
+    changed = JudgeConfig(api_key_env="MINE", max_cost=3, concurrency=1, timeout=1, retries=0, backoff=9)
+    assert MtBenchBenchmark(data="files", judge=changed).identity() == plain.identity()
+    assert MtBenchBenchmark(data="files", judge=JudgeConfig(model="other")).identity() != plain.identity()
+    assert MtBenchBenchmark(data="files", max_tokens=9).identity() != plain.identity()

@@ -16,6 +16,8 @@ from expoflow.config import MINIATURE, SOURCES, Config
 from expoflow.errors import ConfigError, DataError
 from expoflow.prompts import read_file
 
+# Settings whose value may be a key that was put in the wrong place.
+PRIVATE = ("base_url", "api_key_env")
 # What the benchmarks need beside the base installation.
 PACKAGES = {
     "alpaca_eval": ("alpaca_eval", "openai"),
@@ -78,7 +80,7 @@ def _explain(problem: Mapping[str, Any]) -> str:
     if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
         message = "must have recipe: sft, dpo or reward"
     value = problem["input"]
-    scalar = isinstance(value, str | int | float | None)
+    scalar = isinstance(value, str | int | float | None) and path[-1] not in PRIVATE
     return f"{where}: {value!r} is not accepted: {message}" if scalar else f"{where}: {message}"
 
 

@@ -69,6 +69,15 @@ def _check_endpoint(value: str) -> str:
     return value.rstrip("/")
 
 
+def _check_variable(value: str) -> str:
+    if not re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)?", value):
+        raise PydanticCustomError(
+            "variable",
+            "names an environment variable such as OPENAI_API_KEY; the key itself does not stand here",
+        )
+    return value
+
+
 def _check_alpha(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise PydanticCustomError("alpha", "an alpha is a finite number such as 0.3")
@@ -309,7 +318,7 @@ class JudgeConfig(Strict):
     """The endpoint, up to and without /chat/completions; `miniature` is one on this machine that knows the truth."""
     model: str = Field("gpt-4", min_length=1)
     """The judge's name at the endpoint."""
-    api_key_env: str = Field("OPENAI_API_KEY", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
+    api_key_env: Annotated[str, AfterValidator(_check_variable)] = "OPENAI_API_KEY"
     """The environment variable that holds the key; empty where the endpoint needs none."""
     max_cost: float | None = Field(None, ge=0)
     """USD that this benchmark may cost in this folder altogether: the call that might pass it is not made."""
@@ -332,7 +341,7 @@ class JudgeConfig(Strict):
         if self.max_cost is not None and self.model not in self.prices:
             raise PydanticCustomError(
                 "price",
-                "max_cost needs the price of '{model}'; add prices: {{'{model}': {{input: USD, output: USD}}}}",
+                "max_cost needs the price of '{model}'; add prices: {'{model}': {input: USD, output: USD}}",
                 {"model": self.model},
             )
         return self
