@@ -73,6 +73,8 @@ use rule benchmark_reward as benchmark_alpaca_eval with:
         "results/logs/benchmark/{pair}/{variant}.alpaca_eval.log",
     benchmark:
         "results/logs/benchmark/{pair}/{variant}.alpaca_eval.tsv"
+    conda:
+        "../envs/benchmarks.yaml"
     params:
         usage=variant_usage,
         config=benchmark_section("alpaca_eval"),
@@ -122,6 +124,8 @@ use rule benchmark_reward as benchmark_mt_bench with:
         "results/logs/benchmark/{pair}/{variant}.mt_bench.log",
     benchmark:
         "results/logs/benchmark/{pair}/{variant}.mt_bench.tsv"
+    conda:
+        "../envs/benchmarks.yaml"
     params:
         usage=variant_usage,
         config=benchmark_section("mt_bench"),
@@ -169,6 +173,8 @@ use rule benchmark_reward as benchmark_open_llm with:
         "results/logs/benchmark/{pair}/{variant}.open_llm.log",
     benchmark:
         "results/logs/benchmark/{pair}/{variant}.open_llm.tsv"
+    conda:
+        "../envs/benchmarks.yaml"
     params:
         usage=variant_usage,
         config=benchmark_section("open_llm"),
@@ -194,7 +200,7 @@ rule preferences:
     benchmark:
         "results/logs/preferences.tsv"
     conda:
-        "../envs/expoflow.yaml"
+        "../envs/benchmarks.yaml"
     params:
         source=CONFIG.reward_check.canonical() if CONFIG.reward_check else "",
         seed=CONFIG.seed,
@@ -248,7 +254,7 @@ rule compare:
     benchmark:
         "results/logs/compare/{pair}/{benchmark}.tsv"
     conda:
-        "../envs/expoflow.yaml"
+        "../envs/benchmarks.yaml" if ALPACA_EVAL else "../envs/expoflow.yaml"
     params:
         config=section("select"),
         code=lambda wildcards: benchmark_code(wildcards.benchmark, "compare"),

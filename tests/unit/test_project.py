@@ -31,9 +31,11 @@ def test_what_the_snakefile_reads_imports_no_torch():
 
 
 def test_conda_environments_have_the_declared_versions():
-    environment = yaml.safe_load((ROOT / "envs/expoflow.yaml").read_text())
-    assert environment["dependencies"][-1]["pip"] == PROJECT["dependencies"]
-    assert f"python {PROJECT['requires-python']}" in environment["dependencies"]
+    extra = PROJECT["optional-dependencies"]["bench"]
+    for name, expected in (("expoflow", []), ("benchmarks", extra)):
+        environment = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())
+        assert environment["dependencies"][-1]["pip"] == PROJECT["dependencies"] + expected
+        assert f"python {PROJECT['requires-python']}" in environment["dependencies"]
 
 
 def test_every_rule_has_log_benchmark_message_and_environment():
