@@ -141,7 +141,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.hub.take_fault(path)
         if fault and fault.status:
             return self.reply(fault.status, b"{}", fault.headers)
-        if match := re.fullmatch(r"/api/models/(.+?)(?:/revision/(.+))?", path):
+        if match := re.fullmatch(r"/api/(?:models/)?(.+?)/tree/(.+)", path):
+            return self.tree(*match.groups())
+        if match := re.fullmatch(r"/api/(?:models/)?(.+?)(?:/revision/(.+))?", path):
             return self.info(*match.groups())
         if match := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path):
             return self.resolve(*match.groups(), fault)
@@ -182,6 +184,16 @@ class _Handler(BaseHTTPRequestHandler):
             "siblings": siblings,
         }
         self.reply(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+    def tree(self, name: str, revision: str) -> None:
+        if not (found := self.find(name, revision)):
+            return
+        repo, sha = found
+        entries = [
+            {"type": "file", "path": file, "size": len(content), "oid": oid(content)}
+            for file, content in repo.commits[sha].items()
+        ]
+        self.reply(200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
 
     def resolve(self, name: str, revision: str, file: str, fault: Fault | None) -> None:
         if not (found := self.find(name, revision)):

@@ -131,7 +131,7 @@ def language_model(model: Model, config: OpenLlmBenchmark) -> LM:
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
     settings = AutoConfig.from_pretrained(folder, trust_remote_code=remote)
     length = min(config.context, getattr(settings, "max_position_embeddings", config.context))
-    bos = tokenizer.bos_token_id is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+    bos = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
     common = {"pretrained": folder, "trust_remote_code": remote, "add_bos_token": bos}
     if config.backend == "vllm":
         loaded = get_model("vllm")(

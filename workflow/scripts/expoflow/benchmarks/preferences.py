@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from expoflow.benchmarks.task_data import fetch
 from expoflow.config import RewardCheck
 from expoflow.errors import DataError
 from expoflow.records import Message, Record
@@ -160,12 +161,11 @@ def _from_hub(config: RewardCheck) -> Iterator[dict[str, Any]]:
     """The rows of a split of a dataset of the hub's."""
     import datasets
 
+    folder, _ = fetch(config.hub, config.revision)
     try:
-        rows = datasets.load_dataset(config.hub, split=config.split, revision=config.revision)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        yield from datasets.load_dataset(str(folder), split=config.split)
+    except (ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise DataError(
-            f"dataset '{config.hub}': split '{config.split}' does not come ({reason}); correct hub, split and"
-            " revision of reward_check, or give a file"
-        ) from error
-    yield from rows
+            f"dataset '{config.hub}': split '{config.split}' is not read ({reason}); correct reward_check.split"
+        ) from None

@@ -61,7 +61,7 @@ def prepare(config: OpenLlmBenchmark, seed: int, result: Path) -> None:
     elif config.data is not None:
         found = {name: (local_folder(Path(config.data), name), None) for name in names}
     else:
-        found = {name: _fetched(name) for name in names}
+        found = {name: fetch(name) for name in names}
     described = {
         name: Dataset(folder=str(folder), revision=revision, files=_files(folder))
         for name, (folder, revision) in found.items()
@@ -117,18 +117,21 @@ def _files(folder: Path) -> dict[str, File]:
     return files
 
 
-def _fetched(name: str) -> tuple[Path, str]:
-    """The dataset's folder in the hub's cache, and its commit."""
+def fetch(name: str, revision: str | None = None) -> tuple[Path, str]:
+    """A dataset's folder in the hub's cache, and its commit. Raises DataError."""
     from huggingface_hub import snapshot_download
 
     try:
         folder = snapshot_download(
-            name, repo_type="dataset", allow_patterns=list(WANTED), ignore_patterns=list(UNWANTED)
+            name,
+            repo_type="dataset",
+            revision=revision,
+            allow_patterns=list(WANTED),
+            ignore_patterns=list(UNWANTED),
         )
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = " ".join(str(error).split())[:200]
         raise DataError(
-            f"dataset '{name}': the hub does not give it ({reason}); set benchmarks.open_llm.data to a folder"
-            " that has it"
-        ) from error
+            f"dataset '{name}': the hub does not give it ({reason}); correct its name, or give a local copy"
+        ) from None
     return Path(folder), Path(folder).name
