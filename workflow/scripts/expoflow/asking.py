@@ -86,11 +86,11 @@ class Asking:
                 problem = error
                 if not error.again:
                     break
-                await self._pause(error, limited + tried)
-                if error.name == "rate limited":
-                    limited += 1
-                else:
-                    tried += 1
+                before = limited + tried
+                limited += error.name == "rate limited"
+                tried += error.name != "rate limited"
+                if tried <= self.config.retries and limited <= RATE_LIMITS:
+                    await self._pause(error, before)
                 continue
             self.silent, problem = 0, None
             verdicts.keep(self.config, verdict.request, verdict.attempt, reply)
