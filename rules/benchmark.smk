@@ -180,7 +180,7 @@ use rule benchmark_reward as benchmark_open_llm with:
         config=benchmark_section("open_llm"),
         tasks=lm_tasks.task_files(),
         code=benchmark_code("open_llm"),
-        responses=digest(["benchmarks.harness", "benchmarks.lm_tasks"]),
+        responses=digest(["benchmarks.lm_serve"]),
     message:
         "{wildcards.pair}: benchmark Open LLM Leaderboard of {wildcards.variant}"
 

@@ -19,14 +19,13 @@ import leaderboard_data as data
 from completions_server import serving
 from expoflow import store
 from expoflow.benchmarks import harness, open_llm
-from expoflow.benchmarks.lm_tasks import LEADERBOARD, TASKS, Answered, normalised
+from expoflow.benchmarks.lm_tasks import LEADERBOARD, TASKS, Answered, Asked, normalised
 from expoflow.benchmarks.task_data import TaskData, local_files, prepare
 from expoflow.checks import check_sources, parse
 from expoflow.config import ModelConfig, OpenLlmBenchmark, SelectConfig
 from expoflow.engines import Model
 from expoflow.errors import CheckpointError, ConfigError, DataError
 from expoflow.miniature import sft, tasks, world
-from expoflow.parts import Part
 from expoflow.records import BenchmarkResult, read_json, read_jsonl, write_json
 
 SHOTS = {"arc_challenge": 25, "hellaswag": 10, "gsm8k": 5, "winogrande": 5, "truthfulqa_mc2": 0}
@@ -59,15 +58,20 @@ def folder(tmp_path_factory):
     return path
 
 
-def evaluate(folder: Path, config: OpenLlmBenchmark, part: Path) -> dict:
+def evaluate(folder: Path, config: OpenLlmBenchmark) -> dict:
     datasets = read_json(folder / "data.json", TaskData).datasets
-    tasks = {TASKS[name].name: datasets[TASKS[name].dataset].folder for name in config.tasks}
-    return harness.evaluate(Model(folder=folder / "model"), tasks, config, Part(part, "key", harness.Kept))
+    asked = Asked(
+        model=Model(folder=folder / "model"),
+        config=config,
+        data={name: each.folder for name, each in datasets.items()},
+    )
+    model = harness.Resuming(harness.language_model(asked.model, config), [], lambda kept: None)
+    return harness.evaluate(model, asked.folders(), config)
 
 
 @pytest.fixture(scope="module")
 def results(folder):
-    return evaluate(folder, OpenLlmBenchmark(), folder / "answers.part")
+    return evaluate(folder, OpenLlmBenchmark())
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +218,7 @@ def test_a_server_gives_what_hf_gives(folder, rows, tmp_path):
     tasks = ["arc", "gsm8k", "winogrande"]
     with serving(folder / "model") as (url, asked):
         settings = OpenLlmBenchmark(tasks=tasks, backend="completions", base_url=url, concurrency=2)
-        served = normalised(evaluate(folder, settings, tmp_path / "part"), tasks)
+        served = normalised(evaluate(folder, settings), tasks)
         assert all(body["model"] == str(folder / "model") for body in asked)
         assert {body["prompt"][0][0] for body in asked} == {0}  # BOS, as hf has it
     here = [row for row in rows if row.task in tasks]
@@ -334,7 +338,7 @@ def miniature(tmp_path_factory):
 def test_the_miniatures_tasks_are_true_to_its_world(miniature, tmp_path):
     names = ["miniature_choice", "miniature_answer"]
     settings = OpenLlmBenchmark(tasks=names, data="miniature", chat_template=True)
-    answers = normalised(evaluate(miniature, settings, tmp_path / "part"), names)
+    answers = normalised(evaluate(miniature, settings), names)
     asked = [p for p in world.prompts("test", 3) if p.meta["task"] != "list"]
     assert len(answers) == 2 * len(asked)
     for prompt, row in zip(asked, answers[len(asked) :], strict=True):
@@ -377,3 +381,30 @@ def test_the_miniatures_data_depend_on_the_seed_alone(tmp_path):
         tasks.write(tmp_path / name, seed)
     a, b, c = ((tmp_path / n / "miniature/choice/test.jsonl").read_text() for n in "abc")
     assert a == b != c
+
+
+def test_a_task_that_is_given_up_ends_at_its_next_answer(folder):
+    """A host closes a task whose job has gone: nothing goes on behind its back."""
+    import threading
+
+    from expoflow.benchmarks import lm_serve
+    from expoflow.serving import Held
+
+    datasets = read_json(folder / "data.json", TaskData).datasets
+    settings = OpenLlmBenchmark(tasks=["arc", "hellaswag"], batch_size=1)
+    asked = Asked(
+        model=Model(folder=folder / "model"), config=settings, data={n: d.folder for n, d in datasets.items()}
+    )
+    held, before = Held(), threading.active_count()
+    work = lm_serve.serve(held, asked.model_dump(mode="json"))
+    first = [next(work)[0]["kept"]["request"] for _ in range(3)]
+    assert len(set(first)) == 3
+    work.close()
+    assert threading.active_count() == before
+
+    # the same model is still loaded, and what was told is not asked again
+    loaded = held.get("open_llm", asked.key(), lambda: pytest.fail("loaded twice"))
+    steps = list(lm_serve.serve(held, asked.model_dump(mode="json")))
+    assert len(steps[-1]) == data.SIZES["arc"] + data.SIZES["hellaswag"]
+    held.clear()
+    assert not hasattr(loaded, "lm")

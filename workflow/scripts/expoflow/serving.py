@@ -38,7 +38,11 @@ from expoflow.records import Record
 
 # What does the work of each kind of task: a function (held, arguments) that yields lists of JSON rows. It
 # yields often, also empty lists, since it can be closed only there.
-KINDS = {"generate": "expoflow.engines.serve:generate", "score": "expoflow.scoring:serve"}
+KINDS = {
+    "generate": "expoflow.engines.serve:generate",
+    "score": "expoflow.scoring:serve",
+    "open_llm": "expoflow.benchmarks.lm_serve:serve",
+}
 LOGS = Path("results/logs/hosts")
 # Seconds in which a new host must answer; loading comes after that and may take as long as it does.
 ANSWER = 120

@@ -1,11 +1,11 @@
 """lm-eval, called on one checkpoint: its answers to the documents of our tasks; a killed run goes on where it was.
 
-lm-eval's own cache (--use_cache) keeps pickles, and does not know which model they came from; `Resuming` keeps
-JSON lines in a part file that names the model and the settings.
+lm-eval's own cache (--use_cache) keeps pickles, and does not know which model they came from; `Resuming` hands
+its answers out, for a part file that names the model and the settings.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,11 @@ from lm_eval.api.registry import get_model
 from lm_eval.tasks import TaskManager
 from transformers import AutoConfig, AutoTokenizer
 
+from expoflow.benchmarks.lm_tasks import Kept
 from expoflow.config import OpenLlmBenchmark
 from expoflow.engines import Model
 from expoflow.engines.memory import free_memory
 from expoflow.errors import CheckpointError
-from expoflow.parts import Part
-from expoflow.records import Record
 
 TASK_FILES = Path(__file__).parent / "tasks"
 ASKED = "asked"
@@ -32,20 +31,13 @@ OFFICIAL = ("arc", "hellaswag", "mmlu/default", "gsm8k", "winogrande", "truthful
 LARGEST_BATCH = 64
 
 
-class Kept(Record):
-    """An answer of the model, by lm-eval's hash of the request."""
-
-    request: str
-    answer: str | tuple[float, bool]
-
-
 class Resuming(LM):
-    """A language model whose answers are kept in a part file as they come; what is there is not asked again."""
+    """A language model whose answers are told as they come; what is `kept` from before is not asked again."""
 
-    def __init__(self, model: LM, part: Part[Kept]):
+    def __init__(self, model: LM, kept: Sequence[Kept], tell: Callable[[Kept], None]):
         super().__init__()
-        self.model, self.part = model, part
-        self.answers = {row.request: row.answer for row in part.rows}
+        self.model, self.tell = model, tell
+        self.answers = {row.request: row.answer for row in kept}
         model.set_cache_hook(self)
 
     def add_partial(self, kind: str, arguments: Sequence[Any], answer: Any) -> None:
@@ -53,7 +45,7 @@ class Resuming(LM):
         request = hash_args(kind, arguments)
         if request not in self.answers:
             self.answers[request] = answer
-            self.part.add([Kept(request=request, answer=answer)])
+            self.tell(Kept(request=request, answer=answer))
 
     def _ask(self, kind: str, requests: list[Instance]) -> list[Any]:
         missing = [each for each in requests if hash_args(kind, each.args) not in self.answers]
@@ -91,14 +83,11 @@ class Resuming(LM):
         return self.model.tokenizer_name
 
 
-def evaluate(
-    model: Model, tasks: Mapping[str, str], config: OpenLlmBenchmark, part: Part[Kept]
-) -> dict[str, Any]:
+def evaluate(model: LM, tasks: Mapping[str, str], config: OpenLlmBenchmark) -> dict[str, Any]:
     """lm-eval's results, samples included; `tasks` are names of lm-eval's, each with the folder of its dataset."""
-    loaded = language_model(model, config)
     with tempfile.TemporaryDirectory() as folder:
         return lm_eval.simple_evaluate(
-            Resuming(loaded, part),
+            model,
             tasks=[ASKED],
             task_manager=task_manager(tasks, Path(folder)),
             limit=config.limit,

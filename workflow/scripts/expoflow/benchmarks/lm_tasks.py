@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from expoflow import store
+from expoflow.config import OpenLlmBenchmark
+from expoflow.engines import Model
 from expoflow.errors import DataError
 from expoflow.records import Record
 
@@ -50,6 +52,35 @@ class Answered(Record):
     prompt_hash: str
     value: float
     answer: str | list[float]
+
+
+class Kept(Record):
+    """An answer of a model's, by lm-eval's hash of the request: a text, or (log-likelihood, is greedy)."""
+
+    request: str
+    answer: str | tuple[float, bool]
+
+
+class Asked(Record):
+    """The arguments of an "open_llm" task; `data` has the folders of the datasets, `kept` is not asked again."""
+
+    model: Model
+    config: OpenLlmBenchmark
+    data: dict[str, str]
+    kept: tuple[Kept, ...] = ()
+
+    def folders(self) -> dict[str, str]:
+        """By lm-eval's names of the tasks the folders of their datasets."""
+        tasks = [TASKS[name] for name in self.config.tasks]
+        return {task.name: self.data[task.dataset] for task in tasks}
+
+    def key(self) -> str:
+        """What makes it another loaded model."""
+        folder = self.model.folder.absolute()
+        files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")])
+        state = [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+        loading = self.config.model_dump(exclude={"tasks", "data", "limit", "chat_template", "seed"})
+        return store.digest([str(folder), state, self.model.chat_template, loading])
 
 
 def task_files() -> list[str]:

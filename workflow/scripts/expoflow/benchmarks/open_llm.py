@@ -7,14 +7,15 @@ from importlib.metadata import version
 import numpy as np
 from scipy import stats
 
-from expoflow import statistics, store
+from expoflow import serving, statistics, store
 from expoflow.benchmarks.job import Comparison, Job
-from expoflow.benchmarks.lm_tasks import LEADERBOARD, TASKS, Answered, normalised, prompt_digests, task_files
+from expoflow.benchmarks.lm_tasks import LEADERBOARD, Answered, Asked, Kept, prompt_digests, task_files
 from expoflow.benchmarks.task_data import TaskData
 from expoflow.config import SelectConfig
 from expoflow.errors import DataError
 from expoflow.parts import Part
 from expoflow.records import Metric, read_json
+from expoflow.serving import Task
 
 
 def run(job: Job) -> None:
@@ -35,14 +36,12 @@ def run(job: Job) -> None:
     }
 
     def make() -> list[Answered]:
-        from expoflow.benchmarks import harness
-
         part = job.rows.with_name(f".{job.rows.name}.answers.part")
-        kept = Part(part, store.digest(key), harness.Kept)
+        kept = Part(part, store.digest(key), Kept)
         if kept.rows:
             job.say(f"{len(kept.rows)} answers are there already, from a run that was cut off")
-        asked = {TASKS[name].name: data.datasets[TASKS[name].dataset].folder for name in config.tasks}
-        return normalised(harness.evaluate(job.model, asked, config, kept), config.tasks)
+        folders = {name: each.folder for name, each in data.datasets.items()}
+        return answers(Asked(model=job.model, config=config, data=folders), kept)
 
     rows, kept = job.cached("open_llm", key, make, Answered)
     if kept:
@@ -56,6 +55,20 @@ def run(job: Job) -> None:
         data={name: each.revision or each.folder for name, each in data.datasets.items()},
         prompt_digests=prompt_digests(rows),
     )
+
+
+def answers(asked: Asked, kept: Part[Kept]) -> list[Answered]:
+    """What the model answers, by a host where there is one; `kept` grows by every answer as it comes."""
+
+    def task() -> Task:
+        arguments = asked.model_copy(update={"kept": tuple(kept.rows)}).model_dump(mode="json")
+        return Task(kind="open_llm", key=asked.key(), arguments=arguments)
+
+    result = []
+    for rows in serving.run(task):
+        kept.add([Kept.model_validate(row["kept"]) for row in rows if "kept" in row])
+        result += [Answered.model_validate(row["answered"]) for row in rows if "answered" in row]
+    return result
 
 
 def run_comparison(comparison: Comparison) -> None:
