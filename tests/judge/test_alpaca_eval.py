@@ -10,13 +10,14 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from expoflow import cli
 from expoflow.benchmarks import alpaca_eval, annotator
 from expoflow.benchmarks.alpaca_eval_data import Question, find_annotator, prompts, read_questions
 from expoflow.config import JudgeConfig, SelectConfig
 from expoflow.costs import estimate
 from expoflow.errors import ConfigError, DataError, JudgeError
 from expoflow.judge import Judge
-from expoflow.records import Scored
+from expoflow.records import Scored, write_jsonl
 from judge_server import JudgeServer, completion
 
 package = pytest.importorskip("alpaca_eval", reason="pip install 'expoflow[bench]'")
@@ -145,6 +146,40 @@ def test_verdicts_that_cannot_be_read_are_asked_again_and_never_scored(server):
     assert found["avg_length"].n == N
 
 
+def test_the_command_reads_a_results_rows(server, tmp_path, capsys):
+    rows = ask(server, scored(["good", "bad"] * (N // 2)))
+    rows[3] = rows[3].model_copy(update={"preference": None})
+    write_jsonl(tmp_path / "alpaca_eval.generations.jsonl", rows)
+    capsys.readouterr()
+    assert (
+        cli.main(
+            ["benchmark", "alpaca_eval", "--annotations", str(tmp_path / "alpaca_eval.generations.jsonl")]
+        )
+        == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    metrics = {metric.metric: metric for metric in alpaca_eval.measure(rows, None)[0]}
+    assert found["win_rate"] == metrics["win_rate"].value
+    assert found["n_total"] == metrics["win_rate"].n == N - 1
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("index,preference,len_baseline\n0,1,2\n", "no column len_model"),
+        ("index,preference,len_baseline,len_model\n0,1,2,3\n0,1,2,3\n", "index 0 stands twice"),
+        ("index,preference,len_baseline,len_model\n0,0.5,2,3\n", "preference 0.5 is not between 1 and 2"),
+        ("index,preference,len_baseline,len_model\n0,1.5,,3\n", "a length is missing"),
+        ("", "cannot be read"),
+    ],
+)
+def test_annotations_that_are_none(tmp_path, capsys, text, word):
+    path = tmp_path / "annotations.csv"
+    path.write_text(text)
+    assert cli.main(["benchmark", "alpaca_eval", "--annotations", str(path)]) == 2
+    assert word in capsys.readouterr().err
+
+
 def test_equal_outputs_are_a_draw_without_a_call(server):
     same = [Question(instruction="Say.", output="good answer"), *QUESTIONS[1:]]
     rows = alpaca_eval.judge(same, scored(["good"] * N, same), WEIGHTED, client(server).ask)
@@ -241,6 +276,12 @@ def test_an_annotator_of_ones_own(server, tmp_path):
     assert [row.preference for row in rows] == [2.0, 1.0] * (N // 2)
     told = annotator.describe(str(folder))
     assert len(told["prompt_sha256"]["short"]) == 64
+
+
+def test_a_folder_without_annotators_is_named(tmp_path):
+    (tmp_path / "configs.yaml").write_text("mine: {fn_completions: openai_completions}")
+    with pytest.raises(ConfigError, match="prompt_template"):
+        find_annotator(f"{tmp_path}/")
 
 
 @pytest.mark.parametrize(

@@ -316,7 +316,8 @@ def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE.csv",
-        help="index (place among the 805 instructions), preference (1 to 2), len_baseline, len_model",
+        help="index (place among the 805 instructions), preference (1 to 2), len_baseline, len_model;"
+        " or a result's alpaca_eval.generations.jsonl",
     )
     parser.add_argument(
         "--df-gamed",

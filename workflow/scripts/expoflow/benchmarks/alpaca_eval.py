@@ -15,7 +15,7 @@ import pandas as pd
 
 from expoflow import engines
 from expoflow.benchmarks import annotator, win_rates
-from expoflow.benchmarks.alpaca_eval_data import Question, find_annotator, prompts, read_questions
+from expoflow.benchmarks.alpaca_eval_data import Question, prompts, read_questions
 from expoflow.benchmarks.job import Comparison, Job
 from expoflow.benchmarks.metrics import difference, mean
 from expoflow.config import GenerateConfig, SelectConfig
@@ -51,7 +51,7 @@ def run(job: Job) -> None:
     questions, gamed = read_questions(path), job.inputs.get("df_gamed")
     if gamed and (difficulty := job.inputs.get("instruction_difficulty")):
         win_rates.check_difficulty(gamed, difficulty)
-    find_annotator(settings.annotator)
+    described = annotator.describe(settings.annotator)
     config = decoding(job)
     scored = job.score(prompts(questions), config)
     asked = _Asked(job.judge(settings.judge))
@@ -69,7 +69,7 @@ def run(job: Job) -> None:
         engine=engines.chosen(config.engine),
         reward_model=job.config.reward_model,
         reference={"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
-        annotator=annotator.describe(settings.annotator),
+        annotator=described,
         judge=asked.summary(),
         length_controlled=basis,
     )

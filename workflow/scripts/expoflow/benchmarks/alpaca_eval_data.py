@@ -170,4 +170,10 @@ def read_annotator(name: str) -> dict[str, dict[str, Any]]:
 
 
 def _yaml(path: Path) -> dict[str, dict[str, Any]]:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError([f"{path}: cannot be read as YAML ({' '.join(str(error).split())})"]) from None
+    if not isinstance(found, dict) or not all("prompt_template" in (each or {}) for each in found.values()):
+        raise ConfigError([f"{path}: every annotator needs a prompt_template, as those of alpaca_eval have"])
+    return found

@@ -34,11 +34,12 @@ GAMED = "df_gamed.csv"
 def package() -> "ModuleType":
     """The module alpaca_eval; a ConfigError with the remedy where it cannot be imported.
 
-    It reads no .env file, and leaves the logging level and the warnings of this process alone.
+    It reads no .env file, needs no user name, and leaves this process' logging level and warnings alone.
     """
     import logging
 
     os.environ.setdefault("PYTHON_DOTENV_DISABLED", "1")
+    os.environ.setdefault("LOGNAME", "nobody")  # asked for at import; a container's user may have none
     level = logging.getLogger().level
     try:
         with warnings.catch_warnings():
@@ -109,11 +110,17 @@ def length_controlled_differences(
 
 
 def read_annotations(path: Path) -> pd.DataFrame:
-    """Verdicts from a CSV with the columns index, preference, len_baseline, len_model. Raises DataError."""
+    """Verdicts from a CSV with the columns index, preference, len_baseline, len_model, or from a result's rows.
+
+    Those are JSON lines, named .jsonl. Raises DataError.
+    """
     try:
-        table = pd.read_csv(path)
+        lines = path.suffix == ".jsonl"
+        table = pd.read_json(path, lines=True, precise_float=True) if lines else pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as CSV ({error}); correct the path") from None
+    if "preference" not in table and lines:
+        table["preference"] = np.nan
     if missing := [column for column in COLUMNS if column not in table]:
         raise DataError(f"{path}: no column {', '.join(missing)}; it needs {', '.join(COLUMNS)}")
     table = table.set_index("index").sort_index()
