@@ -1,40 +1,256 @@
-# sft, aligned and expo on prompts that took no part in choosing alpha.
-rule benchmark:
+# sft, aligned and expo side by side; a rule for each benchmark, a job for each variant. Every one writes a
+# result and its rows (one JSON line an item, .generations.jsonl), from which `compare` makes the differences.
+localrules:
+    alpaca_eval_data,
+    mt_bench_data,
+    open_llm_data,
+    preferences,
+
+
+# On prompts that took no part in choosing alpha.
+rule benchmark_reward:
     input:
-        model=lambda wildcards: variant_file(wildcards.pair, wildcards.variant),
-        # aligned may be an adapter, which is no model without its base
-        base=lambda wildcards: [variant_file(wildcards.pair, "sft")]
-        * (wildcards.variant == "aligned"),
+        model=variant_model,
+        base=variant_base,
         prompts=benchmark_prompts,
         reward_model=manifest(CONFIG.reward_model),
     output:
-        result="results/pairs/{pair}/benchmarks/{variant}/{benchmark}.json",
-        generations="results/pairs/{pair}/benchmarks/{variant}/{benchmark}.generations.jsonl",
+        result="results/pairs/{pair}/benchmarks/{variant}/reward.json",
+        rows="results/pairs/{pair}/benchmarks/{variant}/reward.generations.jsonl",
     log:
-        "results/logs/benchmark/{pair}/{variant}.{benchmark}.log",
+        "results/logs/benchmark/{pair}/{variant}.reward.log",
     benchmark:
-        "results/logs/benchmark/{pair}/{variant}.{benchmark}.tsv"
+        "results/logs/benchmark/{pair}/{variant}.reward.tsv"
     conda:
         "../envs/expoflow.yaml"
     resources:
         **engine_resources(of_variant, judge),
     params:
+        usage=usage(of_variant),
         generate=section("generate", exclude={"prompts"}),
         score=CONFIG.score.canonical(),
-        usage=usage(of_variant),
         judge_usage=usage(judge),
-        code=code("benchmark"),
+        code=benchmark_code("reward"),
         # what the kept responses and their scores depend on
         responses=digest([*ROOTS["generate"], *ROOTS["score"]]),
     message:
-        "{wildcards.pair}: benchmark {wildcards.benchmark} of {wildcards.variant}"
+        "{wildcards.pair}: benchmark reward of {wildcards.variant}"
     script:
         "../workflow/scripts/benchmark.py"
 
 
+# A file of AlpacaEval's dataset on the hub, or of the miniature, where the config names no local one.
+rule alpaca_eval_data:
+    output:
+        file="results/benchmarks/alpaca_eval.{source}/{file}",
+    log:
+        "results/logs/alpaca_eval_data/{source}.{file}.log",
+    benchmark:
+        "results/logs/alpaca_eval_data/{source}.{file}.tsv"
+    wildcard_constraints:
+        source=only(ALPACA_EVAL),
+        file=only(alpaca_eval_data.HUB_FILES.values()),
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        source=lambda wildcards: ALPACA_EVAL[wildcards.source].source(),
+        seed=CONFIG.seed,
+        code=lambda wildcards: digest(
+            alpaca_eval_data.modules(ALPACA_EVAL[wildcards.source])
+        ),
+    message:
+        "fetch {wildcards.file} of AlpacaEval's dataset"
+    script:
+        "../workflow/scripts/alpaca_eval_data.py"
+
+
+use rule benchmark_reward as benchmark_alpaca_eval with:
+    input:
+        unpack(alpaca_eval_files),
+        model=variant_model,
+        base=variant_base,
+        reward_model=manifest(CONFIG.reward_model),
+    output:
+        result="results/pairs/{pair}/benchmarks/{variant}/alpaca_eval.json",
+        rows="results/pairs/{pair}/benchmarks/{variant}/alpaca_eval.generations.jsonl",
+    log:
+        "results/logs/benchmark/{pair}/{variant}.alpaca_eval.log",
+    benchmark:
+        "results/logs/benchmark/{pair}/{variant}.alpaca_eval.tsv"
+    conda:
+        "../envs/benchmarks.yaml"
+    params:
+        usage=usage(of_variant),
+        config=benchmark_section("alpaca_eval"),
+        generate=section("generate", exclude={"prompts"}),
+        score=CONFIG.score.canonical(),
+        judge_usage=usage(judge),
+        code=benchmark_code("alpaca_eval"),
+        responses=digest([*ROOTS["generate"], *ROOTS["score"]]),
+    message:
+        "{wildcards.pair}: benchmark AlpacaEval of {wildcards.variant}"
+
+
+# Questions, judge prompts and reference answers in one file, by the name of their source.
+rule mt_bench_data:
+    input:
+        files=lambda wildcards: questions.local_files(MT_BENCH[wildcards.source]),
+    output:
+        data="results/benchmarks/mt_bench.{source}.json",
+    log:
+        "results/logs/mt_bench_data/{source}.log",
+    benchmark:
+        "results/logs/mt_bench_data/{source}.tsv"
+    wildcard_constraints:
+        source=only(MT_BENCH),
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        source=lambda wildcards: MT_BENCH[wildcards.source].source(),
+        seed=CONFIG.seed,
+        code=lambda wildcards: digest(
+            questions.modules(MT_BENCH[wildcards.source]), SCRIPTS / "mt_bench_data.py"
+        ),
+    message:
+        "read the files of MT-Bench"
+    script:
+        "../workflow/scripts/mt_bench_data.py"
+
+
+use rule benchmark_reward as benchmark_mt_bench with:
+    input:
+        model=variant_model,
+        base=variant_base,
+        data=mt_bench_data,
+    output:
+        result="results/pairs/{pair}/benchmarks/{variant}/mt_bench.json",
+        rows="results/pairs/{pair}/benchmarks/{variant}/mt_bench.generations.jsonl",
+    log:
+        "results/logs/benchmark/{pair}/{variant}.mt_bench.log",
+    benchmark:
+        "results/logs/benchmark/{pair}/{variant}.mt_bench.tsv"
+    conda:
+        "../envs/benchmarks.yaml"
+    params:
+        usage=usage(of_variant),
+        config=benchmark_section("mt_bench"),
+        generate=section("generate", include={"engine", "too_long"}),
+        code=benchmark_code("mt_bench"),
+        responses=digest(ROOTS["generate"]),
+    message:
+        "{wildcards.pair}: benchmark MT-Bench of {wildcards.variant}"
+
+
+# The datasets of lm-eval's tasks: folders, and which bytes they hold.
+rule open_llm_data:
+    input:
+        files=lambda wildcards: task_data.local_files(OPEN_LLM[wildcards.source]),
+    output:
+        data="results/benchmarks/open_llm.{source}.json",
+    log:
+        "results/logs/open_llm_data/{source}.log",
+    benchmark:
+        "results/logs/open_llm_data/{source}.tsv"
+    wildcard_constraints:
+        source=only(OPEN_LLM),
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        source=lambda wildcards: OPEN_LLM[wildcards.source].source(),
+        seed=CONFIG.seed,
+        code=lambda wildcards: digest(
+            task_data.modules(OPEN_LLM[wildcards.source]), SCRIPTS / "open_llm_data.py"
+        ),
+    message:
+        "get the datasets of the Open LLM Leaderboard"
+    script:
+        "../workflow/scripts/open_llm_data.py"
+
+
+use rule benchmark_reward as benchmark_open_llm with:
+    input:
+        model=variant_model,
+        base=variant_base,
+        data=open_llm_data,
+    output:
+        result="results/pairs/{pair}/benchmarks/{variant}/open_llm.json",
+        rows="results/pairs/{pair}/benchmarks/{variant}/open_llm.generations.jsonl",
+    log:
+        "results/logs/benchmark/{pair}/{variant}.open_llm.log",
+    benchmark:
+        "results/logs/benchmark/{pair}/{variant}.open_llm.tsv"
+    conda:
+        "../envs/benchmarks.yaml"
+    params:
+        usage=usage(of_variant),
+        config=benchmark_section("open_llm"),
+        tasks=lm_tasks.task_files(),
+        code=benchmark_code("open_llm"),
+        responses=digest(["benchmarks.lm_serve"]),
+    message:
+        "{wildcards.pair}: benchmark Open LLM Leaderboard of {wildcards.variant}"
+
+
+# Choosing alpha is only as good as the reward model.
+rule preferences:
+    input:
+        file=(
+            [CONFIG.reward_check.file]
+            if CONFIG.reward_check and CONFIG.reward_check.file
+            else []
+        ),
+    output:
+        preferences="results/benchmarks/preferences.jsonl",
+    log:
+        "results/logs/preferences.log",
+    benchmark:
+        "results/logs/preferences.tsv"
+    conda:
+        "../envs/benchmarks.yaml"
+    params:
+        source=CONFIG.reward_check.canonical() if CONFIG.reward_check else "",
+        seed=CONFIG.seed,
+        code=(
+            digest(
+                preferences.modules(CONFIG.reward_check), SCRIPTS / "preferences.py"
+            )
+            if CONFIG.reward_check
+            else ""
+        ),
+    message:
+        "get the preferences that the reward model is checked on"
+    script:
+        "../workflow/scripts/preferences.py"
+
+
+rule rewardbench:
+    input:
+        model=manifest(CONFIG.reward_model),
+        preferences="results/benchmarks/preferences.jsonl",
+    output:
+        result=f"results/models/{CONFIG.reward_model}.rewardbench.json",
+        rows=f"results/models/{CONFIG.reward_model}.rewardbench.jsonl",
+    log:
+        "results/logs/rewardbench.log",
+    benchmark:
+        "results/logs/rewardbench.tsv"
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        score=CONFIG.score.canonical(),
+        select=CONFIG.select.canonical(include={"confidence", "resamples"}),
+        usage=CONFIG.models[CONFIG.reward_model].usage(),
+        source=CONFIG.reward_check.canonical() if CONFIG.reward_check else "",
+        code=code("rewardbench"),
+    message:
+        f"check the reward model {CONFIG.reward_model} on preferences"
+    script:
+        "../workflow/scripts/rewardbench.py"
+
+
 rule compare:
     input:
-        prompts=benchmark_prompts,
+        unpack(comparison_inputs),
         expo="results/pairs/{pair}/benchmarks/expo/{benchmark}.generations.jsonl",
         aligned="results/pairs/{pair}/benchmarks/aligned/{benchmark}.generations.jsonl",
     output:
@@ -44,10 +260,10 @@ rule compare:
     benchmark:
         "results/logs/compare/{pair}/{benchmark}.tsv"
     conda:
-        "../envs/expoflow.yaml"
+        "../envs/benchmarks.yaml" if ALPACA_EVAL else "../envs/expoflow.yaml"
     params:
         config=section("select"),
-        code=code("compare"),
+        code=lambda wildcards: benchmark_code(wildcards.benchmark, "compare"),
     message:
         "{wildcards.pair}: compare expo with aligned on {wildcards.benchmark}"
     script:

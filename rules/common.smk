@@ -29,7 +29,16 @@ from expoflow import (
 )
 from expoflow.digest import digest
 from expoflow.errors import ConfigError, ExpoflowError
-from expoflow.report import caption, closing_words
+from expoflow.benchmarks import (
+    alpaca_eval_data,
+    bill,
+    lm_tasks,
+    preferences,
+    published,
+    questions,
+    task_data,
+)
+from expoflow.report import caption, closing_words, salvage
 
 sys.path.remove(str(SCRIPTS))
 
@@ -37,6 +46,8 @@ try:
     CONFIG = checks.load(config, workflow.configfiles)
     if workflow.is_main_process:
         checks.check_sources(CONFIG)
+        for line in bill.lines(CONFIG):
+            print(line, file=sys.stderr)
 except ConfigError as error:
     raise WorkflowError(f"the config has problems:\n{error}")
 
@@ -63,9 +74,12 @@ ROOTS = {
     "likelihood": ["likelihood", "engines.serve"],
     "select": ["sweep"],
     "export": ["pair"],
-    "benchmark": ["benchmarks", "engines.serve"],
-    "compare": ["benchmarks.reward"],
+    "benchmark": ["benchmarks", "engines.serve"],  # and the benchmark's own module
+    "compare": ["benchmarks"],
+    "rewardbench": ["benchmarks.rewardbench"],
     "tables": ["tables"],
+    "benchmark_table": ["tables"],
+    "paper_tables": ["benchmarks.published"],
     "figure": ["figures"],
     "appendices": ["appendices"],
     "report": ["report"],
@@ -97,14 +111,17 @@ def require_fitting_pairs():
 
 
 def begin_run():
-    """Before any job: none of a killed run may be at work here. The jobs of a local run share engines
-    (expoflow.serving); those of a cluster have one each."""
+    """Before any job: the keys of judges must be there, and none of a killed run may be at work here.
+
+    The jobs of a local run share engines (expoflow.serving); those of a cluster have one each.
+    """
     local = workflow.local_exec
     slurm = workflow.executor_plugin.name == "slurm"
     width = max(model.resources.gpus or 1 for model in CONFIG.models.values())
     try:
         store.use()
         if not workflow.touch:
+            checks.check_keys(CONFIG)
             require_fitting_pairs()
             orphans.begin(sys.argv[1:], workflow.rundir, cluster=slurm)
         serving.announce(workflow.cores if local else None, width=width)
@@ -248,27 +265,83 @@ def scored_under(wildcards):
     return likelihood.MODELS[CONFIG.section(wildcards.pair, "select").by]
 
 
-def variant_file(pair, variant):
+def variant_model(wildcards):
     """What stands for a variant's model: the manifest of sft or aligned, the recipe of expo."""
-    if variant == "expo":
-        return f"results/pairs/{pair}/expo/recipe.json"
-    return manifest(getattr(CONFIG.pairs[pair], variant))
+    if wildcards.variant == "expo":
+        return f"results/pairs/{wildcards.pair}/expo/recipe.json"
+    return manifest(getattr(CONFIG.pairs[wildcards.pair], wildcards.variant))
+
+
+def variant_base(wildcards):
+    """The base of a variant that may be an adapter, which is no model without it."""
+    return [manifest(CONFIG.pairs[wildcards.pair].sft)] * (
+        wildcards.variant == "aligned"
+    )
+
+
+def benchmark_settings(pair, benchmark):
+    return getattr(CONFIG.section(pair, "benchmarks"), benchmark)
+
+
+def benchmark_section(benchmark):
+    """Parameter function: what of the benchmark's settings its result depends on."""
+    return lambda wildcards: benchmark_settings(wildcards.pair, benchmark).identity()
+
+
+def benchmark_code(benchmark, rule="benchmark"):
+    """Digest of the code that runs or compares a benchmark."""
+    return digest([*ROOTS[rule], f"benchmarks.{benchmark}"], SCRIPTS / f"{rule}.py")
 
 
 def benchmark_prompts(wildcards):
-    name = getattr(
-        CONFIG.section(wildcards.pair, "benchmarks"), wildcards.benchmark
-    ).prompts
-    return f"results/prompts/{name}.jsonl"
+    return (
+        f"results/prompts/{benchmark_settings(wildcards.pair, 'reward').prompts}.jsonl"
+    )
 
 
-def benchmark_results(variants):
-    """The results of `variants` on every benchmark of every pair."""
+def comparison_inputs(wildcards):
+    """What a comparison reads beside the rows of both variants."""
+    if wildcards.benchmark == "reward":
+        return {"prompts": benchmark_prompts(wildcards)}
+    if wildcards.benchmark == "alpaca_eval":
+        files = alpaca_eval_files(wildcards)
+        return {name: files[name] for name in ("df_gamed",) if name in files}
+    return {}
+
+
+def by_source(benchmark):
+    """The different settings of a benchmark over all pairs, by the name of the source of their data."""
+    settings = [benchmark_settings(pair, benchmark) for pair in CONFIG.pairs]
+    return {each.source_name(): each for each in settings if each}
+
+
+ALPACA_EVAL = by_source("alpaca_eval")
+MT_BENCH = by_source("mt_bench")
+OPEN_LLM = by_source("open_llm")
+
+
+def alpaca_eval_files(wildcards):
+    return alpaca_eval_data.files(benchmark_settings(wildcards.pair, "alpaca_eval"))
+
+
+def mt_bench_data(wildcards):
+    source = benchmark_settings(wildcards.pair, "mt_bench").source_name()
+    return f"results/benchmarks/mt_bench.{source}.json"
+
+
+def open_llm_data(wildcards):
+    source = benchmark_settings(wildcards.pair, "open_llm").source_name()
+    return f"results/benchmarks/open_llm.{source}.json"
+
+
+def benchmark_results(variants, benchmarks=expoflow_config.BENCHMARKS):
+    """The results of `variants` on those of `benchmarks` that a pair has, for every pair."""
     return [
         f"results/pairs/{pair}/benchmarks/{variant}/{benchmark}.json"
         for pair in CONFIG.pairs
         for benchmark in CONFIG.section(pair, "benchmarks").names()
         for variant in variants
+        if benchmark in benchmarks
     ]
 
 
@@ -286,9 +359,9 @@ def all_rewards():
 
 # What the paper published of the models that pairs repeat.
 REPEATED = {
-    name: [number._asdict() | {"value": str(number.value)} for number in published]
+    name: [number._asdict() | {"value": str(number.value)} for number in numbers]
     for name, pair in CONFIG.pairs.items()
-    if (published := paper.published(pair.paper))
+    if (numbers := paper.published(pair.paper))
 }
 PAPER_REWARDS = CONFIG.models[CONFIG.reward_model].hub == paper.REWARD_MODEL
 
@@ -342,6 +415,20 @@ def appendix_pairs():
     }
 
 
+def rewarded_rows():
+    """Responses of all variants that the reward model scored on a benchmark."""
+    return [
+        path.replace(".json", ".generations.jsonl")
+        for path in benchmark_results(VARIANTS, ["reward"])
+    ]
+
+
+def salvage_benchmarks():
+    """After a failed run: the tables with its gaps; what to say of them."""
+    results = benchmark_results([*VARIANTS, "expo-aligned"])
+    return salvage(list(map(Path, results)), captions())
+
+
 TABLES = expand(
     "results/{table}.csv", table=["alphas", "rewards", "benchmarks", "summary"]
 )
@@ -359,11 +446,23 @@ APPENDICES = expand(
     ],
     kind=["csv", "md"],
 )
+PAPER_TABLES = expand(
+    "results/tables/{table}.{kind}",
+    table=["table1", "table2", "appendix_d"],
+    kind=["csv", "md"],
+)
 # The rewards stand here too: Snakemake remakes a deleted file only where it is asked for.
 RESULTS_OF_ALL = [
     *TABLES,
     *PLOTS,
     *APPENDICES,
+    # of the paper's benchmarks, where a pair has one
+    *(PAPER_TABLES if benchmark_results(["expo"], published.BENCHMARKS) else []),
+    *(
+        [f"results/models/{CONFIG.reward_model}.rewardbench.json"]
+        if CONFIG.reward_check
+        else []
+    ),
     "results/report.html",
     *of_pairs("expo/recipe.json"),
     *all_rewards(),

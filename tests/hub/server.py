@@ -173,8 +173,9 @@ class _Handler(Receiving, BaseHTTPRequestHandler):
             return self.reply(fault.status, b"{}", fault.headers)
         if self.command in ("POST", "PUT"):
             return self.receive(path, fault)
-        if match := re.fullmatch(r"/api/models/(.+?)/tree/(.+)", path):
-            return self.tree(*match.groups())
+        if match := re.fullmatch(r"/api/(models/|datasets/)(.+?)/tree/(.+)", path):
+            kind, name, revision = match.groups()
+            return self.tree(name if kind == "models/" else kind + name, revision)
         if match := re.fullmatch(r"/api/(models/|datasets/)(.+?)(?:/revision/(.+))?", path):
             kind, name, revision = match.groups()
             return self.info(name if kind == "models/" else kind + name, revision)

@@ -31,9 +31,11 @@ def test_what_the_snakefile_reads_imports_no_torch():
 
 
 def test_conda_environments_have_the_declared_versions():
-    environment = yaml.safe_load((ROOT / "envs/expoflow.yaml").read_text())
-    assert environment["dependencies"][-1]["pip"] == PROJECT["dependencies"]
-    assert f"python {PROJECT['requires-python']}" in environment["dependencies"]
+    extra = PROJECT["optional-dependencies"]["bench"]
+    for name, expected in (("expoflow", []), ("benchmarks", extra)):
+        environment = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())
+        assert environment["dependencies"][-1]["pip"] == PROJECT["dependencies"] + expected
+        assert f"python {PROJECT['requires-python']}" in environment["dependencies"]
 
 
 def test_every_rule_has_log_benchmark_message_and_environment():
@@ -79,4 +81,5 @@ def test_the_wheel_ships_the_workflow(tmp_path):
         text=True,
     ).stdout.split()
     assert set(tracked) - {name for name in tracked if "/expoflow/" in name} <= shipped
-    assert {"expoflow/miniature/world.py", "expoflow/paper/paper_appendix_f.csv"} <= names
+    own = {"miniature/world.py", "paper/paper_appendix_f.csv", "benchmarks/tasks/open_llm.yaml"}
+    assert {f"expoflow/{name}" for name in own} <= names

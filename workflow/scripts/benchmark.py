@@ -9,23 +9,26 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads) as say:
-    from expoflow.benchmarks import run
-    from expoflow.config import GenerateConfig, ScoreConfig
+    from expoflow import benchmarks
+    from expoflow.benchmarks.job import Job
+    from expoflow.config import Config
 
-    run(
-        snakemake.wildcards.pair,
-        snakemake.wildcards.variant,
-        snakemake.wildcards.benchmark,
-        model=Path(snakemake.input.model),
-        base=Path(snakemake.input.base[0]) if snakemake.input.base else None,
-        prompts=Path(snakemake.input.prompts),
-        reward_model=Path(snakemake.input.reward_model),
-        config=GenerateConfig.model_validate_json(snakemake.params.generate),
-        score=ScoreConfig.model_validate_json(snakemake.params.score),
+    # The params say what the result depends on; costs, keys and patience stand in the config alone.
+    job = Job(
+        pair=snakemake.wildcards.pair,
+        variant=snakemake.wildcards.variant,
+        benchmark=Path(snakemake.output.result).stem,
+        config=Config.model_validate(snakemake.config),
+        # a named list has one file, or none
+        inputs={
+            name: Path(*[file] if isinstance(file, str) else file)
+            for name, file in snakemake.input.items()
+            if file
+        },
         usage=snakemake.params.usage,
-        judge_usage=snakemake.params.judge_usage,
         code=snakemake.params.responses,
         result=Path(snakemake.output.result),
-        generations=Path(snakemake.output.generations),
+        rows=Path(snakemake.output.rows),
         say=say,
     )
+    benchmarks.module(job.benchmark).run(job)

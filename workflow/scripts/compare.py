@@ -1,4 +1,4 @@
-"""Compare expo with aligned on one benchmark, paired by prompt."""
+"""Compare expo with aligned on one benchmark, paired by item."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,16 +9,16 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads) as say:
-    from expoflow.benchmarks import compare
-    from expoflow.config import SelectConfig
+    from expoflow import benchmarks
+    from expoflow.benchmarks.job import Comparison
+    from expoflow.config import Config
 
-    compare(
-        snakemake.wildcards.pair,
-        snakemake.wildcards.benchmark,
-        prompts=Path(snakemake.input.prompts),
-        expo=Path(snakemake.input.expo),
-        aligned=Path(snakemake.input.aligned),
-        config=SelectConfig.model_validate_json(snakemake.params.config),
+    comparison = Comparison(
+        pair=snakemake.wildcards.pair,
+        benchmark=snakemake.wildcards.benchmark,
+        config=Config.model_validate(snakemake.config),
+        inputs={name: Path(path) for name, path in snakemake.input.items()},
         result=Path(snakemake.output.result),
         say=say,
     )
+    benchmarks.module(comparison.benchmark).run_comparison(comparison)

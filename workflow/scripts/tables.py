@@ -17,5 +17,4 @@ with job_log(snakemake.log[0], snakemake.threads):
         alphas=[Path(path) for path in snakemake.input.alphas],
         best=[Path(path) for path in snakemake.input.best],
         rewards=[Path(path) for path in snakemake.input.rewards],
-        benchmarks=[Path(path) for path in snakemake.input.benchmarks],
     )

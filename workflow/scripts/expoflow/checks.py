@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,8 +14,18 @@ from pydantic import ValidationError
 from expoflow import paper
 from expoflow import prompts as prompt_sets
 from expoflow.adapter import base_source, is_adapter, open_adapter
-from expoflow.config import BENCHMARKS, PROMPT_SOURCES, SOURCES, Config
+from expoflow.benchmarks import alpaca_eval_data, bill, preferences, questions, task_data
+from expoflow.config import BENCHMARKS, MINIATURE, PROMPT_SOURCES, SOURCES, Config
 from expoflow.errors import CheckpointError, ConfigError, DataError
+
+# Settings whose value may be a key that was put in the wrong place.
+PRIVATE = ("base_url", "api_key_env")
+# What the benchmarks need beside the base installation.
+PACKAGES = {
+    "alpaca_eval": ("alpaca_eval", "openai"),
+    "mt_bench": ("openai",),
+    "open_llm": ("lm_eval", "accelerate"),
+}
 
 
 def load(data: Mapping[str, Any], files: Iterable[str | Path], folder: Path = Path()) -> Config:
@@ -93,7 +104,7 @@ def _explain(problem: Mapping[str, Any]) -> str:
     if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
         message = "must have recipe: sft, dpo or reward"
     value = problem["input"]
-    scalar = isinstance(value, str | int | float | None)
+    scalar = isinstance(value, str | int | float | None) and path[-1] not in PRIVATE
     return f"{where}: {value!r} is not accepted: {message}" if scalar else f"{where}: {message}"
 
 
@@ -304,8 +315,44 @@ def check_sources(config: Config, results: Path = Path("results")) -> None:
             except DataError as error:
                 problems.append(f"prompts.{name}.file: {error}")
     problems += _engine_problems(config)
+    problems += dict.fromkeys(_benchmark_problems(config, results))
     if problems:
         raise ConfigError(problems)
+
+
+def check_keys(config: Config, results: Path = Path("results")) -> None:
+    """Whether the keys of the judges that are still to be asked are in the environment. Raises ConfigError."""
+    problems = []
+    for pair, benchmark in bill.unfinished(config, results):
+        judge = bill.judge(getattr(config.section(pair, "benchmarks"), benchmark))
+        if judge and (key := judge.api_key_env) and not os.environ.get(key):
+            problems.append(
+                f"benchmarks.{benchmark}.judge: ${key} is not set; export {key}=KEY, or set api_key_env: '' if"
+                f" {judge.base_url} needs none"
+            )
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+
+
+def _benchmark_problems(config: Config, results: Path) -> Iterator[str]:
+    """Packages and files that unfinished benchmarks need and that are not there."""
+    for pair, benchmark in bill.unfinished(config, results):
+        for package in PACKAGES.get(benchmark, ()):
+            if importlib.util.find_spec(package) is None:
+                yield f"benchmarks.{benchmark}: {package} is not installed; pip install 'expoflow[bench]'"
+        if benchmark == "mt_bench":
+            section = config.section(pair, "benchmarks").mt_bench
+            try:
+                if section.data not in (None, MINIATURE):
+                    questions.gather(section, config.seed)
+            except DataError as error:
+                yield f"benchmarks.mt_bench.data: {error}"
+        if benchmark == "alpaca_eval":
+            yield from alpaca_eval_data.problems(config.section(pair, "benchmarks").alpaca_eval)
+        if benchmark == "open_llm":
+            yield from task_data.problems(config.section(pair, "benchmarks").open_llm)
+    if config.reward_check and not (results / "benchmarks" / "preferences.jsonl").exists():
+        yield from preferences.problems(config.reward_check)
 
 
 def _engine_problems(config: Config) -> Iterator[str]:

@@ -450,6 +450,38 @@ def _publish(arguments: argparse.Namespace) -> int:
 
     commit = publish(repo, uploads, private=arguments.private, replace=arguments.replace)
     print(f"{hub.ENDPOINT}/{repo} at {commit}: {len(uploads)} files, each with the sha256 it has here")
+
+
+def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", choices=("alpaca_eval",), help="the benchmark")
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        required=True,
+        metavar="FILE.csv",
+        help="index (place among the 805 instructions), preference (1 to 2), len_baseline, len_model;"
+        " or a result's alpaca_eval.generations.jsonl",
+    )
+    parser.add_argument(
+        "--df-gamed",
+        type=Path,
+        metavar="FILE.csv",
+        help="df_gamed.csv of the dataset tatsu-lab/alpaca_eval, for the length-controlled win rate",
+    )
+    parser.add_argument(
+        "--instruction-difficulty", type=Path, metavar="FILE.csv", help="must agree with --df-gamed"
+    )
+
+
+def _benchmark(arguments: argparse.Namespace) -> int:
+    import json
+
+    from expoflow.benchmarks import win_rates
+
+    if arguments.df_gamed and arguments.instruction_difficulty:
+        win_rates.check_difficulty(arguments.df_gamed, arguments.instruction_difficulty)
+    verdicts = win_rates.read_annotations(arguments.annotations)
+    print(json.dumps(win_rates.win_rates(verdicts, arguments.df_gamed), indent=2))
     return 0
 
 
@@ -478,6 +510,11 @@ COMMANDS: dict[str, Command] = {
         "can two checkpoints be extrapolated? Reads headers and configs only",
         _preflight_arguments,
         _preflight,
+    ),
+    "benchmark": (
+        "figures of a benchmark from verdicts that are there already, as JSON",
+        _benchmark_arguments,
+        _benchmark,
     ),
     "inspect": ("say what a checkpoint is, and check an extrapolated one", _inspect_arguments, _inspect),
 }

@@ -14,7 +14,10 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 # Modules that change what a person reads, never a result; figures count where they are named as a root.
 NEUTRAL = frozenset(
-    {"errors", "config", "records", "cli", "figures", "logs", "store", "serving", "host", "parts"}
+    {
+        *("errors", "config", "records", "cli", "figures", "logs", "store", "serving", "host", "parts"),
+        *("judge", "asking", "costs", "verdicts"),
+    }
 )
 
 

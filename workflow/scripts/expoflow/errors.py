@@ -23,3 +23,7 @@ class PairError(ExpoflowError):
 
 class DataError(ExpoflowError):
     """A prompt file, a generations file or a table does not hold what it should."""
+
+
+class JudgeError(ExpoflowError):
+    """A judge that cannot be asked: no key, no answer, or no money left under its ceiling."""

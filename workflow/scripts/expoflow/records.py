@@ -218,6 +218,14 @@ class BenchmarkResult(Record):
     provenance: dict[str, Any]
 
 
+class RewardCheckResult(Record):
+    """results/models/{model}.rewardbench.json: how often a reward model prefers the better response."""
+
+    model: str
+    metrics: list[Metric]
+    provenance: dict[str, Any]
+
+
 class Best(Record):
     """results/pairs/{pair}/best.json: the chosen alpha and why."""
 

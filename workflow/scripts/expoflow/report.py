@@ -4,6 +4,8 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from expoflow import tables as result_tables
+from expoflow.benchmarks import published
 from expoflow.config import FigureConfig
 from expoflow.records import Best, read_json, write_text
 from expoflow.tables import read
@@ -49,10 +51,11 @@ figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { font-size: .9re
 {% endfor %}</ul>
 {% if metrics %}<h2>Benchmarks</h2>
 <table>
-<tr><th>pair</th><th>metric</th>{% for variant in variants %}<th>{{ variant }}</th>{% endfor %}</tr>
-{% for (pair, metric), cells in metrics.items() %}<tr><td>{{ pair }}</td><td>{{ metric }}</td>
+<tr><th>pair</th><th>benchmark</th><th>metric</th>{% for variant in variants %}<th>{{ variant }}</th>{% endfor %}</tr>
+{% for (pair, benchmark, metric), cells in metrics.items() %}<tr><td>{{ pair }}</td><td>{{ benchmark }}</td><td>{{ metric }}</td>
 {% for variant in variants %}<td>{{ cells.get(variant, "") }}</td>{% endfor %}</tr>
 {% endfor %}</table>{% endif %}
+{% if gaps %}<p>Missing, for the job failed: {{ gaps | join(", ") }}.</p>{% endif %}
 {% if reproduction %}<h2>Beside the paper</h2>
 <table>
 <tr><th>pair</th><th>model in the paper</th><th>from</th><th>variant</th><th>quantity</th><th>paper</th><th>here</th><th>difference</th></tr>
@@ -82,15 +85,21 @@ def write(page: Path, figures: Mapping[str, str], tables: Sequence[Path] = (), n
 
     results = page.parent
     summary = [_rounded(row) for row in read([results / "summary.csv"])]
-    metrics: dict[tuple[str, str], dict[str, str]] = {}
+    metrics: dict[tuple[str, str, str], dict[str, str]] = {}
+    gaps = []
     for row in map(_rounded, read([results / "benchmarks.csv"])):
+        if not row["metric"]:
+            gaps.append(f"{row['pair']}: {row['benchmark']} of {row['variant']}")
+            continue
         interval = f" [{row['low']}, {row['high']}]" if row["low"] else ""
-        metrics.setdefault((row["pair"], row["metric"]), {})[row["variant"]] = row["value"] + interval
+        cells = metrics.setdefault((row["pair"], row["benchmark"], row["metric"]), {})
+        cells[row["variant"]] = row["value"] + interval
     template = Environment(autoescape=True, trim_blocks=False).from_string(PAGE)
     text = template.render(
         summary=summary,
         choices=[read_json(results / "pairs" / row["pair"] / "best.json", Best) for row in summary],
         metrics=metrics,
+        gaps=gaps,
         variants=["sft", "aligned", "expo", "expo-aligned"],
         reproduction=[
             row for path in tables if path.name == "reproduction.csv" for row in map(_rounded, read([path]))
@@ -125,6 +134,24 @@ def closing_words(results: Path = Path("results")) -> str:
     ]
     models = "results/pairs/{pair}/expo/"
     return "\n".join([*lines, f"report: {results}/report.html, tables: {results}/*.csv, models: {models}"])
+
+
+def salvage(benchmarks: list[Path], figures: Mapping[str, str], results: Path = Path("results")) -> str:
+    """After a failed run: what of the benchmarks can be shown all the same, with the gaps; and the words on it.
+
+    Writes benchmarks.csv, the tables in the paper's form and the page from the results that are there, where
+    any of `benchmarks` is. The next run makes all of them again.
+    """
+    table = results / "benchmarks.csv"
+    missing = result_tables.salvage(table, benchmarks)
+    if not missing or len(missing) == len(benchmarks):
+        return ""
+    if any(path.stem in published.BENCHMARKS for path in benchmarks):
+        published.write(table, results / "tables")
+    if (results / "summary.csv").exists():
+        write(results / "report.html", figures)
+    gaps = [f"missing in {table}: {path.parts[-4]}: {path.stem} of {path.parts[-2]}" for path in missing]
+    return "\n".join([*gaps, "their logs: results/logs/benchmark/{pair}/{variant}.{benchmark}.log"])
 
 
 def _rounded(row: dict[str, str]) -> dict[str, str]:

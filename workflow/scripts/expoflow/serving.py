@@ -41,6 +41,7 @@ from expoflow.records import Record
 KINDS = {
     "generate": "expoflow.engines.serve:generate",
     "likelihood": "expoflow.engines.serve:likelihood",
+    "open_llm": "expoflow.benchmarks.lm_serve:serve",
     "score": "expoflow.scoring:serve",
 }
 LOGS = Path("results/logs/hosts")

@@ -1,6 +1,7 @@
 """The joint tables over all pairs: results/{alphas,rewards,benchmarks,summary}.csv."""
 
 import csv
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,33 @@ SUMMARY_COLUMNS = (
 )
 
 
-def write(
-    results: Path, alphas: list[Path], best: list[Path], rewards: list[Path], benchmarks: list[Path]
-) -> None:
-    """Write the four tables into the folder `results`; rows in the order of the given files."""
+def write(results: Path, alphas: list[Path], best: list[Path], rewards: list[Path]) -> None:
+    """Write the tables of the sweeps into the folder `results`; rows in the order of the given files."""
     swept = list(read(alphas))
     write_csv(results / "alphas.csv", swept, ALPHA_COLUMNS)
     write_csv(results / "rewards.csv", read(rewards), REWARD_COLUMNS)
-    write_csv(results / "benchmarks.csv", _benchmark_rows(benchmarks), BENCHMARK_COLUMNS)
     write_csv(results / "summary.csv", _summary_rows(best, swept), SUMMARY_COLUMNS)
+
+
+def write_benchmarks(table: Path, results: list[Path]) -> None:
+    """Write benchmarks.csv; of a result that is not there a row without metric shows the gap.
+
+    A benchmark that fails keeps its job of this table from running: with `--keep-going` all others go on,
+    and at the end of the failed run the head process makes the table of what there is (`salvage`).
+    """
+    write_csv(table, _benchmark_rows(results), BENCHMARK_COLUMNS)
+
+
+def salvage(table: Path, results: list[Path]) -> list[Path]:
+    """After a failed run: write benchmarks.csv from the results that are there, and return the missing ones.
+
+    The table is dated before all of its inputs, so the next run makes it again.
+    """
+    missing = [path for path in results if not path.exists()]
+    if missing and len(missing) < len(results):
+        write_benchmarks(table, results)
+        os.utime(table, (0, 0))
+    return missing
 
 
 def read(paths: Iterable[Path]) -> Iterator[dict[str, str]]:
@@ -74,6 +93,9 @@ def read(paths: Iterable[Path]) -> Iterator[dict[str, str]]:
 
 def _benchmark_rows(paths: list[Path]) -> Iterator[dict[str, Any]]:
     for path in paths:
+        if not path.exists():
+            yield {"pair": path.parts[-4], "variant": path.parts[-2], "benchmark": path.stem}
+            continue
         result = read_json(path, BenchmarkResult)
         for metric in result.metrics:
             yield {

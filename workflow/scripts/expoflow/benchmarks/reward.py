@@ -4,9 +4,34 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from expoflow import statistics
+from expoflow import engines
+from expoflow.benchmarks.job import Comparison, Job
+from expoflow.benchmarks.metrics import difference, mean
 from expoflow.config import SelectConfig
-from expoflow.records import Metric, Prompt, Scored
+from expoflow.records import Metric, Prompt, Scored, read_jsonl
+
+
+def run(job: Job) -> None:
+    """Generate and score the variant's responses to `inputs["prompts"]`, kept in the store by content."""
+    config = job.config.section(job.pair, "generate")
+    prompts = read_jsonl(job.inputs["prompts"], Prompt)
+    rows = job.score(prompts, config)
+    job.write(
+        rows,
+        measure(prompts, rows),
+        job.inputs["prompts"].stem,
+        generate=config.model_dump(exclude={"prompts", "engine"}),
+        engine=engines.chosen(config.engine),
+        score=job.config.score.model_dump(),
+        reward_model=job.config.reward_model,
+    )
+
+
+def run_comparison(comparison: Comparison) -> None:
+    """The paired differences on `inputs["prompts"]`."""
+    prompts = read_jsonl(comparison.inputs["prompts"], Prompt)
+    rows = (comparison.rows(variant, Scored) for variant in ("expo", "aligned"))
+    comparison.write(compare(prompts, *rows, comparison.select), comparison.inputs["prompts"].stem)
 
 
 def measure(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> list[Metric]:
@@ -16,7 +41,7 @@ def measure(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> list[Metric]
     questions of each task, so that a lost capability is seen.
     """
     prompts = _answered(prompts, scored)
-    return [_metric(name, values) for name, values in _values(prompts, scored).items()]
+    return [mean(name, values) for name, values in _values(prompts, scored).items()]
 
 
 def compare(
@@ -28,11 +53,11 @@ def compare(
     """
     prompts = _answered(prompts, expo)
     before, after = _values(prompts, aligned), _values(prompts, expo)
-    metrics = [_difference(name, after[name] - before[name], config) for name in after]
+    differences = [difference(name, after[name] - before[name], config) for name in after]
     won = np.array(
         [(a.reward > b.reward) + (a.reward == b.reward) / 2 for a, b in zip(expo, aligned, strict=True)]
     )
-    return [*metrics, _difference("win_rate", _by_prompt(prompts, won), config, null=0.5)]
+    return [*differences, difference("win_rate", _by_prompt(prompts, won), config, null=0.5)]
 
 
 def _answered(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> list[Prompt]:
@@ -60,14 +85,3 @@ def _values(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> dict[str, np
 
 def _by_prompt(prompts: Sequence[Prompt], column: Sequence[float]) -> np.ndarray:
     return np.asarray(column, dtype=float).reshape(len(prompts), -1).mean(axis=1)
-
-
-def _metric(name: str, values: np.ndarray) -> Metric:
-    error = statistics.standard_error(values)
-    return Metric(metric=name, value=float(values.mean()), standard_error=error, n=len(values))
-
-
-def _difference(name: str, values: np.ndarray, config: SelectConfig, null: float = 0.0) -> Metric:
-    low, high = statistics.mean_interval(values, config.confidence, config.resamples)
-    p_value = statistics.paired_p_value(values - null, config.resamples)
-    return _metric(name, values).model_copy(update={"low": low, "high": high, "p_value": p_value})

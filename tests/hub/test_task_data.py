@@ -1,0 +1,126 @@
+"""Datasets of lm-eval's tasks and preferences from the hub: pinned to a commit, without what nobody reads."""
+
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from expoflow.benchmarks.preferences import Preference
+from expoflow.benchmarks.task_data import TaskData
+from expoflow.config import OpenLlmBenchmark, RewardCheck
+from expoflow.records import read_json, read_jsonl
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from expoflow.benchmarks import task_data
+from expoflow.config import OpenLlmBenchmark
+from expoflow.errors import DataError
+try:
+    task_data.prepare(OpenLlmBenchmark.model_validate_json(sys.argv[1]), 0, Path(sys.argv[2]))
+except DataError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+def prepare(user, *tasks: str) -> subprocess.CompletedProcess:
+    config = OpenLlmBenchmark(tasks=list(tasks))
+    command = [sys.executable, "-c", PROGRAM, config.source(), str(user.folder / "data.json")]
+    return subprocess.run(command, env=user.environment(), cwd=user.folder, capture_output=True, text=True)
+
+
+@pytest.fixture
+def commit(hub, tmp_path) -> str:
+    folder = tmp_path / "dataset"
+    for name in ("README.md", "anatomy/test.parquet", "auxiliary_train/train.parquet", "data.tar"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return hub.add("datasets/cais/mmlu", folder)
+
+
+def test_a_dataset_comes_once_and_with_its_commit(user, hub, commit):
+    run = prepare(user, "mmlu")
+    assert run.returncode == 0, run.stderr
+    data = read_json(user.folder / "data.json", TaskData)
+    assert data.datasets["cais/mmlu"].revision == commit
+    assert set(data.datasets["cais/mmlu"].files) == {"README.md", "anatomy/test.parquet"}
+    assert hub.sent["anatomy/test.parquet"] == len("anatomy/test.parquet")
+    assert not hub.sent["auxiliary_train/train.parquet"]
+    assert not hub.sent["data.tar"]
+    content = data.content()
+    assert prepare(user, "mmlu").returncode == 0
+    assert hub.sent["anatomy/test.parquet"] == len("anatomy/test.parquet")
+    assert read_json(user.folder / "data.json", TaskData).content() == content
+
+
+def test_a_dataset_that_the_hub_lacks_is_named(user, commit):
+    run = prepare(user, "mmlu", "gsm8k")
+    assert run.returncode == 1
+    assert (
+        run.stderr.strip()
+        .splitlines()[-1]
+        .startswith("error: dataset 'openai/gsm8k': the hub does not give it")
+    )
+    assert "Traceback" not in run.stderr
+    assert not (user.folder / "data.json").exists()
+
+
+PREFERENCES = """
+import sys
+from pathlib import Path
+from expoflow.benchmarks import preferences
+from expoflow.config import RewardCheck
+from expoflow.errors import DataError
+from expoflow.records import write_jsonl
+try:
+    write_jsonl(Path(sys.argv[2]), preferences.gather(RewardCheck.model_validate_json(sys.argv[1]), 0))
+except DataError as error:
+    sys.exit(f"error: {error}")
+"""
+ROWS = [
+    {"prompt": "a?", "chosen": "yes", "rejected": "no", "subset": "donotanswer", "id": 1},
+    {"prompt": "b?", "chosen": "no", "rejected": "yes", "subset": "math-prm", "id": 2},
+]
+
+
+@pytest.fixture
+def preferences(hub, tmp_path) -> str:
+    """A dataset with the columns and splits of RewardBench's."""
+    folder = tmp_path / "rewardbench"
+    (folder / "data").mkdir(parents=True)
+    for split in ("raw", "filtered"):
+        table = pa.Table.from_pylist(ROWS if split == "filtered" else ROWS[:1])
+        pq.write_table(table, folder / "data" / f"{split}-00000-of-00001.parquet")
+    files = [{"split": split, "path": f"data/{split}-*"} for split in ("raw", "filtered")]
+    head = yaml.safe_dump({"configs": [{"config_name": "default", "data_files": files}]})
+    (folder / "README.md").write_text(f"---\n{head}---\n")
+    return hub.add("datasets/allenai/reward-bench", folder)
+
+
+def gather(user, **settings) -> subprocess.CompletedProcess:
+    config = RewardCheck(hub="allenai/reward-bench", subset="subset", **settings)
+    command = [sys.executable, "-c", PREFERENCES, config.canonical(), str(user.folder / "p.jsonl")]
+    return subprocess.run(command, env=user.environment(), cwd=user.folder, capture_output=True, text=True)
+
+
+def test_rewardbenchs_own_set(user, preferences):
+    run = gather(user, split="filtered", revision=preferences)
+    assert run.returncode == 0, run.stderr
+    found = read_jsonl(user.folder / "p.jsonl", Preference)
+    assert [(each.messages[0].content, each.chosen, each.subset) for each in found] == [
+        ("a?", "yes", "donotanswer"),
+        ("b?", "no", "math-prm"),
+    ]
+
+
+def test_a_split_that_is_not_there_is_named(user, preferences):
+    run = gather(user, split="train")
+    assert run.returncode == 1
+    assert (
+        run.stderr.strip()
+        .splitlines()[-1]
+        .startswith("error: dataset 'allenai/reward-bench': split 'train' is not read")
+    )
+    assert not (user.folder / "p.jsonl").exists()

@@ -1,0 +1,57 @@
+"""lm-eval and the check of the reward model in the workflow, on the miniature's own tasks and preferences."""
+
+import csv
+import json
+
+import pytest
+
+pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'expoflow[bench]'")
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("finished")]
+SETTINGS = {"data": "miniature", "tasks": ["miniature_choice", "miniature_answer"], "chat_template": True}
+JOBS = {"benchmark_open_llm": 3, "compare": 1, "benchmark_table": 1, "paper_tables": 1, "report": 1}
+
+
+def ask(config: dict, **settings) -> None:
+    config["benchmarks"]["open_llm"] = SETTINGS | settings
+
+
+def test_open_llm_beside_a_finished_run(finished):
+    finished.edit(ask)
+    assert finished.planned() == JOBS | {"open_llm_data": 1}
+    finished.snakemake("--cores", "2")
+    table = list(csv.DictReader(finished.read("benchmarks.csv").decode().splitlines()))
+    rows = {(row["variant"], row["metric"]): row for row in table if row["benchmark"] == "open_llm"}
+    assert {variant for variant, _ in rows} == {"sft", "aligned", "expo", "expo-aligned"}
+    for variant, metric in rows:
+        row = rows[variant, metric]
+        assert metric in SETTINGS["tasks"]
+        assert (float(row["standard_error"]) >= 0, int(row["n"])) == (True, 262)
+        if variant == "expo-aligned":
+            expo, aligned = (float(rows[each, metric]["value"]) for each in ("expo", "aligned"))
+            assert float(row["value"]) == pytest.approx(expo - aligned, abs=1e-5)
+            assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
+    assert finished.planned() == {}
+
+    # how much at a time is no part of a result
+    finished.edit(lambda config: ask(config, batch_size=3))
+    assert finished.planned() == {}
+    # an alpha that loses: every rule behind select runs, and nobody is asked again
+    finished.edit(lambda config: config["pairs"]["tiny"]["alphas"].append(200))
+    output = finished.snakemake("--cores", "2")
+    assert "tiny: expo: open_llm: 524 answers are kept from before" in output
+
+
+def test_the_reward_model_is_checked(finished):
+    finished.edit(lambda config: config.update(reward_check={"miniature": True}))
+    assert finished.planned() == {"preferences": 1, "rewardbench": 1}
+    output = finished.snakemake("--cores", "2")
+    result = json.loads(finished.read("models/rm.rewardbench.json"))
+    metrics = {metric["metric"]: metric for metric in result["metrics"]}
+    assert f"rm: prefers the better of two responses in {metrics['accuracy']['value']:.3f}" in output
+    rows = [json.loads(line) for line in finished.read("models/rm.rewardbench.jsonl").splitlines()]
+    assert metrics["accuracy"]["n"] == len(rows) == 500
+    right = sum((row["chosen"] > row["rejected"]) + (row["chosen"] == row["rejected"]) / 2 for row in rows)
+    assert metrics["accuracy"]["value"] == pytest.approx(right / 500)
+    assert {"accuracy_fact", "accuracy_list", "accuracy_opposite"} <= set(metrics)
+    assert finished.planned() == {}

@@ -1,0 +1,16 @@
+"""Join the benchmark results of all pairs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expoflow.logs import job_log
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0], snakemake.threads):
+    from expoflow import tables
+
+    tables.write_benchmarks(
+        Path(snakemake.output.benchmarks), [Path(path) for path in snakemake.input.benchmarks]
+    )

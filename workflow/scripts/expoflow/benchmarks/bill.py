@@ -1,0 +1,66 @@
+"""What the judges of a config may cost, told before anything is generated: by the number of calls and their limits.
+
+The bill of a benchmark's job, from the prompts as they are and without what is kept, comes before its first call.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from expoflow.benchmarks import alpaca_eval_data
+from expoflow.benchmarks.questions import FILES, local_files
+from expoflow.config import MINIATURE, Config, JudgeConfig, Strict
+from expoflow.costs import price
+
+VARIANTS = ("sft", "aligned", "expo")
+# Tokens that a judge's prompt has beside the answers to judge, rather too many.
+GRADING = 700  # MT-Bench: question, instructions, reference
+GRADE_TOKENS = 2048
+
+
+def unfinished(config: Config, results: Path = Path("results")) -> dict[tuple[str, str], int]:
+    """By (pair, benchmark) how many of the three variants have no result yet; none where all have."""
+    missing = {
+        (pair, benchmark): sum(
+            not (results / "pairs" / pair / "benchmarks" / variant / f"{benchmark}.json").exists()
+            for variant in VARIANTS
+        )
+        for pair in config.pairs
+        for benchmark in config.section(pair, "benchmarks").names()
+    }
+    return {place: count for place, count in missing.items() if count}
+
+
+def judge(section: Strict) -> JudgeConfig | None:
+    """The judge of a benchmark's section that is somebody else's; the miniature's own costs nothing."""
+    found = getattr(section, "judge", None)
+    return found if found and found.base_url != MINIATURE else None
+
+
+def lines(config: Config, results: Path = Path("results")) -> Iterator[str]:
+    """A line for every benchmark that a judge is still to be asked for, over all pairs and variants."""
+    calls: dict[tuple[str, str], int] = {}
+    costs: dict[tuple[str, str], float | None] = {}
+    for (pair, benchmark), variants in unfinished(config, results).items():
+        section = getattr(config.section(pair, "benchmarks"), benchmark)
+        if not (asked := judge(section)):
+            continue
+        limit = config.section(pair, "generate").max_tokens
+        count, prompt, reply = (
+            _mt_bench(section) if benchmark == "mt_bench" else alpaca_eval_data.calls(section, limit)
+        )
+        name = (benchmark, asked.model)
+        calls[name] = calls.get(name, 0) + variants * count
+        costs[name] = costs.get(name, 0.0) + variants * price(asked, prompt, reply)
+    for (benchmark, model), count in calls.items():
+        cost = costs[benchmark, model]
+        words = f"at most {cost:.2f} USD" if cost else "no price in the config"
+        yield f"bill: {benchmark}: {count} calls of {model} ({words}), less the verdicts that are kept"
+
+
+def _mt_bench(section: Strict) -> tuple[int, int, int]:
+    """Calls, prompt tokens and reply tokens of one variant; the second turn's prompts have both answers."""
+    questions = 80
+    if files := dict(zip(FILES, local_files(section), strict=False)):
+        questions = len(Path(files[FILES[0]]).read_text(encoding="utf-8").splitlines())
+    prompt = questions * 3 * (GRADING + section.max_tokens)
+    return 2 * questions, prompt, 2 * questions * GRADE_TOKENS

@@ -1,0 +1,238 @@
+"""One benchmark of one variant: what the rule says, and the steps that several benchmarks have in common."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from expoflow import engines, store
+from expoflow.adapter import is_adapter
+from expoflow.config import MINIATURE, Config, GenerateConfig, JudgeConfig, SelectConfig
+from expoflow.digest import digest
+from expoflow.evaluate import evaluate
+from expoflow.judge import Judge
+from expoflow.pair import aligned_folder
+from expoflow.recipe import Recipe
+from expoflow.records import (
+    BenchmarkResult,
+    Generation,
+    Manifest,
+    Metric,
+    Prompt,
+    Record,
+    Scored,
+    provenance,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
+
+Row = TypeVar("Row", bound=Record)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a benchmark's module is asked for: `run(job)`.
+
+    `inputs` are the rule's input files by name: `model` (the manifest of sft or aligned, or the recipe.json of
+    an exported folder), `base` (sft's manifest, beside aligned's, which may be an adapter) and the benchmark's own. `usage` is how the model is to be run (`ModelConfig.usage`),
+    `code` the digest of what makes the kept responses. `result` and `rows` are the files to write.
+    """
+
+    pair: str
+    variant: str
+    benchmark: str
+    config: Config
+    inputs: Mapping[str, Path]
+    usage: str
+    code: str
+    result: Path
+    rows: Path
+    say: Callable[[str], None] = print
+
+    @cached_property
+    def settings(self) -> Any:
+        """The benchmark's section of the config, with the pair's overrides."""
+        return getattr(self.config.section(self.pair, "benchmarks"), self.benchmark)
+
+    @cached_property
+    def folder(self) -> Path:
+        """The checkpoint folder of the variant's model."""
+        if self.variant == "expo":
+            return self.inputs["model"].parent
+        return aligned_folder(self._base, self._manifest, self.code) if self._base else self._own
+
+    @cached_property
+    def content(self) -> Any:
+        """What the model is, as plain data: equal for equal weights, wherever they lie."""
+        if self.variant == "expo":
+            return read_json(self.inputs["model"], Recipe).content_digest()
+        own = self._manifest.sha256s()
+        return [self._base.sha256s(), own] if self._base else own
+
+    @cached_property
+    def _manifest(self) -> Manifest:
+        return read_json(self.inputs["model"], Manifest)
+
+    @cached_property
+    def _own(self) -> Path:
+        """The folder of the manifest's files: a checkpoint, or an adapter."""
+        return store.model_folder(self._manifest)
+
+    @cached_property
+    def _base(self) -> Manifest | None:
+        """The base of an adapter."""
+        return read_json(self.inputs["base"], Manifest) if is_adapter(self._own) else None
+
+    @cached_property
+    def model(self) -> engines.Model:
+        """The variant's model, as an engine takes it."""
+        return engines.Model(folder=self.folder, **json.loads(self.usage))
+
+    def generate(
+        self, prompts: Sequence[Prompt], config: GenerateConfig, step: str = "responses"
+    ) -> list[Generation]:
+        """The model's responses, from the store where they were made before; `step` names a part of the job."""
+        key = self._key(prompts, config)
+        rows, kept = self.cached(
+            "generations", key, lambda: self._respond(prompts, config, step, key), Generation
+        )
+        self._done(step, kept, len(rows))
+        return rows
+
+    def score(self, prompts: Sequence[Prompt], config: GenerateConfig) -> list[Scored]:
+        """The model's responses with their rewards by `inputs["reward_model"]`, kept in the store as one."""
+        judge = read_json(self.inputs["reward_model"], Manifest)
+        usage = self.config.models[self.config.reward_model].usage()
+        key = self._key(prompts, config)
+        key |= {
+            "reward_model": judge.sha256s(),
+            "judge_usage": usage,
+            "score": self.config.score.model_dump(),
+        }
+
+        def make() -> list[Scored]:
+            responses = self._respond(prompts, config, "responses", key)
+            model = engines.Model(folder=store.model_folder(judge), **json.loads(usage))
+            return evaluate(prompts, responses, model, self.config.score)
+
+        rows, kept = self.cached("benchmarks", key, make, Scored)
+        self._done("responses", kept, len(rows))
+        return rows
+
+    def cached(
+        self, kind: str, key: dict[str, Any], make: Callable[[], list[Row]], record: type[Row]
+    ) -> tuple[list[Row], bool]:
+        """`store.cached` with the code's digest in the key."""
+        return store.cached(kind, key | {"code": self.code}, make, record)
+
+    def judge(self, config: JudgeConfig) -> Judge:
+        """The client of a judge; all jobs of the benchmark share one ledger, results/costs/{benchmark}.json."""
+        ledger = Path("results/costs") / f"{self.benchmark}.json"
+        if config.base_url != MINIATURE:
+            return Judge(config, ledger, self.say)
+        # Its verdicts are kept by what it knows, not by the port that it happens to have.
+        from expoflow.miniature import judge
+
+        name = f"{MINIATURE}:{self.config.seed}:{digest(['miniature.judge'])}"
+        known = config.model_copy(update={"base_url": name, "api_key_env": ""})
+        return Judge(known, ledger, self.say, address=judge.serve(self.config.seed))
+
+    def write(
+        self,
+        rows: Sequence[Record],
+        metrics: list[Metric],
+        prompts: str,
+        packages: Sequence[str] = (),
+        **settings: Any,
+    ) -> None:
+        """Write rows and result, and say its words; versions of `packages` and `settings` stand in the result."""
+        write_jsonl(self.rows, rows)
+        made_with = provenance("torch", "transformers", *packages)
+        made_with |= {"model": self.inputs["model"].as_posix(), **settings}
+        result = BenchmarkResult(
+            pair=self.pair,
+            variant=self.variant,
+            benchmark=self.benchmark,
+            prompts=prompts,
+            metrics=metrics,
+            provenance=made_with,
+        )
+        write_json(self.result, result)
+        self.say(f"{self.pair}: {self.variant}: {self.benchmark}: {words(metrics)}")
+        for part in self.rows.parent.glob(f".{self.rows.name}.*.part"):
+            part.unlink()
+
+    def _respond(
+        self, prompts: Sequence[Prompt], config: GenerateConfig, step: str, key: dict[str, Any]
+    ) -> list[Generation]:
+        part = self.rows.with_name(f".{self.rows.name}.{step.replace(' ', '-')}.part")
+        name = store.digest(key | {"code": self.code})
+        return engines.generate(self.model, prompts, config, part, name, self.say)
+
+    def _key(self, prompts: Sequence[Prompt], config: GenerateConfig) -> dict[str, Any]:
+        return {
+            "model": self.content,
+            "usage": self.usage,
+            "prompts": [prompt.model_dump() for prompt in prompts],
+            "generate": config.model_dump(exclude={"prompts", "engine"}),
+            "engine": engines.chosen(config.engine),
+        }
+
+    def _done(self, step: str, kept: bool, count: int) -> None:
+        if kept:
+            self.say(f"{self.pair}: {self.variant}: {self.benchmark}: {count} {step} are kept from before")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a benchmark's module is asked for: `run_comparison(comparison)`, the paired differences expo - aligned.
+
+    `inputs` has the row files of both variants, `expo` and `aligned`, and the benchmark's own.
+    """
+
+    pair: str
+    benchmark: str
+    config: Config
+    inputs: Mapping[str, Path]
+    result: Path
+    say: Callable[[str], None] = print
+
+    @cached_property
+    def settings(self) -> Any:
+        """The benchmark's section of the config, with the pair's overrides."""
+        return getattr(self.config.section(self.pair, "benchmarks"), self.benchmark)
+
+    @cached_property
+    def select(self) -> SelectConfig:
+        """Level and resamples of the intervals."""
+        return self.config.section(self.pair, "select")
+
+    def rows(self, variant: str, record: type[Row]) -> list[Row]:
+        """The rows of `expo` or `aligned`."""
+        return read_jsonl(self.inputs[variant], record)
+
+    def write(self, metrics: list[Metric], prompts: str, **settings: Any) -> None:
+        """Write the result, and say its words."""
+        result = BenchmarkResult(
+            pair=self.pair,
+            variant="expo-aligned",
+            benchmark=self.benchmark,
+            prompts=prompts,
+            metrics=metrics,
+            provenance=provenance("scipy") | settings,
+        )
+        write_json(self.result, result)
+        self.say(f"{self.pair}: {self.benchmark}: expo - aligned: {words(metrics)}")
+
+
+def words(metrics: Sequence[Metric]) -> str:
+    """A line on a benchmark: its first metric, and whatever else is always wanted."""
+    shown = [m for m in metrics if m.metric in ("quality", "win_rate", "lc_win_rate") or m is metrics[0]]
+    return ", ".join(
+        f"{m.metric} {m.value:.3f}" + (f" [{m.low:.3f}, {m.high:.3f}]" if m.low is not None else "")
+        for m in shown
+    )

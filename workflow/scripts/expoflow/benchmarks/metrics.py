@@ -1,0 +1,20 @@
+"""Metrics over questions: a mean, and a paired difference with its interval and p-value."""
+
+import numpy as np
+
+from expoflow import statistics
+from expoflow.config import SelectConfig
+from expoflow.records import Metric
+
+
+def mean(name: str, values: np.ndarray) -> Metric:
+    """Mean of `values`, one a question, with its standard error."""
+    error = statistics.standard_error(values)
+    return Metric(metric=name, value=float(values.mean()), standard_error=error, n=len(values))
+
+
+def difference(name: str, values: np.ndarray, config: SelectConfig, null: float = 0.0) -> Metric:
+    """Mean of paired differences, one a question: bootstrap interval, and p-value of `null`."""
+    low, high = statistics.mean_interval(values, config.confidence, config.resamples)
+    p_value = statistics.paired_p_value(values - null, config.resamples)
+    return mean(name, values).model_copy(update={"low": low, "high": high, "p_value": p_value})

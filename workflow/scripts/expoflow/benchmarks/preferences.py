@@ -1,0 +1,171 @@
+"""Preferences: a prompt, a response that is better, and one that is worse; from a file, the hub or the world."""
+
+import csv
+import importlib.util
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from expoflow.benchmarks.task_data import fetch
+from expoflow.config import RewardCheck
+from expoflow.errors import DataError
+from expoflow.records import Message, Record
+
+MINIATURE_PAIRS = 500
+
+
+class Preference(Record):
+    """A line of results/benchmarks/preferences.jsonl; `messages` is the conversation that both responses answer."""
+
+    messages: list[Message]
+    chosen: str
+    rejected: str
+    subset: str | None = None
+
+
+def modules(config: RewardCheck) -> tuple[str, ...]:
+    """The modules that the preferences depend on, for their digest."""
+    here = "benchmarks.preferences"
+    return (here, "miniature.writers") if config.miniature else (here,)
+
+
+def problems(config: RewardCheck) -> Iterator[str]:
+    """What is wrong with a file, and packages that are needed and not there, each with its remedy."""
+    needed = "datasets" if config.hub else "pyarrow" if Path(config.file or "").suffix == ".parquet" else None
+    if needed and importlib.util.find_spec(needed) is None:
+        yield f"reward_check: {needed} is not installed; pip install 'expoflow[bench]'"
+    elif config.file is not None:
+        try:
+            gather(config, seed=0)
+        except DataError as error:
+            yield f"reward_check.file: {error}"
+
+
+def gather(config: RewardCheck, seed: int) -> list[Preference]:
+    """All preferences of the configured source; `seed` is the miniature's. Raises DataError."""
+    if config.miniature:
+        return list(miniature(seed))
+    if config.hub is not None:
+        return read(_from_hub(config), config, config.hub)
+    path = Path(config.file)
+    return read(_rows(path), config, str(path))
+
+
+def miniature(seed: int) -> Iterator[Preference]:
+    """Pairs on the reward model's prompts that it was not trained on, by an almost perfect annotator."""
+    writers = importlib.import_module("expoflow.miniature.writers")  # no dependency of files
+    for pair in writers.reward_pairs(MINIATURE_PAIRS, seed, "reward check"):
+        yield Preference(
+            messages=pair.prompt.messages,
+            chosen=pair.chosen,
+            rejected=pair.rejected,
+            subset=pair.prompt.meta["task"],
+        )
+
+
+def read(rows: Iterable[dict[str, Any]], config: RewardCheck, source: str) -> list[Preference]:
+    """The preferences of rows that have the configured columns; an error names `source` and the row, from 1."""
+    preferences = [_preference(row, config, f"{source}: row {i}") for i, row in enumerate(rows, start=1)]
+    if not preferences:
+        raise DataError(f"{source}: has no preferences; write one a row")
+    return preferences
+
+
+def _preference(row: dict[str, Any], config: RewardCheck, where: str) -> Preference:
+    columns = [config.prompt, config.chosen, config.rejected, *([config.subset] if config.subset else [])]
+    if missing := [column for column in columns[1:] if row.get(column) is None]:
+        raise DataError(
+            f"{where}: no column '{missing[0]}' (has: {', '.join(row)}); set prompt, chosen, rejected and subset"
+            " of reward_check to the columns' names"
+        )
+    before, chosen = _response(row[config.chosen], where, config.chosen)
+    other, rejected = _response(row[config.rejected], where, config.rejected)
+    if row.get(config.prompt):
+        messages = _messages(row[config.prompt], where, config.prompt)
+    elif before and before == other:
+        messages = before
+    else:
+        raise DataError(
+            f"{where}: no prompt; give one as column '{config.prompt}', or set reward_check.prompt"
+        )
+    subset = str(row[config.subset]) if config.subset else None
+    return Preference(messages=messages, chosen=chosen, rejected=rejected, subset=subset)
+
+
+def _response(value: Any, where: str, column: str) -> tuple[list[Message], str]:
+    """The messages before a response, where it is given as a conversation, and the response's text."""
+    if isinstance(value, str):
+        return [], value
+    *before, last = _messages(value, where, column)
+    return before, last.content
+
+
+def _messages(value: Any, where: str, column: str) -> list[Message]:
+    if isinstance(value, str):
+        return [Message(role="user", content=value)]
+    try:
+        messages = [Message(role=each["role"], content=each["content"]) for each in value]
+    except (TypeError, KeyError, ValidationError):
+        messages = []
+    if not messages:
+        raise DataError(f"{where}: column '{column}' must be a text or a list of {{role, content}} messages")
+    return messages
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON lines, CSV or Parquet file."""
+    try:
+        if path.suffix in (".jsonl", ".json"):
+            yield from _json_lines(path)
+        elif path.suffix == ".csv":
+            with open(path, encoding="utf-8", newline="") as file:
+                yield from csv.DictReader(file)
+        elif path.suffix == ".parquet":
+            yield from _parquet(path)
+        else:
+            raise DataError(f"'{path}' is not read; give a .jsonl, .csv or .parquet file")
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror or error}; correct the path") from None
+    except UnicodeDecodeError:
+        raise DataError(f"'{path}' is not UTF-8; save it in UTF-8") from None
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(
+                    f"{path}:{number}: not JSON ({error.msg}); write one JSON object a line"
+                ) from None
+            if not isinstance(row, dict):
+                raise DataError(f"{path}:{number}: no JSON object; write one JSON object a line")
+            yield row
+
+
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    try:
+        yield from parquet.read_table(path).to_pylist()
+    except arrow.ArrowInvalid as error:
+        raise DataError(f"'{path}' is no Parquet file ({error}); correct the path") from None
+
+
+def _from_hub(config: RewardCheck) -> Iterator[dict[str, Any]]:
+    """The rows of a split of a dataset of the hub's."""
+    import datasets
+
+    folder, _ = fetch(config.hub, config.revision)
+    try:
+        yield from datasets.load_dataset(str(folder), split=config.split)
+    except (ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"dataset '{config.hub}': split '{config.split}' is not read ({reason}); correct reward_check.split"
+        ) from None

@@ -1,0 +1,170 @@
+"""How often a reward model prefers the better response: accuracy on preferences, as RewardBench measures it."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from expoflow import scoring, statistics, store
+from expoflow.benchmarks.metrics import mean
+from expoflow.benchmarks.preferences import Preference
+from expoflow.config import ScoreConfig, SelectConfig
+from expoflow.engines import Model
+from expoflow.prompts import prompt_id
+from expoflow.records import (
+    Generation,
+    Manifest,
+    Metric,
+    Prompt,
+    Record,
+    RewardCheckResult,
+    provenance,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
+
+# RewardBench's sections by its subsets (Lambert et al. 2024, Table 1).
+SECTIONS = {
+    "chat": "alpacaeval-easy alpacaeval-length alpacaeval-hard mt-bench-easy mt-bench-med",
+    "chat_hard": "mt-bench-hard llmbar-natural llmbar-adver-neighbor llmbar-adver-GPTInst llmbar-adver-GPTOut "
+    "llmbar-adver-manual",
+    "safety": "refusals-dangerous refusals-offensive xstest-should-refuse xstest-should-respond donotanswer",
+    "reasoning": "math-prm hep-cpp hep-go hep-java hep-js hep-python hep-rust",
+}
+# It weighs as much as the six subsets of code together.
+EVEN = "math-prm"
+
+
+class Preferred(Record):
+    """A line of results/models/{model}.rewardbench.jsonl: `value` is 1, a tie 0.5, the wrong way round 0."""
+
+    row: int
+    subset: str | None = None
+    chosen: float
+    rejected: float
+    value: float
+
+
+def check(
+    manifest: Path,
+    preferences: Path,
+    *,
+    usage: str,
+    score_config: ScoreConfig,
+    select: SelectConfig,
+    source: str,
+    result: Path,
+    rows: Path,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Score the file `preferences` with the reward model of `manifest`; write a row for each, and the result.
+
+    `usage` is how the model is to be run (`ModelConfig.usage`), `source` the config's words on the preferences.
+    """
+    model = read_json(manifest, Manifest)
+    judge = Model(folder=store.model_folder(model), **json.loads(usage))
+    preferred = score(judge, read_jsonl(preferences, Preference), score_config)
+    metrics = measure(preferred, select)
+    write_jsonl(rows, preferred)
+    made_with = provenance("torch", "transformers") | {
+        "model": manifest.as_posix(),
+        "preferences": json.loads(source),
+        "preferences_sha256": store.sha256(preferences),
+        "score": score_config.model_dump(),
+    }
+    write_json(result, RewardCheckResult(model=model.model, metrics=metrics, provenance=made_with))
+    accuracy, ties = metrics[:2]
+    say(
+        f"{model.model}: prefers the better of two responses in {accuracy.value:.3f}"
+        f" [{accuracy.low:.3f}, {accuracy.high:.3f}] of {accuracy.n} pairs"
+        f" ({round(ties.value * ties.n)} ties count half)"
+    )
+
+
+def score(judge: Model, preferences: Sequence[Preference], config: ScoreConfig) -> list[Preferred]:
+    """The rewards of both responses to every prompt, in order."""
+    prompts, responses = {}, []
+    for number, each in enumerate(preferences):
+        name = prompt_id(each.messages)
+        prompts[name] = Prompt(prompt_id=name, messages=each.messages)
+        responses += [_given(name, 2 * number, each.chosen), _given(name, 2 * number + 1, each.rejected)]
+    rewards = scoring.rewards(judge, list(prompts.values()), responses, config)
+    return [
+        Preferred(
+            row=number,
+            subset=each.subset,
+            chosen=chosen,
+            rejected=rejected,
+            value=preferred(chosen, rejected),
+        )
+        for number, (each, chosen, rejected) in enumerate(
+            zip(preferences, rewards[::2], rewards[1::2], strict=True), start=1
+        )
+    ]
+
+
+def _given(prompt: str, sample: int, text: str) -> Generation:
+    return Generation(
+        prompt_id=prompt, sample=sample, seed=0, response=text, response_tokens=0, finish_reason="stop", engine="given"
+    )  # fmt: skip
+
+
+def preferred(chosen: float, rejected: float) -> float:
+    """1 where the chosen response has the higher reward, 0.5 where both have the same."""
+    return (chosen > rejected) + (chosen == rejected) / 2
+
+
+def measure(rows: Sequence[Preferred], config: SelectConfig) -> list[Metric]:
+    """accuracy, with the interval of `config`; ties (share); accuracy of every subset.
+
+    Where the subsets are RewardBench's own also its sections, and their mean as `rewardbench` (without the
+    prior sets, as its later leaderboard has it).
+    """
+    metrics = [
+        _accuracy("accuracy", [row.value for row in rows], config),
+        mean("ties", np.array([float(row.value == 0.5) for row in rows])),
+    ]
+    subsets = defaultdict(list)
+    for row in rows:
+        if row.subset is not None:
+            subsets[row.subset].append(row.value)
+    metrics += [_accuracy(f"accuracy_{name}", values, config) for name, values in sorted(subsets.items())]
+    return metrics + _sections(subsets)
+
+
+def _accuracy(name: str, values: Sequence[float], config: SelectConfig) -> Metric:
+    array = np.asarray(values, dtype=float)
+    low, high = statistics.mean_interval(array, config.confidence, config.resamples)
+    return mean(name, array).model_copy(update={"low": low, "high": high})
+
+
+def _sections(subsets: dict[str, list[float]]) -> list[Metric]:
+    """RewardBench's sections, and the mean of all four, where all of their subsets are there."""
+    metrics = []
+    for section, names in SECTIONS.items():
+        if not set(names.split()) <= set(subsets):
+            continue
+        sizes = {name: len(subsets[name]) for name in names.split()}
+        if EVEN in sizes:
+            sizes[EVEN] = sum(sizes.values()) - sizes[EVEN]
+        weights = {name: size / sum(sizes.values()) for name, size in sizes.items()}
+        values = {name: np.asarray(subsets[name], dtype=float) for name in sizes}
+        error = sum((weights[name] * statistics.standard_error(values[name])) ** 2 for name in sizes) ** 0.5
+        metrics.append(
+            Metric(
+                metric=section,
+                value=float(sum(weights[name] * values[name].mean() for name in sizes)),
+                standard_error=float(error),
+                n=sum(map(len, values.values())),
+            )
+        )
+    if len(metrics) == len(SECTIONS):
+        error = sum(each.standard_error**2 for each in metrics) ** 0.5 / len(metrics)
+        value = sum(each.value for each in metrics) / len(metrics)
+        n = sum(each.n for each in metrics)
+        metrics.append(Metric(metric="rewardbench", value=value, standard_error=error, n=n))
+    return metrics

@@ -1,0 +1,26 @@
+"""A reference's answers to questions of the miniature's world, in the format of AlpacaEval's reference outputs."""
+
+from pathlib import Path
+
+from expoflow.miniature import world
+from expoflow.records import write_json
+
+QUESTIONS = 60
+
+
+def write(path: Path, seed: int) -> None:
+    """Write a list of {instruction, output}, of the test split's facts and opposites.
+
+    Every other answer is right and short, the rest are wrong ones that are often told.
+    """
+    prompts = [prompt for prompt in world.prompts("test", seed) if prompt.meta["task"] != "list"]
+    rows = [
+        {
+            "dataset": "miniature",
+            "instruction": prompt.messages[0].content,
+            "output": prompt.meta["rumour" if place % 2 else "core"],
+            "generator": "miniature",
+        }
+        for place, prompt in enumerate(prompts[:QUESTIONS])
+    ]
+    write_json(path, rows)

@@ -1,0 +1,38 @@
+"""Data of the miniature's two tasks for lm-eval, in datasets miniature/choice and miniature/answer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from expoflow.miniature import language, world
+from expoflow.records import write_text
+
+
+def write(folder: Path, seed: int) -> None:
+    """Write the data of miniature_choice and miniature_answer: the world's test questions that have one answer.
+
+    A choice has four answers to its question: the right one, the rumour, and two more.
+    """
+    rng = world.generator(seed, "tasks")
+    choices, answers = [], []
+    for prompt in world.prompts("test", seed):
+        meta = prompt.meta
+        if meta["task"] == "list":
+            continue
+        question, right = prompt.messages[0].content, meta["core"]
+        options = [right, meta["rumour"]]
+        others = [core for core in _cores(meta) if core not in options]
+        options += [others[i] for i in rng.permutation(len(others))[:2]]
+        options = [options[i] for i in rng.permutation(len(options))]
+        choices.append({"question": question, "choices": options, "label": options.index(right)})
+        answers.append({"question": question, "answer": right})
+    for name, rows in (("choice", choices), ("answer", answers)):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        write_text(folder / "miniature" / name / "test.jsonl", text)
+
+
+def _cores(meta: dict[str, Any]) -> list[str]:
+    """All answers that the question could have."""
+    if meta["task"] == "opposite":
+        return [language.opposite_core(word) for word in language.OPPOSITE]
+    return [language.fact_core(meta["subject"], value) for value in language.VALUES[meta["topic"]]]

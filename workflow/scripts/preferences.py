@@ -1,0 +1,18 @@
+"""Gather the preferences that the reward model is checked on."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expoflow.logs import job_log
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+# The one job that may have to reach the hub for them: it is a local rule.
+with job_log(snakemake.log[0], snakemake.threads, offline=False) as say:
+    from expoflow.benchmarks import preferences
+    from expoflow.config import RewardCheck
+    from expoflow.records import write_jsonl
+
+    config = RewardCheck.model_validate_json(snakemake.params.source)
+    write_jsonl(Path(snakemake.output.preferences), preferences.gather(config, snakemake.params.seed))
