@@ -102,6 +102,15 @@ def manifest(model):
     return f"results/models/{model}.json"
 
 
+def needed(role):
+    """Input function: the manifest of what a model is trained from, or of what labels its data."""
+    return lambda wildcards: [
+        manifest(model)
+        for model in [getattr(CONFIG.models[wildcards.model], role)]
+        if model
+    ]
+
+
 def alpha_folder(pair, alpha):
     return f"results/pairs/{pair}/alpha={alpha}"
 

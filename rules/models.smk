@@ -6,9 +6,8 @@ localrules:
 
 rule train:
     input:
-        base=lambda wildcards: [
-            manifest(base) for base in [CONFIG.models[wildcards.model].base] if base
-        ],
+        base=needed("base"),
+        judge=needed("judge"),
     output:
         manifest="results/models/{model}.json",
     log:

@@ -13,11 +13,15 @@ with job_log(snakemake.log[0], snakemake.threads):
     from expoflow.records import Manifest, read_json
     from expoflow.training import train
 
-    base = read_json(snakemake.input.base[0], Manifest) if snakemake.input.base else None
+    needed = {
+        role: read_json(files[0], Manifest)
+        for role, files in (("base", snakemake.input.base), ("judge", snakemake.input.judge))
+        if files
+    }
     train(
         snakemake.wildcards.model,
         ModelConfig.model_validate_json(snakemake.params.model),
-        base,
+        needed,
         snakemake.params.seed,
         Path(snakemake.output.manifest),
     )

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from expoflow import prompts as prompt_sets
-from expoflow.config import PROMPT_SOURCES, SOURCES, Config
+from expoflow.config import PROMPT_SOURCES, RECIPES, SOURCES, Config
 from expoflow.errors import ConfigError, DataError
 
 
@@ -67,7 +67,7 @@ def _explain(problem: Mapping[str, Any]) -> str:
         return f"{where}: missing; add it"
     message = re.sub("^(Input|List|Dictionary|String) should", "must", problem["msg"])
     if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        message = "must have recipe: sft, dpo or reward"
+        message = f"must have recipe: {', '.join(RECIPES[:-1])} or {RECIPES[-1]}"
     value = problem["input"]
     scalar = isinstance(value, str | int | float | None)
     return f"{where}: {value!r} is not accepted: {message}" if scalar else f"{where}: {message}"
@@ -113,7 +113,7 @@ def _without_tags(path: list[Any]) -> list[str]:
     return [
         str(part)
         for index, part in enumerate(path)
-        if not (index >= 1 and path[index - 1] == "train" and part in ("sft", "dpo", "reward"))
+        if not (index >= 1 and path[index - 1] == "train" and part in RECIPES)
     ]
 
 
@@ -129,6 +129,7 @@ def _reference_problems(config: Config) -> list[str]:
 
     for name, model in config.models.items():
         need(f"models.{name}.train.from", model.base, config.models, "model")
+        need(f"models.{name}.train.reward_model", model.judge, config.models, "model")
     for name, pair in config.pairs.items():
         need(f"pairs.{name}.sft", pair.sft, config.models, "model")
         need(f"pairs.{name}.aligned", pair.aligned, config.models, "model")
@@ -157,25 +158,30 @@ def _kind_problems(config: Config) -> Iterator[str]:
     for where, name in members:
         if trained.get(name) == "reward":
             yield f"{where}: '{name}' is a reward model; name a language model"
-    if trained.get(config.reward_model, "reward") != "reward":
-        yield f"reward_model: '{config.reward_model}' is a language model; name one with recipe: reward"
+    judges = [("reward_model", config.reward_model)]
+    judges += [(f"models.{name}.train.reward_model", model.judge) for name, model in config.models.items()]
+    for where, name in judges:
+        if trained.get(name, "reward") != "reward":
+            yield f"{where}: '{name}' is a language model; name one with recipe: reward"
 
 
 def _cycles(config: Config) -> list[str]:
+    """Models that would be needed to train themselves, each circle told once."""
     problems, reported = [], set()
+
+    def visit(chain: list[str]) -> None:
+        model = config.models.get(chain[-1])
+        for needed in filter(None, (model.base, model.judge) if model else ()):
+            if needed == chain[0] and needed not in reported:
+                reported.update(chain)
+                circle = " -> ".join([*chain, needed])
+                problems.append(f"models.{needed}.train: cycle {circle}; let one of them begin elsewhere")
+            elif needed not in chain:
+                visit([*chain, needed])
+
     for start in config.models:
-        chain = [start]
-        while (base := _base(config, chain[-1])) is not None and base not in chain:
-            chain.append(base)
-        if base is not None and base == start and start not in reported:
-            reported.update(chain)
-            circle = " -> ".join([*chain, start])
-            problems.append(f"models.{start}.train.from: cycle {circle}; let one of them begin elsewhere")
+        visit([start])
     return problems
-
-
-def _base(config: Config, model: str) -> str | None:
-    return config.models[model].base if model in config.models else None
 
 
 def _name_problems(config: Config) -> list[str]:

@@ -29,6 +29,7 @@ REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SOURCES = ("train", "path", "hub")
 PROMPT_SOURCES = ("miniature", "file", "hub")
+RECIPES = ("sft", "dpo", "reward", "iterative_dpo", "rlhf")
 
 
 def spell(alpha: float) -> str:
@@ -89,31 +90,67 @@ class Strict(BaseModel):
 
 
 class _Recipe(Strict):
-    data: Literal["miniature"]
-    """The data a model is trained on: `miniature` is the built-in world."""
     epochs: int = Field(ge=1)
     """Passes over the training data."""
     learning_rate: float = Field(gt=0)
     """Peak learning rate of AdamW."""
+
+
+class _Miniature(_Recipe):
+    data: Literal["miniature"]
+    """The data a model is trained on: `miniature` is the built-in world."""
     examples: int = Field(ge=1)
-    """Training examples (SFT) or preference pairs (DPO, reward) that are generated."""
+    """Training examples (SFT), preference pairs (DPO, reward) or prompts (iterative DPO, RLHF)."""
+    trainer: Literal["loop", "trl"] = "loop"
+    """What trains: `loop`, the miniature's own and fast, or `trl`, what trains real models."""
+    seed: int | None = Field(None, ge=0)
+    """Seed of the initial weights and of the order of the data; by default the config's, the world's."""
 
 
-class SftRecipe(_Recipe):
-    """Supervised fine-tuning from random weights."""
+class _Aligned(Strict):
+    base: Name = Field(alias="from")
+    """The model that training begins with, which is also the reference."""
+
+
+class _Labelled(_Aligned):
+    reward_model: Name
+    """The model that scores what the trained model says; not the one that chooses alpha, if you can."""
+    samples: int = Field(4, ge=2)
+    """Responses that are sampled for every prompt."""
+
+
+class _Iterated(_Labelled):
+    iterations: int = Field(3, ge=1)
+    """Rounds; each has its share of the prompts, and begins with the last one's model, also as reference."""
+    beta: float = Field(0.01, gt=0)
+    """DPO's beta: strength of the tie to the reference model."""
+
+
+class MiniatureSft(_Miniature):
+    """Supervised fine-tuning, from random weights or from the model `from`."""
 
     recipe: Literal["sft"]
+    base: Name | None = Field(None, alias="from")
+    """The model that training begins with; random weights without it."""
+    size: Literal["small", "large"] = "small"
+    """Hidden size 64 and 2 layers, or 128 and 3; what is trained from it has its size."""
     examples: int = Field(8000, ge=1)
     epochs: int = Field(6, ge=1)
     learning_rate: float = Field(6e-3, gt=0)
 
+    @model_validator(mode="after")
+    def _has_one_size(self) -> Self:
+        if self.base and "size" in self.model_fields_set:
+            raise PydanticCustomError("size", "size is that of the model in from; remove size")
+        return self
 
-class DpoRecipe(_Recipe):
-    """Direct preference optimisation of the model `from`, which is also its reference."""
+
+class MiniatureDpo(_Miniature, _Aligned):
+    """Direct preference optimisation on pairs of the miniature's writers."""
 
     recipe: Literal["dpo"]
-    base: Name = Field(alias="from")
-    """The model that training begins with."""
+    prompts: Literal["train", "dev"] = "train"
+    """The split that the pairs' prompts are of; `dev` is the one that chooses alpha (Appendix F)."""
     fraction: Fraction = 1.0
     """Share of the preference data that is used, from its beginning."""
     examples: int = Field(6000, ge=1)
@@ -121,6 +158,12 @@ class DpoRecipe(_Recipe):
     learning_rate: float = Field(5e-5, gt=0)
     beta: float = Field(0.01, gt=0)
     """DPO's beta: strength of the tie to the reference model."""
+    annotator_temperature: float = Field(0.7, gt=0)
+    """How unsure the annotator is, in units of true quality."""
+    length_bias: float = 0.06
+    """Log-odds that the annotator adds for each word more; 0 is an annotator without this bias."""
+    label_noise: float = Field(0.0, ge=0, le=1)
+    """Share of the pairs whose label is turned round."""
 
     @model_validator(mode="after")
     def _has_data(self) -> Self:
@@ -132,7 +175,7 @@ class DpoRecipe(_Recipe):
         return self
 
 
-class RewardRecipe(_Recipe):
+class MiniatureReward(_Miniature):
     """Bradley-Terry reward model, from random weights."""
 
     recipe: Literal["reward"]
@@ -141,7 +184,36 @@ class RewardRecipe(_Recipe):
     learning_rate: float = Field(1.5e-3, gt=0)
 
 
-Recipe = Annotated[SftRecipe | DpoRecipe | RewardRecipe, Field(discriminator="recipe")]
+class MiniatureIterativeDpo(_Miniature, _Iterated):
+    """DPO on pairs of the model's own responses, the best and the worst by `reward_model`, in rounds."""
+
+    recipe: Literal["iterative_dpo"]
+    examples: int = Field(3000, ge=1)
+    epochs: int = Field(1, ge=1)
+    learning_rate: float = Field(5e-5, gt=0)
+
+    @model_validator(mode="after")
+    def _has_data(self) -> Self:
+        if self.examples < self.iterations:
+            raise PydanticCustomError("data", "fewer examples than iterations; raise examples")
+        return self
+
+
+class MiniatureRlhf(_Miniature, _Labelled):
+    """RLHF by REINFORCE leave-one-out (RLOO) on the reward less a KL penalty."""
+
+    recipe: Literal["rlhf"]
+    examples: int = Field(1600, ge=1)
+    epochs: int = Field(1, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    beta: float = Field(0.05, ge=0)
+    """Weight of the KL divergence from the reference model, a response."""
+
+
+Recipe = Annotated[
+    MiniatureSft | MiniatureDpo | MiniatureReward | MiniatureIterativeDpo | MiniatureRlhf,
+    Field(discriminator="recipe"),
+]
 
 
 class ModelConfig(Strict):
@@ -181,7 +253,12 @@ class ModelConfig(Strict):
     @property
     def base(self) -> str | None:
         """The model that this one is trained from."""
-        return self.train.base if isinstance(self.train, DpoRecipe) else None
+        return getattr(self.train, "base", None)
+
+    @property
+    def judge(self) -> str | None:
+        """The reward model that labels this one's training data."""
+        return getattr(self.train, "reward_model", None)
 
     def usage(self) -> str:
         """Canonical JSON of what changes how the model is run: the template's text, stop tokens, code."""
