@@ -87,6 +87,7 @@ wildcard_constraints:
     model=only(CONFIG.models),
     pair=only(CONFIG.pairs),
     prompts=only(CONFIG.prompts),
+    dataset=only(CONFIG.datasets),
     alpha=expoflow_config.ALPHA,
     variant=only(VARIANTS),
     benchmark=only(expoflow_config.BENCHMARKS),
@@ -106,8 +107,8 @@ def needed(role):
     """Input function: the manifest of what a model is trained from, or of what labels its data."""
     return lambda wildcards: [
         manifest(model)
-        for model in [getattr(CONFIG.models[wildcards.model], role)]
-        if model
+        for each, model in CONFIG.models[wildcards.model].needed().items()
+        if each == role
     ]
 
 

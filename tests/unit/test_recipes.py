@@ -71,9 +71,8 @@ def test_a_recipe_that_names_a_reward_model_says_so():
 
 
 def test_options_of_another_recipe_are_unknown_keys():
-    assert problems(sft={"recipe": "sft", "data": "miniature", "beta": 0.1}) == [
-        "models.sft.train.beta: unknown key 'beta'; known keys: data, epochs, examples, from, "
-        "learning_rate, recipe, seed, size, trainer"
+    assert problems(sft={"recipe": "sft", "data": "miniature", "samples": 3}) == [
+        "models.sft.train.samples: unknown key 'samples'; did you mean 'examples'?"
     ]
     (problem,) = problems(sft={"recipe": "sftt", "data": "miniature"})
     assert problem == "models.sft.train: must have recipe: sft, dpo, reward, iterative_dpo or rlhf"

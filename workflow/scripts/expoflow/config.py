@@ -15,7 +15,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     create_model,
     model_validator,
 )
@@ -29,6 +31,8 @@ REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SOURCES = ("train", "path", "hub")
 PROMPT_SOURCES = ("miniature", "file", "hub")
+DATASET_SOURCES = ("file", "hub")
+TRAINED_ON = ("miniature", "dataset")
 RECIPES = ("sft", "dpo", "reward", "iterative_dpo", "rlhf")
 
 
@@ -210,9 +214,130 @@ class MiniatureRlhf(_Miniature, _Labelled):
     """Weight of the KL divergence from the reference model, a response."""
 
 
-Recipe = Annotated[
+class Lora(Strict):
+    """Low-rank adaptation: small matrices are trained and merged into the weights at the end."""
+
+    rank: int = Field(64, ge=1)
+    """Rank of the matrices."""
+    scale: int = Field(64, ge=1)
+    """LoRA's alpha: the matrices' product counts scale / rank times."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout before the matrices."""
+    modules: Literal["all-linear"] | list[str] = "all-linear"
+    """Names of the modules that get them."""
+
+
+class _Dataset(_Recipe):
+    data: Name
+    """A dataset of `datasets`."""
+    base: Name = Field(alias="from")
+    """The model that training begins with, which is also the reference where one is needed."""
+    trainer: Literal["trl"] = "trl"
+    """What trains: TRL."""
+    fraction: Fraction = 1.0
+    """Share of the dataset that is used, from its beginning."""
+    epochs: int = Field(1, ge=1)
+    learning_rate: float = Field(5e-7, gt=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises; it then falls as a cosine."""
+    batch_size: int = Field(128, ge=1)
+    """Rows (RLHF: responses) in an optimiser step, over all devices and accumulated steps."""
+    max_length: int = Field(1024, ge=2)
+    """Tokens of prompt and response, where longer ones are cut."""
+    lora: Lora | None = None
+    """Train low-rank matrices instead of all weights; `{}` for the defaults."""
+    gradient_checkpointing: bool = True
+    """Compute activations again in the backward pass, to save memory."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Type that the model computes in; the result has the type of the model in `from`."""
+    seed: int = Field(42, ge=0)
+    """Seed of the order of the data, of sampling and of new weights."""
+    per_device: int = Field(8, ge=1)
+    """Rows on one device at a time; changes no result but for rounding, and so starts nothing again."""
+    accelerate: str = "zero3-offload"
+    """A file of config/accelerate by its name, or a path: devices, processes, DeepSpeed. Starts nothing again."""
+
+    @model_validator(mode="after")
+    def _can_be_divided(self) -> Self:
+        if self.batch_size % self.per_device:
+            sizes = {"batch_size": self.batch_size, "per_device": self.per_device}
+            raise PydanticCustomError(
+                "batch",
+                "batch_size {batch_size} is no multiple of per_device {per_device}; change one",
+                sizes,
+            )
+        return self
+
+
+class SftRecipe(_Dataset):
+    """Supervised fine-tuning on rows with `messages` (all tokens count) or with `prompt` and `completion`."""
+
+    recipe: Literal["sft"]
+    learning_rate: float = Field(2e-5, gt=0)
+
+
+class DpoRecipe(_Dataset):
+    """DPO on rows with `prompt`, `chosen` and `rejected`; the defaults are the paper's (Appendix E)."""
+
+    recipe: Literal["dpo"]
+    beta: float = Field(0.01, gt=0)
+    """DPO's beta: strength of the tie to the reference model."""
+
+
+class RewardRecipe(_Dataset):
+    """Bradley-Terry reward model, a classifier with one logit, on rows as DPO's."""
+
+    recipe: Literal["reward"]
+    learning_rate: float = Field(1e-5, gt=0)
+
+
+class IterativeDpoRecipe(_Dataset, _Iterated):
+    """DPO on pairs of the model's own responses to `prompt`, the best and the worst by `reward_model`, in rounds."""
+
+    recipe: Literal["iterative_dpo"]
+    max_tokens: int = Field(512, ge=1)
+    """Tokens of a response at most; unfinished ones take no part."""
+
+
+class RlhfRecipe(_Dataset, _Labelled):
+    """RLHF by REINFORCE leave-one-out (TRL's RLOO) on responses to `prompt`, scored by `reward_model`."""
+
+    recipe: Literal["rlhf"]
+    beta: float = Field(0.05, ge=0)
+    """Weight of the KL divergence from the reference model, a response."""
+    max_tokens: int = Field(512, ge=1)
+    """Tokens of a response at most."""
+
+    @model_validator(mode="after")
+    def _has_whole_groups(self) -> Self:
+        if self.batch_size % self.samples:
+            sizes = {"batch_size": self.batch_size, "samples": self.samples}
+            raise PydanticCustomError(
+                "batch", "batch_size {batch_size} is no multiple of samples {samples}; change one", sizes
+            )
+        return self
+
+
+LAUNCH = frozenset({"per_device", "accelerate"})  # of a recipe: how it is run, not what comes out
+
+MiniatureRecipe = Annotated[
     MiniatureSft | MiniatureDpo | MiniatureReward | MiniatureIterativeDpo | MiniatureRlhf,
     Field(discriminator="recipe"),
+]
+DatasetRecipe = Annotated[
+    SftRecipe | DpoRecipe | RewardRecipe | IterativeDpoRecipe | RlhfRecipe, Field(discriminator="recipe")
+]
+
+
+def _world(recipe: Any) -> str:
+    """`miniature` or `dataset`: which of the two a recipe, of a config or already parsed, is trained on."""
+    data = recipe.get("data") if isinstance(recipe, dict) else getattr(recipe, "data", None)
+    return "miniature" if data == "miniature" else "dataset"
+
+
+Recipe = Annotated[
+    Annotated[MiniatureRecipe, Tag("miniature")] | Annotated[DatasetRecipe, Tag("dataset")],
+    Discriminator(_world),
 ]
 
 
@@ -245,10 +370,19 @@ class ModelConfig(Strict):
             )
         return self
 
+    def result(self) -> str:
+        """Canonical JSON of what the model depends on: how a training is run is left out."""
+        return self.canonical(exclude={"train": LAUNCH})
+
     @property
     def source(self) -> str:
         """`train`, `path` or `hub`."""
         return next(source for source in SOURCES if getattr(self, source) is not None)
+
+    @property
+    def dataset(self) -> str | None:
+        """The dataset that this model is trained on."""
+        return self.train.data if isinstance(self.train, _Dataset) else None
 
     @property
     def base(self) -> str | None:
@@ -259,6 +393,11 @@ class ModelConfig(Strict):
     def judge(self) -> str | None:
         """The reward model that labels this one's training data."""
         return getattr(self.train, "reward_model", None)
+
+    def needed(self) -> dict[str, str]:
+        """The models that this one's training needs, by role: `base`, `judge`."""
+        roles = {"base": self.base, "judge": self.judge}
+        return {role: model for role, model in roles.items() if model}
 
     def usage(self) -> str:
         """Canonical JSON of what changes how the model is run: the template's text, stop tokens, code."""
@@ -430,6 +569,8 @@ class Config(Strict):
     """Seed of everything the miniature makes and trains."""
     models: dict[Name, ModelConfig]
     """Checkpoints by name."""
+    datasets: dict[Name, DataConfig] = {}
+    """What models are trained on, by name: exactly one of `file` and `hub` each."""
     pairs: dict[Name, PairConfig] = Field(min_length=1)
     """Pairs to extrapolate, by name."""
     prompts: dict[Name, PromptsConfig]

@@ -1,5 +1,7 @@
 """On-policy preferences: a model's own responses to prompts, the best and the worst by a reward model."""
 
+import os
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -7,8 +9,9 @@ from pathlib import Path
 from expoflow import engines, scoring
 from expoflow.config import GenerateConfig, ScoreConfig
 from expoflow.engines import Model
-from expoflow.errors import DataError
-from expoflow.records import Generation, Prompt, Record
+from expoflow.errors import DataError, ExpoflowError
+from expoflow.records import Generation, Prompt, Record, read_json, write_jsonl
+from expoflow.stage import end_with
 
 
 class Preference(Record):
@@ -83,3 +86,39 @@ def shares(
     return [
         [prompts[order[at % len(prompts)]] for at in range(start, stop)] for start, stop in pairwise(bounds)
     ]
+
+
+class Labelling(Record):
+    """The arguments of `preferences`, and the file that the pairs go to."""
+
+    policy: Model
+    judge: Model
+    prompts: list[Prompt]
+    samples: int
+    max_tokens: int
+    seed: int
+    target: Path
+
+
+def main(path: Path) -> None:
+    """Write the pairs that a file of the form `Labelling` asks for; a rerun keeps the responses that are there."""
+    task = read_json(path, Labelling)
+    pairs = preferences(
+        task.policy,
+        task.judge,
+        task.prompts,
+        samples=task.samples,
+        max_tokens=task.max_tokens,
+        seed=task.seed,
+        part=task.target.with_name(".responses.jsonl"),
+    )
+    print(f"{task.target}: {len(pairs)} pairs of {len(task.prompts)} prompts", flush=True)
+    write_jsonl(task.target, pairs)
+
+
+if __name__ == "__main__":
+    end_with(os.getppid())
+    try:
+        main(Path(sys.argv[1]))
+    except ExpoflowError as error:
+        sys.exit(f"error: {error}")

@@ -13,6 +13,8 @@ from expoflow.miniature.world import generator
 from expoflow.miniature.writers import correct_cores, reward_pairs
 
 HELD_OUT = 500  # pairs on which accuracy is measured
+CORES = 0.6  # right answers to learn the facts from, as a share of `examples`
+CORES_EPOCHS, CORES_LEARNING_RATE = 4, 6e-3
 CENTER = 1e-3  # weight of the mean squared reward in the loss: keeps rewards near 0
 
 
@@ -27,9 +29,9 @@ def train(
     epochs: int = 3,
     learning_rate: float = 1.5e-3,
     warmup: float = 0.05,
-    cores: float = 0.6,
-    cores_epochs: int = 4,
-    cores_learning_rate: float = 6e-3,
+    cores: float = CORES,
+    cores_epochs: int = CORES_EPOCHS,
+    cores_learning_rate: float = CORES_LEARNING_RATE,
     progress: loop.Progress = print,
 ) -> dict[str, float]:
     """Train a reward model on `examples` pairs and save it to the folder `out`.
