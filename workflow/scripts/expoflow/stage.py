@@ -100,7 +100,8 @@ def run(
 def launch(options: Sequence[str], task: Path) -> None:
     """Run `expoflow.trainers` on a task by `accelerate launch`; it ends with this process at the latest."""
     command = [sys.executable, "-m", "accelerate.commands.launch", *options]
-    if child([*command, "--module", "expoflow.trainers", str(task)]):
+    quiet = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    if child([*command, "--module", "expoflow.trainers", str(task)], **quiet):
         raise ExpoflowError(f"{task.parent}: the trainer failed; its reason stands above")
 
 
