@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from expoflow import engines, scoring
+from expoflow import child, engines, scoring
 from expoflow.config import GenerateConfig, ScoreConfig
 from expoflow.engines import Model
 from expoflow.errors import DataError, ExpoflowError
 from expoflow.records import Generation, Prompt, Record, read_json, write_jsonl
-from expoflow.stage import end_with
 
 
 class Preference(Record):
@@ -117,7 +116,7 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    end_with(os.getppid())
+    child.end_with(os.getppid())
     try:
         main(Path(sys.argv[1]))
     except ExpoflowError as error:

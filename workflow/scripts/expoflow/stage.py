@@ -1,22 +1,18 @@
 """A stage of a training by TRL: one trainer's run under `accelerate launch`, which goes on after a kill."""
 
-import ctypes
 import json
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from expoflow import child
 from expoflow.config import Lora
 from expoflow.errors import ExpoflowError
 from expoflow.records import Record, read_json, replacing, write_json
 
 MODEL = "model"  # the folder of a stage's result, there only when it is whole
-PR_SET_PDEATHSIG = 1
 
 
 class Settings(Record):
@@ -101,27 +97,8 @@ def launch(options: Sequence[str], task: Path) -> None:
     """Run `expoflow.trainers` on a task by `accelerate launch`; it ends with this process at the latest."""
     command = [sys.executable, "-m", "accelerate.commands.launch", *options]
     quiet = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    if child([*command, "--module", "expoflow.trainers", str(task)], **quiet):
+    if child.run([*command, "--module", "expoflow.trainers", str(task)], **quiet):
         raise ExpoflowError(f"{task.parent}: the trainer failed; its reason stands above")
-
-
-def child(command: Sequence[str], **environment: str) -> int:
-    """Run a command that a kill of this process ends too; its status."""
-    parent = os.getpid()
-    process = subprocess.Popen(
-        command,
-        env=os.environ | environment,
-        preexec_fn=lambda: end_with(parent),
-    )
-    return process.wait()
-
-
-def end_with(parent: int) -> None:
-    """Have the kernel kill this process when `parent`, which started it, ends (Linux)."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -86,8 +86,8 @@ def digest(key: Any) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
-def manifest(model: str, source: ModelConfig, folder: Path) -> Manifest:
-    """Describe the checkpoint in `folder`: every file's size and sha256."""
+def manifest(model: str, source: ModelConfig, folder: Path, *packages: str) -> Manifest:
+    """Describe the checkpoint in `folder`, which `packages` made: every file's size and sha256."""
     files = {
         path.name: File(size=path.stat().st_size, sha256=sha256(path))
         for path in sorted(folder.iterdir())
@@ -98,7 +98,7 @@ def manifest(model: str, source: ModelConfig, folder: Path) -> Manifest:
         source=json.loads(source.canonical()),
         folder=str(folder),
         files=files,
-        provenance=provenance(),
+        provenance=provenance(*packages),
     )
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from expoflow import child
 from expoflow import stage as stages
 from expoflow.errors import ExpoflowError
 from expoflow.records import write_json
@@ -17,7 +18,7 @@ LOGS = 0.05  # share of the steps between two lines of the log
 
 def main(path: Path) -> None:
     """Train the stage that the file describes, on from its last checkpoint where there is one."""
-    stages.end_with(os.getppid())
+    child.end_with(os.getppid())
     import torch
     import transformers
     from datasets import Dataset

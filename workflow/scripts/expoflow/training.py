@@ -16,6 +16,8 @@ from expoflow.config import ModelConfig
 from expoflow.folder import appearing
 from expoflow.records import Manifest, write_json, write_text
 
+PACKAGES = ("torch", "transformers", "accelerate", "trl")  # whose versions a model trained by TRL depends on
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -65,7 +67,7 @@ def train(
         trained, metrics = _trl(source, folders, seed, data, usages or {}, work, launch, progress)
         with appearing(folder, replace=True) as unfinished:
             shutil.copytree(trained, unfinished, copy_function=_link, dirs_exist_ok=True)
-        write_json(manifest, store.manifest(model, source, folder))
+        write_json(manifest, store.manifest(model, source, folder, *PACKAGES))
     return metrics
 
 

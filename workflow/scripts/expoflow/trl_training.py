@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from expoflow import onpolicy, stage
-from expoflow.config import ModelConfig, _Dataset
+from expoflow import child, onpolicy, stage
+from expoflow.config import ModelConfig
 from expoflow.engines import Model
 from expoflow.errors import ExpoflowError
 from expoflow.records import Prompt, read_jsonl, write_json
@@ -47,7 +47,7 @@ Run = Callable[..., dict[str, float]]
 class Files:
     """A dataset's files as the source of a recipe."""
 
-    recipe: _Dataset
+    recipe: Any
     files: list[Path]
     center = None
 
@@ -162,5 +162,5 @@ class Training:
         )
         path = target.with_name("labelling.json")
         write_json(path, task)
-        if stage.child([sys.executable, "-m", "expoflow.onpolicy", str(path)], EXPOFLOW_HOST="off"):
+        if child.run([sys.executable, "-m", "expoflow.onpolicy", str(path)], EXPOFLOW_HOST="off"):
             raise ExpoflowError(f"{target}: labelling failed; its reason stands above")
