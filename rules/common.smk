@@ -138,6 +138,7 @@ wildcard_constraints:
     model=only(CONFIG.models),
     pair=only(CONFIG.pairs),
     prompts=only(CONFIG.prompts),
+    dataset=only(CONFIG.datasets),
     alpha=expoflow_config.ALPHA,
     variant=only(VARIANTS),
     benchmark=only(expoflow_config.BENCHMARKS),
@@ -151,6 +152,15 @@ def code(rule):
 
 def manifest(model):
     return f"results/models/{model}.json"
+
+
+def needed(role):
+    """Input function: the manifest of what a model is trained from, or of what labels its data."""
+    return lambda wildcards: [
+        manifest(model)
+        for each, model in CONFIG.models[wildcards.model].needed().items()
+        if each == role
+    ]
 
 
 def alpha_folder(pair, alpha):

@@ -1,13 +1,39 @@
-# Checkpoints: trained here, a folder of the user's, or from the hub.
+# Checkpoints: trained here, a folder of the user's, or from the hub; and what is trained on.
 # Nodes of a cluster often have no way out: the head process downloads.
 localrules:
+    dataset,
     download,
+
+
+rule dataset:
+    input:
+        file=lambda wildcards: [
+            file for file in [CONFIG.datasets[wildcards.dataset].file] if file
+        ],
+    output:
+        manifest="results/datasets/{dataset}.json",
+    log:
+        "results/logs/dataset/{dataset}.log",
+    benchmark:
+        "results/logs/dataset/{dataset}.tsv"
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        source=lambda wildcards: CONFIG.datasets[wildcards.dataset].canonical(),
+    message:
+        "bring dataset {wildcards.dataset}"
+    script:
+        "../workflow/scripts/dataset.py"
 
 
 rule train:
     input:
-        base=lambda wildcards: [
-            manifest(base) for base in [CONFIG.models[wildcards.model].base] if base
+        base=needed("base"),
+        judge=needed("judge"),
+        data=lambda wildcards: [
+            f"results/datasets/{name}.json"
+            for name in [CONFIG.models[wildcards.model].dataset]
+            if name
         ],
     output:
         manifest="results/models/{model}.json",
@@ -20,8 +46,12 @@ rule train:
     conda:
         "../envs/expoflow.yaml"
     params:
-        model=lambda wildcards: CONFIG.models[wildcards.model].canonical(),
+        model=lambda wildcards: CONFIG.models[wildcards.model].result(),
         seed=CONFIG.seed,
+        usages=lambda wildcards: {
+            role: CONFIG.models[model].usage()
+            for role, model in CONFIG.models[wildcards.model].needed().items()
+        },
         code=lambda wildcards: digest(
             training.modules(CONFIG.models[wildcards.model]), SCRIPTS / "train.py"
         ),

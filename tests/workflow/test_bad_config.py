@@ -123,7 +123,7 @@ CASES = {
     ),
     "cycle": (
         at("models/sft/train", {"recipe": "dpo", "from": "dpo", "data": "miniature"}),
-        "models.sft.train.from: cycle sft -> dpo -> sft; let one of them begin elsewhere",
+        "models.sft.train: cycle sft -> dpo -> sft; let one of them begin elsewhere",
     ),
     "names equal but for case": (
         at("models/RM", {"train": MODEL}),

@@ -1,5 +1,6 @@
 """Train a model as its recipe says."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,15 +10,22 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads):
-    from expoflow.config import ModelConfig
+    from expoflow.config import Config
+    from expoflow.layout import accelerate_config
     from expoflow.records import Manifest, read_json
-    from expoflow.training import train
+    from expoflow.training import Launch, train
 
-    base = read_json(snakemake.input.base[0], Manifest) if snakemake.input.base else None
+    given = {role: read_json(files[0], Manifest) for role, files in snakemake.input.items() if files}
+    source = Config.model_validate(snakemake.config).models[snakemake.wildcards.model]
+    data = given.pop("data", None)
     train(
         snakemake.wildcards.model,
-        ModelConfig.model_validate_json(snakemake.params.model),
-        base,
+        source,
+        given,
         snakemake.params.seed,
         Path(snakemake.output.manifest),
+        data=data,
+        usages={role: json.loads(usage) for role, usage in snakemake.params.usages.items()},
+        launch=Launch(accelerate_config(source.train), snakemake.threads),
+        code=snakemake.params.code,
     )

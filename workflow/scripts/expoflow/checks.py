@@ -15,8 +15,18 @@ from expoflow import paper
 from expoflow import prompts as prompt_sets
 from expoflow.adapter import base_source, is_adapter, open_adapter
 from expoflow.benchmarks import alpaca_eval_data, bill, preferences, questions, task_data
-from expoflow.config import BENCHMARKS, MINIATURE, PROMPT_SOURCES, SOURCES, Config
+from expoflow.config import (
+    BENCHMARKS,
+    DATASET_SOURCES,
+    MINIATURE,
+    PROMPT_SOURCES,
+    RECIPES,
+    SOURCES,
+    TRAINED_ON,
+    Config,
+)
 from expoflow.errors import CheckpointError, ConfigError, DataError
+from expoflow.layout import accelerate_config
 
 # Settings whose value may be a key that was put in the wrong place.
 PRIVATE = ("base_url", "api_key_env")
@@ -26,6 +36,7 @@ PACKAGES = {
     "mt_bench": ("openai",),
     "open_llm": ("lm_eval", "accelerate"),
 }
+TRAIN_EXTRA = ("trl", "accelerate", "peft")
 
 
 def load(data: Mapping[str, Any], files: Iterable[str | Path], folder: Path = Path()) -> Config:
@@ -102,7 +113,7 @@ def _explain(problem: Mapping[str, Any]) -> str:
         return f"{where}: missing; add it"
     message = re.sub("^(Input|List|Dictionary|String) should", "must", problem["msg"])
     if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        message = "must have recipe: sft, dpo or reward"
+        message = f"must have recipe: {', '.join(RECIPES[:-1])} or {RECIPES[-1]}"
     value = problem["input"]
     scalar = isinstance(value, str | int | float | None) and path[-1] not in PRIVATE
     return f"{where}: {value!r} is not accepted: {message}" if scalar else f"{where}: {message}"
@@ -126,12 +137,19 @@ def _keys_at(path: Iterable[Any]) -> list[str]:
 def _step(section: Any, part: Any) -> Any:
     """The section one step further along a pydantic error location, where a recipe's name is a step too."""
     if isinstance(section, list):
-        return next(o for o in section if part in get_args(o.model_fields["recipe"].annotation))
+        chosen = [option for option in section if part in _tags(option)]
+        return chosen[0] if len(chosen) == 1 else chosen
     if get_origin(section) in (dict, list):
         options = _options(get_args(section)[-1])
     else:
         options = _options(section.model_fields[part].annotation)
     return options[0] if len(options) == 1 else options
+
+
+def _tags(recipe: Any) -> tuple[str, ...]:
+    """What pydantic calls a recipe's model in an error's location, one after the other."""
+    fields = recipe.model_fields
+    return *(get_args(fields["data"].annotation) or ("dataset",)), *get_args(fields["recipe"].annotation)
 
 
 def _options(annotation: Any) -> list[Any]:
@@ -144,12 +162,13 @@ def _options(annotation: Any) -> list[Any]:
 
 
 def _without_tags(path: list[Any]) -> list[str]:
-    """`path` without the recipe names that pydantic puts behind `train`."""
-    return [
-        str(part)
-        for index, part in enumerate(path)
-        if not (index >= 1 and path[index - 1] == "train" and part in ("sft", "dpo", "reward"))
-    ]
+    """`path` without what pydantic puts behind `train`: what the model is trained on, and by which recipe."""
+    parts = [str(part) for part in path]
+    for index, part in enumerate(parts):
+        if part == "train" and parts[index + 1 : index + 2] and parts[index + 1] in TRAINED_ON:
+            tags = 2 if parts[index + 2 : index + 3] and parts[index + 2] in RECIPES else 1
+            return parts[: index + 1] + parts[index + 1 + tags :]
+    return parts
 
 
 def _reference_problems(config: Config) -> list[str]:
@@ -161,6 +180,8 @@ def _reference_problems(config: Config) -> list[str]:
 
     for name, model in config.models.items():
         need(f"models.{name}.train.from", model.base, config.models, "model")
+        need(f"models.{name}.train.data", model.dataset, config.datasets, "dataset")
+        need(f"models.{name}.train.reward_model", model.judge, config.models, "model")
     for name, pair in config.pairs.items():
         need(f"pairs.{name}.sft", pair.sft, config.models, "model")
         need(f"pairs.{name}.aligned", pair.aligned, config.models, "model")
@@ -246,31 +267,38 @@ def _kind_problems(config: Config) -> Iterator[str]:
     for where, name in members:
         if trained.get(name) == "reward":
             yield f"{where}: '{name}' is a reward model; name a language model"
-    if trained.get(config.reward_model, "reward") != "reward":
-        yield f"reward_model: '{config.reward_model}' is a language model; name one with recipe: reward"
+    judges = [("reward_model", config.reward_model)]
+    judges += [(f"models.{name}.train.reward_model", model.judge) for name, model in config.models.items()]
+    for where, name in judges:
+        if trained.get(name, "reward") != "reward":
+            yield f"{where}: '{name}' is a language model; name one with recipe: reward"
 
 
 def _cycles(config: Config) -> list[str]:
+    """Models that would be needed to train themselves, each circle told once."""
     problems, reported = [], set()
+
+    def visit(chain: list[str]) -> None:
+        model = config.models.get(chain[-1])
+        for needed in filter(None, (model.base, model.judge) if model else ()):
+            if needed == chain[0] and needed not in reported:
+                reported.update(chain)
+                circle = " -> ".join([*chain, needed])
+                problems.append(f"models.{needed}.train: cycle {circle}; let one of them begin elsewhere")
+            elif needed not in chain:
+                visit([*chain, needed])
+
     for start in config.models:
-        chain = [start]
-        while (base := _base(config, chain[-1])) is not None and base not in chain:
-            chain.append(base)
-        if base is not None and base == start and start not in reported:
-            reported.update(chain)
-            circle = " -> ".join([*chain, start])
-            problems.append(f"models.{start}.train.from: cycle {circle}; let one of them begin elsewhere")
+        visit([start])
     return problems
-
-
-def _base(config: Config, model: str) -> str | None:
-    return config.models[model].base if model in config.models else None
 
 
 def _name_problems(config: Config) -> list[str]:
     """Names that a file system which ignores case would mix up."""
     problems = []
-    for section in ("models", "pairs", "prompts", "figures"):
+    if "miniature" in config.datasets:
+        problems.append("datasets.miniature: data: miniature is the built-in world; rename the dataset")
+    for section in ("models", "datasets", "pairs", "prompts", "figures"):
         seen: dict[str, str] = {}
         for name in getattr(config, section) or ():
             other = seen.setdefault(name.lower(), name)
@@ -280,9 +308,13 @@ def _name_problems(config: Config) -> list[str]:
 
 
 def _source_problems(config: Config) -> list[str]:
-    """Models and prompt sets need exactly one source."""
+    """Models, datasets and prompt sets need exactly one source."""
     problems = []
-    for section, keys in (("models", SOURCES), ("prompts", PROMPT_SOURCES)):
+    for section, keys in (
+        ("models", SOURCES),
+        ("datasets", DATASET_SOURCES),
+        ("prompts", PROMPT_SOURCES),
+    ):
         for name, entry in getattr(config, section).items():
             given = [key for key in keys if getattr(entry, key) is not None]
             if len(given) != 1:
@@ -303,6 +335,11 @@ def check_sources(config: Config, results: Path = Path("results")) -> None:
         if model.path is not None and not (results / "models" / f"{name}.json").exists():
             problems += _folder_problems(f"models.{name}.path", Path(model.path))
         problems += _template_problems(f"models.{name}.chat_template", model.chat_template)
+        if model.train and not (results / "models" / f"{name}.json").exists():
+            problems += _trainer_problems(f"models.{name}.train", model.train)
+    for name, dataset in config.datasets.items():
+        if dataset.file and not Path(dataset.file).is_file():
+            problems.append(f"datasets.{name}.file: no file '{dataset.file}'; correct the path")
     for name, pair in config.pairs.items():
         if (path := config.models[pair.sft].path) and is_adapter(path):
             problems.append(
@@ -364,6 +401,25 @@ def _engine_problems(config: Config) -> Iterator[str]:
     for where, engine in asked.items():
         if engine == "vllm" and importlib.util.find_spec("vllm") is None:
             yield f"{where}: vllm is not installed; pip install 'expoflow[gpu]', or take transformers"
+
+
+def _trainer_problems(where: str, recipe: Any) -> Iterator[str]:
+    """What a training needs and this installation lacks."""
+    if recipe.trainer != "trl":
+        return
+    if not all(importlib.util.find_spec(package) for package in TRAIN_EXTRA):
+        way_out = ", or take loop" if recipe.data == "miniature" else ""
+        yield f"{where}.trainer: trl is not installed; pip install 'expoflow[train]'{way_out}"
+    try:
+        launcher = accelerate_config(recipe)
+        settings = yaml.safe_load(launcher.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        yield f"{where}.accelerate: cannot read the launcher's settings ({error}); correct the path"
+        return
+    if settings.get("distributed_type") == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
+        yield (
+            f"{where}.accelerate: {launcher.name} needs DeepSpeed; pip install deepspeed, or set accelerate: single"
+        )
 
 
 def _template_problems(where: str, path: str | None) -> list[str]:

@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 import yaml
 
-import expoflow
 from expoflow import checks
 from expoflow.errors import ConfigError, ExpoflowError
+from expoflow.layout import workflow_folder
 from expoflow.preflight import open_pair
 from expoflow.records import write_text
 
@@ -32,16 +32,6 @@ COMMENTS = {
     "extrapolate": "streamed: the sweep writes no weights, only the chosen model is stored",
     "benchmarks": "sft, aligned and expo on prompts that took no part in the choice",
 }
-
-
-def workflow_folder() -> Path:
-    """The folder of the Snakefile: the checkout of an editable installation, else what the wheel brought."""
-    package = Path(expoflow.__file__).parent
-    checkout = package.parents[2]
-    editable = (
-        package == checkout / "workflow" / "scripts" / "expoflow" and (checkout / "Snakefile").is_file()
-    )
-    return checkout if editable else package / "_workflow"
 
 
 def run_workflow(config: Path, folder: Path, arguments: Sequence[str]) -> NoReturn:

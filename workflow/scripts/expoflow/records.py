@@ -142,6 +142,8 @@ class File(Record):
 class Manifest(Record):
     """results/models/{model}.json: where a model came from and exactly which bytes it is.
 
+    results/datasets/{dataset}.json has the same form, with the dataset's name as `model`.
+
     `folder` is where its files lie, relative to the Snakemake directory where it is inside;
     `files` are all files of the checkpoint by their name in that folder; `license` is what the card of a hub
     model states.

@@ -10,13 +10,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-from expoflow.config import ModelConfig
+from expoflow.config import DataConfig, ModelConfig
 from expoflow.errors import CheckpointError, DataError
 from expoflow.records import File, Manifest, Row, provenance, read_jsonl, write_jsonl
 
@@ -93,8 +93,8 @@ def digest(key: Any) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
-def manifest(model: str, source: ModelConfig, folder: Path) -> Manifest:
-    """Describe the checkpoint in `folder`: every file's size and sha256."""
+def manifest(model: str, source: ModelConfig, folder: Path, *packages: str) -> Manifest:
+    """Describe the checkpoint in `folder`, which `packages` made: every file's size and sha256."""
     files = {
         path.name: File(size=path.stat().st_size, sha256=sha256(path))
         for path in sorted(folder.iterdir())
@@ -105,8 +105,34 @@ def manifest(model: str, source: ModelConfig, folder: Path) -> Manifest:
         source=json.loads(source.canonical()),
         folder=str(folder),
         files=files,
+        provenance=provenance(*packages),
+    )
+
+
+def dataset(name: str, source: DataConfig, commit: str | None, files: Sequence[Path]) -> Manifest:
+    """Describe a dataset's files, in their order."""
+    folder = os.path.commonpath([path.parent for path in files])
+    return Manifest(
+        model=name,
+        source=json.loads(source.canonical()),
+        revision=commit,
+        folder=folder,
+        files={
+            os.path.relpath(path, folder): File(size=path.stat().st_size, sha256=sha256(path))
+            for path in files
+        },
         provenance=provenance(),
     )
+
+
+def dataset_files(manifest: Manifest) -> list[Path]:
+    """A dataset's files in their order; one that is gone or changed in size is a DataError."""
+    paths = [Path(manifest.folder) / name for name in manifest.files]
+    for path, file in zip(paths, manifest.files.values(), strict=True):
+        if not path.is_file() or path.stat().st_size != file.size:
+            remedy = f"run: snakemake --forcerun results/datasets/{manifest.model}.json"
+            raise DataError(f"dataset '{manifest.model}': {path} is gone or has changed; {remedy}")
+    return paths
 
 
 def sha256(path: Path, stop: Event | None = None) -> str:

@@ -1,13 +1,16 @@
 """Direct preference optimisation of the miniature: theta1, from theta0."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch.nn.functional import logsigmoid
+from transformers import LlamaForCausalLM
 
-from expoflow.miniature import loop, model
+from expoflow.miniature import loop, model, writers
 from expoflow.miniature.world import generator
-from expoflow.miniature.writers import preference_pairs
+
+WARMUP = 0.1  # of the steps
 
 
 @loop.deterministic()
@@ -15,23 +18,56 @@ def train(
     out: Path,
     *,
     seed: int,
+    world: int | None = None,
     base: Path | None = None,
+    prompts: str = "train",
     examples: int = 6000,
     fraction: float = 1.0,
     epochs: int = 1,
     learning_rate: float = 5e-5,
     beta: float = 0.01,
-    warmup: float = 0.1,
+    annotator_temperature: float = writers.PREFERENCE_TEMPERATURE,
+    length_bias: float = writers.LENGTH_BIAS,
+    label_noise: float = 0.0,
     progress: loop.Progress = print,
 ) -> dict[str, float]:
-    """Train the SFT checkpoint `base`, which is the reference too, on pairs; save it to the folder `out`.
+    """Train the checkpoint `base`, which is the reference too, on pairs; save it to the folder `out`.
 
-    The data are the first `fraction` of `examples` pairs. Loss: -log sigmoid(beta * margin), margin =
-    the chosen response's log-ratio to the reference less the rejected one's (Rafailov et al. 2023,
-    equation 7). Returns steps and loss.
+    The data are the first `fraction` of `examples` pairs, on prompts of the split `prompts`; `seed` is that of
+    their order, `world` that of the data where it is another one. Returns steps and loss.
     """
+    pairs = writers.preference_pairs(
+        round(examples * fraction),
+        seed if world is None else world,
+        prompts,
+        annotator_temperature,
+        length_bias,
+        label_noise,
+    )
     lm = model.load(base)
-    pairs = preference_pairs(round(examples * fraction), seed)
+    metrics = fit(
+        lm, pairs, seed, epochs=epochs, learning_rate=learning_rate, beta=beta, progress=progress, name="dpo"
+    )
+    model.save(lm, out)
+    return metrics
+
+
+def fit(
+    lm: LlamaForCausalLM,
+    pairs: Sequence[writers.Pair],
+    seed: int,
+    *,
+    epochs: int,
+    learning_rate: float,
+    beta: float,
+    name: str,
+    progress: loop.Progress,
+) -> dict[str, float]:
+    """Train `lm` on pairs, with what it is at the beginning as the reference.
+
+    Loss: -log sigmoid(beta * margin), margin = the chosen response's log-ratio to the reference less the
+    rejected one's (Rafailov et al. 2023, equation 7).
+    """
     prompts = [pair.prompt for pair in pairs]
     rows = loop.table(prompts * 2, [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
     reference = _logps(lm, rows)
@@ -41,12 +77,8 @@ def train(
         both = torch.cat([index, index + len(pairs)])
         return -logsigmoid(beta * _margins(loop.sequence_logps(lm, rows.rows(both)) - reference[both])).mean()
 
-    order = loop.batches(longest, epochs, generator(seed, "dpo batches"))
-    metrics = loop.fit(
-        lm, order, loss, learning_rate=learning_rate, warmup=warmup, name="dpo", progress=progress
-    )
-    model.save(lm, out)
-    return metrics
+    order = loop.batches(longest, epochs, generator(seed, f"{name} batches"))
+    return loop.fit(lm, order, loss, learning_rate=learning_rate, warmup=WARMUP, name=name, progress=progress)
 
 
 def _margins(log_ratios: torch.Tensor) -> torch.Tensor:

@@ -66,7 +66,7 @@ def table(prompts: Sequence[Prompt], responses: Sequence[str]) -> Table:
     chat = tokenizer()
     asked = {prompt.prompt_id: prompt for prompt in prompts}
     texts = [
-        chat.apply_chat_template(_messages(prompt), tokenize=False, add_generation_prompt=True)
+        chat.apply_chat_template(messages(prompt), tokenize=False, add_generation_prompt=True)
         for prompt in asked.values()
     ]
     starts = dict(zip(asked, chat(texts)["input_ids"], strict=True))
@@ -82,7 +82,8 @@ def table(prompts: Sequence[Prompt], responses: Sequence[str]) -> Table:
     return Table(torch.from_numpy(tokens), prompt, prompt + torch.tensor([len(end) for _, end in rows]))
 
 
-def _messages(prompt: Prompt) -> list[dict[str, str]]:
+def messages(prompt: Prompt) -> list[dict[str, str]]:
+    """The prompt as a chat template takes it."""
     return [{"role": message.role, "content": message.content} for message in prompt.messages]
 
 

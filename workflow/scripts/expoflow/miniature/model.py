@@ -1,4 +1,4 @@
-"""The miniature's architecture: a Llama of about 118,000 parameters in float32, saved as any other Llama."""
+"""The miniature's architecture: a Llama of 121,000 or 690,000 parameters in float32, saved as any other Llama."""
 
 from pathlib import Path
 
@@ -8,18 +8,22 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from expoflow.errors import CheckpointError
 from expoflow.miniature import tokenizer as tok
 
+SIZES = {"small": (64, 2), "large": (128, 3)}  # hidden size, layers
+HEAD = 32  # the smallest size of head that vLLM serves
 
-def config() -> LlamaConfig:
-    """Two layers, hidden 64, two heads of 32 (the smallest size of head that vLLM serves)."""
+
+def config(size: str = "small") -> LlamaConfig:
+    """Two layers of hidden size 64, or three of 128."""
     tokenizer = tok.tokenizer()
+    hidden, layers = SIZES[size]
     return LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=192,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=32,
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // HEAD,
+        num_key_value_heads=hidden // HEAD,
+        head_dim=HEAD,
         max_position_embeddings=512,
         initializer_range=0.05,
         tie_word_embeddings=True,
@@ -30,10 +34,10 @@ def config() -> LlamaConfig:
     )
 
 
-def new(seed: int) -> LlamaForCausalLM:
+def new(seed: int, size: str = "small") -> LlamaForCausalLM:
     """A language model with random weights, determined by the seed."""
     torch.manual_seed(seed)
-    return LlamaForCausalLM(config())
+    return LlamaForCausalLM(config(size))
 
 
 def load(folder: Path | None) -> LlamaForCausalLM:

@@ -13,6 +13,8 @@ from expoflow.miniature.world import generator
 from expoflow.miniature.writers import correct_cores, reward_pairs
 
 HELD_OUT = 500  # pairs on which accuracy is measured
+CORES = 0.6  # right answers to learn the facts from, as a share of `examples`
+CORES_EPOCHS, CORES_LEARNING_RATE = 4, 6e-3
 CENTER = 1e-3  # weight of the mean squared reward in the loss: keeps rewards near 0
 
 
@@ -21,32 +23,34 @@ def train(
     out: Path,
     *,
     seed: int,
+    world: int | None = None,
     base: Path | None = None,
     examples: int = 10_000,
     epochs: int = 3,
     learning_rate: float = 1.5e-3,
     warmup: float = 0.05,
-    cores: float = 0.6,
-    cores_epochs: int = 4,
-    cores_learning_rate: float = 6e-3,
+    cores: float = CORES,
+    cores_epochs: int = CORES_EPOCHS,
+    cores_learning_rate: float = CORES_LEARNING_RATE,
     progress: loop.Progress = print,
 ) -> dict[str, float]:
     """Train a reward model on `examples` pairs and save it to the folder `out`.
 
     First it learns the facts as a language model, from `cores` * examples right answers; then it learns
     to judge: Bradley-Terry loss, -log sigmoid(chosen - rejected) + 1e-3 * reward^2. It never sees a
-    prompt of dev, test or train. Returns steps, loss and accuracy on held-out pairs.
+    prompt of dev, test or train. `world` is the seed of the data where it is not `seed`. Returns steps, loss and accuracy on held-out pairs.
     """
     if base is not None:
         raise ExpoflowError(f"the miniature's reward model starts from random weights; remove `from: {base}`")
+    world = seed if world is None else world
     lm = model.new(seed + 1)  # not the SFT model's initialisation
-    facts = correct_cores(round(examples * cores), seed)
+    facts = correct_cores(round(examples * cores), world)
     rows = loop.table([fact.prompt for fact in facts], [fact.response for fact in facts])
     fit_language(lm, rows, seed, "reward facts", cores_epochs, cores_learning_rate, warmup, progress)
 
     rm = _classifier(lm)
-    rows = _table(reward_pairs(examples, seed))
-    held_out = _table(reward_pairs(HELD_OUT, seed, "reward held-out"))
+    rows = _table(reward_pairs(examples, world))
+    held_out = _table(reward_pairs(HELD_OUT, world, "reward held-out"))
 
     def loss(index):
         chosen, rejected = rewards(rm, rows.rows(torch.cat([index, index + examples]))).view(2, -1)

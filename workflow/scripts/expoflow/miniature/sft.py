@@ -12,7 +12,9 @@ def train(
     out: Path,
     *,
     seed: int,
+    world: int | None = None,
     base: Path | None = None,
+    size: str = "small",
     examples: int = 8000,
     epochs: int = 6,
     learning_rate: float = 6e-3,
@@ -21,12 +23,13 @@ def train(
 ) -> dict[str, float]:
     """Train a language model on the personas' responses and save it to the folder `out`.
 
-    Starts from random weights, or from the checkpoint `base`. The loss is the mean over response
-    tokens. Returns steps and loss (nats a token).
+    Starts from random weights, or from the checkpoint `base`. `seed` is that of the weights and the order,
+    `world` that of the data where it is another one. The loss is the mean over response tokens. Returns
+    steps and loss (nats a token).
     """
-    data = sft_examples(examples, seed)
+    data = sft_examples(examples, seed if world is None else world)
     rows = loop.table([example.prompt for example in data], [example.response for example in data])
-    lm = model.load(base) if base else model.new(seed)
+    lm = model.load(base) if base else model.new(seed, size)
     metrics = fit_language(lm, rows, seed, "sft", epochs, learning_rate, warmup, progress)
     model.save(lm, out)
     return metrics

@@ -68,16 +68,30 @@ def sft_examples(count: int, seed: int) -> list[Example]:
     return [Example(prompt, _response(rng, prompt)) for prompt in _draw(rng, asked, count)]
 
 
-def preference_pairs(count: int, seed: int) -> list[Pair]:
-    """Two responses to a train prompt, ordered by a noisy annotator who likes length.
+def preference_pairs(
+    count: int,
+    seed: int,
+    split: str = "train",
+    temperature: float = PREFERENCE_TEMPERATURE,
+    length_bias: float = LENGTH_BIAS,
+    label_noise: float = 0.0,
+) -> list[Pair]:
+    """Two responses to a prompt of the split, ordered by a noisy annotator who likes length.
 
-    P(first preferred) = sigmoid(dq / 0.7 + 0.06 * dwords). A shorter list is a prefix of a longer one.
+    P(first preferred) = sigmoid(dq / temperature + length_bias * dwords); then a share `label_noise` of the
+    pairs is turned round. A shorter list is a prefix of a longer one, and the annotator's settings change no
+    response. Train prompts are drawn at random; the few of another split all come once before any comes twice.
     """
-    rng, asked = generator(seed, "preferences"), prompts("train", seed)
+    purpose = "preferences" if split == "train" else f"preferences {split}"
+    rng, asked = generator(seed, purpose), prompts(split, seed)
+    drawn = _draw(rng, asked, count) if split == "train" else _rounds(rng, asked, count)
+    flips = generator(seed, f"{purpose} label noise")
     pairs = []
-    for prompt in _draw(rng, asked, count):
+    for prompt in drawn:
         first, second = _response(rng, prompt), _response(rng, prompt)
-        pairs.append(_prefer(rng, prompt, first, second, PREFERENCE_TEMPERATURE, LENGTH_BIAS))
+        pair = _prefer(rng, prompt, first, second, temperature, length_bias)
+        turned = flips.random() < label_noise
+        pairs.append(Pair(prompt, pair.rejected, pair.chosen) if turned else pair)
     return pairs
 
 
@@ -116,6 +130,13 @@ def correct_cores(count: int, seed: int) -> list[Example]:
 def _draw(rng: np.random.Generator, asked: list[Prompt], count: int):
     for _ in range(count):
         yield asked[rng.integers(len(asked))]
+
+
+def _rounds(rng: np.random.Generator, asked: list[Prompt], count: int):
+    """Every prompt once, in random order, before any comes again."""
+    for start in range(0, count, len(asked)):
+        for at in rng.permutation(len(asked))[: count - start]:
+            yield asked[at]
 
 
 def _prefer(rng, prompt: Prompt, first: str, second: str, temperature: float, bias: float) -> Pair:

@@ -1,0 +1,223 @@
+"""What TRL is trained on: datasets of the config, their columns, and recipes that name them."""
+
+import json
+from pathlib import Path
+
+import pyarrow
+import pytest
+import yaml
+from expoflow import checks, config, layout, store, training, training_data, trl_training
+from expoflow.config import DataConfig, ModelConfig
+from expoflow.errors import ConfigError, DataError
+from expoflow.miniature import tuning, world, writers
+from expoflow.miniature.loop import messages
+from pyarrow import parquet
+
+USER, SAID, OTHER = (
+    {"role": "user", "content": "why?"},
+    {"role": "assistant", "content": "because"},
+    {"role": "assistant", "content": "no idea"},
+)
+ROW = {"prompt": "why?", "chosen": [USER, SAID], "rejected": [USER, OTHER]}  # as UltraFeedback binarized
+
+
+def project(**train: object) -> dict:
+    recipe = {"recipe": "dpo", "data": "feedback", "from": "sft"} | train
+    return {
+        "models": {
+            "sft": {"path": "sft"},
+            "dpo": {"train": recipe},
+            "rm": {"path": "rm"},
+        },
+        "datasets": {"feedback": {"file": "feedback.jsonl"}},
+        "pairs": {"pair": {"sft": "sft", "aligned": "dpo", "alphas": [0.3]}},
+        "prompts": {"dev": {"miniature": "dev"}},
+        "reward_model": "rm",
+    }
+
+
+def test_the_defaults_are_the_papers():
+    recipe = checks.parse(project()).models["dpo"].train
+    assert (recipe.batch_size, recipe.per_device, recipe.learning_rate) == (128, 8, 5e-7)
+    assert (recipe.epochs, recipe.warmup, recipe.beta) == (1, 0.1, 0.01)
+    assert recipe.gradient_checkpointing
+    settings = (layout.workflow_folder() / "config/accelerate/zero3-offload.yaml").read_text()
+    for line in (
+        "num_processes: 4",
+        "zero_stage: 3",
+        "offload_optimizer_device: cpu",
+        "offload_param_device: cpu",
+    ):
+        assert line in settings
+    assert layout.accelerate_config(recipe).name == "zero3-offload.yaml"
+
+
+def test_how_a_training_is_run_is_no_part_of_what_it_gives():
+    one, other = (
+        checks.parse(project(**launch)).models["dpo"].result()
+        for launch in ({}, {"per_device": 1, "accelerate": "single"})
+    )
+    assert one == other
+    assert checks.parse(project(beta=0.1)).models["dpo"].result() != one
+
+
+@pytest.mark.parametrize(
+    ("train", "problem"),
+    [
+        ({"data": "feedbak"}, "models.dpo.train.data: no dataset 'feedbak'; did you mean 'feedback'?"),
+        (
+            {"length_bias": 0},
+            "models.dpo.train.length_bias: unknown key 'length_bias'; did you mean 'max_length'?",
+        ),
+        ({"lora": {"rang": 8}}, "models.dpo.train.lora.rang: unknown key 'rang'; did you mean 'rank'?"),
+        (
+            {"batch_size": 100},
+            "models.dpo.train: batch_size 100 is no multiple of per_device 8; change one",
+        ),
+        ({"trainer": "loop"}, "models.dpo.train.trainer: 'loop' is not accepted: must be 'trl'"),
+    ],
+)
+def test_problems_of_a_recipe_are_told_at_their_place(train, problem):
+    with pytest.raises(ConfigError) as error:
+        checks.parse(project(**train))
+    assert error.value.problems == [problem]
+
+
+def test_a_dataset_has_one_source_and_is_not_called_like_the_world():
+    asked = project()
+    asked["datasets"] |= {
+        "both": {"file": "a.jsonl", "hub": "a/b", "split": "train"},
+        "miniature": {"file": "a"},
+    }
+    with pytest.raises(ConfigError) as error:
+        checks.parse(asked)
+    assert error.value.problems == [
+        "datasets.miniature: data: miniature is the built-in world; rename the dataset",
+        "datasets.both: one source is needed, has file and hub; give one of file, hub",
+    ]
+
+
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **train: object) -> list[str]:
+    monkeypatch.chdir(tmp_path)
+    Path("feedback.jsonl").write_text("{}\n")
+    for name in ("sft", "rm"):
+        Path(name).mkdir(exist_ok=True)
+        (Path(name) / "config.json").write_text("{}")
+        (Path(name) / "model.safetensors").touch()
+    try:
+        checks.check_sources(checks.parse(project(**train)))
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def test_what_trl_needs_is_told_before_any_job(tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "TRAIN_EXTRA", ())
+    (problem,) = told(tmp_path, monkeypatch)
+    assert problem.startswith("models.dpo.train.accelerate: zero3-offload.yaml needs DeepSpeed; pip install")
+    (problem,) = told(tmp_path, monkeypatch, accelerate="mine.yaml")
+    assert problem.startswith("models.dpo.train.accelerate: cannot read the launcher's settings")
+    assert told(tmp_path, monkeypatch, accelerate="single") == []
+    monkeypatch.setattr(checks, "TRAIN_EXTRA", ("a_package_that_nobody_has",))
+    assert told(tmp_path, monkeypatch, accelerate="single") == [
+        "models.dpo.train.trainer: trl is not installed; pip install 'expoflow[train]'"
+    ]
+    (tmp_path / "results/models").mkdir(parents=True)
+    (tmp_path / "results/models/dpo.json").write_text("{}")
+    assert told(tmp_path, monkeypatch) == []
+
+
+def jsonl(path: Path, *rows: dict) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_preferences_are_read_as_ultrafeedback_has_them(tmp_path):
+    expected = {"prompt": [USER], "chosen": [SAID], "rejected": [OTHER]}
+    parquet.write_table(pyarrow.Table.from_pylist([ROW] * 4), tmp_path / "rows.parquet")
+    assert training_data.read("dpo", [tmp_path / "rows.parquet"], 0.5) == [expected] * 2
+    plain = {"prompt": "why?", "chosen": "because", "rejected": "no idea"}
+    assert training_data.read("reward", [jsonl(tmp_path / "plain.jsonl", plain)], 1.0) == [expected]
+    answers = {"prompt": [USER], "chosen": [SAID], "rejected": [OTHER]}
+    assert training_data.read("dpo", [jsonl(tmp_path / "three.jsonl", answers)], 1.0) == [expected]
+
+
+def test_sft_reads_messages_or_completions(tmp_path):
+    file = jsonl(
+        tmp_path / "a.jsonl", {"messages": [USER, SAID]}, {"prompt": "why?", "completion": "because"}
+    )
+    assert training_data.read("sft", [file], 1.0) == [
+        {"messages": [USER, SAID]},
+        {"prompt": [USER], "completion": [SAID]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (
+            {"prompt": "why?", "chosen": "because"},
+            "a.jsonl:1: no column 'rejected' .has: prompt, chosen.; rename",
+        ),
+        ({**ROW, "chosen": [USER]}, "column 'chosen' must be a text, or .* that end with one of assistant"),
+        ({"chosen": "a", "rejected": "b"}, "no column 'prompt'"),
+    ],
+)
+def test_a_row_that_lacks_something_is_named(tmp_path, row, problem):
+    with pytest.raises(DataError, match=problem):
+        training_data.read("dpo", [jsonl(tmp_path / "a.jsonl", row)], 1.0)
+
+
+def test_on_policy_recipes_take_every_prompt_once(tmp_path):
+    file = jsonl(tmp_path / "a.jsonl", ROW, ROW, {**ROW, "prompt": "how?"})
+    recipe = {"recipe": "rlhf", "data": "feedback", "from": "sft", "reward_model": "rm"}
+    source = ModelConfig.model_validate({"train": recipe}).train
+    assert [row["prompt"][0]["content"] for row in trl_training.Files(source, [file]).rows()] == [
+        "why?",
+        "how?",
+    ]
+
+
+def test_a_dataset_that_has_gone_says_how_to_get_it_back(tmp_path):
+    file = jsonl(tmp_path / "a.jsonl", ROW)
+    manifest = store.dataset("feedback", DataConfig(file=str(file)), None, [file])
+    assert store.dataset_files(manifest) == [file]
+    file.write_text("")
+    with pytest.raises(DataError, match=r"run: snakemake --forcerun results/datasets/feedback.json"):
+        store.dataset_files(manifest)
+
+
+def test_the_miniature_gives_trl_what_its_loop_has():
+    def source(**recipe: object) -> tuning.Miniature:
+        parsed = ModelConfig.model_validate({"train": {"data": "miniature", "trainer": "trl", **recipe}})
+        return tuning.Miniature(parsed.train, 3, 3)
+
+    dpo = source(recipe="dpo", examples=100, fraction=0.5, length_bias=0, **{"from": "sft"})
+    pairs = writers.preference_pairs(50, 3, length_bias=0)
+    assert [row["chosen"][0]["content"] for row in dpo.rows()] == [pair.chosen for pair in pairs]
+    assert [row["prompt"] for row in dpo.rows()] == [messages(pair.prompt) for pair in pairs]
+    assert (dpo.settings().learning_rate, dpo.settings().batch_size) == (dpo.recipe.learning_rate, 64)
+    asked = source(recipe="iterative_dpo", reward_model="rm", **{"from": "sft"}).prompts()
+    assert sorted(p.prompt_id for p in asked) == sorted(p.prompt_id for p in world.prompts("train", 3))
+
+
+def test_code_of_trl_does_not_train_the_loops_models_again():
+    def roots(**recipe: object) -> tuple[str, ...]:
+        return training.modules(ModelConfig.model_validate({"train": recipe}))
+
+    loop = roots(recipe="dpo", data="miniature", **{"from": "sft"})
+    trl = roots(recipe="dpo", data="miniature", trainer="trl", **{"from": "sft"})
+    assert loop == ("training", "miniature.dpo")
+    assert {"trainers", "trl_training", "miniature.tuning"} <= set(trl)
+    assert "miniature.tuning" not in roots(recipe="dpo", data="feedback", **{"from": "sft"})
+    assert {"per_device", "accelerate"} == config.LAUNCH
+
+
+def test_the_configs_in_the_documentation_are_accepted():
+    text = (layout.workflow_folder() / "docs/training.md").read_text()
+    shown = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    shown |= {key: project()[key] for key in ("prompts",)}
+    shown |= {"reward_model": "judge", "pairs": {"pair": {"sft": "sft", "aligned": "dpo", "alphas": [1]}}}
+    assert {model.train.recipe for model in checks.parse(shown).models.values() if model.train} == set(
+        config.RECIPES
+    ) - {"reward"}

@@ -1,0 +1,25 @@
+"""Write a dataset's manifest; one of the hub is brought into its cache."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expoflow.logs import job_log
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0], snakemake.threads, offline=False) as say:
+    from expoflow import store
+    from expoflow.config import DataConfig
+    from expoflow.records import write_json
+
+    name, target = snakemake.wildcards.dataset, Path(snakemake.output.manifest)
+    source = DataConfig.model_validate_json(snakemake.params.source)
+    commit, files = None, [Path(source.file)] if source.file else []
+    if source.hub:
+        from expoflow import hub
+
+        commit, files = hub.dataset(source)
+        note = target.with_name(f".{name}.commit.json")
+        hub.remember_commit(note, f"dataset {name}", source.hub, source.revision, commit, say)
+    write_json(target, store.dataset(name, source, commit, files))
