@@ -15,6 +15,10 @@ rule select:
         "../envs/expoflow.yaml"
     params:
         config=section("select"),
+        labelled_by=lambda wildcards: CONFIG.labellers(
+            CONFIG.pairs[wildcards.pair].aligned
+        ),
+        reward_model=CONFIG.reward_model,
         seed=lambda wildcards: CONFIG.section(wildcards.pair, "generate").seed,
         code=code("select"),
     message:

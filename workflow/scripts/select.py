@@ -27,5 +27,11 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
         snakemake.params.seed,
         likelihoods,
     )
+    best = best.model_copy(update={"labelled_by": snakemake.params.labelled_by})
+    if best.labelled_by and snakemake.params.reward_model in best.labelled_by:
+        say(
+            f"warning: {best.pair}: {snakemake.params.reward_model} labelled the training of the aligned model and chooses alpha "
+            "too; take an independent reward model, which does not share what the model learned to please"
+        )
     sweep.write(rows, best, Path(snakemake.output.alphas), Path(snakemake.output.best))
     say(best_line(best, {row["alpha"]: row["reward"] for row in rows}["0"]))

@@ -969,6 +969,14 @@ class Config(Strict):
 
     reward_check: RewardCheck | None = None
 
+    def labellers(self, model: str) -> list[str]:
+        """The reward models that labelled the training of `model`, or of what it was trained from."""
+        found, name = [], model
+        while name:
+            found.append(self.models[name].judge)
+            name = self.models[name].base
+        return sorted({judge for judge in found if judge})
+
     def section(self, pair: str, name: str) -> Any:
         """Section `name` (generate, select or benchmarks) with the overrides of `pair` applied."""
         section, override = getattr(self, name), getattr(self.pairs[pair], name)

@@ -7,12 +7,13 @@ taken to be as large as its partner. Every figure says where it comes from.
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from expoflow import prompts as prompt_sets
+from expoflow.benchmarks import alpaca_eval_data, bill
 from expoflow.checkpoint import read_json_file
 from expoflow.config import Config, GenerateConfig, ModelConfig, PromptsConfig
 from expoflow.errors import ConfigError, DataError, ExpoflowError
@@ -24,6 +25,7 @@ CARDS = (24, 48, 80)  # GB of GPU memory, in the order in which they are tried
 USABLE = 0.9  # share of a card that an engine takes (vLLM's gpu_memory_utilization)
 OVERHEAD = 2 * GB  # CUDA context, activations and graphs of one process: an estimate
 PROMPT_TOKENS = 1024  # room for the prompt of the one response whose cache must fit
+MT_BENCH = 160  # turns
 ASSUMED_PROMPTS = 1000  # of a hub set that was not looked at
 # Cache of a token where config.json is not known: layers x key-value heads x head size, by parameters.
 TYPICAL = {1e9: 24 * 8 * 128, 9e9: 32 * 8 * 128, 15e9: 40 * 40 * 128, 40e9: 48 * 8 * 128, 1e12: 80 * 8 * 128}
@@ -61,6 +63,8 @@ class Plan:
     pairs: list[PairPlan] = field(default_factory=list)
     prompts: dict[str, tuple[int, str]] = field(default_factory=dict)
     reward_memory: float = 0
+    bill: list[str] = field(default_factory=list)
+    """What the judges may cost, a line for each benchmark."""
 
     @property
     def downloads(self) -> float:
@@ -72,9 +76,6 @@ class Plan:
         """Bytes on disk at the end, which is the most: nothing that was made is removed before."""
         converted = sum(facts.weights for facts in self.models.values() if facts.pickled)
         return self.downloads + converted + sum(pair.stored + pair.exported for pair in self.pairs)
-
-
-Describe = Callable[[str, str | None], tuple[float, dict[str, Any], bool]]
 
 
 def plan(config: Config, results: Path = Path("results"), online: bool = True) -> Plan:
@@ -100,6 +101,7 @@ def plan(config: Config, results: Path = Path("results"), online: bool = True) -
     seen: set[tuple[str, str]] = set()
     for name in config.pairs:
         result.pairs.append(_pair(config, name, result, seen))
+    result.bill = list(bill.lines(config, results))
     return result
 
 
@@ -111,9 +113,10 @@ def _pair(config: Config, name: str, made: Plan, seen: set[tuple[str, str]]) -> 
     parents = {(pair.sft, f"-1 of {pair.aligned}"), (pair.aligned, "0")} - seen
     seen |= parents
     responses = (len(new) + len(parents)) * made.prompts[generate.prompts][0] * generate.samples
-    reward = config.section(name, "benchmarks").reward
-    if reward:
-        responses += 3 * made.prompts[reward.prompts][0] * generate.samples
+    tokens = responses * generate.max_tokens
+    for count, limit in _benchmark_responses(config, name, made):
+        responses += 3 * count
+        tokens += 3 * count * limit
     memory = facts.weights + OVERHEAD + _sequence(facts, generate)
     return PairPlan(
         pair=name,
@@ -122,8 +125,19 @@ def _pair(config: Config, name: str, made: Plan, seen: set[tuple[str, str]]) -> 
         memory=memory,
         cards=_cards(memory),
         responses=responses,
-        tokens=responses * generate.max_tokens,
+        tokens=tokens,
     )
+
+
+def _benchmark_responses(config: Config, pair: str, made: Plan) -> Iterator[tuple[int, int]]:
+    """Of every benchmark of a pair, responses of one variant, and the most tokens that each may have."""
+    benchmarks, generate = config.section(pair, "benchmarks"), config.section(pair, "generate")
+    if benchmarks.reward:
+        yield made.prompts[benchmarks.reward.prompts][0] * generate.samples, generate.max_tokens
+    if benchmarks.alpaca_eval:
+        yield alpaca_eval_data.calls(benchmarks.alpaca_eval, 0)[0], generate.max_tokens
+    if benchmarks.mt_bench:
+        yield MT_BENCH, benchmarks.mt_bench.max_tokens
 
 
 def _sequence(facts: Facts, generate: GenerateConfig) -> float:
@@ -270,6 +284,7 @@ def lines(made: Plan) -> list[str]:
     return [
         *said,
         f"reward model: {_gb(made.reward_memory)} of GPU memory, {_cards(made.reward_memory)}",
+        *made.bill,
         f"downloads: {_gb(made.downloads)}",
         f"disk at the end, hub cache included: {_gb(made.disk)}",
         f"responses: {responses:,}, of {tokens:,} tokens at most",

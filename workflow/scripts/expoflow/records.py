@@ -241,6 +241,8 @@ class Best(Record):
     chosen_share: float
     edge: bool
     reason: str
+    labelled_by: list[str] = []
+    """The reward models that labelled the aligned model's training data."""
 
 
 def provenance(*packages: str) -> dict[str, Any]:
