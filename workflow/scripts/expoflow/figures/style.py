@@ -38,6 +38,7 @@ STYLE = {
     "ytick.labelsize": 8,
     "legend.fontsize": 8,
     "legend.title_fontsize": 8,
+    "axes.ymargin": 0.1,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
