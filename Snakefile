@@ -1,6 +1,7 @@
 # expoflow: SFT + aligned checkpoint -> extrapolate per alpha -> generate -> score -> choose alpha ->
 # export -> benchmark -> report. What a config may say: config/example.yaml and config/schema.json.
 import os
+import shutil
 import sys
 
 from snakemake.utils import min_version
@@ -49,10 +50,11 @@ onstart:
 
 
 onsuccess:
+    shutil.rmtree("results/partial", ignore_errors=True)
     print(closing_words(), file=sys.stderr)
 
 
-# With --keep-going a benchmark that failed leaves a gap in the tables, which are made all the same.
+# With --keep-going a benchmark that failed leaves a gap in the tables, made all the same in results/partial.
 onerror:
     print(salvage_benchmarks(), file=sys.stderr)
 

@@ -1,6 +1,8 @@
 """The words and the page that say what was found: results/report.html and the run's last lines."""
 
 import csv
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -63,7 +65,7 @@ figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { font-size: .9re
 {% endfor %}</table>
 <p>{{ note }}</p>{% endif %}
 {% if tables %}<p>In the paper's form:{% for table in tables %} <a href="{{ table }}">{{ table }}</a>{% endfor %}</p>{% endif %}
-{% for name, caption in figures.items() %}<figure><img src="figures/{{ name }}.svg" alt="{{ name }}">
+{% for name, caption in figures.items() %}<figure><img src="{{ folder }}/{{ name }}.svg" alt="{{ name }}">
 <figcaption>{{ caption }}</figcaption></figure>
 {% endfor %}</body>
 </html>
@@ -76,18 +78,25 @@ def caption(figure: FigureConfig, marked: bool) -> str:
     return f"{text} {MARKS}" if marked else text
 
 
-def write(page: Path, figures: Mapping[str, str], tables: Sequence[Path] = (), note: str = "") -> None:
-    """Write the page from the tables beside it; it shows `figures` (captions by name) from the folder figures/.
+def write(
+    page: Path,
+    figures: Mapping[str, str],
+    tables: Sequence[Path] = (),
+    note: str = "",
+    results: Path | None = None,
+) -> None:
+    """Write the page from benchmarks.csv beside it, and from what else lies in `results`, by default there too.
 
-    `tables` are those in the paper's form; of reproduction.csv the page shows the rows, and `note` below them.
+    It shows `figures` (captions by name) from the folder figures/ of `results`. `tables` are those in the
+    paper's form; of reproduction.csv the page shows the rows, and `note` below them.
     """
     from jinja2 import Environment
 
-    results = page.parent
+    results = results or page.parent
     summary = [_rounded(row) for row in read([results / "summary.csv"])]
     metrics: dict[tuple[str, str, str], dict[str, str]] = {}
     gaps = []
-    for row in map(_rounded, read([results / "benchmarks.csv"])):
+    for row in map(_rounded, read([page.parent / "benchmarks.csv"])):
         if not row["metric"]:
             gaps.append(f"{row['pair']}: {row['benchmark']} of {row['variant']}")
             continue
@@ -107,6 +116,7 @@ def write(page: Path, figures: Mapping[str, str], tables: Sequence[Path] = (), n
         note=note,
         tables=[path.relative_to(results).as_posix() for path in tables],
         figures=figures,
+        folder=os.path.relpath(results / "figures", page.parent),
     )
     write_text(page, text)
 
@@ -137,19 +147,23 @@ def closing_words(results: Path = Path("results")) -> str:
 
 
 def salvage(benchmarks: list[Path], figures: Mapping[str, str], results: Path = Path("results")) -> str:
-    """After a failed run: what of the benchmarks can be shown all the same, with the gaps; and the words on it.
+    """After a failed run: show in results/partial/ the `benchmarks` that there are, with the gaps; the words on it.
 
-    Writes benchmarks.csv, the tables in the paper's form and the page from the results that are there, where
-    any of `benchmarks` is. The next run makes all of them again.
+    A benchmark that fails keeps the joint table from being made, and with it the page: with `--keep-going` all
+    other jobs go on, and at the end the head process makes benchmarks.csv, the tables in the paper's form and
+    the page of what is there. They lie apart, so that Snakemake does not take them for finished ones.
     """
-    table = results / "benchmarks.csv"
-    missing = result_tables.salvage(table, benchmarks)
+    partial = results / "partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    missing = [path for path in benchmarks if not path.exists()]
     if not missing or len(missing) == len(benchmarks):
         return ""
+    table = partial / "benchmarks.csv"
+    result_tables.write_benchmarks(table, benchmarks)
     if any(path.stem in published.BENCHMARKS for path in benchmarks):
-        published.write(table, results / "tables")
+        published.write(table, partial / "tables")
     if (results / "summary.csv").exists():
-        write(results / "report.html", figures)
+        write(partial / "report.html", figures, results=results)
     gaps = [f"missing in {table}: {path.parts[-4]}: {path.stem} of {path.parts[-2]}" for path in missing]
     return "\n".join([*gaps, "their logs: results/logs/benchmark/{pair}/{variant}.{benchmark}.log"])
 

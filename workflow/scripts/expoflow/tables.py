@@ -1,7 +1,6 @@
 """The joint tables over all pairs: results/{alphas,rewards,benchmarks,summary}.csv."""
 
 import csv
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,24 +63,8 @@ def write(results: Path, alphas: list[Path], best: list[Path], rewards: list[Pat
 
 
 def write_benchmarks(table: Path, results: list[Path]) -> None:
-    """Write benchmarks.csv; of a result that is not there a row without metric shows the gap.
-
-    A benchmark that fails keeps its job of this table from running: with `--keep-going` all others go on,
-    and at the end of the failed run the head process makes the table of what there is (`salvage`).
-    """
+    """Write benchmarks.csv; of a result that is not there a row without metric shows the gap."""
     write_csv(table, _benchmark_rows(results), BENCHMARK_COLUMNS)
-
-
-def salvage(table: Path, results: list[Path]) -> list[Path]:
-    """After a failed run: write benchmarks.csv from the results that are there, and return the missing ones.
-
-    The table is dated before all of its inputs, so the next run makes it again.
-    """
-    missing = [path for path in results if not path.exists()]
-    if missing and len(missing) < len(results):
-        write_benchmarks(table, results)
-        os.utime(table, (0, 0))
-    return missing
 
 
 def read(paths: Iterable[Path]) -> Iterator[dict[str, str]]:

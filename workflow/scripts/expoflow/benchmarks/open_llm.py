@@ -146,5 +146,6 @@ def _difference(name: str, tasks: Sequence[Parts], config: SelectConfig) -> Metr
     else:
         width = stats.norm.ppf((1 + config.confidence) / 2) * metric.standard_error
         low, high = metric.value - width, metric.value + width
-    p_value = statistics.paired_p_value(values, config.resamples)
+    # where both are alike a change of sign changes nothing, and most documents are
+    p_value = statistics.paired_p_value(values[values != 0], config.resamples)
     return metric.model_copy(update={"low": float(low), "high": float(high), "p_value": p_value})

@@ -1,0 +1,60 @@
+"""What a failed run shows of the benchmarks: everything that is there, and the gaps."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from expoflow import report
+from expoflow.records import BenchmarkResult, Metric, write_json, write_text
+
+SUMMARY = "pair,best_alpha,certified,reward_aligned,reward_expo,gain,gain_low,gain_high\n"
+VARIANTS = ("sft", "aligned", "expo", "expo-aligned")
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """MT-Bench of all variants, AlpacaEval of sft and aligned alone."""
+    for benchmark, metric, variants in (
+        ("mt_bench", "score", VARIANTS),
+        ("alpaca_eval", "win_rate", VARIANTS[:2]),
+    ):
+        for place, variant in enumerate(variants):
+            row = Metric(metric=metric, value=7 + place, standard_error=1, n=80)
+            result = BenchmarkResult(
+                pair="p", variant=variant, benchmark=benchmark, prompts="", metrics=[row], provenance={}
+            )
+            write_json(tmp_path / f"pairs/p/benchmarks/{variant}/{benchmark}.json", result)
+    write_text(tmp_path / "summary.csv", SUMMARY)
+    return tmp_path
+
+
+def expected(results: Path, *benchmarks: str) -> list[Path]:
+    return [results / f"pairs/p/benchmarks/{v}/{b}.json" for b in benchmarks for v in VARIANTS]
+
+
+def test_the_gap_is_shown_and_hides_nothing(results):
+    words = report.salvage(expected(results, "mt_bench", "alpaca_eval"), ["sweep"], results)
+    table = list(csv.DictReader((results / "partial/benchmarks.csv").open()))
+    found = {(row["benchmark"], row["variant"]): row["value"] for row in table}
+    assert found == {
+        ("mt_bench", "sft"): "7", ("mt_bench", "aligned"): "8", ("mt_bench", "expo"): "9",
+        ("mt_bench", "expo-aligned"): "10", ("alpaca_eval", "sft"): "7", ("alpaca_eval", "aligned"): "8",
+        ("alpaca_eval", "expo"): "", ("alpaca_eval", "expo-aligned"): "",
+    }  # fmt: skip
+    lines = (results / "partial/tables/table1.md").read_text().splitlines()
+    assert lines[-1] == "| p | 8.0% | - | 8.00 | - | - | **9.00** (+1.00) |"
+    page = (results / "partial/report.html").read_text()
+    assert "p: alpaca_eval of expo, p: alpaca_eval of expo-aligned" in page
+    assert 'src="../figures/sweep.svg"' in page
+    assert f"missing in {results}/partial/benchmarks.csv: p: alpaca_eval of expo\n" in words
+
+
+def test_without_a_gap_nothing_is_written_and_an_older_one_goes(results):
+    report.salvage(expected(results, "mt_bench", "alpaca_eval"), [], results)
+    assert report.salvage(expected(results, "mt_bench"), [], results) == ""
+    assert not (results / "partial").exists()
+
+
+def test_without_any_result_there_is_nothing_to_show(results):
+    assert report.salvage(expected(results, "open_llm"), [], results) == ""
+    assert not (results / "partial").exists()
