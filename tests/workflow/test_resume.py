@@ -141,7 +141,7 @@ def test_orphans_are_ended_before_their_jobs_run_again(killed, finished_once):
 
 
 def test_a_run_that_is_alive_is_left_alone(finished):
-    head = start(finished, "--forcerun", "train", "--until", "train")
+    head = start(finished, "--force", "results/models/rm.json")
     while not jobs(finished.folder):
         assert head.poll() is None
         time.sleep(0.1)
