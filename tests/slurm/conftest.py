@@ -31,8 +31,9 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 @pytest.fixture(scope="session")
 def finished(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> SlurmTree:
-    """A finished run on the cluster."""
+    """A finished run on the cluster; `records` are SLURM's of its jobs, which forgets them after a time."""
     folder = tmp_path_factory.mktemp("slurm")
     tree = new_slurm_tree(folder / "tree", folder / "store")
     tree.submit()
+    tree.records = [job for job in cluster.jobs() if job["WorkDir"] == str(tree.folder)]
     return tree

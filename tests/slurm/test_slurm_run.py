@@ -19,10 +19,10 @@ ON_NODES = {
 }
 
 
-@pytest.fixture(scope="session")
-def records(finished, cluster):
+@pytest.fixture
+def records(finished):
     """SLURM's records of the run's jobs."""
-    return [job for job in cluster.jobs() if job["WorkDir"] == str(finished.folder)]
+    return finished.records
 
 
 def of_rule(records, rule):

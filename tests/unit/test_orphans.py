@@ -106,11 +106,11 @@ def test_what_may_be_alive_on_another_machine_is_left_alone(dead, change, proble
     locks.mkdir()
     (locks / "0.output.lock").touch()
     with pytest.raises(ExpoflowError, match=problem):
-        orphans.resume(Path(dead.folder), wait=False, dead=False, say=print)
+        orphans.resume(Path(dead.folder), dead=False, say=print)
 
 
 def test_two_cannot_resume_at_a_time(dead):
     with open(orphans.NOTE.with_suffix(".lock"), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ExpoflowError, match="is being resumed"):
-            orphans.resume(Path(dead.folder), wait=False, dead=False, say=print)
+            orphans.resume(Path(dead.folder), dead=False, say=print)

@@ -337,7 +337,6 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _resume_arguments(parser: argparse.ArgumentParser) -> None:
     _folder_arguments(parser)
-    parser.add_argument("--wait", action="store_true", help="let jobs that are at work finish")
     parser.add_argument("--dead", action="store_true", help="the run's process on another machine has ended")
 
 
@@ -346,7 +345,6 @@ def _resume(arguments: argparse.Namespace) -> int:
 
     resume(
         arguments.folder,
-        arguments.wait,
         arguments.dead,
         lambda line: print(f"expoflow: {line}", file=sys.stderr, flush=True),
     )

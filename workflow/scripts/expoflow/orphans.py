@@ -126,8 +126,8 @@ def _cluster_jobs(folder: str) -> dict[str, str]:
     }
 
 
-def resume(folder: Path, wait: bool, dead: bool, say: Callable[[str], None]) -> NoReturn:
-    """End the orphans of the folder's last run, or `wait` for those at work; then become the head of its next one.
+def resume(folder: Path, dead: bool, say: Callable[[str], None]) -> NoReturn:
+    """End the orphans of the folder's last run; then become the head of its next one.
 
     `dead` vouches for the end of a head on another machine.
     """
@@ -140,7 +140,7 @@ def resume(folder: Path, wait: bool, dead: bool, say: Callable[[str], None]) -> 
         except BlockingIOError:
             raise ExpoflowError(f"{folder}: is being resumed, or was and runs") from None
         _require_end(run, dead)
-        _end(run, wait, say)
+        _end(run, say)
         os.chdir(run.cwd)
         command = [sys.executable, "-m", "snakemake", *run.command]
         unlocked = subprocess.run([*command, "--unlock"], capture_output=True, text=True)
@@ -168,23 +168,24 @@ def _require_end(run: Run, dead: bool) -> None:
         )
 
 
-def _end(run: Run, wait: bool, say: Callable[[str], None]) -> None:
-    """Cancel and kill the run's orphans, but for those at work where one is to `wait` for them."""
+def _end(run: Run, say: Callable[[str], None]) -> None:
+    """Cancel and kill the run's orphans, and wait for their end.
+
+    Snakemake takes for incomplete, and makes again, also what they would still finish.
+    """
     deadline = time.monotonic() + PATIENCE
     told = ""
     while orphans := find(run):
-        doomed = [number for number, state in orphans.jobs.items() if not wait or state == "PENDING"]
         if told != str(orphans):
-            say(f"{'waiting for' if wait else 'ending'} {orphans}")
+            say(f"ending {orphans}")
             told = str(orphans)
-        if doomed:
-            subprocess.run(["scancel", *doomed], capture_output=True)
-        # What SLURM has started is SLURM's to end, also where a node is this machine.
-        if not wait and not orphans.jobs:
+        if orphans.jobs:  # what SLURM has started is SLURM's to end, also where a node is this machine
+            subprocess.run(["scancel", *orphans.jobs], capture_output=True)
+        else:
             for pid in orphans.processes:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        if not wait and time.monotonic() > deadline:
+        if time.monotonic() > deadline:
             raise ExpoflowError(
                 f"{orphans} have not ended within {PATIENCE} seconds; end them, and try again"
             )
