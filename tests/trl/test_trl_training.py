@@ -19,14 +19,14 @@ from waiting import wait
 
 pytestmark = pytest.mark.trl
 RECIPES = {
-    "sft": {"recipe": "sft", "examples": 640, "epochs": 1},
+    "sft": {"recipe": "sft", "examples": 320, "epochs": 1},
     "grown": {"recipe": "sft", "from": "base", "examples": 64, "epochs": 1},
-    "dpo": {"recipe": "dpo", "from": "base", "examples": 1920},
-    "reward": {"recipe": "reward", "examples": 256, "epochs": 1},
+    "dpo": {"recipe": "dpo", "from": "base", "examples": 640},
+    "reward": {"recipe": "reward", "examples": 128, "epochs": 1},
     "iterative": {
-        "recipe": "iterative_dpo", "from": "base", "reward_model": "judge", "examples": 128, "iterations": 2,
+        "recipe": "iterative_dpo", "from": "base", "reward_model": "judge", "examples": 64, "iterations": 2,
     },
-    "rlhf": {"recipe": "rlhf", "from": "base", "reward_model": "judge", "examples": 320},
+    "rlhf": {"recipe": "rlhf", "from": "base", "reward_model": "judge", "examples": 96},
 }  # fmt: skip
 
 
@@ -36,9 +36,9 @@ def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     options = {"seed": 3, "progress": lambda line: None}
     (folder / "base").mkdir()
-    sft.train(folder / "base", examples=1500, epochs=3, **options)
+    sft.train(folder / "base", examples=600, epochs=2, **options)
     (folder / "judge").mkdir()
-    reward.train(folder / "judge", examples=400, epochs=1, cores_epochs=1, **options)
+    reward.train(folder / "judge", examples=128, epochs=1, cores_epochs=1, **options)
     for name in ("base", "judge"):
         source = ModelConfig(path=str(folder / name))
         write_json(folder / f"{name}.json", store.manifest(name, source, folder / name))

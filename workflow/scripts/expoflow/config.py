@@ -228,9 +228,9 @@ class MiniatureIterativeDpo(_Miniature, _Iterated):
     """DPO on pairs of the model's own responses, the best and the worst by `reward_model`, in rounds."""
 
     recipe: Literal["iterative_dpo"]
-    examples: int = Field(3000, ge=1)
+    examples: int = Field(2400, ge=1)
     epochs: int = Field(1, ge=1)
-    learning_rate: float = Field(5e-5, gt=0)
+    learning_rate: float = Field(1e-4, gt=0)
 
     @model_validator(mode="after")
     def _has_data(self) -> Self:

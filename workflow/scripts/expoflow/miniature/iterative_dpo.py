@@ -19,11 +19,11 @@ def train(
     world: int | None = None,
     base: Path | None = None,
     judge: Path | None = None,
-    examples: int = 3000,
+    examples: int = 2400,
     iterations: int = 3,
     samples: int = 4,
     epochs: int = 1,
-    learning_rate: float = 5e-5,
+    learning_rate: float = 1e-4,
     beta: float = 0.01,
     progress: loop.Progress = print,
 ) -> dict[str, float]:
