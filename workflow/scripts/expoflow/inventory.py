@@ -12,8 +12,8 @@ from expoflow.config import Config
 from expoflow.errors import ConfigError, ExpoflowError
 
 VARIANTS = ("sft", "aligned", "expo")
-# What the store holds, and all that is ever removed from it.
-KINDS = ("generations", "benchmarks", "sha256", "converted")
+# What the store holds, and all that is ever removed from it: not the verdicts of judges, which were paid for.
+KINDS = ("generations", "benchmarks", "open_llm", "sha256", "converted")
 
 
 def read_config(folder: Path) -> Config:
