@@ -241,10 +241,10 @@ def test_faults_are_handled_counted_and_reported(place):
             10: Fault(status=500),
             20: GARBAGE,
             30: EMPTY,
-            40: Fault(hang=30),
+            40: Fault(hang=60),
             50: Fault(body=json.dumps(completion("I would rather not say."))),
         }
-        mt_bench.run(make_job(settings(server, timeout=1), said=said))
+        mt_bench.run(make_job(settings(server, timeout=10), said=said))
     expected = {
         "rate limited": 1, "server error": 1, "garbage": 1, "empty choice": 1, "timeout": 1, "not accepted": 1
     }  # fmt: skip

@@ -33,7 +33,7 @@ def expected(results: Path, *benchmarks: str) -> list[Path]:
 
 
 def test_the_gap_is_shown_and_hides_nothing(results):
-    words = report.salvage(expected(results, "mt_bench", "alpaca_eval"), ["sweep"], results)
+    words = report.salvage(expected(results, "mt_bench", "alpaca_eval"), {"sweep": "Rewards."}, results)
     table = list(csv.DictReader((results / "partial/benchmarks.csv").open()))
     found = {(row["benchmark"], row["variant"]): row["value"] for row in table}
     assert found == {
@@ -50,11 +50,11 @@ def test_the_gap_is_shown_and_hides_nothing(results):
 
 
 def test_without_a_gap_nothing_is_written_and_an_older_one_goes(results):
-    report.salvage(expected(results, "mt_bench", "alpaca_eval"), [], results)
-    assert report.salvage(expected(results, "mt_bench"), [], results) == ""
+    report.salvage(expected(results, "mt_bench", "alpaca_eval"), {}, results)
+    assert report.salvage(expected(results, "mt_bench"), {}, results) == ""
     assert not (results / "partial").exists()
 
 
 def test_without_any_result_there_is_nothing_to_show(results):
-    assert report.salvage(expected(results, "open_llm"), [], results) == ""
+    assert report.salvage(expected(results, "open_llm"), {}, results) == ""
     assert not (results / "partial").exists()
