@@ -20,11 +20,11 @@ from waiting import wait
 pytestmark = pytest.mark.trl
 RECIPES = {
     "sft": {"recipe": "sft", "examples": 320, "epochs": 1},
-    "grown": {"recipe": "sft", "from": "base", "examples": 64, "epochs": 1},
+    "grown": {"recipe": "sft", "from": "base", "examples": 256, "epochs": 1},
     "dpo": {"recipe": "dpo", "from": "base", "examples": 640},
     "reward": {"recipe": "reward", "examples": 128, "epochs": 1},
     "iterative": {
-        "recipe": "iterative_dpo", "from": "base", "reward_model": "judge", "examples": 64, "iterations": 2,
+        "recipe": "iterative_dpo", "from": "base", "reward_model": "judge", "examples": 320, "iterations": 2,
     },
     "rlhf": {"recipe": "rlhf", "from": "base", "reward_model": "judge", "examples": 96},
 }  # fmt: skip
@@ -128,7 +128,15 @@ def test_every_recipe_gives_an_ordinary_language_model(models, recipe):
     assert set(manifest.files) == {path.name for path in (models / "base").iterdir()}
     lm = AutoModelForCausalLM.from_pretrained(models / recipe, local_files_only=True)
     settings = model.load(models / "base").config
-    for name in ("hidden_size", "vocab_size", "tie_word_embeddings", "eos_token_id", "pad_token_id", "dtype"):
+    for name in (
+        "hidden_size",
+        "vocab_size",
+        "tie_word_embeddings",
+        "eos_token_id",
+        "pad_token_id",
+        "dtype",
+        "use_cache",
+    ):
         assert getattr(lm.config, name) == getattr(settings, name)
     assert AutoTokenizer.from_pretrained(models / recipe).chat_template
     assert (

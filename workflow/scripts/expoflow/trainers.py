@@ -34,6 +34,11 @@ def main(path: Path) -> None:
     last = stages.last_checkpoint(stage.checkpoints)
     print(f"{stage.trainer}: {f'goes on from {last.name}' if last else f'{len(data)} rows'}", flush=True)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
+    steps = trainer.state.max_steps
+    if steps <= trainer.args.get_warmup_steps(steps):  # the first step of a warm-up has learning rate 0
+        raise ExpoflowError(
+            f"{stage.folder}: {steps} steps are all warm-up and train nothing; take more data or more epochs, or a smaller batch"
+        )
     save(trainer, stage)
     if trainer.is_world_process_zero():
         loss = [line["loss"] for line in trainer.state.log_history if "loss" in line][-1]
@@ -209,9 +214,10 @@ def save(trainer: Any, stage: Stage) -> None:
         model = PeftModel.from_pretrained(base, written).merge_and_unload()
     else:
         model = kind.from_pretrained(written, dtype=torch.float32, trust_remote_code=remote, **labels)
-    dtype = AutoConfig.from_pretrained(stage.base, trust_remote_code=remote).dtype or torch.float32
+    original = AutoConfig.from_pretrained(stage.base, trust_remote_code=remote)
+    model.config.use_cache = getattr(original, "use_cache", True)  # off while activations are computed again
     shutil.rmtree(stage.unfinished, ignore_errors=True)
-    model.to(dtype).save_pretrained(stage.unfinished)
+    model.to(original.dtype or torch.float32).save_pretrained(stage.unfinished)
     trainer.processing_class.save_pretrained(stage.unfinished)
     if (generation := stage.base / "generation_config.json").is_file() and stage.trainer != "reward":
         shutil.copyfile(generation, stage.unfinished / generation.name)
