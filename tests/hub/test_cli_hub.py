@@ -35,8 +35,8 @@ def trained(tmp_path):
     """Folders sft, dpo and reward, trained for a moment."""
     for name, recipe in RECIPES.items():
         base = tmp_path / f"trained/{recipe.get('from')}.json"
-        parent = read_json(base, Manifest) if base.exists() else None
-        train(name, ModelConfig(train=recipe), parent, 7, tmp_path / f"trained/{name}.json")
+        needed = {"base": read_json(base, Manifest)} if base.exists() else {}
+        train(name, ModelConfig(train=recipe), needed, 7, tmp_path / f"trained/{name}.json")
     return tmp_path / "trained"
 
 

@@ -14,10 +14,10 @@ def train_on(hub: Hub, folder: Path, *, shards: int = 1, card: str | None = None
     """Put org/sft and org/dpo, trained for a moment, on the hub, in that many files and with that README.md."""
     sft = {"recipe": "sft", "data": "miniature", "examples": 200, "epochs": 1}
     dpo = {"recipe": "dpo", "from": "sft", "data": "miniature", "examples": 100, "learning_rate": 3e-4}
-    base = None
+    needed: dict[str, Manifest] = {}
     for name, recipe in (("sft", sft), ("dpo", dpo)):
-        train(name, ModelConfig(train=recipe), base, 7, folder / f"{name}.json")
-        base = read_json(folder / f"{name}.json", Manifest)
+        train(name, ModelConfig(train=recipe), needed, 7, folder / f"{name}.json")
+        needed = {"base": read_json(folder / f"{name}.json", Manifest)}
     for name in ("sft", "dpo"):
         if shards > 1:
             shard(folder / name, shards)

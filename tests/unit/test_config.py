@@ -155,7 +155,7 @@ def test_a_figure_that_cannot_be_drawn_is_told(entry, problem):
 
 
 def test_the_figures_that_the_readme_shows_are_accepted():
-    text = (ROOT / "README.md").read_text().partition("## Figures and tables of the paper")[2]
+    text = (ROOT / "README.md").read_text().partition("## The paper's experiments")[2]
     shown = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
     kinds = {name: config.FigureConfig.model_validate(entry).kind for name, entry in shown["figures"].items()}
     assert kinds == {"figure6": "curves", "figure7": "curves", "figure1": "bars", "appendix-c": "histograms"}

@@ -1,6 +1,7 @@
 """The transformers engine on a tiny trained model, and its sampling against transformers' own."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 import time
@@ -290,3 +291,13 @@ def test_exactly_one_bos_whoever_writes_it(engine):
             chat.token_ids(tokenizer, PROMPTS[0].messages)
     finally:
         tokenizer.chat_template = template
+
+
+def test_a_model_whose_folder_is_gone_gives_way_to_another(folder, tmp_path):
+    """Rounds of a training on its own responses are removed when it ends; a host has the last one still loaded."""
+    gone = tmp_path / "round"
+    shutil.copytree(folder, gone)
+    engine = TransformersEngine(Model(folder=gone))
+    shutil.rmtree(gone)
+    engine.move(Model(folder=folder))
+    assert answers(engine, requests(engine), GREEDY)

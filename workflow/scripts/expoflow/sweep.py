@@ -30,7 +30,8 @@ def _read(path: Path, columns: Sequence[str], filled: Sequence[str]) -> pd.DataF
     try:
         table = pd.read_csv(path, dtype={"alpha": str, "prompt_id": str, "pair": str, "prompts": str})
         missing = [column for column in columns if column not in table]
-        complete = not missing and not table[[*filled]].isna().any(axis=None)
+        whole = path.read_bytes().endswith(b"\n")
+        complete = whole and not missing and not table[[*filled]].isna().any(axis=None)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError):
         complete = False
     if not complete:

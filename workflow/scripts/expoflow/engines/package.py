@@ -57,9 +57,12 @@ def completion(tokenizer: Any, tokens: list[int], stop: set[int]) -> Completion:
     return Completion(text, len(tokens), "stop" if stopped else "length")
 
 
-def require_same_architecture(loaded: Model, model: Model, engine: str) -> None:
-    """CheckpointError where an engine that runs `loaded` cannot take the weights of `model`."""
-    if engine_key(loaded, engine) != engine_key(model, engine):
+def require_same_architecture(key: str, loaded: Model, model: Model, engine: str) -> None:
+    """CheckpointError where an engine that runs `loaded` cannot take the weights of `model`.
+
+    `key` is the engine's key when it loaded that model, whose folder may be gone since.
+    """
+    if key != engine_key(model, engine):
         raise CheckpointError(
             f"{model.folder}: another architecture, with another config than that of {loaded.folder}; start another engine for it"
         )

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from expoflow.config import GenerateConfig
 from expoflow.conversion import converted
-from expoflow.engines import Completion, Model, Request, package
+from expoflow.engines import Completion, Model, Request, engine_key, package
 from expoflow.streaming import tensors
 
 # Tokens (prompt and response, padding included) whose keys and values are held at a time.
@@ -31,7 +31,7 @@ class TransformersEngine:
         Tensor by tensor, in place. Raises CheckpointError for another architecture, and what reading the
         weights raises; the engine is of no use after an error.
         """
-        package.require_same_architecture(self.loaded, model, self.name)
+        package.require_same_architecture(self.key, self.loaded, model, self.name)
         if self._fits(model):
             state = self.model.state_dict()
             with torch.no_grad():
@@ -102,7 +102,7 @@ class TransformersEngine:
         self._describe(model)
 
     def _describe(self, model: Model) -> None:
-        self.loaded = model
+        self.loaded, self.key = model, engine_key(model, self.name)
         self.tokenizer, self.stop = package.tokenizer(model), package.stop_ids(model)
         self.context = self.model.config.get_text_config().max_position_embeddings
 

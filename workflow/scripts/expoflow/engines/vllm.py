@@ -25,7 +25,7 @@ from vllm.sampling_params import RequestOutputKind  # noqa: E402
 from vllm.usage.usage_lib import UsageContext  # noqa: E402
 
 from expoflow.config import GenerateConfig  # noqa: E402
-from expoflow.engines import Completion, Model, Request, package  # noqa: E402
+from expoflow.engines import Completion, Model, Request, engine_key, package  # noqa: E402
 from expoflow.engines.vllm_plugin import FORMAT, extra_config  # noqa: E402
 from expoflow.errors import CheckpointError  # noqa: E402
 from expoflow.streaming import Streamed  # noqa: E402
@@ -65,7 +65,7 @@ class VllmEngine:
         Raises CheckpointError for another architecture and for weights that cannot be read or extrapolated;
         the former model is then still there.
         """
-        package.require_same_architecture(self.loaded, model, self.name)
+        package.require_same_architecture(self.key, self.loaded, model, self.name)
         reasons = self.engine.collective_rpc("set_weights", args=(str(model.folder), _extra(model)))
         if reason := next(filter(None, reasons), None):
             raise CheckpointError(reason)
@@ -107,7 +107,7 @@ class VllmEngine:
         stop(self)
 
     def _describe(self, model: Model) -> None:
-        self.loaded = model
+        self.loaded, self.key = model, engine_key(model, self.name)
         self.tokenizer, self.stop = package.tokenizer(model), package.stop_ids(model)
 
     def _sampling(self, seed: int, config: GenerateConfig) -> SamplingParams:
