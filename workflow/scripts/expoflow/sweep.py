@@ -26,7 +26,8 @@ def read_likelihoods(path: Path) -> pd.DataFrame:
 
 
 def _read(path: Path, columns: Sequence[str], filled: Sequence[str]) -> pd.DataFrame:
-    """A table with `columns`, those of `filled` without gaps."""
+    """A table with `columns`, those of `filled` without gaps, to the end of its last line."""
+    path = Path(path)
     try:
         table = pd.read_csv(path, dtype={"alpha": str, "prompt_id": str, "pair": str, "prompts": str})
         missing = [column for column in columns if column not in table]
