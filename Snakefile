@@ -35,6 +35,9 @@ localrules:
     prompts,
     preflight,
     tables,
+    benchmark_table,
+    paper_tables,
+    appendices,
     report,
 
 

@@ -236,6 +236,8 @@ rule rewardbench:
         "results/logs/rewardbench.tsv"
     conda:
         "../envs/expoflow.yaml"
+    resources:
+        **engine_resources(judge),
     params:
         score=CONFIG.score.canonical(),
         select=CONFIG.select.canonical(include={"confidence", "resamples"}),

@@ -9,7 +9,7 @@ from workflow.tree import REPOSITORY, Tree, new_tree
 
 GPUS = {"sft": 1, "dpo": 2, "rm": 1}
 TABLES = ("alphas.csv", "rewards.csv", "benchmarks.csv", "summary.csv")
-PARTITIONS = [f"{rule}:slurm_partition=gpu" for rule in ("generate", "score", "benchmark")]
+PARTITIONS = [f"{rule}:slurm_partition=gpu" for rule in ("generate", "score", "benchmark_reward")]
 
 
 class SlurmTree(Tree):

@@ -13,7 +13,7 @@ ON_NODES = {
     "score": 4,
     "select": 1,
     "export": 1,
-    "benchmark": 3,
+    "benchmark_reward": 3,
     "compare": 1,
     "figure": 1,  # a group of three
 }
@@ -43,7 +43,7 @@ def test_every_job_ran_once_and_both_nodes_worked(records):
 
 
 def test_partitions_are_those_of_the_rules(records):
-    models = {"generate", "score", "benchmark"}
+    models = {"generate", "score", "benchmark_reward"}
     for rule in ON_NODES:
         wanted = "gpu" if rule in models else "cpu"
         assert {job["Partition"] for job in of_rule(records, rule)} == {wanted}
@@ -53,8 +53,8 @@ def test_gpus_and_cpus_are_those_of_the_models(records):
     asked = {job["Comment"]: (job.get("TresPerJob"), job["NumCPUs"]) for job in records}
     assert asked["rule_generate_wildcards_tiny_60_dev"] == ("gres:gpu:2", "8")
     assert asked["rule_score_wildcards_tiny_60_dev"] == ("gres:gpu:1", "4")
-    assert asked["rule_benchmark_wildcards_tiny_sft_reward"] == ("gres:gpu:1", "4")
-    assert asked["rule_benchmark_wildcards_tiny_aligned_reward"] == ("gres:gpu:2", "8")
+    assert asked["rule_benchmark_reward_wildcards_tiny_sft"] == ("gres:gpu:1", "4")
+    assert asked["rule_benchmark_reward_wildcards_tiny_aligned"] == ("gres:gpu:2", "8")
     assert asked["rule_extrapolate_wildcards_tiny_60"] == (None, "1")
 
 
