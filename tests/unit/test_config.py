@@ -201,3 +201,12 @@ def test_a_pair_of_the_papers_or_of_the_dev_set_that_is_not_there_is_told(pair, 
         checks.parse(TWO | {"pairs": pairs})
     (found,) = error.value.problems
     assert found.startswith(problem)
+
+
+def test_a_figure_of_groups_is_read_back_from_a_rules_parameter():
+    groups = {"Rates": ["five", "twenty"], "Epochs": ["five"]}
+    drawn = config.FigureConfig(kind="curves", groups=groups)
+    drawn = drawn.model_copy(update={"pairs": drawn.named()})  # as Config.drawn gives it
+    assert config.FigureConfig.model_validate_json(drawn.canonical()) == drawn
+    with pytest.raises(ValueError, match="groups stand instead of pairs"):
+        config.FigureConfig(kind="curves", groups=groups, pairs=["five"])

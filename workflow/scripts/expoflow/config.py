@@ -908,7 +908,7 @@ class FigureConfig(Strict):
             )
         if self.kind == "bars" and self.metrics is None:
             raise PydanticCustomError("metrics", "kind bars needs metrics: [BENCHMARK.METRIC]; add it")
-        if self.groups is not None and self.pairs is not None:
+        if self.groups is not None and self.pairs not in (None, self.named()):
             raise PydanticCustomError("groups", "groups stand instead of pairs; remove one of the two")
         return self
 
