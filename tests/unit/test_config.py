@@ -7,6 +7,7 @@ import pytest
 import yaml
 from expoflow import checks, config, paper
 from expoflow.errors import ConfigError
+from expoflow.figures.style import Plan
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -207,6 +208,6 @@ def test_a_figure_of_groups_is_read_back_from_a_rules_parameter():
     groups = {"Rates": ["five", "twenty"], "Epochs": ["five"]}
     drawn = config.FigureConfig(kind="curves", groups=groups)
     drawn = drawn.model_copy(update={"pairs": drawn.named()})  # as Config.drawn gives it
-    assert config.FigureConfig.model_validate_json(drawn.canonical()) == drawn
-    with pytest.raises(ValueError, match="groups stand instead of pairs"):
-        config.FigureConfig(kind="curves", groups=groups, pairs=["five"])
+    plan = Plan.parse(drawn.canonical(), [], "{}", False)
+    assert plan.config == drawn
+    assert plan.pairs == ["five", "twenty"]

@@ -908,9 +908,13 @@ class FigureConfig(Strict):
             )
         if self.kind == "bars" and self.metrics is None:
             raise PydanticCustomError("metrics", "kind bars needs metrics: [BENCHMARK.METRIC]; add it")
-        if self.groups is not None and self.pairs not in (None, self.named()):
+        if self.groups is not None and self.pairs is not None:
             raise PydanticCustomError("groups", "groups stand instead of pairs; remove one of the two")
         return self
+
+    def canonical(self, **kwargs: Any) -> str:
+        """Canonical JSON, in which groups stand instead of the pairs that `Config.drawn` filled in."""
+        return super().canonical(**({"exclude": {"pairs"}} if self.groups is not None else {}), **kwargs)
 
     def named(self) -> list[str] | None:
         """The pairs that the config names, each once."""

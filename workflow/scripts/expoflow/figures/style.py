@@ -64,8 +64,9 @@ class Plan:
     @classmethod
     def parse(cls, config: str, inputs: Iterable[str], paper: str, paper_rewards: bool) -> Self:
         """From a rule's parameters, which are JSON."""
+        figure = FigureConfig.model_validate_json(config)
         return cls(
-            FigureConfig.model_validate_json(config),
+            figure.model_copy(update={"pairs": figure.named()}),
             [Path(path) for path in inputs],
             json.loads(paper),
             paper_rewards,
