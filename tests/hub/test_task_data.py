@@ -7,9 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from expoflow.benchmarks import questions
 from expoflow.benchmarks.preferences import Preference
 from expoflow.benchmarks.task_data import TaskData
-from expoflow.config import OpenLlmBenchmark, RewardCheck
+from expoflow.config import MtBenchBenchmark, OpenLlmBenchmark, RewardCheck
+from expoflow.miniature import mt_bench
 from expoflow.records import read_json, read_jsonl
 
 PROGRAM = """
@@ -53,6 +55,51 @@ def test_a_dataset_comes_once_and_with_its_commit(user, hub, commit):
     assert prepare(user, "mmlu").returncode == 0
     assert hub.sent["anatomy/test.parquet"] == len("anatomy/test.parquet")
     assert read_json(user.folder / "data.json", TaskData).content() == content
+
+
+def test_wrong_bytes_of_a_dataset_are_refused_and_a_cut_connection_is_resumed(user, hub, commit):
+    hub.fault("/large/.*test.parquet", times=2, change=True)
+    run = prepare(user, "mmlu")
+    assert run.returncode == 1
+    assert "anatomy/test.parquet came with 20 bytes, sha256 " in run.stderr.strip().splitlines()[-1]
+    assert not (user.folder / "data.json").exists()
+    hub.fault("/large/.*test.parquet", cut=5)
+    before = hub.sent["anatomy/test.parquet"]
+    assert prepare(user, "mmlu").returncode == 0
+    assert hub.sent["anatomy/test.parquet"] == before + len("anatomy/test.parquet")
+
+
+QUESTIONS = """
+import sys
+from pathlib import Path
+from expoflow.benchmarks import questions
+from expoflow.config import MtBenchBenchmark
+from expoflow.errors import DataError
+from expoflow.records import write_json
+try:
+    write_json(Path("q.json"), questions.gather(MtBenchBenchmark(hub=sys.argv[1]), 0))
+except DataError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+def test_mt_benchs_files_from_a_dataset_of_the_hub(user, hub, tmp_path):
+    mt_bench.write(tmp_path / "set" / "data", 0)
+    (tmp_path / "set" / "data" / "answers.jsonl").write_text("{}")
+    hub.add("datasets/org/mt", tmp_path / "set")
+    command = [sys.executable, "-c", QUESTIONS]
+    settings = {"env": user.environment(), "cwd": user.folder, "capture_output": True, "text": True}
+    run = subprocess.run([*command, "org/mt"], **settings)
+    assert run.returncode == 0, run.stderr
+    expected = questions.gather(MtBenchBenchmark(data=str(tmp_path / "set")), 0)
+    assert read_json(user.folder / "q.json", questions.Questions) == expected
+    assert not hub.sent["data/answers.jsonl"]
+    run = subprocess.run([*command, "org/none"], **settings)
+    assert (
+        run.stderr.strip()
+        .splitlines()[-1]
+        .startswith("error: mt_bench: dataset 'org/none' cannot be fetched")
+    )
 
 
 def test_a_dataset_that_the_hub_lacks_is_named(user, commit):

@@ -104,7 +104,7 @@ def test_conversations_as_the_hubs_preference_sets_have_them(tmp_path):
     [
         ('{"prompt": "a?", "chosen": "b"}', "row 1: no column 'rejected' .has: prompt, chosen."),
         ("nonsense", ":1: not JSON"),
-        ("[1]", ":1: no JSON object"),
+        ("[1]", ":1: holds a list; write one JSON object a line"),
         ('{"chosen": "b", "rejected": "c"}', "row 1: no prompt; give one as column 'prompt'"),
         ('{"prompt": "a", "chosen": [1], "rejected": "c"}', "column 'chosen' must be a text or a list"),
         ("", "has no preferences"),

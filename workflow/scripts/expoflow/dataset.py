@@ -30,12 +30,11 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".json" and text.lstrip()[:1] == "[":  # one array instead of lines
-        parts = list(enumerate(map(json.dumps, _parsed(text, str(path))), start=1))
+        found = ((f"{path}:{number}", row) for number, row in enumerate(_parsed(text, str(path)), start=1))
     else:
-        parts = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    for number, line in parts:
-        where = f"{path}:{number}"
-        row = _parsed(line, where)
+        places = ((f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), start=1))
+        found = ((where, _parsed(line, where)) for where, line in places if line.strip())
+    for where, row in found:
         if not isinstance(row, dict):
             raise DataError(f"{where}: holds a {type(row).__name__}; write one JSON object a line")
         yield where, row

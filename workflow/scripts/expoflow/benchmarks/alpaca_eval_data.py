@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from expoflow.config import MINIATURE, AlpacaEvalBenchmark
 from expoflow.costs import prompt_tokens, reply_tokens
-from expoflow.errors import ConfigError, DataError
+from expoflow.errors import CheckpointError, ConfigError, DataError
 from expoflow.prompts import prompt_id
 from expoflow.records import Message, Prompt, Record, replacing
 
@@ -101,18 +101,20 @@ def modules(config: AlpacaEvalBenchmark) -> tuple[str, ...]:
 
 
 def _download(config: AlpacaEvalBenchmark, path: Path) -> None:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from expoflow import hub
 
     try:
-        found = hf_hub_download(config.hub, path.name, repo_type="dataset", revision=config.revision)
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = " ".join(str(error).split())[:200]
+        _, folder, found = hub.fetch(
+            config.hub, config.revision, "dataset", lambda _, sizes: [path.name] if path.name in sizes else []
+        )
+        if not found:
+            raise CheckpointError("it has no such file")
+    except CheckpointError as error:
         raise DataError(
-            f"alpaca_eval: {path.name} of dataset '{config.hub}' cannot be fetched ({reason}); correct hub, or"
+            f"alpaca_eval: {path.name} of dataset '{config.hub}' cannot be fetched ({error}); correct hub, or"
             " give the file's path"
         ) from None
-    with open(found, "rb") as source, replacing(path, "wb") as target:
+    with open(folder / path.name, "rb") as source, replacing(path, "wb") as target:
         shutil.copyfileobj(source, target)
 
 

@@ -1,17 +1,15 @@
 """Preferences: a prompt, a response that is better, and one that is worse; from a file, the hub or the world."""
 
-import csv
-import importlib.util
-import json
+import importlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from expoflow.benchmarks.task_data import fetch
-from expoflow.config import RewardCheck
-from expoflow.errors import DataError
+from expoflow import dataset
+from expoflow.config import DataConfig, RewardCheck
+from expoflow.errors import CheckpointError, DataError
 from expoflow.records import Message, Record
 
 MINIATURE_PAIRS = 500
@@ -33,11 +31,8 @@ def modules(config: RewardCheck) -> tuple[str, ...]:
 
 
 def problems(config: RewardCheck) -> Iterator[str]:
-    """What is wrong with a file, and packages that are needed and not there, each with its remedy."""
-    needed = "datasets" if config.hub else "pyarrow" if Path(config.file or "").suffix == ".parquet" else None
-    if needed and importlib.util.find_spec(needed) is None:
-        yield f"reward_check: {needed} is not installed; pip install 'expoflow[bench]'"
-    elif config.file is not None:
+    """What is wrong with a file, with its remedy."""
+    if config.file is not None:
         try:
             gather(config, seed=0)
         except DataError as error:
@@ -117,55 +112,21 @@ def _messages(value: Any, where: str, column: str) -> list[Message]:
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a JSON lines, CSV or Parquet file."""
-    try:
-        if path.suffix in (".jsonl", ".json"):
-            yield from _json_lines(path)
-        elif path.suffix == ".csv":
-            with open(path, encoding="utf-8", newline="") as file:
-                yield from csv.DictReader(file)
-        elif path.suffix == ".parquet":
-            yield from _parquet(path)
-        else:
-            raise DataError(f"'{path}' is not read; give a .jsonl, .csv or .parquet file")
-    except OSError as error:
-        raise DataError(f"cannot read '{path}': {error.strerror or error}; correct the path") from None
-    except UnicodeDecodeError:
-        raise DataError(f"'{path}' is not UTF-8; save it in UTF-8") from None
-
-
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(
-                    f"{path}:{number}: not JSON ({error.msg}); write one JSON object a line"
-                ) from None
-            if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: no JSON object; write one JSON object a line")
-            yield row
-
-
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow as arrow
-    import pyarrow.parquet as parquet
-
-    try:
-        yield from parquet.read_table(path).to_pylist()
-    except arrow.ArrowInvalid as error:
-        raise DataError(f"'{path}' is no Parquet file ({error}); correct the path") from None
+    if path.suffix not in (".jsonl", ".json", ".csv", ".parquet"):
+        raise DataError(f"'{path}' is not read; give a .jsonl, .csv or .parquet file")
+    yield from (row for _, row in dataset.rows(path))
 
 
 def _from_hub(config: RewardCheck) -> Iterator[dict[str, Any]]:
     """The rows of a split of a dataset of the hub's."""
-    import datasets
+    from expoflow import hub
 
-    folder, _ = fetch(config.hub, config.revision)
+    source = DataConfig(hub=config.hub, revision=config.revision, split=config.split)
     try:
-        yield from datasets.load_dataset(str(folder), split=config.split)
-    except (ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())[:200]
+        _, files = hub.dataset(source)
+    except (CheckpointError, DataError) as error:
         raise DataError(
-            f"dataset '{config.hub}': split '{config.split}' is not read ({reason}); correct reward_check.split"
+            f"dataset '{config.hub}': split '{config.split}' is not read ({error}); correct reward_check.split"
         ) from None
+    for path in files:
+        yield from (row for _, row in dataset.rows(path))

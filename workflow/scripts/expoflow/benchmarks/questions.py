@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from expoflow.config import MINIATURE, MtBenchBenchmark
-from expoflow.errors import DataError
+from expoflow.errors import CheckpointError, DataError
 from expoflow.records import Record
 from expoflow.store import sha256
 
@@ -167,22 +167,18 @@ def _found(folder: Path) -> list[Path]:
 
 def _downloaded(config: MtBenchBenchmark) -> list[Path]:
     """FILES of a dataset of the hub, in the hub's own cache."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from expoflow import hub
+
+    def wanted(_: str, sizes: Mapping[str, int]) -> list[str]:
+        return [name for name in sizes if f"/{name}".endswith(tuple(f"/{file}" for file in FILES))]
 
     try:
-        folder = snapshot_download(
-            config.hub,
-            repo_type="dataset",
-            revision=config.revision,
-            allow_patterns=[pattern for name in FILES for pattern in (name, f"*/{name}")],
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = " ".join(str(error).split())[:200]
+        _, folder, _ = hub.fetch(config.hub, config.revision, "dataset", wanted)
+    except CheckpointError as error:
         raise DataError(
-            f"mt_bench: dataset '{config.hub}' cannot be fetched ({reason}); correct hub"
+            f"mt_bench: dataset '{config.hub}' cannot be fetched ({error}); correct hub"
         ) from None
-    return _found(Path(folder))
+    return _found(folder)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

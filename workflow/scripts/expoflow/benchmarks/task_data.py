@@ -6,12 +6,13 @@ The official datasets have folders of the hub's own layout: what `hf download --
 
 import importlib.util
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from expoflow.benchmarks.lm_tasks import TASKS
 from expoflow.config import MINIATURE, OpenLlmBenchmark
-from expoflow.errors import DataError
+from expoflow.errors import CheckpointError, DataError
 from expoflow.records import File, Record, provenance, write_json
 from expoflow.store import sha256
 
@@ -117,21 +118,23 @@ def _files(folder: Path) -> dict[str, File]:
     return files
 
 
-def fetch(name: str, revision: str | None = None) -> tuple[Path, str]:
+def fetch(name: str) -> tuple[Path, str]:
     """A dataset's folder in the hub's cache, and its commit. Raises DataError."""
-    from huggingface_hub import snapshot_download
+    from expoflow import hub
 
     try:
-        folder = snapshot_download(
-            name,
-            repo_type="dataset",
-            revision=revision,
-            allow_patterns=list(WANTED),
-            ignore_patterns=list(UNWANTED),
+        commit, folder, _ = hub.fetch(
+            name, kind="dataset", wanted=lambda _, sizes: list(filter(_wanted, sizes))
         )
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+    except CheckpointError as error:
         raise DataError(
-            f"dataset '{name}': the hub does not give it ({reason}); correct its name, or give a local copy"
+            f"dataset '{name}': the hub does not give it ({error}); correct its name, or give a local copy"
         ) from None
-    return Path(folder), Path(folder).name
+    return folder, commit
+
+
+def _wanted(name: str) -> bool:
+    """Whether a file of a dataset is read."""
+    return any(fnmatch(name, pattern) for pattern in WANTED) and not any(
+        fnmatch(name, pattern) for pattern in UNWANTED
+    )
