@@ -56,7 +56,7 @@ LOCAL = [name for name, model in CONFIG.models.items() if model.source == "path"
 HUB = [name for name, model in CONFIG.models.items() if model.source == "hub"]
 # Jobs are offline but for download, and for weights that are gone: there the user's own word counts.
 os.environ.setdefault("EXPOFLOW_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
-VARIANTS = ("sft", "aligned", "expo")
+VARIANTS = expoflow_config.VARIANTS
 FIGURES = CONFIG.drawn()
 # The profile's default resource `gpu_gres`, for example gpu:a100: GPUs are then asked for as --gres=gpu:a100:2,
 # and as --gpus=2 where it is not set.
@@ -423,14 +423,6 @@ def appendix_pairs():
         }
         for name, pair in CONFIG.pairs.items()
     }
-
-
-def rewarded_rows():
-    """Responses of all variants that the reward model scored on a benchmark."""
-    return [
-        path.replace(".json", ".generations.jsonl")
-        for path in benchmark_results(VARIANTS, ["reward"])
-    ]
 
 
 def salvage_benchmarks():

@@ -15,8 +15,8 @@ from expoflow.benchmarks.published import (
     stacked,
     write,
 )
+from expoflow.paper import FOLDER as PAPER
 
-PAPER = Path(__file__).parent / "data"
 # Printed differences that are not the difference of the scores: what is printed, and what follows.
 ODD = {
     # 32.7405 - 29.1745 = 3.566; the paper subtracted the rounded ones

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from expoflow.records import BenchmarkResult, read_json, write_csv, write_text
-from expoflow.tables import read
+from expoflow.tables import markdown, read
 
 Row = Mapping[str, str]
 # Reward by pair, variant and quantity, as text or number.
@@ -72,12 +72,6 @@ def reproduction(rows: Iterable[Mapping[str, Any]], note: str = "") -> str:
     """The paper's numbers, this run's, and the difference; `note` stands below."""
     table = markdown(COLUMNS, (tuple(_short(row[column]) for column in COLUMNS) for row in rows))
     return f"{table}\n{note}\n" if note else table
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; numbers stand to the right of the first column."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def beside(paper: Mapping[str, Sequence[Mapping[str, str]]], found: Found) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ REFERENCE_ALPHAS = ("-1", "0")
 REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SOURCES = ("train", "path", "hub")
+VARIANTS = ("sft", "aligned", "expo")
 PROMPT_SOURCES = ("miniature", "file", "hub")
 MINIATURE = "miniature"
 # Of a judge: what changes no verdict.

@@ -113,7 +113,7 @@ def split_files(card: str, names: Sequence[str], config: str | None, split: str,
 
 def said_rows(card: str, config: str | None, split: str) -> int | None:
     """Number of rows of a split, as the card's `dataset_info` says; None where it does not."""
-    infos = _front(card).get("dataset_info")
+    infos = front_matter(card).get("dataset_info")
     for info in [infos] if isinstance(infos, Mapping) else infos or ():
         if info.get("config_name", "default") == (config or "default") or config is None:
             for each in info.get("splits") or ():
@@ -122,9 +122,9 @@ def said_rows(card: str, config: str | None, split: str) -> int | None:
     return None
 
 
-def _front(card: str) -> dict[str, Any]:
-    """The card's front matter; {} where there is none, or it is broken."""
-    front = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
+def front_matter(card: str) -> dict[str, Any]:
+    """What stands before the text of a README.md of the hub; {} where there is nothing, or it is broken."""
+    front = re.match(r"\s*---\r?\n(.*?)\r?\n---", card, re.DOTALL)
     try:
         content = yaml.safe_load(front[1]) if front else {}
     except yaml.YAMLError:
@@ -137,7 +137,7 @@ def _said(card: str) -> dict[str, dict[str, list[str]]]:
     try:
         return {
             each["config_name"]: _patterns(each["data_files"])
-            for each in _front(card).get("configs") or ()
+            for each in front_matter(card).get("configs") or ()
             if "data_files" in each
         }
     except (AttributeError, KeyError, TypeError):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import yaml
 
+from expoflow import tables
 from expoflow.config import Config, ExtrapolateConfig
 from expoflow.licence import Licence
 from expoflow.recipe import Recipe
@@ -230,8 +231,7 @@ def _commands(evidence: Evidence) -> str:
 
 def _table(rows: Iterable[list[str]]) -> str:
     head, *body = rows
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return tables.markdown(head, body, numbers=False).rstrip("\n")
 
 
 def _interval(row: dict[str, str], name: str) -> str:

@@ -8,10 +8,9 @@ from pathlib import Path
 import yaml
 
 from expoflow import checks, orphans, store
-from expoflow.config import Config
+from expoflow.config import VARIANTS, Config
 from expoflow.errors import ConfigError, ExpoflowError
 
-VARIANTS = ("sft", "aligned", "expo")
 # What the store holds, and all that is ever removed from it: not the verdicts of judges, which were paid for.
 KINDS = ("generations", "benchmarks", "open_llm", "sha256", "converted")
 

@@ -1,12 +1,9 @@
 """The licence that a model's card states, and the one that a model made out of two others has."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from expoflow.dataset import front_matter
 from expoflow.errors import CheckpointError
 
 Licence = dict[str, str]  # `license`, and where that is "other" also `license_name` and `license_link`
@@ -16,11 +13,9 @@ KEYS = ("license", "license_name", "license_link")
 def stated(card: Path) -> Licence | None:
     """What the front matter of a README.md says; None where it says nothing, or nothing definite."""
     try:
-        front = re.match(r"\s*---\r?\n(.*?)\r?\n---", card.read_text(encoding="utf-8"), re.DOTALL)
-        content = yaml.safe_load(front[1]) if front else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        said = front_matter(card.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
         return None
-    said: dict[str, Any] = content if isinstance(content, dict) else {}
     licence = {key: said[key].strip() for key in KEYS if isinstance(said.get(key), str)}
     kind = licence.get("license", "").lower()
     if not kind or kind == "unknown" or (kind == "other" and "license_name" not in licence):

@@ -18,6 +18,7 @@ from expoflow.checkpoint import read_json_file
 from expoflow.config import Config, GenerateConfig, ModelConfig, PromptsConfig
 from expoflow.errors import ConfigError, DataError, ExpoflowError
 from expoflow.records import Manifest, read_json
+from expoflow.resources import weight_bytes
 
 SIZE = re.compile(r"(?<![a-z0-9])(?:(\d+)x)?(\d+(?:[._]\d+)?)b(?![a-z])", re.IGNORECASE)
 GB = 1e9
@@ -217,11 +218,9 @@ def _facts(name: str, model: ModelConfig, results: Path, ask: _Hub) -> Facts | N
 
 
 def _of_files(sizes: Mapping[str, int], config: Mapping[str, Any], says: str) -> Facts:
-    for suffix in (".safetensors", ".bin"):
-        if weights := sum(size for name, size in sizes.items() if name.endswith(suffix)):
-            cache = _cache(config) or _typical_cache(weights)
-            return Facts(weights, cache, says, here=True, pickled=suffix == ".bin")
-    return Facts(0, 0, says, here=True)
+    weights, suffix = weight_bytes(sizes)
+    cache = (_cache(config) or _typical_cache(weights)) if weights else 0
+    return Facts(weights, cache, says, here=True, pickled=suffix == ".bin")
 
 
 def _of_name(*names: str) -> Facts | None:

@@ -1,7 +1,7 @@
 """What a job asks a cluster for, by the size of its models and by its attempt. Never among a rule's params."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,13 +21,19 @@ def size(manifests: Iterable[str]) -> int:
 
 
 def _weights(manifest: str) -> int:
-    """Bytes of the weights: of the safetensors where there are any, since .bin files are copies of them."""
+    """Bytes of the weights that a manifest lists; .bin files beside safetensors are copies of them."""
     with suppress(DataError):
         files = read_json(Path(manifest), Manifest).files
-        for suffix in WEIGHTS:
-            if total := sum(file.size for name, file in files.items() if name.endswith(suffix)):
-                return total
+        return weight_bytes({name: file.size for name, file in files.items()})[0]
     return 0
+
+
+def weight_bytes(sizes: Mapping[str, int]) -> tuple[int, str]:
+    """Bytes of the weights among files, and their suffix: of the safetensors where there are any; 0 and ""."""
+    for suffix in WEIGHTS:
+        if total := sum(size for name, size in sizes.items() if name.endswith(suffix)):
+            return total, suffix
+    return 0, ""
 
 
 def gpus(weights: int) -> int:

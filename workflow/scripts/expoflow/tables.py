@@ -1,7 +1,7 @@
 """The joint tables over all pairs: results/{alphas,rewards,benchmarks,summary}.csv."""
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,13 @@ def write(results: Path, alphas: list[Path], best: list[Path], rewards: list[Pat
 def write_benchmarks(table: Path, results: list[Path]) -> None:
     """Write benchmarks.csv; of a result that is not there a row without metric shows the gap."""
     write_csv(table, _benchmark_rows(results), BENCHMARK_COLUMNS)
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = True) -> str:
+    """A Markdown table; with `numbers` all but the first column stand to the right."""
+    align = ["---", *["---:" if numbers else "---"] * (len(header) - 1)]
+    lines = (header, align, *rows)
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
 def read(paths: Iterable[Path]) -> Iterator[dict[str, str]]:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from expoflow.benchmarks import alpaca_eval_data
 from expoflow.benchmarks.questions import FILES, local_files
-from expoflow.config import MINIATURE, Config, JudgeConfig, Strict
+from expoflow.config import MINIATURE, VARIANTS, Config, JudgeConfig, Strict
 from expoflow.costs import price
 
-VARIANTS = ("sft", "aligned", "expo")
 # Tokens that a judge's prompt has beside the answers to judge, rather too many.
 GRADING = 700  # MT-Bench: question, instructions, reference
 GRADE_TOKENS = 2048

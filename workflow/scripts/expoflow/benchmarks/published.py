@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from expoflow.records import write_csv, write_text
+from expoflow.tables import markdown
 
 ABSENT = "-"
 EXPO_ROW = "+ ExPO"
@@ -76,13 +77,7 @@ class Table:
         rows = [
             [_strong(cell) if i in set(bold) else cell for i, cell in enumerate(row)] for row in self.rows
         ]
-        align = [" --- ", *(" ---: " for _ in self.header[1:])]
-        lines = [self._line(self.header), f"|{'|'.join(align)}|", *map(self._line, rows)]
-        return "\n".join(lines) + "\n"
-
-    @staticmethod
-    def _line(cells: Iterable[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+        return markdown(self.header, rows)
 
     def write(self, stem: Path, bold: Iterable[int] = ()) -> None:
         """Write `stem`.csv, where every row has its full name, and `stem`.md."""
