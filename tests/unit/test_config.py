@@ -210,4 +210,5 @@ def test_a_figure_of_groups_is_read_back_from_a_rules_parameter():
     drawn = drawn.model_copy(update={"pairs": drawn.named()})  # as Config.drawn gives it
     plan = Plan.parse(drawn.canonical(), [], "{}", False)
     assert plan.config == drawn
+    assert [*plan.config.groups] == ["Rates", "Epochs"]  # as the config has them
     assert plan.pairs == ["five", "twenty"]

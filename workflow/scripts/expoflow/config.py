@@ -914,8 +914,10 @@ class FigureConfig(Strict):
         return self
 
     def canonical(self, **kwargs: Any) -> str:
-        """Canonical JSON, in which groups stand instead of the pairs that `Config.drawn` filled in."""
-        return super().canonical(**({"exclude": {"pairs"}} if self.groups is not None else {}), **kwargs)
+        """JSON in the config's own order, which groups are drawn in; they stand instead of the pairs that
+        `Config.drawn` filled in."""
+        filled = {"pairs"} if self.groups is not None else None
+        return self.model_dump_json(exclude_none=True, exclude=filled, **kwargs)
 
     def named(self) -> list[str] | None:
         """The pairs that the config names, each once."""
