@@ -41,7 +41,7 @@ figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { font-size: .9re
 </head>
 <body>
 <h1>Extrapolation results</h1>
-<p>theta2 = theta1 + alpha * (theta1 - theta0); alpha is chosen by mean reward. Tables lie beside this page.</p>
+<p>theta2 = theta1 + alpha * (theta1 - theta0); every choice of alpha stands below with its reason. Tables lie beside this page.</p>
 <h2>Chosen alphas</h2>
 <table>
 <tr><th>pair</th><th>alpha</th><th>reward, aligned</th><th>reward, ExPO</th><th>gain</th><th>certified</th></tr>
