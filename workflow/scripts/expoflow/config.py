@@ -538,18 +538,27 @@ class ExtrapolateConfig(Strict):
     """What to do where the vocabularies differ in size: `shared_rows` extrapolates the common rows."""
 
 
+Criterion = Literal["reward", "nll", "implicit"]
+
+
 class SelectConfig(Strict):
     """How alpha >= 0 is chosen on the prompts of `generate`."""
 
-    by: Literal["reward", "nll", "implicit"] = "reward"
+    by: Criterion = "reward"
     """`reward`: the largest mean reward (the paper's rule). `nll`: the largest alpha whose responses are, a token,
     no less likely under the aligned model than its own. `implicit`: DPO's implicit reward less the KL."""
+    compare: list[Criterion] | None = None
+    """What each of these would choose on the same responses is said too; without it nothing more is computed."""
     confidence: float = Field(0.95, gt=0, lt=1)
     """Level of the bootstrap intervals over prompts."""
     resamples: int = Field(9999, ge=100)
     """Bootstrap resamples."""
     require_certified: bool = False
     """Fall back to alpha 0 unless the interval of the gain lies above 0."""
+
+    def others(self) -> list[Criterion]:
+        """What is compared with what chooses."""
+        return [name for name in dict.fromkeys(self.compare or ()) if name != self.by]
 
 
 class Price(Strict):
