@@ -545,8 +545,9 @@ class SelectConfig(Strict):
     """How alpha >= 0 is chosen on the prompts of `generate`."""
 
     by: Criterion = "reward"
-    """`reward`: the largest mean reward (the paper's rule). Without a reward_model the default is `nll`: `nll`: the largest alpha whose responses are, a token,
-    no less likely under the aligned model than its own. `implicit`: DPO's implicit reward less the KL."""
+    """`reward`: the largest mean reward (the paper's rule). `nll`, the default without a reward_model: the largest
+    alpha whose responses are, a token, no less likely under the aligned model than its own. `implicit`: the largest
+    of DPO's implicit reward less the KL."""
     compare: list[Criterion] | None = None
     """What each of these would choose on the same responses is said too; without it nothing more is computed."""
     confidence: float = Field(0.95, gt=0, lt=1)
