@@ -13,9 +13,10 @@ from expoflow.engines.transformers import TransformersEngine
 from expoflow.engines.vllm import VllmEngine
 from expoflow.miniature.tokenizer import tokenizer
 from expoflow.records import Generation
-from miniatures import ALPHAS, PROMPTS
+from miniatures import PROMPTS
 
 pytestmark = pytest.mark.vllm
+ALPHAS = (0, 4, 20)
 
 
 def test_both_engines_find_a_response_as_likely(pair, requests, expected):
