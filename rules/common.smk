@@ -154,6 +154,10 @@ def manifest(model):
     return f"results/models/{model}.json"
 
 
+# The reward model's manifest, where there is one.
+REWARD_MODEL = manifest(CONFIG.reward_model) if CONFIG.reward_model else []
+
+
 def needed(role):
     """Input function: the manifest of what a model is trained from, or of what labels its data."""
     return lambda wildcards: [
@@ -183,12 +187,18 @@ def of_variant(wildcards):
 
 
 def judge(wildcards):
+    """The name of the reward model, None without one."""
     return CONFIG.reward_model
 
 
+JUDGES = [judge] if CONFIG.reward_model else []
+
+
 def usage(model):
-    """Parameter function: how a model is to be run; `model` gives its name."""
-    return lambda wildcards: CONFIG.models[model(wildcards)].usage()
+    """Parameter function: how a model is to be run; `model` gives its name, or None."""
+    return lambda wildcards: (
+        CONFIG.models[model(wildcards)].usage() if model(wildcards) else ""
+    )
 
 
 def member(name):
@@ -218,7 +228,7 @@ def engine_resources(*models):
     """Resources of a job that runs `models`."""
 
     def gpus(wildcards):
-        return max(gpus_of(model(wildcards)) for model in models)
+        return max((gpus_of(model(wildcards)) for model in models), default=0)
 
     def gres(wildcards):
         return f"{GPU_GRES}:{gpus(wildcards)}" if gpus(wildcards) else None
@@ -264,15 +274,15 @@ def of_grid(path):
 
 
 def likelihoods(wildcards):
-    """Input function: the likelihoods that the pair's alpha is chosen by; none where it is chosen by reward."""
-    if CONFIG.section(wildcards.pair, "select").by == "reward":
+    """Input function: the likelihoods that the pair's alpha is chosen by, or compared by; else none."""
+    if not scored_under(wildcards):
         return []
     return of_grid("{folder}/{prompts}.likelihoods.csv")(wildcards)
 
 
 def scored_under(wildcards):
     """Names of the models under which the pair's responses are scored."""
-    return likelihood.MODELS[CONFIG.section(wildcards.pair, "select").by]
+    return likelihood.scored_under(CONFIG.section(wildcards.pair, "select"))
 
 
 def variant_model(wildcards):
@@ -373,7 +383,11 @@ REPEATED = {
     for name, pair in CONFIG.pairs.items()
     if (numbers := paper.published(pair.paper))
 }
-PAPER_REWARDS = CONFIG.models[CONFIG.reward_model].hub == paper.REWARD_MODEL
+PAPER_REWARDS = (
+    CONFIG.reward_model is not None
+    and CONFIG.models[CONFIG.reward_model].hub == paper.REWARD_MODEL
+)
+REWARDS_NOTE = "" if PAPER_REWARDS or not CONFIG.reward_model else paper.OTHER_REWARDS
 
 
 def figure_inputs(figure):
@@ -408,7 +422,8 @@ def marks(figure):
 def captions():
     """The text below every figure."""
     return {
-        name: caption(figure, bool(marks(figure))) for name, figure in FIGURES.items()
+        name: caption(figure, bool(marks(figure)), CONFIG.reward_model is not None)
+        for name, figure in FIGURES.items()
     }
 
 

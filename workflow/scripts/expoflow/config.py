@@ -538,18 +538,28 @@ class ExtrapolateConfig(Strict):
     """What to do where the vocabularies differ in size: `shared_rows` extrapolates the common rows."""
 
 
+Criterion = Literal["reward", "nll", "implicit"]
+
+
 class SelectConfig(Strict):
     """How alpha >= 0 is chosen on the prompts of `generate`."""
 
-    by: Literal["reward", "nll", "implicit"] = "reward"
-    """`reward`: the largest mean reward (the paper's rule). `nll`: the largest alpha whose responses are, a token,
-    no less likely under the aligned model than its own. `implicit`: DPO's implicit reward less the KL."""
+    by: Criterion = "reward"
+    """`reward`: the largest mean reward (the paper's rule). `nll`, the default without a reward_model: the largest
+    alpha whose responses are, a token, no less likely under the aligned model than its own. `implicit`: the largest
+    of DPO's implicit reward less the KL."""
+    compare: list[Criterion] | None = None
+    """What each of these would choose on the same responses is said too; without it nothing more is computed."""
     confidence: float = Field(0.95, gt=0, lt=1)
     """Level of the bootstrap intervals over prompts."""
     resamples: int = Field(9999, ge=100)
     """Bootstrap resamples."""
     require_certified: bool = False
-    """Fall back to alpha 0 unless the interval of the gain lies above 0."""
+    """Fall back to alpha 0 unless the interval of the gain lies above 0 (by nll: that of the change not above 0)."""
+
+    def others(self) -> list[Criterion]:
+        """What is compared with what chooses."""
+        return [name for name in dict.fromkeys(self.compare or ()) if name != self.by]
 
 
 class Price(Strict):
@@ -619,7 +629,8 @@ PairGenerate: Any = _partial(GenerateConfig)
 
 
 class RewardBenchmark(Strict):
-    """Reward (and, on a miniature's prompts, true quality and accuracy) on a prompt set of its own."""
+    """Reward (and, on a miniature's prompts, which need no reward_model, true quality and accuracy) on a prompt set of
+    its own."""
 
     prompts: Name
     """A prompt set that took no part in choosing alpha."""
@@ -872,6 +883,8 @@ FIGURE_KEYS = {
     "histograms": ("benchmark", "variants"),
     "bars": ("metrics", "variants"),
 }
+# Metrics of benchmarks that a reward model gives.
+REWARD_METRICS = ("reward.reward", "reward.win_rate", "alpaca_eval.reward")
 
 
 class FigureConfig(Strict):
@@ -925,6 +938,10 @@ class FigureConfig(Strict):
             return list(dict.fromkeys(pair for group in self.groups.values() for pair in group))
         return self.pairs
 
+    def shows_rewards(self) -> bool:
+        """Whether nothing can be drawn without a reward model."""
+        return self.kind in ("path", "histograms") or bool(set(REWARD_METRICS) & set(self.metrics or ()))
+
     def benchmarks(self) -> list[str]:
         """The benchmarks that it reads."""
         if self.kind == "histograms":
@@ -949,8 +966,8 @@ class Config(Strict):
     """Pairs to extrapolate, by name."""
     prompts: dict[Name, PromptsConfig]
     """Prompt sets by name."""
-    reward_model: Name
-    """The model whose raw logit is the reward of a response."""
+    reward_model: Name | None = None
+    """The model whose raw logit is the reward of a response; without it alpha is chosen by nll, or by implicit."""
     generate: GenerateConfig = GenerateConfig()
     score: ScoreConfig = ScoreConfig()
     extrapolate: ExtrapolateConfig = ExtrapolateConfig()
@@ -959,6 +976,14 @@ class Config(Strict):
     figures: dict[Name, FigureConfig] | None = None
     """Figures by name; without this section sweep, path and histograms of all pairs."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_chosen_without_rewards(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("reward_model") is None:
+            select = data.get("select", {})
+            return {**data, "select": {"by": "nll", **select} if isinstance(select, dict) else select}
+        return data
+
     def drawn(self) -> dict[str, FigureConfig]:
         """The figures that are drawn, each with its pairs; one that no pair can fill is left out."""
         figures = FIGURES if self.figures is None else self.figures
@@ -966,7 +991,11 @@ class Config(Strict):
             name: figure.model_copy(update={"pairs": figure.named() or self._able(figure.benchmarks())})
             for name, figure in figures.items()
         }
-        return {name: figure for name, figure in filled.items() if figure.pairs}
+        return {
+            name: figure
+            for name, figure in filled.items()
+            if figure.pairs and (self.reward_model or not figure.shows_rewards())
+        }
 
     def _able(self, benchmarks: list[str]) -> list[str]:
         """The pairs that have all of `benchmarks`."""

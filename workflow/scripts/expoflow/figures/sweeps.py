@@ -1,4 +1,4 @@
-"""Reward, true quality and length against alpha, from the pairs' alphas.csv."""
+"""Reward (else NLL), true quality and length against alpha, from the pairs' alphas.csv."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -24,11 +24,13 @@ from expoflow.figures.style import (
 )
 
 LONG = 5  # of a path from -1 on: a longer one is shown on a logarithmic axis
+# By quantity the columns of the interval of its change from alpha 0.
+CHANGES = {"reward": "gain", "nll": "nll_change", "implicit": "implicit_change"}
 WIDE = 20  # from the smallest to the largest alpha: more than this is shown on a logarithmic axis
 
 
 def sweep(plan: Plan) -> Figure:
-    """Reward and length against alpha, and true quality where it is known; a column for each pair."""
+    """Reward (else NLL) and length against alpha, and true quality where it is known; a column for each pair."""
     table = _read(plan)
     rows = _quantities(table)
     figure, axes_of = panels({pair: plan.label(pair) for pair in plan.pairs}, rows)
@@ -39,19 +41,20 @@ def sweep(plan: Plan) -> Figure:
             colour = COLOURS.get(row, COLOURS["expo"])
             axis.plot(data["alpha"], data[row], marker="o", ms=3, color=colour)
             aligned = data.loc[data["alpha"] == 0, row].iloc[0]
-            if row == "reward":
-                low, high = aligned + data["gain_low"], aligned + data["gain_high"]
+            if row in CHANGES:
+                low, high = (aligned + data[f"{CHANGES[row]}_{end}"] for end in ("low", "high"))
                 axis.fill_between(data["alpha"], low, high, color=colour, alpha=0.25, lw=0)
             axis.axhline(aligned, color=COLOURS["aligned"], lw=0.8, ls=":")
             axis.plot(best["alpha"], best[row], marker="*", ms=9, color="black", ls="", zorder=3)
             axis.set_ylabel(LABELS[row] if axis.get_subplotspec().is_first_col() else "")
-        _mark_alpha(plan, pair, axes["reward"])
+        _mark_alpha(plan, pair, axes[rows[0]])
         axes[rows[-1]].set_xlabel("alpha")
     handles = [
         line("chosen alpha", color="black", marker="*", ms=8, ls=""),
         line("aligned (alpha 0)", color=COLOURS["aligned"], lw=0.8, ls=":"),
-        patch("interval of the gain", color=COLOURS["expo"], alpha=0.25),
     ]
+    words = "interval of the gain" if "reward" in rows else "interval of the change"
+    handles.append(patch(words, color=COLOURS["expo"], alpha=0.25))
     legend(figure, [*handles, *_alpha_handle(plan, plan.pairs)])
     return figure
 
@@ -76,7 +79,8 @@ def _group(plan: Plan, part: SubFigure, title: str, table: pd.DataFrame, pairs: 
     marked = [pair for pair in pairs if plan.published(pair, "expo", "reward") is not None]
     apart = marked and not plan.paper_rewards
     names = [*quantities, *(["paper"] if apart else [])]
-    names = [name for name in ("reward", "length", "quality", "paper") if name in names]
+    order = ("reward", "nll", "implicit", "length", "quality", "paper")
+    names = [name for name in order if name in names]
     rows = -(-len(names) // 2)
     grid = part.subplots(rows, 2, squeeze=False).flatten()
     axes = dict(zip(names, grid, strict=False))
@@ -89,7 +93,7 @@ def _group(plan: Plan, part: SubFigure, title: str, table: pd.DataFrame, pairs: 
         style |= {"marker": MARKERS[index % len(MARKERS)], "ms": 4}
         for name in quantities:
             _curve(axes[name], data, name, style)
-        _mark_alpha(plan, pair, axes["reward"], mec=style["color"])
+        _mark_alpha(plan, pair, axes[names[0]], mec=style["color"])
         if pair in marked:
             joined = {"ls": ":", "lw": 0.8} if apart else {"ls": ""}
             _mark_rewards(plan, pair, axes["paper" if apart else "reward"], style | joined)
@@ -98,11 +102,12 @@ def _group(plan: Plan, part: SubFigure, title: str, table: pd.DataFrame, pairs: 
     for name, axis in axes.items():
         axis.set_ylabel("paper's reward (logit)" if name == "paper" else LABELS[name])
         _alpha_axis(axis, [alpha for alpha in alphas if alpha is not None])
-        axis.set_xlim(axes["reward"].get_xlim())
+        axis.set_xlim(axes[names[0]].get_xlim())
     handles.append(line("chosen alpha", color="black", marker="*", ms=8, ls=""))
-    handles.append(
-        plt.errorbar([], [], [], color="black", lw=0, elinewidth=0.8, label="interval of the mean")
-    )
+    if "reward" in names:
+        handles.append(
+            plt.errorbar([], [], [], color="black", lw=0, elinewidth=0.8, label="interval of the mean")
+        )
     if marked:
         handles.append(line("reward in the paper", marker="o", **PAPER, ms=6))
     handles += _alpha_handle(plan, pairs)
@@ -168,7 +173,9 @@ def _read(plan: Plan) -> pd.DataFrame:
 
 
 def _quantities(table: pd.DataFrame) -> list[str]:
-    return ["reward", *(["quality"] if table["quality"].notna().any() else []), "length"]
+    """What is drawn: rewards, or what alpha was chosen by without them."""
+    known = [name for name in ("reward", "nll", "implicit", "quality", "length") if table[name].notna().any()]
+    return [name for name in known if "reward" not in known or name not in ("nll", "implicit")]
 
 
 def _mark_alpha(plan: Plan, pair: str, axis: Axes, **style: str) -> None:
