@@ -23,6 +23,7 @@ from expoflow.config import (
     RECIPES,
     SOURCES,
     TRAINED_ON,
+    VARIED,
     Config,
 )
 from expoflow.errors import CheckpointError, ConfigError, DataError
@@ -200,7 +201,7 @@ def _reference_problems(config: Config) -> list[str]:
         need(f"pairs.{name}.paper", pair.paper, paper.MODELS, "model of the paper")
         need(f"pairs.{name}.trained_on_dev", pair.trained_on_dev, config.pairs, "pair")
     need("reward_model", config.reward_model, config.models, "model")
-    problems += [*_figure_problems(config), *_dev_problems(config)]
+    problems += [*_figure_problems(config), *_dev_problems(config), *_claim_problems(config)]
     return problems + list(_kind_problems(config)) + _cycles(config)
 
 
@@ -256,6 +257,28 @@ def _dev_problems(config: Config) -> Iterator[str]:
             prompts := config.section(name, "generate").prompts
         ):
             yield f"{where}: '{other}' has other prompts to choose alpha; set its generate.prompts to {prompts}"
+
+
+def _claim_problems(config: Config) -> Iterator[str]:
+    """Claims that the named pairs cannot answer."""
+    for key, pairs in (config.claims.named() if config.claims else {}).items():
+        where = f"claims.{key}"
+        unknown = [line for pair in pairs for line in _unknown(where, pair, config.pairs, "pair")]
+        yield from unknown
+        if unknown:
+            continue
+        if key in VARIED:
+            values = {pair: config.setting(pair, VARIED[key]) for pair in pairs}
+            lacking = [pair for pair, value in values.items() if value is None]
+            for pair in lacking:
+                yield f"{where}: the aligned model of '{pair}' has no {VARIED[key]}; leave the pair out"
+            if not lacking and (len(set(values.values())) < len(pairs) or len(pairs) < 2):
+                yield f"{where}: the pairs must be two or more that differ in {VARIED[key]}; change the list"
+        if key == "labelled":
+            for pair in pairs:
+                others = set(config.labellers(config.pairs[pair].aligned)) - {config.reward_model}
+                if len(others) != 1:
+                    yield f"{where}: no single other reward model labelled the training of '{pair}'; leave it out"
 
 
 def _kind_problems(config: Config) -> Iterator[str]:
