@@ -27,6 +27,7 @@ include: "rules/score.smk"
 include: "rules/select.smk"
 include: "rules/benchmark.smk"
 include: "rules/report.smk"
+include: "rules/claims.smk"
 
 
 # Too small to wait for a node: on a cluster they run beside Snakemake.

@@ -82,6 +82,7 @@ ROOTS = {
     "paper_tables": ["benchmarks.published"],
     "figure": ["figures"],
     "appendices": ["appendices"],
+    "claims": ["claims.tables"],
     "report": ["report"],
 }
 
@@ -425,6 +426,38 @@ def appendix_pairs():
     }
 
 
+# The reward models that score the responses of pairs whose training they labelled.
+LABELLERS = {
+    pair: next(
+        name
+        for name in CONFIG.labellers(CONFIG.pairs[pair].aligned)
+        if name != CONFIG.reward_model
+    )
+    for pair in (CONFIG.claims.labelled if CONFIG.claims else [])
+}
+
+
+def claim_inputs():
+    """What claims read beside the joint tables: responses, and the scores of other reward models."""
+    claims = CONFIG.claims
+    spoken = [*claims.fractions, *claims.length_bias] if claims else []
+    files = {pair: "generations.jsonl" for pair in spoken}
+    found = [
+        f"{alpha_folder(pair, alpha)}/{sweep_prompts(pair)}.{kind}"
+        for pair, kind in files.items()
+        for alpha in CONFIG.pairs[pair].grid()
+    ]
+    found += [
+        f"{alpha_folder(pair, alpha)}/{sweep_prompts(pair)}.{labeller}.rewards.csv"
+        for pair, labeller in LABELLERS.items()
+        for alpha in CONFIG.pairs[pair].grid()
+    ]
+    return found + [
+        f"results/prompts/{name}.jsonl"
+        for name in sorted({sweep_prompts(p) for p in spoken})
+    ]
+
+
 def salvage_benchmarks():
     """After a failed run: the tables with its gaps; what to say of them."""
     results = benchmark_results([*VARIANTS, "expo-aligned"])
@@ -465,6 +498,7 @@ RESULTS_OF_ALL = [
         if CONFIG.reward_check
         else []
     ),
+    *(["results/claims.csv"] if CONFIG.claims else []),
     "results/report.html",
     *of_pairs("expo/recipe.json"),
     *all_rewards(),

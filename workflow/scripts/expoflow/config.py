@@ -1039,6 +1039,11 @@ class Config(Strict):
 
     reward_check: RewardCheck | None = None
 
+    def claims_basis(self) -> str:
+        """Canonical JSON of what the claims of a run depend on beside its results."""
+        parts = {"claims", "models", "pairs", "generate", "reward_model"}
+        return self.canonical(include=parts, exclude={"pairs": {"__all__": {"benchmarks"}}})
+
     def labellers(self, model: str) -> list[str]:
         """The reward models that labelled the training of `model`, or of what it was trained from."""
         found, name = [], model

@@ -33,7 +33,9 @@ def medium_share_is_best(run: Run) -> Iterator[Measure]:
         for quantity in ["reward", *(["quality"] if run.knows_quality else [])]:
             difference = run.test(best, "expo", quantity) - run.test(pairs[-1], "expo", quantity)
             expected = "above" if quantity == "reward" else ""
-            yield measured(quantity, f"{_named(run, best)} less {_named(run, pairs[-1])}", difference, expected)
+            yield measured(
+                quantity, f"{_named(run, best)} less {_named(run, pairs[-1])}", difference, expected
+            )
 
 
 @statement(4, "4.2, Table 2", "A share of the data with ExPO surpasses training on all data")
@@ -50,7 +52,9 @@ def share_beats_all_data(run: Run) -> Iterator[Measure]:
     yield measured("reward", "the best share", ahead[best], "above", note=best)
     told = [measured("reward", _named(run, pair), ahead[pair]) for pair in ahead]
     yield from told
-    certain = [run.config.setting(pair, "fraction") for pair, each in zip(ahead, told, strict=True) if each.low > 0]
+    certain = [
+        run.config.setting(pair, "fraction") for pair, each in zip(ahead, told, strict=True) if each.low > 0
+    ]
     if certain:
         yield measured("first share that is ahead", "of the data", min(certain))
 
@@ -61,7 +65,12 @@ def gain_shrinks_with_data(run: Run) -> Iterator[Measure]:
     if len(pairs := _fractions(run)) > 1:
         gains = {pair: run.test(pair, "expo") - run.test(pair, "aligned") for pair in pairs}
         best = max(pairs[:-1], key=lambda pair: gains[pair][0])
-        yield measured("gain", f"{_named(run, best)} less {_named(run, pairs[-1])}", gains[best] - gains[pairs[-1]], "above")
+        yield measured(
+            "gain",
+            f"{_named(run, best)} less {_named(run, pairs[-1])}",
+            gains[best] - gains[pairs[-1]],
+            "above",
+        )
         for pair, gain in gains.items():
             yield measured("gain", _named(run, pair), gain)
 
@@ -69,8 +78,7 @@ def gain_shrinks_with_data(run: Run) -> Iterator[Measure]:
 @statement(4, "4.2, Figure 6", "The best alpha falls with more data")
 def alpha_falls_with_data(run: Run) -> Iterator[Measure]:
     """Rank correlation of share and best alpha; in every bootstrap draw of the dev prompts alpha is chosen anew."""
-    if len(pairs := _fractions(run)) > 1:
-        yield from _trend(run, "fractions", "fraction", "below", gain=False)
+    yield from _trend(run, "fractions", "fraction", "below", gain=False)
 
 
 @statement(9, "2.2", "Best alpha and gain grow with DPO's beta, for more regularization leaves more to gain")
@@ -98,6 +106,8 @@ def _trend(run: Run, key: str, setting: str, expected: str, gain: bool = True) -
     if gain:
         yield measured("gain, largest less smallest", key, gains[pairs[-1]] - gains[pairs[0]], expected)
     for pair, alphas in zip(pairs, best, strict=True):
-        yield measured("best alpha", _named(run, pair, setting), np.concatenate([[run.best_alpha(pair)], alphas[1:]]))
+        yield measured(
+            "best alpha", _named(run, pair, setting), np.concatenate([[run.best_alpha(pair)], alphas[1:]])
+        )
         if gain:
             yield measured("gain", _named(run, pair, setting), gains[pair])

@@ -60,7 +60,10 @@ def harder_lengthens(run: Run) -> Iterator[Measure]:
     for pair, default in _harder(run):
         shared = set(run.grid(pair)) & set(run.grid(default))
         if alphas := sorted(alpha for alpha in shared if alpha > 0):
-            growth = [run.at(each, "length", alphas[0]) - run.aligned_mean(each, "length") for each in (pair, default)]
+            growth = [
+                run.at(each, "length", alphas[0]) - run.aligned_mean(each, "length")
+                for each in (pair, default)
+            ]
             note = f"at alpha {alphas[0]:g}"
             yield measured("tokens", pair, growth[0] - growth[1], "above", n=run.prompts(pair), note=note)
 

@@ -27,7 +27,9 @@ def _interpolated(run: Run, pairs: list[str]) -> list[str]:
     return [pair for pair in pairs if _path(run, pair).shape[1] > 2]
 
 
-@statement(3, "1, Figure 2", "Interpolations of SFT and aligned model lie between the two: none is better than both")
+@statement(
+    3, "1, Figure 2", "Interpolations of SFT and aligned model lie between the two: none is better than both"
+)
 def between_not_above(run: Run) -> Iterator[Measure]:
     """Largest mean reward inside (-1, 0) less the larger of the endpoints', of every pair that was aligned."""
     for pair in _interpolated(run, run.aligned):
@@ -73,7 +75,9 @@ def training_rises(run: Run) -> Iterator[Measure]:
         steps = np.diff(np.stack(path, axis=1), axis=1)
         times = ", ".join(f"{run.config.setting(pair, 'until'):g}" for pair in pairs)
         least = steps[:, steps[0].argmin()]
-        yield measured("reward", pairs[-1], least, "not below", n=run.prompts(pairs[-1]), note=f"times {times}")
+        yield measured(
+            "reward", pairs[-1], least, "not below", n=run.prompts(pairs[-1]), note=f"times {times}"
+        )
         for pair in pairs:
             yield measured("reward at alpha 0", pair, run.aligned_mean(pair, "reward"))
 
@@ -84,7 +88,9 @@ def _extrapolated(run: Run, pair: str) -> int:
     return int(beyond[run.draws(pair, "reward")[0, beyond].argmax()])
 
 
-@statement(8, "4.4, Figure 8", "Two SFT models of different bases collapse: rewards fall below the first one's")
+@statement(
+    8, "4.4, Figure 8", "Two SFT models of different bases collapse: rewards fall below the first one's"
+)
 def different_bases_collapse(run: Run) -> Iterator[Measure]:
     """Reward at the smallest alpha above 0 less that of the first model; the share of unfinished responses there, and
     at the largest alpha, is told."""

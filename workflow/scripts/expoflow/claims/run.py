@@ -4,6 +4,7 @@ Draws are arrays whose first axis has the estimate and then `RESAMPLES` bootstra
 on the same prompts are drawn together, so that differences between pairs are paired.
 """
 
+import json
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -35,7 +36,10 @@ SCORED = {"reward": "reward", "quality": "quality", "accuracy": "correct", "leng
 
 
 class Run:
-    """The results of `config` below the folder `results`; `config` has a section `claims`."""
+    """The results of `config` below the folder `results`; `config` has a section `claims`.
+
+    What is read is kept: a run lives as long as its process.
+    """
 
     def __init__(self, config: Config, results: Path):
         self.config, self.results = config, Path(results)
@@ -99,7 +103,7 @@ class Run:
         """Whether true quality is known of all responses."""
         return bool(self.alphas["quality"].notna().all())
 
-    @cache  # noqa: B019: a run lives as long as the process
+    @cache  # noqa: B019
     def values(self, pair: str, quantity: str) -> Values:
         """Mean over samples of a quantity, shape (alphas, prompts), in the order of grid and prompts.
 
@@ -173,6 +177,29 @@ class Run:
     def benchmarks(self) -> pd.DataFrame:
         """results/benchmarks.csv."""
         return pd.read_csv(self.results / "benchmarks.csv", dtype={"pair": str})
+
+    @cache  # noqa: B019
+    def theory(self, pair: str) -> dict | None:
+        """The pair's theory.json; None where the config has no section `theory`."""
+        path = self.results / "pairs" / pair / "theory.json"
+        return json.loads(path.read_text(encoding="utf-8")) if self._has_theory else None
+
+    @property
+    def _has_theory(self) -> bool:
+        return getattr(self.config, "theory", None) is not None
+
+    @cached_property
+    def cosines(self) -> pd.DataFrame | None:
+        """results/cosines.csv; None where no two pairs share their SFT model, or without the section `theory`."""
+        path = self.results / "cosines.csv"
+        names = {"pair_a": str, "pair_b": str}
+        return pd.read_csv(path, dtype=names) if self._has_theory and path.exists() else None
+
+    @cached_property
+    def planes(self) -> dict[str, pd.DataFrame]:
+        """results/planes/{name}.csv by name."""
+        names = self.config.theory.planes if self._has_theory else {}
+        return {name: pd.read_csv(self.results / "planes" / f"{name}.csv") for name in names}
 
     def dev(self, pair: str) -> str:
         """The name of the prompt set that the pair's alpha is chosen on."""
