@@ -148,6 +148,17 @@ class _Miniature(_Recipe):
     """Seed of the initial weights and of the order of the data; by default the config's, the world's."""
 
 
+class _Stoppable(_Miniature):
+    until: Fraction | None = None
+    """Stop after this share of the steps, their learning rates unchanged: a checkpoint that the whole training passes."""
+
+    @model_validator(mode="after")
+    def _is_stopped_by_its_own_loop(self) -> Self:
+        if self.until is not None and self.trainer != "loop":
+            raise PydanticCustomError("until", "until needs trainer: loop; change one, or remove until")
+        return self
+
+
 class _Aligned(Strict):
     base: Name = Field(alias="from")
     """The model that training begins with, which is also the reference."""
@@ -167,7 +178,7 @@ class _Iterated(_Labelled):
     """DPO's beta: strength of the tie to the reference model."""
 
 
-class MiniatureSft(_Miniature):
+class MiniatureSft(_Stoppable):
     """Supervised fine-tuning, from random weights or from the model `from`."""
 
     recipe: Literal["sft"]
@@ -186,7 +197,7 @@ class MiniatureSft(_Miniature):
         return self
 
 
-class MiniatureDpo(_Miniature, _Aligned):
+class MiniatureDpo(_Stoppable, _Aligned):
     """Direct preference optimisation on pairs of the miniature's writers."""
 
     recipe: Literal["dpo"]
@@ -240,7 +251,7 @@ class MiniatureIterativeDpo(_Miniature, _Iterated):
         return self
 
 
-class MiniatureRlhf(_Miniature, _Labelled):
+class MiniatureRlhf(_Stoppable, _Labelled):
     """RLHF by REINFORCE leave-one-out (RLOO) on the reward less a KL penalty."""
 
     recipe: Literal["rlhf"]
