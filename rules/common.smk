@@ -265,15 +265,15 @@ def of_grid(path):
 
 
 def likelihoods(wildcards):
-    """Input function: the likelihoods that the pair's alpha is chosen by; none where it is chosen by reward."""
-    if CONFIG.section(wildcards.pair, "select").by == "reward":
+    """Input function: the likelihoods that the pair's alpha is chosen by, or compared by; else none."""
+    if not scored_under(wildcards):
         return []
     return of_grid("{folder}/{prompts}.likelihoods.csv")(wildcards)
 
 
 def scored_under(wildcards):
     """Names of the models under which the pair's responses are scored."""
-    return likelihood.MODELS[CONFIG.section(wildcards.pair, "select").by]
+    return likelihood.scored_under(CONFIG.section(wildcards.pair, "select"))
 
 
 def variant_model(wildcards):

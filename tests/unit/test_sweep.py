@@ -7,7 +7,8 @@ from expoflow import sweep
 from expoflow.config import SelectConfig
 from expoflow.errors import DataError
 from expoflow.evaluate import REWARD_COLUMNS
-from expoflow.likelihood import COLUMNS
+from expoflow.likelihood import COLUMNS, scored_under
+from expoflow.report import compared
 
 PROMPTS, SAMPLES = 40, 2
 RNG = np.random.default_rng(0)
@@ -47,14 +48,13 @@ ALPHAS = {
 }
 
 
-def choose(by, likelihood=True):
+def choose(by, likelihood=True, **settings):
     reward = {alpha: rewards(alpha, values[0]) for alpha, values in ALPHAS.items()}
     scored = (
         {alpha: likelihoods(alpha, *values[1:]) for alpha, values in ALPHAS.items()} if likelihood else None
     )
-    return sweep.select(
-        "p", reward, dict.fromkeys(ALPHAS, 1.0), SelectConfig(by=by, resamples=500), 0, scored
-    )
+    config = SelectConfig(by=by, resamples=500, **settings)
+    return sweep.select("p", reward, dict.fromkeys(ALPHAS, 1.0), config, 0, scored)
 
 
 @pytest.mark.parametrize(("by", "alpha"), [("reward", "1"), ("nll", "2"), ("implicit", "2")])
@@ -75,6 +75,24 @@ def test_each_criterion_chooses_its_own(by, alpha):
     assert values[alpha]["chosen_share"] == 1
 
 
+def test_what_others_would_choose_stands_beside():
+    alone, _ = choose("implicit")
+    rows, best = choose("implicit", compare=["nll", "implicit", "reward", "nll"])
+    assert best.others == {"nll": "2", "reward": "1"}
+    assert [row["chosen"] for row in rows] == [row["chosen"] for row in alone]
+    assert compared(best) == " On the same responses: by nll alpha 2, by reward alpha 1."
+
+
+def test_of_others_too_a_certificate_is_asked():
+    scored = {"0": likelihoods("0", 1.0, 0), "1": likelihoods("1", 0.9999, 0)}
+    reward = {"0": rewards("0", 0), "1": rewards("1", 1)}
+    config = SelectConfig(compare=["nll"], resamples=500)
+    for strict, other in ((False, "1"), (True, "0")):
+        asked = config.model_copy(update={"require_certified": strict})
+        _, best = sweep.select("p", reward, {"0": None, "1": 1.0}, asked, 0, scored)
+        assert (best.alpha, best.others) == ("1", {"nll": other})
+
+
 def test_without_likelihoods_there_are_none():
     rows, _ = choose("reward", likelihood=False)
     assert not any("nll" in row for row in rows)
@@ -93,3 +111,17 @@ def test_a_cut_table_is_refused(tmp_path):
     likelihoods("0", 1, 0).drop(columns="tokens").to_csv(path, index=False)
     with pytest.raises(DataError, match="not a complete likelihoods table"):
         sweep.read_likelihoods(path)
+
+
+@pytest.mark.parametrize(
+    ("by", "compare", "names"),
+    [
+        ("reward", None, ()),
+        ("reward", ["reward"], ()),
+        ("reward", ["nll"], ("aligned",)),
+        ("nll", ["reward"], ("aligned",)),
+        ("nll", ["implicit", "reward"], ("sft", "aligned", "own")),
+    ],
+)
+def test_responses_are_scored_under_what_any_criterion_needs(by, compare, names):
+    assert scored_under(SelectConfig(by=by, compare=compare)) == names

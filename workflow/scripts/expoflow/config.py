@@ -148,6 +148,17 @@ class _Miniature(_Recipe):
     """Seed of the initial weights and of the order of the data; by default the config's, the world's."""
 
 
+class _Stoppable(_Miniature):
+    until: Fraction | None = None
+    """Stop after this share of the steps, their learning rates unchanged: a checkpoint that the whole training passes."""
+
+    @model_validator(mode="after")
+    def _is_stopped_by_its_own_loop(self) -> Self:
+        if self.until is not None and self.trainer != "loop":
+            raise PydanticCustomError("until", "until needs trainer: loop; change one, or remove until")
+        return self
+
+
 class _Aligned(Strict):
     base: Name = Field(alias="from")
     """The model that training begins with, which is also the reference."""
@@ -167,7 +178,7 @@ class _Iterated(_Labelled):
     """DPO's beta: strength of the tie to the reference model."""
 
 
-class MiniatureSft(_Miniature):
+class MiniatureSft(_Stoppable):
     """Supervised fine-tuning, from random weights or from the model `from`."""
 
     recipe: Literal["sft"]
@@ -186,7 +197,7 @@ class MiniatureSft(_Miniature):
         return self
 
 
-class MiniatureDpo(_Miniature, _Aligned):
+class MiniatureDpo(_Stoppable, _Aligned):
     """Direct preference optimisation on pairs of the miniature's writers."""
 
     recipe: Literal["dpo"]
@@ -240,7 +251,7 @@ class MiniatureIterativeDpo(_Miniature, _Iterated):
         return self
 
 
-class MiniatureRlhf(_Miniature, _Labelled):
+class MiniatureRlhf(_Stoppable, _Labelled):
     """RLHF by REINFORCE leave-one-out (RLOO) on the reward less a KL penalty."""
 
     recipe: Literal["rlhf"]
@@ -538,18 +549,27 @@ class ExtrapolateConfig(Strict):
     """What to do where the vocabularies differ in size: `shared_rows` extrapolates the common rows."""
 
 
+Criterion = Literal["reward", "nll", "implicit"]
+
+
 class SelectConfig(Strict):
     """How alpha >= 0 is chosen on the prompts of `generate`."""
 
-    by: Literal["reward", "nll", "implicit"] = "reward"
+    by: Criterion = "reward"
     """`reward`: the largest mean reward (the paper's rule). `nll`: the largest alpha whose responses are, a token,
     no less likely under the aligned model than its own. `implicit`: DPO's implicit reward less the KL."""
+    compare: list[Criterion] | None = None
+    """What each of these would choose on the same responses is said too; without it nothing more is computed."""
     confidence: float = Field(0.95, gt=0, lt=1)
     """Level of the bootstrap intervals over prompts."""
     resamples: int = Field(9999, ge=100)
     """Bootstrap resamples."""
     require_certified: bool = False
     """Fall back to alpha 0 unless the interval of the gain lies above 0."""
+
+    def others(self) -> list[Criterion]:
+        """What is compared with what chooses."""
+        return [name for name in dict.fromkeys(self.compare or ()) if name != self.by]
 
 
 class Price(Strict):

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from expoflow import serving
+from expoflow.config import SelectConfig
 from expoflow.engines import Model, chosen, engine_key
 from expoflow.records import Generation, Prompt, Record, write_csv
 from expoflow.serving import Task
 
-MODELS = {
+MODELS = {  # by criterion: under which responses are scored
+    "reward": (),
     "nll": ("aligned",),
     "implicit": ("sft", "aligned", "own"),
-}  # by `select.by`: under which responses are scored
+}
 COLUMNS = (
     "pair",
     "alpha",
@@ -28,6 +30,11 @@ COLUMNS = (
     "logp_aligned",
     "logp_own",
 )
+
+
+def scored_under(select: SelectConfig) -> tuple[str, ...]:
+    """Names of the models under which responses are scored for what chooses alpha and what is compared with it."""
+    return max((MODELS[name] for name in (select.by, *select.others())), key=len)
 
 
 class Ask(Record):

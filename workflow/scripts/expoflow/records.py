@@ -241,6 +241,8 @@ class Best(Record):
     chosen_share: float
     edge: bool
     reason: str
+    others: dict[str, str] = {}
+    """The alpha that each criterion of `select.compare` would have chosen on the same responses."""
     labelled_by: list[str] = []
     """The reward models that labelled the aligned model's training data."""
 

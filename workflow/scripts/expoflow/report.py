@@ -49,7 +49,7 @@ figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { font-size: .9re
 <td>{{ row.reward_expo }}</td><td>{{ row.gain }} [{{ row.gain_low }}, {{ row.gain_high }}]</td>
 <td>{{ "yes" if row.certified == "1" else "no" }}</td></tr>
 {% endfor %}</table>
-<ul>{% for best in choices %}<li><b>{{ best.pair }}</b>: alpha {{ best.alpha }}: {{ best.reason }}.</li>
+<ul>{% for best in choices %}<li><b>{{ best.pair }}</b>: alpha {{ best.alpha }}: {{ best.reason }}.{{ compared(best) }}</li>
 {% endfor %}</ul>
 {% if metrics %}<h2>Benchmarks</h2>
 <table>
@@ -106,6 +106,7 @@ def write(
     template = Environment(autoescape=True, trim_blocks=False).from_string(PAGE)
     text = template.render(
         summary=summary,
+        compared=compared,
         choices=[read_json(results / "pairs" / row["pair"] / "best.json", Best) for row in summary],
         metrics=metrics,
         gaps=gaps,
@@ -119,6 +120,12 @@ def write(
         folder=os.path.relpath(results / "figures", page.parent),
     )
     write_text(page, text)
+
+
+def compared(best: Best) -> str:
+    """What else would have been chosen: ` On the same responses: by nll alpha 8, by implicit alpha 2.`"""
+    said = ", ".join(f"by {by} alpha {alpha}" for by, alpha in best.others.items())
+    return f" On the same responses: {said}." if said else ""
 
 
 def best_line(best: Best, reward_aligned: float) -> str:

@@ -14,6 +14,9 @@ from expoflow.evaluate import REWARD_COLUMNS
 from expoflow.records import Best, write_csv, write_json
 from expoflow.tables import ALPHA_COLUMNS
 
+# By criterion and alpha the sums and counts of every prompt, whose ratio is the criterion's value.
+Measured = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
+
 
 def read_rewards(path: Path) -> pd.DataFrame:
     """Read a rewards.csv; a broken one is a DataError that names it."""
@@ -52,35 +55,29 @@ def select(
 ) -> tuple[list[dict[str, Any]], Best]:
     """Rows of alphas.csv in ascending order of alpha, and the choice.
 
-    `rewards` is the table of every alpha, 0 among them, over the same prompts and samples; `effective`
-    the effective alpha of every alpha; `seed` that of the bootstrap; `likelihoods`, which `by: nll` and
-    `by: implicit` need, has every alpha's table of them. Raises DataError where the tables do not match.
+    `rewards` is the table of every alpha, 0 among them, over the same prompts and samples; its column of rewards
+    is empty where there is no reward model. `effective` is the effective alpha of every alpha; `seed` that of
+    the bootstrap; `likelihoods`, which nll and implicit need, has every alpha's table of them. Raises DataError
+    where the tables do not match.
     """
     alphas = sorted(rewards, key=float)
-    _require_one_engine({alpha: rewards[alpha] for alpha in alphas})
-    means = {alpha: _prompt_means(rewards[alpha], rewards["0"], alpha) for alpha in alphas}
-    rows = [_row(pair, alpha, rewards[alpha], means[alpha], means["0"], config, seed) for alpha in alphas]
-    once = np.ones(len(means["0"]))
-    values = {"reward": {alpha: (means[alpha], once) for alpha in alphas}}
-    values |= _likelihoods(rewards, likelihoods or {})
-    for name, each in values.items():
-        for row in rows:
-            row[name] = float(_mean(*each[row["alpha"]], once))
-    allowed = [row for row in rows if float(row["alpha"]) >= 0]
-    weights = statistics.resampled(len(once), config.resamples, seed)
-    drawn = np.stack([_mean(*values[config.by][row["alpha"]], weights) for row in allowed], axis=1)
-    picked = search.CRITERIA[config.by].pick(drawn)
-    for at, row in enumerate(allowed):
-        row["chosen_share"] = float((picked == at).mean())
-    candidates = [
-        search.Candidate(
-            row["alpha"], row[config.by], *_change(row, rows, drawn[:, at] - drawn[:, 0], config)
-        )
-        for at, row in enumerate(allowed)
-    ]
-    choice = search.choose(candidates, config.confidence, config.require_certified, config.by)
+    _require_same_responses({alpha: rewards[alpha] for alpha in alphas})
+    measured = _rewards(rewards) | _likelihoods(rewards, likelihoods or {})
+    rows = [{"pair": pair, "alpha": alpha} | _averages(rewards[alpha]) for alpha in alphas]
     for row in rows:
+        row |= {name: float(_mean(*of[row["alpha"]])) for name, of in measured.items()}
         row["effective_alpha"] = effective[row["alpha"]]
+        if "reward" in measured:
+            row |= _intervals(measured["reward"][row["alpha"]][0], measured["reward"]["0"][0], config, seed)
+    allowed = [row for row in rows if float(row["alpha"]) >= 0]
+    weights = statistics.resampled(len(measured[config.by]["0"][0]), config.resamples, seed)
+    choices = {
+        by: _choose(allowed, measured[by], weights, by, config) for by in (config.by, *config.others())
+    }
+    choice, shares = choices.pop(config.by)
+    for row, share in zip(allowed, shares, strict=True):
+        row["chosen_share"] = float(share)
+    for row in rows:
         row["chosen"] = row["alpha"] == choice.alpha
     chosen = next(row for row in rows if row["chosen"])
     fields = ("reward", "gain", "gain_low", "gain_high", "chosen_share")
@@ -90,48 +87,79 @@ def select(
         certified=choice.certified,
         edge=choice.edge,
         reason=choice.reason,
-        **{field: chosen[field] for field in fields},
+        others={by: other.alpha for by, (other, _) in choices.items()},
+        **{field: chosen.get(field) for field in fields},
     )
     return rows, best
 
 
-def _change(row, rows, drawn: np.ndarray, config: SelectConfig) -> tuple[float, float, float]:
+def _choose(
+    allowed: list[dict[str, Any]],
+    of: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    weights: np.ndarray,
+    by: str,
+    config: SelectConfig,
+) -> tuple[search.Choice, np.ndarray]:
+    """What is chosen among the rows `allowed`, alpha 0 first, and in which share of the resamples each would be."""
+    drawn = np.stack([_mean(*of[row["alpha"]], weights) for row in allowed], axis=1)
+    candidates = [
+        search.Candidate(
+            row["alpha"], row[by], *_change(row, allowed[0], drawn[:, at] - drawn[:, 0], by, config)
+        )
+        for at, row in enumerate(allowed)
+    ]
+    picked = search.CRITERIA[by].pick(drawn)
+    shares = np.bincount(picked, minlength=len(allowed)) / len(picked)
+    return search.choose(candidates, config.confidence, config.require_certified, by), shares
+
+
+def _change(
+    row: dict[str, Any], aligned: dict[str, Any], drawn: np.ndarray, by: str, config: SelectConfig
+) -> tuple[float, float, float]:
     """Change from alpha 0 of what is chosen by, with its interval; that of the reward is the gain."""
-    if config.by == "reward":
+    if by == "reward":
         return row["gain"], row["gain_low"], row["gain_high"]
-    aligned = next(each[config.by] for each in rows if each["alpha"] == "0")
     tail = (1 - config.confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    return row[config.by] - aligned, float(low), float(high)
+    return row[by] - aligned[by], float(low), float(high)
 
 
-def _mean(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _mean(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Sum over count of the prompts, each as often as `weights` [..., prompts] says: shape [...]."""
+    weights = np.ones(len(sums)) if weights is None else weights
     return (weights @ sums) / (weights @ counts)
 
 
-def _likelihoods(
-    rewards: Mapping[str, pd.DataFrame], likelihoods: Mapping[str, pd.DataFrame]
-) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """By criterion and alpha the sums and counts of every prompt, whose ratio is the criterion's value.
+def _rewards(rewards: Mapping[str, pd.DataFrame]) -> Measured:
+    """The mean rewards of every prompt; nothing where there are none."""
+    if any(table["reward"].isna().any() for table in rewards.values()):
+        return {}
+    means = {alpha: _by_prompt(table, "reward").mean().to_numpy() for alpha, table in rewards.items()}
+    return {"reward": {alpha: (each, np.ones(len(each))) for alpha, each in means.items()}}
+
+
+def _likelihoods(rewards: Mapping[str, pd.DataFrame], likelihoods: Mapping[str, pd.DataFrame]) -> Measured:
+    """The values of the criteria that likelihoods are needed for.
 
     nll: nats a token under the aligned model. implicit: log pi1 - log pi0 less log pi2 - log pi1 of a response,
     in nats: DPO's implicit reward without its beta, less the divergence of the alpha's model from the aligned one.
     """
-    found: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+    found: Measured = {}
     for alpha, table in likelihoods.items():
         if not table[["prompt_id", "sample"]].equals(rewards[alpha][["prompt_id", "sample"]]):
             raise DataError(f"alpha {alpha}: likelihoods are of other responses than rewards; delete them")
-        grouped = table.assign(nll=-table["logp_aligned"]).groupby("prompt_id", sort=False)
-        found.setdefault("nll", {})[alpha] = (
-            grouped["nll"].sum().to_numpy(),
-            grouped["tokens"].sum().to_numpy(),
-        )
+        score = 2 * table["logp_aligned"] - table["logp_sft"] - table["logp_own"]
+        table = table.assign(nll=-table["logp_aligned"], implicit=score)
+        sums = [_by_prompt(table, name).sum().to_numpy() for name in ("nll", "tokens")]
+        found.setdefault("nll", {})[alpha] = (sums[0], sums[1])
         if table["logp_own"].notna().all():
-            score = 2 * table["logp_aligned"] - table["logp_sft"] - table["logp_own"]
-            means = table.assign(score=score).groupby("prompt_id", sort=False)["score"].mean().to_numpy()
+            means = _by_prompt(table, "implicit").mean().to_numpy()
             found.setdefault("implicit", {})[alpha] = (means, np.ones(len(means)))
     return found
+
+
+def _by_prompt(table: pd.DataFrame, column: str) -> Any:
+    return table.groupby("prompt_id", sort=False)[column]
 
 
 def write(rows: list[dict[str, Any]], best: Best, alphas: Path, best_json: Path) -> None:
@@ -140,8 +168,8 @@ def write(rows: list[dict[str, Any]], best: Best, alphas: Path, best_json: Path)
     write_json(best_json, best)
 
 
-def _require_one_engine(rewards: Mapping[str, pd.DataFrame]) -> None:
-    """A DataError where responses of two engines would be compared: they sample differently."""
+def _require_same_responses(rewards: Mapping[str, pd.DataFrame]) -> None:
+    """A DataError where alphas answered other prompts, or by two engines, which sample differently."""
     found = {engine: alpha for alpha, table in rewards.items() for engine in table["engine"].unique()}
     if len(found) > 1:
         said = ", ".join(f"alpha {alpha} by {engine}" for engine, alpha in found.items())
@@ -149,34 +177,34 @@ def _require_one_engine(rewards: Mapping[str, pd.DataFrame]) -> None:
             f"responses of different engines ({said}); set generate.engine to one of them and delete the others' "
             "generations"
         )
-
-
-def _prompt_means(table: pd.DataFrame, reference: pd.DataFrame, alpha: str) -> np.ndarray:
-    """Mean reward of every prompt, in the order of alpha 0's table."""
     keys = ["prompt_id", "sample"]
-    if not table[keys].equals(reference[keys]):
-        raise DataError(
-            f"alpha {alpha}: prompts or samples differ from alpha 0's; delete its rewards and generations"
-        )
-    return table.groupby("prompt_id", sort=False)["reward"].mean().to_numpy()
+    for alpha, table in rewards.items():
+        if not table[keys].equals(rewards["0"][keys]):
+            raise DataError(
+                f"alpha {alpha}: prompts or samples differ from alpha 0's; delete its rewards and generations"
+            )
 
 
-def _row(pair, alpha, table, values, aligned, config, seed) -> dict[str, Any]:
+def _averages(table: pd.DataFrame) -> dict[str, float]:
+    """What is known of responses without a reward model."""
+    return {
+        "length": float(table["response_tokens"].mean()),
+        "unfinished": float((table["finish_reason"] == "length").mean()),
+        "quality": float(table["quality"].mean()),
+        "accuracy": float(table["correct"].mean()),
+    }
+
+
+def _intervals(values: np.ndarray, aligned: np.ndarray, config: SelectConfig, seed: int) -> dict[str, float]:
+    """The gain over the aligned model's rewards, and the intervals of reward and gain."""
     differences = values - aligned
     low, high = statistics.mean_interval(values, config.confidence, config.resamples, seed)
     gain_low, gain_high = statistics.mean_interval(differences, config.confidence, config.resamples, seed)
     return {
-        "pair": pair,
-        "alpha": alpha,
-        "reward": float(values.mean()),
         "reward_low": low,
         "reward_high": high,
         "gain": float(differences.mean()),
         "gain_low": gain_low,
         "gain_high": gain_high,
         "p_value": statistics.paired_p_value(differences, config.resamples, seed),
-        "length": float(table["response_tokens"].mean()),
-        "unfinished": float((table["finish_reason"] == "length").mean()),
-        "quality": float(table["quality"].mean()),
-        "accuracy": float(table["correct"].mean()),
     }
