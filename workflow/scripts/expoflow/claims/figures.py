@@ -134,9 +134,9 @@ def _regrets(tables: Tables) -> Figure | None:
     if table.empty:
         return None
     ways = [way for way in WAYS if way in set(table["by"])]
-    everything = table.assign(kind="all pairs")
-    means = pd.concat([everything, table]).groupby(["kind", "by", "run"], sort=False)["regret"].mean()
-    kinds = list(dict.fromkeys(means.index.get_level_values("kind")))
+    means = pd.concat([table.assign(kind="all pairs"), table])
+    means = means.groupby(["kind", "by", "run"], sort=False)["regret"].mean().unstack("run")
+    kinds = list(means.index.unique("kind"))
     figure, axis = plt.subplots(figsize=(WIDTH, 2.8), layout="constrained")
     colours = {
         "none": COLOURS["sft"],
@@ -146,12 +146,9 @@ def _regrets(tables: Tables) -> Figure | None:
     }
     width = 0.8 / len(ways)
     for number, way in enumerate(ways):
-        own = [
-            means[kind, way] if (kind, way) in means.index.droplevel("run") else pd.Series([np.nan])
-            for kind in kinds
-        ]
-        heights = np.array([each.mean() for each in own])
-        spread = np.array([[each.mean() - each.min(), each.max() - each.mean()] for each in own]).T
+        own = means.xs(way, level="by").reindex(kinds)
+        heights = own.mean(axis=1)
+        spread = [heights - own.min(axis=1), own.max(axis=1) - heights]
         places = np.arange(len(kinds)) + (number - (len(ways) - 1) / 2) * width
         axis.bar(
             places,

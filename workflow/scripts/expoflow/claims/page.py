@@ -32,7 +32,9 @@ CLAIMS = {
     12: "dev training",
     13: "no reward model",
 }
-LISTED = 3  # subjects of a quantity that are told one by one
+LISTED = 3  # subjects of a quantity that are told one by one, or
+NUMBERS = 10  # quantities and subjects of a statement together
+REGRETS = ("pairs", *figures.WAYS.values())
 
 TEXT = """# The paper's claims, measured
 
@@ -44,8 +46,8 @@ that a claim that fails in it may hold at 7B, and the other way round.
 
 **How to read a result.** A number is the mean over the runs; behind it stand the smallest and the largest of the runs,
 and, as ±, half the width of the 95 % interval inside a run (bootstrap over prompts, mean over the runs). Where a quantity
-has more than {listed} subjects, mean, smallest and largest are over subjects and runs, and it is said how many are as
-expected. [{folder}/measures.csv]({folder}/measures.csv) has every number of every run with its interval.
+has many subjects, mean, smallest and largest are over subjects and runs, and it is said how many are as expected, and
+which subjects are not in every run. [{folder}/measures.csv]({folder}/measures.csv) has every number of every run with its interval.
 
 **The rule of the verdicts.** *{holds}*: in every run every subject has the expected sign, and its interval, where it has
 one, excludes 0 (where no change is expected: the interval does not lie on the other side). *{fails}*: in every run at
@@ -72,14 +74,13 @@ def write(runs: Sequence[Path], out: Path, notes: Path | None = None, command: s
     text = TEXT.format(
         command=command,
         runs=f"The runs: {', '.join(f'`{name}`' for name in found)}.",
-        listed=LISTED,
         folder=folder.name,
         holds=HOLDS,
         fails=FAILS,
         depends=DEPENDS,
         counts=f"Of {len(lines)} statements: {counts}.",
     )
-    text += markdown(HEADER, lines, numbers=False)
+    text += markdown(HEADER, lines, numbers=False) + _regrets(runs)
     if notes:
         text += "\n" + notes.read_text(encoding="utf-8").strip() + "\n"
     text += _figures(runs, folder)
@@ -110,9 +111,9 @@ def line(statement: Statement, by_run: Mapping[str, list[Row]]) -> tuple[str, ..
     for rows in by_run.values():
         for row in rows:
             groups[row["quantity"], bool(row["expected"])][row["subject"]].append(row)
-    # what is expected comes first
-    cells = [
-        _group(quantity, groups[quantity, hoped])
+    few = sum(map(len, groups.values())) <= NUMBERS
+    cells = [  # what is expected comes first
+        _group(quantity, groups[quantity, hoped], few)
         for quantity, hoped in sorted(groups, key=lambda key: not key[1])
     ]
     claim = f"{statement.claim} {CLAIMS[statement.claim]}"
@@ -126,25 +127,28 @@ def line(statement: Statement, by_run: Mapping[str, list[Row]]) -> tuple[str, ..
     )
 
 
-def _group(quantity: str, subjects: Mapping[str, list[Row]]) -> str:
+def _group(quantity: str, subjects: Mapping[str, list[Row]], few: bool) -> str:
     """A quantity in words: its subjects one by one, or all together where there are many."""
-    rows = [row for each in subjects.values() for row in each]
-    if len(subjects) <= LISTED:
+    if few or len(subjects) <= LISTED:
         return "; ".join(f"{quantity}, {subject}: {_spread(each)}" for subject, each in subjects.items())
+    rows = [row for each in subjects.values() for row in each]
     hoped = [row["outcome"] == YES for row in rows if row["outcome"]]
     asked = f", as expected in {sum(hoped)} of {len(hoped)}" if hoped else ""
+    if hoped and not all(hoped):
+        others = [name for name, each in subjects.items() if any(row["outcome"] != YES for row in each)]
+        asked += f" (not in every run: {', '.join(others)})"
     return f"{quantity}, {len(subjects)} subjects: {_spread(rows)}{asked}"
 
 
 def _spread(rows: Sequence[Row]) -> str:
     """Mean, smallest and largest value, and half the width of the interval inside a run."""
     values = [float(row["value"]) for row in rows]
-    text = _number(sum(values) / len(values))
+    text = _number(_mean(values))
     if len(values) > 1:
         text += f" ({_number(min(values))} to {_number(max(values))})"
     halves = [(float(row["high"]) - float(row["low"])) / 2 for row in rows if row["low"]]
     if halves:
-        text += f" ±{_number(sum(halves) / len(halves))}"
+        text += f" ±{_number(_mean(halves))}"
     return text
 
 
@@ -153,6 +157,43 @@ def _number(value: float) -> str:
     if value == 0 or abs(value) >= 100:
         return f"{value:.0f}"
     return f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.1g}"
+
+
+def _regrets(runs: Sequence[Path]) -> str:
+    """The table of regrets by kind of pair and way to choose."""
+    found = [{"run": run.name, **row} for run in runs for row in read([run / "results" / "regrets.csv"])]
+    if not found:
+        return ""
+    kinds = {"all": found} | {
+        kind: [row for row in found if row["kind"] == kind]
+        for kind in dict.fromkeys(row["kind"] for row in found)
+    }
+    lines = []
+    for kind, rows in kinds.items():
+        cells = [_regret([row for row in rows if row["by"] == way]) for way in figures.WAYS]
+        number = len({(row["run"], row["pair"]) for row in rows})
+        lines.append((f"{kind.replace('_', ' ')} ({number})", *cells))
+    return (
+        "\n**Regret**: true quality lost on the prompts that choose alpha against the best alpha >= 0 of the same grid, same "
+        "responses: mean over pairs and runs (smallest to largest mean of a run; largest of a pair). No pair with an "
+        "alpha above 0 is left out.\n\n" + markdown(REGRETS, lines)
+    )
+
+
+def _regret(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    values = [float(row["regret"]) for row in rows]
+    runs = {
+        run: [float(row["regret"]) for row in rows if row["run"] == run]
+        for run in {row["run"] for row in rows}
+    }
+    means = [sum(each) / len(each) for each in runs.values()]
+    return f"{_mean(values):.3f} ({min(means):.3f} to {max(means):.3f}; {max(values):.2f})"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _figures(runs: Sequence[Path], folder: Path) -> str:
@@ -164,5 +205,5 @@ def _figures(runs: Sequence[Path], folder: Path) -> str:
             shutil.copyfile(picture, folder / picture.name)
             drawn[name] = f"{caption} The run `{runs[0].name}`."
     return "".join(
-        f"\n![{caption}]({folder.name}/{name}.png)\n\n*{caption}*\n" for name, caption in drawn.items()
+        f"\n![{name}]({folder.name}/{name}.png)\n\n*{caption}*\n" for name, caption in drawn.items()
     )

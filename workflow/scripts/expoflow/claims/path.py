@@ -8,6 +8,8 @@ from expoflow.claims.run import Run
 from expoflow.claims.statement import Measure, measured, statement
 from expoflow.statistics import Values
 
+PAPER_END = 0.5  # the largest alpha of Figure 8
+
 
 def _path(run: Run, pair: str) -> Values:
     """Draws of the reward from alpha -1 to 0: shape (1 + RESAMPLES, points)."""
@@ -92,23 +94,26 @@ def _extrapolated(run: Run, pair: str) -> int:
     8, "4.4, Figure 8", "Two SFT models of different bases collapse: rewards fall below the first one's"
 )
 def different_bases_collapse(run: Run) -> Iterator[Measure]:
-    """Reward at the smallest alpha above 0 less that of the first model; the share of unfinished responses there, and
-    at the largest alpha, is told."""
+    """Reward at the largest alpha of the paper's range (0.5 at most) less that of the first model; what happens at the
+    grid's end, and how many responses are unfinished, is told."""
     for pair in run.claims.combinations.different_bases:
-        grid, draws = run.grid(pair), run.draws(pair, "reward")
-        first = int(np.flatnonzero(grid > 0)[0])
-        note = f"at alpha {grid[first]:g}"
-        yield measured("reward", pair, draws[:, first] - draws[:, 0], "below", n=run.prompts(pair), note=note)
-        yield measured("reward at the largest alpha", pair, draws[:, -1] - draws[:, 0])
-        for name, place in (("smallest", first), ("largest", -1)):
-            yield measured(f"unfinished at the {name} alpha", pair, run.draws(pair, "unfinished")[:, place])
+        draws, unfinished = run.draws(pair, "reward"), run.draws(pair, "unfinished")
+        place, note = _range_end(run, pair)
+        yield measured("reward", pair, draws[:, place] - draws[:, 0], "below", n=run.prompts(pair), note=note)
+        yield measured("unfinished", pair, unfinished[:, place], note=note)
+        note = f"at alpha {run.grid(pair)[-1]:g}"
+        yield measured("reward at the grid's end", pair, draws[:, -1] - draws[:, 0], note=note)
+        yield measured("unfinished at the grid's end", pair, unfinished[:, -1], note=note)
 
 
 @statement(8, "4.4, Figure 8", "From a base and its SFT model, extrapolation degrades")
 def base_and_sft_degrade(run: Run) -> Iterator[Measure]:
-    """Reward at the best alpha above 0 less that at 0."""
+    """Reward at the largest alpha of the paper's range (0.5 at most) less that at 0; that of the best alpha is told."""
     for pair in run.claims.combinations.base_and_sft:
-        yield from _beyond(run, pair, "below")
+        place, note = _range_end(run, pair)
+        difference = run.draws(pair, "reward")[:, place] - run.aligned_mean(pair, "reward")
+        yield measured("reward", pair, difference, "below", n=run.prompts(pair), note=note)
+        yield from _beyond(run, pair, "")
 
 
 @statement(8, "4.4, Figure 8", "From two separately trained models, extrapolation gains nothing")
@@ -127,10 +132,20 @@ def separate_second_is_better(run: Run) -> Iterator[Measure]:
         yield measured("reward", pair, difference, "above", n=run.prompts(pair))
 
 
+def _range_end(run: Run, pair: str) -> tuple[int, str]:
+    """Where the largest alpha up to the end of the paper's range stands in the grid, and what it is."""
+    grid = run.grid(pair)
+    place = int(np.flatnonzero(grid <= PAPER_END)[-1])
+    return place, f"at alpha {grid[place]:g}"
+
+
 def _beyond(run: Run, pair: str, expected: str) -> Iterator[Measure]:
+    """Reward, and what is told of the quality, at the alpha above 0 with the largest reward, less that at 0."""
     place = _extrapolated(run, pair)
-    note = f"at alpha {run.grid(pair)[place]:g}"
+    note = f"alpha {run.grid(pair)[place]:g}"
     quantities = {"reward": expected, **({"quality": ""} if run.knows_quality else {})}
     for quantity, hoped in quantities.items():
         difference = run.draws(pair, quantity)[:, place] - run.aligned_mean(pair, quantity)
-        yield measured(quantity, pair, difference, hoped, n=run.prompts(pair), note=note)
+        yield measured(
+            f"{quantity} at the best alpha", pair, difference, hoped, n=run.prompts(pair), note=note
+        )
