@@ -195,7 +195,7 @@ def _curves(axis: Axes, table: pd.DataFrame, quantity: str, labels: dict[str, st
         style = _style(index)
         axis.plot(own.index, own["mean"], **style)
         axis.fill_between(own.index, own["min"], own["max"], color=style["color"], alpha=0.2, lw=0)
-    axis.set_xlabel("alpha (logarithmic from 1 on)")
+    axis.set_xlabel("alpha (log. from 1)")
     axis.set_xscale("symlog", linthresh=1, linscale=0.5)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_xticks([0, 1, 10, 100])
@@ -213,4 +213,4 @@ def _style(index: int) -> dict:
 
 
 def _legend(figure: Figure, labels: dict[str, str]) -> None:
-    legend(figure, [line(label, **_style(index)) for index, label in enumerate(labels.values())], 4)
+    legend(figure, [line(label, **_style(index)) for index, label in enumerate(labels.values())], 5)
