@@ -13,7 +13,7 @@ rule benchmark_reward:
         model=variant_model,
         base=variant_base,
         prompts=benchmark_prompts,
-        reward_model=manifest(CONFIG.reward_model),
+        reward_model=REWARD_MODEL,
     output:
         result="results/pairs/{pair}/benchmarks/{variant}/reward.json",
         rows="results/pairs/{pair}/benchmarks/{variant}/reward.generations.jsonl",
@@ -24,7 +24,7 @@ rule benchmark_reward:
     conda:
         "../envs/expoflow.yaml"
     resources:
-        **engine_resources(of_variant, judge),
+        **engine_resources(of_variant, *JUDGES),
     params:
         usage=usage(of_variant),
         generate=section("generate", exclude={"prompts"}),
@@ -69,7 +69,7 @@ use rule benchmark_reward as benchmark_alpaca_eval with:
         unpack(alpaca_eval_files),
         model=variant_model,
         base=variant_base,
-        reward_model=manifest(CONFIG.reward_model),
+        reward_model=REWARD_MODEL,
     output:
         result="results/pairs/{pair}/benchmarks/{variant}/alpaca_eval.json",
         rows="results/pairs/{pair}/benchmarks/{variant}/alpaca_eval.generations.jsonl",
@@ -225,7 +225,7 @@ rule preferences:
 
 rule rewardbench:
     input:
-        model=manifest(CONFIG.reward_model),
+        model=REWARD_MODEL,
         preferences="results/benchmarks/preferences.jsonl",
     output:
         result=f"results/models/{CONFIG.reward_model}.rewardbench.json",
@@ -237,11 +237,11 @@ rule rewardbench:
     conda:
         "../envs/expoflow.yaml"
     resources:
-        **engine_resources(judge),
+        **engine_resources(*JUDGES),
     params:
         score=CONFIG.score.canonical(),
         select=CONFIG.select.canonical(include={"confidence", "resamples"}),
-        usage=CONFIG.models[CONFIG.reward_model].usage(),
+        usage=usage(judge),
         source=CONFIG.reward_check.canonical() if CONFIG.reward_check else "",
         code=code("rewardbench"),
     message:

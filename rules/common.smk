@@ -155,6 +155,10 @@ def manifest(model):
     return f"results/models/{model}.json"
 
 
+# The reward model's manifest, where there is one.
+REWARD_MODEL = manifest(CONFIG.reward_model) if CONFIG.reward_model else []
+
+
 def needed(role):
     """Input function: the manifest of what a model is trained from, or of what labels its data."""
     return lambda wildcards: [
@@ -184,12 +188,18 @@ def of_variant(wildcards):
 
 
 def judge(wildcards):
+    """The name of the reward model, None without one."""
     return CONFIG.reward_model
 
 
+JUDGES = [judge] if CONFIG.reward_model else []
+
+
 def usage(model):
-    """Parameter function: how a model is to be run; `model` gives its name."""
-    return lambda wildcards: CONFIG.models[model(wildcards)].usage()
+    """Parameter function: how a model is to be run; `model` gives its name, or None."""
+    return lambda wildcards: (
+        CONFIG.models[model(wildcards)].usage() if model(wildcards) else ""
+    )
 
 
 def member(name):
@@ -219,7 +229,7 @@ def engine_resources(*models):
     """Resources of a job that runs `models`."""
 
     def gpus(wildcards):
-        return max(gpus_of(model(wildcards)) for model in models)
+        return max((gpus_of(model(wildcards)) for model in models), default=0)
 
     def gres(wildcards):
         return f"{GPU_GRES}:{gpus(wildcards)}" if gpus(wildcards) else None
@@ -374,7 +384,11 @@ REPEATED = {
     for name, pair in CONFIG.pairs.items()
     if (numbers := paper.published(pair.paper))
 }
-PAPER_REWARDS = CONFIG.models[CONFIG.reward_model].hub == paper.REWARD_MODEL
+PAPER_REWARDS = (
+    CONFIG.reward_model is not None
+    and CONFIG.models[CONFIG.reward_model].hub == paper.REWARD_MODEL
+)
+REWARDS_NOTE = "" if PAPER_REWARDS or not CONFIG.reward_model else paper.OTHER_REWARDS
 
 
 def figure_inputs(figure):
@@ -409,7 +423,8 @@ def marks(figure):
 def captions():
     """The text below every figure."""
     return {
-        name: caption(figure, bool(marks(figure))) for name, figure in FIGURES.items()
+        name: caption(figure, bool(marks(figure)), CONFIG.reward_model is not None)
+        for name, figure in FIGURES.items()
     }
 
 

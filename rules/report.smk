@@ -114,7 +114,7 @@ rule appendices:
     params:
         pairs=json.dumps(appendix_pairs()),
         paper=json.dumps(REPEATED),
-        note="" if PAPER_REWARDS else paper.OTHER_REWARDS,
+        note=REWARDS_NOTE,
         code=code("appendices"),
     message:
         "write the tables of Appendices E and F, and the paper's numbers beside this run's"
@@ -139,7 +139,7 @@ rule report:
         "../envs/expoflow.yaml"
     params:
         figures=json.dumps(captions()),
-        note="" if PAPER_REWARDS else paper.OTHER_REWARDS,
+        note=REWARDS_NOTE,
         code=code("report"),
     message:
         "write results/report.html"

@@ -1,9 +1,9 @@
-# The reward of every response, and how likely the pair's own models find it.
+# The reward of every response, where there is a reward model, and how likely the pair's own models find it.
 rule score:
     input:
         generations="results/pairs/{pair}/alpha={alpha}/{prompts}.generations.jsonl",
         prompts="results/prompts/{prompts}.jsonl",
-        reward_model=manifest(CONFIG.reward_model),
+        reward_model=REWARD_MODEL,
     output:
         rewards="results/pairs/{pair}/alpha={alpha}/{prompts}.rewards.csv",
     log:
@@ -13,7 +13,7 @@ rule score:
     conda:
         "../envs/expoflow.yaml"
     resources:
-        **engine_resources(judge),
+        **engine_resources(*JUDGES),
     params:
         config=CONFIG.score.canonical(),
         usage=usage(judge),

@@ -76,7 +76,6 @@ def test_the_pair_lives_on_the_hub_and_nothing_else_is_said(follow, hub, trained
     for name, folder in (
         ("HuggingFaceH4/mistral-7b-sft-beta", "sft"),
         ("HuggingFaceH4/zephyr-7b-beta", "dpo"),
-        ("weqweasdas/RM-Mistral-7B", "reward"),
     ):
         hub.add(name, trained / folder)
     (tmp_path / "data/data").mkdir(parents=True)

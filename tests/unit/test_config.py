@@ -212,3 +212,73 @@ def test_a_figure_of_groups_is_read_back_from_a_rules_parameter():
     assert plan.config == drawn
     assert [*plan.config.groups] == ["Rates", "Epochs"]  # as the config has them
     assert plan.pairs == ["five", "twenty"]
+
+
+UNREWARDED = {key: value for key, value in SMALL.items() if key != "reward_model"}
+
+
+def test_without_a_reward_model_alpha_is_chosen_by_nll():
+    parsed = checks.parse(UNREWARDED | {"select": {"confidence": 0.9}})
+    select = parsed.section("pair", "select")
+    assert (select.by, select.confidence) == ("nll", 0.9)
+    assert checks.parse(UNREWARDED | {"select": {"by": "implicit"}}).select.by == "implicit"
+    assert checks.parse(SMALL).select.by == "reward"
+    assert [*parsed.drawn()] == ["sweep"]
+
+
+def test_with_a_reward_model_a_rules_parameter_is_what_it_was():
+    said = '{"by":"reward","confidence":0.95,"require_certified":false,"resamples":9999}'
+    assert checks.parse(SMALL).section("pair", "select").canonical() == said
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        (
+            {"select": {"by": "reward"}},
+            "pairs.pair.select.by: reward needs reward_model; add it, or set by: nll",
+        ),
+        (
+            {"select": {"compare": ["nll", "reward"]}},
+            "pairs.pair.select.compare: reward needs reward_model; add it, or leave reward out",
+        ),
+        (
+            {
+                "benchmarks": {"reward": {"prompts": "own"}},
+                "prompts": {"dev": {"file": "d"}, "own": {"file": "o"}},
+            },
+            "pairs.pair.benchmarks.reward: needs reward_model, for what is true of 'own' is not known; add it, or"
+            " remove the benchmark",
+        ),
+        (
+            {
+                "figures": {"appendix-c": {"kind": "histograms"}},
+                "benchmarks": {"reward": {"prompts": "test"}},
+            },
+            "figures.appendix-c: shows rewards and needs reward_model; add it, or remove the figure",
+        ),
+        (
+            {
+                "figures": {"one": {"kind": "bars", "metrics": ["reward.quality", "reward.win_rate"]}},
+                "benchmarks": {"reward": {"prompts": "test"}},
+            },
+            "figures.one: shows rewards and needs reward_model; add it, or remove the figure",
+        ),
+        (
+            {"reward_check": {"miniature": True}},
+            "reward_check: there is no reward_model to check; add it, or remove reward_check",
+        ),
+        (
+            {"pairs": TWO["pairs"] | {"more": SMALL["pairs"]["pair"] | {"trained_on_dev": "five"}}},
+            "pairs.more.trained_on_dev: needs reward_model, for it compares rewards; add it, or remove this",
+        ),
+    ],
+)
+def test_what_asks_a_reward_model_that_is_not_there_is_told(section, problem):
+    with pytest.raises(ConfigError) as error:
+        checks.parse(UNREWARDED | section)
+    assert error.value.problems == [problem]
+
+
+def test_true_quality_needs_no_reward_model():
+    assert checks.parse(UNREWARDED | {"benchmarks": {"reward": {"prompts": "test"}}})

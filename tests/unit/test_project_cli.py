@@ -82,6 +82,23 @@ def test_what_is_missing_is_told(capsys):
     assert "--aligned is missing: give the model after DPO or RLHF, or all with" in capsys.readouterr().err
 
 
+def test_prompts_that_judge_need_a_judge(asked, capsys):
+    del asked["--reward-model"]
+    assert run("run", *options(asked | {"--test-prompts": asked["--prompts"]})) == 2
+    assert "expoflow: --test-prompts needs a judge of their responses: give" in capsys.readouterr().err
+    assert os.listdir() == []
+
+
+def test_a_reward_model_that_a_kept_config_lacks_is_told(asked, capsys, monkeypatch):
+    monkeypatch.setattr(project, "run_workflow", lambda *_: None)
+    run("run", *options({key: value for key, value in asked.items() if key != "--reward-model"}))
+    kept = Path("aligned-expo/config.yaml").read_text()
+    assert "select: {by: nll}" in kept
+    assert run("run", *options(asked)) == 2
+    assert "config.yaml: reward_model is None, asked is reward; change it there" in capsys.readouterr().err
+    assert Path("aligned-expo/config.yaml").read_text() == kept
+
+
 def test_what_is_not_said_is_the_papers(asked, monkeypatch):
     kept = []
     monkeypatch.setattr(
@@ -89,7 +106,8 @@ def test_what_is_not_said_is_the_papers(asked, monkeypatch):
     )
     run("run", "--sft", asked["--sft"], "--aligned", asked["--aligned"])
     (config,) = kept
-    assert config.models["reward"].hub == "weqweasdas/RM-Mistral-7B"
+    assert set(config.models) == {"sft", "aligned"}
+    assert (config.reward_model, config.select.by) == (None, "nll")
     dev = config.prompts["dev"]
     assert (dev.hub, dev.split, dev.field) == ("HuggingFaceH4/ultrafeedback_binarized", "test_gen", "prompt")
     assert [float(alpha) for alpha in config.pairs["aligned"].grid()] == [-1, 0, 0.1, 0.2, 0.3, 0.4, 0.5]

@@ -125,3 +125,29 @@ def test_a_cut_table_is_refused(tmp_path):
 )
 def test_responses_are_scored_under_what_any_criterion_needs(by, compare, names):
     assert scored_under(SelectConfig(by=by, compare=compare)) == names
+
+
+@pytest.mark.parametrize("by", ["nll", "implicit"])
+def test_without_a_reward_model_nothing_is_said_of_rewards(by):
+    bare = {alpha: rewards(alpha, 0).assign(reward=np.nan) for alpha in ALPHAS}
+    scored = {alpha: likelihoods(alpha, *values[1:]) for alpha, values in ALPHAS.items()}
+    config = SelectConfig(by=by, resamples=500)
+    rows, best = sweep.select("p", bare, dict.fromkeys(ALPHAS, 1.0), config, 0, scored)
+    assert (best.alpha, best.certified) == ("2", True)
+    assert (best.reward, best.gain, best.gain_low) == (None, None, None)
+    assert best.reason.endswith("; there is no reward model")
+    assert not any(key.startswith(("reward", "gain", "p_")) for row in rows for key in row)
+    assert {row["length"] for row in rows} == {9}
+
+
+@pytest.mark.parametrize(("gaps", "whole"), [(0, True), (1, False), (80, True)])
+def test_a_table_has_all_rewards_or_none(tmp_path, gaps, whole):
+    path = tmp_path / "dev.rewards.csv"
+    table = rewards("0", 1.0)
+    table.loc[: gaps - 1, "reward"] = np.nan
+    table.to_csv(path, index=False)
+    if whole:
+        assert sweep.read_rewards(path)["reward"].isna().sum() == gaps
+    else:
+        with pytest.raises(DataError, match="not a complete rewards table"):
+            sweep.read_rewards(path)

@@ -1,5 +1,6 @@
 """What a change recomputes: exact job counts from dry runs after a finished run."""
 
+import json
 import re
 from pathlib import Path
 
@@ -42,12 +43,15 @@ def test_a_new_alpha_that_loses_generates_no_token_and_writes_no_weight_after_se
 
 
 def test_another_way_to_choose(finished):
-    finished.edit(lambda config: config["select"].update(by="nll"))
+    finished.edit(lambda config: config["select"].update(compare=["nll"]))
     assert finished.planned() == {"likelihood": 4, "select": 1} | AFTER_SELECT
     finished.snakemake("--cores", "2")
     header, *rows = finished.read("alphas.csv").decode().splitlines()
     assert all(row.split(",")[header.split(",").index("nll")] for row in rows)
-    assert "NLL under the aligned model" in finished.read("pairs/tiny/best.json").decode()
+    other = json.loads(finished.read("pairs/tiny/best.json"))["others"]["nll"]
+    assert f"On the same responses: by nll alpha {other}." in finished.read("report.html").decode()
+    finished.edit(lambda config: config["select"].update(by="nll", compare=None))
+    assert finished.planned() == {"select": 1} | AFTER_SELECT
     finished.edit(lambda config: config["select"].update(by="implicit"))
     assert finished.planned() == {"likelihood": 4, "select": 1} | AFTER_SELECT
 

@@ -61,6 +61,25 @@ def test_a_pair_from_the_command_line(own):
     assert failed.returncode == 2, failed.stdout  # snakemake's own
 
 
+def test_a_pair_without_a_reward_model(own):
+    asked = ["run", "--sft", "sft", "--aligned", "dpo", "--prompts", "dev.jsonl", "--alphas", "0.5,1"]
+    done = own(*asked, "--", "--cores", "2")
+    assert done.returncode == 0, done.stdout
+    results = own.folder / "dpo-expo/results"
+    best = json.loads((results / "pairs/dpo/best.json").read_text())
+    assert "NLL under the aligned model" in best["reason"]
+    assert f"dpo: best alpha {best['alpha']}: {best['reason']}" in done.stdout
+    assert (results / "report.html").is_file()
+    assert [path.parent.name for path in results.glob("**/*.safetensors")] == ["expo"]
+    status = own("status", "dpo-expo").stdout
+    assert "dpo: likelihood    4 of 4" in status
+    assert "missing" not in status
+    plan = own("plan", "--configfile", "dpo-expo/config.yaml", "--offline")
+    assert plan.returncode == 0, plan.stdout
+    assert "reward model" not in plan.stdout
+    assert "Nothing to be done" in own(*asked).stdout
+
+
 def test_a_pair_from_the_command_line_of_the_wheel(own, tmp_path):
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, REPOSITORY]
     subprocess.run(build, check=True, capture_output=True)

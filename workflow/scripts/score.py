@@ -1,4 +1,4 @@
-"""Score one alpha's responses with the reward model."""
+"""Score one alpha's responses with the reward model, where there is one."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +17,17 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow.evaluate import evaluate, write_rewards
     from expoflow.records import Generation, Manifest, Prompt, read_json, read_jsonl
 
-    judge = read_json(snakemake.input.reward_model, Manifest)
+    judge = None
+    if snakemake.input.reward_model:
+        folder = store.model_folder(read_json(snakemake.input.reward_model, Manifest))
+        judge = Model(folder=folder, **json.loads(snakemake.params.usage))
     scored = evaluate(
         read_jsonl(snakemake.input.prompts, Prompt),
         read_jsonl(snakemake.input.generations, Generation),
-        Model(folder=store.model_folder(judge), **json.loads(snakemake.params.usage)),
+        judge,
         ScoreConfig.model_validate_json(snakemake.params.config),
     )
     pair, alpha, prompts = (snakemake.wildcards[key] for key in ("pair", "alpha", "prompts"))
     write_rewards(Path(snakemake.output.rewards), scored, pair, alpha, prompts)
-    say(f"{pair}: alpha {alpha}: reward {sum(row.reward for row in scored) / len(scored):.3f}")
+    if judge:
+        say(f"{pair}: alpha {alpha}: reward {sum(row.reward for row in scored) / len(scored):.3f}")

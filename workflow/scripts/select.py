@@ -19,19 +19,20 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
     rewards = dict(zip(alphas, map(sweep.read_rewards, snakemake.input.rewards), strict=True))
     recipes = dict(zip(alphas, (read_json(path, Recipe) for path in snakemake.input.recipes), strict=True))
     likelihoods = dict(zip(alphas, map(sweep.read_likelihoods, snakemake.input.likelihoods), strict=False))
+    config = SelectConfig.model_validate_json(snakemake.params.config)
     rows, best = sweep.select(
         snakemake.wildcards.pair,
         rewards,
         {alpha: recipe.effective_alpha for alpha, recipe in recipes.items()},
-        SelectConfig.model_validate_json(snakemake.params.config),
+        config,
         snakemake.params.seed,
         likelihoods,
     )
     best = best.model_copy(update={"labelled_by": snakemake.params.labelled_by})
-    if best.labelled_by and snakemake.params.reward_model in best.labelled_by:
+    if config.by == "reward" and snakemake.params.reward_model in best.labelled_by:
         say(
             f"warning: {best.pair}: {snakemake.params.reward_model} labelled the training of the aligned model and chooses alpha "
             "too; take an independent reward model, which does not share what the model learned to please"
         )
     sweep.write(rows, best, Path(snakemake.output.alphas), Path(snakemake.output.best))
-    say(best_line(best, {row["alpha"]: row["reward"] for row in rows}["0"]))
+    say(best_line(best, {row["alpha"]: row for row in rows}["0"].get("reward")))

@@ -92,10 +92,11 @@ def _found(
     """What this run has: quantities as the paper's (`expoflow.paper`), of aligned, expo, dev, and sft."""
     found: Found = {}
     for row in swept:
-        if row["alpha"] == "0":
+        if row["alpha"] == "0" and row["reward"]:
             found[row["pair"], "aligned", "reward"] = row["reward"]
         if row["chosen"] == "1":
-            found[row["pair"], "expo", "reward"] = row["reward"]
+            if row["reward"]:
+                found[row["pair"], "expo", "reward"] = row["reward"]
             found[row["pair"], "expo", "alpha"] = row["alpha"]
     for pair, entry in pairs.items():
         if entry["trained_on_dev"]:

@@ -201,7 +201,12 @@ def _reference_problems(config: Config) -> list[str]:
         need(f"pairs.{name}.paper", pair.paper, paper.MODELS, "model of the paper")
         need(f"pairs.{name}.trained_on_dev", pair.trained_on_dev, config.pairs, "pair")
     need("reward_model", config.reward_model, config.models, "model")
-    problems += [*_figure_problems(config), *_dev_problems(config), *_claim_problems(config)]
+    problems += [
+        *_figure_problems(config),
+        *_dev_problems(config),
+        *_claim_problems(config),
+        *_reward_problems(config),
+    ]
     return problems + list(_kind_problems(config)) + _cycles(config)
 
 
@@ -261,6 +266,8 @@ def _dev_problems(config: Config) -> Iterator[str]:
 
 def _claim_problems(config: Config) -> Iterator[str]:
     """Claims that the named pairs cannot answer."""
+    if config.claims and config.reward_model is None:
+        yield "claims: they compare rewards and need reward_model; add it, or remove the section"
     for key, pairs in (config.claims.named() if config.claims else {}).items():
         where = f"claims.{key}"
         unknown = [line for pair in pairs for line in _unknown(where, pair, config.pairs, "pair")]
@@ -279,6 +286,32 @@ def _claim_problems(config: Config) -> Iterator[str]:
                 others = set(config.labellers(config.pairs[pair].aligned)) - {config.reward_model}
                 if len(others) != 1:
                     yield f"{where}: no single other reward model labelled the training of '{pair}'; leave it out"
+
+
+def _reward_problems(config: Config) -> Iterator[str]:
+    """What is asked of a reward model where there is none."""
+    if config.reward_model is not None:
+        return
+    for name, pair in config.pairs.items():
+        where, select = f"pairs.{name}", config.section(name, "select")
+        if select.by == "reward":
+            yield f"{where}.select.by: reward needs reward_model; add it, or set by: nll"
+        if "reward" in select.others():
+            yield f"{where}.select.compare: reward needs reward_model; add it, or leave reward out"
+        benchmark = config.section(name, "benchmarks").reward
+        prompts = config.prompts.get(benchmark.prompts) if benchmark else None
+        if prompts and not prompts.miniature:
+            yield (
+                f"{where}.benchmarks.reward: needs reward_model, for what is true of '{benchmark.prompts}' is not"
+                " known; add it, or remove the benchmark"
+            )
+        if pair.trained_on_dev:
+            yield f"{where}.trained_on_dev: needs reward_model, for it compares rewards; add it, or remove this"
+    for name, figure in (config.figures or {}).items():
+        if figure.shows_rewards():
+            yield f"figures.{name}: shows rewards and needs reward_model; add it, or remove the figure"
+    if config.reward_check:
+        yield "reward_check: there is no reward_model to check; add it, or remove reward_check"
 
 
 def _kind_problems(config: Config) -> Iterator[str]:

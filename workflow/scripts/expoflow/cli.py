@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 RESULTS = ("models", "pairs")
 PAPER_ALPHAS = "0.1,0.2,0.3,0.4,0.5"
-PAPER_REWARD_MODEL = "weqweasdas/RM-Mistral-7B"
 PAPER_PROMPTS = "HuggingFaceH4/ultrafeedback_binarized:test_gen"
 PAIR_OPTIONS = ("sft", "aligned", "reward_model", "prompts", "alphas", "test_prompts")
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
@@ -261,7 +260,8 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reward-model",
         metavar="MODEL",
-        help=f"a sequence classifier with one logit; default: the paper's, {PAPER_REWARD_MODEL}",
+        help="what chooses alpha: a sequence classifier with one logit (the paper's: weqweasdas/RM-Mistral-7B); "
+        "default: none, alpha is chosen by how likely the aligned model finds the responses (select: {by: nll})",
     )
     parser.add_argument("--alphas", metavar="A,...", help=f"extrapolation lengths; default: {PAPER_ALPHAS}")
     parser.add_argument(
@@ -271,7 +271,9 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         f"ORG/NAME[@REVISION]:SPLIT of the hub; default: the paper's, {PAPER_PROMPTS}",
     )
     parser.add_argument(
-        "--test-prompts", metavar="PROMPTS", help="they judge the choice; default: no benchmark"
+        "--test-prompts",
+        metavar="PROMPTS",
+        help="on them the reward model judges the choice; default: no benchmark",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="run this config; --out: its folder")
     parser.add_argument(
@@ -299,8 +301,10 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     if "sft" not in given:
         given["sft"] = as_text(base_of(source(given["aligned"])))
-    paper = {"reward_model": PAPER_REWARD_MODEL, "prompts": PAPER_PROMPTS, "alphas": PAPER_ALPHAS}
-    request = Request(**{**paper, **given})
+    if "test_prompts" in given and "reward_model" not in given:
+        raise ConfigError(["--test-prompts needs a judge of their responses: give --reward-model too"])
+    default = {"reward_model": None, "prompts": PAPER_PROMPTS, "alphas": PAPER_ALPHAS}
+    request = Request(**{**default, **given})
     folder = arguments.out or Path(f"{request.name}-expo")
     run_workflow(prepare(request, folder), folder, arguments.snakemake)
 

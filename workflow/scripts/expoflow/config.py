@@ -556,8 +556,9 @@ class SelectConfig(Strict):
     """How alpha >= 0 is chosen on the prompts of `generate`."""
 
     by: Criterion = "reward"
-    """`reward`: the largest mean reward (the paper's rule). `nll`: the largest alpha whose responses are, a token,
-    no less likely under the aligned model than its own. `implicit`: DPO's implicit reward less the KL."""
+    """`reward`: the largest mean reward (the paper's rule). `nll`, the default without a reward_model: the largest
+    alpha whose responses are, a token, no less likely under the aligned model than its own. `implicit`: the largest
+    of DPO's implicit reward less the KL."""
     compare: list[Criterion] | None = None
     """What each of these would choose on the same responses is said too; without it nothing more is computed."""
     confidence: float = Field(0.95, gt=0, lt=1)
@@ -892,6 +893,8 @@ FIGURE_KEYS = {
     "histograms": ("benchmark", "variants"),
     "bars": ("metrics", "variants"),
 }
+# Metrics of benchmarks that a reward model gives.
+REWARD_METRICS = ("reward.reward", "reward.win_rate", "alpaca_eval.reward")
 
 
 class FigureConfig(Strict):
@@ -944,6 +947,10 @@ class FigureConfig(Strict):
         if self.groups is not None:
             return list(dict.fromkeys(pair for group in self.groups.values() for pair in group))
         return self.pairs
+
+    def shows_rewards(self) -> bool:
+        """Whether nothing can be drawn without a reward model."""
+        return self.kind in ("path", "histograms") or bool(set(REWARD_METRICS) & set(self.metrics or ()))
 
     def benchmarks(self) -> list[str]:
         """The benchmarks that it reads."""
@@ -1030,8 +1037,8 @@ class Config(Strict):
     """Pairs to extrapolate, by name."""
     prompts: dict[Name, PromptsConfig]
     """Prompt sets by name."""
-    reward_model: Name
-    """The model whose raw logit is the reward of a response."""
+    reward_model: Name | None = None
+    """The model whose raw logit is the reward of a response; without it alpha is chosen by nll, or by implicit."""
     generate: GenerateConfig = GenerateConfig()
     score: ScoreConfig = ScoreConfig()
     extrapolate: ExtrapolateConfig = ExtrapolateConfig()
@@ -1042,6 +1049,14 @@ class Config(Strict):
     claims: ClaimsConfig | None = None
     """Which pairs answer which claim of the paper; without it results/claims.csv is not made."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_chosen_without_rewards(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("reward_model") is None:
+            select = data.get("select", {})
+            return {**data, "select": {"by": "nll", **select} if isinstance(select, dict) else select}
+        return data
+
     def drawn(self) -> dict[str, FigureConfig]:
         """The figures that are drawn, each with its pairs; one that no pair can fill is left out."""
         figures = FIGURES if self.figures is None else self.figures
@@ -1049,7 +1064,11 @@ class Config(Strict):
             name: figure.model_copy(update={"pairs": figure.named() or self._able(figure.benchmarks())})
             for name, figure in figures.items()
         }
-        return {name: figure for name, figure in filled.items() if figure.pairs}
+        return {
+            name: figure
+            for name, figure in filled.items()
+            if figure.pairs and (self.reward_model or not figure.shows_rewards())
+        }
 
     def _able(self, benchmarks: list[str]) -> list[str]:
         """The pairs that have all of `benchmarks`."""

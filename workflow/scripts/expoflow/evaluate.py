@@ -25,11 +25,11 @@ REWARD_COLUMNS = (
 
 
 def evaluate(
-    prompts: Sequence[Prompt], generations: Sequence[Generation], judge: Model, config: ScoreConfig
+    prompts: Sequence[Prompt], generations: Sequence[Generation], judge: Model | None, config: ScoreConfig
 ) -> list[Scored]:
-    """Score every generation, in order, by the reward model `judge`."""
+    """Score every generation, in order, by the reward model `judge`; without one there are no rewards."""
     metas = {prompt.prompt_id: prompt.meta for prompt in prompts}
-    rewards = scoring.rewards(judge, prompts, generations, config)
+    rewards = scoring.rewards(judge, prompts, generations, config) if judge else [None] * len(generations)
     scored = []
     for generation, reward in zip(generations, rewards, strict=True):
         truth = {}

@@ -45,7 +45,7 @@ class Evidence:
     """What a project knows about the exported model of one pair.
 
     `alphas` are the rows of its alphas.csv; `prompts` is the number of prompts that chose alpha; `models` are the
-    manifests of sft, aligned and reward_model.
+    manifests of sft, aligned and, where there is one, reward_model.
     """
 
     pair: str
@@ -92,7 +92,7 @@ print(chat([{{"role": "user", "content": "What is model extrapolation?"}}], max_
 
 {_choice(evidence)}
 
-![Reward and length of the responses against alpha]({FIGURE})
+![The sweep: what alpha was chosen by, and length of the responses, against alpha]({FIGURE})
 
 {_table(_sweep(evidence))}
 
@@ -140,16 +140,28 @@ def _source(manifest: Manifest) -> str:
 
 def _choice(evidence: Evidence) -> str:
     best, generate = evidence.best, evidence.config.section(evidence.pair, "generate")
-    aligned = next(row for row in evidence.alphas if row["alpha"] == "0")
+    judge = evidence.models.get("reward_model")
+    scored = (
+        f"the reward model {_source(judge)} scored the responses" if judge else "no reward model was used"
+    )
     return f"""\
 Every alpha of the table answered {_prompts(evidence)}, {generate.samples} of each (temperature
 {generate.temperature:g}, top_k {generate.top_k}, top_p {generate.top_p:g}, presence penalty \
 {generate.presence_penalty:g}, frequency penalty {generate.frequency_penalty:g}, seed {generate.seed}, \
 {generate.max_tokens} tokens
-at most), and the reward model {_source(evidence.models["reward_model"])} scored the responses.
+at most), and {scored}.
 
 Alpha {best.alpha} was taken: {best.reason}. The choice is {"certified" if best.certified else "**not certified**"}; \
-{best.chosen_share:.0%} of the bootstrap resamples of the prompts would make it.
+{best.chosen_share:.0%} of the bootstrap resamples of the prompts would make it.{_gain(evidence)}"""
+
+
+def _gain(evidence: Evidence) -> str:
+    """The gain in reward, where there is a reward model."""
+    best = evidence.best
+    if best.reward is None:
+        return ""
+    aligned = next(row for row in evidence.alphas if row["alpha"] == "0")
+    return f"""
 
 **Reward {_number(aligned["reward"])} (aligned) -> {_number(best.reward)} (this model), gain {_number(best.gain)} \
 [{_number(best.gain_low)}, {_number(best.gain_high)}].**"""
@@ -166,17 +178,22 @@ def _prompts(evidence: Evidence) -> str:
 
 
 def _sweep(evidence: Evidence) -> list[list[str]]:
+    rewarded = evidence.best.reward is not None
     known = [name for name in SOMETIMES if any(row.get(name) for row in evidence.alphas)]
-    head = ["alpha", "reward", "gain", "p", "length", "unfinished", "effective alpha"]
+    head = [
+        "alpha",
+        *(["reward", "gain", "p"] if rewarded else []),
+        "length",
+        "unfinished",
+        "effective alpha",
+    ]
     rows = [[*head, *(SOMETIMES[name] for name in known)]]
     for row in evidence.alphas:
         alpha = {"0": "0 (aligned)", "-1": "-1 (SFT)"}.get(row["alpha"], row["alpha"])
         rows.append(
             [
                 f"**{alpha}**" if row["chosen"] == "1" else alpha,
-                _interval(row, "reward"),
-                "" if row["alpha"] == "0" else _interval(row, "gain"),
-                "" if row["alpha"] == "0" else _number(row["p_value"], ".2g"),
+                *(_rewards(row) if rewarded else ()),
                 _number(row["length"], ".1f"),
                 _number(row["unfinished"], ".1%"),
                 _number(row["effective_alpha"], ".4g"),
@@ -184,6 +201,12 @@ def _sweep(evidence: Evidence) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def _rewards(row: dict[str, str]) -> list[str]:
+    """Reward, gain and p-value of an alpha; alpha 0 has no gain."""
+    gained = [_interval(row, "gain"), _number(row["p_value"], ".2g")]
+    return [_interval(row, "reward"), *(["", ""] if row["alpha"] == "0" else gained)]
 
 
 def _benchmarks(evidence: Evidence) -> str:

@@ -10,6 +10,7 @@ import yaml
 from expoflow import checks, orphans, store
 from expoflow.config import VARIANTS, Config
 from expoflow.errors import ConfigError, ExpoflowError
+from expoflow.likelihood import scored_under
 
 # What the store holds, and all that is ever removed from it: not the verdicts of judges, which were paid for.
 KINDS = ("generations", "benchmarks", "open_llm", "sha256", "converted")
@@ -45,11 +46,13 @@ def stages(config: Config) -> dict[str, list[str]]:
         folder = f"results/pairs/{name}"
         alphas = [f"{folder}/alpha={alpha}" for alpha in pair.grid()]
         prompts = config.section(name, "generate").prompts
+        likely = [f"{alpha}/{prompts}.likelihoods.csv" for alpha in alphas]
         benchmarks = config.section(name, "benchmarks").names()
         files |= {
             f"{name}: extrapolate": [f"{alpha}/model/recipe.json" for alpha in alphas],
             f"{name}: generate": [f"{alpha}/{prompts}.generations.jsonl" for alpha in alphas],
             f"{name}: score": [f"{alpha}/{prompts}.rewards.csv" for alpha in alphas],
+            **({f"{name}: likelihood": likely} if scored_under(config.section(name, "select")) else {}),
             f"{name}: select": [f"{folder}/best.json"],
             f"{name}: export": [f"{folder}/expo/recipe.json"],
         }

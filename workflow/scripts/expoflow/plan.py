@@ -64,6 +64,7 @@ class Plan:
     pairs: list[PairPlan] = field(default_factory=list)
     prompts: dict[str, tuple[int, str]] = field(default_factory=dict)
     reward_memory: float = 0
+    """Of the reward model's GPU; 0 without one."""
     bill: list[str] = field(default_factory=list)
     """What the judges may cost, a line for each benchmark."""
 
@@ -98,7 +99,8 @@ def plan(config: Config, results: Path = Path("results"), online: bool = True) -
         known,
         prompts={name: _count(name, each, config.seed, ask) for name, each in config.prompts.items()},
     )
-    result.reward_memory = known[config.reward_model].weights + OVERHEAD
+    if config.reward_model:
+        result.reward_memory = known[config.reward_model].weights + OVERHEAD
     seen: set[tuple[str, str]] = set()
     for name in config.pairs:
         result.pairs.append(_pair(config, name, result, seen))
@@ -280,9 +282,10 @@ def lines(made: Plan) -> list[str]:
     said += [*_table(rows), ""]
     said += [f"prompts {name}: {count:,} ({says})" for name, (count, says) in made.prompts.items()]
     responses, tokens = sum(each.responses for each in made.pairs), sum(each.tokens for each in made.pairs)
+    if made.reward_memory:
+        said.append(f"reward model: {_gb(made.reward_memory)} of GPU memory, {_cards(made.reward_memory)}")
     return [
         *said,
-        f"reward model: {_gb(made.reward_memory)} of GPU memory, {_cards(made.reward_memory)}",
         *made.bill,
         f"downloads: {_gb(made.downloads)}",
         f"disk at the end, hub cache included: {_gb(made.disk)}",

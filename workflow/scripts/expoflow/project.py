@@ -26,6 +26,7 @@ HEADER = """\
 """
 COMMENTS = {
     "models": "sft: what alignment began with; reward: a sequence classifier with one logit. path: DIR, or hub: ORG/NAME",
+    "select": "nll: the largest alpha whose responses are no less likely under the aligned model; reward needs reward_model",
     "pairs": "0 (aligned) and -1 (sft) are always among the alphas",
     "prompts": "dev chooses alpha, test judges the choice. file: JSON lines, .csv or .parquet, or hub: ORG/NAME with split",
     "generate": "what does not stand here is the paper's: temperature 0.7, top_k 40, top_p 0.9, penalties 0.1",
@@ -50,7 +51,7 @@ class Request:
 
     sft: str
     aligned: str
-    reward_model: str
+    reward_model: str | None
     alphas: str
     prompts: str
     test_prompts: str | None = None
@@ -63,13 +64,14 @@ class Request:
 
     def config(self) -> dict[str, Any]:
         """The config that says it, as plain data with absolute paths."""
-        models = {"sft": self.sft, "aligned": self.aligned, "reward": self.reward_model}
+        models = {"sft": self.sft, "aligned": self.aligned}
+        models |= {"reward": self.reward_model} if self.reward_model else {}
         prompts = {"dev": self.prompts} | ({"test": self.test_prompts} if self.test_prompts else {})
         config = {
             "models": {name: source(model) for name, model in models.items()},
             "pairs": {self.name: {"sft": "sft", "aligned": "aligned", "alphas": _alphas(self.alphas)}},
             "prompts": {name: prompt_source(each) for name, each in prompts.items()},
-            "reward_model": "reward",
+            **({"reward_model": "reward"} if self.reward_model else {"select": {"by": "nll"}}),
             "generate": {"prompts": "dev", "max_tokens": 2048},
             "extrapolate": {"weights": "streamed"},
         }
@@ -86,7 +88,8 @@ def prepare(request: Request, folder: Path) -> Path:
     if (folder.exists() and not folder.is_dir()) or (folder / "config.json").exists():
         problems.append(f"--out: '{folder}' is a file or a checkpoint; give a folder for config and results")
     elif path.exists():
-        asked = {key: wanted[key] for key in ("models", "pairs", "prompts", "reward_model")}
+        keys = ("models", "pairs", "prompts", "reward_model")
+        asked = {key: wanted[key] for key in keys if key in wanted}
         problems += [
             f"{path}: {difference}; change it there and run: expoflow run --config {path}, or give another --out"
             for difference in _differences(asked, _read(path), "")

@@ -103,7 +103,8 @@ def _evidence(project: Path, pair: str, config: Config, exported: Path) -> Evide
     if not (exported / RECIPE).is_file():
         raise CheckpointError(f"{exported}: has no {RECIPE}, its export is not finished; run snakemake again")
     members = config.pairs[pair]
-    names = {"sft": members.sft, "aligned": members.aligned, "reward_model": config.reward_model}
+    names = {"sft": members.sft, "aligned": members.aligned}
+    names |= {"reward_model": config.reward_model} if config.reward_model else {}
     prompts = results / "prompts" / f"{config.section(pair, 'generate').prompts}.jsonl"
     benchmarks = [
         folder / "benchmarks" / variant / f"{benchmark}.json"

@@ -190,9 +190,9 @@ class Generation(Record):
 
 
 class Scored(Generation):
-    """A generation with its reward; on a miniature's prompts also true quality and correctness."""
+    """A generation with its reward, where there is a reward model; on a miniature's prompts also true quality and correctness."""
 
-    reward: float
+    reward: float | None = None
     quality: float | None = None
     correct: bool | None = None
 
@@ -229,15 +229,15 @@ class RewardCheckResult(Record):
 
 
 class Best(Record):
-    """results/pairs/{pair}/best.json: the chosen alpha and why."""
+    """results/pairs/{pair}/best.json: the chosen alpha and why; no reward and gain without a reward model."""
 
     pair: str
     alpha: str
     certified: bool
-    reward: float
-    gain: float
-    gain_low: float
-    gain_high: float
+    reward: float | None = None
+    gain: float | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
     chosen_share: float
     edge: bool
     reason: str

@@ -24,7 +24,16 @@ CAPTIONS = {
     "marks on the axis are their means.",
     "bars": "The models on benchmarks, with 95 % intervals (1.96 standard errors).",
 }
+WITHOUT_REWARDS = {
+    "sweep": "NLL (nats a token) of every alpha's responses under the aligned model, true quality where it is known, "
+    "and length of the responses against alpha, on the prompts that choose alpha. The star is the chosen alpha.",
+    "curves": "NLL (nats a token) of every alpha's responses under the aligned model, length of the responses and "
+    "true quality where it is known against alpha, on the prompts that choose alpha; alpha 0 is the aligned model. "
+    "Stars are the chosen alphas.",
+}
 MARKS = "Hollow marks are the paper's."
+# What the table of chosen alphas shows of the aligned and the extrapolated model, where it is known.
+SHOWN = {"reward": "reward", "nll": "NLL under the aligned model"}
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -44,9 +53,11 @@ figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { font-size: .9re
 <p>theta2 = theta1 + alpha * (theta1 - theta0); every choice of alpha stands below with its reason. Tables lie beside this page.</p>
 <h2>Chosen alphas</h2>
 <table>
-<tr><th>pair</th><th>alpha</th><th>reward, aligned</th><th>reward, ExPO</th><th>gain</th><th>certified</th></tr>
-{% for row in summary %}<tr><td>{{ row.pair }}</td><td>{{ row.best_alpha }}</td><td>{{ row.reward_aligned }}</td>
-<td>{{ row.reward_expo }}</td><td>{{ row.gain }} [{{ row.gain_low }}, {{ row.gain_high }}]</td>
+<tr><th>pair</th><th>alpha</th>{% for words in shown.values() %}<th>{{ words }}, aligned</th><th>{{ words }}, ExPO</th>
+{% endfor %}{% if "reward" in shown %}<th>gain</th>{% endif %}<th>certified</th></tr>
+{% for row in summary %}<tr><td>{{ row.pair }}</td><td>{{ row.best_alpha }}</td>
+{% for name in shown %}<td>{{ row[name + "_aligned"] }}</td><td>{{ row[name + "_expo"] }}</td>{% endfor %}
+{% if "reward" in shown %}<td>{{ row.gain }} [{{ row.gain_low }}, {{ row.gain_high }}]</td>{% endif %}
 <td>{{ "yes" if row.certified == "1" else "no" }}</td></tr>
 {% endfor %}</table>
 <ul>{% for best in choices %}<li><b>{{ best.pair }}</b>: alpha {{ best.alpha }}: {{ best.reason }}.{{ compared(best) }}</li>
@@ -72,9 +83,10 @@ figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { font-size: .9re
 """
 
 
-def caption(figure: FigureConfig, marked: bool) -> str:
-    """The text below a figure; `marked` says that it shows the paper's numbers too."""
-    text = CAPTIONS[figure.kind] if figure.caption is None else figure.caption
+def caption(figure: FigureConfig, marked: bool, rewarded: bool = True) -> str:
+    """The text below a figure; `marked`: it shows the paper's numbers too; `rewarded`: there are rewards."""
+    captions = CAPTIONS if rewarded else CAPTIONS | WITHOUT_REWARDS
+    text = captions[figure.kind] if figure.caption is None else figure.caption
     return f"{text} {MARKS}" if marked else text
 
 
@@ -106,6 +118,7 @@ def write(
     template = Environment(autoescape=True, trim_blocks=False).from_string(PAGE)
     text = template.render(
         summary=summary,
+        shown={name: words for name, words in SHOWN.items() if any(row[f"{name}_expo"] for row in summary)},
         compared=compared,
         choices=[read_json(results / "pairs" / row["pair"] / "best.json", Best) for row in summary],
         metrics=metrics,
@@ -128,10 +141,12 @@ def compared(best: Best) -> str:
     return f" On the same responses: {said}." if said else ""
 
 
-def best_line(best: Best, reward_aligned: float) -> str:
-    """One line a pair: `mini20: best alpha 8, reward 0.41 -> 1.04, gain 0.63 [0.52, 0.74]`."""
+def best_line(best: Best, reward_aligned: float | str | None) -> str:
+    """One line a pair: `mini20: best alpha 8, reward 0.41 -> 1.04, gain 0.63 [0.52, 0.74]`; or alpha and reason."""
+    if best.reward is None:
+        return f"{best.pair}: best alpha {best.alpha}: {best.reason}"
     line = (
-        f"{best.pair}: best alpha {best.alpha}, reward {reward_aligned:.2f} -> {best.reward:.2f}, "
+        f"{best.pair}: best alpha {best.alpha}, reward {float(reward_aligned):.2f} -> {best.reward:.2f}, "
         f"gain {best.gain:.2f} [{best.gain_low:.2f}, {best.gain_high:.2f}]"
     )
     return line if best.certified else f"{line} (not certified: {best.reason})"
@@ -144,9 +159,7 @@ def closing_words(results: Path = Path("results")) -> str:
     except (OSError, csv.Error):
         return ""
     lines = [
-        best_line(
-            read_json(results / "pairs" / row["pair"] / "best.json", Best), float(row["reward_aligned"])
-        )
+        best_line(read_json(results / "pairs" / row["pair"] / "best.json", Best), row["reward_aligned"])
         for row in rows
     ]
     models = "results/pairs/{pair}/expo/"

@@ -19,8 +19,11 @@ Measured = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
 
 
 def read_rewards(path: Path) -> pd.DataFrame:
-    """Read a rewards.csv; a broken one is a DataError that names it."""
-    return _read(path, REWARD_COLUMNS, ("prompt_id", "sample", "reward", "finish_reason"))
+    """Read a rewards.csv, with all rewards or none; a broken one is a DataError that names it."""
+    table = _read(path, REWARD_COLUMNS, ("prompt_id", "sample", "finish_reason"))
+    if table["reward"].isna().nunique() > 1:
+        raise _incomplete(path)
+    return table
 
 
 def read_likelihoods(path: Path) -> pd.DataFrame:
@@ -39,10 +42,13 @@ def _read(path: Path, columns: Sequence[str], filled: Sequence[str]) -> pd.DataF
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError):
         complete = False
     if not complete:
-        raise DataError(
-            f"{path}: not a complete {path.name.split('.')[-2]} table; delete it and run snakemake again"
-        )
+        raise _incomplete(path)
     return table
+
+
+def _incomplete(path: Path) -> DataError:
+    kind = Path(path).name.split(".")[-2]
+    return DataError(f"{path}: not a complete {kind} table; delete it and run snakemake again")
 
 
 def select(
@@ -86,7 +92,7 @@ def select(
         alpha=choice.alpha,
         certified=choice.certified,
         edge=choice.edge,
-        reason=choice.reason,
+        reason=choice.reason + ("" if "reward" in measured else "; there is no reward model"),
         others={by: other.alpha for by, (other, _) in choices.items()},
         **{field: chosen.get(field) for field in fields},
     )

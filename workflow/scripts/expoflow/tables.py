@@ -51,6 +51,8 @@ SUMMARY_COLUMNS = (
     "gain_high",
     "quality_aligned",
     "quality_expo",
+    "nll_aligned",
+    "nll_expo",
 )
 
 
@@ -113,4 +115,6 @@ def _summary_rows(paths: list[Path], swept: list[dict[str, str]]) -> Iterator[di
             "gain_high": best.gain_high,
             "quality_aligned": aligned["quality"],
             "quality_expo": expo["quality"],
+            "nll_aligned": aligned["nll"],
+            "nll_expo": expo["nll"],
         }

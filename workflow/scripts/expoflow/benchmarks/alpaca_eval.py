@@ -127,14 +127,14 @@ def _controlled(
 
 
 def _values(rows: Sequence[Judged]) -> dict[str, np.ndarray]:
-    """By metric: one number a response, whatever its verdict."""
+    """By metric: one number a response, whatever its verdict; no reward without a reward model."""
     columns = {
         "avg_length": [row.len_model for row in rows],
         "reward": [row.reward for row in rows],
         "length": [row.response_tokens for row in rows],
         "unfinished": [row.finish_reason == "length" for row in rows],
     }
-    return {name: np.array(column, float) for name, column in columns.items()}
+    return {name: np.array(column, float) for name, column in columns.items() if None not in column}
 
 
 def decoding(job: Job) -> GenerateConfig:

@@ -104,19 +104,20 @@ class Job:
         return rows
 
     def score(self, prompts: Sequence[Prompt], config: GenerateConfig) -> list[Scored]:
-        """The model's responses with their rewards by `inputs["reward_model"]`, kept in the store as one."""
-        judge = read_json(self.inputs["reward_model"], Manifest)
-        usage = self.config.models[self.config.reward_model].usage()
-        key = self._key(prompts, config)
-        key |= {
-            "reward_model": judge.sha256s(),
-            "judge_usage": usage,
-            "score": self.config.score.model_dump(),
-        }
+        """The model's responses, with rewards where `inputs` has a reward_model, kept in the store as one."""
+        key, judge, usage = self._key(prompts, config), None, ""
+        if self.config.reward_model:
+            judge = read_json(self.inputs["reward_model"], Manifest)
+            usage = self.config.models[self.config.reward_model].usage()
+            key |= {
+                "reward_model": judge.sha256s(),
+                "judge_usage": usage,
+                "score": self.config.score.model_dump(),
+            }
 
         def make() -> list[Scored]:
             responses = self._respond(prompts, config, "responses", key)
-            model = engines.Model(folder=store.model_folder(judge), **json.loads(usage))
+            model = judge and engines.Model(folder=store.model_folder(judge), **json.loads(usage))
             return evaluate(prompts, responses, model, self.config.score)
 
         rows, kept = self.cached("benchmarks", key, make, Scored)

@@ -37,7 +37,7 @@ def run_comparison(comparison: Comparison) -> None:
 def measure(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> list[Metric]:
     """Metrics of one variant; `scored` holds the same number of samples of every prompt, in order.
 
-    reward; length in tokens; unfinished (share); on a miniature quality, accuracy, and accuracy on the
+    reward, where there is a reward model; length in tokens; unfinished (share); on a miniature quality, accuracy, and accuracy on the
     questions of each task, so that a lost capability is seen.
     """
     prompts = _answered(prompts, scored)
@@ -49,11 +49,13 @@ def compare(
 ) -> list[Metric]:
     """Paired differences expo - aligned of every metric, and win_rate: how often expo's reward is higher.
 
-    Equal rewards count half. Intervals and p-values are over prompts.
+    Equal rewards count half; without rewards there is no win_rate. Intervals and p-values are over prompts.
     """
     prompts = _answered(prompts, expo)
     before, after = _values(prompts, aligned), _values(prompts, expo)
     differences = [difference(name, after[name] - before[name], config) for name in after]
+    if "reward" not in after:
+        return differences
     won = np.array(
         [(a.reward > b.reward) + (a.reward == b.reward) / 2 for a, b in zip(expo, aligned, strict=True)]
     )
@@ -68,8 +70,9 @@ def _answered(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> list[Promp
 
 def _values(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> dict[str, np.ndarray]:
     """Per metric the mean over samples of every prompt."""
-    columns = {
-        "reward": [row.reward for row in scored],
+    rewards = [row.reward for row in scored]
+    columns = {"reward": rewards} if None not in rewards else {}
+    columns |= {
         "length": [row.response_tokens for row in scored],
         "unfinished": [row.finish_reason == "length" for row in scored],
     }

@@ -26,7 +26,13 @@ CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":")
 VARIANTS = {"sft": ("SFT", "s", ":"), "aligned": ("aligned", "D", "--"), "expo": ("ExPO", "^", "-")}
-LABELS = {"reward": "reward (logit)", "quality": "true quality\n(points)", "length": "length (tokens)"}
+LABELS = {
+    "reward": "reward (logit)",
+    "nll": "NLL, aligned\n(nats a token)",
+    "implicit": "implicit reward\nless KL (nats)",
+    "quality": "true quality\n(points)",
+    "length": "length (tokens)",
+}
 PAPER = {"mfc": "none", "mec": "black", "mew": 1.0, "ls": "", "color": "black"}  # the paper's own marks
 WIDTH = 5.5  # inches: the paper's column, in which the smallest type has 8 points
 COLUMNS = 4  # panels side by side

@@ -1,4 +1,4 @@
-"""Reward, true quality and length against alpha, from the pairs' alphas.csv."""
+"""Reward (else NLL), true quality and length against alpha, from the pairs' alphas.csv."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -28,7 +28,7 @@ WIDE = 20  # from the smallest to the largest alpha: more than this is shown on 
 
 
 def sweep(plan: Plan) -> Figure:
-    """Reward and length against alpha, and true quality where it is known; a column for each pair."""
+    """Reward (else NLL) and length against alpha, and true quality where it is known; a column for each pair."""
     table = _read(plan)
     rows = _quantities(table)
     figure, axes_of = panels({pair: plan.label(pair) for pair in plan.pairs}, rows)
@@ -45,13 +45,14 @@ def sweep(plan: Plan) -> Figure:
             axis.axhline(aligned, color=COLOURS["aligned"], lw=0.8, ls=":")
             axis.plot(best["alpha"], best[row], marker="*", ms=9, color="black", ls="", zorder=3)
             axis.set_ylabel(LABELS[row] if axis.get_subplotspec().is_first_col() else "")
-        _mark_alpha(plan, pair, axes["reward"])
+        _mark_alpha(plan, pair, axes[rows[0]])
         axes[rows[-1]].set_xlabel("alpha")
     handles = [
         line("chosen alpha", color="black", marker="*", ms=8, ls=""),
         line("aligned (alpha 0)", color=COLOURS["aligned"], lw=0.8, ls=":"),
-        patch("interval of the gain", color=COLOURS["expo"], alpha=0.25),
     ]
+    if "reward" in rows:
+        handles.append(patch("interval of the gain", color=COLOURS["expo"], alpha=0.25))
     legend(figure, [*handles, *_alpha_handle(plan, plan.pairs)])
     return figure
 
@@ -76,7 +77,8 @@ def _group(plan: Plan, part: SubFigure, title: str, table: pd.DataFrame, pairs: 
     marked = [pair for pair in pairs if plan.published(pair, "expo", "reward") is not None]
     apart = marked and not plan.paper_rewards
     names = [*quantities, *(["paper"] if apart else [])]
-    names = [name for name in ("reward", "length", "quality", "paper") if name in names]
+    order = ("reward", "nll", "implicit", "length", "quality", "paper")
+    names = [name for name in order if name in names]
     rows = -(-len(names) // 2)
     grid = part.subplots(rows, 2, squeeze=False).flatten()
     axes = dict(zip(names, grid, strict=False))
@@ -89,7 +91,7 @@ def _group(plan: Plan, part: SubFigure, title: str, table: pd.DataFrame, pairs: 
         style |= {"marker": MARKERS[index % len(MARKERS)], "ms": 4}
         for name in quantities:
             _curve(axes[name], data, name, style)
-        _mark_alpha(plan, pair, axes["reward"], mec=style["color"])
+        _mark_alpha(plan, pair, axes[names[0]], mec=style["color"])
         if pair in marked:
             joined = {"ls": ":", "lw": 0.8} if apart else {"ls": ""}
             _mark_rewards(plan, pair, axes["paper" if apart else "reward"], style | joined)
@@ -98,11 +100,12 @@ def _group(plan: Plan, part: SubFigure, title: str, table: pd.DataFrame, pairs: 
     for name, axis in axes.items():
         axis.set_ylabel("paper's reward (logit)" if name == "paper" else LABELS[name])
         _alpha_axis(axis, [alpha for alpha in alphas if alpha is not None])
-        axis.set_xlim(axes["reward"].get_xlim())
+        axis.set_xlim(axes[names[0]].get_xlim())
     handles.append(line("chosen alpha", color="black", marker="*", ms=8, ls=""))
-    handles.append(
-        plt.errorbar([], [], [], color="black", lw=0, elinewidth=0.8, label="interval of the mean")
-    )
+    if "reward" in names:
+        handles.append(
+            plt.errorbar([], [], [], color="black", lw=0, elinewidth=0.8, label="interval of the mean")
+        )
     if marked:
         handles.append(line("reward in the paper", marker="o", **PAPER, ms=6))
     handles += _alpha_handle(plan, pairs)
@@ -168,7 +171,9 @@ def _read(plan: Plan) -> pd.DataFrame:
 
 
 def _quantities(table: pd.DataFrame) -> list[str]:
-    return ["reward", *(["quality"] if table["quality"].notna().any() else []), "length"]
+    """What is drawn: rewards, or what alpha was chosen by without them."""
+    known = [name for name in ("reward", "nll", "implicit", "quality", "length") if table[name].notna().any()]
+    return [name for name in known if "reward" not in known or name not in ("nll", "implicit")]
 
 
 def _mark_alpha(plan: Plan, pair: str, axis: Axes, **style: str) -> None:
