@@ -18,6 +18,7 @@ from expoflow.benchmarks import alpaca_eval_data, bill, preferences, questions, 
 from expoflow.config import (
     BENCHMARKS,
     DATASET_SOURCES,
+    MEASURED,
     MINIATURE,
     PROMPT_SOURCES,
     RECIPES,
@@ -25,6 +26,7 @@ from expoflow.config import (
     TRAINED_ON,
     VARIED,
     Config,
+    RewardCheck,
 )
 from expoflow.errors import CheckpointError, ConfigError, DataError
 from expoflow.layout import accelerate_config
@@ -206,6 +208,7 @@ def _reference_problems(config: Config) -> list[str]:
         *_dev_problems(config),
         *_claim_problems(config),
         *_reward_problems(config),
+        *_theory_problems(config),
     ]
     return problems + list(_kind_problems(config)) + _cycles(config)
 
@@ -239,6 +242,34 @@ def _figure_problems(config: Config) -> Iterator[str]:
         if len(set(figure.pairs or ())) < len(figure.pairs or ()):
             problems.append(f"{given}: a pair stands twice; remove one")
         yield from problems or _absent_benchmarks(config, where, named, benchmarks)
+
+
+def _theory_problems(config: Config) -> Iterator[str]:
+    """Names of the section theory that do not exist, planes of two SFT models, figures of what is not measured."""
+    planes = config.theory.planes if config.theory else {}
+    if config.theory:
+        yield from _unknown("theory.prompts", config.theory.prompts, config.prompts, "prompt set")
+    for name, plane in planes.items():
+        where = f"theory.planes.{name}.pairs"
+        problems = [line for pair in plane.pairs for line in _unknown(where, pair, config.pairs, "pair")]
+        yield from problems
+        if problems:
+            continue
+        one, other = (config.pairs[pair] for pair in plane.pairs)
+        if one.sft != other.sft:
+            yield f"{where}: they begin with '{one.sft}' and with '{other.sft}'; name pairs with the same sft"
+        elif one.aligned == other.aligned:
+            yield f"{where}: both have the aligned model '{one.aligned}'; name pairs with different ones"
+    for name, figure in (config.figures or {}).items():
+        if figure.kind in MEASURED and config.theory is None:
+            yield f"figures.{name}: kind {figure.kind} shows what theory measures; add theory: {{}}"
+        elif figure.kind == "plane":
+            yield from _unknown(f"figures.{name}.plane", figure.plane, planes, "plane")
+        elif figure.kind == "cosines":
+            kin = [pair for pairs in config.kin().values() for pair in pairs]
+            for pair in figure.named() or []:
+                if pair in config.pairs and pair not in kin:
+                    yield f"figures.{name}: pair '{pair}' shares its sft with no other; leave it out"
 
 
 def _absent_benchmarks(config: Config, where: str, named: list[str], benchmarks: list[str]) -> Iterator[str]:
@@ -444,6 +475,9 @@ def _benchmark_problems(config: Config, results: Path) -> Iterator[str]:
             yield from alpaca_eval_data.problems(config.section(pair, "benchmarks").alpaca_eval)
         if benchmark == "open_llm":
             yield from task_data.problems(config.section(pair, "benchmarks").open_llm)
+    unmeasured = any(not (results / "pairs" / pair / "theory.json").exists() for pair in config.pairs)
+    if config.theory and config.theory.preferences != MINIATURE and unmeasured:
+        yield from preferences.problems(RewardCheck(file=config.theory.preferences), "theory.preferences")
     if config.reward_check and not (results / "benchmarks" / "preferences.jsonl").exists():
         yield from preferences.problems(config.reward_check)
 

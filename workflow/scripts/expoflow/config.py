@@ -853,6 +853,44 @@ class BenchmarksConfig(Strict):
         return [name for name in type(self).model_fields if getattr(self, name) is not None]
 
 
+class PlaneConfig(Strict):
+    """The plane through an SFT model and two models aligned from it: reward and quality at points of it."""
+
+    pairs: Annotated[list[Name], Field(min_length=2, max_length=2)]
+    """Two pairs with the same `sft`; the first one's aligned model lies on the horizontal axis, and its tokenizer
+    and chat template serve for all points."""
+    points: int = Field(6, ge=2)
+    """Points along each of the two axes; the three models themselves are added."""
+    reach: float = Field(1.0, gt=0)
+    """How far the points go, as a share of the pairs' largest alphas."""
+
+
+class TheoryConfig(Strict):
+    """Measurements of why extrapolation works (the paper's Section 2.2 and Figures 3 and 5); without it none."""
+
+    preferences: str = MINIATURE
+    """Held-out preferences whose margin is an objective: a JSON lines, CSV or Parquet file with the columns prompt,
+    chosen and rejected; `miniature` writes some on the test split of the built-in world."""
+    examples: int = Field(300, ge=2)
+    """That many of them, from the beginning."""
+    prompts: Name | None = None
+    """The prompt set of the expected reward and of planes; by default the one that chooses the pair's alpha."""
+    limit: int = Field(200, ge=2)
+    """That many of its prompts, from the beginning."""
+    samples: int = Field(4, ge=2)
+    """Responses to a prompt, drawn at temperature 1, of which the expected reward is estimated."""
+    max_tokens: int = Field(64, ge=1)
+    """Tokens of such a response at most."""
+    step: float = Field(0.01, gt=0, le=1)
+    """Step of the margin's finite difference, as a share of the pair's largest alpha."""
+    reward_step: float = Field(0.1, gt=0, le=1)
+    """The same of the expected reward, which sampling blurs."""
+    tolerance: float = Field(0.1, gt=0)
+    """The first order holds where it is no further off than this share of the predicted change."""
+    planes: dict[Name, PlaneConfig] = {}
+    """Planes by name."""
+
+
 PairSelect: Any = _partial(SelectConfig)
 PairBenchmarks: Any = _partial(BenchmarksConfig)
 
@@ -892,18 +930,24 @@ FIGURE_KEYS = {
     "path": (),
     "histograms": ("benchmark", "variants"),
     "bars": ("metrics", "variants"),
+    "first_order": (),
+    "cosines": (),
+    "plane": ("plane",),
 }
 # Metrics of benchmarks that a reward model gives.
 REWARD_METRICS = ("reward.reward", "reward.win_rate", "alpaca_eval.reward")
+MEASURED = ("first_order", "cosines", "plane")  # kinds that need the section theory
 
 
 class FigureConfig(Strict):
     """A figure of results/figures/: what it shows, and of which pairs."""
 
-    kind: Literal["sweep", "curves", "path", "histograms", "bars"]
+    kind: Literal["sweep", "curves", "path", "histograms", "bars", "first_order", "cosines", "plane"]
     """`sweep`: reward and length against alpha, a panel for each pair; `curves`: the same, pairs in one panel (the
     paper's Figures 6 to 8); `path`: reward from SFT to the aligned model and on (2); `histograms`: of rewards
-    (Appendix C); `bars`: metrics of benchmarks side by side (1 and 4)."""
+    (Appendix C); `bars`: metrics of benchmarks side by side (1 and 4). With the section `theory` also `first_order`:
+    an objective along alpha and its slope at 0 (3); `cosines`: between the deltas of pairs; `plane`: reward and
+    quality around an SFT model and two aligned ones (5)."""
     pairs: list[Name] | None = Field(None, min_length=1)
     """What is shown, in this order; without it all pairs (that have the benchmark)."""
     groups: dict[str, Annotated[list[Name], Field(min_length=1)]] | None = Field(None, min_length=1)
@@ -916,6 +960,8 @@ class FigureConfig(Strict):
     """Of `bars`: a panel each, BENCHMARK.METRIC such as `alpaca_eval.lc_win_rate`."""
     variants: list[Literal["sft", "aligned", "expo"]] = Field(["sft", "aligned", "expo"], min_length=1)
     """Of `histograms` and `bars`: what stands side by side."""
+    plane: Name | None = None
+    """Of `plane`: one of `theory.planes`."""
     labels: dict[Name, str] = {}
     """What a pair is called in the figure, by pair; without it its name."""
     caption: str | None = None
@@ -932,6 +978,10 @@ class FigureConfig(Strict):
             )
         if self.kind == "bars" and self.metrics is None:
             raise PydanticCustomError("metrics", "kind bars needs metrics: [BENCHMARK.METRIC]; add it")
+        if self.kind == "plane" and self.plane is None:
+            raise PydanticCustomError("plane", "kind plane needs plane: NAME, one of theory.planes; add it")
+        if self.kind == "plane" and self.pairs is not None:
+            raise PydanticCustomError("pairs", "a plane has its own pairs; remove pairs")
         if self.groups is not None and self.pairs is not None:
             raise PydanticCustomError("groups", "groups stand instead of pairs; remove one of the two")
         return self
@@ -1044,8 +1094,9 @@ class Config(Strict):
     extrapolate: ExtrapolateConfig = ExtrapolateConfig()
     select: SelectConfig = SelectConfig()
     benchmarks: BenchmarksConfig = BenchmarksConfig()
+    theory: TheoryConfig | None = None
     figures: dict[Name, FigureConfig] | None = None
-    """Figures by name; without this section sweep, path and histograms of all pairs."""
+    """Figures by name; without this section sweep, path and histograms of all pairs, and those of `theory`."""
     claims: ClaimsConfig | None = None
     """Which pairs answer which claim of the paper; without it results/claims.csv is not made."""
 
@@ -1059,9 +1110,9 @@ class Config(Strict):
 
     def drawn(self) -> dict[str, FigureConfig]:
         """The figures that are drawn, each with its pairs; one that no pair can fill is left out."""
-        figures = FIGURES if self.figures is None else self.figures
+        figures = FIGURES | self._of_theory() if self.figures is None else self.figures
         filled = {
-            name: figure.model_copy(update={"pairs": figure.named() or self._able(figure.benchmarks())})
+            name: figure.model_copy(update={"pairs": figure.named() or self._able(figure)})
             for name, figure in figures.items()
         }
         return {
@@ -1070,11 +1121,33 @@ class Config(Strict):
             if figure.pairs and (self.reward_model or not figure.shows_rewards())
         }
 
-    def _able(self, benchmarks: list[str]) -> list[str]:
-        """The pairs that have all of `benchmarks`."""
-        return [
-            pair for pair in self.pairs if set(benchmarks) <= set(self.section(pair, "benchmarks").names())
-        ]
+    def _of_theory(self) -> dict[str, FigureConfig]:
+        """The figures of the section theory, where there is one."""
+        if self.theory is None:
+            return {}
+        kinds = ["first_order", *(["cosines"] if self.kin() else [])]
+        planes = {
+            name: FigureConfig(kind="plane", plane=name)
+            for name in self.theory.planes
+            if name not in (*FIGURES, *kinds)
+        }
+        return {kind: FigureConfig(kind=kind) for kind in kinds} | planes
+
+    def _able(self, figure: FigureConfig) -> list[str]:
+        """The pairs that have what a figure shows."""
+        if figure.kind == "plane":
+            return self.theory.planes[figure.plane].pairs
+        if figure.kind == "cosines":
+            return [pair for pairs in self.kin().values() for pair in pairs]
+        needed = set(figure.benchmarks())
+        return [pair for pair in self.pairs if needed <= set(self.section(pair, "benchmarks").names())]
+
+    def kin(self) -> dict[str, list[str]]:
+        """The pairs that share their SFT model with another one, by that model."""
+        families: dict[str, list[str]] = {}
+        for name, pair in self.pairs.items():
+            families.setdefault(pair.sft, []).append(name)
+        return {sft: pairs for sft, pairs in families.items() if len(pairs) > 1}
 
     reward_check: RewardCheck | None = None
 
