@@ -47,16 +47,14 @@ def write(folder: Path, config: Config, shift: float = 0.0) -> Path:
                 write_csv(place / f"dev.{labeller}.rewards.csv", turned, REWARD_COLUMNS)
             means = {key: sum(row[key] for row in own) / len(own) for key in ("reward", "quality")}
             surprise = 2.0 if alpha == alphas[-1] else 1.0
-            chosen = {"chosen": alpha == alphas[-1], "nll": surprise, "implicit": -abs(alpha)}
-            table.append({"pair": pair, "alpha": name} | means | chosen)
+            others = {"nll": surprise, "implicit": -abs(alpha)}
+            others = {way: others[way] for way in config.select.compare}
+            table.append({"pair": pair, "alpha": name, "chosen": alpha == alphas[-1]} | means | others)
         for variant, alpha in (("sft", -1.0), ("aligned", 0.0), ("expo", alphas[-1])):
             benchmark = results / "pairs" / pair / "benchmarks" / variant / "reward.generations.jsonl"
             write_jsonl(benchmark, _responses(alpha, alphas[-1], more.get(alpha, 0.0)))
         write_json(results / "pairs" / pair / "theory.json", _theory(pair))
-    columns = [
-        name for name in tables.ALPHA_COLUMNS if name != "implicit" or "implicit" in config.select.compare
-    ]
-    write_csv(results / "alphas.csv", table, columns)
+    write_csv(results / "alphas.csv", table, tables.ALPHA_COLUMNS)
     write_csv(results / "rewards.csv", rows, REWARD_COLUMNS)
     tasks = [{"metric": "accuracy_fact", "value": 0.0, "low": -0.1, "high": 0.1}]
     tasks.append({"metric": "accuracy_list", "value": -0.2, "low": -0.3, "high": -0.1})
