@@ -29,6 +29,11 @@ include: "rules/benchmark.smk"
 include: "rules/report.smk"
 
 
+if CONFIG.theory:
+
+    include: "rules/theory.smk"
+
+
 # Too small to wait for a node: on a cluster they run beside Snakemake.
 localrules:
     all,
