@@ -30,6 +30,11 @@ include: "rules/report.smk"
 include: "rules/claims.smk"
 
 
+if CONFIG.theory:
+
+    include: "rules/theory.smk"
+
+
 # Too small to wait for a node: on a cluster they run beside Snakemake.
 localrules:
     all,

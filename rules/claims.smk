@@ -33,6 +33,7 @@ rule claims:
         rewards="results/rewards.csv",
         benchmarks="results/benchmarks.csv",
         responses=claim_inputs(),
+        theory=MEASURED,
     output:
         claims="results/claims.csv",
         regrets="results/regrets.csv",

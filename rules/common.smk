@@ -84,6 +84,9 @@ ROOTS = {
     "appendices": ["appendices"],
     "claims": ["claims.tables"],
     "report": ["report"],
+    "theory": ["theory.first_order", "theory.serve"],
+    "cosines": ["theory.deltas"],
+    "plane": ["theory.plane", "theory.serve"],
 }
 
 
@@ -397,6 +400,8 @@ def figure_inputs(figure):
         kind, benchmarks = "generations.jsonl", [figure.benchmark]
     elif figure.kind == "bars":
         kind, benchmarks = "json", figure.benchmarks()
+    elif figure.kind in expoflow_config.MEASURED:
+        return measured(figure)
     else:
         return [f"results/pairs/{pair}/alphas.csv" for pair in figure.pairs]
     return [
@@ -405,6 +410,16 @@ def figure_inputs(figure):
         for benchmark in benchmarks
         for variant in figure.variants
     ]
+
+
+def measured(figure):
+    """The results of the section theory that a figure is drawn from, then the sweeps that it shows too."""
+    if figure.kind == "cosines":
+        return ["results/cosines.csv"]
+    sweeps = [f"results/pairs/{pair}/alphas.csv" for pair in figure.pairs]
+    if figure.kind == "plane":
+        return [f"results/planes/{figure.plane}.csv", *sweeps]
+    return [*(f"results/pairs/{pair}/theory.json" for pair in figure.pairs), *sweeps]
 
 
 def marks(figure):
@@ -501,6 +516,14 @@ PAPER_TABLES = expand(
     table=["table1", "table2", "appendix_d"],
     kind=["csv", "md"],
 )
+MEASURED = [
+    *of_pairs("theory.json" if CONFIG.theory else []),
+    *(["results/cosines.csv"] if CONFIG.theory and CONFIG.kin() else []),
+    *expand(
+        "results/planes/{plane}.csv",
+        plane=CONFIG.theory.planes if CONFIG.theory else [],
+    ),
+]
 # The rewards stand here too: Snakemake remakes a deleted file only where it is asked for.
 RESULTS_OF_ALL = [
     *TABLES,
@@ -513,6 +536,7 @@ RESULTS_OF_ALL = [
         if CONFIG.reward_check
         else []
     ),
+    *MEASURED,
     *(["results/claims.csv"] if CONFIG.claims else []),
     "results/report.html",
     *of_pairs("expo/recipe.json"),

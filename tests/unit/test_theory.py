@@ -19,7 +19,8 @@ from expoflow.preflight import open_pair
 from expoflow.streaming import Streamed
 from expoflow.theory import asking, deltas, first_order, plane
 from expoflow.theory.corners import Corners
-from expoflow.theory.first_order import Along, Point
+from expoflow.theory.first_order import Along
+from expoflow.theory.result import Point
 from transformers import AutoModelForCausalLM
 
 SELECT = SelectConfig(resamples=200)
@@ -215,7 +216,7 @@ def curve(*holds: bool | None) -> list[Point]:
         ((True, True, False, True), 2, "holds to alpha 2, no longer at 3"),
         ((True, None, True), 1, "sampling error leaves open whether the first order holds beyond alpha 1"),
         ((None, True), None, "from the first alpha on"),
-        ((False,), None, "not even to alpha 1"),
+        ((False,), None, "does not hold even at alpha 1"),
         ((True, True), 2, "to the grid's end, alpha 2"),
     ],
 )

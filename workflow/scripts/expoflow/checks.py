@@ -265,6 +265,8 @@ def _theory_problems(config: Config) -> Iterator[str]:
             yield f"figures.{name}: kind {figure.kind} shows what theory measures; add theory: {{}}"
         elif figure.kind == "plane":
             yield from _unknown(f"figures.{name}.plane", figure.plane, planes, "plane")
+            if figure.pairs is not None:
+                yield f"figures.{name}.pairs: a plane has its own pairs; remove them"
         elif figure.kind == "cosines":
             kin = [pair for pairs in config.kin().values() for pair in pairs]
             for pair in figure.named() or []:

@@ -980,8 +980,6 @@ class FigureConfig(Strict):
             raise PydanticCustomError("metrics", "kind bars needs metrics: [BENCHMARK.METRIC]; add it")
         if self.kind == "plane" and self.plane is None:
             raise PydanticCustomError("plane", "kind plane needs plane: NAME, one of theory.planes; add it")
-        if self.kind == "plane" and self.pairs is not None:
-            raise PydanticCustomError("pairs", "a plane has its own pairs; remove pairs")
         if self.groups is not None and self.pairs is not None:
             raise PydanticCustomError("groups", "groups stand instead of pairs; remove one of the two")
         return self

@@ -182,23 +182,20 @@ class Run:
     def theory(self, pair: str) -> dict | None:
         """The pair's theory.json; None where the config has no section `theory`."""
         path = self.results / "pairs" / pair / "theory.json"
-        return json.loads(path.read_text(encoding="utf-8")) if self._has_theory else None
-
-    @property
-    def _has_theory(self) -> bool:
-        return getattr(self.config, "theory", None) is not None
+        return json.loads(path.read_text(encoding="utf-8")) if self.config.theory else None
 
     @cached_property
     def cosines(self) -> pd.DataFrame | None:
         """results/cosines.csv; None where no two pairs share their SFT model, or without the section `theory`."""
-        path = self.results / "cosines.csv"
         names = {"pair_a": str, "pair_b": str}
-        return pd.read_csv(path, dtype=names) if self._has_theory and path.exists() else None
+        if not self.config.theory or not self.config.kin():
+            return None
+        return pd.read_csv(self.results / "cosines.csv", dtype=names)
 
     @cached_property
     def planes(self) -> dict[str, pd.DataFrame]:
         """results/planes/{name}.csv by name."""
-        names = self.config.theory.planes if self._has_theory else {}
+        names = self.config.theory.planes if self.config.theory else {}
         return {name: pd.read_csv(self.results / "planes" / f"{name}.csv") for name in names}
 
     def dev(self, pair: str) -> str:

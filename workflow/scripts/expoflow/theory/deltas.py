@@ -13,28 +13,12 @@ from expoflow import store
 from expoflow.errors import PairError
 from expoflow.names import kind
 from expoflow.preflight import Pair, Part, open_pair
-from expoflow.records import Manifest, Record, write_csv
+from expoflow.records import Manifest, write_csv
+from expoflow.theory.result import Size, Smallness
 
 ALL = "all"
 CHUNK = 1 << 20  # elements read at a time
 COSINE_COLUMNS = ("sft", "kind", "pair_a", "pair_b", "cosine", "norm_a", "norm_b")
-
-
-class Size(Record):
-    """|theta1|, |delta| and their ratio (None where theta1 is 0) over `elements` elements."""
-
-    elements: int
-    theta1: float
-    delta: float
-    ratio: float | None
-
-
-class Smallness(Record):
-    """How small delta is beside theta1; `alphas` has |alpha * delta| / |theta1| of every alpha of the grid."""
-
-    overall: Size
-    kinds: dict[str, Size]
-    alphas: dict[str, float | None]
 
 
 @dataclass(frozen=True)

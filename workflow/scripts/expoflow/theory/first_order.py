@@ -9,7 +9,7 @@ import importlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,67 +25,18 @@ from expoflow.records import (
     Generation,
     Manifest,
     Prompt,
-    Record,
     provenance,
     read_json,
     read_jsonl,
     write_json,
 )
 from expoflow.theory import asking
-from expoflow.theory.deltas import Smallness, opened, smallness
+from expoflow.theory.deltas import opened, smallness
+from expoflow.theory.result import FirstOrder, Point, Theory
 
 FINE = 24  # alphas at which the margin is evaluated
 SMALLEST = 0.005  # the first of them, as a share of the largest alpha
 Values = NDArray[np.float64]
-
-
-class Point(Record):
-    """J at an alpha: its value, its change from alpha 0 with interval, and what the first order predicts.
-
-    `holds` is None where the sampling error decides nothing.
-    """
-
-    alpha: float
-    value: float
-    change: float
-    change_low: float
-    change_high: float
-    predicted: float
-    holds: bool | None
-
-
-class FirstOrder(Record):
-    """One objective: its slope at theta1 along delta, and up to which alpha the first order holds.
-
-    `n` prompts, over which intervals are, with `samples` responses each. `difference` is (J(step) - J(-step)) / (2
-    step). `sign` is that of the slope, 0 where its interval includes 0. `holds_to` is None where `reason` says
-    why; `holds_share` is the same as a share of the grid's largest alpha.
-    """
-
-    n: int
-    samples: int
-    step: float
-    value: float
-    slope: float
-    slope_low: float
-    slope_high: float
-    difference: float
-    difference_low: float
-    difference_high: float
-    sign: int
-    holds_to: float | None
-    holds_share: float | None
-    reason: str
-    curve: list[Point]
-
-
-class Theory(Record):
-    """results/pairs/{pair}/theory.json; `first_order` by objective: margin, and reward where there is a reward model."""
-
-    pair: str
-    smallness: Smallness
-    first_order: dict[str, FirstOrder]
-    provenance: dict[str, Any]
 
 
 class Along(NamedTuple):
@@ -328,7 +279,8 @@ def reach(curve: Sequence[Point]) -> tuple[float | None, str]:
             since = "from the first alpha on" if held is None else f"beyond alpha {held:.4g}"
             return held, f"the sampling error leaves open whether the first order holds {since}"
         if not point.holds:
-            first = f"not even to alpha {point.alpha:.4g}" if held is None else f"to alpha {held:.4g}"
-            return held, f"the first order holds {first}, no longer at {point.alpha:.4g}"
+            if held is None:
+                return None, f"the first order does not hold even at alpha {point.alpha:.4g}"
+            return held, f"the first order holds to alpha {held:.4g}, no longer at {point.alpha:.4g}"
         held = point.alpha
     return held, f"the first order holds to the grid's end, alpha {held:.4g}"
