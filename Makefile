@@ -10,7 +10,7 @@ run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
 
 # The paper's claims over several seeds, each in a folder of its own: run it again, and it goes on.
-claims: .venv/installed
+claims: .venv/installed-test
 	set -e; for seed in $(SEEDS); do \
 		$(BIN)/snakemake --cores $(CORES) --configfile config/miniature-claims.yaml --config seed=$$seed \
 			--directory results/claims/seed=$$seed; \
