@@ -64,7 +64,7 @@ def first_order_reaches_best(run: Run) -> Iterator[Measure]:
     """Largest alpha up to which the margin follows Eq. 2 within 10 %, as a share of the best alpha, less 1; of aligned
     pairs with a best alpha above 0."""
     for pair, objective, found in _first_order(run, run.aligned):
-        if found["holds_to"] is not None and (best := run.best_alpha(pair)) > 0:
+        if found.get("holds_to") is not None and (best := run.best_alpha(pair)) > 0:
             expected = "above" if objective == OBJECTIVES["margin"] else ""
             yield measured(
                 f"{objective}, share of the best alpha less 1", pair, found["holds_to"] / best - 1, expected
