@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from expoflow import figures
 from expoflow.config import FigureConfig
@@ -138,6 +139,40 @@ def test_the_papers_rewards_stand_in_the_same_panel_where_the_reward_model_is_th
     marks = [line for line in hollow(panel(figure, "reward (logit)")) if len(line.get_xdata()) == 2]
     assert list(marks[0].get_xydata().flatten()) == [0, 3.13, 25, 4.79]
     assert len(figure.get_axes()) == 2
+
+
+def unrewarded(folder, pair, rewards):
+    """alphas.csv of a pair without a reward model, with an NLL of 4 less what would be the reward."""
+    file = write_alphas(folder, pair, rewards)
+    table = pd.read_csv(file, dtype={"pair": str})
+    table["nll"] = 4 - table["reward"]
+    table["nll_change_low"], table["nll_change_high"] = -table["gain_high"], -table["gain_low"]
+    table[["reward", "reward_low", "reward_high", "gain", "gain_low", "gain_high", "p_value"]] = np.nan
+    table.to_csv(file, index=False)
+    return file
+
+
+def test_without_rewards_the_sweep_shows_the_nll_with_the_interval_of_its_change(tmp_path, drawn):
+    file = unrewarded(tmp_path, "one", SMALL)
+    figure = drawn(plan([file], {"one": {"expo": {"alpha": 0.3}}}, kind="sweep", pairs=["one"]))
+    nll = panel(figure, "NLL, aligned\n(nats a token)")
+    assert len(figure.get_axes()) == 2
+    assert list(curve(nll, 3).get_ydata()) == pytest.approx([1.0, 0.6, 0.9])
+    assert stars(nll) == [(0.2, pytest.approx(0.6))]
+    (band,) = nll.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((0.55, 1.05))
+    assert hollow(nll)[0].get_xdata()[0] == 0.3
+    assert "interval of the change" in texts(figure.legends[0])
+
+
+def test_without_rewards_curves_show_the_nll_and_the_papers_rewards_apart(tmp_path, drawn):
+    files = [unrewarded(tmp_path, pair, LARGE) for pair in ("a", "b")]
+    figure = drawn(plan(files, PAPER, kind="curves", pairs=["a", "b"]))
+    assert stars(panel(figure, "NLL, aligned\n(nats a token)")) == [(25, 0), (25, 0)]
+    (marks,) = hollow(panel(figure, "paper's reward (logit)"))
+    assert list(marks.get_xydata().flatten()) == [0, 3.13, 25, 4.79]
+    assert "interval of the mean" not in texts(figure.subfigs[0].legends[0])
 
 
 def test_path_goes_from_sft_through_aligned_to_the_grids_end(tmp_path, drawn):

@@ -138,6 +138,9 @@ def test_without_a_reward_model_nothing_is_said_of_rewards(by):
     assert best.reason.endswith("; there is no reward model")
     assert not any(key.startswith(("reward", "gain", "p_")) for row in rows for key in row)
     assert {row["length"] for row in rows} == {9}
+    change = {row["alpha"]: (row["nll_change_low"], row["nll_change_high"]) for row in rows}
+    assert change["0"] == (0, 0)
+    assert all(low < ALPHAS[alpha][1] - 1 < high for alpha, (low, high) in change.items() if alpha != "0")
 
 
 @pytest.mark.parametrize(("gaps", "whole"), [(0, True), (1, False), (80, True)])

@@ -154,6 +154,14 @@ CASES = {
         at("figures", {"figure 6": {"kind": "sweep"}}),
         "figures.figure 6: 'figure 6' is not accepted: a name",
     ),
+    "chosen by rewards that nobody gives": (
+        lambda config: config.pop("reward_model") and config["select"].update(by="reward"),
+        "pairs.tiny.select.by: reward needs reward_model; add it, or set by: nll",
+    ),
+    "the figures of appendix C without rewards": (
+        lambda config: config.pop("reward_model") and config.update(figures={"c": {"kind": "histograms"}}),
+        "figures.c: shows rewards and needs reward_model; add it, or remove the figure",
+    ),
     "no data": (
         at("models/dpo/train/fraction", 0.001),
         "models.dpo.train: fraction 0.001 of 400 examples is none",

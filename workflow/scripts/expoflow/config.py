@@ -566,7 +566,7 @@ class SelectConfig(Strict):
     resamples: int = Field(9999, ge=100)
     """Bootstrap resamples."""
     require_certified: bool = False
-    """Fall back to alpha 0 unless the interval of the gain lies above 0."""
+    """Fall back to alpha 0 unless the interval of the gain lies above 0 (by nll: that of the change not above 0)."""
 
     def others(self) -> list[Criterion]:
         """What is compared with what chooses."""
@@ -640,7 +640,8 @@ PairGenerate: Any = _partial(GenerateConfig)
 
 
 class RewardBenchmark(Strict):
-    """Reward (and, on a miniature's prompts, true quality and accuracy) on a prompt set of its own."""
+    """Reward (and, on a miniature's prompts, which need no reward_model, true quality and accuracy) on a prompt set of
+    its own."""
 
     prompts: Name
     """A prompt set that took no part in choosing alpha."""

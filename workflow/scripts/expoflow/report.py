@@ -33,14 +33,15 @@ CAPTIONS = {
 }
 WITHOUT_REWARDS = {
     "sweep": "NLL (nats a token) of every alpha's responses under the aligned model, true quality where it is known, "
-    "and length of the responses against alpha, on the prompts that choose alpha. The star is the chosen alpha.",
+    "and length of the responses against alpha, on the prompts that choose alpha. The star is the chosen alpha; the band is the interval of the change from alpha "
+    "0, paired by prompt.",
     "curves": "NLL (nats a token) of every alpha's responses under the aligned model, length of the responses and "
     "true quality where it is known against alpha, on the prompts that choose alpha; alpha 0 is the aligned model. "
     "Stars are the chosen alphas.",
 }
 MARKS = "Hollow marks are the paper's."
 # What the table of chosen alphas shows of the aligned and the extrapolated model, where it is known.
-SHOWN = {"reward": "reward", "nll": "NLL under the aligned model"}
+SHOWN = {"reward": "reward", "nll": "NLL"}
 PAGE = """<!doctype html>
 <html lang="en">
 <head>

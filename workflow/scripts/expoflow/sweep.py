@@ -69,14 +69,16 @@ def select(
     alphas = sorted(rewards, key=float)
     _require_same_responses({alpha: rewards[alpha] for alpha in alphas})
     measured = _rewards(rewards) | _likelihoods(rewards, likelihoods or {})
+    weights = statistics.resampled(len(measured[config.by]["0"][0]), config.resamples, seed)
     rows = [{"pair": pair, "alpha": alpha} | _averages(rewards[alpha]) for alpha in alphas]
     for row in rows:
         row |= {name: float(_mean(*of[row["alpha"]])) for name, of in measured.items()}
         row["effective_alpha"] = effective[row["alpha"]]
         if "reward" in measured:
             row |= _intervals(measured["reward"][row["alpha"]][0], measured["reward"]["0"][0], config, seed)
+        for name in measured.keys() - {"reward"}:
+            row |= _changes(name, measured[name], row["alpha"], weights, config)
     allowed = [row for row in rows if float(row["alpha"]) >= 0]
-    weights = statistics.resampled(len(measured[config.by]["0"][0]), config.resamples, seed)
     choices = {
         by: _choose(allowed, measured[by], weights, by, config) for by in (config.by, *config.others())
     }
@@ -107,27 +109,32 @@ def _choose(
     config: SelectConfig,
 ) -> tuple[search.Choice, np.ndarray]:
     """What is chosen among the rows `allowed`, alpha 0 first, and in which share of the resamples each would be."""
+    candidates = [search.Candidate(row["alpha"], row[by], *_change(row, allowed[0], by)) for row in allowed]
     drawn = np.stack([_mean(*of[row["alpha"]], weights) for row in allowed], axis=1)
-    candidates = [
-        search.Candidate(
-            row["alpha"], row[by], *_change(row, allowed[0], drawn[:, at] - drawn[:, 0], by, config)
-        )
-        for at, row in enumerate(allowed)
-    ]
     picked = search.CRITERIA[by].pick(drawn)
     shares = np.bincount(picked, minlength=len(allowed)) / len(picked)
     return search.choose(candidates, config.confidence, config.require_certified, by), shares
 
 
-def _change(
-    row: dict[str, Any], aligned: dict[str, Any], drawn: np.ndarray, by: str, config: SelectConfig
-) -> tuple[float, float, float]:
+def _change(row: dict[str, Any], aligned: dict[str, Any], by: str) -> tuple[float, float, float]:
     """Change from alpha 0 of what is chosen by, with its interval; that of the reward is the gain."""
     if by == "reward":
         return row["gain"], row["gain_low"], row["gain_high"]
+    return row[by] - aligned[by], row[f"{by}_change_low"], row[f"{by}_change_high"]
+
+
+def _changes(
+    name: str,
+    of: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    alpha: str,
+    weights: np.ndarray,
+    config: SelectConfig,
+) -> dict[str, float]:
+    """The percentile interval of the change of a ratio from alpha 0, over resampled prompts."""
+    drawn = _mean(*of[alpha], weights) - _mean(*of["0"], weights)
     tail = (1 - config.confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    return row[by] - aligned[by], float(low), float(high)
+    return {f"{name}_change_low": float(low), f"{name}_change_high": float(high)}
 
 
 def _mean(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:

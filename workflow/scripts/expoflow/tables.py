@@ -27,6 +27,10 @@ ALPHA_COLUMNS = (
     "accuracy",
     "nll",
     "implicit",
+    "nll_change_low",
+    "nll_change_high",
+    "implicit_change_low",
+    "implicit_change_high",
 )
 BENCHMARK_COLUMNS = (
     "pair",

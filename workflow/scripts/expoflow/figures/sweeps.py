@@ -24,6 +24,8 @@ from expoflow.figures.style import (
 )
 
 LONG = 5  # of a path from -1 on: a longer one is shown on a logarithmic axis
+# By quantity the columns of the interval of its change from alpha 0.
+CHANGES = {"reward": "gain", "nll": "nll_change", "implicit": "implicit_change"}
 WIDE = 20  # from the smallest to the largest alpha: more than this is shown on a logarithmic axis
 
 
@@ -39,8 +41,8 @@ def sweep(plan: Plan) -> Figure:
             colour = COLOURS.get(row, COLOURS["expo"])
             axis.plot(data["alpha"], data[row], marker="o", ms=3, color=colour)
             aligned = data.loc[data["alpha"] == 0, row].iloc[0]
-            if row == "reward":
-                low, high = aligned + data["gain_low"], aligned + data["gain_high"]
+            if row in CHANGES:
+                low, high = (aligned + data[f"{CHANGES[row]}_{end}"] for end in ("low", "high"))
                 axis.fill_between(data["alpha"], low, high, color=colour, alpha=0.25, lw=0)
             axis.axhline(aligned, color=COLOURS["aligned"], lw=0.8, ls=":")
             axis.plot(best["alpha"], best[row], marker="*", ms=9, color="black", ls="", zorder=3)
@@ -51,8 +53,8 @@ def sweep(plan: Plan) -> Figure:
         line("chosen alpha", color="black", marker="*", ms=8, ls=""),
         line("aligned (alpha 0)", color=COLOURS["aligned"], lw=0.8, ls=":"),
     ]
-    if "reward" in rows:
-        handles.append(patch("interval of the gain", color=COLOURS["expo"], alpha=0.25))
+    words = "interval of the gain" if "reward" in rows else "interval of the change"
+    handles.append(patch(words, color=COLOURS["expo"], alpha=0.25))
     legend(figure, [*handles, *_alpha_handle(plan, plan.pairs)])
     return figure
 
