@@ -101,7 +101,7 @@ def cosines(plan: Plan) -> Figure:
     figure, grid = plt.subplots(
         len(families),
         1,
-        figsize=(WIDTH, CELL * sum(sizes) + 0.9 * len(families) + 0.3),
+        figsize=(min(WIDTH, CELL * max(sizes) + 2), CELL * sum(sizes) + 0.8 * len(families)),
         height_ratios=sizes,
         squeeze=False,
         layout="constrained",
@@ -132,14 +132,14 @@ def plane(plan: Plan) -> Figure:
     sweeps = [pd.read_csv(file) for file in plan.inputs[1:]]
     quantities = ["reward", *(["quality"] if table["quality"].notna().all() else [])]
     sides = np.ptp(table[["x", "y"]].to_numpy(), axis=0)
-    width = WIDTH / len(quantities)
-    height = min(width * sides[1] / sides[0], 4.5) + 1.6
+    width = (WIDTH - 0.5) / len(quantities) - 0.1
+    height = min(width * sides[1] / sides[0], 4.5) + 1.3
     figure, grid = plt.subplots(
         1, len(quantities), figsize=(WIDTH, height), sharey=True, squeeze=False, layout="constrained"
     )
     for axis, quantity in zip(grid[0], quantities, strict=True):
         filled = axis.tricontourf(table["x"], table["y"], table[quantity], levels=LEVELS, cmap="cividis")
-        axis.plot(table["x"], table["y"], ".", ms=2, color="white", mec="black", mew=0.3)
+        axis.plot(table["x"], table["y"], ".", ms=4, color="white", mec="black", mew=0.4, clip_on=False)
         figure.colorbar(
             filled, ax=axis, location="bottom", label=LABELS[quantity].replace("\n", " "), shrink=0.9
         )
@@ -158,7 +158,7 @@ def plane(plan: Plan) -> Figure:
             for number, pair in enumerate(plan.pairs)
         ),
         line("chosen alpha", marker="*", ms=9, color="white", mec="black", ls=""),
-        line("measured", marker=".", ms=4, color="white", mec="black", mew=0.3, ls=""),
+        line("measured", marker=".", ms=5, color="white", mec="black", mew=0.4, ls=""),
     ]
     legend(figure, handles, 5)
     return figure
