@@ -204,10 +204,11 @@ def test_every_statement_is_measured_on_the_config_that_make_claims_runs(tmp_pat
     narrower = max(alphas) / min(alphas) - max(steps) / min(steps)
     assert float(first["step_is_the_same"]["value"]) == pytest.approx(narrower, rel=1e-4)
     assert float(first["cosines_rise"]["value"]) == pytest.approx(0.001)
-    rays = [row for row in found["plane_rises_along_rays"] if row["expected"]]
-    assert [(row["value"], row["outcome"]) for row in rays] == [("1", "yes"), ("-1", "no")]
-    tops = {row["quantity"]: row["note"] for row in found["plane_rises_along_rays"] if not row["expected"]}
-    assert tops == {"largest reward": "a 2, b 0", "largest quality": "a 0, b 2"}
+    tops = {row["quantity"]: row for row in found["plane_top_is_nearer"]}
+    nearer = tops["cosine with the highest reward"]  # the two steps are half a right angle apart
+    assert (float(nearer["value"]), nearer["outcome"]) == (pytest.approx(1 - 0.5**0.5, rel=1e-4), "yes")
+    assert (nearer["subject"], nearer["note"]) == ("data20 less data40", "top at a 2, b 0")
+    assert float(tops["cosine with the highest quality"]["value"]) == pytest.approx(0.5**0.5 - 1, rel=1e-4)
     hacked = {row["quantity"]: row["value"] for row in found["independent_chooses_better"]}
     assert (hacked["quality"], hacked["alpha by the labelling model"]) == ("-0.75", "0")
     kinds = {row["kind"] for row in rows(tmp_path, "regrets")}
