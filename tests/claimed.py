@@ -113,5 +113,6 @@ def _write_geometry(results: Path, config: Config) -> None:
     ]
     write_csv(results / "cosines.csv", cosines, ("kind", "pair_a", "pair_b", "cosine"))
     for name in config.theory.planes:
-        points = [{"a": a, "b": b, "reward": a - b, "quality": b} for a in (0, 1, 2) for b in (0, 1, 2)]
-        write_csv(results / "planes" / f"{name}.csv", points, ("a", "b", "reward", "quality"))
+        grid = itertools.product((0, 1, 2), repeat=2)
+        points = [{"a": a, "b": b, "x": a + b, "y": b, "reward": a - b, "quality": b - a} for a, b in grid]
+        write_csv(results / "planes" / f"{name}.csv", points, ("a", "b", "x", "y", "reward", "quality"))

@@ -179,7 +179,8 @@ def test_the_page_is_made_of_the_runs(folder, tmp_path, capsys):
 
 
 def test_every_statement_is_measured_on_the_config_that_make_claims_runs(tmp_path):
-    measure(claimed.config(claimed.WHOLE), tmp_path)
+    config = claimed.config(claimed.WHOLE)
+    measure(config, tmp_path)
     found = {}
     for row in rows(tmp_path, "claims"):
         found.setdefault(row["statement"], []).append(row)
@@ -198,12 +199,16 @@ def test_every_statement_is_measured_on_the_config_that_make_claims_runs(tmp_pat
     assert float(first["first_order_reaches_best"]["value"]) == pytest.approx(1 / 120 - 1, rel=1e-4)
     assert float(first["delta_is_small"]["value"]) == pytest.approx(-0.05)
     assert float(first["step_is_small"]["value"]) == pytest.approx(120 * 0.05 - 0.1)
-    assert float(first["step_is_the_same"]["value"]) == pytest.approx(120 / 20 - 70 / 12, rel=1e-4)
+    alphas = [float(config.pairs[pair].grid()[-1]) for pair in config.claims.fractions]
+    steps = [0.1 * alphas[0], *alphas[1:]]
+    narrower = max(alphas) / min(alphas) - max(steps) / min(steps)
+    assert float(first["step_is_the_same"]["value"]) == pytest.approx(narrower, rel=1e-4)
     assert float(first["cosines_rise"]["value"]) == pytest.approx(0.001)
-    rays = [row for row in found["plane_rises_along_rays"] if row["expected"]]
-    assert [(row["value"], row["outcome"]) for row in rays] == [("1", "yes"), ("-1", "no")]
-    tops = {row["quantity"]: row["note"] for row in found["plane_rises_along_rays"] if not row["expected"]}
-    assert tops == {"largest reward": "a 2, b 0", "largest quality": "a 0, b 2"}
+    tops = {row["quantity"]: row for row in found["plane_top_is_nearer"]}
+    nearer = tops["cosine with the highest reward"]  # the two steps are half a right angle apart
+    assert (float(nearer["value"]), nearer["outcome"]) == (pytest.approx(1 - 0.5**0.5, rel=1e-4), "yes")
+    assert (nearer["subject"], nearer["note"]) == ("data20 less data40", "top at a 2, b 0")
+    assert float(tops["cosine with the highest quality"]["value"]) == pytest.approx(0.5**0.5 - 1, rel=1e-4)
     hacked = {row["quantity"]: row["value"] for row in found["independent_chooses_better"]}
     assert (hacked["quality"], hacked["alpha by the labelling model"]) == ("-0.75", "0")
     kinds = {row["kind"] for row in rows(tmp_path, "regrets")}
@@ -246,6 +251,13 @@ def test_the_page_of_this_repository_is_that_of_its_numbers():
 def broken(**claims) -> dict:
     config = claimed.yaml.safe_load(claimed.CONFIG.read_text())
     return {**config, "claims": claims}
+
+
+def test_claims_need_a_reward_model():
+    config = claimed.yaml.safe_load(claimed.CONFIG.read_text())
+    del config["reward_model"], config["figures"]
+    with pytest.raises(ConfigError, match="claims: they compare rewards and need reward_model"):
+        parse(config)
 
 
 @pytest.mark.parametrize(

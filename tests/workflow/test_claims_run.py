@@ -44,7 +44,7 @@ def test_claims_are_measured_on_what_the_run_made(tree):
         assert float(slopes[f"slope of the {name}", "full"]["value"]) == pytest.approx(
             theory[objective]["slope"], rel=1e-4
         )
-    assert {"plane_rises_along_rays", "separate_gain_nothing", "tasks_keep", "nll_beats_none"} <= set(found)
+    assert {"plane_top_is_nearer", "separate_gain_nothing", "tasks_keep", "nll_beats_none"} <= set(found)
     assert not {"harder_is_better", "beta_leaves_room", "dev_training_stays_below"} & set(found)
 
 

@@ -60,6 +60,7 @@ def test_a_run_without_a_reward_model(finished):
     card = hub_card(evidence, "org/new", {})
     assert f"Alpha {best['alpha']} was taken: {best['reason']}." in card
     assert "and no reward model was used." in card
+    assert "![NLL and length of the responses against alpha](sweep.png)" in card
     assert (
         "\n| alpha | length | unfinished | effective alpha | NLL under the aligned model | implicit" in card
     )

@@ -92,7 +92,7 @@ print(chat([{{"role": "user", "content": "What is model extrapolation?"}}], max_
 
 {_choice(evidence)}
 
-![The sweep: what alpha was chosen by, and length of the responses, against alpha]({FIGURE})
+![{"NLL" if evidence.best.reward is None else "Reward"} and length of the responses against alpha]({FIGURE})
 
 {_table(_sweep(evidence))}
 

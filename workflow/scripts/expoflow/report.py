@@ -33,8 +33,8 @@ CAPTIONS = {
 }
 WITHOUT_REWARDS = {
     "sweep": "NLL (nats a token) of every alpha's responses under the aligned model, true quality where it is known, "
-    "and length of the responses against alpha, on the prompts that choose alpha. The star is the chosen alpha; the band is the interval of the change from alpha "
-    "0, paired by prompt.",
+    "and length of the responses against alpha, on the prompts that choose alpha. The star is the chosen alpha; the "
+    "band is the interval of the change from alpha 0, paired by prompt.",
     "curves": "NLL (nats a token) of every alpha's responses under the aligned model, length of the responses and "
     "true quality where it is known against alpha, on the prompts that choose alpha; alpha 0 is the aligned model. "
     "Stars are the chosen alphas.",

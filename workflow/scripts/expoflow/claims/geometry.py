@@ -172,19 +172,31 @@ def _at_equal_step(run: Run, one: str, other: str) -> Iterator[Measure]:
             yield measured(quantity, f"{one} less {other}", values[0] - values[1], expected, note=note)
 
 
-@statement(6, "4.2, Figure 5", "In the plane through three checkpoints, both rays lead to higher rewards")
-def plane_rises_along_rays(run: Run) -> Iterator[Measure]:
-    """Reward of the best grid point on either ray beyond its aligned model less that of the aligned model; where the
-    plane's largest reward and quality lie is told."""
+@statement(
+    6, "4.2, Figure 5", "In the plane through three checkpoints, the smaller share's step points to the top"
+)
+def plane_top_is_nearer(run: Run) -> Iterator[Measure]:
+    """Cosine, from the SFT model on, between the plane's point with the highest reward and the step of its first pair,
+    less that with the step of its second pair; how much higher the point's reward is than those of both sweeps, and the
+    same of the quality, is told."""
     for name, table in run.planes.items():
-        rays = {"a": table[table["b"] == 0], "b": table[table["a"] == 0]}
-        for axis, ray in rays.items():
-            start, beyond = ray[ray[axis] == 1], ray[ray[axis] > 1]
-            if len(start) and len(beyond):
-                rise = beyond["reward"].max() - start["reward"].iloc[0]
-                yield measured("reward", f"{name}, ray {axis}", rise, "above")
+        pairs = run.config.theory.planes[name].pairs
         for quantity in ("reward", "quality"):
-            if table[quantity].notna().any():
-                top = table.loc[table[quantity].idxmax()]
-                note = f"a {top['a']:g}, b {top['b']:g}"
-                yield measured(f"largest {quantity}", name, top[quantity], note=note)
+            if table[quantity].isna().any():
+                continue
+            top = table.loc[table[quantity].idxmax()]
+            one, other = (_cosine_in_plane(table, top, *place) for place in ((1, 0), (0, 1)))
+            expected = "above" if quantity == "reward" else ""
+            note = f"top at a {top['a']:.3g}, b {top['b']:.3g}"
+            subject = f"{pairs[0]} less {pairs[1]}"
+            yield measured(f"cosine with the highest {quantity}", subject, one - other, expected, note=note)
+            swept = max(float(run.draws(pair, quantity)[0].max()) for pair in pairs)
+            yield measured(f"{quantity} above the sweeps", name, top[quantity] - swept)
+
+
+def _cosine_in_plane(table, top, a: float, b: float) -> float:
+    """Cosine between a point of the plane and the checkpoint at (a, b), seen from theta0; 0 for theta0 itself."""
+    step = table[(table["a"] == a) & (table["b"] == b)][["x", "y"]].iloc[0].to_numpy(dtype=float)
+    point = top[["x", "y"]].to_numpy(dtype=float)
+    size = np.linalg.norm(step) * np.linalg.norm(point)
+    return float(step @ point / size) if size else 0.0

@@ -101,7 +101,7 @@ def cosines(plan: Plan) -> Figure:
     figure, grid = plt.subplots(
         len(families),
         1,
-        figsize=(min(WIDTH, CELL * max(sizes) + 2), CELL * sum(sizes) + 0.8 * len(families)),
+        figsize=(min(WIDTH, CELL * max(sizes) + 2), CELL * sum(sizes) + 0.9 * len(families)),
         height_ratios=sizes,
         squeeze=False,
         layout="constrained",
@@ -120,7 +120,7 @@ def cosines(plan: Plan) -> Figure:
         axis.set_yticks(range(len(names)), labels)
         axis.spines[:].set_visible(False)
         axis.tick_params(length=0)
-        figure.colorbar(image, ax=axis, label="cosine between deltas", shrink=0.8)
+        figure.colorbar(image, ax=axis, label="cosine", shrink=0.9)
         if len(families) > 1:
             axis.set_title(f"from {sft}")
     return figure
