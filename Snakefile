@@ -27,6 +27,12 @@ include: "rules/score.smk"
 include: "rules/select.smk"
 include: "rules/benchmark.smk"
 include: "rules/report.smk"
+include: "rules/claims.smk"
+
+
+if CONFIG.theory:
+
+    include: "rules/theory.smk"
 
 
 # Too small to wait for a node: on a cluster they run beside Snakemake.

@@ -82,7 +82,11 @@ ROOTS = {
     "paper_tables": ["benchmarks.published"],
     "figure": ["figures"],
     "appendices": ["appendices"],
+    "claims": ["claims.tables"],
     "report": ["report"],
+    "theory": ["theory.first_order", "theory.serve"],
+    "cosines": ["theory.deltas"],
+    "plane": ["theory.plane", "theory.serve"],
 }
 
 
@@ -396,6 +400,8 @@ def figure_inputs(figure):
         kind, benchmarks = "generations.jsonl", [figure.benchmark]
     elif figure.kind == "bars":
         kind, benchmarks = "json", figure.benchmarks()
+    elif figure.kind in expoflow_config.MEASURED:
+        return measured(figure)
     else:
         return [f"results/pairs/{pair}/alphas.csv" for pair in figure.pairs]
     return [
@@ -404,6 +410,16 @@ def figure_inputs(figure):
         for benchmark in benchmarks
         for variant in figure.variants
     ]
+
+
+def measured(figure):
+    """The results of the section theory that a figure is drawn from, then the sweeps that it shows too."""
+    if figure.kind == "cosines":
+        return ["results/cosines.csv"]
+    sweeps = [f"results/pairs/{pair}/alphas.csv" for pair in figure.pairs]
+    if figure.kind == "plane":
+        return [f"results/planes/{figure.plane}.csv", *sweeps]
+    return [*(f"results/pairs/{pair}/theory.json" for pair in figure.pairs), *sweeps]
 
 
 def marks(figure):
@@ -440,6 +456,38 @@ def appendix_pairs():
     }
 
 
+# The reward models that score the responses of pairs whose training they labelled.
+LABELLERS = {
+    pair: next(
+        name
+        for name in CONFIG.labellers(CONFIG.pairs[pair].aligned)
+        if name != CONFIG.reward_model
+    )
+    for pair in (CONFIG.claims.labelled if CONFIG.claims else [])
+}
+
+
+def claim_inputs():
+    """What claims read beside the joint tables: responses, and the scores of other reward models."""
+    claims = CONFIG.claims
+    spoken = [*claims.fractions, *claims.length_bias] if claims else []
+    files = {pair: "generations.jsonl" for pair in spoken}
+    found = [
+        f"{alpha_folder(pair, alpha)}/{sweep_prompts(pair)}.{kind}"
+        for pair, kind in files.items()
+        for alpha in CONFIG.pairs[pair].grid()
+    ]
+    found += [
+        f"{alpha_folder(pair, alpha)}/{sweep_prompts(pair)}.{labeller}.rewards.csv"
+        for pair, labeller in LABELLERS.items()
+        for alpha in CONFIG.pairs[pair].grid()
+    ]
+    return found + [
+        f"results/prompts/{name}.jsonl"
+        for name in sorted({sweep_prompts(p) for p in spoken})
+    ]
+
+
 def salvage_benchmarks():
     """After a failed run: the tables with its gaps; what to say of them."""
     results = benchmark_results([*VARIANTS, "expo-aligned"])
@@ -468,6 +516,14 @@ PAPER_TABLES = expand(
     table=["table1", "table2", "appendix_d"],
     kind=["csv", "md"],
 )
+MEASURED = [
+    *of_pairs("theory.json" if CONFIG.theory else []),
+    *(["results/cosines.csv"] if CONFIG.theory and CONFIG.kin() else []),
+    *expand(
+        "results/planes/{plane}.csv",
+        plane=CONFIG.theory.planes if CONFIG.theory else [],
+    ),
+]
 # The rewards stand here too: Snakemake remakes a deleted file only where it is asked for.
 RESULTS_OF_ALL = [
     *TABLES,
@@ -480,6 +536,8 @@ RESULTS_OF_ALL = [
         if CONFIG.reward_check
         else []
     ),
+    *MEASURED,
+    *(["results/claims.csv"] if CONFIG.claims else []),
     "results/report.html",
     *of_pairs("expo/recipe.json"),
     *all_rewards(),

@@ -102,8 +102,13 @@ def test_figures_of_a_config_stand_alone_and_name_their_pairs_once():
 
 @pytest.mark.parametrize("kind", config.FIGURE_KEYS)
 def test_a_figure_reads_back_from_the_parameter_of_its_rule(kind):
-    entry = {"kind": kind, **({"metrics": ["reward.reward"]} if kind == "bars" else {})}
-    (figure,) = checks.parse(TWO | {"figures": {"mine": entry}}).drawn().values()
+    own = {"bars": {"metrics": ["reward.reward"]}, "plane": {"plane": "both"}}
+    entry = {"kind": kind, **own.get(kind, {})}
+    theory = {"theory": {"planes": {"both": {"pairs": ["five", "twenty"]}}}}
+    more = {"models": SMALL["models"] | {"more": {"path": "more"}}}
+    pairs = {"pairs": TWO["pairs"] | {"twenty": SMALL["pairs"]["pair"] | {"aligned": "more"}}}
+    parsed = checks.parse(TWO | more | pairs | theory | {"figures": {"mine": entry}})
+    (figure,) = parsed.drawn().values()
     assert config.FigureConfig.model_validate_json(figure.canonical()) == figure
 
 

@@ -18,12 +18,15 @@ from expoflow.benchmarks import alpaca_eval_data, bill, preferences, questions, 
 from expoflow.config import (
     BENCHMARKS,
     DATASET_SOURCES,
+    MEASURED,
     MINIATURE,
     PROMPT_SOURCES,
     RECIPES,
     SOURCES,
     TRAINED_ON,
+    VARIED,
     Config,
+    RewardCheck,
 )
 from expoflow.errors import CheckpointError, ConfigError, DataError
 from expoflow.layout import accelerate_config
@@ -200,7 +203,13 @@ def _reference_problems(config: Config) -> list[str]:
         need(f"pairs.{name}.paper", pair.paper, paper.MODELS, "model of the paper")
         need(f"pairs.{name}.trained_on_dev", pair.trained_on_dev, config.pairs, "pair")
     need("reward_model", config.reward_model, config.models, "model")
-    problems += [*_figure_problems(config), *_dev_problems(config), *_reward_problems(config)]
+    problems += [
+        *_figure_problems(config),
+        *_dev_problems(config),
+        *_claim_problems(config),
+        *_reward_problems(config),
+        *_theory_problems(config),
+    ]
     return problems + list(_kind_problems(config)) + _cycles(config)
 
 
@@ -235,6 +244,36 @@ def _figure_problems(config: Config) -> Iterator[str]:
         yield from problems or _absent_benchmarks(config, where, named, benchmarks)
 
 
+def _theory_problems(config: Config) -> Iterator[str]:
+    """Names of the section theory that do not exist, planes of two SFT models, figures of what is not measured."""
+    planes = config.theory.planes if config.theory else {}
+    if config.theory:
+        yield from _unknown("theory.prompts", config.theory.prompts, config.prompts, "prompt set")
+    for name, plane in planes.items():
+        where = f"theory.planes.{name}.pairs"
+        problems = [line for pair in plane.pairs for line in _unknown(where, pair, config.pairs, "pair")]
+        yield from problems
+        if problems:
+            continue
+        one, other = (config.pairs[pair] for pair in plane.pairs)
+        if one.sft != other.sft:
+            yield f"{where}: they begin with '{one.sft}' and with '{other.sft}'; name pairs with the same sft"
+        elif one.aligned == other.aligned:
+            yield f"{where}: both have the aligned model '{one.aligned}'; name pairs with different ones"
+    for name, figure in (config.figures or {}).items():
+        if figure.kind in MEASURED and config.theory is None:
+            yield f"figures.{name}: kind {figure.kind} shows what theory measures; add theory: {{}}"
+        elif figure.kind == "plane":
+            yield from _unknown(f"figures.{name}.plane", figure.plane, planes, "plane")
+            if figure.pairs is not None:
+                yield f"figures.{name}.pairs: a plane has its own pairs; remove them"
+        elif figure.kind == "cosines":
+            kin = [pair for pairs in config.kin().values() for pair in pairs]
+            for pair in figure.named() or []:
+                if pair in config.pairs and pair not in kin:
+                    yield f"figures.{name}: pair '{pair}' shares its sft with no other; leave it out"
+
+
 def _absent_benchmarks(config: Config, where: str, named: list[str], benchmarks: list[str]) -> Iterator[str]:
     """Benchmarks of a figure that its pairs, or all of them, lack."""
     for benchmark in benchmarks:
@@ -256,6 +295,30 @@ def _dev_problems(config: Config) -> Iterator[str]:
             prompts := config.section(name, "generate").prompts
         ):
             yield f"{where}: '{other}' has other prompts to choose alpha; set its generate.prompts to {prompts}"
+
+
+def _claim_problems(config: Config) -> Iterator[str]:
+    """Claims that the named pairs cannot answer."""
+    if config.claims and config.reward_model is None:
+        yield "claims: they compare rewards and need reward_model; add it, or remove the section"
+    for key, pairs in (config.claims.named() if config.claims else {}).items():
+        where = f"claims.{key}"
+        unknown = [line for pair in pairs for line in _unknown(where, pair, config.pairs, "pair")]
+        yield from unknown
+        if unknown:
+            continue
+        if key in VARIED:
+            values = {pair: config.setting(pair, VARIED[key]) for pair in pairs}
+            lacking = [pair for pair, value in values.items() if value is None]
+            for pair in lacking:
+                yield f"{where}: the aligned model of '{pair}' has no {VARIED[key]}; leave the pair out"
+            if not lacking and (len(set(values.values())) < len(pairs) or len(pairs) < 2):
+                yield f"{where}: the pairs must be two or more that differ in {VARIED[key]}; change the list"
+        if key == "labelled":
+            for pair in pairs:
+                others = set(config.labellers(config.pairs[pair].aligned)) - {config.reward_model}
+                if len(others) != 1:
+                    yield f"{where}: no single other reward model labelled the training of '{pair}'; leave it out"
 
 
 def _reward_problems(config: Config) -> Iterator[str]:
@@ -414,6 +477,9 @@ def _benchmark_problems(config: Config, results: Path) -> Iterator[str]:
             yield from alpaca_eval_data.problems(config.section(pair, "benchmarks").alpaca_eval)
         if benchmark == "open_llm":
             yield from task_data.problems(config.section(pair, "benchmarks").open_llm)
+    unmeasured = any(not (results / "pairs" / pair / "theory.json").exists() for pair in config.pairs)
+    if config.theory and config.theory.preferences != MINIATURE and unmeasured:
+        yield from preferences.problems(RewardCheck(file=config.theory.preferences), "theory.preferences")
     if config.reward_check and not (results / "benchmarks" / "preferences.jsonl").exists():
         yield from preferences.problems(config.reward_check)
 

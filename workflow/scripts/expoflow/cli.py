@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from expoflow import __version__
+from expoflow import __version__, collector
 from expoflow.errors import CheckpointError, ConfigError, ExpoflowError
 
 if TYPE_CHECKING:
@@ -487,6 +487,28 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _claims_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="a folder whose results/ has claims.csv; one a seed"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the page; figures go into a folder of its name",
+    )
+    parser.add_argument("--notes", type=Path, metavar="FILE", help="Markdown that is put on the page")
+
+
+def _claims(arguments: argparse.Namespace) -> int:
+    from expoflow.claims import page
+
+    page.write(arguments.runs, arguments.out, arguments.notes)
+    print(f"{arguments.out}: the claims over {len(arguments.runs)} runs")
+    return 0
+
+
 COMMANDS: dict[str, Command] = {
     "run": ("one pair, from two checkpoints to the report", _run_arguments, _run),
     "init": ("write a starter config for pairs of your own", _folder_arguments, _init),
@@ -518,6 +540,11 @@ COMMANDS: dict[str, Command] = {
         _benchmark_arguments,
         _benchmark,
     ),
+    "claims": (
+        "the paper's claims over several runs (seeds), as a page with figures",
+        _claims_arguments,
+        _claims,
+    ),
     "inspect": ("say what a checkpoint is, and check an extrapolated one", _inspect_arguments, _inspect),
 }
 
@@ -535,6 +562,7 @@ def main(argv: list[str] | None = None) -> int:
         command.set_defaults(run=run)
     arguments = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _terminate)
+    collector.relax()
     try:
         return arguments.run(arguments)
     except ExpoflowError as error:

@@ -148,6 +148,17 @@ class _Miniature(_Recipe):
     """Seed of the initial weights and of the order of the data; by default the config's, the world's."""
 
 
+class _Stoppable(_Miniature):
+    until: Fraction | None = None
+    """Stop after this share of the steps, their learning rates unchanged: a checkpoint that the whole training passes."""
+
+    @model_validator(mode="after")
+    def _is_stopped_by_its_own_loop(self) -> Self:
+        if self.until is not None and self.trainer != "loop":
+            raise PydanticCustomError("until", "until needs trainer: loop; change one, or remove until")
+        return self
+
+
 class _Aligned(Strict):
     base: Name = Field(alias="from")
     """The model that training begins with, which is also the reference."""
@@ -167,7 +178,7 @@ class _Iterated(_Labelled):
     """DPO's beta: strength of the tie to the reference model."""
 
 
-class MiniatureSft(_Miniature):
+class MiniatureSft(_Stoppable):
     """Supervised fine-tuning, from random weights or from the model `from`."""
 
     recipe: Literal["sft"]
@@ -186,7 +197,7 @@ class MiniatureSft(_Miniature):
         return self
 
 
-class MiniatureDpo(_Miniature, _Aligned):
+class MiniatureDpo(_Stoppable, _Aligned):
     """Direct preference optimisation on pairs of the miniature's writers."""
 
     recipe: Literal["dpo"]
@@ -240,7 +251,7 @@ class MiniatureIterativeDpo(_Miniature, _Iterated):
         return self
 
 
-class MiniatureRlhf(_Miniature, _Labelled):
+class MiniatureRlhf(_Stoppable, _Labelled):
     """RLHF by REINFORCE leave-one-out (RLOO) on the reward less a KL penalty."""
 
     recipe: Literal["rlhf"]
@@ -843,6 +854,44 @@ class BenchmarksConfig(Strict):
         return [name for name in type(self).model_fields if getattr(self, name) is not None]
 
 
+class PlaneConfig(Strict):
+    """The plane through an SFT model and two models aligned from it: reward and quality at points of it."""
+
+    pairs: Annotated[list[Name], Field(min_length=2, max_length=2)]
+    """Two pairs with the same `sft`; the first one's aligned model lies on the horizontal axis, and its tokenizer
+    and chat template serve for all points."""
+    points: int = Field(6, ge=2)
+    """Points along each of the two axes; the three models themselves are added."""
+    reach: float = Field(1.0, gt=0)
+    """How far the points go, as a share of the pairs' largest alphas."""
+
+
+class TheoryConfig(Strict):
+    """Measurements of why extrapolation works (the paper's Section 2.2 and Figures 3 and 5); without it none."""
+
+    preferences: str = MINIATURE
+    """Held-out preferences whose margin is an objective: a JSON lines, CSV or Parquet file with the columns prompt,
+    chosen and rejected; `miniature` writes some on the test split of the built-in world."""
+    examples: int = Field(300, ge=2)
+    """That many of them, from the beginning."""
+    prompts: Name | None = None
+    """The prompt set of the expected reward and of planes; by default the one that chooses the pair's alpha."""
+    limit: int = Field(200, ge=2)
+    """That many of its prompts, from the beginning."""
+    samples: int = Field(4, ge=2)
+    """Responses to a prompt, drawn at temperature 1, of which the expected reward is estimated."""
+    max_tokens: int = Field(64, ge=1)
+    """Tokens of such a response at most."""
+    step: float = Field(0.01, gt=0, le=1)
+    """Step of the margin's finite difference, as a share of the pair's largest alpha."""
+    reward_step: float = Field(0.1, gt=0, le=1)
+    """The same of the expected reward, which sampling blurs."""
+    tolerance: float = Field(0.1, gt=0)
+    """The first order holds where it is no further off than this share of the predicted change."""
+    planes: dict[Name, PlaneConfig] = {}
+    """Planes by name."""
+
+
 PairSelect: Any = _partial(SelectConfig)
 PairBenchmarks: Any = _partial(BenchmarksConfig)
 
@@ -882,18 +931,24 @@ FIGURE_KEYS = {
     "path": (),
     "histograms": ("benchmark", "variants"),
     "bars": ("metrics", "variants"),
+    "first_order": (),
+    "cosines": (),
+    "plane": ("plane",),
 }
 # Metrics of benchmarks that a reward model gives.
 REWARD_METRICS = ("reward.reward", "reward.win_rate", "alpaca_eval.reward")
+MEASURED = ("first_order", "cosines", "plane")  # kinds that need the section theory
 
 
 class FigureConfig(Strict):
     """A figure of results/figures/: what it shows, and of which pairs."""
 
-    kind: Literal["sweep", "curves", "path", "histograms", "bars"]
+    kind: Literal["sweep", "curves", "path", "histograms", "bars", "first_order", "cosines", "plane"]
     """`sweep`: reward and length against alpha, a panel for each pair; `curves`: the same, pairs in one panel (the
     paper's Figures 6 to 8); `path`: reward from SFT to the aligned model and on (2); `histograms`: of rewards
-    (Appendix C); `bars`: metrics of benchmarks side by side (1 and 4)."""
+    (Appendix C); `bars`: metrics of benchmarks side by side (1 and 4). With the section `theory` also `first_order`:
+    an objective along alpha and its slope at 0 (3); `cosines`: between the deltas of pairs; `plane`: reward and
+    quality around an SFT model and two aligned ones (5)."""
     pairs: list[Name] | None = Field(None, min_length=1)
     """What is shown, in this order; without it all pairs (that have the benchmark)."""
     groups: dict[str, Annotated[list[Name], Field(min_length=1)]] | None = Field(None, min_length=1)
@@ -906,6 +961,8 @@ class FigureConfig(Strict):
     """Of `bars`: a panel each, BENCHMARK.METRIC such as `alpaca_eval.lc_win_rate`."""
     variants: list[Literal["sft", "aligned", "expo"]] = Field(["sft", "aligned", "expo"], min_length=1)
     """Of `histograms` and `bars`: what stands side by side."""
+    plane: Name | None = None
+    """Of `plane`: one of `theory.planes`."""
     labels: dict[Name, str] = {}
     """What a pair is called in the figure, by pair; without it its name."""
     caption: str | None = None
@@ -922,6 +979,8 @@ class FigureConfig(Strict):
             )
         if self.kind == "bars" and self.metrics is None:
             raise PydanticCustomError("metrics", "kind bars needs metrics: [BENCHMARK.METRIC]; add it")
+        if self.kind == "plane" and self.plane is None:
+            raise PydanticCustomError("plane", "kind plane needs plane: NAME, one of theory.planes; add it")
         if self.groups is not None and self.pairs is not None:
             raise PydanticCustomError("groups", "groups stand instead of pairs; remove one of the two")
         return self
@@ -953,6 +1012,67 @@ class FigureConfig(Strict):
 FIGURES = {kind: FigureConfig(kind=kind) for kind in ("sweep", "path", "histograms")}
 
 
+# Claims that are shown by pairs which differ in one setting of the aligned model's training: that setting.
+VARIED = {
+    "fractions": "fraction",
+    "learning_rates": "learning_rate",
+    "epochs": "epochs",
+    "in_time": "until",
+    "length_bias": "length_bias",
+    "betas": "beta",
+    "label_noise": "label_noise",
+}
+
+
+class CombinationsClaims(Strict):
+    """Pairs whose second model was not aligned from the first (section 4.4)."""
+
+    different_bases: list[Name] = []
+    """Two SFT models of different base models."""
+    base_and_sft: list[Name] = []
+    """A base model and the SFT model trained from it."""
+    separate: list[Name] = []
+    """Two SFT or two RLHF models, trained separately from one base."""
+
+    def pairs(self) -> list[str]:
+        """All of them."""
+        return [*self.different_bases, *self.base_and_sft, *self.separate]
+
+
+class ClaimsConfig(Strict):
+    """Which pairs answer which claim of the paper: results/claims.csv has what they say.
+
+    A claim whose pairs are not named is left out. Pairs `trained_on_dev` and the section `theory` answer others.
+    """
+
+    fractions: list[Name] = []
+    """DPO on different shares of the data (4.2); the largest share is the fully trained model."""
+    learning_rates: list[Name] = []
+    """DPO at different learning rates (4.3); the smallest one is the default."""
+    epochs: list[Name] = []
+    """DPO for different numbers of epochs (4.3); the smallest one is the default."""
+    in_time: list[Name] = []
+    """One training, stopped at different times; the latest one is its end."""
+    length_bias: list[Name] = Field([], max_length=2)
+    """Two trainings, one on labels of an annotator who likes length less, or not at all."""
+    betas: list[Name] = []
+    """DPO with different beta (2.2)."""
+    label_noise: list[Name] = []
+    """DPO on labels of which different shares are turned round (2.2)."""
+    labelled: list[Name] = []
+    """Models whose training was labelled by a reward model that does not choose alpha (3.1): it scores their
+    responses too."""
+    capability: list[Name] = []
+    """Pairs whose tasks are compared before and after (3.2, Appendix D)."""
+    combinations: CombinationsClaims = CombinationsClaims()
+
+    def named(self) -> dict[str, list[str]]:
+        """The pairs by the key that names them."""
+        keys = {key: getattr(self, key) for key in type(self).model_fields if key != "combinations"}
+        below = {f"combinations.{key}": value for key, value in self.combinations.model_dump().items()}
+        return {key: pairs for key, pairs in (keys | below).items() if pairs}
+
+
 class Config(Strict):
     """A whole expoflow config."""
 
@@ -973,8 +1093,11 @@ class Config(Strict):
     extrapolate: ExtrapolateConfig = ExtrapolateConfig()
     select: SelectConfig = SelectConfig()
     benchmarks: BenchmarksConfig = BenchmarksConfig()
+    theory: TheoryConfig | None = None
     figures: dict[Name, FigureConfig] | None = None
-    """Figures by name; without this section sweep, path and histograms of all pairs."""
+    """Figures by name; without this section sweep, path and histograms of all pairs, and those of `theory`."""
+    claims: ClaimsConfig | None = None
+    """Which pairs answer which claim of the paper; without it results/claims.csv is not made."""
 
     @model_validator(mode="before")
     @classmethod
@@ -986,9 +1109,9 @@ class Config(Strict):
 
     def drawn(self) -> dict[str, FigureConfig]:
         """The figures that are drawn, each with its pairs; one that no pair can fill is left out."""
-        figures = FIGURES if self.figures is None else self.figures
+        figures = FIGURES | self._of_theory() if self.figures is None else self.figures
         filled = {
-            name: figure.model_copy(update={"pairs": figure.named() or self._able(figure.benchmarks())})
+            name: figure.model_copy(update={"pairs": figure.named() or self._able(figure)})
             for name, figure in figures.items()
         }
         return {
@@ -997,13 +1120,40 @@ class Config(Strict):
             if figure.pairs and (self.reward_model or not figure.shows_rewards())
         }
 
-    def _able(self, benchmarks: list[str]) -> list[str]:
-        """The pairs that have all of `benchmarks`."""
-        return [
-            pair for pair in self.pairs if set(benchmarks) <= set(self.section(pair, "benchmarks").names())
-        ]
+    def _of_theory(self) -> dict[str, FigureConfig]:
+        """The figures of the section theory, where there is one."""
+        if self.theory is None:
+            return {}
+        kinds = ["first_order", *(["cosines"] if self.kin() else [])]
+        planes = {
+            name: FigureConfig(kind="plane", plane=name)
+            for name in self.theory.planes
+            if name not in (*FIGURES, *kinds)
+        }
+        return {kind: FigureConfig(kind=kind) for kind in kinds} | planes
+
+    def _able(self, figure: FigureConfig) -> list[str]:
+        """The pairs that have what a figure shows."""
+        if figure.kind == "plane":
+            return self.theory.planes[figure.plane].pairs
+        if figure.kind == "cosines":
+            return [pair for pairs in self.kin().values() for pair in pairs]
+        needed = set(figure.benchmarks())
+        return [pair for pair in self.pairs if needed <= set(self.section(pair, "benchmarks").names())]
+
+    def kin(self) -> dict[str, list[str]]:
+        """The pairs that share their SFT model with another one, by that model."""
+        families: dict[str, list[str]] = {}
+        for name, pair in self.pairs.items():
+            families.setdefault(pair.sft, []).append(name)
+        return {sft: pairs for sft, pairs in families.items() if len(pairs) > 1}
 
     reward_check: RewardCheck | None = None
+
+    def claims_basis(self) -> str:
+        """Canonical JSON of what the claims of a run depend on beside its results."""
+        parts = {"claims", "models", "pairs", "generate", "reward_model"}
+        return self.canonical(include=parts, exclude={"pairs": {"__all__": {"benchmarks"}}})
 
     def labellers(self, model: str) -> list[str]:
         """The reward models that labelled the training of `model`, or of what it was trained from."""
@@ -1012,6 +1162,11 @@ class Config(Strict):
             found.append(self.models[name].judge)
             name = self.models[name].base
         return sorted({judge for judge in found if judge})
+
+    def setting(self, pair: str, name: str) -> float | None:
+        """A number of the recipe that the pair's aligned model is trained by."""
+        value = getattr(self.models[self.pairs[pair].aligned].train, name, None)
+        return 1.0 if value is None and name == "until" else value
 
     def section(self, pair: str, name: str) -> Any:
         """Section `name` (generate, select or benchmarks) with the overrides of `pair` applied."""

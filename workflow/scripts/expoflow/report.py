@@ -23,6 +23,13 @@ CAPTIONS = {
     "histograms": "Rewards of the models' responses to the benchmark's prompts, which took no part in choosing alpha; "
     "marks on the axis are their means.",
     "bars": "The models on benchmarks, with 95 % intervals (1.96 standard errors).",
+    "first_order": "Objectives along alpha, as changes from alpha 0 with their intervals, and the tangent that the "
+    "gradient times delta gives, with its interval: the mean margin of held-out preferences, exact at every point, and "
+    "the expected reward at temperature 1. Dashed: the sweep's mean reward, whose responses are sampled as configured.",
+    "cosines": "Cosines between the deltas of pairs that share their SFT model, over all weights.",
+    "plane": "Mean reward, and true quality where it is known, in the plane through the SFT model and two aligned ones: "
+    "both axes are distances between weights. Lines are the rays of extrapolation, stars the alphas chosen on them, dots "
+    "the points that were measured.",
 }
 WITHOUT_REWARDS = {
     "sweep": "NLL (nats a token) of every alpha's responses under the aligned model, true quality where it is known, "

@@ -1,5 +1,6 @@
 """Rewards: the reward model's raw logit for (prompt, response)."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,7 +11,7 @@ from expoflow.checkpoint import read_json_file
 from expoflow.config import ScoreConfig
 from expoflow.engines import Model, chosen
 from expoflow.errors import CheckpointError
-from expoflow.records import Generation, Prompt, Record
+from expoflow.records import Generation, Manifest, Prompt, Record, read_json
 from expoflow.serving import Held, Task
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ class Scorer(Protocol):
 
     def close(self) -> None:
         """Free the model's memory."""
+
+
+def judge_model(manifest: Path, usage: str) -> Model:
+    """The reward model of a manifest; `usage` as `ModelConfig.usage` gives it."""
+    return Model(folder=store.model_folder(read_json(manifest, Manifest)), **json.loads(usage))
 
 
 def rewards(

@@ -43,6 +43,7 @@ KINDS = {
     "likelihood": "expoflow.engines.serve:likelihood",
     "open_llm": "expoflow.benchmarks.lm_serve:serve",
     "score": "expoflow.scoring:serve",
+    "theory": "expoflow.theory.serve:measure",
 }
 LOGS = Path("results/logs/hosts")
 # Seconds in which a new host must answer; loading comes after that and may take as long as it does.

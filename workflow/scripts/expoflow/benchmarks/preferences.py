@@ -30,13 +30,13 @@ def modules(config: RewardCheck) -> tuple[str, ...]:
     return (here, "miniature.writers") if config.miniature else (here,)
 
 
-def problems(config: RewardCheck) -> Iterator[str]:
-    """What is wrong with a file, with its remedy."""
+def problems(config: RewardCheck, where: str = "reward_check.file") -> Iterator[str]:
+    """What is wrong with a file, with its remedy; `where` is its place in the config."""
     if config.file is not None:
         try:
             gather(config, seed=0)
         except DataError as error:
-            yield f"reward_check.file: {error}"
+            yield f"{where}: {error}"
 
 
 def gather(config: RewardCheck, seed: int) -> list[Preference]:

@@ -17,12 +17,17 @@ SCORED_TOKENS = 4096  # the same where logits of every token are wanted
 
 
 class TransformersEngine:
-    """A causal language model in the type that its config names, on the first GPU or the CPU."""
+    """A causal language model on the first GPU or the CPU.
+
+    `dtype` and `attention` are transformers' names of the type that it computes in and of how it attends; by
+    default what its config names.
+    """
 
     name = "transformers"
 
-    def __init__(self, model: Model):
+    def __init__(self, model: Model, dtype: str | None = None, attention: str | None = None):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.dtype, self.attention = dtype, attention
         self._load(model)
 
     def move(self, model: Model) -> None:
@@ -70,25 +75,22 @@ class TransformersEngine:
     @torch.inference_mode()
     def logps(self, rows: Sequence[tuple[list[int], list[int]]]) -> Iterator[list[tuple[int, float]]]:
         """Log-probability of given responses; see `Engine.logps`."""
-        order = sorted(range(len(rows)), key=lambda index: (len(rows[index][0]) + len(rows[index][1]), index))
-        while order:
-            size, longest = 1, sum(map(len, rows[order[0]]))
-            while size < len(order) and (size + 1) * (sum(map(len, rows[order[size]]))) <= SCORED_TOKENS:
-                size += 1
-            batch, order = order[:size], order[size:]
-            longest = max(sum(map(len, rows[index])) for index in batch)
-            ids = torch.zeros(len(batch), longest, dtype=torch.long)  # padded on the right: no mask is needed
-            for row, index in enumerate(batch):
-                tokens = [*rows[index][0], *rows[index][1]]
-                ids[row, : len(tokens)] = torch.tensor(tokens)
+        for batch, ids in padded(rows):
             logits = self.model(input_ids=ids.to(self.device), use_cache=False).logits
-            sums = []
-            for row, index in enumerate(batch):
-                start, stop = len(rows[index][0]), sum(map(len, rows[index]))
-                predicted = logits[row, start - 1 : stop - 1].float().log_softmax(-1)
-                given = ids[row, start:stop].to(self.device)
-                sums.append(predicted.gather(1, given[:, None]).double().sum().item())
-            yield list(zip(batch, sums, strict=True))
+            yield list(
+                zip(
+                    batch, response_logps(logits, ids, [rows[index] for index in batch]).tolist(), strict=True
+                )
+            )
+
+    @torch.inference_mode()
+    def written(
+        self, requests: Sequence[Request], config: GenerateConfig
+    ) -> Iterator[list[tuple[int, list[int]]]]:
+        """Answers as token ids, with the stop token that ended them: (index, tokens), as `generate` yields."""
+        for batch in _batches(requests, config.max_tokens):
+            for finished in self._sample([requests[index] for index in batch], config):
+                yield [(batch[row], tokens) for row, tokens in finished]
 
     def _load(self, model: Model) -> None:
         config = package.config(model)
@@ -96,7 +98,11 @@ class TransformersEngine:
         with torch.device("meta"):  # the class alone is wanted: only it takes a state dict without a folder
             architecture = type(AutoModelForCausalLM.from_config(config, trust_remote_code=remote))
         loaded = architecture.from_pretrained(
-            None, config=config, state_dict=dict(_weights(model)), dtype=config.dtype
+            None,
+            config=config,
+            state_dict=dict(_weights(model)),
+            dtype=self.dtype or config.dtype,
+            attn_implementation=self.attention,
         )
         self.model = loaded.eval().to(self.device)
         self._describe(model)
@@ -165,6 +171,36 @@ class TransformersEngine:
                 rows, running, counts, ids = rows[kept], running[kept], counts[kept], ids[kept]
                 positions, mask = positions[kept], mask[kept]
                 cache.batch_select_indices(kept)
+
+
+def padded(rows: Sequence[tuple[list[int], list[int]]]) -> Iterator[tuple[list[int], Tensor]]:
+    """Rows of (prompt, response) in batches of like length: their indices, and their token ids in one tensor.
+
+    Padded on the right, so that causal attention needs no mask.
+    """
+    order = sorted(range(len(rows)), key=lambda index: (len(rows[index][0]) + len(rows[index][1]), index))
+    while order:
+        size = 1
+        while size < len(order) and (size + 1) * (sum(map(len, rows[order[size]]))) <= SCORED_TOKENS:
+            size += 1
+        batch, order = order[:size], order[size:]
+        longest = max(sum(map(len, rows[index])) for index in batch)
+        ids = torch.zeros(len(batch), longest, dtype=torch.long)
+        for row, index in enumerate(batch):
+            tokens = [*rows[index][0], *rows[index][1]]
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+        yield batch, ids
+
+
+def response_logps(logits: Tensor, ids: Tensor, rows: Sequence[tuple[list[int], list[int]]]) -> Tensor:
+    """float64 [rows]: the sum of the log-probabilities of every row's response; `ids` as from `padded`."""
+    sums = []
+    for row, (prompt, response) in enumerate(rows):
+        start, stop = len(prompt), len(prompt) + len(response)
+        predicted = logits[row, start - 1 : stop - 1].float().log_softmax(-1)
+        given = ids[row, start:stop].to(logits.device)
+        sums.append(predicted.gather(1, given[:, None]).double().sum())
+    return torch.stack(sums)
 
 
 def _weights(model: Model) -> Iterator[tuple[str, Tensor]]:

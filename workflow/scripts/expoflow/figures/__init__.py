@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from expoflow.figures.benchmarks import bars, histograms
 from expoflow.figures.style import STYLE, Plan
 from expoflow.figures.sweeps import curves, path, sweep
+from expoflow.figures.theory import cosines, first_order, plane
 
 KINDS: dict[str, Callable[[Plan], Figure]] = {
     "sweep": sweep,
@@ -16,6 +17,9 @@ KINDS: dict[str, Callable[[Plan], Figure]] = {
     "path": path,
     "histograms": histograms,
     "bars": bars,
+    "first_order": first_order,
+    "cosines": cosines,
+    "plane": plane,
 }
 
 

@@ -29,12 +29,14 @@ def train(
     annotator_temperature: float = writers.PREFERENCE_TEMPERATURE,
     length_bias: float = writers.LENGTH_BIAS,
     label_noise: float = 0.0,
+    until: float = 1.0,
     progress: loop.Progress = print,
 ) -> dict[str, float]:
     """Train the checkpoint `base`, which is the reference too, on pairs; save it to the folder `out`.
 
     The data are the first `fraction` of `examples` pairs, on prompts of the split `prompts`; `seed` is that of
-    their order, `world` that of the data where it is another one. Returns steps and loss.
+    their order, `world` that of the data where it is another one. Stops after a share `until` of the steps.
+    Returns steps and loss.
     """
     pairs = writers.preference_pairs(
         round(examples * fraction),
@@ -46,7 +48,15 @@ def train(
     )
     lm = model.load(base)
     metrics = fit(
-        lm, pairs, seed, epochs=epochs, learning_rate=learning_rate, beta=beta, progress=progress, name="dpo"
+        lm,
+        pairs,
+        seed,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        beta=beta,
+        name="dpo",
+        progress=progress,
+        until=until,
     )
     model.save(lm, out)
     return metrics
@@ -62,6 +72,7 @@ def fit(
     beta: float,
     name: str,
     progress: loop.Progress,
+    until: float = 1.0,
 ) -> dict[str, float]:
     """Train `lm` on pairs, with what it is at the beginning as the reference.
 
@@ -78,7 +89,8 @@ def fit(
         return -logsigmoid(beta * _margins(loop.sequence_logps(lm, rows.rows(both)) - reference[both])).mean()
 
     order = loop.batches(longest, epochs, generator(seed, f"{name} batches"))
-    return loop.fit(lm, order, loss, learning_rate=learning_rate, warmup=WARMUP, name=name, progress=progress)
+    settings = {"learning_rate": learning_rate, "warmup": WARMUP, "until": until}
+    return loop.fit(lm, order, loss, **settings, name=name, progress=progress)
 
 
 def _margins(log_ratios: torch.Tensor) -> torch.Tensor:

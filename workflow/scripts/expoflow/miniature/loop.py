@@ -130,17 +130,20 @@ def fit(
     warmup: float,
     name: str,
     progress: Progress,
+    until: float = 1.0,
 ) -> dict[str, float]:
     """AdamW steps on `loss(rows)` for each batch in `order`; linear warm-up, then a cosine to zero.
 
-    `warmup` is a share of the steps. Returns the number of steps and the mean loss of the last tenth.
+    `warmup` is a share of the steps, and so is `until`, after which training stops: with the very weights that
+    the whole training has there. Returns the number of steps and the mean loss of the last tenth.
     """
+    stop = max(1, round(until * len(order)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(len(order), warmup))
     model.train()
     every = max(1, len(order) // 10)
     losses: list[float] = []
-    for step, rows in enumerate(order, start=1):
+    for step, rows in enumerate(order[:stop], start=1):
         optimizer.zero_grad(set_to_none=True)
         value = loss(rows)
         value.backward()
@@ -148,10 +151,10 @@ def fit(
         optimizer.step()
         scheduler.step()
         losses.append(value.item())
-        if step % every == 0 or step == len(order):
+        if step % every == 0 or step == stop:
             progress(f"{name}: step {step}/{len(order)}, loss {np.mean(losses[-every:]):.4f}")
     model.eval()
-    return {"steps": len(order), "loss": float(np.mean(losses[-every:]))}
+    return {"steps": stop, "loss": float(np.mean(losses[-every:]))}
 
 
 def _cosine(steps: int, warmup: float) -> Callable[[int], float]:

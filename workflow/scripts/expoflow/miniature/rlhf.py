@@ -29,6 +29,7 @@ def train(
     epochs: int = 1,
     learning_rate: float = 1e-4,
     beta: float = 0.05,
+    until: float = 1.0,
     progress: loop.Progress = print,
 ) -> dict[str, float]:
     """Train the checkpoint `base`, which is the reference too, on its own responses; save it to `out`.
@@ -36,7 +37,7 @@ def train(
     Every step draws `samples` responses to each of a few of the `examples` train prompts and takes one
     gradient of -advantage * log p(response), advantage = the score less the mean score of the prompt's other
     responses, score = reward - beta * (log p - log p of the reference) (Ahmadian et al. 2024). `judge` is the
-    reward model's folder. Returns steps, and of the last tenth of the steps the mean reward and the mean KL.
+    reward model's folder. Stops after a share `until` of the steps. Returns steps, and of the last tenth of the steps the mean reward and the mean KL.
     """
     lm, reference = model.load(base), model.load(base).eval()
     rm = LlamaForSequenceClassification.from_pretrained(judge, local_files_only=True).eval()
@@ -59,9 +60,8 @@ def train(
 
     size = max(1, loop.BATCH // samples)
     order = [part for _ in range(epochs) for part in torch.from_numpy(rng.permutation(examples)).split(size)]
-    metrics = loop.fit(
-        lm, order, loss, learning_rate=learning_rate, warmup=WARMUP, name="rlhf", progress=progress
-    )
+    settings = {"learning_rate": learning_rate, "warmup": WARMUP, "until": until}
+    metrics = loop.fit(lm, order, loss, **settings, name="rlhf", progress=progress)
     rewarded, kl = np.mean(seen[-max(1, len(seen) // 10) :], axis=0)
     progress(f"rlhf: reward {rewarded:.3f}, KL {kl:.2f} nats a response")
     model.save(lm, out)

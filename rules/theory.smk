@@ -1,0 +1,140 @@
+# Why extrapolation works, measured; only where the config has the section `theory`.
+def theory_prompts(pair):
+    """The prompt set of the pair's expected reward and planes."""
+    return f"results/prompts/{CONFIG.theory.prompts or sweep_prompts(pair)}.jsonl"
+
+
+def of_plane(path):
+    """Input function: `path` for both pairs of a plane."""
+    return lambda wildcards: [
+        path.format(pair=pair) for pair in CONFIG.theory.planes[wildcards.plane].pairs
+    ]
+
+
+def plane_pair(wildcards):
+    """The first pair of a plane, whose tokenizer, template and sampling are used."""
+    return CONFIG.theory.planes[wildcards.plane].pairs[0]
+
+
+def members(name, pairs):
+    """The manifests of the sft or aligned models of `pairs`."""
+    return [manifest(getattr(CONFIG.pairs[pair], name)) for pair in pairs]
+
+
+def plane_aligned(wildcards):
+    """The aligned model of a plane's first pair."""
+    return CONFIG.pairs[plane_pair(wildcards)].aligned
+
+
+def bootstrap(wildcards):
+    """Parameter function: how intervals are made."""
+    pair = wildcards.get("pair") or plane_pair(wildcards)
+    return CONFIG.section(pair, "select").canonical(include={"confidence", "resamples"})
+
+
+wildcard_constraints:
+    plane=only(CONFIG.theory.planes),
+
+
+rule theory:
+    input:
+        recipe="results/pairs/{pair}/alpha=0/model/recipe.json",
+        sft=member("sft"),
+        aligned=member("aligned"),
+        prompts=lambda wildcards: theory_prompts(wildcards.pair),
+        preferences=[
+            file for file in [CONFIG.theory.preferences] if file != "miniature"
+        ],
+        reward_model=[manifest(CONFIG.reward_model)] if CONFIG.reward_model else [],
+    output:
+        theory="results/pairs/{pair}/theory.json",
+    log:
+        "results/logs/theory/{pair}.log",
+    benchmark:
+        "results/logs/theory/{pair}.tsv"
+    conda:
+        "../envs/expoflow.yaml"
+    resources:
+        **engine_resources(of_pair("aligned")),
+    params:
+        config=CONFIG.theory.canonical(exclude={"planes"}),
+        alphas=lambda wildcards: CONFIG.pairs[wildcards.pair].grid(),
+        generate=section("generate", include={"seed"}),
+        score=CONFIG.score.canonical(),
+        select=bootstrap,
+        vocabulary=CONFIG.extrapolate.vocabulary,
+        seed=CONFIG.seed,
+        usage=usage(of_pair("aligned")),
+        judge_usage=usage(judge) if CONFIG.reward_model else "",
+        code=code("theory"),
+    message:
+        "{wildcards.pair}: measure how far the first order holds"
+    script:
+        "../workflow/scripts/theory.py"
+
+
+rule cosines:
+    input:
+        sft=lambda wildcards: [manifest(sft) for sft in CONFIG.kin()],
+        aligned=lambda wildcards: [
+            each
+            for pairs in CONFIG.kin().values()
+            for each in members("aligned", pairs)
+        ],
+    output:
+        cosines="results/cosines.csv",
+    log:
+        "results/logs/cosines.log",
+    benchmark:
+        "results/logs/cosines.tsv"
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        families=CONFIG.kin(),
+        vocabulary=CONFIG.extrapolate.vocabulary,
+        code=code("cosines"),
+    message:
+        "measure the angles between the deltas of all pairs"
+    script:
+        "../workflow/scripts/cosines.py"
+
+
+rule plane:
+    input:
+        recipes=of_plane("results/pairs/{pair}/alpha=0/model/recipe.json"),
+        sft=lambda wildcards: manifest(CONFIG.pairs[plane_pair(wildcards)].sft),
+        aligned=lambda wildcards: members(
+            "aligned", CONFIG.theory.planes[wildcards.plane].pairs
+        ),
+        prompts=lambda wildcards: theory_prompts(plane_pair(wildcards)),
+        reward_model=manifest(CONFIG.reward_model),
+    output:
+        plane="results/planes/{plane}.csv",
+    log:
+        "results/logs/plane/{plane}.log",
+    benchmark:
+        "results/logs/plane/{plane}.tsv"
+    conda:
+        "../envs/expoflow.yaml"
+    resources:
+        **engine_resources(plane_aligned, judge),
+    params:
+        config=lambda wildcards: CONFIG.theory.planes[wildcards.plane].canonical(),
+        alphas=lambda wildcards: [
+            max(map(float, CONFIG.pairs[pair].grid()))
+            for pair in CONFIG.theory.planes[wildcards.plane].pairs
+        ],
+        limit=CONFIG.theory.limit,
+        generate=lambda wildcards: CONFIG.section(
+            plane_pair(wildcards), "generate"
+        ).canonical(exclude={"samples", "engine"}),
+        score=CONFIG.score.canonical(),
+        select=bootstrap,
+        vocabulary=CONFIG.extrapolate.vocabulary,
+        usage=usage(plane_aligned),
+        judge_usage=usage(judge),
+        code=code("plane"),
+    message:
+        "plane {wildcards.plane}: reward and quality around three models"
+    script:
+        "../workflow/scripts/plane.py"

@@ -1,0 +1,21 @@
+"""Measure the paper's claims on a run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expoflow.logs import job_log
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0], snakemake.threads):
+    from expoflow.claims import tables
+    from expoflow.config import Config
+
+    tables.write(
+        Config.model_validate(snakemake.config),
+        Path("results"),
+        claims=Path(snakemake.output.claims),
+        regret=Path(snakemake.output.regrets),
+        styles=Path(snakemake.output.styles),
+    )

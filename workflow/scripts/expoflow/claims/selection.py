@@ -1,0 +1,119 @@
+"""Choosing alpha with and without a reward model: what the choice costs in true quality (claim 13)."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from expoflow.claims.run import Run
+from expoflow.claims.statement import Measure, measured, statement
+from expoflow.search import CRITERIA
+from expoflow.statistics import Values
+
+WAYS = ("none", "reward", "nll", "implicit")  # `none` is alpha 0
+
+
+class Regret(NamedTuple):
+    """What one way to choose costs on one pair, on the prompts that alpha is chosen on.
+
+    `draws` are those of the quality lost against the best alpha >= 0 of the same grid, which is not drawn anew.
+    """
+
+    pair: str
+    kind: str
+    by: str
+    alpha: float
+    best_alpha: float
+    quality: float
+    draws: Values
+
+    @property
+    def regret(self) -> float:
+        """True quality lost, in points."""
+        return float(self.draws[0])
+
+
+def kind(run: Run, pair: str) -> str:
+    """The key of the section claims that names the pair first; `other` where none does."""
+    named = (key for key, pairs in run.claims.named().items() if pair in pairs and key != "capability")
+    dev = {each.trained_on_dev for each in run.config.pairs.values()}
+    return next(named, "trained_on_dev" if pair in dev else "other").partition(".")[0]
+
+
+def regrets(run: Run) -> list[Regret]:
+    """Of every pair that has an alpha above 0, and every way to choose: none is left out.
+
+    Ways whose column is empty (select.compare) have no regret; without true quality nothing has.
+    """
+    found = []
+    for pair in run.config.pairs if run.knows_quality else ():
+        table = run.swept(pair)
+        allowed = table[table["alpha"] >= 0]
+        if len(allowed) < 2:
+            continue
+        quality = run.draws(pair, "quality")[:, allowed.index]
+        best = int(quality[0].argmax())
+        for by in WAYS:
+            if by != "none" and allowed[by].isna().any():
+                continue
+            place = 0 if by == "none" else int(CRITERIA[by].pick(allowed[by].to_numpy()[None])[0])
+            alphas = allowed["alpha"].to_numpy()
+            lost = quality[:, best] - quality[:, place]
+            found.append(
+                Regret(pair, kind(run, pair), by, alphas[place], alphas[best], quality[0, place], lost)
+            )
+    return found
+
+
+def _by_way(run: Run, found: list[Regret]) -> dict[str, Values]:
+    """Draws of the mean regret over pairs, by way."""
+    ways = {by: [each.draws for each in found if each.by == by] for by in WAYS}
+    return {by: np.mean(draws, axis=0) for by, draws in ways.items() if draws}
+
+
+@statement(13, "5, left open", "Alpha can be chosen without a reward model: by the NLL of its own samples")
+def nll_beats_none(run: Run) -> Iterator[Measure]:
+    """Mean regret in true quality over all pairs: that of alpha 0 less that of `nll`, the largest alpha whose responses
+    are, a token, no less likely under the aligned model than its own."""
+    yield from _better(run, "nll", "none", "above")
+
+
+@statement(13, "5, left open", "That choice is no worse than the reward model's")
+def nll_is_no_worse_than_reward(run: Run) -> Iterator[Measure]:
+    """Mean regret over all pairs: that of `reward` less that of `nll`; mean and largest regret of every way are told,
+    overall and by kind of pair."""
+    yield from _better(run, "nll", "reward", "not below")
+    found = regrets(run)
+    for by in _by_way(run, found):
+        own = [each for each in found if each.by == by]
+        kinds = {"all pairs": own} | {
+            name: [each for each in own if each.kind == name]
+            for name in dict.fromkeys(each.kind for each in own)
+        }
+        for name, some in kinds.items():
+            yield measured(
+                f"mean regret by {by}", name, np.mean([each.draws for each in some], axis=0), n=len(some)
+            )
+            worst = max(some, key=lambda each: each.regret)
+            yield measured(f"largest regret by {by}", name, worst.draws, n=len(some), note=worst.pair)
+
+
+@statement(13, "5, left open", "Nor is DPO's implicit reward less the divergence from the aligned model")
+def implicit_is_no_worse_than_reward(run: Run) -> Iterator[Measure]:
+    """Mean regret over all pairs: that of `reward` less that of `implicit`."""
+    yield from _better(run, "implicit", "reward", "not below")
+
+
+@statement(13, "3.1", "Choosing by reward is better than not extrapolating")
+def reward_beats_none(run: Run) -> Iterator[Measure]:
+    """Mean regret over all pairs: that of alpha 0 less that of `reward`."""
+    yield from _better(run, "reward", "none", "above")
+
+
+def _better(run: Run, by: str, than: str, expected: str) -> Iterator[Measure]:
+    found = regrets(run)
+    ways = _by_way(run, found)
+    if by in ways and than in ways:
+        number = sum(each.by == by for each in found)
+        subject = f"{than} less {by}"
+        yield measured("mean regret", subject, ways[than] - ways[by], expected, n=number)

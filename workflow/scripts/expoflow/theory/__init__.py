@@ -1,0 +1,1 @@
+"""Why extrapolation works, measured: how small delta is, how far the first order holds, what lies around."""

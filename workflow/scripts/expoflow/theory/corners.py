@@ -1,0 +1,86 @@
+"""A model that can be put anywhere between and beyond some checkpoints, and how fast it changes on the way.
+
+The checkpoints, the corners, stay as they are on disk and are read through mmap; the model is a float32 copy. A
+model of 7B parameters thus needs 28 GB on the device, and as much again for the tangent of `slopes`, which goes
+forward with the values: no graph is kept, so activations cost twice what generating costs, not what training does.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.func import functional_call
+
+from expoflow.engines import Model
+from expoflow.engines.transformers import TransformersEngine, padded, response_logps
+from expoflow.errors import CheckpointError
+from expoflow.streaming import Streamed
+
+Row = tuple[list[int], list[int]]
+
+
+class Corners:
+    """A float32 model loaded by transformers, and the checkpoints that its weights are made of.
+
+    Attention is computed step by step ("eager"), for only so has it a derivative that goes forward.
+    """
+
+    def __init__(self, model: Model, corners: Sequence[Streamed]):
+        """`model` says which tokenizer, template and stop tokens are used. Raises CheckpointError for corners
+        whose tensors differ."""
+        self.engine = TransformersEngine(model, dtype="float32", attention="eager")
+        state = self.engine.model.state_dict()
+        found = [
+            {
+                name: tensor
+                for name, tensor in corner.tensors()
+                if name in state and tensor.is_floating_point()
+            }
+            for corner in corners
+        ]
+        for name in state:
+            shapes = {values[name].shape if name in values else None for values in found}
+            if len(shapes) > 1:
+                raise CheckpointError(
+                    f"tensor {name} is not of one shape in {', '.join(str(each.aligned) for each in corners)};"
+                    " take models of one architecture"
+                )
+        self.values = {name: [values[name] for values in found] for name in found[0]}
+
+    def at(self, *shares: float) -> None:
+        """Set the weights to the sum of share times corner, computed in float64: a share of 1 alone is exact."""
+        state = self.engine.model.state_dict()
+        with torch.no_grad():
+            for name in self.values:
+                state[name].copy_(self._sum(name, shares))
+
+    def slopes(self, rows: Sequence[Row], shares: Sequence[float]) -> Iterator[list[tuple[int, float]]]:
+        """The directional derivative of the log-probability of every row's response, at the present weights.
+
+        rows: (prompt, response) token ids. The direction is the sum of share times corner; forward-mode
+        differentiation gives every row's own derivative in one pass. Yields (index, derivative) in nats.
+        """
+        model = self.engine.model
+        parameters = dict(model.named_parameters())
+        if missing := [name for name in parameters if name not in self.values]:
+            raise CheckpointError(f"parameter {missing[0]} is in no checkpoint file; save the models again")
+        with torch.no_grad(), forward_ad.dual_level():
+            dual = {
+                name: forward_ad.make_dual(parameter, self._sum(name, shares).to(parameter))
+                for name, parameter in parameters.items()
+            }
+            for batch, ids in padded(rows):
+                inputs = {"input_ids": ids.to(self.engine.device), "use_cache": False}
+                logits = functional_call(model, dual, kwargs=inputs).logits
+                logps = response_logps(logits, ids, [rows[index] for index in batch])
+                yield list(zip(batch, forward_ad.unpack_dual(logps).tangent.tolist(), strict=True))
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        self.engine.close()
+
+    def _sum(self, name: str, shares: Sequence[float]) -> Tensor:
+        """float64, in the corners' shape."""
+        parts = zip(shares, self.values[name], strict=True)
+        return sum(share * corner.double() for share, corner in parts if share)

@@ -1,0 +1,286 @@
+"""theory.json: J(theta1 + alpha * delta) - J(theta1) against alpha * <grad J(theta1), delta> (the paper's Equation 2).
+
+Two objectives J: the mean margin log pi(chosen) - log pi(rejected) of held-out preferences, whose derivative is
+exact, and the expected reward at temperature 1, whose derivative is a policy gradient: the mean over samples of
+(reward - mean reward of the prompt's other samples) * d/dalpha log pi(response).
+"""
+
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expoflow import pair as pairs
+from expoflow import scoring, statistics, store
+from expoflow.benchmarks import preferences
+from expoflow.benchmarks.preferences import Preference
+from expoflow.config import MINIATURE, GenerateConfig, RewardCheck, ScoreConfig, SelectConfig, TheoryConfig
+from expoflow.engines import Model
+from expoflow.recipe import Recipe
+from expoflow.records import (
+    Generation,
+    Manifest,
+    Prompt,
+    provenance,
+    read_json,
+    read_jsonl,
+    write_json,
+)
+from expoflow.theory import asking
+from expoflow.theory.deltas import opened, smallness
+from expoflow.theory.result import FirstOrder, Point, Theory
+
+FINE = 24  # alphas at which the margin is evaluated
+SMALLEST = 0.005  # the first of them, as a share of the largest alpha
+Values = NDArray[np.float64]
+
+
+class Along(NamedTuple):
+    """An objective by prompt [prompts] at several alphas, 0 among them, and its slopes at 0 by prompt."""
+
+    values: dict[float, Values]
+    slopes: Values
+    samples: int
+
+
+class Measurement(NamedTuple):
+    """What a pair's theory.json depends on beside its files."""
+
+    config: TheoryConfig
+    generate: GenerateConfig
+    score: ScoreConfig
+    select: SelectConfig
+    alphas: list[str]
+    vocabulary: str
+    seed: int
+
+
+def measure(
+    pair: str,
+    recipe: Path,
+    sft: Manifest,
+    aligned: Manifest,
+    prompts: Path,
+    judge: Model | None,
+    output: Path,
+    what: Measurement,
+    usage: str = "{}",
+    say: Callable[[str], None] = print,
+) -> None:
+    """Write theory.json; `recipe` is that of alpha 0, whose folder has theta1's package, `judge` the reward model.
+
+    Raises PairError for checkpoints that do not fit, DataError for prompts or preferences that cannot be used.
+    """
+    small = smallness(opened(sft, aligned, what.vocabulary), what.alphas)
+    model = pairs.model(read_json(recipe, Recipe), recipe.parent, sft, aligned, usage)
+    asked = read_jsonl(prompts, Prompt)[: what.config.limit]
+    objectives = along(
+        model, held_out(what.config, what.seed), asked, judge, what.config, what.generate.seed, largest(what.alphas), what.score
+    )  # fmt: skip
+    steps = {"margin": what.config.step, "reward": what.config.reward_step}
+    found = {
+        name: judged(each, steps[name] * largest(what.alphas), largest(what.alphas), what.config, what.select)
+        for name, each in objectives.items()
+    }
+    made_with = provenance("torch", "transformers") | {
+        "theory": json.loads(what.config.canonical(exclude={"planes"})),
+        "prompts_sha256": store.sha256(prompts),
+        "seed": what.generate.seed,
+    }
+    write_json(output, Theory(pair=pair, smallness=small, first_order=found, provenance=made_with))
+    for name, each in found.items():
+        say(
+            f"{pair}: {name}: slope {each.slope:.4g} [{each.slope_low:.4g}, {each.slope_high:.4g}], finite difference"
+            f" {each.difference:.4g}; {each.reason}"
+        )
+
+
+def largest(alphas: Sequence[str]) -> float:
+    """The largest alpha of a grid, by which steps are measured; 1 where none is positive."""
+    return max((float(alpha) for alpha in alphas if float(alpha) > 0), default=1.0)
+
+
+def held_out(config: TheoryConfig, seed: int) -> list[Preference]:
+    """The preferences of the margin; `seed` is the miniature's."""
+    if config.preferences != MINIATURE:
+        return preferences.gather(RewardCheck(file=config.preferences), seed)[: config.examples]
+    writers = importlib.import_module("expoflow.miniature.writers")  # no dependency of files
+    return [
+        Preference(messages=each.prompt.messages, chosen=each.chosen, rejected=each.rejected)
+        for each in writers.preference_pairs(config.examples, seed, "test")
+    ]
+
+
+def along(
+    model: Model,
+    held_out: Sequence[Preference],
+    prompts: Sequence[Prompt],
+    judge: Model | None,
+    config: TheoryConfig,
+    seed: int,
+    end: float,
+    score: ScoreConfig,
+) -> dict[str, Along]:
+    """Both objectives along alpha up to `end`; only the margin without a `judge`.
+
+    `model` is theta1 in its package, streamed from theta0 and theta1.
+    """
+    fine = [0.0, -config.step * end, config.step * end, *np.geomspace(SMALLEST * end, end, FINE).tolist()]
+    coarse = [0.0, -config.reward_step * end, *_doubling(config.reward_step * end, end)]
+    sampling = GenerateConfig(
+        temperature=1, top_k=0, top_p=1, presence_penalty=0, frequency_penalty=0, seed=seed,
+        samples=config.samples, max_tokens=config.max_tokens,
+    )  # fmt: skip
+    ask = asking.Ask(
+        model=model,
+        corners=asking.parents(model),
+        margins=tuple(map(_shares, fine)),
+        preferences=tuple(held_out),
+        responses=tuple(map(_shares, coarse)) if judge else (),
+        prompts=tuple(prompts) if judge else (),
+        config=sampling,
+        towards=(-1.0, 1.0),
+    )
+    margins: dict[float, Values] = {}
+    slopes = np.zeros(0)
+    responses: dict[float, list[tuple[Generation, float | None]]] = {}
+    for row in asking.rows(ask):
+        if "margin" in row:
+            margins[fine[row["margin"]]] = _margin(row["logps"])
+        elif "margin_slopes" in row:
+            slopes = _margin(row["logps"])
+        else:
+            said = Generation.model_validate(row["generation"]), row["slope"]
+            responses.setdefault(coarse[row["response"]], []).append(said)
+    found = {"margin": Along(margins, slopes, 1)}
+    if judge:
+        found["reward"] = _rewarded(responses, prompts, judge, score, config.samples)
+    return found
+
+
+def _shares(alpha: float) -> tuple[float, float]:
+    """theta1 + alpha * delta as shares of theta0 and theta1."""
+    return -alpha, 1 + alpha
+
+
+def _doubling(first: float, end: float) -> list[float]:
+    """`first`, twice as much and so on, and the end."""
+    steps = []
+    while first < end * 0.99:
+        steps.append(first)
+        first *= 2
+    return [*steps, end]
+
+
+def _margin(logps: list[list[float]]) -> Values:
+    chosen, rejected = np.array(logps).T
+    return chosen - rejected
+
+
+def _rewarded(
+    responses: dict[float, list[tuple[Generation, float | None]]],
+    prompts: Sequence[Prompt],
+    judge: Model,
+    score: ScoreConfig,
+    samples: int,
+) -> Along:
+    """The expected reward of every prompt at every alpha, and its policy gradient at 0."""
+    flat = [generation for some in responses.values() for generation, _ in some]
+    rewards = np.array(scoring.rewards(judge, prompts, flat, score))
+    by_alpha = dict(zip(responses, rewards.reshape(len(responses), -1, samples), strict=True))
+    slopes = np.array([slope for _, slope in responses[0.0]]).reshape(-1, samples)
+    return Along(
+        {alpha: each.mean(axis=1) for alpha, each in by_alpha.items()},
+        policy_gradient(by_alpha[0.0], slopes),
+        samples,
+    )
+
+
+def policy_gradient(rewards: Values, slopes: Values) -> Values:
+    """d/dalpha of the expected reward of every prompt [prompts], without bias.
+
+    rewards, slopes: [prompts, samples], slopes d/dalpha log pi(response). The baseline of a sample is the mean
+    reward of the prompt's other samples.
+    """
+    samples = rewards.shape[1]
+    advantage = (rewards - rewards.mean(axis=1, keepdims=True)) * samples / (samples - 1)
+    return (advantage * slopes).mean(axis=1)
+
+
+def judged(along: Along, step: float, end: float, config: TheoryConfig, select: SelectConfig) -> FirstOrder:
+    """How well the first order describes an objective; `step` is that of the finite difference."""
+
+    def interval(values: Values) -> tuple[float, float]:
+        return statistics.mean_interval(values, select.confidence, select.resamples)
+
+    now, slope = along.values[0.0], float(along.slopes.mean())
+    differences = (_at(along.values, step) - _at(along.values, -step)) / (2 * step)
+    low, high = interval(along.slopes)
+    difference_low, difference_high = interval(differences)
+    curve = []
+    for alpha in sorted(alpha for alpha in along.values if alpha > 0):
+        change = along.values[alpha] - now
+        change_low, change_high = interval(change)
+        # what is compared is known up to the errors of both, which are those of the same prompts
+        error = change - alpha * along.slopes
+        errors = (float(error.mean()),) * 2 if along.samples == 1 else interval(error)
+        curve.append(
+            Point(
+                alpha=alpha,
+                value=float(along.values[alpha].mean()),
+                change=float(change.mean()),
+                change_low=change_low,
+                change_high=change_high,
+                predicted=alpha * slope,
+                holds=_holds(errors, config.tolerance * abs(alpha * slope)),
+            )
+        )
+    holds_to, reason = reach(curve)
+    return FirstOrder(
+        n=len(now),
+        samples=along.samples,
+        step=step,
+        value=float(now.mean()),
+        slope=slope,
+        slope_low=low,
+        slope_high=high,
+        difference=float(differences.mean()),
+        difference_low=difference_low,
+        difference_high=difference_high,
+        sign=int(low > 0) - int(high < 0),
+        holds_to=holds_to,
+        holds_share=None if holds_to is None else holds_to / end,
+        reason=reason,
+        curve=curve,
+    )
+
+
+def _at(values: dict[float, Values], alpha: float) -> Values:
+    return values[min(values, key=lambda each: abs(each - alpha))]
+
+
+def _holds(errors: tuple[float, float], room: float) -> bool | None:
+    """Whether an error, known to lie within an interval, is at most `room` in size; None where it may be."""
+    low, high = errors
+    if -room <= low and high <= room:
+        return True
+    return False if low > room or high < -room else None
+
+
+def reach(curve: Sequence[Point]) -> tuple[float | None, str]:
+    """The largest alpha up to which the first order holds at all points, and in words what comes then."""
+    held = None
+    for point in curve:
+        if point.holds is None:
+            since = "from the first alpha on" if held is None else f"beyond alpha {held:.4g}"
+            return held, f"the sampling error leaves open whether the first order holds {since}"
+        if not point.holds:
+            if held is None:
+                return None, f"the first order does not hold even at alpha {point.alpha:.4g}"
+            return held, f"the first order holds to alpha {held:.4g}, no longer at {point.alpha:.4g}"
+        held = point.alpha
+    return held, f"the first order holds to the grid's end, alpha {held:.4g}"

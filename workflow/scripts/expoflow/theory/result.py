@@ -1,0 +1,71 @@
+"""results/pairs/{pair}/theory.json: how small delta is, and how well the first order describes what it does."""
+
+from typing import Any
+
+from expoflow.records import Record
+
+
+class Size(Record):
+    """|theta1|, |delta| and their ratio (None where theta1 is 0) over `elements` elements."""
+
+    elements: int
+    theta1: float
+    delta: float
+    ratio: float | None = None
+
+
+class Smallness(Record):
+    """How small delta is beside theta1; `alphas` has |alpha * delta| / |theta1| of every alpha of the grid."""
+
+    overall: Size
+    kinds: dict[str, Size]
+    alphas: dict[str, float | None]
+
+
+class Point(Record):
+    """J at an alpha: its value, its change from alpha 0 with interval, and what the first order predicts.
+
+    `holds` is None where the sampling error decides nothing.
+    """
+
+    alpha: float
+    value: float
+    change: float
+    change_low: float
+    change_high: float
+    predicted: float
+    holds: bool | None = None
+
+
+class FirstOrder(Record):
+    """One objective: its slope at theta1 along delta, and up to which alpha the first order holds.
+
+    `n` prompts, over which intervals are, with `samples` responses each. `difference` is (J(step) - J(-step)) / (2
+    step). `sign` is that of the slope, 0 where its interval includes 0. `holds_to` is None where `reason` says
+    why; `holds_share` is the same as a share of the grid's largest alpha.
+    """
+
+    n: int
+    samples: int
+    step: float
+    value: float
+    slope: float
+    slope_low: float
+    slope_high: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    sign: int
+    holds_to: float | None = None
+    holds_share: float | None = None
+    reason: str
+    curve: list[Point]
+
+
+class Theory(Record):
+    """results/pairs/{pair}/theory.json; `first_order` by objective: margin, and reward where there is a reward model."""
+
+    pair: str
+    smallness: Smallness
+    first_order: dict[str, FirstOrder]
+    provenance: dict[str, Any]
