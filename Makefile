@@ -3,17 +3,29 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
 
-.PHONY: run test test-slurm test-trl vllm-cpu test-vllm lint format schema clean
+FAULTS := .pytest_cache/faults.jsonl
+
+.PHONY: run test test-slurm faults faults-ci test-trl vllm-cpu test-vllm lint format schema clean
 
 run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
 
 test: .venv/installed-test
-	$(BIN)/pytest -n 2 -m 'not slurm and not trl'
+	$(BIN)/pytest -n 2 -m 'not slurm and not trl and not faults'
 
 # A SLURM of two nodes on this machine, and the workflow in it: as root, with Debian's slurm-wlm and munge.
 test-slurm: .venv/installed-test
 	$(BIN)/pytest -m slurm -rs tests/slurm
+
+# The fault matrix, here and on the SLURM of the tests; what it has shown becomes the table of docs/reliability.md.
+faults: .venv/installed-test
+	mkdir -p $(dir $(FAULTS)) && rm -f $(FAULTS)
+	EXPOFLOW_FAULTS=$(CURDIR)/$(FAULTS) $(BIN)/pytest -m faults -rs tests/faults; \
+	status=$$?; $(BIN)/python tests/faults/reliability.py $(FAULTS) && exit $$status
+
+# One fault of every stage.
+faults-ci: .venv/installed-test
+	$(BIN)/pytest -m faults_ci -rs tests/faults
 
 # Those that train by TRL, which the test environment has.
 test-trl: .venv/installed-test
