@@ -12,6 +12,7 @@ from slurm.cluster import Cluster, unavailable
 from stages import Stage
 from workflow.tree import new_tree, write_prompts
 
+CPU = pytest.StashKey[float]()
 sys.path.append(str(Path(__file__).parents[1] / "hub"))
 
 
@@ -77,8 +78,14 @@ def prepared(finished: FaultTree, tmp_path: Path) -> Iterator[Callable[[Stage], 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
-    """Append what a cell of the matrix has shown to the file that EXPOFLOW_FAULTS names."""
+    """Append what a cell of the matrix has shown to the file that EXPOFLOW_FAULTS names.
+
+    `cpu` are the seconds of what was waited for: all but engine hosts, and jobs on nodes or of a killed head.
+    """
     report = yield
+    times = os.times()
+    used = times.children_user + times.children_system
+    before = item.stash.setdefault(CPU, used)
     cell = getattr(item, "callspec", None) and item.callspec.params
     record = os.environ.get("EXPOFLOW_FAULTS")
     if record and cell and "fault" in cell and (call.when == "call" or report.outcome != "passed"):
@@ -86,7 +93,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
             **cell,
             "outcome": report.outcome,
             "seconds": round(report.duration),
-            **dict(item.user_properties),
+            "cpu": round(used - before),
         }
         with open(record, "a") as file:
             file.write(json.dumps(row) + "\n")

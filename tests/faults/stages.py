@@ -80,12 +80,14 @@ NO_GENERATE = (f"{PAIR}/alpha=60/dev.generations.jsonl", *NO_SCORE)
 NO_EXTRAPOLATE = (f"{PAIR}/alpha=60", *NO_SELECT)
 NO_DOWNLOAD = ("results/models/rm.json", "results/models/.rm.commit.json", *NO_SCORE)
 NO_TRAIN = (
-    "results/models/dpo.json",
-    "results/models/dpo",
-    PAIR,
-    "results/benchmarks.csv",
-    *DRAWN,
-    *NO_TABLES,
+    *("results/models/dpo.json", "results/models/dpo", f"{PAIR}/preflight.json"),
+    *(
+        f"{PAIR}/alpha=-1",
+        f"{PAIR}/alpha=0",
+        f"{PAIR}/alpha=1",
+        f"{PAIR}/benchmarks/aligned",
+        *NO_EXTRAPOLATE,
+    ),
 )
 
 # The jobs that then run.
@@ -106,7 +108,7 @@ EVERYTHING = {
     "score": 4,
     "benchmark_reward": 3,
 }
-TRAIN = {"train": 1, **EVERYTHING}
+TRAIN = {"train": 1, **EVERYTHING, "benchmark_reward": 2}
 
 STAGES = {
     "train": Stage(
@@ -142,7 +144,7 @@ STAGES = {
         input="results/models/dpo/model.safetensors",
         cut="results/models/dpo/model.safetensors",
         remedy="run: snakemake --forcerun results/models/dpo.json",
-        cut_again=TRAIN | {"benchmark_reward": 2},
+        cut_again=TRAIN,
         room=1 << 16,
     ),
     "generate": Stage(
