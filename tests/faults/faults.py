@@ -74,6 +74,7 @@ def head_killed(tree: FaultTree, stage: Stage) -> str:
 
 
 def head_terminated(tree: FaultTree, stage: Stage) -> str:
+    """The head starts no further job, and ends when those that run have finished."""
     head = begin(tree, stage)
     head.terminate()
     failed(tree, head)

@@ -35,6 +35,11 @@ class Stage:
     stored: bool = True
     here: bool = True
 
+    @property
+    def after(self) -> dict[str, int]:
+        """The jobs that run after this stage's own."""
+        return {rule: count for rule, count in self.again.items() if rule != self.rule}
+
 
 def at_work(tree: FaultTree, stage: Stage) -> bool:
     """The job has begun to write its log; it takes a second to load what it needs."""
