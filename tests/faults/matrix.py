@@ -21,7 +21,7 @@ MATRIX = {
     "train":       ("x",  "a",  "ci", "x",  "x",  "x",  "x",  "x",  "x",  "x",  "x",  "x",  "x"),
     "download":    ("x",  "a",  "x",  "x",  "ci", "x",  "x",  "b",  "x",  "c",  "c",  "c",  "c"),
     "extrapolate": ("x",  "a",  "x",  "x",  "x",  "ci", "x",  "x",  "x",  "x",  "x",  "x",  "x"),
-    "generate":    ("ci", "x",  "x",  "x",  "x",  "x",  "x",  "x",  "x",  "x",  "x",  "ci", "x"),
+    "generate":    ("ci", "x",  "x",  "x",  "x",  "x",  "x",  "x",  "x",  "x",  "x",  "x",  "x"),
     "score":       ("x",  "x",  "x",  "x",  "x",  "x",  "x",  "x",  "ci", "x",  "x",  "x",  "x"),
     "select":      ("x",  "a",  "x",  "x",  "x",  "x",  "ci", "x",  "x",  "x",  "x",  "x",  "x"),
     "export":      ("x",  "a",  "x",  "ci", "x",  "x",  "x",  "x",  "x",  "ci", "x",  "x",  "x"),
