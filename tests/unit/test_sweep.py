@@ -93,3 +93,9 @@ def test_a_cut_table_is_refused(tmp_path):
     likelihoods("0", 1, 0).drop(columns="tokens").to_csv(path, index=False)
     with pytest.raises(DataError, match="not a complete likelihoods table"):
         sweep.read_likelihoods(path)
+
+
+def test_a_table_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "dev.rewards.csv").mkdir()
+    with pytest.raises(DataError, match=r"dev.rewards.csv: cannot be read \(Is a directory\); make it readable"):
+        sweep.read_rewards(tmp_path / "dev.rewards.csv")
