@@ -29,7 +29,7 @@ def _cell(mark: str, outcome: str | None) -> str:
     return f"n/a <sup>{mark}</sup>" if mark in REASONS else WORDS.get(outcome, "not tried")
 
 
-def main(record: Path) -> None:
+def write(record: Path) -> None:
     """Put the table of the last outcome of every cell into the page."""
     rows = [json.loads(line) for line in record.read_text().splitlines()]
     shown = {(row["stage"], row["fault"]): row["outcome"] for row in rows}
@@ -39,4 +39,4 @@ def main(record: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    write(Path(sys.argv[1]))

@@ -97,5 +97,7 @@ def test_a_cut_table_is_refused(tmp_path):
 
 def test_a_table_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "dev.rewards.csv").mkdir()
-    with pytest.raises(DataError, match=r"dev.rewards.csv: cannot be read \(Is a directory\); make it readable"):
+    with pytest.raises(
+        DataError, match=r"dev.rewards.csv: cannot be read \(Is a directory\); make it readable"
+    ):
         sweep.read_rewards(tmp_path / "dev.rewards.csv")
