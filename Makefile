@@ -4,7 +4,9 @@ BIN := .venv/bin
 CORES ?= all
 SEEDS ?= 42 3 4
 
-.PHONY: run claims test test-slurm test-trl vllm-cpu test-vllm lint format schema clean
+FAULTS := .pytest_cache/faults.jsonl
+
+.PHONY: run claims test test-slurm faults faults-ci test-trl vllm-cpu test-vllm lint format schema clean
 
 run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -18,11 +20,21 @@ claims: .venv/installed-test
 	$(BIN)/expoflow claims $(SEEDS:%=results/claims/seed=%) --out docs/claims.md --notes config/miniature-claims.md
 
 test: .venv/installed-test
-	$(BIN)/pytest -n 2 -m 'not slurm and not trl'
+	$(BIN)/pytest -n 2 -m 'not slurm and not trl and not faults'
 
 # A SLURM of two nodes on this machine, and the workflow in it: as root, with Debian's slurm-wlm and munge.
 test-slurm: .venv/installed-test
 	$(BIN)/pytest -m slurm -rs tests/slurm
+
+# The fault matrix, here and on the SLURM of the tests; what it has shown becomes the table of docs/reliability.md.
+faults: .venv/installed-test
+	mkdir -p $(dir $(FAULTS)) && rm -f $(FAULTS)
+	EXPOFLOW_FAULTS=$(CURDIR)/$(FAULTS) $(BIN)/pytest -m faults -rs tests/faults; \
+	status=$$?; $(BIN)/python tests/faults/reliability.py $(FAULTS) && exit $$status
+
+# One fault of every stage.
+faults-ci: .venv/installed-test
+	$(BIN)/pytest -m faults_ci -rs tests/faults
 
 # Those that train by TRL, which the test environment has.
 test-trl: .venv/installed-test

@@ -154,3 +154,11 @@ def test_a_table_has_all_rewards_or_none(tmp_path, gaps, whole):
     else:
         with pytest.raises(DataError, match="not a complete rewards table"):
             sweep.read_rewards(path)
+
+
+def test_a_table_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "dev.rewards.csv").mkdir()
+    with pytest.raises(
+        DataError, match=r"dev.rewards.csv: cannot be read \(Is a directory\); make it readable"
+    ):
+        sweep.read_rewards(tmp_path / "dev.rewards.csv")

@@ -62,6 +62,11 @@ class Tree:
 def new_tree(folder: Path, store: Path) -> Tree:
     folder.mkdir(parents=True)
     shutil.copy(MICRO, folder / "config.yaml")
-    asked = [prompt.model_copy(update={"meta": None}) for prompt in prompts("dev", 7)[:24]]
-    (folder / "dev.jsonl").write_text(to_jsonl(asked).replace('"messages":', '"prompt":'))
+    write_prompts(folder / "dev.jsonl", "dev")
     return Tree(folder, store)
+
+
+def write_prompts(path: Path, split: str) -> None:
+    """24 prompts of the miniature as a user's file."""
+    asked = [prompt.model_copy(update={"meta": None}) for prompt in prompts(split, 7)[:24]]
+    path.write_text(to_jsonl(asked).replace('"messages":', '"prompt":'))

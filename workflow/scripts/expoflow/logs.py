@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from expoflow import collector
 from expoflow.errors import ExpoflowError
@@ -14,8 +15,9 @@ from expoflow.errors import ExpoflowError
 def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Callable[[str], None]]:
     """Send stdout and stderr, those of subprocesses too, to `path` and set the job's environment.
 
-    Yields `say`, for the one line that a job has to tell: it goes to the log and to the terminal. An ExpoflowError is written as its message, any other exception with its traceback; either ends
-    the process with status 1. Call it before torch or numpy is imported: it sets their thread count.
+    Yields `say`, for the one line that a job has to tell: it goes to the log and to the terminal. An ExpoflowError is
+    written as its message, any other exception with its traceback, to the terminal where the log cannot be written;
+    either ends the process with status 1. Call it before torch or numpy is imported: it sets their thread count.
     """
     collector.relax()
     os.environ |= {
@@ -35,14 +37,19 @@ def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Calla
             print(line, file=file)
             print(line, file=terminal, flush=True)
 
+        def fail(reason: str) -> NoReturn:
+            try:
+                print(reason, file=file)
+            except OSError:  # the disk is full: the reason must not be lost with it
+                print(reason, file=terminal, flush=True)
+            sys.exit(1)
+
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         sys.stdout = sys.stderr = file
         try:
             yield say
         except ExpoflowError as error:
-            print(f"error: {error}", file=file)
-            sys.exit(1)
+            fail(f"error: {error}")
         except BaseException:
-            traceback.print_exc(file=file)
-            sys.exit(1)
+            fail(traceback.format_exc())

@@ -5,13 +5,16 @@ killed job or a second job on the same output sees the old file or the new one, 
 """
 
 import csv
+import fcntl
+import glob
+import io
 import json
 import math
 import os
 import platform
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -34,19 +37,41 @@ class Record(BaseModel):
 def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file that becomes `path` when the block ends without an exception.
 
-    The data is on disk (fsync) before the rename; after an exception nothing remains.
+    The data is on disk (fsync) before the rename; after an exception nothing remains, and what a killed
+    process left is removed by the next.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    _remove_abandoned(path)
+    temporary, file = _temporary(path, mode)
     try:
-        with open(temporary, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""})) as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path, mode: str) -> tuple[Path, IO[Any]]:
+    """A new file beside `path`, locked as long as it is open, and its name."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        file = open(temporary, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""}))  # noqa: SIM115
+        with suppress(OSError):  # a file system without locks: nothing is removed there
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if temporary.exists():
+            return temporary, file
+        file.close()  # taken for abandoned before it was locked
+
+
+def _remove_abandoned(path: Path) -> None:
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError), open(old, "ab") as file:
+            # Its writer holds this lock as long as it lives; a lock that is free means nobody is left.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            old.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,12 +87,24 @@ def write_json(path: Path, value: "Record | dict | list") -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_text(path: Path) -> str:
+    """The text of a result file; one that is missing, unreadable or no text is a DataError naming it."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; run snakemake to make it") from None
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror}); make it readable, or delete it and run snakemake again"
+        raise DataError(f"{path}: {problem}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is no text; delete the file and run snakemake again") from None
+
+
 def read_json(path: Path, record: type[Row]) -> Row:
     """Read one record; a file that is missing, cut or of another form is a DataError naming it."""
     try:
-        return record.model_validate_json(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run snakemake to make it") from None
+        return record.model_validate_json(read_text(path))
     except ValidationError as error:
         raise DataError(f"{path}: {_first(error)}; delete the file and run snakemake again") from None
 
@@ -80,7 +117,8 @@ def to_jsonl(rows: Iterable[Record]) -> str:
 def from_jsonl(text: str, record: type[Row], source: str) -> list[Row]:
     """The records of `text`; a DataError names `source` and the line. A last line that is cut is an error too."""
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines: it also ends lines where JSON has none, at U+2028 for example.
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), start=1):
         try:
             rows.append(record.model_validate_json(line))
         except ValidationError as error:
@@ -97,11 +135,7 @@ def write_jsonl(path: Path, rows: Iterable[Record]) -> None:
 
 def read_jsonl(path: Path, record: type[Row]) -> list[Row]:
     """Read one JSON object a line; an error names the file and the line."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run snakemake to make it") from None
-    return from_jsonl(text, record, str(path))
+    return from_jsonl(read_text(path), record, str(path))
 
 
 def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
@@ -113,6 +147,24 @@ def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+
+
+def csv_text(path: Path) -> str:
+    """The text of a table that `write_csv` wrote; one that is missing or cut is a DataError naming it."""
+    text = read_text(path)
+    try:
+        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        whole = text.endswith("\n") and all(len(row) == len(header) for row in rows)
+    except (csv.Error, ValueError):  # cut within quotes, or empty
+        whole = False
+    if not whole:
+        raise DataError(f"{path}: not a complete table; delete it and run snakemake again")
+    return text
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table, every value as the text that stands there; a broken table is a DataError."""
+    return list(csv.DictReader(io.StringIO(csv_text(path), newline="")))
 
 
 def _cell(value: Any) -> str:

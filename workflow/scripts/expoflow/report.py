@@ -1,6 +1,5 @@
 """The words and the page that say what was found: results/report.html and the run's last lines."""
 
-import csv
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from expoflow import tables as result_tables
 from expoflow.benchmarks import published
 from expoflow.config import FigureConfig
+from expoflow.errors import DataError
 from expoflow.records import Best, read_json, write_text
 from expoflow.tables import read
 
@@ -164,7 +164,7 @@ def closing_words(results: Path = Path("results")) -> str:
     """What a finished run says last: each pair's choice, and where the results lie."""
     try:
         rows = list(read([results / "summary.csv"]))
-    except (OSError, csv.Error):
+    except DataError:
         return ""
     lines = [
         best_line(read_json(results / "pairs" / row["pair"] / "best.json", Best), row["reward_aligned"])

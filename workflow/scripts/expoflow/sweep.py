@@ -1,6 +1,7 @@
 """The sweep over alpha of one pair: from every alpha's rewards to alphas.csv and best.json."""
 
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from expoflow import likelihood, search, statistics
 from expoflow.config import SelectConfig
 from expoflow.errors import DataError
 from expoflow.evaluate import REWARD_COLUMNS
-from expoflow.records import Best, write_csv, write_json
+from expoflow.records import Best, read_text, write_csv, write_json
 from expoflow.tables import ALPHA_COLUMNS
 
 # By criterion and alpha the sums and counts of every prompt, whose ratio is the criterion's value.
@@ -33,13 +34,14 @@ def read_likelihoods(path: Path) -> pd.DataFrame:
 
 def _read(path: Path, columns: Sequence[str], filled: Sequence[str]) -> pd.DataFrame:
     """A table with `columns`, those of `filled` without gaps, to the end of its last line."""
-    path = Path(path)
+    path, text = Path(path), read_text(path)
     try:
-        table = pd.read_csv(path, dtype={"alpha": str, "prompt_id": str, "pair": str, "prompts": str})
+        table = pd.read_csv(
+            StringIO(text), dtype={"alpha": str, "prompt_id": str, "pair": str, "prompts": str}
+        )
         missing = [column for column in columns if column not in table]
-        whole = path.read_bytes().endswith(b"\n")
-        complete = whole and not missing and not table[[*filled]].isna().any(axis=None)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError):
+        complete = text.endswith("\n") and not missing and not table[[*filled]].isna().any(axis=None)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError):
         complete = False
     if not complete:
         raise _incomplete(path)

@@ -1,12 +1,11 @@
 """The joint tables over all pairs: results/{alphas,rewards,benchmarks,summary}.csv."""
 
-import csv
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from expoflow.evaluate import REWARD_COLUMNS
-from expoflow.records import BenchmarkResult, Best, read_json, write_csv
+from expoflow.records import BenchmarkResult, Best, read_csv, read_json, write_csv
 
 ALPHA_COLUMNS = (
     "pair",
@@ -81,10 +80,12 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool
 
 
 def read(paths: Iterable[Path]) -> Iterator[dict[str, str]]:
-    """Rows of CSV files one after the other, every value as the text that stands there."""
+    """Rows of CSV files one after the other, every value as the text that stands there.
+
+    Raises DataError for a file that is missing or cut.
+    """
     for path in paths:
-        with open(path, encoding="utf-8", newline="") as file:
-            yield from csv.DictReader(file)
+        yield from read_csv(path)
 
 
 def _benchmark_rows(paths: list[Path]) -> Iterator[dict[str, Any]]:

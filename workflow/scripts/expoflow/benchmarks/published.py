@@ -3,14 +3,13 @@
 The same code renders the paper's published figures and a run's own results/benchmarks.csv.
 """
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-from expoflow.records import write_csv, write_text
+from expoflow.records import read_csv, write_csv, write_text
 from expoflow.tables import markdown
 
 ABSENT = "-"
@@ -119,13 +118,12 @@ def stacked(scores: Scores, rows: Sequence[str], columns: Sequence[Column]) -> T
 def read_results(path: Path) -> dict[Score, Decimal]:
     """The scores of results/benchmarks.csv; every pair's SFT model is a row of its own, before the pair's."""
     scores = {}
-    with open(path, encoding="utf-8", newline="") as file:
-        for line in csv.DictReader(file):
-            row, variant = line["pair"], line["variant"]
-            if variant == "sft":
-                row, variant = f"{row} (SFT)", "aligned"
-            if variant in ("aligned", "expo") and line["value"]:
-                scores[Score(row, variant, line["benchmark"], line["metric"])] = Decimal(line["value"])
+    for line in read_csv(path):
+        row, variant = line["pair"], line["variant"]
+        if variant == "sft":
+            row, variant = f"{row} (SFT)", "aligned"
+        if variant in ("aligned", "expo") and line["value"]:
+            scores[Score(row, variant, line["benchmark"], line["metric"])] = Decimal(line["value"])
     return scores
 
 

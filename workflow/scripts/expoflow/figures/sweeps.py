@@ -1,5 +1,7 @@
 """Reward (else NLL), true quality and length against alpha, from the pairs' alphas.csv."""
 
+from io import StringIO
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.artist import Artist
@@ -22,6 +24,7 @@ from expoflow.figures.style import (
     panels,
     patch,
 )
+from expoflow.records import csv_text
 
 LONG = 5  # of a path from -1 on: a longer one is shown on a logarithmic axis
 # By quantity the columns of the interval of its change from alpha 0.
@@ -169,7 +172,8 @@ def _variant(variant: str) -> dict:
 
 
 def _read(plan: Plan) -> pd.DataFrame:
-    return pd.concat([pd.read_csv(file, dtype={"pair": str}) for file in plan.inputs], ignore_index=True)
+    texts = [StringIO(csv_text(file)) for file in plan.inputs]
+    return pd.concat([pd.read_csv(text, dtype={"pair": str}) for text in texts], ignore_index=True)
 
 
 def _quantities(table: pd.DataFrame) -> list[str]:
