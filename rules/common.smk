@@ -2,8 +2,8 @@
 import importlib.util
 import json
 import os
-import re
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -29,6 +29,7 @@ from expoflow import (
 )
 from expoflow.digest import digest
 from expoflow.errors import ConfigError, ExpoflowError
+from expoflow.patterns import only
 from expoflow.benchmarks import (
     alpaca_eval_data,
     bill,
@@ -129,11 +130,6 @@ def begin_run():
         raise WorkflowError(str(error))
 
 
-def only(names):
-    """Regular expression that matches exactly `names`; no name at all where there is none."""
-    return "|".join(map(re.escape, names)) or "(?!)"
-
-
 wildcard_constraints:
     model=only(CONFIG.models),
     pair=only(CONFIG.pairs),
@@ -169,7 +165,12 @@ def alpha_folder(pair, alpha):
 
 def section(name, **exclude):
     """Parameter function: the pair's section `name` as canonical JSON."""
-    return lambda wildcards: CONFIG.section(wildcards.pair, name).canonical(**exclude)
+
+    @cache
+    def canonical(pair):
+        return CONFIG.section(pair, name).canonical(**exclude)
+
+    return lambda wildcards: canonical(wildcards.pair)
 
 
 def of_pair(name):
@@ -188,7 +189,12 @@ def judge(wildcards):
 
 def usage(model):
     """Parameter function: how a model is to be run; `model` gives its name."""
-    return lambda wildcards: CONFIG.models[model(wildcards)].usage()
+
+    @cache
+    def of(name):
+        return CONFIG.models[name].usage()
+
+    return lambda wildcards: of(model(wildcards))
 
 
 def member(name):
@@ -298,6 +304,7 @@ def benchmark_section(benchmark):
     return lambda wildcards: benchmark_settings(wildcards.pair, benchmark).identity()
 
 
+@cache
 def benchmark_code(benchmark, rule="benchmark"):
     """Digest of the code that runs or compares a benchmark."""
     return digest([*ROOTS[rule], f"benchmarks.{benchmark}"], SCRIPTS / f"{rule}.py")

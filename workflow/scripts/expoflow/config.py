@@ -987,8 +987,10 @@ class Config(Strict):
     def section(self, pair: str, name: str) -> Any:
         """Section `name` (generate, select or benchmarks) with the overrides of `pair` applied."""
         section, override = getattr(self, name), getattr(self.pairs[pair], name)
-        changed = {} if override is None else override.model_dump(exclude_none=True)
-        return type(section).model_validate(section.model_dump(exclude_none=True) | changed)
+        if override is None:
+            return section
+        changed = section.model_dump(exclude_none=True) | override.model_dump(exclude_none=True)
+        return type(section).model_validate(changed)
 
 
 BENCHMARKS = tuple(BenchmarksConfig.model_fields)
