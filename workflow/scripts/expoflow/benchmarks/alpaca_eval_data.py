@@ -122,7 +122,8 @@ def read_questions(path: Path) -> list[Question]:
     """The set, in the file's order: a JSON list, or JSON lines. Raises DataError."""
     try:
         text = path.read_text(encoding="utf-8")
-        rows = json.loads(text) if text.lstrip()[:1] == "[" else list(map(json.loads, text.splitlines()))
+        lines = [line for line in text.split("\n") if line.strip()]
+        rows = json.loads(text) if text.lstrip()[:1] == "[" else list(map(json.loads, lines))
         questions = [Question(**{name: row[name] for name in Question.model_fields}) for row in rows]
     except OSError as error:
         raise DataError(f"cannot read '{path}': {error.strerror}; correct the path") from None

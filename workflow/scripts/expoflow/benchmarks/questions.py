@@ -183,7 +183,7 @@ def _downloaded(config: MtBenchBenchmark) -> list[Path]:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as JSON lines ({error})") from None
     if not all(isinstance(row, dict) for row in rows):
