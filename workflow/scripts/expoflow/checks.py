@@ -36,6 +36,7 @@ PACKAGES = {
     "mt_bench": ("openai",),
     "open_llm": ("lm_eval", "accelerate"),
 }
+YTE = "__use_yte__"  # makes Snakemake take the YAML for a template with Python in it
 TRAIN_EXTRA = ("trl", "accelerate", "peft")
 
 
@@ -44,13 +45,20 @@ def load(data: Mapping[str, Any], files: Iterable[str | Path], folder: Path = Pa
 
     Relative paths in it are relative to `folder`.
     """
-    problems = [problem for file in files for problem in _repeated_keys(Path(file))]
-    if problems:
-        raise ConfigError(problems)
+    check_files(files)
     return parse(data, folder)
 
 
-def _repeated_keys(path: Path) -> list[str]:
+def check_files(files: Iterable[str | Path]) -> None:
+    """A ConfigError for files that are not plain YAML, or have a key twice; nothing in them is run.
+
+    Snakemake would run the Python in a config that says __use_yte__.
+    """
+    if problems := [problem for file in files for problem in _file_problems(Path(file))]:
+        raise ConfigError(problems)
+
+
+def _file_problems(path: Path) -> list[str]:
     problems = []
 
     class Loader(yaml.SafeLoader):
@@ -67,8 +75,14 @@ def _repeated_keys(path: Path) -> list[str]:
         return loader.construct_mapping(node, deep=True)
 
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
-    with open(path, encoding="utf-8") as file:
-        yaml.load(file, Loader)
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return [f"{path}: no plain YAML ({' '.join(str(error).split())}); correct it"]
+    except RecursionError:
+        return [f"{path}: lists in lists without end; write a config"]
+    if isinstance(data, dict) and YTE in data:
+        problems.append(f"{path}: {YTE}: a config is no program; remove it, and write values as they are")
     return problems
 
 

@@ -27,9 +27,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+LONGEST = 64  # characters of a name or an alpha: several stand in one file's name
 ALPHA = r"-?\d+(\.\d+)?"
 REFERENCE_ALPHAS = ("-1", "0")
-REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
+REVISION = r"^[A-Za-z0-9][A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*$"  # it becomes a path in the hub's cache: no ..
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SOURCES = ("train", "path", "hub")
 VARIANTS = ("sft", "aligned", "expo")
@@ -50,10 +51,12 @@ def spell(alpha: float) -> str:
 
 
 def _check_name(value: str) -> str:
-    if not re.fullmatch(NAME, value):
+    if not re.fullmatch(NAME, value) or len(value) > LONGEST:
         raise PydanticCustomError(
             "name",
-            "a name is letters, digits, '.', '_' and '-', and begins with a letter or a digit; rename it",
+            "a name is letters, digits, '.', '_' and '-', at most {longest}, and begins with a letter or a digit;"
+            " rename it",
+            {"longest": LONGEST},
         )
     return value
 
@@ -89,6 +92,8 @@ def _check_variable(value: str) -> str:
 def _check_alpha(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise PydanticCustomError("alpha", "an alpha is a finite number such as 0.3")
+    if len(spell(float(value))) > LONGEST:  # it stands in file names
+        raise PydanticCustomError("alpha", "an alpha is a number such as 0.3, of a few digits")
     return float(value)
 
 
@@ -637,7 +642,7 @@ class AlpacaEvalBenchmark(Strict):
     """The dataset's instruction_difficulty.csv: checked against what df_gamed says."""
     hub: Annotated[str, AfterValidator(_check_repository)] | None = None
     """The dataset that files come from which are not given: tatsu-lab/alpaca_eval."""
-    revision: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    revision: str | None = Field(None, pattern=REVISION)
     """Commit, tag or branch of `hub`."""
     annotator: str = Field("weighted_alpaca_eval_gpt4_turbo", min_length=1)
     """Prompt and parser of the verdicts: one of alpaca_eval's, or a folder by a path with a slash."""
@@ -684,7 +689,7 @@ class MtBenchBenchmark(Strict):
     reference_answer/gpt-4.jsonl, there or below; `miniature` makes such files about the built-in world."""
     hub: Annotated[str, AfterValidator(_check_repository)] | None = None
     """A dataset of the hub with these files, instead of `data`."""
-    revision: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    revision: str | None = Field(None, pattern=REVISION)
     """Commit, tag or branch of `hub`."""
     judge: JudgeConfig = JudgeConfig()
     """The model that grades."""
@@ -793,7 +798,7 @@ class RewardCheck(Strict):
     """Preferences as JSON lines, CSV or Parquet, relative to the Snakemake directory."""
     hub: Annotated[str, AfterValidator(_check_repository)] | None = None
     """A dataset of the hub; RewardBench's own is allenai/reward-bench, with split: filtered and subset: subset."""
-    revision: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    revision: str | None = Field(None, pattern=REVISION)
     """Commit, tag or branch of `hub`."""
     miniature: bool = False
     """Preferences of the built-in world that no model was trained on."""
