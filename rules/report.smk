@@ -138,7 +138,8 @@ rule report:
     conda:
         "../envs/expoflow.yaml"
     params:
-        figures=json.dumps(captions()),
+        # a function: in a plain text Snakemake would take braces for wildcards
+        figures=lambda wildcards: json.dumps(captions()),
         note="" if PAPER_REWARDS else paper.OTHER_REWARDS,
         code=code("report"),
     message:
