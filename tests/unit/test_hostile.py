@@ -132,6 +132,13 @@ def test_revisions_of_the_hub_are_taken(revision):
     assert checks.parse(data).models["other"].revision == revision
 
 
+@pytest.mark.parametrize("path", ["{prompts}.jsonl", "a}b", "a\nb", "a\x00b", "\x1b[2J"])
+def test_a_path_that_snakemake_or_a_terminal_would_take_for_something_else_is_refused(path):
+    told = problems(config(prompts={"dev": {"file": path}}, models={"sft": {"path": path}}))
+    assert [line.partition(":")[0] for line in told] == ["models.sft.path", "prompts.dev.file"]
+    assert all("a path has no braces" in line and line.isprintable() for line in told)
+
+
 @pytest.mark.parametrize("alpha", [1e300, -1e300, 1e-300])
 def test_an_alpha_that_fits_into_no_file_name_is_refused(alpha):
     told = problems(config(pairs={"tiny": {"sft": "sft", "aligned": "dpo", "alphas": [alpha]}}))

@@ -61,6 +61,15 @@ def _check_name(value: str) -> str:
     return value
 
 
+def _check_path(value: str) -> str:
+    if re.search(r"[{}\x00-\x1f\x7f]", value):
+        raise PydanticCustomError(
+            "path",
+            "a path has no braces, which Snakemake takes for wildcards, and no control characters; rename it",
+        )
+    return value
+
+
 def _check_repository(value: str) -> str:
     if not re.fullmatch(rf"({NAME}/)?{NAME}", value):
         raise PydanticCustomError("hub", "a repository of the hub is ORG/NAME, as in its address on the hub")
@@ -109,6 +118,7 @@ def _check_distinct(values: list[float]) -> list[float]:
 
 
 Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pattern": f"^{NAME}$"})]
+PathName = Annotated[str, AfterValidator(_check_path)]
 Alpha = Annotated[float, BeforeValidator(_check_alpha)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
@@ -395,7 +405,7 @@ class ModelConfig(Strict):
 
     train: Recipe | None = None
     """Train it here."""
-    path: str | None = None
+    path: PathName | None = None
     """A Hugging Face checkpoint folder, relative to the Snakemake directory."""
     hub: Annotated[str, AfterValidator(_check_repository)] | None = None
     """A model on the Hugging Face hub: ORG/NAME."""
@@ -460,7 +470,7 @@ class ModelConfig(Strict):
 class DataConfig(Strict):
     """Rows of a local file, or of a dataset on the Hugging Face hub."""
 
-    file: str | None = None
+    file: PathName | None = None
     """JSON lines, .csv or .parquet, relative to the Snakemake directory."""
     hub: Annotated[str, AfterValidator(_check_repository)] | None = None
     """A dataset on the Hugging Face hub: ORG/NAME."""
@@ -633,12 +643,12 @@ class RewardBenchmark(Strict):
 class AlpacaEvalBenchmark(Strict):
     """AlpacaEval 2.0: win rates against reference outputs, raw and length-controlled."""
 
-    reference: str | None = None
+    reference: PathName | None = None
     """The reference's outputs: JSON, {instruction, output} each, the 805 of GPT-4 Turbo in official order;
     `miniature` makes some about the built-in world."""
-    df_gamed: str | None = None
+    df_gamed: PathName | None = None
     """The dataset's df_gamed.csv; without it no length-controlled win rate."""
-    instruction_difficulty: str | None = None
+    instruction_difficulty: PathName | None = None
     """The dataset's instruction_difficulty.csv: checked against what df_gamed says."""
     hub: Annotated[str, AfterValidator(_check_repository)] | None = None
     """The dataset that files come from which are not given: tatsu-lab/alpaca_eval."""
@@ -684,7 +694,7 @@ class AlpacaEvalBenchmark(Strict):
 class MtBenchBenchmark(Strict):
     """MT-Bench: 80 questions of two turns, each answer graded from 1 to 10."""
 
-    data: str | None = None
+    data: PathName | None = None
     """A folder with FastChat's files (fastchat/llm_judge/data): judge_prompts.jsonl, question.jsonl,
     reference_answer/gpt-4.jsonl, there or below; `miniature` makes such files about the built-in world."""
     hub: Annotated[str, AfterValidator(_check_repository)] | None = None
@@ -736,7 +746,7 @@ class OpenLlmBenchmark(Strict):
         ["arc", "hellaswag", "mmlu", "gsm8k", "winogrande", "truthfulqa"], min_length=1
     )
     """The leaderboard's six, of which `average` is the mean; the miniature_ ones ask about the built-in world."""
-    data: str | None = None
+    data: PathName | None = None
     """A folder with the datasets as they are on the hub, in ORG/NAME; `miniature` makes those of the miniature_ tasks. Without it they come from the hub."""
     limit: int | None = Field(None, ge=2)
     """Only the first documents of every task (of every MMLU subject): for a trial, not for a result."""
@@ -794,7 +804,7 @@ class RewardCheck(Strict):
     Exactly one of `file`, `hub` and `miniature`.
     """
 
-    file: str | None = None
+    file: PathName | None = None
     """Preferences as JSON lines, CSV or Parquet, relative to the Snakemake directory."""
     hub: Annotated[str, AfterValidator(_check_repository)] | None = None
     """A dataset of the hub; RewardBench's own is allenai/reward-bench, with split: filtered and subset: subset."""
