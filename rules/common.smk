@@ -419,6 +419,11 @@ def captions():
     }
 
 
+def inert(text):
+    """`text` with `<` as JSON escapes it: Snakemake's report puts a figure's params into a script of its page."""
+    return text.replace("<", "\\u003c")
+
+
 def appendix_pairs():
     """What the tables of the appendices say of a pair beside its results."""
     return {

@@ -87,10 +87,10 @@ rule figure:
     conda:
         "../envs/expoflow.yaml"
     params:
-        figure=lambda wildcards: FIGURES[wildcards.figure].canonical(),
+        figure=lambda wildcards: inert(FIGURES[wildcards.figure].canonical()),
         paper=lambda wildcards: json.dumps(marks(FIGURES[wildcards.figure])),
         paper_rewards=PAPER_REWARDS,
-        caption=lambda wildcards: captions()[wildcards.figure],
+        caption=lambda wildcards: inert(captions()[wildcards.figure]),
         code=code("figure"),
     message:
         "draw figure {wildcards.figure}"

@@ -126,15 +126,12 @@ def test_the_page_has_captions_as_texts(hostile):
 def test_snakemakes_report_has_captions_as_texts(hostile, tmp_path):
     hostile.snakemake("--report", str(tmp_path / "report.zip"))
     with zipfile.ZipFile(tmp_path / "report.zip") as archive:
-        names = archive.namelist()
-        (results,) = [archive.read(name).decode() for name in names if name.endswith("results.js")]
-        pages = [Page(archive.read(name).decode()) for name in names if name.endswith(".html")]
-    assert "root:" not in results
-    assert "<b id=" not in results.replace("\\", "")
-    assert "javascript:alert" in results
-    assert 'href="javascript' not in results.replace("\\", "")
-    assert pages
-    assert not [page for page in pages if "alert('owned')" in page.text]
+        (page,) = [archive.read(name).decode() for name in archive.namelist() if name.endswith(".html")]
+    assert "&lt;script&gt;alert" in page  # the caption is there
+    assert "root:x:" not in page
+    assert SCRIPT not in page
+    assert "<b id=" not in page
+    assert not re.search(r'href=\\*"javascript:', page)
 
 
 def test_a_checkpoint_lies_in_a_folder_of_any_name(hostile):
