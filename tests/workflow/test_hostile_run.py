@@ -142,18 +142,16 @@ def test_a_checkpoint_lies_in_a_folder_of_any_name(hostile):
     assert list(hostile.root.rglob("owned")) == []
 
 
-def bomb(opening: str, entry: str, closing: str) -> str:
-    levels = [
-        f"a{level}: &a{level} {opening}{', '.join(entry.format(at, level - 1) for at in range(9))}{closing}"
-        for level in range(1, 31)
-    ]
-    return "\n".join(["a0: &a0 1", *levels, *(f"{key}: *a30" for key in ("models", "pairs", "prompts")), ""])
-
-
 CONFIGS = {
     "a tag that runs": "models: !!python/object/apply:os.system [touch owned]\n",
-    "many lists": bomb("[", "*a{1}", "]"),
-    "many maps": bomb("{{".replace("{{", "{"), "k{0}: *a{1}", "}"),
+    "many lists": "\n".join(
+        [
+            "a0: &a0 [1]",
+            *(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(30)),
+            "models: *a30",
+            "",
+        ]
+    ),
     "a template": "__use_yte__: true\nmodels: {}\n",
     "keys with control characters": '"\\e[2J\\n": 1\n',
 }

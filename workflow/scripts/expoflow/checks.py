@@ -36,6 +36,7 @@ PACKAGES = {
     "mt_bench": ("openai",),
     "open_llm": ("lm_eval", "accelerate"),
 }
+MOST_VALUES = 1_000_000  # Snakemake copies a config value by value
 YTE = "__use_yte__"  # makes Snakemake take the YAML for a template with Python in it
 TRAIN_EXTRA = ("trl", "accelerate", "peft")
 
@@ -76,7 +77,11 @@ def _file_problems(path: Path) -> list[str]:
 
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        loader = Loader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        if _values(node, {}) > MOST_VALUES:
+            return [f"{path}: references to references stand for over {MOST_VALUES} values; write a config"]
+        data = loader.construct_document(node) if node else None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         return [f"{path}: no plain YAML ({' '.join(str(error).split())}); correct it"]
     except RecursionError:
@@ -84,6 +89,18 @@ def _file_problems(path: Path) -> list[str]:
     if isinstance(data, dict) and YTE in data:
         problems.append(f"{path}: {YTE}: a config is no program; remove it, and write values as they are")
     return problems
+
+
+def _values(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """The number of values below `node`, those that are referred to counted every time, as a copy has them."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = 1  # of a node in itself, which the loader refuses
+        pairs = isinstance(node, yaml.MappingNode)
+        inner = [each for pair in node.value for each in pair] if pairs else node.value
+        known[id(node)] += sum(_values(each, known) for each in inner)
+    return known[id(node)]
 
 
 def parse(data: Mapping[str, Any], folder: Path = Path()) -> Config:
