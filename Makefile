@@ -6,7 +6,7 @@ SEEDS ?= 42 3 4
 
 FAULTS := .pytest_cache/faults.jsonl
 
-.PHONY: run claims test test-slurm faults faults-ci test-trl vllm-cpu test-vllm lint format schema clean
+.PHONY: run claims test test-slurm test-slurm-whole faults faults-ci test-trl vllm-cpu test-vllm lint format schema clean
 
 run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -24,7 +24,11 @@ test: .venv/installed-test
 
 # A SLURM of two nodes on this machine, and the workflow in it: as root, with Debian's slurm-wlm and munge.
 test-slurm: .venv/installed-test
-	$(BIN)/pytest -m slurm -rs tests/slurm
+	$(BIN)/pytest -m 'slurm and not whole' -rs tests/slurm
+
+# The whole default run in it, and once more on this machine alone: half an hour.
+test-slurm-whole: .venv/installed-test
+	$(BIN)/pytest -m whole -rs tests/slurm
 
 # The fault matrix, here and on the SLURM of the tests; what it has shown becomes the table of docs/reliability.md.
 faults: .venv/installed-test

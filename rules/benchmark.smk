@@ -194,10 +194,9 @@ use rule benchmark_reward as benchmark_open_llm with:
 # Choosing alpha is only as good as the reward model.
 rule preferences:
     input:
-        file=(
-            [CONFIG.reward_check.file]
-            if CONFIG.reward_check and CONFIG.reward_check.file
-            else []
+        # functions: in a plain text Snakemake would take braces for wildcards
+        file=lambda wildcards: (
+            [CONFIG.reward_check.file] if CONFIG.reward_check.file else []
         ),
     output:
         preferences="results/benchmarks/preferences.jsonl",
@@ -208,7 +207,7 @@ rule preferences:
     conda:
         "../envs/benchmarks.yaml"
     params:
-        source=CONFIG.reward_check.canonical() if CONFIG.reward_check else "",
+        source=lambda wildcards: CONFIG.reward_check.canonical(),
         seed=CONFIG.seed,
         code=(
             digest(
@@ -242,7 +241,7 @@ rule rewardbench:
         score=CONFIG.score.canonical(),
         select=CONFIG.select.canonical(include={"confidence", "resamples"}),
         usage=usage(judge),
-        source=CONFIG.reward_check.canonical() if CONFIG.reward_check else "",
+        source=lambda wildcards: CONFIG.reward_check.canonical(),
         code=code("rewardbench"),
     message:
         f"check the reward model {CONFIG.reward_model} on preferences"

@@ -2,8 +2,8 @@
 import importlib.util
 import json
 import os
-import re
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -29,6 +29,7 @@ from expoflow import (
 )
 from expoflow.digest import digest
 from expoflow.errors import ConfigError, ExpoflowError
+from expoflow.patterns import only
 from expoflow.benchmarks import (
     alpaca_eval_data,
     bill,
@@ -133,11 +134,6 @@ def begin_run():
         raise WorkflowError(str(error))
 
 
-def only(names):
-    """Regular expression that matches exactly `names`; no name at all where there is none."""
-    return "|".join(map(re.escape, names)) or "(?!)"
-
-
 wildcard_constraints:
     model=only(CONFIG.models),
     pair=only(CONFIG.pairs),
@@ -177,7 +173,12 @@ def alpha_folder(pair, alpha):
 
 def section(name, **exclude):
     """Parameter function: the pair's section `name` as canonical JSON."""
-    return lambda wildcards: CONFIG.section(wildcards.pair, name).canonical(**exclude)
+
+    @cache
+    def canonical(pair):
+        return CONFIG.section(pair, name).canonical(**exclude)
+
+    return lambda wildcards: canonical(wildcards.pair)
 
 
 def of_pair(name):
@@ -200,9 +201,12 @@ JUDGES = [judge] if CONFIG.reward_model else []
 
 def usage(model):
     """Parameter function: how a model is to be run; `model` gives its name, or None."""
-    return lambda wildcards: (
-        CONFIG.models[model(wildcards)].usage() if model(wildcards) else ""
-    )
+
+    @cache
+    def of(name):
+        return CONFIG.models[name].usage() if name else ""
+
+    return lambda wildcards: of(model(wildcards))
 
 
 def member(name):
@@ -312,6 +316,7 @@ def benchmark_section(benchmark):
     return lambda wildcards: benchmark_settings(wildcards.pair, benchmark).identity()
 
 
+@cache
 def benchmark_code(benchmark, rule="benchmark"):
     """Digest of the code that runs or compares a benchmark."""
     return digest([*ROOTS[rule], f"benchmarks.{benchmark}"], SCRIPTS / f"{rule}.py")
@@ -441,6 +446,11 @@ def captions():
         name: caption(figure, bool(marks(figure)), CONFIG.reward_model is not None)
         for name, figure in FIGURES.items()
     }
+
+
+def inert(text):
+    """`text` with `<` as JSON escapes it: Snakemake's report puts a figure's params into a script of its page."""
+    return text.replace("<", "\\u003c")
 
 
 def appendix_pairs():

@@ -87,10 +87,10 @@ rule figure:
     conda:
         "../envs/expoflow.yaml"
     params:
-        figure=lambda wildcards: FIGURES[wildcards.figure].canonical(),
+        figure=lambda wildcards: inert(FIGURES[wildcards.figure].canonical()),
         paper=lambda wildcards: json.dumps(marks(FIGURES[wildcards.figure])),
         paper_rewards=PAPER_REWARDS,
-        caption=lambda wildcards: captions()[wildcards.figure],
+        caption=lambda wildcards: inert(captions()[wildcards.figure]),
         code=code("figure"),
     message:
         "draw figure {wildcards.figure}"
@@ -138,7 +138,8 @@ rule report:
     conda:
         "../envs/expoflow.yaml"
     params:
-        figures=json.dumps(captions()),
+        # a function: in a plain text Snakemake would take braces for wildcards
+        figures=lambda wildcards: json.dumps(captions()),
         note=REWARDS_NOTE,
         code=code("report"),
     message:

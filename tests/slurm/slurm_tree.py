@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from workflow.tree import REPOSITORY, Tree, new_tree
@@ -34,9 +35,9 @@ class SlurmTree(Tree):
                 stderr=output,
             )
 
-    def submit(self, *arguments: str) -> str:
+    def submit(self, *arguments: str, timeout: int = 1200) -> str:
         """Run the workflow on the cluster to its end, and return what it prints."""
-        status = self.start(*arguments).wait(timeout=1200)
+        status = self.start(*arguments).wait(timeout)
         output = (self.folder / "snakemake.out").read_text()
         assert status == 0, output
         return output
@@ -45,9 +46,14 @@ class SlurmTree(Tree):
 def new_slurm_tree(folder: Path, store: Path) -> SlurmTree:
     new_tree(folder, store)
     tree = SlurmTree(folder, store)
+    ask_for_gpus(tree, GPUS)
+    return tree
+
+
+def ask_for_gpus(tree: Tree, gpus: Mapping[str, int]) -> None:
+    """Say in the tree's config how many GPUs jobs that run a model ask for; no result depends on it."""
     tree.edit(
         lambda config: [
-            config["models"][name].update(resources={"gpus": gpus}) for name, gpus in GPUS.items()
+            config["models"][name].update(resources={"gpus": each}) for name, each in gpus.items()
         ]
     )
-    return tree

@@ -22,7 +22,7 @@ class Tree:
     def __init__(self, folder: Path, store: Path, workflow: Path = REPOSITORY):
         self.folder, self.store, self.workflow = folder, store, workflow
 
-    def snakemake(self, *arguments: str, check: bool = True) -> str:
+    def snakemake(self, *arguments: str, check: bool = True, timeout: int = 600) -> str:
         """Run snakemake and return what it prints; with `check` it must succeed."""
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.workflow / "Snakefile")]
         command += ["--directory", str(self.folder), "--configfile", str(self.folder / "config.yaml")]
@@ -33,7 +33,7 @@ class Tree:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=600,
+            timeout=timeout,
         )
         if check:
             assert run.returncode == 0, run.stdout

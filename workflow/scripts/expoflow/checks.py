@@ -39,6 +39,8 @@ PACKAGES = {
     "mt_bench": ("openai",),
     "open_llm": ("lm_eval", "accelerate"),
 }
+MOST_VALUES = 1_000_000  # Snakemake copies a config value by value
+YTE = "__use_yte__"  # makes Snakemake take the YAML for a template with Python in it
 TRAIN_EXTRA = ("trl", "accelerate", "peft")
 
 
@@ -47,13 +49,20 @@ def load(data: Mapping[str, Any], files: Iterable[str | Path], folder: Path = Pa
 
     Relative paths in it are relative to `folder`.
     """
-    problems = [problem for file in files for problem in _repeated_keys(Path(file))]
-    if problems:
-        raise ConfigError(problems)
+    check_files(files)
     return parse(data, folder)
 
 
-def _repeated_keys(path: Path) -> list[str]:
+def check_files(files: Iterable[str | Path]) -> None:
+    """A ConfigError for files that are not plain YAML, or have a key twice; nothing in them is run.
+
+    Snakemake would run the Python in a config that says __use_yte__.
+    """
+    if problems := [problem for file in files for problem in _file_problems(Path(file))]:
+        raise ConfigError(problems)
+
+
+def _file_problems(path: Path) -> list[str]:
     problems = []
 
     class Loader(yaml.SafeLoader):
@@ -70,9 +79,31 @@ def _repeated_keys(path: Path) -> list[str]:
         return loader.construct_mapping(node, deep=True)
 
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
-    with open(path, encoding="utf-8") as file:
-        yaml.load(file, Loader)
+    try:
+        loader = Loader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        if _values(node, {}) > MOST_VALUES:
+            return [f"{path}: references to references stand for over {MOST_VALUES} values; write a config"]
+        data = loader.construct_document(node) if node else None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return [f"{path}: no plain YAML ({' '.join(str(error).split())}); correct it"]
+    except RecursionError:
+        return [f"{path}: lists in lists without end; write a config"]
+    if isinstance(data, dict) and YTE in data:
+        problems.append(f"{path}: {YTE}: a config is no program; remove it, and write values as they are")
     return problems
+
+
+def _values(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """The number of values below `node`, those that are referred to counted every time, as a copy has them."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = 1  # of a node in itself, which the loader refuses
+        pairs = isinstance(node, yaml.MappingNode)
+        inner = [each for pair in node.value for each in pair] if pairs else node.value
+        known[id(node)] += sum(_values(each, known) for each in inner)
+    return known[id(node)]
 
 
 def parse(data: Mapping[str, Any], folder: Path = Path()) -> Config:

@@ -285,6 +285,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from expoflow import checks
     from expoflow.project import Request, as_text, prepare, run_workflow, source
     from expoflow.remote import base_of
 
@@ -294,6 +295,7 @@ def _run(arguments: argparse.Namespace) -> int:
             raise ConfigError(["--config says what to run; leave out the options of the pair, or --config"])
         if not arguments.config.is_file():
             raise ConfigError([f"--config: no file '{arguments.config}'; `expoflow init` writes a starter"])
+        checks.check_files([arguments.config])
         run_workflow(arguments.config, arguments.out or arguments.config.parent, arguments.snakemake)
     if "aligned" not in given:
         raise ConfigError(

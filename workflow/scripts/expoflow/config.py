@@ -27,9 +27,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+LONGEST = 64  # characters of a name or an alpha: several stand in one file's name
 ALPHA = r"-?\d+(\.\d+)?"
 REFERENCE_ALPHAS = ("-1", "0")
-REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
+REVISION = r"^[A-Za-z0-9][A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*$"  # it becomes a path in the hub's cache: no ..
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SOURCES = ("train", "path", "hub")
 VARIANTS = ("sft", "aligned", "expo")
@@ -50,10 +51,21 @@ def spell(alpha: float) -> str:
 
 
 def _check_name(value: str) -> str:
-    if not re.fullmatch(NAME, value):
+    if not re.fullmatch(NAME, value) or len(value) > LONGEST:
         raise PydanticCustomError(
             "name",
-            "a name is letters, digits, '.', '_' and '-', and begins with a letter or a digit; rename it",
+            "a name is letters, digits, '.', '_' and '-', at most {longest}, and begins with a letter or a digit;"
+            " rename it",
+            {"longest": LONGEST},
+        )
+    return value
+
+
+def _check_path(value: str) -> str:
+    if re.search(r"[{}\x00-\x1f\x7f]", value):
+        raise PydanticCustomError(
+            "path",
+            "a path has no braces, which Snakemake takes for wildcards, and no control characters; rename it",
         )
     return value
 
@@ -89,6 +101,8 @@ def _check_variable(value: str) -> str:
 def _check_alpha(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise PydanticCustomError("alpha", "an alpha is a finite number such as 0.3")
+    if len(spell(float(value))) > LONGEST:  # it stands in file names
+        raise PydanticCustomError("alpha", "an alpha is a number such as 0.3, of a few digits")
     return float(value)
 
 
@@ -104,6 +118,7 @@ def _check_distinct(values: list[float]) -> list[float]:
 
 
 Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pattern": f"^{NAME}$"})]
+PathName = Annotated[str, AfterValidator(_check_path)]
 Alpha = Annotated[float, BeforeValidator(_check_alpha)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
@@ -401,7 +416,7 @@ class ModelConfig(Strict):
 
     train: Recipe | None = None
     """Train it here."""
-    path: str | None = None
+    path: PathName | None = None
     """A Hugging Face checkpoint folder, relative to the Snakemake directory."""
     hub: Annotated[str, AfterValidator(_check_repository)] | None = None
     """A model on the Hugging Face hub: ORG/NAME."""
@@ -466,7 +481,7 @@ class ModelConfig(Strict):
 class DataConfig(Strict):
     """Rows of a local file, or of a dataset on the Hugging Face hub."""
 
-    file: str | None = None
+    file: PathName | None = None
     """JSON lines, .csv or .parquet, relative to the Snakemake directory."""
     hub: Annotated[str, AfterValidator(_check_repository)] | None = None
     """A dataset on the Hugging Face hub: ORG/NAME."""
@@ -650,16 +665,16 @@ class RewardBenchmark(Strict):
 class AlpacaEvalBenchmark(Strict):
     """AlpacaEval 2.0: win rates against reference outputs, raw and length-controlled."""
 
-    reference: str | None = None
+    reference: PathName | None = None
     """The reference's outputs: JSON, {instruction, output} each, the 805 of GPT-4 Turbo in official order;
     `miniature` makes some about the built-in world."""
-    df_gamed: str | None = None
+    df_gamed: PathName | None = None
     """The dataset's df_gamed.csv; without it no length-controlled win rate."""
-    instruction_difficulty: str | None = None
+    instruction_difficulty: PathName | None = None
     """The dataset's instruction_difficulty.csv: checked against what df_gamed says."""
     hub: Annotated[str, AfterValidator(_check_repository)] | None = None
     """The dataset that files come from which are not given: tatsu-lab/alpaca_eval."""
-    revision: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    revision: str | None = Field(None, pattern=REVISION)
     """Commit, tag or branch of `hub`."""
     annotator: str = Field("weighted_alpaca_eval_gpt4_turbo", min_length=1)
     """Prompt and parser of the verdicts: one of alpaca_eval's, or a folder by a path with a slash."""
@@ -701,12 +716,12 @@ class AlpacaEvalBenchmark(Strict):
 class MtBenchBenchmark(Strict):
     """MT-Bench: 80 questions of two turns, each answer graded from 1 to 10."""
 
-    data: str | None = None
+    data: PathName | None = None
     """A folder with FastChat's files (fastchat/llm_judge/data): judge_prompts.jsonl, question.jsonl,
     reference_answer/gpt-4.jsonl, there or below; `miniature` makes such files about the built-in world."""
     hub: Annotated[str, AfterValidator(_check_repository)] | None = None
     """A dataset of the hub with these files, instead of `data`."""
-    revision: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    revision: str | None = Field(None, pattern=REVISION)
     """Commit, tag or branch of `hub`."""
     judge: JudgeConfig = JudgeConfig()
     """The model that grades."""
@@ -753,7 +768,7 @@ class OpenLlmBenchmark(Strict):
         ["arc", "hellaswag", "mmlu", "gsm8k", "winogrande", "truthfulqa"], min_length=1
     )
     """The leaderboard's six, of which `average` is the mean; the miniature_ ones ask about the built-in world."""
-    data: str | None = None
+    data: PathName | None = None
     """A folder with the datasets as they are on the hub, in ORG/NAME; `miniature` makes those of the miniature_ tasks. Without it they come from the hub."""
     limit: int | None = Field(None, ge=2)
     """Only the first documents of every task (of every MMLU subject): for a trial, not for a result."""
@@ -811,11 +826,11 @@ class RewardCheck(Strict):
     Exactly one of `file`, `hub` and `miniature`.
     """
 
-    file: str | None = None
+    file: PathName | None = None
     """Preferences as JSON lines, CSV or Parquet, relative to the Snakemake directory."""
     hub: Annotated[str, AfterValidator(_check_repository)] | None = None
     """A dataset of the hub; RewardBench's own is allenai/reward-bench, with split: filtered and subset: subset."""
-    revision: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    revision: str | None = Field(None, pattern=REVISION)
     """Commit, tag or branch of `hub`."""
     miniature: bool = False
     """Preferences of the built-in world that no model was trained on."""
@@ -1171,8 +1186,10 @@ class Config(Strict):
     def section(self, pair: str, name: str) -> Any:
         """Section `name` (generate, select or benchmarks) with the overrides of `pair` applied."""
         section, override = getattr(self, name), getattr(self.pairs[pair], name)
-        changed = {} if override is None else override.model_dump(exclude_none=True)
-        return type(section).model_validate(section.model_dump(exclude_none=True) | changed)
+        if override is None:
+            return section
+        changed = section.model_dump(exclude_none=True) | override.model_dump(exclude_none=True)
+        return type(section).model_validate(changed)
 
 
 BENCHMARKS = tuple(BenchmarksConfig.model_fields)

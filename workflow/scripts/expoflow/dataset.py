@@ -14,6 +14,8 @@ from expoflow.errors import DataError
 
 CARD = "README.md"
 FORMATS = (".parquet", ".jsonl", ".json", ".csv")  # the first that a split has is taken
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # halves of a character; json joins those that belong together
+LONGEST = 1 << 30  # characters of a CSV field; Python's own limit is less than a long conversation
 NUMBERED = re.compile(r"-(\d+)-of-(\d+)\.")
 
 
@@ -42,12 +44,32 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _parsed(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text, object_pairs_hook=_without_repeats)
+        if SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON ({error.msg}); write one JSON object a line") from None
+    except KeyError as error:
+        raise DataError(f"{where}: key {error} stands twice; rename or remove one") from None
+    except UnicodeEncodeError:
+        raise DataError(f"{where}: holds half of a character, such as \\ud83d; write it whole") from None
+    except RecursionError:
+        raise DataError(f"{where}: lists in lists without end; write one JSON object a line") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these keys and values; a KeyError for a key that stands twice: which one counts is a guess."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise KeyError(key)
+        found[key] = value
+    return found
 
 
 def _separated(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    csv.field_size_limit(LONGEST)
     with open(path, encoding="utf-8-sig", newline="") as file:
         table = csv.DictReader(file, strict=True)
         try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from expoflow import tables
+from expoflow import markdown, tables
 from expoflow.config import Config, ExtrapolateConfig
 from expoflow.licence import Licence
 from expoflow.recipe import Recipe
@@ -61,7 +61,7 @@ class Evidence:
 def hub_card(evidence: Evidence, repo: str, licence: Licence) -> str:
     """The card's text, Markdown with the metadata block that the hub reads."""
     recipe, models = evidence.recipe, evidence.models
-    warnings = "".join(f"\n> {warning}\n" for warning in recipe.warnings)
+    warnings = "".join(f"\n> {markdown.prose(warning)}\n" for warning in recipe.warnings)
     return f"""---
 {_metadata(evidence, licence)}---
 # {repo.rpartition("/")[2]}
@@ -171,7 +171,7 @@ def _prompts(evidence: Evidence) -> str:
     name = evidence.config.section(evidence.pair, "generate").prompts
     source = evidence.config.prompts[name]
     if source.hub:
-        where = f"[{source.hub}](https://huggingface.co/datasets/{source.hub}), split {source.split}"
+        where = f"[{source.hub}](https://huggingface.co/datasets/{source.hub}), split {markdown.code(source.split)}"
     else:
         where = "expoflow's miniature world" if source.miniature else "a file"
     return f"{evidence.prompts} prompts (`{name}`, {where})"

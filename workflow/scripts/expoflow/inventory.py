@@ -28,12 +28,11 @@ def read_config(folder: Path) -> Config:
 def read_config_file(path: Path, folder: Path = Path()) -> Config:
     """The config in a YAML file; relative paths in it are relative to `folder`."""
     try:
+        checks.check_files([path])
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read ({error.strerror}); correct the path"]) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: no YAML ({' '.join(str(error).split())}); correct it"]) from None
-    return checks.load(data if isinstance(data, dict) else {}, [path], folder)
+    return checks.parse(data if isinstance(data, dict) else {}, folder)
 
 
 def stages(config: Config) -> dict[str, list[str]]:

@@ -1,6 +1,7 @@
 """README.md of an extrapolated checkpoint: what it is, made from what, with what effect."""
 
 from expoflow.checkpoint import ADAPTER
+from expoflow.markdown import code, prose
 from expoflow.recipe import Effect, Input, Recipe
 
 
@@ -11,8 +12,8 @@ def model_card(recipe: Recipe) -> str:
         "" if ADAPTER not in recipe.files else "This is an adapter: load it with peft on the SFT model.\n"
     )
     kinds = "\n".join(_row(label, effect) for label, effect in recipe.kinds.items())
-    rules = [f"`{regex}`: {value:g}" for regex, value in recipe.alpha_for]
-    warnings = "".join(f"\n> {warning}\n" for warning in recipe.warnings)
+    rules = [f"{code(regex)}: {value:g}" for regex, value in recipe.alpha_for]
+    warnings = "".join(f"\n> {prose(warning)}\n" for warning in recipe.warnings)
     return f"""---
 tags:
 - expo
@@ -44,7 +45,7 @@ Tokenizer, chat template and configuration are the aligned model's.
 
 
 def _parent(parent: Input) -> str:
-    text = f"`{parent.source}`" + (f" at `{parent.revision}`" if parent.revision else "")
+    text = code(parent.source) + (f" at `{parent.revision}`" if parent.revision else "")
     return text + (" (LoRA adapter on the SFT model)" if parent.adapter else "")
 
 

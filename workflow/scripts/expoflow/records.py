@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,9 +23,12 @@ from typing import IO, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from expoflow import __version__
-from expoflow.errors import DataError
+from expoflow.errors import DataError, shown
 
 Row = TypeVar("Row", bound="Record")
+
+# How a cell begins that a spreadsheet may take for a formula; an alpha such as -0.5 is none.
+FORMULA = re.compile(r"[=+@\t]|-(?!\d+(\.\d+)?$)")
 
 
 class Record(BaseModel):
@@ -117,8 +121,8 @@ def to_jsonl(rows: Iterable[Record]) -> str:
 def from_jsonl(text: str, record: type[Row], source: str) -> list[Row]:
     """The records of `text`; a DataError names `source` and the line. A last line that is cut is an error too."""
     rows = []
-    # Not splitlines: it also ends lines where JSON has none, at U+2028 for example.
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), start=1):
+    lines = text.split("\n")  # not splitlines: a text may hold other separators, such as U+2028
+    for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, start=1):
         try:
             rows.append(record.model_validate_json(line))
         except ValidationError as error:
@@ -141,7 +145,8 @@ def read_jsonl(path: Path, record: type[Row]) -> list[Row]:
 def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
     """Write a table with `columns`: floats in 6 significant digits, True as 1, None and NaN as nothing.
 
-    A text that a spreadsheet would take for a formula is kept from being one by a leading apostrophe.
+    A text that a spreadsheet would take for a formula is kept from being one by a leading apostrophe, and
+    control characters stand as escapes.
     """
     with replacing(path) as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -174,8 +179,8 @@ def _cell(value: Any) -> str:
         return str(int(value))
     if isinstance(value, float):
         return f"{value:.6g}"
-    text = str(value)
-    return f"'{text}" if isinstance(value, str) and text[:1] in ("=", "+", "@", "\t") else text
+    text = shown(str(value))
+    return f"'{text}" if isinstance(value, str) and FORMULA.match(text) else text
 
 
 def _first(error: ValidationError) -> str:

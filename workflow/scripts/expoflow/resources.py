@@ -1,8 +1,10 @@
 """What a job asks a cluster for, by the size of its models and by its attempt. Never among a rule's params."""
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from expoflow.errors import DataError
@@ -22,10 +24,16 @@ def size(manifests: Iterable[str]) -> int:
 
 def _weights(manifest: str) -> int:
     """Bytes of the weights that a manifest lists; .bin files beside safetensors are copies of them."""
-    with suppress(DataError):
-        files = read_json(Path(manifest), Manifest).files
-        return weight_bytes({name: file.size for name, file in files.items()})[0]
+    with suppress(OSError, DataError):
+        return _listed(manifest, os.stat(manifest).st_mtime_ns)
     return 0
+
+
+@cache
+def _listed(manifest: str, changed: int) -> int:
+    """What `_weights` says of a manifest, read once for all jobs as long as it does not change."""
+    files = read_json(Path(manifest), Manifest).files
+    return weight_bytes({name: file.size for name, file in files.items()})[0]
 
 
 def weight_bytes(sizes: Mapping[str, int]) -> tuple[int, str]:

@@ -48,6 +48,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
+    "text.parse_math": False,  # a label is a text: a dollar in it begins no formula
     "svg.hashsalt": "expoflow",
     "svg.fonttype": "none",
 }
