@@ -280,8 +280,6 @@ def _theory_problems(config: Config) -> Iterator[str]:
     planes = config.theory.planes if config.theory else {}
     if config.theory:
         yield from _unknown("theory.prompts", config.theory.prompts, config.prompts, "prompt set")
-    if planes and config.reward_model is None:
-        yield "theory.planes: show rewards, and there is no reward_model; name one, or remove the planes"
     for name, plane in planes.items():
         where = f"theory.planes.{name}.pairs"
         problems = [line for pair in plane.pairs for line in _unknown(where, pair, config.pairs, "pair")]
