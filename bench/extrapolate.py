@@ -58,6 +58,9 @@ def floor(sft: Path, aligned: Path, out: Path, threads: int, sync: bool) -> None
 
 
 def ours(sft: Path, aligned: Path, out: Path, threads: int, *, alphas=("0.3",), sync=True, hashing=False):
+    from expoflow import collector
+
+    collector.relax()  # as the command does
     import torch  # noqa: F401  (imports are not part of the in-process time)
     from expoflow import arithmetic  # noqa: F401
     from expoflow.extrapolate import Options, extrapolate

@@ -215,6 +215,8 @@ def test_the_difference_is_paired_by_instruction(server):
     assert metrics["win_rate"].p_value < 0.01
     assert metrics["reward"].value == pytest.approx(3 * (N - 10) / N)
     assert "lc_win_rate" not in metrics
+    bare = [row.model_copy(update={"reward": None}) for row in expo]
+    assert {each.metric for each in alpaca_eval.measure(bare, None)[0]} == {*metrics} - {"reward"}
     assert reason == "refused: 30 instructions; it is defined on the 805 official ones"
 
 

@@ -270,6 +270,14 @@ def test_with_a_reward_model_a_rules_parameter_is_what_it_was():
             "figures.one: shows rewards and needs reward_model; add it, or remove the figure",
         ),
         (
+            {
+                "models": SMALL["models"] | {"more": SMALL["models"]["dpo"]},
+                "pairs": SMALL["pairs"] | {"more": SMALL["pairs"]["pair"] | {"aligned": "more"}},
+                "theory": {"planes": {"both": {"pairs": ["pair", "more"]}}},
+            },
+            "theory.planes.both: shows rewards and needs reward_model; add it, or remove the plane",
+        ),
+        (
             {"reward_check": {"miniature": True}},
             "reward_check: there is no reward_model to check; add it, or remove reward_check",
         ),

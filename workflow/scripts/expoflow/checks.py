@@ -345,6 +345,8 @@ def _reward_problems(config: Config) -> Iterator[str]:
     for name, figure in (config.figures or {}).items():
         if figure.shows_rewards():
             yield f"figures.{name}: shows rewards and needs reward_model; add it, or remove the figure"
+    for name in config.theory.planes if config.theory else ():
+        yield f"theory.planes.{name}: shows rewards and needs reward_model; add it, or remove the plane"
     if config.reward_check:
         yield "reward_check: there is no reward_model to check; add it, or remove reward_check"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from expoflow import __version__
+from expoflow import __version__, collector
 from expoflow.errors import CheckpointError, ConfigError, ExpoflowError
 
 if TYPE_CHECKING:
@@ -562,6 +562,7 @@ def main(argv: list[str] | None = None) -> int:
         command.set_defaults(run=run)
     arguments = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _terminate)
+    collector.relax()
     try:
         return arguments.run(arguments)
     except ExpoflowError as error:

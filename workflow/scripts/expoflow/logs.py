@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from expoflow import collector
 from expoflow.errors import ExpoflowError
 
 
@@ -16,6 +17,7 @@ def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Calla
     Yields `say`, for the one line that a job has to tell: it goes to the log and to the terminal. An ExpoflowError is written as its message, any other exception with its traceback; either ends
     the process with status 1. Call it before torch or numpy is imported: it sets their thread count.
     """
+    collector.relax()
     os.environ |= {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from expoflow.config import DataConfig, ModelConfig
 from expoflow.errors import CheckpointError, DataError
 from expoflow.records import File, Manifest, Row, provenance, read_jsonl, write_jsonl
+
+if TYPE_CHECKING:
+    from expoflow.config import DataConfig, ModelConfig
 
 MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".py")
 STEP = 4 << 20  # bytes that are hashed at a time, outside of Python's lock
@@ -93,7 +95,7 @@ def digest(key: Any) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
-def manifest(model: str, source: ModelConfig, folder: Path, *packages: str) -> Manifest:
+def manifest(model: str, source: "ModelConfig", folder: Path, *packages: str) -> Manifest:
     """Describe the checkpoint in `folder`, which `packages` made: every file's size and sha256."""
     files = {
         path.name: File(size=path.stat().st_size, sha256=sha256(path))
@@ -109,7 +111,7 @@ def manifest(model: str, source: ModelConfig, folder: Path, *packages: str) -> M
     )
 
 
-def dataset(name: str, source: DataConfig, commit: str | None, files: Sequence[Path]) -> Manifest:
+def dataset(name: str, source: "DataConfig", commit: str | None, files: Sequence[Path]) -> Manifest:
     """Describe a dataset's files, in their order."""
     folder = os.path.commonpath([path.parent for path in files])
     return Manifest(

@@ -139,6 +139,8 @@ def path(plan: Plan) -> Figure:
     """The paper's Figure 2: reward from SFT (alpha -1) through the aligned model (0) to the grid's end."""
     table = _read(plan)
     figure, axes_of = panels({pair: plan.label(pair) for pair in plan.pairs}, ["reward"])
+    long = table["alpha"].max() > LONG
+    figure.supxlabel("alpha (logarithmic from 1 on)" if long else "alpha", fontsize="medium")
     for pair, axes in axes_of.items():
         axis, data = axes["reward"], table[table["pair"] == pair]
         axis.axvspan(-1, 0, color="0.9", lw=0)
@@ -150,10 +152,8 @@ def path(plan: Plan) -> Figure:
         for variant, alpha in (("sft", -1), ("aligned", 0), ("expo", chosen)):
             point = data[data["alpha"] == alpha]
             axis.plot(point["alpha"], point["reward"], **_variant(variant), zorder=3)
-        axis.set_xlabel("alpha")
-        if data["alpha"].max() > LONG:
+        if long:
             _logarithmic(axis, 1, [-1, 0, *_ticks(1, data["alpha"].max(), 3)])
-            axis.set_xlabel("alpha (log. from 1 on)")
         axis.set_ylabel(LABELS["reward"] if axis.get_subplotspec().is_first_col() else "")
     words = {"sft": "SFT (alpha -1)", "aligned": "aligned (0)", "expo": "ExPO (chosen)"}
     handles = [line(label, **_variant(variant)) for variant, label in words.items()]
@@ -198,7 +198,7 @@ def _alpha_axis(axis: Axes, alphas: list[float]) -> None:
         axis.set_xlabel("alpha")
         axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         return
-    _logarithmic(axis, min(positive), [0, *_ticks(min(positive), max(positive), 10)])
+    _logarithmic(axis, min(positive), [0, *_ticks(min(positive), max(positive), 7)])
     axis.set_xlabel(f"alpha (logarithmic from {min(positive):g} on)")
 
 
