@@ -150,6 +150,7 @@ def plane(plan: Plan) -> Figure:
             _ray(axis, np.array(_place(table, number)), sweep, number, ends)
         _, marker, _ = VARIANTS["sft"]
         axis.plot([0], [0], marker, ms=5, color="white", mec="black", zorder=5)
+        axis.set(xlim=ends[:2], ylim=ends[2:])  # a chosen alpha may lie beyond
     grid[0, 0].set_ylabel("distance across")
     handles = [
         line("SFT", marker=VARIANTS["sft"][1], ms=5, color="white", mec="black", ls=""),
