@@ -72,6 +72,17 @@ def test_a_process_that_took_over_the_heads_pid_is_not_the_head(dead):
     assert not other.alive()
 
 
+def test_what_is_just_ending_is_waited_for(dead):
+    orphans.begin([], "/", cluster=False)
+    ending = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(1)"], env=os.environ | {orphans.MARK: dead.folder}
+    )
+    while orphans.find(dead) is None and ending.poll() is None:
+        time.sleep(0.01)
+    orphans.begin([], "/", cluster=False)
+    assert ending.wait() == 0
+
+
 def test_no_new_head_beside_the_jobs_of_a_dead_one(dead, orphan):
     assert orphans.find(dead).processes == [orphan.pid]
     message = f"processes {orphan.pid} of a run that was killed .* expoflow resume {dead.folder}"

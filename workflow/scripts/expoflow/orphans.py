@@ -27,6 +27,9 @@ NOTE = Path(".snakemake", "expoflow-run.json")
 MARK = "EXPOFLOW_RUN"
 # The SLURM executor names a job by its run, a UUID that may have a prefix.
 RUN_ID = re.compile(r"([\w-]+_)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+ENDING = (
+    10  # seconds in which what a run leaves while it ends, as an engine host or a job's last process, is gone
+)
 PATIENCE = 600  # seconds in which what was cancelled or killed must have ended
 
 
@@ -76,7 +79,7 @@ def begin(command: Sequence[str], cwd: str, cluster: bool) -> None:
     """
     folder = os.getcwd()
     last = last_run(Path())
-    if last and (orphans := find(last)):
+    if last and (orphans := _lasting(last)):
         raise ExpoflowError(
             f"{orphans} of a run that was killed are still at work; run: expoflow resume {folder}"
         )
@@ -100,6 +103,14 @@ def find(run: Run) -> Orphans | None:
     """The jobs of the run's folder that have not ended; None where there are none."""
     found = Orphans(processes=_processes(run.folder), jobs=_cluster_jobs(run.folder) if run.cluster else {})
     return found if found.processes or found.jobs else None
+
+
+def _lasting(run: Run) -> Orphans | None:
+    """What `find` finds, and still finds after the time in which what is ending has ended."""
+    deadline = time.monotonic() + ENDING
+    while (orphans := find(run)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return orphans
 
 
 def _processes(folder: str) -> list[int]:
