@@ -14,7 +14,7 @@ from workflow.tree import REPOSITORY
 pytestmark = [pytest.mark.slurm, pytest.mark.whole, pytest.mark.workflow, pytest.mark.xdist_group("slurm")]
 MINIATURE = REPOSITORY / "config/config.yaml"
 HOURS = 2 * 3600
-# By rule: its partition, its GPUs and CPUs, MB of memory, time limit; jobs of a group have the sum of several.
+# By rule: partition, GPUs and CPUs; MB of memory. Jobs of a group have the sum of several.
 ASKED = {
     "train": ("cpu", None, "1"),
     "extrapolate": ("cpu", None, "1"),
@@ -24,7 +24,7 @@ ASKED = {
     "export": ("cpu", None, "1"),
 }
 MEMORY = {"generate": 8001, "score": 8001, "benchmark_reward": 8001, "extrapolate": 4001, "export": 4001}
-GROUPED = {"select", "compare", "figure"}
+GROUPED = {f"{rule}_{rule}" for rule in ("select", "compare", "figure")}
 
 
 def new_default_tree(folder) -> SlurmTree:
