@@ -18,6 +18,7 @@ import expoflow
 from expoflow import config as expoflow_config
 from expoflow import (
     checks,
+    collector,
     likelihood,
     orphans,
     paper,
@@ -42,6 +43,9 @@ from expoflow.benchmarks import (
 from expoflow.report import caption, closing_words, salvage
 
 sys.path.remove(str(SCRIPTS))
+
+# The graph of jobs is large, and none of it is garbage.
+collector.relax()
 
 try:
     CONFIG = checks.load(config, workflow.configfiles)
