@@ -59,7 +59,7 @@ def rule_of(job) -> str:
 
 def test_every_table_is_that_of_a_local_run_byte_by_byte(whole, alone):
     tables = sorted(path.relative_to(alone.folder) for path in alone.folder.glob("results/**/*.csv"))
-    assert len(tables) > 100
+    assert len(tables) > 30
     for table in tables:
         assert (whole.folder / table).read_bytes() == (alone.folder / table).read_bytes(), table
 
