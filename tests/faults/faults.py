@@ -129,6 +129,8 @@ def unreadable_input(tree: FaultTree, stage: Stage) -> str:
 def corrupt_intermediate(tree: FaultTree, stage: Stage) -> str:
     """A file that is cut short is named with the remedy, which is then followed."""
     if stage.rule == "download":  # of which the hub says the hash: it is received again
+        rerun(tree, stage.removed[0])
+        (tree.folder / stage.removed[0]).unlink()
         blob = max((tree.home / "hub").glob("models--*/blobs/*"), key=lambda path: path.stat().st_size)
         os.truncate(blob, blob.stat().st_size - 9)
         return rerun(tree)

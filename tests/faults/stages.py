@@ -1,6 +1,7 @@
 """The stages of the matrix: what of a finished tree is removed, when a fault hits, and what a rerun may do."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,8 +55,10 @@ def training(tree: FaultTree, stage: Stage) -> bool:
 
 def receiving(tree: FaultTree, stage: Stage) -> bool:
     """A part of the weights is there."""
-    parts = tree.home.glob("hub/models--*/blobs/*.incomplete")
-    return any(part.stat().st_size > 1 << 14 for part in parts)
+    with suppress(FileNotFoundError):  # received to its end since it was listed
+        parts = tree.home.glob("hub/models--*/blobs/*.incomplete")
+        return any(part.stat().st_size > 1 << 14 for part in parts)
+    return False
 
 
 def writing(folder: str) -> Callable[[FaultTree, Stage], bool]:

@@ -148,7 +148,8 @@ CASES = {
     ),
     "an unknown kind of figure": (
         at("figures", {"figure6": {"kind": "curve"}}),
-        "figures.figure6.kind: 'curve' is not accepted: must be 'sweep', 'curves', 'path', 'histograms' or 'bars'",
+        "figures.figure6.kind: 'curve' is not accepted: must be 'sweep', 'curves', 'path', 'histograms', 'bars',"
+        " 'first_order', 'cosines' or 'plane'",
     ),
     "a figure that is no file name": (
         at("figures", {"figure 6": {"kind": "sweep"}}),
