@@ -485,10 +485,9 @@ def claim_inputs():
     """What claims read beside the joint tables: responses, and the scores of other reward models."""
     claims = CONFIG.claims
     spoken = [*claims.fractions, *claims.length_bias] if claims else []
-    files = {pair: "generations.jsonl" for pair in spoken}
     found = [
-        f"{alpha_folder(pair, alpha)}/{sweep_prompts(pair)}.{kind}"
-        for pair, kind in files.items()
+        f"{alpha_folder(pair, alpha)}/{sweep_prompts(pair)}.generations.jsonl"
+        for pair in dict.fromkeys(spoken)
         for alpha in CONFIG.pairs[pair].grid()
     ]
     found += [

@@ -55,7 +55,7 @@ rule theory:
     conda:
         "../envs/expoflow.yaml"
     resources:
-        **engine_resources(of_pair("aligned")),
+        **engine_resources(of_pair("aligned"), *JUDGES),
     params:
         config=CONFIG.theory.canonical(exclude={"planes"}),
         alphas=lambda wildcards: CONFIG.pairs[wildcards.pair].grid(),
@@ -65,7 +65,7 @@ rule theory:
         vocabulary=CONFIG.extrapolate.vocabulary,
         seed=CONFIG.seed,
         usage=usage(of_pair("aligned")),
-        judge_usage=usage(judge) if CONFIG.reward_model else "",
+        judge_usage=usage(judge),
         code=code("theory"),
     message:
         "{wildcards.pair}: measure how far the first order holds"
@@ -107,7 +107,7 @@ rule plane:
             "aligned", CONFIG.theory.planes[wildcards.plane].pairs
         ),
         prompts=lambda wildcards: theory_prompts(plane_pair(wildcards)),
-        reward_model=manifest(CONFIG.reward_model),
+        reward_model=REWARD_MODEL,
     output:
         plane="results/planes/{plane}.csv",
     log:

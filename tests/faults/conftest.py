@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from fault_tree import FaultTree
-from slurm.cluster import Cluster, unavailable
+from slurm.cluster import Cluster, started
 from stages import Stage
 from workflow.tree import new_tree, write_prompts
 
@@ -43,14 +43,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultTree]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A SLURM of two nodes."""
-    if reason := unavailable():
-        pytest.skip(reason)
-    cluster = Cluster()
-    try:
-        cluster.start()
+    with started() as cluster:
         yield cluster
-    finally:
-        cluster.stop()
 
 
 def small(config: dict) -> None:

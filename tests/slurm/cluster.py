@@ -11,7 +11,11 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 CONF = Path("/etc/slurm/slurm.conf")
 MARK = "# The SLURM of expoflow's tests; removed with it."
@@ -154,3 +158,16 @@ def _free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return ports
+
+
+@contextmanager
+def started() -> Iterator[Cluster]:
+    """A SLURM of two nodes as long as the block lasts; the test is skipped where there can be none."""
+    if reason := unavailable():
+        pytest.skip(reason)
+    cluster = Cluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()

@@ -3,21 +3,15 @@
 from collections.abc import Iterator
 
 import pytest
-from cluster import Cluster, unavailable
+from cluster import Cluster, started
 from slurm_tree import SlurmTree, new_slurm_tree
 from workflow.tree import Tree
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    if reason := unavailable():
-        pytest.skip(reason)
-    cluster = Cluster()
-    try:
-        cluster.start()
+    with started() as cluster:
         yield cluster
-    finally:
-        cluster.stop()
 
 
 @pytest.fixture(scope="session")

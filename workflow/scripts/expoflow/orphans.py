@@ -28,7 +28,7 @@ MARK = "EXPOFLOW_RUN"
 # The SLURM executor names a job by its run, a UUID that may have a prefix.
 RUN_ID = re.compile(r"([\w-]+_)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 ENDING = (
-    10  # seconds in which what a run leaves while it ends, as an engine host or a job's last process, is gone
+    10  # seconds in which an engine host, or a job's last process, is gone that a run leaves while it ends
 )
 PATIENCE = 600  # seconds in which what was cancelled or killed must have ended
 

@@ -9,7 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from expoflow.figures.style import COLOURS, CYCLE, LINES, MARKERS, STYLE, WIDTH, legend, line
+from expoflow.claims.run import STYLES
+from expoflow.claims.selection import WAYS
+from expoflow.figures.style import COLOURS, CYCLE, LABELS, LINES, MARKERS, STYLE, WIDTH, legend, line
 
 BAND = "Lines are means over the runs, bands go from the smallest to the largest."
 # Taken over from one run, where it drew them: their config names them so.
@@ -21,19 +23,6 @@ OF_ONE_RUN = {
     "cosines": "Cosines between the steps delta of pairs that begin with the same SFT model.",
     "plane": "Reward and true quality in the plane through three checkpoints: the paper's Figure 5, measured.",
 }
-STYLES = {
-    "correct": "correct",
-    "right_reason": "right reason",
-    "wrong_reason": "wrong reason",
-    "polite": "polite",
-    "rude": "rude",
-    "hedge": "hedge",
-    "closings": "closings",
-    "repeats": "repeats",
-    "malformed": "malformed",
-}
-WAYS = {"none": "alpha 0", "reward": "by reward", "nll": "by nll", "implicit": "by implicit"}
-QUANTITIES = {"reward": "reward (logit)", "quality": "true quality (points)", "length": "length (tokens)"}
 
 
 def draw(runs: Sequence[Path], folder: Path) -> dict[str, str]:
@@ -67,9 +56,9 @@ def _data(tables: Tables) -> Figure | None:
         return None
     figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.3), layout="constrained")
     table = tables["alphas"][tables["alphas"]["alpha"] >= 0]
-    for axis, (quantity, label) in zip(axes, QUANTITIES.items(), strict=True):
+    for axis, quantity in zip(axes, ("reward", "quality", "length"), strict=True):
         _curves(axis, table, quantity, labels)
-        axis.set_ylabel(label)
+        axis.set_ylabel(LABELS[quantity])
     _legend(figure, {pair: f"{float(share):.0%} of the data" for pair, share in labels.items()})
     return figure
 
@@ -81,9 +70,9 @@ def _styles(tables: Tables) -> Figure | None:
         return None
     figure, axes = plt.subplots(3, 3, figsize=(WIDTH, 5.0), sharex=True, layout="constrained")
     table = tables["styles"][tables["styles"]["alpha"] >= 0]
-    for axis, (style, label) in zip(axes.flat, STYLES.items(), strict=True):
+    for axis, style in zip(axes.flat, STYLES, strict=True):
         _curves(axis, table, style, labels)
-        axis.set_title(label)
+        axis.set_title(style.replace("_", " "))
         if not axis.get_subplotspec().is_last_row():
             axis.set_xlabel("")
     for axis in axes[:, 0]:
@@ -101,7 +90,7 @@ def _bias(tables: Tables) -> Figure | None:
     alphas = tables["alphas"][tables["alphas"]["alpha"] >= 0]
     for axis, quantity in zip(axes, ("length", "reward", "quality"), strict=True):
         _curves(axis, alphas, quantity, labels)
-        axis.set_ylabel(QUANTITIES[quantity])
+        axis.set_ylabel(LABELS[quantity])
     _legend(figure, {pair: f"length bias {bias}" for pair, bias in labels.items()})
     return figure
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from expoflow.claims import figures, tables
+from expoflow.claims.selection import WAYS
 from expoflow.claims.statement import DEPENDS, FAILS, HOLDS, STATEMENTS, YES, Statement, verdict
 from expoflow.errors import DataError
 from expoflow.records import write_csv, write_text
@@ -34,7 +35,7 @@ CLAIMS = {
 }
 LISTED = 3  # subjects of a quantity that are told one by one, or
 NUMBERS = 10  # quantities and subjects of a statement together
-REGRETS = ("pairs", *figures.WAYS.values())
+REGRETS = ("pairs", *WAYS.values())
 
 TEXT = """# The paper's claims, measured
 
@@ -170,7 +171,7 @@ def _regrets(runs: Sequence[Path]) -> str:
     }
     lines = []
     for kind, rows in kinds.items():
-        cells = [_regret([row for row in rows if row["by"] == way]) for way in figures.WAYS]
+        cells = [_regret([row for row in rows if row["by"] == way]) for way in WAYS]
         number = len({(row["run"], row["pair"]) for row in rows})
         lines.append((f"{kind.replace('_', ' ')} ({number})", *cells))
     return (

@@ -73,12 +73,14 @@ class Run:
         table["unfinished"] = table["finish_reason"] == "length"
         return dict(iter(table.groupby("pair", sort=False)))
 
+    @cache  # noqa: B019
     def swept(self, pair: str) -> pd.DataFrame:
         """The pair's rows of alphas.csv, ascending, with their index from 0."""
         table = self.alphas[self.alphas["pair"] == pair].copy()
         table["alpha"] = table["alpha"].astype(float)
         return table.sort_values("alpha").reset_index(drop=True)
 
+    @cache  # noqa: B019
     def grid(self, pair: str) -> Values:
         """The pair's alphas, ascending."""
         return self.swept(pair)["alpha"].to_numpy()

@@ -1,6 +1,7 @@
 """Choosing alpha with and without a reward model: what the choice costs in true quality (claim 13)."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from expoflow.claims.statement import Measure, measured, statement
 from expoflow.search import CRITERIA
 from expoflow.statistics import Values
 
-WAYS = ("none", "reward", "nll", "implicit")  # `none` is alpha 0
+WAYS = {"none": "alpha 0", "reward": "by reward", "nll": "by nll", "implicit": "by implicit"}  # in words
 
 
 class Regret(NamedTuple):
@@ -40,6 +41,7 @@ def kind(run: Run, pair: str) -> str:
     return next(named, "trained_on_dev" if pair in dev else "other").partition(".")[0]
 
 
+@cache
 def regrets(run: Run) -> list[Regret]:
     """Of every pair that has an alpha above 0, and every way to choose: none is left out.
 

@@ -120,13 +120,9 @@ def length_controlled(preferred: Values, longer: Values) -> float:
     """The chance to be preferred at equal length: logit(preferred) = a + b * tanh(longer / sd), fitted by maximum
     likelihood; shapes (prompts,). Without any difference of length it is the mean.
     """
-    if not longer.any():
+    if not longer.std():
         return float(preferred.mean())
-    design = (
-        np.stack([np.ones(len(longer)), np.tanh(longer / longer.std())], axis=1) if longer.std() else None
-    )
-    if design is None:
-        return float(preferred.mean())
+    design = np.stack([np.ones(len(longer)), np.tanh(longer / longer.std())], axis=1)
     weights = np.array([logit(np.clip(preferred.mean(), 1e-6, 1 - 1e-6)), 0.0])
     for _ in range(50):  # Newton's steps; a little ridge keeps separable data finite
         chance = expit(design @ weights)

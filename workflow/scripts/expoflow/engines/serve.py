@@ -6,7 +6,7 @@ from typing import Any
 from expoflow import serving
 from expoflow.chat import all_token_ids
 from expoflow.config import GenerateConfig
-from expoflow.engines import Engine, Generate, Model, Request, engine_key, request_seed
+from expoflow.engines import Completion, Engine, Generate, Model, Request, engine_key, request_seed
 from expoflow.engines.memory import require_memory
 from expoflow.errors import DataError
 from expoflow.likelihood import Ask
@@ -77,19 +77,24 @@ def generate(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, A
     for completions in engine.generate(requests, config, done):
         rows = []
         for index, completion in completions:
-            prompt_id, sample = asked[index]
-            rows.append(
-                Generation(
-                    prompt_id=prompt_id,
-                    sample=sample,
-                    seed=requests[index].seed,
-                    response=completion.text,
-                    response_tokens=completion.tokens,
-                    finish_reason=completion.finish_reason,
-                    engine=engine.name,
-                ).model_dump(mode="json")
-            )
+            generation = generated(engine, *asked[index], requests[index], completion)
+            rows.append(generation.model_dump(mode="json"))
         yield rows
+
+
+def generated(
+    engine: Engine, prompt_id: str, sample: int, request: Request, completion: Completion
+) -> Generation:
+    """The record of a completion."""
+    return Generation(
+        prompt_id=prompt_id,
+        sample=sample,
+        seed=request.seed,
+        response=completion.text,
+        response_tokens=completion.tokens,
+        finish_reason=completion.finish_reason,
+        engine=engine.name,
+    )
 
 
 def likelihood(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:

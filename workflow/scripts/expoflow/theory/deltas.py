@@ -1,7 +1,7 @@
 """Sizes of deltas and the angles between them, exactly, over all elements and by kind of module."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,11 +53,11 @@ def products(pairs: Sequence[Pair]) -> dict[str, Products]:
     where the pairs' tensors differ.
     """
     found: dict[str, Products] = {}
-    for part, others in _common(pairs):
+    for part in _common(pairs):
         for start in range(0, part.shared, CHUNK):
             stop = min(start + CHUNK, part.shared)
             theta0 = pairs[0].sft.values(part.theta0.name, start, stop).double()
-            theta1 = [pair.aligned.values(part.theta1.name, start, stop).double() for pair in others]
+            theta1 = [pair.aligned.values(part.theta1.name, start, stop).double() for pair in pairs]
             deltas = [(each - theta0).numpy() for each in theta1]
             piece = Products(
                 stop - start,
@@ -69,7 +69,7 @@ def products(pairs: Sequence[Pair]) -> dict[str, Products]:
     return found
 
 
-def _common(pairs: Sequence[Pair]) -> Iterator[tuple[Part, Sequence[Pair]]]:
+def _common(pairs: Sequence[Pair]) -> list[Part]:
     """The tensors that the formula changes, in the first pair's order, which must be those of all pairs."""
     shared = [{part.theta1.name: part.shared for part in pair.parts if part.shared} for pair in pairs]
     for pair, names in zip(pairs, shared, strict=True):
@@ -79,9 +79,7 @@ def _common(pairs: Sequence[Pair]) -> Iterator[tuple[Part, Sequence[Pair]]]:
                 f"{pair.aligned.folder} and {pairs[0].aligned.folder}: tensor {name} is in one of them only or of"
                 " another size; compare models of one architecture"
             )
-    for part in pairs[0].parts:
-        if part.shared:
-            yield part, pairs
+    return [part for part in pairs[0].parts if part.shared]
 
 
 def smallness(pair: Pair, alphas: Sequence[str]) -> Smallness:

@@ -5,8 +5,8 @@ from typing import Any
 
 from expoflow.chat import all_token_ids
 from expoflow.engines import Request, package, request_seed
+from expoflow.engines.serve import generated
 from expoflow.errors import DataError
-from expoflow.records import Generation
 from expoflow.serving import Held
 from expoflow.theory.asking import Ask, key
 from expoflow.theory.corners import Corners, Row
@@ -90,15 +90,7 @@ def _responses(corners: Corners, ask: Ask) -> Rows:
         found = []
         for at, (prompt, _, sample) in enumerate(asked):
             said = package.completion(engine.tokenizer, written[at], engine.stop)
-            generation = Generation(
-                prompt_id=prompt.prompt_id,
-                sample=sample,
-                seed=requests[at].seed,
-                response=said.text,
-                response_tokens=said.tokens,
-                finish_reason=said.finish_reason,
-                engine=engine.name,
-            )
+            generation = generated(engine, prompt.prompt_id, sample, requests[at], said)
             found.append(
                 {
                     "response": number,
