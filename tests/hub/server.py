@@ -80,7 +80,13 @@ class Hub:
         self.full = False  # no room for large files
         self.received = Received()
         self.lock = threading.Lock()
-        self.port = self.other_port = 0
+        self.switch = threading.Lock()  # a start waits for the stop before it
+        # bound as long as the hub lives, and never listening: while it is stopped, nothing else gets its ports
+        self.held = [socket.socket() for _ in range(2)]
+        for held in self.held:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.bind(("127.0.0.1", 0))
+        self.port, self.other_port = (held.getsockname()[1] for held in self.held)
         self.servers: list[ThreadingHTTPServer] = []
         self.connections: list[socket.socket] = []
 
@@ -105,23 +111,24 @@ class Hub:
     def start(self) -> None:
         """Listen; after a stop on the same ports."""
         handler = type("Handler", (_Handler,), {"hub": self})
-        self.servers = [
-            ThreadingHTTPServer(("127.0.0.1", port), handler) for port in (self.port, self.other_port)
-        ]
-        self.port, self.other_port = (server.server_port for server in self.servers)
-        for server in self.servers:
-            server.daemon_threads = True
-            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        with self.switch:
+            self.servers = [
+                ThreadingHTTPServer(("127.0.0.1", port), handler) for port in (self.port, self.other_port)
+            ]
+            for server in self.servers:
+                server.daemon_threads = True
+                threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
         """Close the ports and every connection."""
-        for server in self.servers:
-            server.shutdown()
-            server.server_close()
-        for connection in self.connections:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        self.servers, self.connections = [], []
+        with self.switch:
+            for server in self.servers:
+                server.shutdown()
+                server.server_close()
+            for connection in self.connections:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+            self.servers, self.connections = [], []
 
     def take_fault(self, path: str) -> Fault | None:
         with self.lock:
