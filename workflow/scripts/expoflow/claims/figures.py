@@ -202,4 +202,5 @@ def _style(index: int) -> dict:
 
 
 def _legend(figure: Figure, labels: dict[str, str]) -> None:
-    legend(figure, [line(label, **_style(index)) for index, label in enumerate(labels.values())], 5)
+    columns = min(5, 75 // (max(map(len, labels.values())) + 6))  # what has room beside one another
+    legend(figure, [line(label, **_style(index)) for index, label in enumerate(labels.values())], columns)
