@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import bits
-from expoflow.arithmetic import effect, tensor_of, theta2
+from expoflow.arithmetic import tensor_of, theta2
+from expoflow.effect import effect
 from expoflow.errors import PairError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -212,7 +213,7 @@ def test_empty_and_unaligned_tensors():
 
 def test_effect_counts_what_moved():
     theta1, theta0 = torch.tensor([1.0, 2.0, 3.0, -0.0]), torch.tensor([0.5, 2.0, 4.0, -0.0])
-    moved, delta2, step_delta, theta = effect(expo(theta1, theta0, 2.0), theta1, theta0)
-    assert (moved, delta2, step_delta, theta) == (2, 1.25, 2.5, 14.0)
-    special = torch.tensor([math.nan, 1.0])
-    assert effect(special, special, special)[1:] == (0.0, 0.0, 1.0)
+    three = [each.double().numpy() for each in (expo(theta1, theta0, 2.0), theta1, theta0)]
+    assert effect(*three) == (2, 1.25, 2.5, 14.0)
+    special = np.array([math.nan, math.inf, 1.0])
+    assert effect(special, special, special) == (0, 0.0, 0.0, 1.0)

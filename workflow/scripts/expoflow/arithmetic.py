@@ -1,14 +1,12 @@
-"""theta2 = theta1 + alpha * (theta1 - theta0): the formula, and the one place where anything is rounded.
+"""theta2 = theta1 + alpha * (theta1 - theta0) of torch tensors, and what is done about NaN, Inf and overflow.
 
-Paper, section 2.1, Eq. 1. All functions are pure: 1-d torch tensors of equal length in, `out` written.
-Chunk borders and threads never change a bit, since every element is computed on its own.
+Paper, section 2.1, Eq. 1; the loop itself is in `kernel`. All functions are pure: contiguous 1-d tensors of equal
+length in, `out` written. Chunk borders and threads never change a bit, since every element is computed on its own.
 """
 
-import math
-
-import numpy as np
 import torch
 
+from expoflow import kernel
 from expoflow.errors import PairError
 
 TORCH = {
@@ -16,6 +14,7 @@ TORCH = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32,
     "I64": torch.int64, "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64, "C64": torch.complex64,
 }  # fmt: skip
+KINDS = {torch_type: kind for kind, torch_type in TORCH.items()}
 BITS = {
     torch.bfloat16: torch.int16,
     torch.float16: torch.int16,
@@ -33,11 +32,6 @@ def tensor_of(view: memoryview, dtype: str) -> torch.Tensor:
     return (raw if raw.data_ptr() % kind.itemsize == 0 else raw.clone()).view(kind)
 
 
-def computed_in(*tensors: torch.Tensor) -> torch.dtype:
-    """float32 where all are bf16 or fp16 (it holds nearly all their differences exactly), else float64."""
-    return torch.float32 if all(tensor.dtype.itemsize == 2 for tensor in tensors) else torch.float64
-
-
 def theta2(
     out: torch.Tensor,
     theta1: torch.Tensor,
@@ -50,10 +44,9 @@ def theta2(
 ) -> None:
     """Write theta1 + alpha * (theta1 - theta0) into `out`, rounded once to out's dtype.
 
-    bf16, fp16, fp32 and fp64 in any mixture; computed in `computed_in` of the three, as
-    fma(alpha, theta1 - theta0, theta1) or, the same function, fma(1 + alpha, theta1 - theta0, theta0);
-    `compute="bfloat16"` instead rounds to bf16 after the difference, the product and the sum, as the
-    authors' published checkpoints were made. alpha 0 copies theta1, alpha -1 copies theta0.
+    bf16, fp16, fp32 and fp64 in any mixture, computed as `kernel.fill` does; `compute="bfloat16"` instead
+    rounds to bf16 after the difference, the product and the sum, as the authors' published checkpoints were
+    made. alpha 0 copies theta1, alpha -1 copies theta0.
 
     Elements equal in both come out bit for bit as in theta1, NaN, Inf and -0.0 too (with bfloat16 compute,
     -0.0 becomes 0.0 as it did for the authors). Raises PairError, naming tensor `name`, where an element is
@@ -62,37 +55,23 @@ def theta2(
     if 1 + alpha == 1 and compute == "float32":
         alpha = 0.0
     if alpha in (0, -1):
-        out.copy_(theta1 if alpha == 0 else theta0)
-        exact = out.dtype == (theta1 if alpha == 0 else theta0).dtype
+        parent = theta1 if alpha == 0 else theta0
+        out.copy_(parent)
+        whole = out.dtype == parent.dtype or bool(out.isfinite().all())
+    elif compute == "bfloat16":
+        _three_roundings(out, theta1, theta0, alpha)
+        whole = bool(out.isfinite().all())
     else:
-        exact = False
-        if compute == "bfloat16":
-            _three_roundings(out, theta1, theta0, alpha)
-        else:
-            _one_rounding(out, theta1, theta0, alpha)
-    # The sum is by far the cheapest scan for NaN and Inf; one that overflows by itself only costs the check.
-    if not exact and not math.isfinite(out.sum().item()):
+        whole = _one_rounding(out, theta1, theta0, alpha)
+    if not whole:
         _settle(out, theta1, theta0, alpha, compute, overflow, name)
 
 
-def _one_rounding(out: torch.Tensor, theta1: torch.Tensor, theta0: torch.Tensor, alpha: float) -> None:
-    # torch.lerp(a, b, w) is fma(w, b - a, a) for |w| < 0.5 and fma(w - 1, b - a, b) otherwise. Of the two
-    # orders the one is taken whose weight is negative or in [0.5, 1]: there the product of an equal pair is
-    # -0.0, which leaves both 0.0 and -0.0 as they are.
-    theta1_first = alpha > 0 or -1 < alpha < -0.5
-    # Between -1 and 0 lerp's weight is near 1, and subtracting 1 from it in float32 costs bits of alpha.
-    wide = torch.float64 if -1 < alpha < 0 else computed_in(out, theta1, theta0)
-    # On bf16 and fp16 torch computes in float32 by itself, and rounds once.
-    direct = out.dtype == theta1.dtype == theta0.dtype and (out.dtype == wide or wide == torch.float32)
-    if not direct:
-        theta1, theta0 = theta1.to(wide), theta0.to(wide)
-    target = out if direct else None
-    if theta1_first:
-        result = torch.lerp(theta1, theta0, -alpha, out=target)
-    else:
-        result = torch.lerp(theta0, theta1, 1 + alpha, out=target)
-    if not direct:
-        out.copy_(result)
+def _one_rounding(out: torch.Tensor, theta1: torch.Tensor, theta0: torch.Tensor, alpha: float) -> bool:
+    """Whether all is finite."""
+    kinds = tuple(KINDS[each.dtype] for each in (out, theta1, theta0))
+    places = (each.data_ptr() for each in (out, theta1, theta0))
+    return kernel.fill(*places, kinds, len(out), alpha)
 
 
 def _three_roundings(out: torch.Tensor, theta1: torch.Tensor, theta0: torch.Tensor, alpha: float) -> None:
@@ -139,17 +118,3 @@ def _settle(
         limit = torch.finfo(out.dtype).max
         wide = theta1[over].double() + alpha * (theta1[over].double() - theta0[over].double())
         out[over] = wide.clamp(-limit, limit).to(out.dtype)
-
-
-def effect(
-    theta2_: torch.Tensor, theta1: torch.Tensor, theta0: torch.Tensor
-) -> tuple[int, float, float, float]:
-    """(elements moved, <delta, delta>, <theta2 - theta1, delta>, <theta1, theta1>); NaN and Inf are 0."""
-    wide = computed_in(theta2_, theta1, theta0)
-    t1 = theta1.to(wide)
-    delta, step = torch.sub(t1, theta0.to(wide)), torch.sub(theta2_.to(wide), t1)
-    sums = torch.dot(delta, delta).item(), torch.dot(step, delta).item(), torch.dot(t1, t1).item()
-    if not all(map(math.isfinite, sums)):
-        t1, delta, step = (torch.nan_to_num(tensor.double(), 0.0, 0.0, 0.0) for tensor in (t1, delta, step))
-        sums = torch.dot(delta, delta).item(), torch.dot(step, delta).item(), torch.dot(t1, t1).item()
-    return int(np.count_nonzero(step.numpy() != 0)), *sums  # ten times faster than torch counts

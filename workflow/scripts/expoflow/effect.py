@@ -9,8 +9,10 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from expoflow import recipe
-from expoflow.names import kind
+import numpy as np
+
+from expoflow import elements, names, recipe
+from expoflow.header import SIZES
 from expoflow.options import Options
 from expoflow.preflight import Pair, Part
 
@@ -88,7 +90,7 @@ def summarise(
         for part in pair.parts:
             name = part.theta1.name
             if part.shared:
-                for sums in (overall, kinds.setdefault(kind(name), Sums())):
+                for sums in (overall, kinds.setdefault(names.kind(name), Sums())):
                     sums.add(part.shared, options.alpha_of(name, alpha), pieces[name][number])
         effects[alpha] = overall.effect(), {label: kinds[label].effect() for label in sorted(kinds)}
     return effects
@@ -96,18 +98,26 @@ def summarise(
 
 def measure(pair: Pair, part: Part, alphas: list[float], options: Options) -> list[list[Piece]]:
     """For each alpha the pieces of one tensor; reads the sampled slices only."""
-    import torch
-
-    from expoflow.arithmetic import TORCH, effect, theta2
-
-    name = part.theta1.name
-    pieces = [[] for _ in alphas]
+    sums = [[] for _ in alphas]
+    kind = options.stored_type(part.theta1)
     for start, stop in slices(part.shared):
-        ours = pair.aligned.values(name, start, stop)
-        theirs = pair.sft.values(part.theta0.name, start, stop)
-        out = torch.empty(stop - start, dtype=TORCH[options.stored_type(part.theta1)])
+        theta1 = elements.wide((pair.aligned, part.theta1), start, stop)
+        theta0 = elements.wide((pair.sft, part.theta0), start, stop)
+        out = np.empty((stop - start) * SIZES[kind], np.uint8)
         for number, alpha in enumerate(alphas):
-            step = options.alpha_of(name, alpha)
-            theta2(out, ours, theirs, step, compute=options.compute, overflow=options.overflow, name=name)
-            pieces[number].append((stop - start, *effect(out, ours, theirs)))
-    return pieces
+            elements.write(out, pair, part, start, stop, alpha, options)
+            sums[number].append((stop - start, *effect(elements.widened(out, kind), theta1, theta0)))
+    return sums
+
+
+def effect(theta2: np.ndarray, theta1: np.ndarray, theta0: np.ndarray) -> tuple[int, float, float, float]:
+    """(elements moved, <delta, delta>, <theta2 - theta1, delta>, <theta1, theta1>) in float64; NaN and Inf are 0."""
+    with np.errstate(invalid="ignore"):
+        delta, step = theta1 - theta0, theta2 - theta1
+        delta, step, theta1 = (
+            np.nan_to_num(each, nan=0, posinf=0, neginf=0) for each in (delta, step, theta1)
+        )
+    # no dot products: their last bits depend on the number of cores
+    return np.count_nonzero(step), *(
+        float((a * b).sum()) for a, b in ((delta, delta), (step, delta), (theta1, theta1))
+    )

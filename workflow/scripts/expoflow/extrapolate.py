@@ -4,7 +4,6 @@ Both inputs are read once, in constant memory, whatever the number of alphas.
 """
 
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Event
 
+from expoflow import elements
 from expoflow.adapter import is_adapter
 from expoflow.checkpoint import ADAPTER, Checkpoint
 from expoflow.effect import Effects, measure, summarise
@@ -86,7 +86,7 @@ def extrapolate(
         if computing:
             require_equal_integers(made)
             targets = {values[spelling]: folder for spelling, folder in folders.items()}
-            with closing(Writer(made, targets, options, progress)) as writer, _workers(options) as pool:
+            with closing(Writer(made, targets, options, progress)) as writer, _workers(made, options) as pool:
                 effects = writer.run(pool) if write_weights else _measured(made, list(targets), options, pool)
         inputs = _inputs(pair, hashes, labels or (str(sft), str(aligned)), revisions)
         return {
@@ -146,22 +146,17 @@ def _refuse_overlap(inputs: tuple[Path, Path], alphas: Mapping[str, Path]) -> No
 
 
 @contextmanager
-def _workers(options: Options) -> Iterator[ThreadPoolExecutor]:
-    """Threads that compute with one torch thread each; torch's own setting is put back."""
-    import torch
+def _workers(pair: Pair, options: Options) -> Iterator[ThreadPoolExecutor]:
+    """Threads that compute; where they need torch, with one of its threads each, and its own setting is put back."""
+    pool = ThreadPoolExecutor(options.workers())
+    with ExitStack() as stack:
+        if elements.need_torch(pair, options):
+            import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(_threads(options))
-    try:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(1)
+        stack.callback(pool.shutdown, cancel_futures=True)
         yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)
-
-
-def _threads(options: Options) -> int:
-    return options.threads or min(8, len(os.sched_getaffinity(0)))
 
 
 @contextmanager
@@ -194,7 +189,7 @@ def _hashing(pair: Pair, known: list[Sha256s], verify: bool) -> Iterator[list[Fu
 
 def _hash_outputs(folder: Path, pair: Pair, options: Options) -> dict[str, str]:
     names = pair.aligned.weight_files
-    with ThreadPoolExecutor(_threads(options)) as pool:
+    with ThreadPoolExecutor(options.workers()) as pool:
         return dict(zip(names, pool.map(sha256, [folder / name for name in names]), strict=True))
 
 

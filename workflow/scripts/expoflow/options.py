@@ -1,6 +1,7 @@
 """How to extrapolate: what a user chooses besides the two models and alpha."""
 
 import math
+import os
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -34,6 +35,10 @@ class Options:
                 raise PairError(f"alpha-for {regex}: no regular expression ({error}); correct it") from None
             if not math.isfinite(alpha):
                 raise PairError(f"alpha-for {regex}: alpha {alpha} is not finite; give a number such as 0.3")
+
+    def workers(self) -> int:
+        """Number of threads that compute."""
+        return self.threads or min(8, len(os.sched_getaffinity(0)))
 
     def alpha_of(self, name: str, alpha: float) -> float:
         """The alpha of tensor `name` where `alpha` is that of the others."""

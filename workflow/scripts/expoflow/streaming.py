@@ -1,11 +1,13 @@
 """An extrapolated checkpoint that is never written: its tensors, computed while an engine loads them."""
 
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import FiniteFloat
 
+from expoflow import elements
 from expoflow.errors import PairError
 from expoflow.header import Tensor
 from expoflow.options import Options
@@ -15,7 +17,7 @@ from expoflow.records import Record
 if TYPE_CHECKING:
     import torch
 
-CHUNK = 1 << 22  # elements; torch's own threads share the work on one chunk
+CHUNK = 1 << 20  # elements that a thread computes at once
 
 
 class Streamed(Record):
@@ -43,16 +45,23 @@ def tensors(
     For engines that load without extrapolated weights on disk. alpha 0 gives theta1's tensors and -1
     theta0's values under theta1's names, not copied where the type stays. One tensor is in memory at a time.
     """
-    import torch
-
-    from expoflow.arithmetic import TORCH, theta2
-
     options = options or Options()
     pair = open_pair(sft, aligned, options.vocabulary)
     pair.require()
     require_equal_integers(pair)
+    with ThreadPoolExecutor(options.workers()) as pool:
+        yield from _tensors(pair, alpha, options, pool)
+
+
+def _tensors(
+    pair: Pair, alpha: float, options: Options, pool: Executor
+) -> Iterator[tuple[str, "torch.Tensor"]]:
+    import torch
+
+    from expoflow.arithmetic import TORCH
+
     for part in pair.parts:
-        theta1, theta0, shared = part.theta1, part.theta0, part.shared
+        theta1, theta0 = part.theta1, part.theta0
         name, kind = theta1.name, options.stored_type(theta1)
         alpha_here = options.alpha_of(name, alpha) if theta0 else 0
         parent, whole = (pair.aligned, theta1) if alpha_here == 0 or part.equal else (pair.sft, theta0)
@@ -64,15 +73,14 @@ def tensors(
             yield name, parent.values(whole.name).view(theta1.shape)
             continue
         out = torch.empty(theta1.elements, dtype=TORCH[kind])
-        for start in range(0, shared, CHUNK):
-            stop = min(start + CHUNK, shared)
-            ours = pair.aligned.values(name, start, stop)
-            theirs = pair.sft.values(theta0.name, start, stop)
-            theta2(out[start:stop], ours, theirs, alpha_here, compute=options.compute,
-                   overflow=options.overflow, name=name)  # fmt: skip
-        if shared < theta1.elements:
-            rest = pair.aligned.values(name, shared)
-            theta2(out[shared:], rest, rest, 0, overflow=options.overflow, name=name)
+        bytes_, size = out.view(torch.uint8).numpy(), out.element_size()
+        jobs = []
+        for first in range(0, theta1.elements, CHUNK):
+            last = min(first + CHUNK, theta1.elements)
+            piece = bytes_[first * size : last * size]
+            jobs.append(pool.submit(elements.write, piece, pair, part, first, last, alpha, options))
+        for job in jobs:
+            job.result()
         yield name, out.view(theta1.shape)
 
 

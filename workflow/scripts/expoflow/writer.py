@@ -8,18 +8,17 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+
+from expoflow import elements
 from expoflow.checkpoint import INDEX, SINGLE, Checkpoint
 from expoflow.effect import Effects, measure, summarise
-from expoflow.header import FLOATS, SIZES, Shard, Tensor, relaid
+from expoflow.header import SIZES, Shard, Tensor, relaid
 from expoflow.options import Options
 from expoflow.output import PAGE, Output
 from expoflow.preflight import Pair, Part
 from expoflow.records import write_json
-
-if TYPE_CHECKING:
-    import torch
 
 BLOCK = 1 << 22  # bytes written at once: fewer and longer steps, so that threads seldom wait for each other
 SPAN = 1 << 23  # bytes of a file that a worker takes at once
@@ -94,7 +93,7 @@ class Writer:
         self.outputs: list[Output] = []
 
     def run(self, pool: Executor) -> Effects:
-        """Write all files to disk and tell the effect of each alpha; needs torch. Raises the first error."""
+        """Write all files to disk and tell the effect of each alpha. Raises the first error."""
         alphas, measured, finishing = list(self.folders), {}, []
         try:
             for each in self.plans:
@@ -143,15 +142,13 @@ class Writer:
                 self._fill(memory[: stop - start], plan, start, stop, alpha)
                 # A direct write is of whole pages; `finish` cuts off what comes behind the file's end.
                 length = -(-(stop - start) // PAGE) * PAGE if stop == plan.size else stop - start
-                output.write(memory[:length].numpy(), start)
+                output.write(memory[:length], start)
         self._report(len(files) * (last - first))
 
-    def _memory(self) -> "torch.Tensor":
+    def _memory(self) -> np.ndarray:
         """This thread's block of bytes, at the beginning of a page."""
-        import torch
-
         if not hasattr(self.own, "memory"):
-            self.own.memory = torch.frombuffer(mmap.mmap(-1, BLOCK), dtype=torch.uint8)
+            self.own.memory = np.frombuffer(mmap.mmap(-1, BLOCK), np.uint8)
         return self.own.memory
 
     def _fetch(self, part: Part, first: int, last: int) -> None:
@@ -159,45 +156,22 @@ class Writer:
         if part.theta0:
             self.pair.sft.fetch(part.theta0.name, first, min(last, part.theta0.elements))
 
-    def _fill(self, block: "torch.Tensor", plan: Plan, start: int, stop: int, alpha: float) -> None:
+    def _fill(self, block: np.ndarray, plan: Plan, start: int, stop: int, alpha: float) -> None:
         """Compute bytes [start, stop) of the output of one alpha into `block`."""
-        import torch
-
-        from expoflow.arithmetic import TORCH
-
         if header := plan.header[start:stop]:
-            block[: len(header)] = torch.frombuffer(bytearray(header), dtype=torch.uint8)
+            block[: len(header)] = np.frombuffer(header, np.uint8)
         for place in plan.between(start, stop):
-            size = SIZES[place.dtype]
+            size, part = SIZES[place.dtype], self.parts[place.name]
             first, last = _elements(place, start, stop)
             at = place.start + first * size - start  # in block; below 0 where the border cuts an element
-            bytes_ = (last - first) * size
-            if at >= 0 and at % size == 0 and at + bytes_ <= len(block):
-                self._compute(block[at : at + bytes_].view(TORCH[place.dtype]), place, first, alpha)
+            until = at + (last - first) * size
+            if at >= 0 and until <= len(block):
+                elements.write(block[at:until], self.pair, part, first, last, alpha, self.options)
             else:
-                out = torch.empty(last - first, dtype=TORCH[place.dtype])
-                self._compute(out, place, first, alpha)
-                part = slice(max(at, 0), min(at + bytes_, len(block)))
-                block[part] = out.view(torch.uint8)[part.start - at : part.stop - at]
-
-    def _compute(self, out: "torch.Tensor", place: Tensor, first: int, alpha: float) -> None:
-        """Elements of one output tensor from `first` on, as many as `out` has."""
-        from expoflow.arithmetic import theta2
-
-        part = self.parts[place.name]
-        last = first + len(out)
-        theta1 = self.pair.aligned.values(part.theta1.name, first, last)
-        if place.dtype not in FLOATS.values():
-            out.copy_(theta1)
-            return
-        shared = max(0, min(part.shared, last) - first)
-        rules = {"compute": self.options.compute, "overflow": self.options.overflow, "name": place.name}
-        if shared:
-            theta0 = self.pair.sft.values(part.theta0.name, first, first + shared)
-            step = self.options.alpha_of(place.name, alpha)
-            theta2(out[:shared], theta1[:shared], theta0, step, **rules)
-        if shared < len(out):
-            theta2(out[shared:], theta1[shared:], theta1[shared:], 0.0, **rules)
+                out = np.empty(until - at, np.uint8)
+                elements.write(out, self.pair, part, first, last, alpha, self.options)
+                inside = slice(max(at, 0), min(until, len(block)))
+                block[inside] = out[inside.start - at : inside.stop - at]
 
     def _report(self, count: int) -> None:
         with self.lock:

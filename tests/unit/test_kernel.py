@@ -1,0 +1,81 @@
+"""The compiled loop: conversions of every kind, and whether it tells what is not finite."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from checkpoints import bits
+from expoflow.arithmetic import TORCH
+from expoflow.kernel import LARGEST, fill
+
+KINDS = list(LARGEST)
+
+
+def filled(theta1, theta0, kinds, alpha):
+    out = torch.empty(len(theta1), dtype=TORCH[kinds[0]])
+    return out, fill(out.data_ptr(), theta1.data_ptr(), theta0.data_ptr(), kinds, len(out), alpha)
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_every_float16_is_read(double):
+    halves = torch.arange(65536, dtype=torch.int32).to(torch.int16).view(torch.float16)
+    out, finite = filled(halves, halves, ("F32", "F16", "F16"), -0.3 if double else 0.3)
+    usual = halves.isfinite()
+    assert torch.equal(bits(out[usual]), bits(halves[usual].float()))
+    assert not finite
+    assert not out[~usual].isfinite().any()
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16"])
+def test_two_bytes_are_written_as_torch_rounds(kind):
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randint(0, 0x7F800000, (1_000_000,), generator=generator, dtype=torch.int32).view(
+        torch.float32
+    )
+    ties = torch.tensor(
+        [2.0**-25, 2.0**-24 * 1.5, 2.0**-24, 2.0**-14, 2.0**-14 - 2.0**-25, 1 + 2.0**-8, 1 + 2.0**-11]
+    )
+    values = torch.cat([values, -values, ties, -ties])
+    values = values[values.to(TORCH[kind]).isfinite()]
+    out, finite = filled(values, values, (kind, "F32", "F32"), 0.3)
+    assert torch.equal(bits(out), bits(values.to(TORCH[kind])))
+    assert finite
+
+
+@pytest.mark.parametrize("kinds", list(itertools.product(KINDS, repeat=3)))
+@pytest.mark.parametrize("alpha", [0.3, 4.0, -0.3, -0.7, -1.2])
+def test_every_mixture_is_what_float64_says(kinds, alpha):
+    """Where it is no tie: the value rounded once more lies at most one unit in the last place away."""
+    generator = torch.Generator().manual_seed(5)
+    theta0 = torch.randn(1003, generator=generator).to(TORCH[kinds[2]])
+    theta1 = (theta0.double() + torch.randn(1003, generator=generator) / 10).to(TORCH[kinds[1]])
+    out, finite = filled(theta1, theta0, kinds, alpha)
+    one, zero = theta1.double(), theta0.double()
+    right = (one + alpha * (one - zero)).to(TORCH[kinds[0]])
+    unit = torch.finfo(TORCH[kinds[0]]).eps * right.double().abs() + 1e-6 * one.abs()
+    assert finite
+    assert ((out.double() - right.double()).abs() <= unit).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "finite"),
+    [
+        *(("F16", value, value < 65520) for value in (65519.99, 65520.0)),
+        *(("BF16", value, value < 3.395e38) for value in (3.39e38, 3.4e38)),
+        *((kind, value, False) for kind in KINDS for value in (math.nan, math.inf, -math.inf)),
+    ],
+)
+def test_what_is_not_finite_is_told(kind, value, finite):
+    values = torch.ones(37)
+    values[30] = value
+    assert filled(values, values.clone(), (kind, "F32", "F32"), 0.3)[1] is finite
+
+
+def test_addresses_need_no_alignment():
+    theta1, theta0 = torch.rand(50), torch.rand(50)
+    right, _ = filled(theta1, theta0, ("F32", "F32", "F32"), 0.3)
+    memory = torch.zeros(3, 50 * 4 + 1, dtype=torch.uint8)
+    memory[1, 1:], memory[2, 1:] = theta1.view(torch.uint8), theta0.view(torch.uint8)
+    fill(*(row[1:].data_ptr() for row in memory), ("F32", "F32", "F32"), 50, 0.3)
+    assert torch.equal(memory[0, 1:].clone().view(torch.float32), right)

@@ -1,0 +1,118 @@
+"""Elements of an extrapolated tensor as bytes; torch comes in only where the common way does not do."""
+
+import numpy as np
+
+from expoflow import kernel
+from expoflow.checkpoint import Checkpoint
+from expoflow.header import FLOATS, SIZES, Tensor
+from expoflow.options import Options
+from expoflow.preflight import Pair, Part
+
+NUMPY = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+
+
+def write(
+    out: np.ndarray,
+    pair: Pair,
+    part: Part,
+    first: int,
+    last: int,
+    alpha: float,
+    options: Options,
+) -> None:
+    """Elements [first, last) of an output tensor into the bytes `out`, which need no alignment.
+
+    `alpha` is the run's. Elements that theta0 lacks, and integers, are theta1's. Raises as `arithmetic.theta2`.
+    """
+    name, kind = part.theta1.name, options.stored_type(part.theta1)
+    shared = max(first, min(part.shared, last))
+    border = (shared - first) * SIZES[kind]
+    if first < shared:
+        theta0 = pair.sft, part.theta0
+        step = options.alpha_of(name, alpha)
+        _extrapolate(out[:border], kind, (pair.aligned, part.theta1), theta0, first, shared, step, options)
+    if shared < last:
+        theta1 = pair.aligned, part.theta1
+        _extrapolate(out[border:], kind, theta1, theta1, shared, last, 0.0, options)
+
+
+def need_torch(pair: Pair, options: Options) -> bool:
+    """Whether extrapolating the pair is more than reading and the loop of `kernel`, NaN and Inf aside."""
+    return options.compute != "float32" or not all(
+        pair.aligned.stores(part.theta1.name) and pair.sft.stores(part.theta0.name)
+        for part in pair.parts
+        if part.shared
+    )
+
+
+def wide(source: tuple[Checkpoint, Tensor], first: int, last: int) -> np.ndarray:
+    """Elements [first, last) in float64."""
+    checkpoint, tensor = source
+    if (bytes_ := stored(source, first, last)) is None:
+        return checkpoint.values(tensor.name, first, last).double().numpy()
+    return widened(bytes_, tensor.dtype)
+
+
+def widened(bytes_: np.ndarray, kind: str) -> np.ndarray:
+    """Floating-point numbers of a header's type in float64."""
+    if kind == "BF16":
+        return (bytes_.view(np.uint16).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return bytes_.view(NUMPY[kind]).astype(np.float64)
+
+
+def stored(source: tuple[Checkpoint, Tensor], first: int, last: int) -> np.ndarray | None:
+    """The bytes of elements [first, last), not copied; None where they are computed when they are read."""
+    checkpoint, tensor = source
+    if not checkpoint.stores(tensor.name):
+        return None
+    size = SIZES[tensor.dtype]
+    return np.frombuffer(checkpoint.view(tensor.name), np.uint8)[first * size : last * size]
+
+
+def _extrapolate(
+    out: np.ndarray,
+    kind: str,
+    theta1: tuple[Checkpoint, Tensor],
+    theta0: tuple[Checkpoint, Tensor],
+    first: int,
+    last: int,
+    alpha: float,
+    options: Options,
+) -> None:
+    one, zero = stored(theta1, first, last), stored(theta0, first, last)
+    parent, bytes_ = {0: (theta1, one), -1: (theta0, zero)}.get(alpha, (None, None))
+    if parent:
+        if bytes_ is not None and parent[1].dtype == kind:
+            out[:] = bytes_
+            return
+    elif one is not None and zero is not None and options.compute == "float32" and 1 + alpha != 1:
+        places = (each.__array_interface__["data"][0] for each in (out, one, zero))
+        if kernel.fill(*places, (kind, theta1[1].dtype, theta0[1].dtype), last - first, alpha):
+            return
+    _by_torch(out, kind, theta1, theta0, first, last, alpha, options)
+
+
+def _by_torch(
+    out: np.ndarray,
+    kind: str,
+    theta1: tuple[Checkpoint, Tensor],
+    theta0: tuple[Checkpoint, Tensor],
+    first: int,
+    last: int,
+    alpha: float,
+    options: Options,
+) -> None:
+    """Every case, and the errors."""
+    import torch
+
+    from expoflow.arithmetic import TORCH, theta2
+
+    name = theta1[1].name
+    ours = theta1[0].values(name, first, last)
+    theirs = theta0[0].values(theta0[1].name, first, last)
+    result = torch.empty(last - first, dtype=TORCH[kind])
+    if kind in FLOATS.values():
+        theta2(result, ours, theirs, alpha, compute=options.compute, overflow=options.overflow, name=name)
+    else:
+        result.copy_(ours)
+    out[:] = result.view(torch.uint8).numpy()
