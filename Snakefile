@@ -35,6 +35,9 @@ if CONFIG.theory:
     include: "rules/theory.smk"
 
 
+remember_signatures()
+
+
 # Too small to wait for a node: on a cluster they run beside Snakemake.
 localrules:
     all,
