@@ -61,8 +61,7 @@ def ours(sft: Path, aligned: Path, out: Path, threads: int, *, alphas=("0.3",), 
     from expoflow import collector
 
     collector.relax()  # as the command does
-    import torch  # noqa: F401  (imports are not part of the in-process time)
-    from expoflow import arithmetic  # noqa: F401
+    from expoflow import elements  # noqa: F401  (imports are not part of the in-process time)
     from expoflow.extrapolate import Options, extrapolate
 
     if not sync:
