@@ -1,10 +1,9 @@
 """Generated pairs for the benchmarks: Llama-shaped bf16 checkpoints of any size, written shard by shard."""
 
 import json
+import math
 import struct
 from pathlib import Path
-
-import torch
 
 SIZES = {  # hidden, intermediate, layers, vocabulary, shards
     "small": (512, 1408, 8, 32000, 1),
@@ -36,13 +35,13 @@ def make(folder: Path, size: str) -> tuple[Path, Path]:
     """(sft, aligned) under `folder`; a step of 1% of the weights. Made once."""
     hidden, intermediate, layers, vocab, count = SIZES[size]
     names = tensors(hidden, intermediate, layers, vocab)
-    total = sum(torch.Size(shape).numel() for _, shape in names)
+    total = sum(math.prod(shape) for _, shape in names)
     shards, filled = [[]], 0
     for name, shape in names:
         if filled >= total / count * len(shards):
             shards.append([])
         shards[-1].append((name, shape))
-        filled += torch.Size(shape).numel()
+        filled += math.prod(shape)
     config = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": hidden,
         "intermediate_size": intermediate, "num_hidden_layers": layers, "num_attention_heads": hidden // 64,
@@ -77,12 +76,14 @@ def make(folder: Path, size: str) -> tuple[Path, Path]:
 
 
 def _write(path: Path, shard: list[tuple[str, tuple[int, ...]]], role: str, seed: int) -> None:
+    import torch
+
     generator = torch.Generator().manual_seed(seed)
     base = torch.randn(BLOCK, generator=generator) * 0.02
     step = torch.randn(BLOCK, generator=generator) * 2e-4
     header, at = {"__metadata__": {"format": "pt"}}, 0
     for name, shape in shard:
-        stop = at + 2 * torch.Size(shape).numel()
+        stop = at + 2 * math.prod(shape)
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, stop]}
         at = stop
     text = json.dumps(header).encode()
@@ -90,7 +91,7 @@ def _write(path: Path, shard: list[tuple[str, tuple[int, ...]]], role: str, seed
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for number, (_, shape) in enumerate(shard):
-            elements = torch.Size(shape).numel()
+            elements = math.prod(shape)
             for start in range(0, elements, BLOCK):
                 values = base.roll(number * 977 + start // 7)
                 if role == "aligned":
