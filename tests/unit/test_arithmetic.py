@@ -211,6 +211,13 @@ def test_empty_and_unaligned_tensors():
     assert tensor_of(memoryview(data)[1:], "F32").tolist() == [0, 1, 2, 3, 4]
 
 
+def test_tensors_that_do_not_lie_in_one_piece_are_refused():
+    apart = torch.ones(10)[::2]
+    for theta1, theta0 in ((apart, torch.ones(5)), (torch.ones(5), torch.ones(4))):
+        with pytest.raises(ValueError, match="contiguous tensors of equal length"):
+            expo(theta1, theta0, 0.3)
+
+
 def test_effect_counts_what_moved():
     theta1, theta0 = torch.tensor([1.0, 2.0, 3.0, -0.0]), torch.tensor([0.5, 2.0, 4.0, -0.0])
     three = [each.double().numpy() for each in (expo(theta1, theta0, 2.0), theta1, theta0)]

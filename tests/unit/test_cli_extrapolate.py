@@ -141,10 +141,30 @@ def test_preflight_prints_a_table_and_says_by_its_status(make_pair, capsys):
     assert run("preflight", *pair_of(pair), "--vocabulary", "shared_rows") == 0
 
 
+WITHOUT_TORCH = "import sys; from expoflow.cli import main; status = main(); assert 'torch' not in sys.modules; sys.exit(status)"
+
+
+@pytest.mark.parametrize("alpha", ["0.3", "-0.5"])
+def test_extrapolating_imports_no_torch(make_pair, tmp_path, alpha):
+    command = [sys.executable, "-c", WITHOUT_TORCH, "extrapolate", *map(str, pair_of(make_pair()))]
+    command += [f"--alpha={alpha}", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "recipe.json").is_file()
+
+
 def test_preflight_reads_no_weight(tmp_path):
     folders = [write_holes(tmp_path / role, 100) for role in ("sft", "aligned")]
-    code = "import sys; from expoflow.cli import main; status = main(); assert 'torch' not in sys.modules; sys.exit(status)"
-    command = [sys.executable, "-c", code, "preflight", "--sft", *folders[:1], "--aligned", *folders[1:]]
+    command = [
+        sys.executable,
+        "-c",
+        WITHOUT_TORCH,
+        "preflight",
+        "--sft",
+        *folders[:1],
+        "--aligned",
+        *folders[1:],
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert done.returncode == 0, done.stderr
     assert "0 errors; 2 of 2 tensors" in done.stdout

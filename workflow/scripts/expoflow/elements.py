@@ -4,7 +4,7 @@ import numpy as np
 
 from expoflow import kernel
 from expoflow.checkpoint import Checkpoint
-from expoflow.header import FLOATS, SIZES, Tensor
+from expoflow.header import SIZES, Tensor
 from expoflow.options import Options
 from expoflow.preflight import Pair, Part
 
@@ -89,30 +89,13 @@ def _extrapolate(
         places = (each.__array_interface__["data"][0] for each in (out, one, zero))
         if kernel.fill(*places, (kind, theta1[1].dtype, theta0[1].dtype), last - first, alpha):
             return
-    _by_torch(out, kind, theta1, theta0, first, last, alpha, options)
-
-
-def _by_torch(
-    out: np.ndarray,
-    kind: str,
-    theta1: tuple[Checkpoint, Tensor],
-    theta0: tuple[Checkpoint, Tensor],
-    first: int,
-    last: int,
-    alpha: float,
-    options: Options,
-) -> None:
-    """Every case, and the errors."""
+    # every other case, and the errors
     import torch
 
     from expoflow.arithmetic import TORCH, theta2
 
     name = theta1[1].name
-    ours = theta1[0].values(name, first, last)
-    theirs = theta0[0].values(theta0[1].name, first, last)
+    ours, theirs = (each.values(tensor.name, first, last) for each, tensor in (theta1, theta0))
     result = torch.empty(last - first, dtype=TORCH[kind])
-    if kind in FLOATS.values():
-        theta2(result, ours, theirs, alpha, compute=options.compute, overflow=options.overflow, name=name)
-    else:
-        result.copy_(ours)
+    theta2(result, ours, theirs, alpha, compute=options.compute, overflow=options.overflow, name=name)
     out[:] = result.view(torch.uint8).numpy()

@@ -27,8 +27,9 @@ from expoflow.errors import DataError, shown
 
 Row = TypeVar("Row", bound="Record")
 
-# How a cell begins that a spreadsheet may take for a formula; an alpha such as -0.5 is none.
-FORMULA = re.compile(r"[=+@\t]|-(?!$|\d+(\.\d+)?(e[-+]\d+)?$)")  # a dash alone is an empty cell of the paper's tables
+# How a cell begins that a spreadsheet may take for a formula; an alpha such as -0.5 is none, nor is a dash alone, which is
+# an empty cell of the paper's tables.
+FORMULA = re.compile(r"[=+@\t]|-(?!$|\d+(\.\d+)?(e[-+]\d+)?$)")
 
 
 class Record(BaseModel):
