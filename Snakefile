@@ -35,9 +35,6 @@ if CONFIG.theory:
     include: "rules/theory.smk"
 
 
-remember_signatures()
-
-
 # Too small to wait for a node: on a cluster they run beside Snakemake.
 localrules:
     all,

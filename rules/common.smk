@@ -4,7 +4,6 @@ import json
 import os
 import sys
 from functools import cache
-from inspect import isfunction, signature
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -500,16 +499,6 @@ def claim_inputs():
         f"results/prompts/{name}.jsonl"
         for name in sorted({sweep_prompts(p) for p in spoken})
     ]
-
-
-def remember_signatures():
-    """Snakemake asks for the parameters of a rule's functions several times for every job: a seventh of its time."""
-    for rule in workflow.rules:
-        for value in [*rule.input, *rule.params, *rule.resources.values()]:
-            value = getattr(value, "_file", value)
-            function = getattr(value, "callable", value)
-            if isfunction(function):
-                function.__signature__ = signature(function)
 
 
 def salvage_benchmarks():
