@@ -8,7 +8,7 @@ import pytest
 import torch
 from checkpoints import bits
 from expoflow.arithmetic import tensor_of, theta2
-from expoflow.effect import effect
+from expoflow.effect import effects
 from expoflow.errors import PairError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -220,7 +220,8 @@ def test_tensors_that_do_not_lie_in_one_piece_are_refused():
 
 def test_effect_counts_what_moved():
     theta1, theta0 = torch.tensor([1.0, 2.0, 3.0, -0.0]), torch.tensor([0.5, 2.0, 4.0, -0.0])
-    three = [each.double().numpy() for each in (expo(theta1, theta0, 2.0), theta1, theta0)]
-    assert effect(*three) == (2, 1.25, 2.5, 14.0)
+    theta2s = [expo(theta1, theta0, alpha).double().numpy() for alpha in (2.0, 0.0)]
+    pair = [each.double().numpy() for each in (theta1, theta0)]
+    assert list(effects(theta2s, *pair)) == [(2, 1.25, 2.5, 14.0), (0, 1.25, 0.0, 14.0)]
     special = np.array([math.nan, math.inf, 1.0])
-    assert effect(special, special, special) == (0, 0.0, 0.0, 1.0)
+    assert list(effects([special], special, special)) == [(0, 0.0, 0.0, 1.0)]

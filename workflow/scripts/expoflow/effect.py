@@ -6,7 +6,7 @@ element would double the cost of the extrapolation.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,20 +104,40 @@ def measure(pair: Pair, part: Part, alphas: list[float], options: Options) -> li
         theta1 = elements.wide((pair.aligned, part.theta1), start, stop)
         theta0 = elements.wide((pair.sft, part.theta0), start, stop)
         out = np.empty((stop - start) * SIZES[kind], np.uint8)
-        for number, alpha in enumerate(alphas):
-            elements.write(out, pair, part, start, stop, alpha, options)
-            sums[number].append((stop - start, *effect(elements.widened(out, kind), theta1, theta0)))
+        theta2s = (_written(out, pair, part, start, stop, alpha, options) for alpha in alphas)
+        for pieces, found in zip(sums, effects(theta2s, theta1, theta0), strict=True):
+            pieces.append((stop - start, *found))
     return sums
 
 
-def effect(theta2: np.ndarray, theta1: np.ndarray, theta0: np.ndarray) -> tuple[int, float, float, float]:
-    """(elements moved, <delta, delta>, <theta2 - theta1, delta>, <theta1, theta1>) in float64; NaN and Inf are 0."""
+def effects(
+    theta2s: Iterable[np.ndarray], theta1: np.ndarray, theta0: np.ndarray
+) -> Iterator[tuple[int, float, float, float]]:
+    """For each: (elements moved, <delta, delta>, <theta2 - theta1, delta>, <theta1, theta1>) in float64; NaN and Inf are 0."""
+    delta, base = _difference(theta1, theta0), _finite(theta1)
+    delta2, base2 = _inner(delta, delta), _inner(base, base)
+    for theta2 in theta2s:
+        step = _difference(theta2, theta1)
+        yield np.count_nonzero(step), delta2, _inner(step, delta), base2
+
+
+def _written(out: np.ndarray, pair: Pair, part: Part, start: int, stop: int, alpha: float, options: Options):
+    elements.write(out, pair, part, start, stop, alpha, options)
+    return elements.widened(out, options.stored_type(part.theta1))
+
+
+def _inner(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a * b).sum())  # no dot product: its last bits depend on the number of cores
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
-        delta, step = theta1 - theta0, theta2 - theta1
-        delta, step, theta1 = (
-            np.nan_to_num(each, nan=0, posinf=0, neginf=0) for each in (delta, step, theta1)
-        )
-    # no dot products: their last bits depend on the number of cores
-    return np.count_nonzero(step), *(
-        float((a * b).sum()) for a, b in ((delta, delta), (step, delta), (theta1, theta1))
-    )
+        return _finite(a - b)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """With 0 for NaN and Inf; not copied where the sum shows that there are none."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        if np.isfinite(values.sum()):
+            return values
+    return np.nan_to_num(values, nan=0, posinf=0, neginf=0)
