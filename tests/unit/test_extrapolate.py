@@ -109,15 +109,19 @@ def test_blocks_threads_direct_and_short_writes_never_change_a_bit(
     tmp_path_factory, monkeypatch, block, spans, threads, direct, short
 ):
     folder = tmp_path_factory.mktemp("blocks")
-    block = output.PAGE * (1 + block // 1000) if direct else block  # also borders that cut an element
+    alphas = ("0.3", "2", "-0.5")
+    block = (
+        output.PAGE * len(alphas) * (1 + block // 1000) if direct else block
+    )  # also borders that cut an element
     pwrite = os.pwrite
     sft, aligned = save(folder / "sft", weights()), save(folder / "aligned", weights(seed=1), shards=2)
-    alphas = ("0.3", "2", "-0.5")
     extrapolate(sft, aligned, {alpha: folder / f"whole{alpha}" for alpha in alphas}, Options(threads=1))
     with monkeypatch.context() as patch:
         patch.setattr(writer, "BLOCK", block)
         patch.setattr(writer, "SPAN", block * spans)
         patch.setattr(output, "LARGE", 0 if direct else 1 << 60)
+        if not direct:
+            patch.setattr(writer, "PAGE", 1)
         if short:  # the system may write less than it was asked to
             patch.setattr(
                 os, "pwrite", lambda file, data, at: pwrite(file, data[: 1 + len(data) * 2 // 3], at)
@@ -136,8 +140,10 @@ def test_blocks_threads_direct_and_short_writes_never_change_a_bit(
 
 def test_several_alphas_in_one_pass_are_the_single_ones(make_pair, tmp_path):
     sft, aligned = make_pair()
-    extrapolate(sft, aligned, {alpha: tmp_path / f"fused{alpha}" for alpha in ("0.1", "0.5", "1")})
-    for alpha in ("0.1", "0.5", "1"):
+    alphas = ("0.1", "0.5", "1", "0", "-0.25", "-0.75", "-1", "-2", "3", "30")
+    assert len(alphas) > writer.TOGETHER
+    extrapolate(sft, aligned, {alpha: tmp_path / f"fused{alpha}" for alpha in alphas})
+    for alpha in alphas:
         extrapolate(sft, aligned, {alpha: tmp_path / f"single{alpha}"})
         for name in os.listdir(tmp_path / f"single{alpha}"):
             assert (tmp_path / f"single{alpha}" / name).read_bytes() == (

@@ -14,7 +14,7 @@ KINDS = list(LARGEST)
 
 def filled(theta1, theta0, kinds, alpha):
     out = torch.empty(len(theta1), dtype=TORCH[kinds[0]])
-    return out, fill(out.data_ptr(), theta1.data_ptr(), theta0.data_ptr(), kinds, len(out), alpha)
+    return out, fill([out.data_ptr()], theta1.data_ptr(), theta0.data_ptr(), kinds, len(out), (alpha,))
 
 
 @pytest.mark.parametrize("double", [False, True])
@@ -77,5 +77,19 @@ def test_addresses_need_no_alignment():
     right, _ = filled(theta1, theta0, ("F32", "F32", "F32"), 0.3)
     memory = torch.zeros(3, 50 * 4 + 1, dtype=torch.uint8)
     memory[1, 1:], memory[2, 1:] = theta1.view(torch.uint8), theta0.view(torch.uint8)
-    fill(*(row[1:].data_ptr() for row in memory), ("F32", "F32", "F32"), 50, 0.3)
+    out, *models = (row[1:].data_ptr() for row in memory)
+    fill([out], *models, ("F32", "F32", "F32"), 50, (0.3,))
     assert torch.equal(memory[0, 1:].clone().view(torch.float32), right)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_alphas_computed_together_are_as_alone(kind):
+    alphas = (0.3, -0.3, 4.0, 0.5, -0.7, 0.1, -1.2)
+    theta1, theta0 = (torch.randn(1003).to(TORCH[kind]) for _ in range(2))
+    outs = torch.empty(len(alphas), len(theta1), dtype=TORCH[kind])
+    places = [out.data_ptr() for out in outs]
+    assert fill(places, theta1.data_ptr(), theta0.data_ptr(), (kind,) * 3, len(theta1), alphas)
+    for out, alpha in zip(outs, alphas, strict=True):
+        assert torch.equal(bits(out), bits(filled(theta1, theta0, (kind,) * 3, alpha)[0]))
+    theta1[500] = math.inf
+    assert not fill(places, theta1.data_ptr(), theta0.data_ptr(), (kind,) * 3, len(theta1), alphas)

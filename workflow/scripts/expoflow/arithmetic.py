@@ -72,8 +72,7 @@ def _one_rounding(out: torch.Tensor, theta1: torch.Tensor, theta0: torch.Tensor,
     kinds = tuple(KINDS[each.dtype] for each in (out, theta1, theta0))
     if any(not each.is_contiguous() or len(each) != len(out) for each in (out, theta1, theta0)):
         raise ValueError("theta2 is for contiguous tensors of equal length")
-    places = (each.data_ptr() for each in (out, theta1, theta0))
-    return kernel.fill(*places, kinds, len(out), alpha)
+    return kernel.fill([out.data_ptr()], theta1.data_ptr(), theta0.data_ptr(), kinds, len(out), (alpha,))
 
 
 def _three_roundings(out: torch.Tensor, theta1: torch.Tensor, theta0: torch.Tensor, alpha: float) -> None:

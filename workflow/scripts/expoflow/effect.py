@@ -103,8 +103,9 @@ def measure(pair: Pair, part: Part, alphas: list[float], options: Options) -> li
     for start, stop in slices(part.shared):
         theta1 = elements.wide((pair.aligned, part.theta1), start, stop)
         theta0 = elements.wide((pair.sft, part.theta0), start, stop)
-        out = np.empty((stop - start) * SIZES[kind], np.uint8)
-        theta2s = (_written(out, pair, part, start, stop, alpha, options) for alpha in alphas)
+        outs = np.empty((len(alphas), (stop - start) * SIZES[kind]), np.uint8)
+        elements.write(outs, pair, part, start, stop, alphas, options)
+        theta2s = (elements.widened(out, kind) for out in outs)
         for pieces, found in zip(sums, effects(theta2s, theta1, theta0), strict=True):
             pieces.append((stop - start, *found))
     return sums
@@ -119,11 +120,6 @@ def effects(
     for theta2 in theta2s:
         step = _difference(theta2, theta1)
         yield np.count_nonzero(step), delta2, _inner(step, delta), base2
-
-
-def _written(out: np.ndarray, pair: Pair, part: Part, start: int, stop: int, alpha: float, options: Options):
-    elements.write(out, pair, part, start, stop, alpha, options)
-    return elements.widened(out, options.stored_type(part.theta1))
 
 
 def _inner(a: np.ndarray, b: np.ndarray) -> float:

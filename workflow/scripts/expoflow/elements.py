@@ -1,5 +1,7 @@
 """Elements of an extrapolated tensor as bytes; torch comes in only where the common way does not do."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from expoflow import kernel
@@ -12,28 +14,29 @@ NUMPY = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 
 
 def write(
-    out: np.ndarray,
+    outs: Sequence[np.ndarray],
     pair: Pair,
     part: Part,
     first: int,
     last: int,
-    alpha: float,
+    alphas: Sequence[float],
     options: Options,
 ) -> None:
-    """Elements [first, last) of an output tensor into the bytes `out`, which need no alignment.
+    """Elements [first, last) of an output tensor, for each alpha into its bytes of `outs`, which need no alignment.
 
-    `alpha` is the run's. Elements that theta0 lacks, and integers, are theta1's. Raises as `arithmetic.theta2`.
+    `alphas` are the run's. Elements that theta0 lacks, and integers, are theta1's. Raises as `arithmetic.theta2`.
     """
     name, kind = part.theta1.name, options.stored_type(part.theta1)
     shared = max(first, min(part.shared, last))
     border = (shared - first) * SIZES[kind]
+    theta1 = pair.aligned, part.theta1
     if first < shared:
         theta0 = pair.sft, part.theta0
-        step = options.alpha_of(name, alpha)
-        _extrapolate(out[:border], kind, (pair.aligned, part.theta1), theta0, first, shared, step, options)
+        steps = [options.alpha_of(name, alpha) for alpha in alphas]
+        _extrapolate([out[:border] for out in outs], kind, theta1, theta0, first, shared, steps, options)
     if shared < last:
-        theta1 = pair.aligned, part.theta1
-        _extrapolate(out[border:], kind, theta1, theta1, shared, last, 0.0, options)
+        none = [0.0] * len(alphas)
+        _extrapolate([out[border:] for out in outs], kind, theta1, theta1, shared, last, none, options)
 
 
 def need_torch(pair: Pair, options: Options) -> bool:
@@ -70,25 +73,34 @@ def stored(source: tuple[Checkpoint, Tensor], first: int, last: int) -> np.ndarr
 
 
 def _extrapolate(
-    out: np.ndarray,
+    outs: Sequence[np.ndarray],
     kind: str,
     theta1: tuple[Checkpoint, Tensor],
     theta0: tuple[Checkpoint, Tensor],
     first: int,
     last: int,
-    alpha: float,
+    alphas: Sequence[float],
     options: Options,
 ) -> None:
     one, zero = stored(theta1, first, last), stored(theta0, first, last)
-    parent, bytes_ = {0: (theta1, one), -1: (theta0, zero)}.get(alpha, (None, None))
-    if parent:
-        if bytes_ is not None and parent[1].dtype == kind:
+    parents = {0: (theta1, one), -1: (theta0, zero)}
+    common = one is not None and zero is not None and options.compute == "float32"
+    computed, other = [], []
+    for out, alpha in zip(outs, alphas, strict=True):
+        (_, tensor), bytes_ = parents.get(alpha, (theta1, None))
+        if bytes_ is not None and tensor.dtype == kind:
             out[:] = bytes_
-            return
-    elif one is not None and zero is not None and options.compute == "float32" and 1 + alpha != 1:
-        places = (each.__array_interface__["data"][0] for each in (out, one, zero))
-        if kernel.fill(*places, (kind, theta1[1].dtype, theta0[1].dtype), last - first, alpha):
-            return
+        elif common and alpha not in parents and 1 + alpha != 1:
+            computed.append((out, alpha))
+        else:
+            other.append((out, alpha))
+    if computed:
+        places, steps = zip(*((_place(out), alpha) for out, alpha in computed), strict=True)
+        kinds = kind, theta1[1].dtype, theta0[1].dtype
+        if not kernel.fill(places, _place(one), _place(zero), kinds, last - first, steps):
+            other += computed
+    if not other:
+        return
     # every other case, and the errors
     import torch
 
@@ -97,5 +109,10 @@ def _extrapolate(
     name = theta1[1].name
     ours, theirs = (each.values(tensor.name, first, last) for each, tensor in (theta1, theta0))
     result = torch.empty(last - first, dtype=TORCH[kind])
-    theta2(result, ours, theirs, alpha, compute=options.compute, overflow=options.overflow, name=name)
-    out[:] = result.view(torch.uint8).numpy()
+    for out, alpha in other:
+        theta2(result, ours, theirs, alpha, compute=options.compute, overflow=options.overflow, name=name)
+        out[:] = result.view(torch.uint8).numpy()
+
+
+def _place(bytes_: np.ndarray) -> int:
+    return bytes_.__array_interface__["data"][0]

@@ -78,7 +78,7 @@ def _tensors(
         for first in range(0, theta1.elements, CHUNK):
             last = min(first + CHUNK, theta1.elements)
             piece = bytes_[first * size : last * size]
-            jobs.append(pool.submit(elements.write, piece, pair, part, first, last, alpha, options))
+            jobs.append(pool.submit(elements.write, [piece], pair, part, first, last, [alpha], options))
         for job in jobs:
             job.result()
         yield name, out.view(theta1.shape)

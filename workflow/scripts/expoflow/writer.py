@@ -20,7 +20,10 @@ from expoflow.output import PAGE, Output
 from expoflow.preflight import Pair, Part
 from expoflow.records import write_json
 
-BLOCK = 1 << 22  # bytes written at once: fewer and longer steps, so that threads seldom wait for each other
+BLOCK = (
+    1 << 22
+)  # bytes a worker computes at once: fewer and longer steps, so that threads seldom wait for each other
+TOGETHER = 8  # alphas at most that are computed in one step, so that a block is not cut too small
 SPAN = 1 << 23  # bytes of a file that a worker takes at once
 
 Progress = Callable[[int, int], None]
@@ -133,17 +136,26 @@ class Writer:
     def _span(self, plan: Plan, first: int, last: int, files: dict[float, Output]) -> None:
         for place in plan.between(first, last):
             self._fetch(self.parts[place.name], *_elements(place, first, last))
-        memory = self._memory()
-        for start in range(first, last, BLOCK):
-            stop = min(start + BLOCK, last)
-            for alpha, output in files.items():
-                if self.stop.is_set():
-                    raise StoppedError
-                self._fill(memory[: stop - start], plan, start, stop, alpha)
-                # A direct write is of whole pages; `finish` cuts off what comes behind the file's end.
-                length = -(-(stop - start) // PAGE) * PAGE if stop == plan.size else stop - start
-                output.write(memory[:length], start)
+        alphas = list(files)
+        for number in range(0, len(alphas), TOGETHER):
+            self._together(
+                plan, first, last, {alpha: files[alpha] for alpha in alphas[number : number + TOGETHER]}
+            )
         self._report(len(files) * (last - first))
+
+    def _together(self, plan: Plan, first: int, last: int, files: dict[float, Output]) -> None:
+        """Compute and write bytes [first, last) of the files of some alphas."""
+        size = BLOCK // len(files) // PAGE * PAGE
+        blocks = self._memory()[: len(files) * size].reshape(len(files), size)
+        for start in range(first, last, size):
+            stop = min(start + size, last)
+            if self.stop.is_set():
+                raise StoppedError
+            self._fill(blocks[:, : stop - start], plan, start, stop, list(files))
+            # A direct write is of whole pages; `finish` cuts off what comes behind the file's end.
+            length = -(-(stop - start) // PAGE) * PAGE if stop == plan.size else stop - start
+            for block, output in zip(blocks, files.values(), strict=True):
+                output.write(block[:length], start)
 
     def _memory(self) -> np.ndarray:
         """This thread's block of bytes, at the beginning of a page."""
@@ -156,22 +168,22 @@ class Writer:
         if part.theta0:
             self.pair.sft.fetch(part.theta0.name, first, min(last, part.theta0.elements))
 
-    def _fill(self, block: np.ndarray, plan: Plan, start: int, stop: int, alpha: float) -> None:
-        """Compute bytes [start, stop) of the output of one alpha into `block`."""
+    def _fill(self, blocks: np.ndarray, plan: Plan, start: int, stop: int, alphas: list[float]) -> None:
+        """Compute bytes [start, stop) of the outputs of the alphas, one in each row of `blocks`."""
         if header := plan.header[start:stop]:
-            block[: len(header)] = np.frombuffer(header, np.uint8)
+            blocks[:, : len(header)] = np.frombuffer(header, np.uint8)
         for place in plan.between(start, stop):
             size, part = SIZES[place.dtype], self.parts[place.name]
             first, last = _elements(place, start, stop)
-            at = place.start + first * size - start  # in block; below 0 where the border cuts an element
+            at = place.start + first * size - start  # in a block; below 0 where the border cuts an element
             until = at + (last - first) * size
-            if at >= 0 and until <= len(block):
-                elements.write(block[at:until], self.pair, part, first, last, alpha, self.options)
+            inside = slice(max(at, 0), min(until, stop - start))
+            if inside == slice(at, until):
+                elements.write(blocks[:, inside], self.pair, part, first, last, alphas, self.options)
             else:
-                out = np.empty(until - at, np.uint8)
-                elements.write(out, self.pair, part, first, last, alpha, self.options)
-                inside = slice(max(at, 0), min(until, len(block)))
-                block[inside] = out[inside.start - at : inside.stop - at]
+                outs = np.empty((len(alphas), until - at), np.uint8)
+                elements.write(outs, self.pair, part, first, last, alphas, self.options)
+                blocks[:, inside] = outs[:, inside.start - at : inside.stop - at]
 
     def _report(self, count: int) -> None:
         with self.lock:
