@@ -29,7 +29,7 @@ rule benchmark_reward:
         usage=usage(of_variant),
         generate=section("generate", exclude={"prompts"}),
         score=CONFIG.score.canonical(),
-        judge_usage=usage(judge),
+        judge_usage=JUDGE_USAGE,
         code=benchmark_code("reward"),
         # what the kept responses and their scores depend on
         responses=digest([*ROOTS["generate"], *ROOTS["score"]]),
@@ -84,7 +84,7 @@ use rule benchmark_reward as benchmark_alpaca_eval with:
         config=benchmark_section("alpaca_eval"),
         generate=section("generate", exclude={"prompts"}),
         score=CONFIG.score.canonical(),
-        judge_usage=usage(judge),
+        judge_usage=JUDGE_USAGE,
         code=benchmark_code("alpaca_eval"),
         responses=digest([*ROOTS["generate"], *ROOTS["score"]]),
     message:
@@ -240,7 +240,7 @@ rule rewardbench:
     params:
         score=CONFIG.score.canonical(),
         select=CONFIG.select.canonical(include={"confidence", "resamples"}),
-        usage=usage(judge),
+        usage=JUDGE_USAGE,
         source=lambda wildcards: CONFIG.reward_check.canonical(),
         code=code("rewardbench"),
     message:

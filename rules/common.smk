@@ -175,8 +175,13 @@ def alpha_folder(pair, alpha):
     return f"results/pairs/{pair}/alpha={alpha}"
 
 
+# Snakemake calls a function for every job, which shows where there are thousands: what all share is a plain value.
+
+
 def section(name, **exclude):
-    """Parameter function: the pair's section `name` as canonical JSON."""
+    """Parameter: the pair's section `name` as canonical JSON."""
+    if all(getattr(pair, name) is None for pair in CONFIG.pairs.values()):
+        return getattr(CONFIG, name).canonical(**exclude)
 
     @cache
     def canonical(pair):
@@ -203,14 +208,15 @@ def judge(wildcards):
 JUDGES = [judge] if CONFIG.reward_model else []
 
 
+USAGES = {name: model.usage() for name, model in CONFIG.models.items()}
+JUDGE_USAGE = USAGES.get(CONFIG.reward_model, "")
+
+
 def usage(model):
-    """Parameter function: how a model is to be run; `model` gives its name, or None."""
-
-    @cache
-    def of(name):
-        return CONFIG.models[name].usage() if name else ""
-
-    return lambda wildcards: of(model(wildcards))
+    """Parameter: how a model is to be run; `model` gives its name."""
+    if len(set(USAGES.values())) == 1:
+        return next(iter(USAGES.values()))
+    return lambda wildcards: USAGES[model(wildcards)]
 
 
 def member(name):

@@ -49,7 +49,7 @@ rule train:
         model=lambda wildcards: CONFIG.models[wildcards.model].result(),
         seed=CONFIG.seed,
         usages=lambda wildcards: {
-            role: CONFIG.models[model].usage()
+            role: USAGES[model]
             for role, model in CONFIG.models[wildcards.model].needed().items()
         },
         code=lambda wildcards: digest(

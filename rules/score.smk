@@ -16,7 +16,7 @@ rule score:
         **engine_resources(*JUDGES),
     params:
         config=CONFIG.score.canonical(),
-        usage=usage(judge),
+        usage=JUDGE_USAGE,
         code=code("score"),
     message:
         "{wildcards.pair}: score alpha {wildcards.alpha}"

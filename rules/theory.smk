@@ -65,7 +65,7 @@ rule theory:
         vocabulary=CONFIG.extrapolate.vocabulary,
         seed=CONFIG.seed,
         usage=usage(of_pair("aligned")),
-        judge_usage=usage(judge),
+        judge_usage=JUDGE_USAGE,
         code=code("theory"),
     message:
         "{wildcards.pair}: measure how far the first order holds"
@@ -132,7 +132,7 @@ rule plane:
         select=bootstrap,
         vocabulary=CONFIG.extrapolate.vocabulary,
         usage=usage(plane_aligned),
-        judge_usage=usage(judge),
+        judge_usage=JUDGE_USAGE,
         code=code("plane"),
     message:
         "plane {wildcards.plane}: reward and quality around three models"
