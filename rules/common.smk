@@ -220,7 +220,10 @@ def usage(model):
 
 
 def member(name):
-    """Input function: the manifest of the pair's sft or aligned model."""
+    """Input: the manifest of the pair's sft or aligned model."""
+    models = {getattr(pair, name) for pair in CONFIG.pairs.values()}
+    if len(models) == 1:
+        return manifest(*models)
     return lambda wildcards: manifest(of_pair(name)(wildcards))
 
 
@@ -254,7 +257,7 @@ def engine_resources(*models):
     return {
         "mem_mb": by_size(resources.engine_memory, *models),
         "runtime": by_size(resources.engine_minutes, *models),
-        "cpus_per_task": lambda wildcards, threads: max(threads, 4 * gpus(wildcards)),
+        "cpus_per_gpu": 4,
         **({"gres": gres} if GPU_GRES else {"gpu": gpus}),
     }
 
