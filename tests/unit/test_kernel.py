@@ -93,3 +93,10 @@ def test_alphas_computed_together_are_as_alone(kind):
         assert torch.equal(bits(out), bits(filled(theta1, theta0, (kind,) * 3, alpha)[0]))
     theta1[500] = math.inf
     assert not fill(places, theta1.data_ptr(), theta0.data_ptr(), (kind,) * 3, len(theta1), alphas)
+
+
+def test_a_vllm_that_starts_later_may_read_all_that_modules_hold():
+    from llvmlite.binding import ffi
+
+    filled(torch.ones(2), torch.ones(2), ("F32", "F32", "F32"), 0.3)
+    assert vars(ffi.lib).get("kernel") is None

@@ -8,6 +8,7 @@ widened once for all of them. `arithmetic` has what the loop leaves out: NaN, In
 import ctypes
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 
 from expoflow.header import SIZES
@@ -160,6 +161,9 @@ def _loops(kinds: tuple[str, str, str], alphas: tuple[float, ...]) -> list[tuple
 def _compiled(out: str, a: str, b: str, double: bool, from_b: tuple[bool, ...]):
     import llvmlite.binding as llvm
 
+    with suppress(AttributeError):
+        # A vLLM that starts later in this process reads vars() of whatever modules hold; llvmlite's library has none.
+        llvm.ffi.lib._fntab["__dict__"] = {}
     machine = _machine()
     module = llvm.parse_assembly(_source(out, a, b, double, from_b))
     module.verify()
