@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from checkpoints import bits, load, same_bits, save, weights
-from expoflow import effect, output, writer
+from expoflow import effect, kernel, output, writer
 from expoflow.errors import CheckpointError, PairError
 from expoflow.extrapolate import Options, extrapolate, tensors
 from expoflow.hashes import sha256
@@ -110,9 +110,8 @@ def test_blocks_threads_direct_and_short_writes_never_change_a_bit(
 ):
     folder = tmp_path_factory.mktemp("blocks")
     alphas = ("0.3", "2", "-0.5")
-    block = (
-        output.PAGE * len(alphas) * (1 + block // 1000) if direct else block
-    )  # also borders that cut an element
+    if direct:
+        block = output.PAGE * len(alphas) * (1 + block // 1000)  # else borders that cut an element, too
     pwrite = os.pwrite
     sft, aligned = save(folder / "sft", weights()), save(folder / "aligned", weights(seed=1), shards=2)
     extrapolate(sft, aligned, {alpha: folder / f"whole{alpha}" for alpha in alphas}, Options(threads=1))
@@ -141,7 +140,7 @@ def test_blocks_threads_direct_and_short_writes_never_change_a_bit(
 def test_several_alphas_in_one_pass_are_the_single_ones(make_pair, tmp_path):
     sft, aligned = make_pair()
     alphas = ("0.1", "0.5", "1", "0", "-0.25", "-0.75", "-1", "-2", "3", "30")
-    assert len(alphas) > writer.TOGETHER
+    assert len(alphas) > kernel.TOGETHER
     extrapolate(sft, aligned, {alpha: tmp_path / f"fused{alpha}" for alpha in alphas})
     for alpha in alphas:
         extrapolate(sft, aligned, {alpha: tmp_path / f"single{alpha}"})

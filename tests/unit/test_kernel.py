@@ -7,7 +7,7 @@ import pytest
 import torch
 from checkpoints import bits
 from expoflow.arithmetic import TORCH
-from expoflow.kernel import LARGEST, fill
+from expoflow.kernel import LARGEST, TOGETHER, fill
 
 KINDS = list(LARGEST)
 
@@ -84,8 +84,9 @@ def test_addresses_need_no_alignment():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_alphas_computed_together_are_as_alone(kind):
-    alphas = (0.3, -0.3, 4.0, 0.5, -0.7, 0.1, -1.2)
-    theta1, theta0 = (torch.randn(1003).to(TORCH[kind]) for _ in range(2))
+    alphas = (0.3, -0.3, 4.0, 0.5, -0.7, 0.1, -1.2, *(1 + each / 10 for each in range(TOGETHER)))
+    generator = torch.Generator().manual_seed(7)
+    theta1, theta0 = (torch.randn(1003, generator=generator).to(TORCH[kind]) for _ in range(2))
     outs = torch.empty(len(alphas), len(theta1), dtype=TORCH[kind])
     places = [out.data_ptr() for out in outs]
     assert fill(places, theta1.data_ptr(), theta0.data_ptr(), (kind,) * 3, len(theta1), alphas)

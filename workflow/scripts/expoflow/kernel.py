@@ -1,8 +1,8 @@
 """theta2 = theta1 + alpha * (theta1 - theta0) over memory: one loop, compiled by LLVM when it is first needed.
 
 An element of bf16 costs about half of what a chain of torch's operations takes (of fp16, which torch converts in hardware,
-half as much again), and compiling takes some hundredths of a second where importing torch takes more than one. Several alphas share one loop: an element is read and
-widened once for all of them. `arithmetic` has what the loop leaves out: NaN, Inf, other roundings.
+half as much again), and compiling takes some hundredths of a second where importing torch takes more than one. Several
+alphas share one loop: an element is read and widened once for all of them. `arithmetic` has what the loop leaves out: NaN, Inf, other roundings.
 """
 
 import ctypes
@@ -107,6 +107,7 @@ EACH = """
   %size{n} = and {integer} %bits{n}, {no_sign}
   %more{n} = icmp ugt {integer} %size{n}, %most{n}
   %most{m} = select i1 %more{n}, {integer} %size{n}, {integer} %most{n}"""
+TOGETHER = 8  # alphas at most in one loop: more would not fit into the registers, and take long to compile
 _compiling = threading.Lock()
 
 
@@ -151,9 +152,10 @@ def _loops(kinds: tuple[str, str, str], alphas: tuple[float, ...]) -> list[tuple
         groups.setdefault((theta1_first, double), []).append((number, weight, from_b))
     loops = []
     for (theta1_first, double), group in groups.items():
-        members, weights, bases = zip(*group, strict=True)
         order = (kinds[1], kinds[2]) if theta1_first else (kinds[2], kinds[1])
-        loops.append((_compiled(kinds[0], *order, double, bases), theta1_first, members, weights))
+        for start in range(0, len(group), TOGETHER):
+            members, weights, bases = zip(*group[start : start + TOGETHER], strict=True)
+            loops.append((_compiled(kinds[0], *order, double, bases), theta1_first, members, weights))
     return loops
 
 

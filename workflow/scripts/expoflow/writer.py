@@ -15,15 +15,13 @@ from expoflow import elements
 from expoflow.checkpoint import INDEX, SINGLE, Checkpoint
 from expoflow.effect import Effects, measure, summarise
 from expoflow.header import SIZES, Shard, Tensor, relaid
+from expoflow.kernel import TOGETHER
 from expoflow.options import Options
 from expoflow.output import PAGE, Output
 from expoflow.preflight import Pair, Part
 from expoflow.records import write_json
 
-BLOCK = (
-    1 << 22
-)  # bytes a worker computes at once: fewer and longer steps, so that threads seldom wait for each other
-TOGETHER = 8  # alphas at most that are computed in one step, so that a block is not cut too small
+BLOCK = 1 << 22  # bytes a worker computes at once: long steps, so that threads seldom wait for each other
 SPAN = 1 << 23  # bytes of a file that a worker takes at once
 
 Progress = Callable[[int, int], None]
