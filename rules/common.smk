@@ -6,6 +6,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import smart_open
 from snakemake.exceptions import WorkflowError
 
 # The library beside this workflow is the one that counts, also where another one is installed. Its
@@ -46,6 +47,8 @@ sys.path.remove(str(SCRIPTS))
 
 # The graph of jobs is large, and none of it is garbage.
 collector.relax()
+# For every job Snakemake asks three times where its script lies, and each time smart_open makes a class for the answer.
+smart_open.parse_uri = cache(smart_open.parse_uri)
 
 try:
     CONFIG = checks.load(config, workflow.configfiles)
