@@ -120,18 +120,6 @@ class FaultTree(Tree):
         mine = self.processes()
         return [pid for pid, line in _each("cmdline") if pid in mine and b"from expoflow import host" in line]
 
-    def jobs(self, log: str) -> list[int]:
-        """The processes that run a rule's script and write `log`."""
-        found = []
-        for pid, line in _each("cmdline"):
-            with suppress(OSError):
-                if (
-                    b"/.snakemake/scripts/" in line
-                    and Path(f"/proc/{pid}/fd/1").readlink() == self.folder / log
-                ):
-                    found.append(pid)
-        return found
-
     def spoilt(self) -> list[str]:
         """What a run that is over must not leave: processes, held locks, temporary files."""
         deadline = time.monotonic() + PATIENCE  # an engine host takes a moment to see that its head has ended

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tree import REPOSITORY
+from tree import REPOSITORY, Tree
 
 pytestmark = [
     pytest.mark.workflow,
@@ -18,32 +18,19 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc"),
 ]
 TABLES = ("alphas.csv", "rewards.csv", "benchmarks.csv", "summary.csv")
-
-
-def jobs(folder: Path) -> dict[int, str]:
-    """The processes in `folder` that run a rule's script, each with the log that it writes."""
-    found = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if (process / "cwd").readlink() == folder and b".snakemake/scripts/" in (
-                process / "cmdline"
-            ).read_bytes().split(b"\0")[1]:
-                found[int(process.name)] = str((process / "fd/1").readlink())
-        except (OSError, IndexError):  # it has ended, or is not ours
-            pass
-    return {pid: log for pid, log in found.items() if "/results/logs/" in log}
+DPO = "results/logs/train/dpo.log"
 
 
 class Watch(threading.Thread):
-    """Looks at all jobs of a folder, again and again; `doubled` has the logs that two jobs wrote at a time."""
+    """Looks at all jobs of a tree, again and again; `doubled` has the logs that two jobs wrote at a time."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, tree: Tree):
         super().__init__(daemon=True)
-        self.folder, self.doubled, self.seen, self.over = folder, set(), set(), threading.Event()
+        self.tree, self.doubled, self.seen, self.over = tree, set(), set(), threading.Event()
 
     def run(self) -> None:
         while not self.over.wait(0.05):
-            logs = list(jobs(self.folder).values())
+            logs = list(self.tree.jobs().values())
             self.seen |= set(logs)
             self.doubled |= {log for log in logs if logs.count(log) > 1}
 
@@ -101,13 +88,13 @@ def killed(finished):
     (folder / "results/models/dpo.json").unlink()
     head = start(finished)
     for _ in range(1200):
-        if any(log.endswith("train/dpo.log") for log in jobs(folder).values()):
+        if finished.jobs(DPO):
             break
         assert head.poll() is None
         time.sleep(0.1)
     os.kill(head.pid, signal.SIGKILL)
     head.wait()
-    left = [pid for pid, log in jobs(folder).items() if log.endswith("train/dpo.log")]
+    left = finished.jobs(DPO)
     for pid in left:
         os.kill(pid, signal.SIGSTOP)
     assert left, "the job lives on without its head"
@@ -132,7 +119,7 @@ def test_orphans_are_ended_before_their_jobs_run_again(killed, finished_once):
     status = expoflow(killed, "status", str(killed.folder)).stdout
     assert f"still at work; go on with: expoflow resume {killed.folder}" in status
     # A plain restart, as Snakemake advises it, starts nothing.
-    with Watch(killed.folder) as watch:
+    with Watch(killed) as watch:
         killed.snakemake("--cores", "2", "--unlock")
         refused = killed.snakemake("--cores", "2", check=False)
         assert "of a run that was killed are still at work" in refused
@@ -140,14 +127,29 @@ def test_orphans_are_ended_before_their_jobs_run_again(killed, finished_once):
         resumed = expoflow(killed, "resume", str(killed.folder))
     assert resumed.returncode == 0, resumed.stdout
     assert "expoflow: ending processes" in resumed.stdout
-    assert any(log.endswith("train/dpo.log") for log in watch.seen)
+    assert DPO in watch.seen
     assert watch.doubled == set()
     check_resumed(killed, finished_once)
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_only_a_second_job_is_one_beside_the_first(tmp_path, number):
+    """Not what the first one starts, which is a copy of it for a moment, here for a second."""
+    script = tmp_path / ".snakemake/scripts/job.py"
+    script.parent.mkdir(parents=True)
+    script.write_text("import subprocess, time\nsubprocess.run(['true'], preexec_fn=lambda: time.sleep(1))\n")
+    log = tmp_path / DPO
+    log.parent.mkdir(parents=True)
+    with Watch(Tree(tmp_path, tmp_path)) as watch, log.open("w") as file:
+        for process in [subprocess.Popen([sys.executable, script], stdout=file) for _ in range(number)]:
+            assert process.wait(timeout=60) == 0
+    assert watch.seen == {DPO}
+    assert watch.doubled == ({DPO} if number > 1 else set())
+
+
 def test_a_run_that_is_alive_is_left_alone(finished):
     head = start(finished, "--force", "results/models/rm.json")
-    while not jobs(finished.folder):
+    while not finished.jobs():
         assert head.poll() is None
         time.sleep(0.1)
     refused = expoflow(finished, "resume", str(finished.folder))

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -47,6 +48,24 @@ class Tree:
         table = text.partition("Job stats:")[2].partition("Reasons:")[0]
         jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
         return {rule: count for rule, count in jobs.items() if rule not in ("all", "total")}
+
+    def jobs(self, log: str | None = None) -> dict[int, str]:
+        """The processes that run a rule's script, each with the log that it writes; with `log`, those that write that.
+
+        What a job is about to start is no job of its own: until it has called exec it looks just like the job.
+        """
+        found, parents = {}, {}
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError, ValueError):  # it has ended, is not ours, or writes no log of this tree
+                if b".snakemake/scripts/" in (process / "cmdline").read_bytes():
+                    pid, writes = int(process.name), (process / "fd/1").readlink().relative_to(self.folder)
+                    parents[pid] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+                    found[pid] = str(writes)
+        return {
+            pid: writes
+            for pid, writes in found.items()
+            if parents[pid] not in found and (writes == log if log else writes.startswith("results/logs/"))
+        }
 
     def edit(self, change: Callable[[dict], None]) -> None:
         """Change the tree's config."""
