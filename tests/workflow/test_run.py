@@ -112,6 +112,14 @@ def test_the_run_ends_with_what_it_found(finished_once):
     assert "report: results/report.html" in last
 
 
+def test_a_run_that_makes_a_part_says_nothing_of_the_whole(finished):
+    (finished.folder / "results/pairs/tiny/best.json").unlink()
+    said = finished.snakemake("--cores", "2", "--force", "results/pairs/tiny/alpha=1/dev.rewards.csv")
+    assert "100%" in said
+    assert "best alpha" not in said
+    assert "report.html" not in said
+
+
 def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(finished, finished_once):
     results = finished.folder / "results"
     tables = ("alphas.csv", "rewards.csv", "benchmarks.csv", "summary.csv")

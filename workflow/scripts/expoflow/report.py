@@ -161,15 +161,14 @@ def best_line(best: Best, reward_aligned: float | str | None) -> str:
 
 
 def closing_words(results: Path = Path("results")) -> str:
-    """What a finished run says last: each pair's choice, and where the results lie."""
+    """What a finished run says last: each pair's choice, and where the results lie; nothing where it made a part."""
     try:
-        rows = list(read([results / "summary.csv"]))
+        lines = [
+            best_line(read_json(results / "pairs" / row["pair"] / "best.json", Best), row["reward_aligned"])
+            for row in read([results / "summary.csv"])
+        ]
     except DataError:
         return ""
-    lines = [
-        best_line(read_json(results / "pairs" / row["pair"] / "best.json", Best), row["reward_aligned"])
-        for row in rows
-    ]
     models = "results/pairs/{pair}/expo/"
     return "\n".join([*lines, f"report: {results}/report.html, tables: {results}/*.csv, models: {models}"])
 
