@@ -22,11 +22,12 @@ claims: .venv/installed-test
 test: .venv/installed-test
 	$(BIN)/pytest -n 2 -m 'not slurm and not trl and not faults'
 
-# A SLURM of two nodes on this machine, and the workflow in it: as root, with Debian's slurm-wlm and munge.
+# A SLURM of two nodes on this machine, and the workflow in it: as root, with Debian's slurm-wlm, munge and,
+# for its accounting, slurmdbd and mariadb-server.
 test-slurm: .venv/installed-test
 	$(BIN)/pytest -m 'slurm and not whole' -rs tests/slurm
 
-# The whole default run in it, and once more on this machine alone: half an hour.
+# The whole default run in it, and once more on this machine alone: a quarter to half an hour.
 test-slurm-whole: .venv/installed-test
 	$(BIN)/pytest -m whole -rs tests/slurm
 

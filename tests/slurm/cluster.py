@@ -6,6 +6,7 @@ has no SLURM_CONF.
 
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -41,11 +42,10 @@ SwitchType=switch/none
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
-AccountingStorageType=accounting_storage/none
+{accounting}
 AccountingStoreFlags=job_comment
 JobAcctGatherType=jobacct_gather/none
 JobCompType=jobcomp/none
-MinJobAge=7200
 KillWait=2
 ReturnToService=2
 SlurmdTimeout=15
@@ -55,6 +55,33 @@ NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={node2} CPUs=8 RealMe
 PartitionName=cpu Nodes=node1,node2 Default=YES MaxTime=1-0 DefMemPerCPU=1000
 PartitionName=gpu Nodes=node1,node2 MaxTime=1-0 DefMemPerCPU=1000
 """
+
+WITHOUT_ACCOUNTING = """\
+AccountingStorageType=accounting_storage/none
+MinJobAge=7200"""
+# Jobs that have ended are soon forgotten: only the accounting can tell how they fared.
+WITH_ACCOUNTING = """\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={port}
+AccountingStoragePass={folder}/munge.socket
+AccountingStorageEnforce=associations
+MinJobAge=2"""
+ACCOUNTING = """\
+DbdHost=localhost
+DbdAddr=127.0.0.1
+DbdPort={port}
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+PidFile={folder}/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={storage}
+StorageUser=slurm
+StoragePass={password}
+"""
+ACCOUNTING_DAEMONS = ("mariadbd", "slurmdbd")
 
 
 def unavailable() -> str | None:
@@ -82,34 +109,68 @@ class Cluster:
         (self.folder / "state").mkdir()
         (self.folder / "munge.key").write_bytes(os.urandom(128))
         (self.folder / "munge.key").chmod(0o400)
-        ports = dict(zip(("ctld", *NODES), _free_ports(3), strict=True))
-        text = SETTINGS.format(
-            mark=MARK, host=socket.gethostname().split(".")[0], folder=self.folder, **ports
-        )
-        (self.folder / "slurm.conf").write_text(text)
+        self._ports = dict(zip(("ctld", *NODES), _free_ports(3), strict=True))
+        CONF.parent.mkdir(exist_ok=True)
+        self._write_conf(WITHOUT_ACCOUNTING)
         (self.folder / "gres.conf").write_text(
             "AutoDetect=off\nName=gpu File=/dev/null\nName=gpu File=/dev/zero\n"
         )
-        CONF.parent.mkdir(exist_ok=True)
-        CONF.write_text(text)
         munge = [f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "pid", "seed", "log")]
         self._daemon("munged", "--force", "--foreground", f"--socket={self.folder}/munge.socket", *munge)
         _wait_for(lambda: (self.folder / "munge.socket").exists(), "munged")
         self._daemon("slurmctld", "-D")
         for node in NODES:
             self.start_node(node)
-        _wait_for(lambda: _output("sinfo", "-h", "-p", "cpu", "-t", "idle", "-o", "%D") == "2", "two nodes")
+        self._wait_for_nodes()
 
     def start_node(self, node: str) -> None:
         self._daemon("slurmd", "-D", "-N", node, name=node)
+
+    @contextmanager
+    def accounting(self, account: str) -> Iterator[None]:
+        """Keep accounts of jobs as long as the block lasts, in which this user has `account`."""
+        if missing := [daemon for daemon in ACCOUNTING_DAEMONS if not shutil.which(daemon)]:
+            pytest.skip(f"no {', '.join(missing)} here; apt-get install slurmdbd mariadb-server")
+        port, storage = _free_ports(2)
+        self._start_database(storage, password := secrets.token_hex())
+        conf = self.folder / "slurmdbd.conf"
+        conf.touch(0o600)
+        conf.write_text(ACCOUNTING.format(port=port, storage=storage, folder=self.folder, password=password))
+        self._daemon("slurmdbd", "-D")
+        self._write_conf(WITH_ACCOUNTING.format(port=port, folder=self.folder))
+        _wait_for(lambda: _succeeds("sacctmgr", "-n", "list", "cluster"), "slurmdbd")
+        for made in ("cluster expoflow", f"account {account}", f"user root account={account}"):
+            subprocess.run(["sacctmgr", "-i", "add", *made.split()], check=True, capture_output=True)
+        self._restart()
+        try:
+            yield
+        finally:
+            self.cancel_all()
+            self._write_conf(WITHOUT_ACCOUNTING)
+            self._restart()
+            for name in reversed(ACCOUNTING_DAEMONS):
+                self._end(name)
+            shutil.rmtree(self.folder / "database")
+
+    def _start_database(self, port: int, password: str) -> None:
+        data, place = self.folder / "database", self.folder / "database.socket"
+        options = ["--no-defaults", f"--datadir={data}", "--user=root", "--skip-name-resolve"]
+        subprocess.run(["mariadb-install-db", *options, "--skip-test-db"], check=True, capture_output=True)
+        listen = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={place}"]
+        self._daemon("mariadbd", *options, *listen)
+        _wait_for(place.exists, "mariadbd")
+        user = f"CREATE USER slurm@'127.0.0.1' IDENTIFIED BY '{password}'; "
+        grant = "GRANT ALL ON slurm_acct_db.* TO slurm@'127.0.0.1'"
+        subprocess.run(
+            ["mariadb", "--no-defaults", f"--socket={place}"], input=user + grant, text=True, check=True
+        )
 
     def stop(self) -> None:
         """Cancel what runs, end the daemons, and remove their files."""
         if "slurmctld" in self.daemons:
             self.cancel_all()
-        for daemon in reversed(self.daemons.values()):
-            daemon.terminate()
-            daemon.wait(timeout=60)
+        for name in reversed([*self.daemons]):
+            self._end(name)
         CONF.unlink(missing_ok=True)
         shutil.rmtree(self.folder)
 
@@ -123,6 +184,26 @@ class Cluster:
         records = _output("scontrol", "--oneliner", "show", "job").splitlines()
         jobs = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in records if line.startswith("JobId=")]
         return sorted(jobs, key=lambda job: int(job["JobId"]))
+
+    def _write_conf(self, accounting: str) -> None:
+        host = socket.gethostname().split(".")[0]
+        text = SETTINGS.format(mark=MARK, host=host, folder=self.folder, accounting=accounting, **self._ports)
+        (self.folder / "slurm.conf").write_text(text)
+        CONF.write_text(text)
+
+    def _wait_for_nodes(self) -> None:
+        _wait_for(lambda: _output("sinfo", "-h", "-p", "cpu", "-t", "idle", "-o", "%D") == "2", "two nodes")
+
+    def _restart(self) -> None:
+        """End slurmctld and start it once more: it keeps its jobs, and reads slurm.conf."""
+        self._end("slurmctld")
+        self._daemon("slurmctld", "-D")
+        self._wait_for_nodes()
+
+    def _end(self, name: str) -> None:
+        daemon = self.daemons.pop(name)
+        daemon.terminate()
+        daemon.wait(timeout=60)
 
     def _daemon(self, program: str, *arguments: str, name: str = "") -> None:
         """Start a daemon that does not outlive this process, even where that is killed."""
@@ -141,6 +222,10 @@ class Cluster:
 
 def _output(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.strip()
+
+
+def _succeeds(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, timeout=60).returncode == 0
 
 
 def _wait_for(condition, what: str) -> None:

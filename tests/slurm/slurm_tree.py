@@ -1,15 +1,19 @@
 """The micro configuration with models that ask for GPUs, and `snakemake --profile slurm` run on it."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from cluster import Cluster
 from workflow.tree import REPOSITORY, Tree, new_tree
 
 GPUS = {"sft": 1, "dpo": 2, "rm": 1}
 TABLES = ("alphas.csv", "rewards.csv", "benchmarks.csv", "summary.csv")
+SWEEP = "results/pairs/tiny/alphas.csv"
 PARTITIONS = [f"{rule}:slurm_partition=gpu" for rule in ("generate", "score", "benchmark_reward")]
 
 
@@ -41,6 +45,42 @@ class SlurmTree(Tree):
         output = (self.folder / "snakemake.out").read_text()
         assert status == 0, output
         return output
+
+    def resume(self) -> str:
+        """Go on with a run whose head was killed, to its end, and return what it prints."""
+        run = subprocess.run(
+            [sys.executable, "-m", "expoflow.cli", "resume", str(self.folder)],
+            cwd="/",
+            env=os.environ | {"EXPOFLOW_STORE": str(self.store)},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=1200,
+        )
+        assert run.returncode == 0, run.stdout
+        return run.stdout
+
+
+def jobs_of(cluster: Cluster, tree: SlurmTree, *states: str) -> list[dict[str, str]]:
+    """SLURM's records of the tree's jobs, of those in `states` where there are any."""
+    return [
+        job
+        for job in cluster.jobs()
+        if job["WorkDir"] == str(tree.folder) and (not states or job["JobState"] in states)
+    ]
+
+
+def kill_head_at_work(cluster: Cluster, tree: SlurmTree, *arguments: str) -> list[dict[str, str]]:
+    """Begin the sweep, and kill the head where two of its jobs run and two wait; returns these."""
+    head = tree.start(SWEEP, *arguments)
+    while len(jobs_of(cluster, tree, "RUNNING")) < 2 or len(jobs_of(cluster, tree)) < 4:
+        assert head.poll() is None, (tree.folder / "snakemake.out").read_text()
+        time.sleep(0.2)
+    os.kill(head.pid, signal.SIGKILL)
+    head.wait()
+    left = jobs_of(cluster, tree, "RUNNING", "PENDING")
+    assert {job["JobState"] for job in left} == {"RUNNING", "PENDING"}
+    return left
 
 
 def new_slurm_tree(folder: Path, store: Path) -> SlurmTree:

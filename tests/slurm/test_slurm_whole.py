@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 import yaml
-from slurm_tree import SlurmTree, ask_for_gpus
+from slurm_tree import SlurmTree, ask_for_gpus, jobs_of
 from workflow.tree import REPOSITORY
 
 pytestmark = [pytest.mark.slurm, pytest.mark.whole, pytest.mark.workflow, pytest.mark.xdist_group("slurm")]
@@ -49,7 +49,7 @@ def alone(tmp_path_factory) -> SlurmTree:
 def whole(cluster, alone, tmp_path_factory) -> SlurmTree:
     tree = new_default_tree(tmp_path_factory.mktemp("whole"))
     tree.submit(timeout=HOURS)
-    tree.records = [job for job in cluster.jobs() if job["WorkDir"] == str(tree.folder)]
+    tree.records = jobs_of(cluster, tree)
     return tree
 
 
