@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from expoflow import orphans
 from expoflow.cli import main
-from expoflow.errors import ExpoflowError
+from expoflow.errors import DataError, ExpoflowError
 from expoflow.records import write_json
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
@@ -63,7 +63,7 @@ def test_a_head_leaves_a_note_and_marks_what_it_starts(tmp_path, monkeypatch):
     assert (run.command, run.cwd, run.pid) == (["--cores", "2"], "/somewhere", os.getpid())
     assert run.alive()
     assert os.environ[orphans.MARK] == str(tmp_path)
-    assert orphans.find(run) is None
+    assert orphans.find(run.folder, False) is None
 
 
 def test_a_process_that_took_over_the_heads_pid_is_not_the_head(dead):
@@ -77,14 +77,14 @@ def test_what_is_just_ending_is_waited_for(dead):
     ending = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(1)"], env=os.environ | {orphans.MARK: dead.folder}
     )
-    while orphans.find(dead) is None and ending.poll() is None:
+    while orphans.find(dead.folder, False) is None and ending.poll() is None:
         time.sleep(0.01)
     orphans.begin([], "/", cluster=False)
     assert ending.wait() == 0
 
 
 def test_no_new_head_beside_the_jobs_of_a_dead_one(dead, orphan):
-    assert orphans.find(dead).processes == [orphan.pid]
+    assert orphans.find(dead.folder, False).processes == [orphan.pid]
     message = f"processes {orphan.pid} of a run that was killed .* expoflow resume {dead.folder}"
     with pytest.raises(ExpoflowError, match=message):
         orphans.begin([], "/", cluster=False)
@@ -97,6 +97,31 @@ def test_status_says_what_a_dead_head_left(dead, orphan, capsys):
     main(["init", dead.folder])
     assert main(["status", dead.folder]) == 0
     assert f"killed, but processes {orphan.pid} are still at work" in capsys.readouterr().out
+
+
+def test_orphans_are_found_where_the_note_of_their_run_is_lost(dead, orphan, capsys, monkeypatch):
+    orphans.NOTE.unlink()
+    main(["init", dead.folder])
+    assert main(["status", dead.folder]) == 0
+    assert f"killed, but processes {orphan.pid} are still at work; how it was" in capsys.readouterr().out
+    monkeypatch.setattr(orphans, "ENDING", 0)
+    with pytest.raises(ExpoflowError, match=rf"processes {orphan.pid} .* end them \(kill\)"):
+        orphans.begin([], "/", cluster=False)
+
+
+def test_the_folder_in_which_a_run_was_started_is_gone(dead):
+    write_json(orphans.NOTE, dead.model_copy(update={"cwd": f"{dead.folder}/gone"}))
+    with pytest.raises(ExpoflowError, match="project/gone: the folder in which the run was started is gone"):
+        orphans.resume(Path(dead.folder), dead=False, say=print)
+
+
+@pytest.mark.parametrize("pid", [0, -1, 1 << 32])
+def test_a_note_of_a_process_that_cannot_be(dead, pid):
+    write_json(orphans.NOTE, dead.model_dump() | {"pid": pid})
+    with pytest.raises(
+        DataError, match=r"expoflow-run.json: pid: .* delete the file and run snakemake again"
+    ):
+        orphans.last_run(Path())
 
 
 def test_a_copy_of_a_folder_has_had_no_run(dead, tmp_path):

@@ -1,5 +1,6 @@
 """What is there: how far a project is, who runs it, what its parts and the store hold; and freeing the store."""
 
+import shlex
 import shutil
 import socket
 from collections.abc import Iterator
@@ -87,13 +88,20 @@ def locked(folder: Path) -> bool:
 
 def state(folder: Path) -> str:
     """Whether the workflow runs in `folder`, in words."""
-    last = orphans.last_run(folder)
-    if last and not last.alive() and last.host == socket.gethostname() and (left := orphans.find(last)):
-        return f"killed, but {left} are still at work; go on with: expoflow resume {folder}"
+    last, quoted = orphans.last_run(folder), shlex.quote(str(folder))
+    if (
+        last
+        and not last.alive()
+        and last.host == socket.gethostname()
+        and (left := orphans.find(last.folder, last.cluster))
+    ):
+        return f"killed, but {left} are still at work; go on with: expoflow resume {quoted}"
     if process := runs().get(folder.resolve()):
         return f"running, process {process}"
     if last and locked(folder):
-        return f"killed, or running on another machine ({last.host}); go on with: expoflow resume {folder}"
+        return f"killed, or running on another machine ({last.host}); go on with: expoflow resume {quoted}"
+    if left := orphans.find(str(folder.resolve()), cluster=False):
+        return f"killed, but {left} are still at work; {orphans.WITHOUT_NOTE}"
     if locked(folder):
         return "locked, but run by no process of this machine; where it was killed, run snakemake's --unlock"
     return "not running"

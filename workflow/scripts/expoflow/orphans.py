@@ -17,7 +17,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
+
+from pydantic import Field
 
 from expoflow.errors import ExpoflowError
 from expoflow.records import Record, read_json, write_json
@@ -25,6 +27,7 @@ from expoflow.serving import ended, started
 
 NOTE = Path(".snakemake", "expoflow-run.json")
 MARK = "EXPOFLOW_RUN"
+WITHOUT_NOTE = "how it was started is not known any more: end them (kill), then start it as before"
 # The SLURM executor names a job by its run, a UUID that may have a prefix.
 RUN_ID = re.compile(r"([\w-]+_)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 ENDING = (
@@ -42,7 +45,7 @@ class Run(Record):
 
     folder: str
     host: str
-    pid: int
+    pid: Annotated[int, Field(gt=0, le=1 << 22)]
     start: int | None
     cluster: bool
     command: list[str]
@@ -79,10 +82,9 @@ def begin(command: Sequence[str], cwd: str, cluster: bool) -> None:
     """
     folder = os.getcwd()
     last = last_run(Path())
-    if last and (orphans := _lasting(last)):
-        raise ExpoflowError(
-            f"{orphans} of a run that was killed are still at work; run: expoflow resume {folder}"
-        )
+    if orphans := _lasting(folder, cluster=last is not None and last.cluster):
+        remedy = f"run: expoflow resume {shlex.quote(folder)}" if last else WITHOUT_NOTE
+        raise ExpoflowError(f"{orphans} of a run that was killed are still at work; {remedy}")
     pid = os.getpid()
     start = started(pid) if Path("/proc/self/stat").exists() else None
     host = socket.gethostname()
@@ -99,16 +101,16 @@ def last_run(folder: Path) -> Run | None:
     return run if run.folder == str(folder.resolve()) else None
 
 
-def find(run: Run) -> Orphans | None:
-    """The jobs of the run's folder that have not ended; None where there are none."""
-    found = Orphans(processes=_processes(run.folder), jobs=_cluster_jobs(run.folder) if run.cluster else {})
+def find(folder: str, cluster: bool) -> Orphans | None:
+    """The jobs of a run in `folder`, with `cluster` those in SLURM too, that have not ended; None where there are none."""
+    found = Orphans(processes=_processes(folder), jobs=_cluster_jobs(folder) if cluster else {})
     return found if found.processes or found.jobs else None
 
 
-def _lasting(run: Run) -> Orphans | None:
+def _lasting(folder: str, cluster: bool) -> Orphans | None:
     """What `find` finds, and still finds after the time in which what is ending has ended."""
     deadline = time.monotonic() + ENDING
-    while (orphans := find(run)) and time.monotonic() < deadline:
+    while (orphans := find(folder, cluster)) and time.monotonic() < deadline:
         time.sleep(0.2)
     return orphans
 
@@ -151,6 +153,10 @@ def resume(folder: Path, dead: bool, say: Callable[[str], None]) -> NoReturn:
         except BlockingIOError:
             raise ExpoflowError(f"{folder}: is being resumed, or was and runs") from None
         _require_end(run, dead)
+        if not Path(run.cwd).is_dir():
+            raise ExpoflowError(
+                f"{run.cwd}: the folder in which the run was started is gone; make it again, with what the command needs"
+            )
         _end(run, say)
         os.chdir(run.cwd)
         command = [sys.executable, "-m", "snakemake", *run.command]
@@ -186,7 +192,7 @@ def _end(run: Run, say: Callable[[str], None]) -> None:
     """
     deadline = time.monotonic() + PATIENCE
     told = ""
-    while orphans := find(run):
+    while orphans := find(run.folder, run.cluster):
         if told != str(orphans):
             say(f"ending {orphans}")
             told = str(orphans)
