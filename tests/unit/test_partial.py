@@ -58,3 +58,10 @@ def test_without_a_gap_nothing_is_written_and_an_older_one_goes(results):
 def test_without_any_result_there_is_nothing_to_show(results):
     assert report.salvage(expected(results, "open_llm"), {}, results) == ""
     assert not (results / "partial").exists()
+
+
+def test_what_cannot_be_read_does_not_hide_why_the_run_failed(results):
+    broken = results / "pairs/p/benchmarks/sft/mt_bench.json"
+    broken.write_text("{")
+    words = report.salvage(expected(results, "mt_bench", "alpaca_eval"), {}, results)
+    assert f"what there is cannot be shown in {results}/partial: {broken}: Invalid JSON" in words

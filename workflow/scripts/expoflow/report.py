@@ -162,6 +162,8 @@ def best_line(best: Best, reward_aligned: float | str | None) -> str:
 
 def closing_words(results: Path = Path("results")) -> str:
     """What a finished run says last: each pair's choice, and where the results lie; nothing where it made a part."""
+    if not (results / "report.html").exists():
+        return ""
     try:
         lines = [
             best_line(read_json(results / "pairs" / row["pair"] / "best.json", Best), row["reward_aligned"])
@@ -186,11 +188,14 @@ def salvage(benchmarks: list[Path], figures: Mapping[str, str], results: Path = 
     if not missing or len(missing) == len(benchmarks):
         return ""
     table = partial / "benchmarks.csv"
-    result_tables.write_benchmarks(table, benchmarks)
-    if any(path.stem in published.BENCHMARKS for path in benchmarks):
-        published.write(table, partial / "tables")
-    if (results / "summary.csv").exists():
-        write(partial / "report.html", figures, results=results)
+    try:
+        result_tables.write_benchmarks(table, benchmarks)
+        if any(path.stem in published.BENCHMARKS for path in benchmarks):
+            published.write(table, partial / "tables")
+        if (results / "summary.csv").exists():
+            write(partial / "report.html", figures, results=results)
+    except DataError as error:
+        return f"what there is cannot be shown in {partial}: {error}"
     gaps = [f"missing in {table}: {path.parts[-4]}: {path.stem} of {path.parts[-2]}" for path in missing]
     return "\n".join([*gaps, "their logs: results/logs/benchmark/{pair}/{variant}.{benchmark}.log"])
 
