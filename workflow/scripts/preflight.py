@@ -10,14 +10,16 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0], snakemake.threads):
     from dataclasses import asdict
 
-    from expoflow import store
     from expoflow.config import ExtrapolateConfig
+    from expoflow.pair import require_different
     from expoflow.preflight import open_pair
     from expoflow.records import Manifest, read_json, write_json
+    from expoflow.store import model_folder
 
-    folders = [store.model_folder(read_json(path, Manifest)) for path in snakemake.input]
+    sft, aligned = (read_json(path, Manifest) for path in snakemake.input)
+    require_different(sft, aligned)
     config = ExtrapolateConfig.model_validate_json(snakemake.params.config)
-    pair = open_pair(*folders, config.vocabulary)
+    pair = open_pair(model_folder(sft), model_folder(aligned), config.vocabulary)
     for finding in pair.findings:
         print(f"{finding.level}: {finding.message}")
     pair.require()

@@ -9,6 +9,7 @@ from expoflow import store
 from expoflow.adapter import is_adapter
 from expoflow.config import REFERENCE_ALPHAS, ExtrapolateConfig, GenerateConfig
 from expoflow.engines import Model, chosen, generate
+from expoflow.errors import PairError
 from expoflow.extrapolate import Options, extrapolate
 from expoflow.recipe import ARITHMETIC, Recipe
 from expoflow.records import (
@@ -50,18 +51,31 @@ def extrapolate_pair(
         threads=threads,
         hash_outputs=hash_outputs,
     )
-    parents = {store.model_folder(manifest): manifest.sha256s() for manifest in (sft, aligned)}
+    parents = [store.model_folder(manifest) for manifest in (sft, aligned)]
     recipes = extrapolate(
         *parents,
         {alpha: folder},
         options,
-        known=parents,
+        known=dict(zip(parents, (sft.sha256s(), aligned.sha256s()), strict=True)),
         labels=tuple(each.source.get("hub", each.folder) for each in (sft, aligned)),
         revisions=(sft.revision, aligned.revision),
         write_weights=write_weights,
         replace=True,
     )
     return recipes[alpha]
+
+
+def require_different(sft: Manifest, aligned: Manifest) -> None:
+    """Raise PairError where two models have the same weights: every alpha gives them again."""
+    weights = [
+        {name: digest for name, digest in each.sha256s().items() if name.endswith((".safetensors", ".bin"))}
+        for each in (sft, aligned)
+    ]
+    if weights[0] == weights[1] != {}:
+        raise PairError(
+            f"the models {sft.model} ({sft.folder}) and {aligned.model} ({aligned.folder}) have the same weights: there is"
+            " nothing to extrapolate; name the checkpoint before the alignment, and the one after it"
+        )
 
 
 def for_sweep(
