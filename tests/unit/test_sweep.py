@@ -110,7 +110,7 @@ def test_a_cut_table_is_refused(tmp_path):
     path = tmp_path / "dev.likelihoods.csv"
     likelihoods("0", 1, 0).drop(columns="tokens").to_csv(path, index=False)
     with pytest.raises(DataError, match="not a complete likelihoods table"):
-        sweep.read_likelihoods(path)
+        sweep.read_likelihoods(path, "p", "0")
 
 
 @pytest.mark.parametrize(
@@ -150,10 +150,10 @@ def test_a_table_has_all_rewards_or_none(tmp_path, gaps, whole):
     table.loc[: gaps - 1, "reward"] = np.nan
     table.to_csv(path, index=False)
     if whole:
-        assert sweep.read_rewards(path)["reward"].isna().sum() == gaps
+        assert sweep.read_rewards(path, "p", "0")["reward"].isna().sum() == gaps
     else:
         with pytest.raises(DataError, match="not a complete rewards table"):
-            sweep.read_rewards(path)
+            sweep.read_rewards(path, "p", "0")
 
 
 def test_a_table_that_cannot_be_read_is_named(tmp_path):
@@ -161,4 +161,24 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(
         DataError, match=r"dev.rewards.csv: cannot be read \(Is a directory\); make it readable"
     ):
-        sweep.read_rewards(tmp_path / "dev.rewards.csv")
+        sweep.read_rewards(tmp_path / "dev.rewards.csv", "p", "0")
+
+
+@pytest.mark.parametrize(
+    ("pair", "alpha", "what"), [("q", "0", "pair p, not q"), ("p", "1", "alpha 0, not 1")]
+)
+def test_a_table_of_something_else_is_refused(tmp_path, pair, alpha, what):
+    path = tmp_path / "dev.rewards.csv"
+    rewards("0", 1.0).to_csv(path, index=False)
+    with pytest.raises(DataError, match=f"dev.rewards.csv: is of {what}; delete it and run snakemake again"):
+        sweep.read_rewards(path, pair, alpha)
+
+
+@pytest.mark.parametrize("value", ["abc", "inf", None])
+def test_a_table_without_rows_or_with_what_is_no_number_is_refused(tmp_path, value):
+    path = tmp_path / "dev.rewards.csv"
+    table = rewards("0", 1.0).astype({"reward": object})
+    table.loc[3, "reward"] = value
+    (table if value else table.head(0)).to_csv(path, index=False)
+    with pytest.raises(DataError, match="not a complete rewards table"):
+        sweep.read_rewards(path, "p", "0")

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow import likelihood, pair
+    from expoflow.evaluate import read_responses
     from expoflow.recipe import Recipe
-    from expoflow.records import Generation, Manifest, Prompt, read_json, read_jsonl
+    from expoflow.records import Manifest, read_json
 
     parents = [read_json(snakemake.input[name], Manifest) for name in ("sft", "aligned")]
     recipes = zip(snakemake.params.models, map(Path, snakemake.input.recipes), strict=True)
@@ -19,8 +20,7 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
         name: pair.model(read_json(path, Recipe), path.parent, *parents, snakemake.params.usage)
         for name, path in recipes
     }
-    generations = read_jsonl(snakemake.input.generations, Generation)
-    prompts = read_jsonl(snakemake.input.prompts, Prompt)
+    prompts, generations = read_responses(Path(snakemake.input.prompts), Path(snakemake.input.generations))
     rows = likelihood.likelihoods(models, prompts, generations, snakemake.params.engine)
     labels = {key: snakemake.wildcards[key] for key in ("pair", "alpha", "prompts")}
     likelihood.write(Path(snakemake.output.likelihoods), generations, rows, labels)

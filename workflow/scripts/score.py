@@ -14,16 +14,15 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow import store
     from expoflow.config import ScoreConfig
     from expoflow.engines import Model
-    from expoflow.evaluate import evaluate, write_rewards
-    from expoflow.records import Generation, Manifest, Prompt, read_json, read_jsonl
+    from expoflow.evaluate import evaluate, read_responses, write_rewards
+    from expoflow.records import Manifest, read_json
 
     judge = None
     if snakemake.input.reward_model:
         folder = store.model_folder(read_json(snakemake.input.reward_model, Manifest))
         judge = Model(folder=folder, **json.loads(snakemake.params.usage))
     scored = evaluate(
-        read_jsonl(snakemake.input.prompts, Prompt),
-        read_jsonl(snakemake.input.generations, Generation),
+        *read_responses(Path(snakemake.input.prompts), Path(snakemake.input.generations)),
         judge,
         ScoreConfig.model_validate_json(snakemake.params.config),
     )

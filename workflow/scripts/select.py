@@ -11,22 +11,21 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow import sweep
     from expoflow.config import SelectConfig
-    from expoflow.recipe import Recipe
-    from expoflow.records import read_json
     from expoflow.report import best_line
 
+    pair = snakemake.wildcards.pair
     alphas = [Path(path).parent.name.removeprefix("alpha=") for path in snakemake.input.rewards]
-    rewards = dict(zip(alphas, map(sweep.read_rewards, snakemake.input.rewards), strict=True))
-    recipes = dict(zip(alphas, (read_json(path, Recipe) for path in snakemake.input.recipes), strict=True))
-    likelihoods = dict(zip(alphas, map(sweep.read_likelihoods, snakemake.input.likelihoods), strict=False))
+    recipes = dict(zip(alphas, snakemake.input.recipes, strict=True))
+    rewards = dict(zip(alphas, snakemake.input.rewards, strict=True))
+    likelihoods = dict(zip(alphas, snakemake.input.likelihoods, strict=False))
     config = SelectConfig.model_validate_json(snakemake.params.config)
     rows, best = sweep.select(
-        snakemake.wildcards.pair,
-        rewards,
-        {alpha: recipe.effective_alpha for alpha, recipe in recipes.items()},
+        pair,
+        {alpha: sweep.read_rewards(path, pair, alpha) for alpha, path in rewards.items()},
+        {alpha: sweep.read_effective_alpha(path, alpha) for alpha, path in recipes.items()},
         config,
         snakemake.params.seed,
-        likelihoods,
+        {alpha: sweep.read_likelihoods(path, pair, alpha) for alpha, path in likelihoods.items()},
     )
     best = best.model_copy(update={"labelled_by": snakemake.params.labelled_by})
     if config.by == "reward" and snakemake.params.reward_model in best.labelled_by:

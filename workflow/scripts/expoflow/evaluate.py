@@ -6,8 +6,9 @@ from pathlib import Path
 from expoflow import scoring
 from expoflow.config import ScoreConfig
 from expoflow.engines import Model
+from expoflow.errors import DataError
 from expoflow.miniature import world
-from expoflow.records import Generation, Prompt, Scored, write_csv
+from expoflow.records import Generation, Prompt, Scored, read_jsonl, write_csv
 
 REWARD_COLUMNS = (
     "pair",
@@ -22,6 +23,19 @@ REWARD_COLUMNS = (
     "quality",
     "correct",
 )
+
+
+def read_responses(prompts: Path, generations: Path) -> tuple[list[Prompt], list[Generation]]:
+    """Prompts, and the responses to them; a DataError where there are none, or to a prompt that there is not."""
+    asked, found = read_jsonl(prompts, Prompt), read_jsonl(generations, Generation)
+    known = {prompt.prompt_id for prompt in asked}
+    if stray := next((row.prompt_id for row in found if row.prompt_id not in known), None):
+        raise DataError(
+            f"{generations}: has a response to {stray!r}, which is not in {prompts}; delete it and run snakemake again"
+        )
+    if not found:
+        raise DataError(f"{generations}: has no response; delete it and run snakemake again")
+    return asked, found
 
 
 def evaluate(

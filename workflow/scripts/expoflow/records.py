@@ -14,7 +14,7 @@ import os
 import platform
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -112,6 +112,15 @@ def read_json(path: Path, record: type[Row]) -> Row:
         return record.model_validate_json(read_text(path))
     except ValidationError as error:
         raise DataError(f"{path}: {_first(error)}; delete the file and run snakemake again") from None
+
+
+def require_own(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raise DataError where a result says that it is of something else than its place says: it was put there by hand."""
+    for what, value in expected.items():
+        if found[what] != value:
+            raise DataError(
+                f"{path}: is of {what} {shown(str(found[what]))}, not {value}; delete it and run snakemake again"
+            )
 
 
 def to_jsonl(rows: Iterable[Record]) -> str:

@@ -12,40 +12,66 @@ from expoflow import likelihood, search, statistics
 from expoflow.config import SelectConfig
 from expoflow.errors import DataError
 from expoflow.evaluate import REWARD_COLUMNS
-from expoflow.records import Best, read_text, write_csv, write_json
+from expoflow.recipe import Recipe
+from expoflow.records import Best, read_json, read_text, require_own, write_csv, write_json
 from expoflow.tables import ALPHA_COLUMNS
 
+MEASURED = {"sample", "reward", "response_tokens", "quality", *likelihood.COLUMNS[5:]}
 # By criterion and alpha the sums and counts of every prompt, whose ratio is the criterion's value.
 Measured = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
 
 
-def read_rewards(path: Path) -> pd.DataFrame:
-    """Read a rewards.csv, with all rewards or none; a broken one is a DataError that names it."""
-    table = _read(path, REWARD_COLUMNS, ("prompt_id", "sample", "finish_reason"))
+def read_rewards(path: Path, pair: str, alpha: str) -> pd.DataFrame:
+    """Read a rewards.csv, with all rewards or none; a broken one, or another's, is a DataError that names it."""
+    table = _read(
+        path, REWARD_COLUMNS, ("prompt_id", "sample", "finish_reason"), {"pair": pair, "alpha": alpha}
+    )
     if table["reward"].isna().nunique() > 1:
         raise _incomplete(path)
     return table
 
 
-def read_likelihoods(path: Path) -> pd.DataFrame:
-    """Read a likelihoods.csv; a broken one is a DataError that names it."""
-    return _read(path, likelihood.COLUMNS, ("prompt_id", "sample", "tokens", "logp_aligned"))
+def read_likelihoods(path: Path, pair: str, alpha: str) -> pd.DataFrame:
+    """Read a likelihoods.csv; a broken one, or another's, is a DataError that names it."""
+    filled = ("prompt_id", "sample", "tokens", "logp_aligned")
+    return _read(path, likelihood.COLUMNS, filled, {"pair": pair, "alpha": alpha})
 
 
-def _read(path: Path, columns: Sequence[str], filled: Sequence[str]) -> pd.DataFrame:
-    """A table with `columns`, those of `filled` without gaps, to the end of its last line."""
+def read_effective_alpha(path: Path, alpha: str) -> float | None:
+    """The effective alpha that a recipe.json tells; another alpha's is a DataError that names it."""
+    recipe = read_json(path, Recipe)
+    require_own(path, dict(recipe), {"alpha": float(alpha)})
+    return recipe.effective_alpha
+
+
+def _read(
+    path: Path, columns: Sequence[str], filled: Sequence[str], labels: Mapping[str, str]
+) -> pd.DataFrame:
+    """A table with `columns`, those of `filled` without gaps, to the end of its last line; `labels` say whose it is."""
     path, text = Path(path), read_text(path)
     try:
         table = pd.read_csv(
             StringIO(text), dtype={"alpha": str, "prompt_id": str, "pair": str, "prompts": str}
         )
         missing = [column for column in columns if column not in table]
-        complete = text.endswith("\n") and not missing and not table[[*filled]].isna().any(axis=None)
+        complete = text.endswith("\n") and not missing and _sound(table, filled)
     except (pd.errors.ParserError, pd.errors.EmptyDataError):
         complete = False
     if not complete:
         raise _incomplete(path)
+    for what, value in labels.items():
+        for found in table[what].unique():
+            require_own(path, {what: found}, {what: value})
     return table
+
+
+def _sound(table: pd.DataFrame, filled: Sequence[str]) -> bool:
+    """Whether there are rows, without gaps in `filled`, and all that is measured is a finite number."""
+    if not len(table) or table[[*filled]].isna().any(axis=None):
+        return False
+    measured = table[[column for column in table if column in MEASURED]]
+    finite = np.isfinite(measured.apply(pd.to_numeric, errors="coerce"))
+    return bool((finite | measured.isna()).all(axis=None))
 
 
 def _incomplete(path: Path) -> DataError:

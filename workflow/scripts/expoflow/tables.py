@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from expoflow.errors import DataError
 from expoflow.evaluate import REWARD_COLUMNS
-from expoflow.records import BenchmarkResult, Best, read_csv, read_json, write_csv
+from expoflow.records import BenchmarkResult, Best, read_csv, read_json, require_own, write_csv
 
 ALPHA_COLUMNS = (
     "pair",
@@ -90,10 +91,12 @@ def read(paths: Iterable[Path]) -> Iterator[dict[str, str]]:
 
 def _benchmark_rows(paths: list[Path]) -> Iterator[dict[str, Any]]:
     for path in paths:
+        place = {"pair": path.parts[-4], "variant": path.parts[-2], "benchmark": path.stem}
         if not path.exists():
-            yield {"pair": path.parts[-4], "variant": path.parts[-2], "benchmark": path.stem}
+            yield place
             continue
         result = read_json(path, BenchmarkResult)
+        require_own(path, dict(result), place)
         for metric in result.metrics:
             yield {
                 "pair": result.pair,
@@ -108,6 +111,11 @@ def _summary_rows(paths: list[Path], swept: list[dict[str, str]]) -> Iterator[di
     rows = {(row["pair"], row["alpha"]): row for row in swept}
     for path in paths:
         best = read_json(path, Best)
+        require_own(path, dict(best), {"pair": path.parent.name})
+        if (best.pair, best.alpha) not in rows:
+            raise DataError(
+                f"{path}: alpha {best.alpha} was not tried, says {path.with_name('alphas.csv')}; delete both and run snakemake again"
+            )
         aligned, expo = rows[best.pair, "0"], rows[best.pair, best.alpha]
         yield {
             "pair": best.pair,
