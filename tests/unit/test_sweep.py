@@ -182,3 +182,10 @@ def test_a_table_without_rows_or_with_what_is_no_number_is_refused(tmp_path, val
     (table if value else table.head(0)).to_csv(path, index=False)
     with pytest.raises(DataError, match="not a complete rewards table"):
         sweep.read_rewards(path, "p", "0")
+
+
+def test_a_pair_or_prompt_may_be_called_na(tmp_path):
+    path = tmp_path / "dev.rewards.csv"
+    rewards("0", 1.0).assign(pair="NA", prompt_id="null").to_csv(path, index=False)
+    table = sweep.read_rewards(path, "NA", "0")
+    assert set(table["pair"] + table["prompt_id"]) == {"NAnull"}

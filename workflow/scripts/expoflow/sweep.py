@@ -51,7 +51,10 @@ def _read(
     path, text = Path(path), read_text(path)
     try:
         table = pd.read_csv(
-            StringIO(text), dtype={"alpha": str, "prompt_id": str, "pair": str, "prompts": str}
+            StringIO(text),
+            dtype={"alpha": str, "prompt_id": str, "pair": str, "prompts": str},
+            keep_default_na=False,  # a pair or prompt may be called NA
+            na_values=[""],
         )
         missing = [column for column in columns if column not in table]
         complete = text.endswith("\n") and not missing and _sound(table, filled)
