@@ -124,6 +124,15 @@ def test_a_note_of_a_process_that_cannot_be(dead, pid):
         orphans.last_run(Path())
 
 
+def test_a_head_without_slurms_commands_does_not_start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "sbatch").touch(0o755)
+    with pytest.raises(ExpoflowError, match=r"^squeue, scancel: no such command here; start the run on"):
+        orphans.begin([], "/", cluster=True)
+    assert not orphans.NOTE.exists()
+
+
 def test_a_copy_of_a_folder_has_had_no_run(dead, tmp_path):
     shutil.copytree(dead.folder, tmp_path / "copy")
     assert orphans.last_run(tmp_path / "copy") is None

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -183,6 +184,16 @@ def test_status_says_what_is_there_and_what_is_missing(tmp_path, capsys):
     assert said["models"] == "1 of 3; missing: results/models/my-dpo.json, ..."
     assert said["mine: score"].startswith("0 of 7; missing: results/pairs/mine/alpha=-1/dev.rewards.csv")
     assert said[f"{tmp_path}/results/models"] == "2.5 MB"
+
+
+def test_a_reader_that_has_read_enough_ends_it_in_silence(tmp_path):
+    main(["init", str(tmp_path)])
+    reader, output = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "expoflow.cli", "status", str(tmp_path)]
+    run = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True)
+    os.close(output)
+    assert (run.returncode, run.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_status_of_no_project_is_an_error(tmp_path, capsys):

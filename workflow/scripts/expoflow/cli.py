@@ -2,7 +2,9 @@
 
 import argparse
 import math
+import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -566,7 +568,14 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     collector.relax()
     try:
-        return arguments.run(arguments)
+        status = arguments.run(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        if not _unread():  # another pipe or connection
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left to be written
+        return 128 + signal.SIGPIPE
     except ExpoflowError as error:
         for line in str(error).splitlines():
             print(f"expoflow: {line}", file=sys.stderr)
@@ -574,6 +583,13 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("expoflow: interrupted; nothing is left behind", file=sys.stderr)
         return 130
+
+
+def _unread() -> bool:
+    """Whether nobody reads standard output any more, as behind `| head`."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -27,6 +27,7 @@ from expoflow.serving import ended, started
 
 NOTE = Path(".snakemake", "expoflow-run.json")
 MARK = "EXPOFLOW_RUN"
+COMMANDS = ("sbatch", "squeue", "scancel")
 WITHOUT_NOTE = "how it was started is not known any more: end them (kill), then start it as before"
 # The SLURM executor names a job by its run, a UUID that may have a prefix.
 RUN_ID = re.compile(r"([\w-]+_)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -78,9 +79,14 @@ class Orphans(Record):
 def begin(command: Sequence[str], cwd: str, cluster: bool) -> None:
     """Make this process, whose working directory is the run's folder, the head of a run.
 
-    Raises ExpoflowError where jobs of a head that was killed are still at work in the folder.
+    Raises ExpoflowError where jobs of a head that was killed are still at work in the folder, and with `cluster`
+    where SLURM's commands are not here: the head would wait forever for the end of its jobs.
     """
     folder = os.getcwd()
+    if cluster and (missing := [command for command in COMMANDS if not shutil.which(command)]):
+        raise ExpoflowError(
+            f"{', '.join(missing)}: no such command here; start the run on a login node of the cluster, with SLURM on PATH"
+        )
     last = last_run(Path())
     if orphans := _lasting(folder, cluster=last is not None and last.cluster):
         remedy = f"run: expoflow resume {shlex.quote(folder)}" if last else WITHOUT_NOTE
