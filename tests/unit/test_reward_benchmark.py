@@ -3,6 +3,7 @@
 import pytest
 from expoflow.benchmarks.reward import compare, measure
 from expoflow.config import SelectConfig
+from expoflow.errors import DataError
 from expoflow.records import Message, Prompt, Scored
 
 PROMPTS = [
@@ -38,6 +39,12 @@ def test_the_comparison_is_paired():
     assert metrics["reward"].low <= metrics["reward"].value <= metrics["reward"].high
     assert metrics["win_rate"].value == pytest.approx((1 + 1 + 0.5 + 0 + 1 + 1) / 6)
     assert metrics["accuracy_list"].value == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize("aligned", [ALIGNED[::-1], ALIGNED[:-2], []])
+def test_responses_to_other_prompts_cannot_be_compared(aligned):
+    with pytest.raises(DataError, match="answered other prompts; delete both results"):
+        compare(PROMPTS, EXPO if aligned else [], aligned, SelectConfig(resamples=500))
 
 
 def test_without_truth_there_are_no_truth_metrics():

@@ -8,6 +8,7 @@ from expoflow import engines
 from expoflow.benchmarks.job import Comparison, Job
 from expoflow.benchmarks.metrics import difference, mean
 from expoflow.config import SelectConfig
+from expoflow.errors import DataError
 from expoflow.records import Metric, Prompt, Scored, read_jsonl
 
 
@@ -49,8 +50,12 @@ def compare(
 ) -> list[Metric]:
     """Paired differences expo - aligned of every metric, and win_rate: how often expo's reward is higher.
 
-    Equal rewards count half; without rewards there is no win_rate. Intervals and p-values are over prompts.
+    Equal rewards count half; without rewards there is no win_rate. Intervals and p-values are over prompts. Raises
+    DataError where the two did not answer the same prompts.
     """
+    answered = [[(row.prompt_id, row.sample) for row in rows] for rows in (expo, aligned)]
+    if answered[0] != answered[1] or not expo:
+        raise DataError("expo and aligned answered other prompts; delete both results and run again")
     prompts = _answered(prompts, expo)
     before, after = _values(prompts, aligned), _values(prompts, expo)
     differences = [difference(name, after[name] - before[name], config) for name in after]
