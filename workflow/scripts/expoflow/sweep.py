@@ -16,7 +16,8 @@ from expoflow.recipe import Recipe
 from expoflow.records import Best, read_json, read_text, require_own, write_csv, write_json
 from expoflow.tables import ALPHA_COLUMNS
 
-MEASURED = {"sample", "reward", "response_tokens", "quality", *likelihood.COLUMNS[5:]}
+# The columns of rewards.csv and likelihoods.csv that hold texts; all others hold numbers.
+TEXT = ("pair", "alpha", "prompts", "prompt_id", "finish_reason", "engine")
 # By criterion and alpha the sums and counts of every prompt, whose ratio is the criterion's value.
 Measured = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
 
@@ -52,7 +53,7 @@ def _read(
     try:
         table = pd.read_csv(
             StringIO(text),
-            dtype={"alpha": str, "prompt_id": str, "pair": str, "prompts": str},
+            dtype=dict.fromkeys(TEXT, str),
             keep_default_na=False,  # a pair or prompt may be called NA
             na_values=[""],
         )
@@ -69,12 +70,12 @@ def _read(
 
 
 def _sound(table: pd.DataFrame, filled: Sequence[str]) -> bool:
-    """Whether there are rows, without gaps in `filled`, and all that is measured is a finite number."""
+    """Whether there are rows, without gaps in `filled`, and every number is finite."""
     if not len(table) or table[[*filled]].isna().any(axis=None):
         return False
-    measured = table[[column for column in table if column in MEASURED]]
-    finite = np.isfinite(measured.apply(pd.to_numeric, errors="coerce"))
-    return bool((finite | measured.isna()).all(axis=None))
+    numbers = table.drop(columns=[*TEXT], errors="ignore")
+    finite = np.isfinite(numbers.apply(pd.to_numeric, errors="coerce"))
+    return bool((finite | numbers.isna()).all(axis=None))
 
 
 def _incomplete(path: Path) -> DataError:
