@@ -30,9 +30,9 @@ rule benchmark_reward:
         generate=section("generate", exclude={"prompts"}),
         score=CONFIG.score.canonical(),
         judge_usage=JUDGE_USAGE,
-        code=benchmark_code("reward"),
+        code=code.benchmark("reward"),
         # what the kept responses and their scores depend on
-        responses=digest([*ROOTS["generate"], *ROOTS["score"]]),
+        responses=code.responses("reward"),
     message:
         "{wildcards.pair}: benchmark reward of {wildcards.variant}"
     script:
@@ -55,9 +55,7 @@ rule alpaca_eval_data:
     params:
         source=lambda wildcards: ALPACA_EVAL[wildcards.source].source(),
         seed=CONFIG.seed,
-        code=lambda wildcards: digest(
-            alpaca_eval_data.modules(ALPACA_EVAL[wildcards.source])
-        ),
+        code=lambda wildcards: code.alpaca_eval_data(ALPACA_EVAL[wildcards.source]),
     message:
         "fetch {wildcards.file} of AlpacaEval's dataset"
     script:
@@ -85,8 +83,8 @@ use rule benchmark_reward as benchmark_alpaca_eval with:
         generate=section("generate", exclude={"prompts"}),
         score=CONFIG.score.canonical(),
         judge_usage=JUDGE_USAGE,
-        code=benchmark_code("alpaca_eval"),
-        responses=digest([*ROOTS["generate"], *ROOTS["score"]]),
+        code=code.benchmark("alpaca_eval"),
+        responses=code.responses("alpaca_eval"),
     message:
         "{wildcards.pair}: benchmark AlpacaEval of {wildcards.variant}"
 
@@ -108,9 +106,7 @@ rule mt_bench_data:
     params:
         source=lambda wildcards: MT_BENCH[wildcards.source].source(),
         seed=CONFIG.seed,
-        code=lambda wildcards: digest(
-            questions.modules(MT_BENCH[wildcards.source]), SCRIPTS / "mt_bench_data.py"
-        ),
+        code=lambda wildcards: code.mt_bench_data(MT_BENCH[wildcards.source]),
     message:
         "read the files of MT-Bench"
     script:
@@ -135,8 +131,8 @@ use rule benchmark_reward as benchmark_mt_bench with:
         usage=usage(of_variant),
         config=benchmark_section("mt_bench"),
         generate=section("generate", include={"engine", "too_long"}),
-        code=benchmark_code("mt_bench"),
-        responses=digest(ROOTS["generate"]),
+        code=code.benchmark("mt_bench"),
+        responses=code.responses("mt_bench"),
     message:
         "{wildcards.pair}: benchmark MT-Bench of {wildcards.variant}"
 
@@ -158,9 +154,7 @@ rule open_llm_data:
     params:
         source=lambda wildcards: OPEN_LLM[wildcards.source].source(),
         seed=CONFIG.seed,
-        code=lambda wildcards: digest(
-            task_data.modules(OPEN_LLM[wildcards.source]), SCRIPTS / "open_llm_data.py"
-        ),
+        code=lambda wildcards: code.open_llm_data(OPEN_LLM[wildcards.source]),
     message:
         "get the datasets of the Open LLM Leaderboard"
     script:
@@ -185,8 +179,8 @@ use rule benchmark_reward as benchmark_open_llm with:
         usage=usage(of_variant),
         config=benchmark_section("open_llm"),
         tasks=lm_tasks.task_files(),
-        code=benchmark_code("open_llm"),
-        responses=digest(["benchmarks.lm_serve"]),
+        code=code.benchmark("open_llm"),
+        responses=code.responses("open_llm"),
     message:
         "{wildcards.pair}: benchmark Open LLM Leaderboard of {wildcards.variant}"
 
@@ -209,13 +203,7 @@ rule preferences:
     params:
         source=lambda wildcards: CONFIG.reward_check.canonical(),
         seed=CONFIG.seed,
-        code=(
-            digest(
-                preferences.modules(CONFIG.reward_check), SCRIPTS / "preferences.py"
-            )
-            if CONFIG.reward_check
-            else ""
-        ),
+        code=code.preferences(CONFIG.reward_check) if CONFIG.reward_check else "",
     message:
         "get the preferences that the reward model is checked on"
     script:
@@ -242,7 +230,7 @@ rule rewardbench:
         select=CONFIG.select.canonical(include={"confidence", "resamples"}),
         usage=JUDGE_USAGE,
         source=lambda wildcards: CONFIG.reward_check.canonical(),
-        code=code("rewardbench"),
+        code=code.rule("rewardbench"),
     message:
         f"check the reward model {CONFIG.reward_model} on preferences"
     script:
@@ -264,7 +252,7 @@ rule compare:
         "../envs/benchmarks.yaml" if ALPACA_EVAL else "../envs/expoflow.yaml"
     params:
         config=section("select"),
-        code=lambda wildcards: benchmark_code(wildcards.benchmark, "compare"),
+        code=lambda wildcards: code.comparison(wildcards.benchmark),
     message:
         "{wildcards.pair}: compare expo with aligned on {wildcards.benchmark}"
     script:

@@ -22,7 +22,7 @@ use rule score as score_by with:
     params:
         config=CONFIG.score.canonical(),
         usage=usage(lambda wildcards: wildcards.labeller),
-        code=code("score"),
+        code=code.rule("score"),
     message:
         "{wildcards.pair}: score alpha {wildcards.alpha} by {wildcards.labeller}"
 
@@ -46,7 +46,7 @@ rule claims:
         "../envs/expoflow.yaml"
     params:
         config=CONFIG.claims_basis(),
-        code=code("claims"),
+        code=code.rule("claims"),
     message:
         "measure the paper's claims"
     script:

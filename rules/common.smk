@@ -23,20 +23,17 @@ from expoflow import (
     likelihood,
     orphans,
     paper,
-    prompts,
     resources,
     serving,
     store,
-    training,
 )
-from expoflow.digest import digest
+from expoflow.dag import code
 from expoflow.errors import ConfigError, ExpoflowError
 from expoflow.patterns import only
 from expoflow.benchmarks import (
     alpaca_eval_data,
     bill,
     lm_tasks,
-    preferences,
     published,
     questions,
     task_data,
@@ -70,32 +67,6 @@ FIGURES = CONFIG.drawn()
 # and as --gpus=2 where it is not set.
 SITE = workflow.resource_settings.default_resources or {}
 GPU_GRES = SITE["gpu_gres"].raw if "gpu_gres" in SITE else None
-
-# What each rule's code is, for its digest: module names below expoflow; what they import is included.
-ROOTS = {
-    "local": ["store"],
-    "prompts": ["prompts"],
-    "preflight": ["preflight"],
-    "extrapolate": ["pair"],
-    "generate": ["pair", "engines.serve"],
-    "score": ["evaluate"],
-    "likelihood": ["likelihood", "engines.serve"],
-    "select": ["sweep"],
-    "export": ["pair"],
-    "benchmark": ["benchmarks", "engines.serve"],  # and the benchmark's own module
-    "compare": ["benchmarks"],
-    "rewardbench": ["benchmarks.rewardbench"],
-    "tables": ["tables"],
-    "benchmark_table": ["tables"],
-    "paper_tables": ["benchmarks.published"],
-    "figure": ["figures"],
-    "appendices": ["appendices"],
-    "claims": ["claims.tables"],
-    "report": ["report"],
-    "theory": ["theory.first_order", "theory.serve"],
-    "cosines": ["theory.deltas"],
-    "plane": ["theory.plane", "theory.serve"],
-}
 
 
 def require_own_library():
@@ -150,11 +121,6 @@ wildcard_constraints:
     variant=only(VARIANTS),
     benchmark=only(expoflow_config.BENCHMARKS),
     figure=only(FIGURES),
-
-
-def code(rule):
-    """Digest of a rule's code."""
-    return digest(ROOTS[rule], SCRIPTS / f"{rule}.py")
 
 
 def manifest(model):
@@ -330,12 +296,6 @@ def benchmark_settings(pair, benchmark):
 def benchmark_section(benchmark):
     """Parameter function: what of the benchmark's settings its result depends on."""
     return lambda wildcards: benchmark_settings(wildcards.pair, benchmark).identity()
-
-
-@cache
-def benchmark_code(benchmark, rule="benchmark"):
-    """Digest of the code that runs or compares a benchmark."""
-    return digest([*ROOTS[rule], f"benchmarks.{benchmark}"], SCRIPTS / f"{rule}.py")
 
 
 def benchmark_prompts(wildcards):

@@ -13,7 +13,7 @@ rule preflight:
         "../envs/expoflow.yaml"
     params:
         config=CONFIG.extrapolate.canonical(include={"vocabulary"}),
-        code=code("preflight"),
+        code=code.rule("preflight"),
     message:
         "{wildcards.pair}: check that sft and aligned fit together"
     script:
@@ -38,7 +38,7 @@ rule extrapolate:
         **file_resources(of_pair("aligned")),
     params:
         config=CONFIG.extrapolate.canonical(),
-        code=code("extrapolate"),
+        code=code.rule("extrapolate"),
     message:
         "{wildcards.pair}: extrapolate to alpha {wildcards.alpha}"
     script:
@@ -63,7 +63,7 @@ rule export:
         **file_resources(of_pair("aligned")),
     params:
         config=CONFIG.extrapolate.canonical(exclude={"weights"}),
-        code=code("export"),
+        code=code.rule("export"),
     message:
         "{wildcards.pair}: write the checkpoint at the chosen alpha"
     script:

@@ -20,7 +20,7 @@ rule generate:
     params:
         config=section("generate"),
         usage=usage(of_pair("aligned")),
-        code=code("generate"),
+        code=code.rule("generate"),
     message:
         "{wildcards.pair}: generate at alpha {wildcards.alpha}"
     script:

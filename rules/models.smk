@@ -52,9 +52,7 @@ rule train:
             role: USAGES[model]
             for role, model in CONFIG.models[wildcards.model].needed().items()
         },
-        code=lambda wildcards: digest(
-            training.modules(CONFIG.models[wildcards.model]), SCRIPTS / "train.py"
-        ),
+        code=lambda wildcards: code.training(CONFIG.models[wildcards.model]),
     message:
         "train {wildcards.model}"
     script:
@@ -78,7 +76,7 @@ rule local:
         "../envs/expoflow.yaml"
     params:
         model=lambda wildcards: CONFIG.models[wildcards.model].canonical(),
-        code=code("local"),
+        code=code.rule("local"),
     message:
         "hash the files of {wildcards.model}"
     script:

@@ -15,9 +15,7 @@ rule prompts:
     params:
         source=lambda wildcards: CONFIG.prompts[wildcards.prompts].canonical(),
         seed=CONFIG.seed,
-        code=lambda wildcards: digest(
-            prompts.modules(CONFIG.prompts[wildcards.prompts]), SCRIPTS / "prompts.py"
-        ),
+        code=lambda wildcards: code.prompts(CONFIG.prompts[wildcards.prompts]),
     message:
         "read prompts {wildcards.prompts}"
     script:

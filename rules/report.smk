@@ -19,7 +19,7 @@ rule tables:
     conda:
         "../envs/expoflow.yaml"
     params:
-        code=code("tables"),
+        code=code.rule("tables"),
     message:
         "join the tables of all pairs"
     script:
@@ -43,7 +43,7 @@ rule benchmark_table:
     conda:
         "../envs/expoflow.yaml"
     params:
-        code=code("benchmark_table"),
+        code=code.rule("benchmark_table"),
     message:
         "join the benchmarks of all pairs"
     script:
@@ -63,7 +63,7 @@ rule paper_tables:
     conda:
         "../envs/expoflow.yaml"
     params:
-        code=code("paper_tables"),
+        code=code.rule("paper_tables"),
     message:
         "write the tables in the paper's form"
     script:
@@ -91,7 +91,7 @@ rule figure:
         paper=lambda wildcards: json.dumps(marks(FIGURES[wildcards.figure])),
         paper_rewards=PAPER_REWARDS,
         caption=lambda wildcards: inert(captions()[wildcards.figure]),
-        code=code("figure"),
+        code=code.rule("figure"),
     message:
         "draw figure {wildcards.figure}"
     script:
@@ -115,7 +115,7 @@ rule appendices:
         pairs=json.dumps(appendix_pairs()),
         paper=json.dumps(REPEATED),
         note=REWARDS_NOTE,
-        code=code("appendices"),
+        code=code.rule("appendices"),
     message:
         "write the tables of Appendices E and F, and the paper's numbers beside this run's"
     script:
@@ -141,7 +141,7 @@ rule report:
         # a function: in a plain text Snakemake would take braces for wildcards
         figures=lambda wildcards: json.dumps(captions()),
         note=REWARDS_NOTE,
-        code=code("report"),
+        code=code.rule("report"),
     message:
         "write results/report.html"
     script:

@@ -17,7 +17,7 @@ rule score:
     params:
         config=CONFIG.score.canonical(),
         usage=JUDGE_USAGE,
-        code=code("score"),
+        code=code.rule("score"),
     message:
         "{wildcards.pair}: score alpha {wildcards.alpha}"
     script:
@@ -48,7 +48,7 @@ rule likelihood:
         models=scored_under,
         engine=lambda wildcards: CONFIG.section(wildcards.pair, "generate").engine,
         usage=usage(of_pair("aligned")),
-        code=code("likelihood"),
+        code=code.rule("likelihood"),
     message:
         "{wildcards.pair}: likelihood of alpha {wildcards.alpha}'s responses"
     script:

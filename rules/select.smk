@@ -20,7 +20,7 @@ rule select:
         ),
         reward_model=CONFIG.reward_model,
         seed=lambda wildcards: CONFIG.section(wildcards.pair, "generate").seed,
-        code=code("select"),
+        code=code.rule("select"),
     message:
         "{wildcards.pair}: choose alpha"
     script:

@@ -66,7 +66,7 @@ rule theory:
         seed=CONFIG.seed,
         usage=usage(of_pair("aligned")),
         judge_usage=JUDGE_USAGE,
-        code=code("theory"),
+        code=code.theory(CONFIG.theory),
     message:
         "{wildcards.pair}: measure how far the first order holds"
     script:
@@ -92,7 +92,7 @@ rule cosines:
     params:
         families=CONFIG.kin(),
         vocabulary=CONFIG.extrapolate.vocabulary,
-        code=code("cosines"),
+        code=code.rule("cosines"),
     message:
         "measure the angles between the deltas of all pairs"
     script:
@@ -133,7 +133,7 @@ rule plane:
         vocabulary=CONFIG.extrapolate.vocabulary,
         usage=usage(plane_aligned),
         judge_usage=JUDGE_USAGE,
-        code=code("plane"),
+        code=code.rule("plane"),
     message:
         "plane {wildcards.plane}: reward and quality around three models"
     script:

@@ -201,15 +201,7 @@ def test_the_miniature_gives_trl_what_its_loop_has():
     assert sorted(p.prompt_id for p in asked) == sorted(p.prompt_id for p in world.prompts("train", 3))
 
 
-def test_code_of_trl_does_not_train_the_loops_models_again():
-    def roots(**recipe: object) -> tuple[str, ...]:
-        return training.modules(ModelConfig.model_validate({"train": recipe}))
-
-    loop = roots(recipe="dpo", data="miniature", **{"from": "sft"})
-    trl = roots(recipe="dpo", data="miniature", trainer="trl", **{"from": "sft"})
-    assert loop == ("training", "miniature.dpo")
-    assert {"trainers", "trl_training", "miniature.tuning"} <= set(trl)
-    assert "miniature.tuning" not in roots(recipe="dpo", data="feedback", **{"from": "sft"})
+def test_how_a_training_is_launched_starts_nothing_again():
     assert {"per_device", "accelerate"} == config.LAUNCH
 
 

@@ -24,11 +24,6 @@ def prompt_id(messages: Sequence[Message]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def modules(source: PromptsConfig) -> tuple[str, ...]:
-    """The modules that a prompt set depends on, for its digest."""
-    return ("prompts", "miniature.world") if source.miniature else ("prompts",)
-
-
 def load(source: PromptsConfig, seed: int, files: Sequence[Path] = ()) -> list[Prompt]:
     """The prompts that `source` stands for; `seed` is the miniature's. Raises DataError.
 

@@ -27,14 +27,6 @@ class Launch:
     threads: int = 1
 
 
-def modules(model: ModelConfig) -> tuple[str, ...]:
-    """The modules that a model's training depends on, for its digest."""
-    if model.train.trainer == "loop":
-        return ("training", f"miniature.{model.train.recipe}")
-    data = ("miniature.tuning",) if model.train.data == "miniature" else ()
-    return ("training", "trl_training", "trainers", *data)
-
-
 def train(
     model: str,
     source: ModelConfig,

@@ -95,11 +95,6 @@ def gather(config: AlpacaEvalBenchmark, path: Path, seed: int) -> None:
         _download(config, path)
 
 
-def modules(config: AlpacaEvalBenchmark) -> tuple[str, ...]:
-    """The modules that gathered files depend on, for their digest; what is downloaded depends on none."""
-    return ("miniature.alpaca_eval",) if config.reference == MINIATURE else ()
-
-
 def _download(config: AlpacaEvalBenchmark, path: Path) -> None:
     from expoflow import hub
 

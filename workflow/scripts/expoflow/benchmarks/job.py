@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from expoflow import engines, store
 from expoflow.adapter import is_adapter
 from expoflow.config import MINIATURE, Config, GenerateConfig, JudgeConfig, SelectConfig
-from expoflow.digest import digest
+from expoflow.dag import code as code_digests
 from expoflow.evaluate import evaluate
 from expoflow.judge import Judge
 from expoflow.pair import aligned_folder
@@ -138,7 +138,7 @@ class Job:
         # Its verdicts are kept by what it knows, not by the port that it happens to have.
         from expoflow.miniature import judge
 
-        name = f"{MINIATURE}:{self.config.seed}:{digest(['miniature.judge'])}"
+        name = f"{MINIATURE}:{self.config.seed}:{code_digests.truth()}"
         known = config.model_copy(update={"base_url": name, "api_key_env": ""})
         return Judge(known, ledger, self.say, address=judge.serve(self.config.seed))
 

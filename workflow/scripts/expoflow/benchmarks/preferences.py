@@ -24,12 +24,6 @@ class Preference(Record):
     subset: str | None = None
 
 
-def modules(config: RewardCheck) -> tuple[str, ...]:
-    """The modules that the preferences depend on, for their digest."""
-    here = "benchmarks.preferences"
-    return (here, "miniature.writers") if config.miniature else (here,)
-
-
 def problems(config: RewardCheck, where: str = "reward_check.file") -> Iterator[str]:
     """What is wrong with a file, with its remedy; `where` is its place in the config."""
     if config.file is not None:

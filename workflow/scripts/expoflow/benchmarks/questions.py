@@ -93,12 +93,6 @@ def gather(config: MtBenchBenchmark, seed: int) -> Questions:
         return _read(_found(Path(folder)))
 
 
-def modules(config: MtBenchBenchmark) -> tuple[str, ...]:
-    """The modules that the questions depend on, for their digest."""
-    here = "benchmarks.questions"
-    return (here, "miniature.mt_bench") if config.data == MINIATURE else (here,)
-
-
 def _read(paths: Sequence[Path]) -> Questions:
     """The three files, in the order of FILES."""
     questions, prompts, references = (_lines(path) for path in paths)

@@ -43,12 +43,6 @@ class TaskData(Record):
         }
 
 
-def modules(config: OpenLlmBenchmark) -> tuple[str, ...]:
-    """The modules that the data depend on, for their digest."""
-    here = "benchmarks.task_data"
-    return (here, "miniature.tasks") if config.data == MINIATURE else (here,)
-
-
 def prepare(config: OpenLlmBenchmark, seed: int, result: Path) -> None:
     """Find, fetch or make the datasets of the tasks, and write down which bytes they are.
 

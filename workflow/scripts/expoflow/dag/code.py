@@ -1,0 +1,153 @@
+"""Which code a rule's result depends on: the parameter `code` of every rule.
+
+A digest follows the names in a rule's script by itself (`dag.digest`). What it cannot see stands here, and nowhere
+else: modules that are loaded by their name, and modules that change no result.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expoflow.config import MINIATURE
+from expoflow.dag.digest import digest
+from expoflow.layout import workflow_folder
+from expoflow.serving import KINDS
+
+if TYPE_CHECKING:
+    from expoflow.config import (
+        AlpacaEvalBenchmark,
+        ModelConfig,
+        MtBenchBenchmark,
+        OpenLlmBenchmark,
+        PromptsConfig,
+        RewardCheck,
+        TheoryConfig,
+    )
+
+# What changes how a result is made, kept or told, never what it says. The values of a config are parameters of their
+# own; the bytes of a commit are the same, however they come; a judge's verdicts are kept with all they depend on.
+NEUTRAL = frozenset(
+    {
+        *(
+            "errors",
+            "config",
+            "records",
+            "cli",
+            "logs",
+            "store",
+            "serving",
+            "host",
+            "parts",
+            "folder",
+            "output",
+        ),
+        *("judge", "asking", "costs", "verdicts", "hub", "layout", "child", "digest", "dag"),
+    }
+)
+# The work of engine hosts that a rule asks for (`serving.Task`).
+TASKS = {
+    "generate": ("generate",),
+    "score": ("score",),
+    "likelihood": ("likelihood",),
+    "rewardbench": ("score",),
+    "theory": ("theory", "score"),
+    "plane": ("theory", "score"),
+}
+# The same of the benchmarks.
+BENCHMARK_TASKS = {
+    "reward": ("generate", "score"),
+    "alpaca_eval": ("generate", "score"),
+    "mt_bench": ("generate",),
+    "open_llm": ("open_llm",),
+}
+VLLM = "engines.vllm_plugin"  # vLLM's workers load it by its name
+
+
+@cache
+def rule(name: str, *also: str) -> str:
+    """The digest of a rule's code; `also` are further roots (`dag.digest.reached`)."""
+    return _digest((*_work(TASKS.get(name, ())), *also), name)
+
+
+@cache
+def benchmark(name: str) -> str:
+    """The digest of the code that runs a benchmark."""
+    return _digest((f"benchmarks.{name}", *_work(BENCHMARK_TASKS[name])), "benchmark")
+
+
+@cache
+def comparison(name: str) -> str:
+    """The digest of the code that compares expo with aligned on a benchmark."""
+    return _digest((f"benchmarks.{name}:run_comparison",), "compare")
+
+
+@cache
+def responses(name: str) -> str:
+    """The digest of what a benchmark's kept responses, and their scores, depend on."""
+    own = {"generate": ("pair:respond",), "score": ("evaluate:evaluate",)}
+    tasks = BENCHMARK_TASKS[name]
+    return _digest((*_work(tasks), *(root for task in tasks for root in own.get(task, ()))))
+
+
+def training(model: "ModelConfig") -> str:
+    """The digest of the code that trains a model."""
+    recipe = model.train
+    if recipe.trainer == "loop":
+        return rule("train", f"miniature.{recipe.recipe}")
+    tasks = ("generate", "score") if model.judge else ()
+    data = ("miniature.tuning",) if recipe.data == MINIATURE else ()
+    return rule("train", "trl_training", "trainers", "onpolicy", *data, *_work(tasks))
+
+
+def prompts(source: "PromptsConfig") -> str:
+    """The digest of the code that makes or reads a prompt set."""
+    return rule("prompts", *_miniature("world", source.miniature))
+
+
+def preferences(source: "RewardCheck") -> str:
+    """The digest of the code that makes or reads the preferences that the reward model is checked on."""
+    return rule("preferences", *_miniature("writers", source.miniature))
+
+
+def theory(source: "TheoryConfig") -> str:
+    """The digest of the code of the rule theory."""
+    return rule("theory", *_miniature("writers", source.preferences == MINIATURE))
+
+
+def alpaca_eval_data(source: "AlpacaEvalBenchmark") -> str:
+    """The digest of the code that gathers AlpacaEval's files; what is downloaded depends on none."""
+    return rule("alpaca_eval_data", "miniature.alpaca_eval") if source.reference == MINIATURE else ""
+
+
+def mt_bench_data(source: "MtBenchBenchmark") -> str:
+    """The digest of the code that gathers MT-Bench's files."""
+    return rule("mt_bench_data", *_miniature("mt_bench", source.data == MINIATURE))
+
+
+def open_llm_data(source: "OpenLlmBenchmark") -> str:
+    """The digest of the code that gathers the datasets of lm-eval's tasks."""
+    return rule("open_llm_data", *_miniature("tasks", source.data == MINIATURE))
+
+
+def truth() -> str:
+    """The digest of the miniature's own judge, whose verdicts are kept by what it knows."""
+    return _digest(("miniature.judge",))
+
+
+def _miniature(module: str, made: object) -> tuple[str, ...]:
+    """A module of the miniature, if something is made by it; else nothing depends on it."""
+    return (f"miniature.{module}",) if made else ()
+
+
+def _work(tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """The functions that do the work of engine hosts."""
+    roots = tuple(KINDS[task].removeprefix("expoflow.") for task in tasks)
+    return (*roots, VLLM) if {"generate", "likelihood"} & set(tasks) else roots
+
+
+def _digest(roots: tuple[str, ...], script: str = "") -> str:
+    return digest(roots, _script(script) if script else None, NEUTRAL)
+
+
+def _script(rule: str) -> Path:
+    return workflow_folder() / "workflow" / "scripts" / f"{rule}.py"
