@@ -62,7 +62,8 @@ def ours(sft: Path, aligned: Path, out: Path, threads: int, *, alphas=("0.3",), 
 
     collector.relax()  # as the command does
     from expoflow import elements  # noqa: F401  (imports are not part of the in-process time)
-    from expoflow.extrapolate import Options, extrapolate
+    from expoflow.extrapolate import extrapolate
+    from expoflow.options import Options
 
     if not sync:
         os.fsync = lambda descriptor: None

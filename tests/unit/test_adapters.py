@@ -10,12 +10,15 @@ from adapters import load_base, merged, save_base, train, with_adapter
 from checkpoints import load, same_bits
 from expoflow import checks
 from expoflow.cli import main
+from expoflow.engines import Model
+from expoflow.engines.memory import headers
 from expoflow.errors import CheckpointError, ConfigError, PairError
-from expoflow.extrapolate import Options, extrapolate, tensors
+from expoflow.extrapolate import extrapolate
+from expoflow.options import Options
 from expoflow.preflight import open_pair
 from expoflow.recipe import Recipe
 from expoflow.records import read_json
-from expoflow.streaming import Streamed
+from expoflow.streaming import Streamed, tensors
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -508,8 +511,9 @@ def test_tied_weights_are_refused(tmp_path):
 
 
 def test_a_streamed_model_says_its_headers(good):
-    headers = Streamed(sft=good[0], aligned=good[1], alpha=1).headers()
-    assert {name: each.shape for name, each in headers.items()} == {
+    streamed = Streamed(sft=good[0], aligned=good[1], alpha=1)
+    found = headers(Model(folder=good[1], streamed=streamed))
+    assert {name: each.shape for name, each in found.items()} == {
         name: tuple(each.shape) for name, each in load(good[0]).items()
     }
 

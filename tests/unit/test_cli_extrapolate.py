@@ -7,7 +7,7 @@ import sys
 import pytest
 from checkpoints import load, same_bits, save, weights, write_holes
 from expoflow.cli import main
-from expoflow.extrapolate import tensors
+from expoflow.streaming import tensors
 
 
 def run(*arguments):

@@ -11,10 +11,13 @@ import torch
 from checkpoints import bits, load, same_bits, save, weights
 from expoflow import effect, kernel, output, writer
 from expoflow.errors import CheckpointError, PairError
-from expoflow.extrapolate import Options, extrapolate, tensors
+from expoflow.extrapolate import extrapolate
 from expoflow.hashes import sha256
+from expoflow.model_card import model_card
+from expoflow.options import Options
 from expoflow.recipe import Recipe
 from expoflow.records import read_json
+from expoflow.streaming import tensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -200,7 +203,7 @@ def test_an_alpha_by_tensor_name(make_pair, tmp_path):
 def test_the_recipe_says_what_was_done(make_pair, tmp_path):
     sft, aligned = make_pair(aligned={"shards": 2})
     recipe = extrapolate(
-        sft, aligned, {"0.3": tmp_path / "out"}, Options(hash_outputs=True),
+        sft, aligned, {"0.3": tmp_path / "out"}, Options(hash_outputs=True), card=model_card,
         labels=("org/sft", "org/dpo"), revisions=("abc", None),
     )["0.3"]  # fmt: skip
     assert read_json(tmp_path / "out" / "recipe.json", Recipe) == recipe
@@ -273,7 +276,6 @@ def test_without_weights_everything_else_is_there(make_pair, tmp_path):
     stored = extrapolate(sft, aligned, {"0.3": tmp_path / "stored"})["0.3"]
     streamed = extrapolate(sft, aligned, {"0.3": tmp_path / "streamed"}, write_weights=False)["0.3"]
     assert sorted(os.listdir(tmp_path / "streamed")) == [
-        "README.md",
         "config.json",
         "recipe.json",
         "tokenizer.json",

@@ -319,7 +319,8 @@ def test_texts_of_others_stay_texts_in_markdown():
 
 
 def test_the_card_of_a_model_from_a_hostile_folder_has_one_line_for_it(make_pair, tmp_path):
-    from expoflow.extrapolate import Options, extrapolate
+    from expoflow.extrapolate import extrapolate
+    from expoflow.options import Options
 
     sft, aligned = make_pair()
     folder = tmp_path / "a`|b\n## owned <script>alert(1)<" / "script>"

@@ -14,7 +14,8 @@ from expoflow import verdicts
 from expoflow.checks import parse
 from expoflow.config import JudgeConfig, MtBenchBenchmark
 from expoflow.errors import ConfigError, JudgeError
-from expoflow.judge import Judge, text
+from expoflow.judge import Judge
+from expoflow.verdicts import text
 from judge_server import EMPTY, GARBAGE, NO_CHOICES, Fault, JudgeServer, completion
 
 SMALL = {

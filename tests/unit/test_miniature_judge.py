@@ -6,8 +6,9 @@ import pytest
 from expoflow.benchmarks import questions
 from expoflow.benchmarks.mt_bench import score
 from expoflow.config import JudgeConfig, MtBenchBenchmark
-from expoflow.judge import Judge, text
+from expoflow.judge import Judge
 from expoflow.miniature import judge, world
+from expoflow.verdicts import text
 
 SEED = 5
 COMPARE = '{{ "instruction": """{}""", }} {{ {{ "model_identifier": "m", "output": """{}""" }}, {{ "model_identifier": "M", "output": """{}""" }} }}'

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow
 import pytest
 import yaml
-from expoflow import checks, config, layout, store, training, training_data, trl_training
+from expoflow import checks, config, layout, store, training_data, trl_training
 from expoflow.config import DataConfig, ModelConfig
 from expoflow.errors import ConfigError, DataError
 from expoflow.miniature import tuning, world, writers

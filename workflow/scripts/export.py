@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow.config import ExtrapolateConfig
+    from expoflow.model_card import model_card
     from expoflow.pair import export
     from expoflow.records import Best, Manifest, read_json
 
@@ -23,5 +24,6 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
         ExtrapolateConfig.model_validate_json(snakemake.params.config),
         snakemake.params.code,
         snakemake.threads,
+        model_card,
     )
     say(f"{best.pair}: alpha {best.alpha} {'written to' if written else 'is already in'} {folder}")

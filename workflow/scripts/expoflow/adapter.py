@@ -16,7 +16,6 @@ from expoflow.checkpoint import ADAPTER, SINGLE, Checkpoint, read_json_file
 from expoflow.conversion import ADAPTER_BIN, ADAPTER_WEIGHTS, converted
 from expoflow.errors import CheckpointError
 from expoflow.header import FLOATS, Tensor, read_shard
-from expoflow.recipe import AdapterInput
 
 WRAPPED = re.compile(r"(?P<module>.+)\.(?P<kind>modules_to_save|original_module)\.(?P<part>weight|bias)")
 MERGE = "merge it with peft (merge_and_unload, save_pretrained) and give the merged model"
@@ -80,16 +79,6 @@ class Adapter:
     def scalings(self) -> list[float]:
         """The scalings in use, ascending."""
         return sorted({module.scaling for module in self.modules})
-
-    def summary(self) -> AdapterInput:
-        """What a recipe says of it."""
-        return AdapterInput(
-            base=self.settings.get("base_model_name_or_path"),
-            ranks=self.ranks,
-            scalings=self.scalings,
-            modules=len(self.modules),
-            whole=sorted(self.whole),
-        )
 
     def describe(self) -> str:
         """Rank, scaling and extent in a few words."""

@@ -132,7 +132,9 @@ def _alpha_for(text: str) -> tuple[str, float]:
 
 
 def _extrapolate(arguments: argparse.Namespace) -> int:
-    from expoflow.extrapolate import Options, extrapolate
+    from expoflow.extrapolate import extrapolate
+    from expoflow.model_card import model_card
+    from expoflow.options import Options
 
     options = Options(
         compute=arguments.compute,
@@ -156,6 +158,7 @@ def _extrapolate(arguments: argparse.Namespace) -> int:
             folders,
             options,
             as_adapter=arguments.form == "adapter",
+            card=model_card,
             progress=bar.progress,
         )
     for alpha, recipe in recipes.items():

@@ -9,7 +9,7 @@ import math
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -134,15 +134,6 @@ class Strict(BaseModel):
         """Canonical JSON of this section, defaults filled in: what a rule has as its parameter."""
         data = self.model_dump(mode="json", exclude_none=True, by_alias=True, **kwargs)
         return json.dumps(data, sort_keys=True, separators=(",", ":"))
-
-    def identity(self) -> str:
-        """Canonical JSON of what a result depends on: of a judge no key, cost or patience."""
-        judges = {
-            name: INCIDENTAL
-            for name in type(self).model_fields
-            if isinstance(getattr(self, name), JudgeConfig)
-        }
-        return self.canonical(exclude=judges)
 
 
 class _Recipe(Strict):
@@ -654,7 +645,29 @@ def _partial(section: type[Strict]) -> type[Strict]:
 PairGenerate: Any = _partial(GenerateConfig)
 
 
-class RewardBenchmark(Strict):
+class _Benchmark(Strict):
+    """Base of the sections of benchmarks."""
+
+    APART: ClassVar[frozenset[str]] = frozenset()
+    """Keys that the answers do not depend on beside the files: where these come from, and how much is done at a time."""
+    SOURCE: ClassVar[frozenset[str]] = frozenset()
+    """Keys that say where files come from, if the benchmark has any."""
+
+    def identity(self) -> str:
+        """Canonical JSON of what a result depends on beside the files: of a judge no key, cost or patience."""
+        judge = {"judge": INCIDENTAL} if "judge" in type(self).model_fields else {}
+        return self.canonical(exclude=dict.fromkeys(self.APART, True) | judge)
+
+    def source(self) -> str:
+        """Canonical JSON of where the files come from that are not local."""
+        return self.canonical(include=set(self.SOURCE))
+
+    def source_name(self) -> str:
+        """Short name of the source in file names."""
+        return hashlib.sha256(self.source().encode()).hexdigest()[:8]
+
+
+class RewardBenchmark(_Benchmark):
     """Reward (and, on a miniature's prompts, which need no reward_model, true quality and accuracy) on a prompt set of
     its own."""
 
@@ -662,8 +675,11 @@ class RewardBenchmark(Strict):
     """A prompt set that took no part in choosing alpha."""
 
 
-class AlpacaEvalBenchmark(Strict):
+class AlpacaEvalBenchmark(_Benchmark):
     """AlpacaEval 2.0: win rates against reference outputs, raw and length-controlled."""
+
+    APART = frozenset({"reference", "df_gamed", "instruction_difficulty", "hub", "revision"})
+    SOURCE = frozenset({"hub", "revision"})
 
     reference: PathName | None = None
     """The reference's outputs: JSON, {instruction, output} each, the 805 of GPT-4 Turbo in official order;
@@ -698,23 +714,16 @@ class AlpacaEvalBenchmark(Strict):
             )
         return self
 
-    def identity(self) -> str:
-        """Canonical JSON of what a result depends on, beside the files."""
-        files = ("reference", "df_gamed", "instruction_difficulty", "hub", "revision")
-        return self.canonical(exclude={**dict.fromkeys(files, True), "judge": INCIDENTAL})
-
     def source(self) -> str:
         """Canonical JSON of where files come from that are not local."""
         made = {"reference"} if self.reference == MINIATURE else set()
-        return self.canonical(include={"hub", "revision"} | made)
-
-    def source_name(self) -> str:
-        """Short name of the source in file names."""
-        return hashlib.sha256(self.source().encode()).hexdigest()[:8]
+        return self.canonical(include=self.SOURCE | made)
 
 
-class MtBenchBenchmark(Strict):
+class MtBenchBenchmark(_Benchmark):
     """MT-Bench: 80 questions of two turns, each answer graded from 1 to 10."""
+
+    APART = SOURCE = frozenset({"data", "hub", "revision"})
 
     data: PathName | None = None
     """A folder with FastChat's files (fastchat/llm_judge/data): judge_prompts.jsonl, question.jsonl,
@@ -736,18 +745,6 @@ class MtBenchBenchmark(Strict):
             raise PydanticCustomError("source", "one source is needed; give data: FOLDER or hub: ORG/NAME")
         return self
 
-    def identity(self) -> str:
-        """Canonical JSON of what a result depends on, beside the files."""
-        return self.canonical(exclude={"data": True, "hub": True, "revision": True, "judge": INCIDENTAL})
-
-    def source(self) -> str:
-        """Canonical JSON of where the files come from."""
-        return self.canonical(include={"data", "hub", "revision"})
-
-    def source_name(self) -> str:
-        """Short name of the source in file names."""
-        return hashlib.sha256(self.source().encode()).hexdigest()[:8]
-
 
 OpenLlmTask = Literal[
     "arc",
@@ -761,8 +758,11 @@ OpenLlmTask = Literal[
 ]
 
 
-class OpenLlmBenchmark(Strict):
+class OpenLlmBenchmark(_Benchmark):
     """The Open LLM Leaderboard, version 1, through lm-eval."""
+
+    APART = frozenset({"data", "base_url", "batch_size", "concurrency"})
+    SOURCE = frozenset({"data", "tasks"})
 
     tasks: list[OpenLlmTask] = Field(
         ["arc", "hellaswag", "mmlu", "gsm8k", "winogrande", "truthfulqa"], min_length=1
@@ -806,18 +806,6 @@ class OpenLlmBenchmark(Strict):
         if self.data is None and True in miniature:
             raise PydanticCustomError("data", "the miniature_ tasks need data: miniature; add it")
         return self
-
-    def identity(self) -> str:
-        """Canonical JSON of what the answers depend on."""
-        return self.canonical(exclude={"data", "base_url", "batch_size", "concurrency"})
-
-    def source(self) -> str:
-        """Canonical JSON of what data are needed, and from where."""
-        return self.canonical(include={"data", "tasks"})
-
-    def source_name(self) -> str:
-        """Short name of the data in file names."""
-        return hashlib.sha256(self.source().encode()).hexdigest()[:8]
 
 
 class RewardCheck(Strict):

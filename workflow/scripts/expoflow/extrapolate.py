@@ -5,7 +5,7 @@ Both inputs are read once, in constant memory, whatever the number of alphas.
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -19,18 +19,15 @@ from expoflow.errors import CheckpointError, PairError
 from expoflow.folder import appearing, require_room
 from expoflow.hashes import remembered
 from expoflow.merge import Merged
-from expoflow.model_card import model_card
 from expoflow.options import Options
 from expoflow.package import copy_package, package_files
 from expoflow.preflight import Pair, open_pair
-from expoflow.recipe import Effect, Input, Recipe
+from expoflow.recipe import Effect, Input, Recipe, adapter_input
 from expoflow.records import provenance, write_json, write_text
 from expoflow.scaled import scaled
 from expoflow.store import sha256
-from expoflow.streaming import require_equal_integers, tensors
+from expoflow.streaming import require_equal_integers
 from expoflow.writer import Progress, Writer, plan
-
-__all__ = ["Options", "Recipe", "extrapolate", "tensors"]
 
 Sha256s = Mapping[str, str]
 LOW = 0.5  # an effective alpha below this share of alpha is worth a warning
@@ -49,6 +46,7 @@ def extrapolate(
     write_weights: bool = True,
     replace: bool = False,
     as_adapter: bool = False,
+    card: Callable[[Recipe], str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Recipe]:
     """Write one checkpoint folder for each alpha (Eq. 1 of the paper) in one pass over both inputs.
@@ -58,7 +56,7 @@ def extrapolate(
     `revisions`: what the recipe calls the inputs (sft, aligned), by default their folders. Without
     `write_weights` a folder gets everything but weights; alphas 0 and -1 then cost nothing and import no
     torch. With `as_adapter`, `aligned` is an adapter and the output is the adapter of theta2, on the same
-    base. `progress(done, total)` is called with bytes, from any thread.
+    base. `card` makes the text of README.md; without it there is none. `progress(done, total)` is called with bytes, from any thread.
 
     Raises PairError with every reason why the pair does not fit, CheckpointError for broken inputs, an
     existing output (unless `replace`) or a full disk. Nothing remains of an output that failed.
@@ -90,7 +88,7 @@ def extrapolate(
                 effects = writer.run(pool) if write_weights else _measured(made, list(targets), options, pool)
         inputs = _inputs(pair, hashes, labels or (str(sft), str(aligned)), revisions)
         return {
-            spelling: _complete(made, options, values[spelling], folder, inputs, effects, write_weights)
+            spelling: _complete(made, options, values[spelling], folder, inputs, effects, write_weights, card)
             for spelling, folder in folders.items()
         }
 
@@ -196,7 +194,7 @@ def _hash_outputs(folder: Path, pair: Pair, options: Options) -> dict[str, str]:
 def _inputs(
     pair: Pair, hashes: list[Future], labels: tuple[str, str], revisions: tuple[str | None, str | None]
 ) -> list[Input]:
-    adapters = [None, pair.aligned.adapter.summary() if isinstance(pair.aligned, Merged) else None]
+    adapters = [None, adapter_input(pair.aligned.adapter) if isinstance(pair.aligned, Merged) else None]
     return [
         Input(source=label, revision=revision, weights=future.result(), adapter=adapter)
         for label, revision, future, adapter in zip(labels, revisions, hashes, adapters, strict=True)
@@ -211,6 +209,7 @@ def _complete(
     inputs: list[Input],
     effects: Effects,
     write_weights: bool,
+    card: Callable[[Recipe], str] | None,
 ) -> Recipe:
     """Add to a folder all but its weights; the recipe comes last."""
     overall, kinds = effects.get(alpha) or (_exact(pair, alpha), {})
@@ -234,7 +233,8 @@ def _complete(
         warnings=tuple(_warnings(pair, options, alpha, overall)),
         provenance=provenance("torch"),
     )
-    write_text(folder / "README.md", model_card(recipe))
+    if card:
+        write_text(folder / "README.md", card(recipe))
     write_json(folder / "recipe.json", recipe)
     return recipe
 

@@ -25,9 +25,7 @@ from expoflow.asking import Asking
 from expoflow.config import JudgeConfig
 from expoflow.costs import Ledger, estimate, paid, prompt_tokens, reply_tokens
 from expoflow.errors import JudgeError
-from expoflow.verdicts import Accept, Reply, Request, Verdict, text
-
-__all__ = ["Bill", "Judge", "Reply", "Request", "text"]
+from expoflow.verdicts import Accept, Reply, Request, Verdict
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from expoflow.adapter import is_adapter
 from expoflow.config import REFERENCE_ALPHAS, ExtrapolateConfig, GenerateConfig
 from expoflow.engines import Model, chosen, generate
 from expoflow.errors import PairError
-from expoflow.extrapolate import Options, extrapolate
+from expoflow.extrapolate import extrapolate
+from expoflow.options import Options
 from expoflow.recipe import ARITHMETIC, Recipe
 from expoflow.records import (
     Generation,
@@ -42,6 +43,7 @@ def extrapolate_pair(
     write_weights: bool,
     threads: int = 1,
     hash_outputs: bool = False,
+    card: Callable[[Recipe], str] | None = None,
 ) -> Recipe:
     """Make the checkpoint of `alpha` in `folder`, in place of what is there."""
     options = Options(
@@ -61,6 +63,7 @@ def extrapolate_pair(
         revisions=(sft.revision, aligned.revision),
         write_weights=write_weights,
         replace=True,
+        card=card,
     )
     return recipes[alpha]
 
@@ -94,10 +97,11 @@ def export(
     config: ExtrapolateConfig,
     code: str,
     threads: int = 1,
+    card: Callable[[Recipe], str] | None = None,
 ) -> bool:
     """Make the publishable checkpoint of `alpha` in `folder`; False where it was there, whole, already.
 
-    `code` is the digest of what makes it. recipe.json is written last.
+    `code` is the digest of what makes it, `card` as for `extrapolate`. recipe.json is written last.
     """
     content = [ARITHMETIC, code, alpha, config.canonical(), sft.sha256s(), aligned.sha256s()]
     key = json.dumps(content, sort_keys=True)
@@ -106,7 +110,7 @@ def export(
         write_json(folder / "recipe.json", recipe)
         return False
     recipe = extrapolate_pair(
-        sft, aligned, alpha, folder, config, write_weights=True, threads=threads, hash_outputs=True
+        sft, aligned, alpha, folder, config, write_weights=True, threads=threads, hash_outputs=True, card=card
     )
     write_json(note, Exported(key=key, recipe=recipe))
     return True

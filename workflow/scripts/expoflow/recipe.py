@@ -2,11 +2,14 @@
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from expoflow.records import Record
+
+if TYPE_CHECKING:
+    from expoflow.adapter import Adapter
 
 # Raised when the arithmetic changes in any bit, so that caches keyed by content_digest() start anew.
 ARITHMETIC = 1
@@ -20,6 +23,17 @@ class AdapterInput(Record):
     scalings: list[float]
     modules: int
     whole: list[str]
+
+
+def adapter_input(adapter: "Adapter") -> AdapterInput:
+    """What a recipe says of an adapter."""
+    return AdapterInput(
+        base=adapter.settings.get("base_model_name_or_path"),
+        ranks=adapter.ranks,
+        scalings=adapter.scalings,
+        modules=len(adapter.modules),
+        whole=sorted(adapter.whole),
+    )
 
 
 class Input(Record):

@@ -9,9 +9,8 @@ from pydantic import FiniteFloat
 
 from expoflow import elements
 from expoflow.errors import PairError
-from expoflow.header import Tensor
 from expoflow.options import Options
-from expoflow.preflight import Pair, open_both, open_pair
+from expoflow.preflight import Pair, open_pair
 from expoflow.records import Record
 
 if TYPE_CHECKING:
@@ -28,13 +27,10 @@ class Streamed(Record):
     alpha: FiniteFloat
     options: Options = Options()
 
-    def tensors(self) -> Iterator[tuple[str, "torch.Tensor"]]:
-        """As the function `tensors`."""
-        return tensors(self.sft, self.aligned, self.alpha, self.options)
 
-    def headers(self) -> dict[str, Tensor]:
-        """What is known of the tensors before any is read, by name."""
-        return open_both(self.sft, self.aligned)[1].tensors
+def tensors_of(streamed: Streamed) -> Iterator[tuple[str, "torch.Tensor"]]:
+    """The tensors of a checkpoint that is never written, as `tensors` streams them."""
+    return tensors(streamed.sft, streamed.aligned, streamed.alpha, streamed.options)
 
 
 def tensors(

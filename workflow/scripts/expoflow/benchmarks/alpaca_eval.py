@@ -20,9 +20,9 @@ from expoflow.benchmarks.job import Comparison, Job
 from expoflow.benchmarks.metrics import difference, mean
 from expoflow.config import GenerateConfig, SelectConfig
 from expoflow.errors import JudgeError
-from expoflow.judge import Judge, Reply, Request
+from expoflow.judge import Judge
 from expoflow.records import Metric, Scored
-from expoflow.verdicts import Accept
+from expoflow.verdicts import Accept, Reply, Request
 
 # By metric: the package's names of its value and its standard error.
 FIGURES = {

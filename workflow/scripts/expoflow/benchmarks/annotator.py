@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from expoflow.benchmarks.alpaca_eval_data import find_annotator, read_annotator
 from expoflow.benchmarks.win_rates import REFERENCE, package
-from expoflow.judge import Reply, Request, text
-from expoflow.verdicts import Accept
+from expoflow.verdicts import Accept, Reply, Request, text
 
 if TYPE_CHECKING:
     from alpaca_eval.annotators import PairwiseAnnotator, SinglePairwiseAnnotator

@@ -13,9 +13,9 @@ from expoflow.benchmarks.metrics import difference, mean
 from expoflow.benchmarks.questions import Question, Questions, judge_messages
 from expoflow.config import GenerateConfig, SelectConfig
 from expoflow.errors import JudgeError
-from expoflow.judge import Reply, Request, text
 from expoflow.prompts import prompt_id
 from expoflow.records import Generation, Message, Metric, Prompt, Record, read_json
+from expoflow.verdicts import Reply, Request, text
 
 TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}  # 0 for the others
 TOP_K = 50  # what FastChat's models sampled from: the default of transformers

@@ -274,7 +274,7 @@ class _Stripped(ast.NodeTransformer):
         node.body = [_plain(statement) for statement in node.body]
         return node
 
-    visit_AsyncFunctionDef = visit_FunctionDef
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
 
 
 def _plain(statement: ast.stmt) -> ast.stmt:

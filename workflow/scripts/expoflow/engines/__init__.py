@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from expoflow import serving, store
-from expoflow.checkpoint import open_checkpoint, read_json_file
+from expoflow.checkpoint import read_json_file
 from expoflow.config import GenerateConfig
-from expoflow.conversion import converted
-from expoflow.header import Tensor
 from expoflow.parts import Part
 from expoflow.records import Generation, Prompt, Record
 from expoflow.serving import Task
@@ -36,12 +34,6 @@ class Model(Record):
     chat_template: str | None = None
     stop: tuple[int, ...] = ()
     trust_remote_code: bool = False
-
-    def headers(self) -> dict[str, Tensor]:
-        """What is known of the tensors before any is read, by name."""
-        if self.streamed:
-            return self.streamed.headers()
-        return open_checkpoint(converted(self.folder)).tensors
 
 
 @dataclass(frozen=True)

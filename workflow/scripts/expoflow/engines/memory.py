@@ -3,10 +3,12 @@
 import resource
 from pathlib import Path
 
-from expoflow.checkpoint import read_json_file
+from expoflow.checkpoint import open_checkpoint, read_json_file
+from expoflow.conversion import converted
 from expoflow.engines import Model
 from expoflow.errors import CheckpointError
-from expoflow.header import FLOATS, SIZES
+from expoflow.header import FLOATS, SIZES, Tensor
+from expoflow.preflight import open_both
 
 
 def require_memory(model: Model) -> None:
@@ -26,8 +28,15 @@ def weight_bytes(model: Model) -> int:
     dtype = FLOATS.get(config.get("dtype", config.get("torch_dtype")))
     return sum(
         tensor.elements * SIZES[dtype if dtype and tensor.dtype in FLOATS.values() else tensor.dtype]
-        for tensor in model.headers().values()
+        for tensor in headers(model).values()
     )
+
+
+def headers(model: Model) -> dict[str, Tensor]:
+    """What is known of the model's tensors before any is read, by name."""
+    if model.streamed:
+        return open_both(model.streamed.sft, model.streamed.aligned)[1].tensors
+    return open_checkpoint(converted(model.folder)).tensors
 
 
 def free_memory() -> tuple[int, str]:

@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from expoflow.config import GenerateConfig
 from expoflow.conversion import converted
 from expoflow.engines import Completion, Model, Request, engine_key, package
-from expoflow.streaming import tensors
+from expoflow.engines.memory import headers
+from expoflow.streaming import tensors, tensors_of
 
 # Tokens (prompt and response, padding included) whose keys and values are held at a time.
 BATCH_TOKENS = 32768
@@ -206,14 +207,14 @@ def response_logps(logits: Tensor, ids: Tensor, rows: Sequence[tuple[list[int], 
 def _weights(model: Model) -> Iterator[tuple[str, Tensor]]:
     """The model's tensors by name, one at a time."""
     if model.streamed:
-        return model.streamed.tensors()
+        return tensors_of(model.streamed)
     folder = converted(model.folder)
     return tensors(folder, folder, 0)
 
 
 def _shapes(model: Model) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape of the model's tensors, from the headers."""
-    for name, tensor in model.headers().items():
+    for name, tensor in headers(model).items():
         yield name, tensor.shape
 
 

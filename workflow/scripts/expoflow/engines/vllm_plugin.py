@@ -22,7 +22,7 @@ from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
 from expoflow.errors import ConfigError, ExpoflowError
-from expoflow.streaming import Streamed
+from expoflow.streaming import Streamed, tensors_of
 
 FORMAT = "expo"
 OPTIONS = ("compute", "dtype", "vocabulary", "overflow", "alpha_for")
@@ -90,7 +90,7 @@ class ExpoLoader(DefaultModelLoader):
     def get_all_weights(self, model_config: ModelConfig, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         """(name, tensor) on the CPU, in the aligned model's order and the type of its file."""
         self.counter_before_loading_weights = time.perf_counter()
-        return parse(self.extra, model_config.model).tensors()
+        return tensors_of(parse(self.extra, model_config.model))
 
     def download_model(self, model_config: ModelConfig) -> None:
         """Nothing: both checkpoints are local folders."""

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from expoflow.engines import Model
 from expoflow.engines.transformers import TransformersEngine, padded, response_logps
 from expoflow.errors import CheckpointError
-from expoflow.streaming import Streamed
+from expoflow.streaming import Streamed, tensors_of
 
 Row = tuple[list[int], list[int]]
 
@@ -34,7 +34,7 @@ class Corners:
         found = [
             {
                 name: tensor
-                for name, tensor in corner.tensors()
+                for name, tensor in tensors_of(corner)
                 if name in state and tensor.is_floating_point()
             }
             for corner in corners
