@@ -86,7 +86,7 @@ def streamed(where: argparse.Namespace, alpha: float) -> Model:
     return Model(folder=where.aligned, streamed=Streamed(sft=where.sft, aligned=where.aligned, alpha=alpha))
 
 
-def generate(model: Model, where: argparse.Namespace, name: str) -> None:
+def time_generation(model: Model, where: argparse.Namespace, name: str) -> None:
     rows = engines.generate(model, asked(where.prompts), config(where.engine), where.out / name, "bench")
     assert len(rows) == where.prompts
 
@@ -94,7 +94,7 @@ def generate(model: Model, where: argparse.Namespace, name: str) -> None:
 def one_engine(where: argparse.Namespace) -> dict[str, float]:
     serving.announce(1)
     for alpha in ALPHAS:
-        generate(streamed(where, alpha), where, f"{alpha}.part")
+        time_generation(streamed(where, alpha), where, f"{alpha}.part")
     head = serving.Head.model_validate_json(os.environ["EXPOFLOW_HEAD"])
     host = json.loads((head.folder / "slot-0").read_text())["pid"]
     ticks = Path(f"/proc/{host}/stat").read_text().rpartition(")")[2].split()[11:13]
@@ -103,7 +103,7 @@ def one_engine(where: argparse.Namespace) -> dict[str, float]:
 
 def a_start_each(where: argparse.Namespace) -> dict[str, float]:
     os.environ["EXPOFLOW_HOST"] = "off"
-    generate(streamed(where, where.alpha), where, f"{where.alpha}.part")
+    time_generation(streamed(where, where.alpha), where, f"{where.alpha}.part")
     return {}
 
 
@@ -113,7 +113,7 @@ def stored(where: argparse.Namespace) -> dict[str, float]:
     os.environ["EXPOFLOW_HOST"] = "off"
     folder = where.out / f"alpha={where.alpha}"
     extrapolate(where.sft, where.aligned, {str(where.alpha): folder})
-    generate(Model(folder=folder), where, f"{where.alpha}.part")
+    time_generation(Model(folder=folder), where, f"{where.alpha}.part")
     return {}
 
 

@@ -68,8 +68,8 @@ def test_all_problems_are_told_at_once(asked, capsys):
 
 
 def test_models_that_do_not_fit_together_are_told_before_anything_is_written(make_pair, asked, capsys):
-    for folder in (asked["--sft"], asked["--aligned"]):
-        shutil.rmtree(folder)
+    for model in (asked["--sft"], asked["--aligned"]):
+        shutil.rmtree(model)
     make_pair(aligned={"vocab": 336})
     assert run("run", *options(asked)) == 2
     assert (

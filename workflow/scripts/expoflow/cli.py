@@ -563,10 +563,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"expoflow {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (text, add_arguments, run) in COMMANDS.items():
+    for name, (text, add_arguments, function) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
         add_arguments(command)
-        command.set_defaults(run=run)
+        command.set_defaults(run=function)
     arguments = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _terminate)
     collector.relax()

@@ -166,8 +166,8 @@ class Host:
             request = client.request()
             task = Task.model_validate(request["task"])
             _set_threads(request["threads"])
-            with closing(serving.work(task.kind)(self.held, task.arguments)) as work:
-                for rows in work:
+            with closing(serving.work(task.kind)(self.held, task.arguments)) as steps:
+                for rows in steps:
                     if self.ending.is_set() or client.gone():
                         return
                     if rows:
