@@ -58,12 +58,12 @@ def floor(sft: Path, aligned: Path, out: Path, threads: int, sync: bool) -> None
 
 
 def ours(sft: Path, aligned: Path, out: Path, threads: int, *, alphas=("0.3",), sync=True, hashing=False):
-    from expoflow import collector
+    from expoflow.system import collector
 
     collector.relax()  # as the command does
-    from expoflow import elements  # noqa: F401  (imports are not part of the in-process time)
-    from expoflow.extrapolate import extrapolate
-    from expoflow.options import Options
+    from expoflow.extrapolation import elements  # noqa: F401  (imports are not part of the in-process time)
+    from expoflow.extrapolation.extrapolate import extrapolate
+    from expoflow.extrapolation.options import Options
 
     if not sync:
         os.fsync = lambda descriptor: None

@@ -19,11 +19,11 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 import numpy as np
 import torch
-from expoflow import scoring
-from expoflow.chat import token_ids
-from expoflow.engines import Model
+from expoflow.engines.chat import token_ids
+from expoflow.engines.model import Model
 from expoflow.miniature.tokenizer import tokenizer
 from expoflow.miniature.world import prompts
+from expoflow.scoring import rewards
 from transformers import LlamaConfig, LlamaForSequenceClassification, pipeline
 
 
@@ -63,7 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make(folder, arguments.hidden, arguments.layers)
-        model = scoring.load(Model(folder=folder))
+        model = rewards.load(Model(folder=folder))
         authors = pipeline(
             "text-classification", model=str(folder), function_to_apply="none", device=model.device
         )

@@ -11,12 +11,14 @@ from pathlib import Path
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 import numpy as np
-from expoflow import chat
-from expoflow.config import GenerateConfig
-from expoflow.engines import Model, Request, request_seed
+from expoflow.config.stages import GenerateConfig
+from expoflow.engines import chat
+from expoflow.engines.generate import request_seed
+from expoflow.engines.model import Model, Request
 from expoflow.engines.transformers import TransformersEngine
-from expoflow.records import Prompt, read_jsonl
-from expoflow.scoring import RewardModel
+from expoflow.files.records import read_jsonl
+from expoflow.results import Prompt
+from expoflow.scoring.rewards import RewardModel
 
 SEEDS = range(100, 116)
 

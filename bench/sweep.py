@@ -25,11 +25,13 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 # When the parent started this process: an engine start includes that of the interpreter.
 STARTED = float(os.environ.get("SWEEP_STARTED", time.time()))
 
-from expoflow import engines, serving  # noqa: E402
-from expoflow.config import GenerateConfig  # noqa: E402
-from expoflow.engines import Model, Request, request_seed  # noqa: E402
+from expoflow.config.stages import GenerateConfig  # noqa: E402
+from expoflow.engines import generate  # noqa: E402
+from expoflow.engines.generate import request_seed  # noqa: E402
+from expoflow.engines.model import Model, Request  # noqa: E402
+from expoflow.extrapolation.streamed import Streamed  # noqa: E402
+from expoflow.hosts.head import Head, announce  # noqa: E402
 from expoflow.miniature.world import prompts  # noqa: E402
-from expoflow.streaming import Streamed  # noqa: E402
 
 ALPHAS = (1, 2, 4, 6, 8, 12)
 
@@ -45,14 +47,14 @@ def config(engine: str) -> GenerateConfig:
 
 
 def load(model: Model, engine: str):
-    from expoflow.engines.serve import Loaded
+    from expoflow.engines.tasks import Loaded
 
     return Loaded(model, engine)
 
 
 def raw(where: argparse.Namespace) -> dict[str, float]:
     """One engine start, and what the engine itself takes for every alpha's tokens."""
-    from expoflow.chat import token_ids
+    from expoflow.engines.chat import token_ids
 
     result = {"generation": 0.0, "tokens": 0}
     loaded = load(Model(folder=where.aligned), where.engine)
@@ -87,15 +89,15 @@ def streamed(where: argparse.Namespace, alpha: float) -> Model:
 
 
 def time_generation(model: Model, where: argparse.Namespace, name: str) -> None:
-    rows = engines.generate(model, asked(where.prompts), config(where.engine), where.out / name, "bench")
+    rows = generate.generate(model, asked(where.prompts), config(where.engine), where.out / name, "bench")
     assert len(rows) == where.prompts
 
 
 def one_engine(where: argparse.Namespace) -> dict[str, float]:
-    serving.announce(1)
+    announce(1)
     for alpha in ALPHAS:
         time_generation(streamed(where, alpha), where, f"{alpha}.part")
-    head = serving.Head.model_validate_json(os.environ["EXPOFLOW_HEAD"])
+    head = Head.model_validate_json(os.environ["EXPOFLOW_HEAD"])
     host = json.loads((head.folder / "slot-0").read_text())["pid"]
     ticks = Path(f"/proc/{host}/stat").read_text().rpartition(")")[2].split()[11:13]
     return {"host_cpu": sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")}
@@ -108,7 +110,7 @@ def a_start_each(where: argparse.Namespace) -> dict[str, float]:
 
 
 def stored(where: argparse.Namespace) -> dict[str, float]:
-    from expoflow.extrapolate import extrapolate
+    from expoflow.extrapolation.extrapolate import extrapolate
 
     os.environ["EXPOFLOW_HOST"] = "off"
     folder = where.out / f"alpha={where.alpha}"
@@ -160,8 +162,8 @@ def measured(name: str, where: argparse.Namespace, alphas: tuple[float | None, .
 
 def prepare(where: argparse.Namespace) -> None:
     """The pair, and its alphas stored for `raw`."""
-    from expoflow.extrapolate import extrapolate
-    from expoflow.miniature import dpo, sft
+    from expoflow.extrapolation.extrapolate import extrapolate
+    from expoflow.training.loop import dpo, sft
     from pairs import make
 
     where.work.mkdir(parents=True, exist_ok=True)

@@ -16,29 +16,26 @@ SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 installed = importlib.util.find_spec("expoflow")
 sys.path.insert(0, str(SCRIPTS))
 import expoflow
-from expoflow import config as expoflow_config
-from expoflow import (
-    checks,
-    collector,
-    likelihood,
-    orphans,
-    paper,
-    resources,
-    serving,
-    store,
-)
-from expoflow.dag import code
+from expoflow import checks, store
+from expoflow.benchmarks import bill
+from expoflow.benchmarks.alpaca_eval import files as alpaca_eval_data
+from expoflow.benchmarks.mt_bench import files as questions
+from expoflow.benchmarks.open_llm import files as task_data, tasks as lm_tasks
+from expoflow.checkpoints import manifests
+from expoflow.checks import machine
+from expoflow.config.base import ALPHA, VARIANTS
+from expoflow.config.benchmarks import BENCHMARKS
+from expoflow.config.figures import MEASURED as MEASURED_KINDS
+from expoflow.dag import code, resources
+from expoflow.dag.wildcards import only
 from expoflow.errors import ConfigError, ExpoflowError
-from expoflow.patterns import only
-from expoflow.benchmarks import (
-    alpaca_eval_data,
-    bill,
-    lm_tasks,
-    published,
-    questions,
-    task_data,
-)
-from expoflow.report import caption, closing_words, salvage
+from expoflow.hosts import head
+from expoflow.project import resume
+from expoflow.reporting import paper, paper_tables
+from expoflow.reporting.page import caption
+from expoflow.reporting.run_end import closing_words, salvage
+from expoflow.selection import criteria
+from expoflow.system import collector
 
 sys.path.remove(str(SCRIPTS))
 
@@ -50,7 +47,7 @@ smart_open.parse_uri = cache(smart_open.parse_uri)
 try:
     CONFIG = checks.load(config, workflow.configfiles)
     if workflow.is_main_process:
-        checks.check_sources(CONFIG)
+        machine.check_sources(CONFIG)
         for line in bill.lines(CONFIG):
             print(line, file=sys.stderr)
 except ConfigError as error:
@@ -61,7 +58,6 @@ LOCAL = [name for name, model in CONFIG.models.items() if model.source == "path"
 HUB = [name for name, model in CONFIG.models.items() if model.source == "hub"]
 # Jobs are offline but for download, and for weights that are gone: there the user's own word counts.
 os.environ.setdefault("EXPOFLOW_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
-VARIANTS = expoflow_config.VARIANTS
 FIGURES = CONFIG.drawn()
 # The profile's default resource `gpu_gres`, for example gpu:a100: GPUs are then asked for as --gres=gpu:a100:2,
 # and as --gpus=2 where it is not set.
@@ -85,7 +81,7 @@ def require_own_library():
 def require_fitting_pairs():
     """Before any job: models of the hub must fit together, by their headers."""
     if HUB:
-        from expoflow.remote import check_pairs
+        from expoflow.checks.pairs import check_pairs
 
         try:
             check_pairs(CONFIG)
@@ -96,7 +92,7 @@ def require_fitting_pairs():
 def begin_run():
     """Before any job: the keys of judges must be there, and none of a killed run may be at work here.
 
-    The jobs of a local run share engines (expoflow.serving); those of a cluster have one each.
+    The jobs of a local run share engines (hosts); those of a cluster have one each.
     """
     local = workflow.local_exec
     slurm = workflow.executor_plugin.name == "slurm"
@@ -104,10 +100,10 @@ def begin_run():
     try:
         store.use()
         if not workflow.touch:
-            checks.check_keys(CONFIG)
+            machine.check_keys(CONFIG)
             require_fitting_pairs()
-            orphans.begin(sys.argv[1:], workflow.rundir, cluster=slurm)
-        serving.announce(workflow.cores if local else None, width=width)
+            resume.begin(sys.argv[1:], workflow.rundir, cluster=slurm)
+        head.announce(workflow.cores if local else None, width=width)
     except ExpoflowError as error:
         raise WorkflowError(str(error))
 
@@ -117,9 +113,9 @@ wildcard_constraints:
     pair=only(CONFIG.pairs),
     prompts=only(CONFIG.prompts),
     dataset=only(CONFIG.datasets),
-    alpha=expoflow_config.ALPHA,
+    alpha=ALPHA,
     variant=only(VARIANTS),
-    benchmark=only(expoflow_config.BENCHMARKS),
+    benchmark=only(BENCHMARKS),
     figure=only(FIGURES),
 
 
@@ -272,7 +268,7 @@ def likelihoods(wildcards):
 
 def scored_under(wildcards):
     """Names of the models under which the pair's responses are scored."""
-    return likelihood.scored_under(CONFIG.section(wildcards.pair, "select"))
+    return criteria.scored_under(CONFIG.section(wildcards.pair, "select"))
 
 
 def variant_model(wildcards):
@@ -339,7 +335,7 @@ def open_llm_data(wildcards):
     return f"results/benchmarks/open_llm.{source}.json"
 
 
-def benchmark_results(variants, benchmarks=expoflow_config.BENCHMARKS):
+def benchmark_results(variants, benchmarks=BENCHMARKS):
     """The results of `variants` on those of `benchmarks` that a pair has, for every pair."""
     return [
         f"results/pairs/{pair}/benchmarks/{variant}/{benchmark}.json"
@@ -381,7 +377,7 @@ def figure_inputs(figure):
         kind, benchmarks = "generations.jsonl", [figure.benchmark]
     elif figure.kind == "bars":
         kind, benchmarks = "json", figure.benchmarks()
-    elif figure.kind in expoflow_config.MEASURED:
+    elif figure.kind in MEASURED_KINDS:
         return measured(figure)
     else:
         return [f"results/pairs/{pair}/alphas.csv" for pair in figure.pairs]
@@ -515,7 +511,7 @@ RESULTS_OF_ALL = [
     *PLOTS,
     *APPENDICES,
     # of the paper's benchmarks, where a pair has one
-    *(PAPER_TABLES if benchmark_results(["expo"], published.BENCHMARKS) else []),
+    *(PAPER_TABLES if benchmark_results(["expo"], paper_tables.BENCHMARKS) else []),
     *(
         [f"results/models/{CONFIG.reward_model}.rewardbench.json"]
         if CONFIG.reward_check

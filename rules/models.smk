@@ -61,7 +61,7 @@ rule train:
 
 rule local:
     input:
-        files=lambda wildcards: store.checkpoint_files(
+        files=lambda wildcards: manifests.checkpoint_files(
             CONFIG.models[wildcards.model].path
         ),
     output:

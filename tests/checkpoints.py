@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 
 import torch
-from expoflow.header import FLOATS
+from expoflow.checkpoints.header import FLOATS
 from safetensors.torch import load_file, save_file
 
 HIDDEN, INTER, LAYERS = 32, 64, 2

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from expoflow import tables
+from expoflow import columns
 from expoflow.checks import parse
+from expoflow.columns import REWARD_COLUMNS
 from expoflow.config import Config
-from expoflow.evaluate import REWARD_COLUMNS
+from expoflow.files.records import write_csv, write_json, write_jsonl
 from expoflow.miniature import language, world
-from expoflow.records import Generation, Scored, write_csv, write_json, write_jsonl
+from expoflow.results import Generation, Scored
 
 CONFIG = Path(__file__).parent / "workflow" / "claims.yaml"
 WHOLE = Path(__file__).parents[1] / "config" / "miniature-claims.yaml"
@@ -54,13 +55,13 @@ def write(folder: Path, config: Config, shift: float = 0.0) -> Path:
             benchmark = results / "pairs" / pair / "benchmarks" / variant / "reward.generations.jsonl"
             write_jsonl(benchmark, _responses(alpha, alphas[-1], more.get(alpha, 0.0)))
         write_json(results / "pairs" / pair / "theory.json", _theory(pair))
-    write_csv(results / "alphas.csv", table, tables.ALPHA_COLUMNS)
+    write_csv(results / "alphas.csv", table, columns.ALPHA_COLUMNS)
     write_csv(results / "rewards.csv", rows, REWARD_COLUMNS)
     tasks = [{"metric": "accuracy_fact", "value": 0.0, "low": -0.1, "high": 0.1}]
     tasks.append({"metric": "accuracy_list", "value": -0.2, "low": -0.3, "high": -0.1})
     labels = {"variant": "expo-aligned", "benchmark": "reward", "n": 24}
     losses = [{"pair": pair} | labels | task for pair in config.pairs for task in tasks]
-    write_csv(results / "benchmarks.csv", losses, tables.BENCHMARK_COLUMNS)
+    write_csv(results / "benchmarks.csv", losses, columns.BENCHMARK_COLUMNS)
     if config.theory:
         _write_geometry(results, config)
     return results

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from expoflow.records import BenchmarkResult, Metric, Scored, write_csv, write_json, write_jsonl
-from expoflow.tables import ALPHA_COLUMNS
+from expoflow.columns import ALPHA_COLUMNS
+from expoflow.files.records import write_csv, write_json, write_jsonl
+from expoflow.results import BenchmarkResult, Metric, Scored
 
 
 def write_alphas(folder: Path, pair: str, rewards: dict[str, float], quality: bool = False) -> Path:

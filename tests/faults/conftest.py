@@ -19,8 +19,8 @@ sys.path.append(str(Path(__file__).parents[1] / "hub"))
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultTree]:
     """A finished run of the micro configuration at its smallest, whose reward model comes from a hub on loopback."""
-    from expoflow.config import ModelConfig
-    from expoflow.training import train
+    from expoflow.config.sources import ModelConfig
+    from expoflow.training.train import train
     from server import Hub
 
     folder = tmp_path_factory.mktemp("finished")

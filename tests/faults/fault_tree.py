@@ -118,7 +118,11 @@ class FaultTree(Tree):
     def hosts(self) -> list[int]:
         """The engine hosts of the tree."""
         mine = self.processes()
-        return [pid for pid, line in _each("cmdline") if pid in mine and b"from expoflow import host" in line]
+        return [
+            pid
+            for pid, line in _each("cmdline")
+            if pid in mine and b"from expoflow.hosts import host" in line
+        ]
 
     def spoilt(self) -> list[str]:
         """What a run that is over must not leave: processes, held locks, temporary files."""

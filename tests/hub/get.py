@@ -3,14 +3,14 @@
 import sys
 from pathlib import Path
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 target, log, repo, *revision = sys.argv[1:]
 with job_log(log, offline=False) as say:
-    from expoflow import hub
-    from expoflow.config import ModelConfig
-    from expoflow.records import write_json
+    from expoflow.config.sources import ModelConfig
+    from expoflow.files.records import write_json
+    from expoflow.hub import download, http
 
-    hub.WAITS = (0.1, 0.2, 0.4, 0.8)  # a test's patience
+    http.WAITS = (0.1, 0.2, 0.4, 0.8)  # a test's patience
     source = ModelConfig(hub=repo, revision=revision[0] if revision else None)
-    write_json(target, hub.download("m", source, Path(target).with_name(".m.commit.json"), say))
+    write_json(target, download.download("m", source, Path(target).with_name(".m.commit.json"), say))

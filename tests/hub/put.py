@@ -2,8 +2,8 @@
 
 import sys
 
-from expoflow import hub
 from expoflow.cli import main
+from expoflow.hub import http
 
-hub.WAITS = (0.1, 0.2, 0.4, 0.8)
+http.WAITS = (0.1, 0.2, 0.4, 0.8)
 sys.exit(main(sys.argv[1:]))

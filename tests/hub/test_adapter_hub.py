@@ -8,7 +8,7 @@ import pytest
 import yaml
 from adapters import train
 from checkpoints import load, same_bits
-from expoflow.streaming import tensors
+from expoflow.extrapolation.streaming import tensors
 
 
 @pytest.fixture

@@ -6,18 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from expoflow.benchmarks import alpaca_eval_data
-from expoflow.config import AlpacaEvalBenchmark
+from expoflow.benchmarks.alpaca_eval import files as alpaca_eval_files
+from expoflow.config.benchmarks import AlpacaEvalBenchmark
 
 PROGRAM = """
 import sys
 from pathlib import Path
-from expoflow.benchmarks import alpaca_eval_data
-from expoflow.config import AlpacaEvalBenchmark
+from expoflow.benchmarks.alpaca_eval import files
+from expoflow.config.benchmarks import AlpacaEvalBenchmark
 from expoflow.errors import DataError
 try:
     config = AlpacaEvalBenchmark.model_validate_json(sys.argv[1])
-    alpaca_eval_data.gather(config, Path(sys.argv[2]), seed=0)
+    files.gather(config, Path(sys.argv[2]), seed=0)
 except DataError as error:
     sys.exit(f"error: {error}")
 """
@@ -40,13 +40,13 @@ def gather(user, config: AlpacaEvalBenchmark, path: Path) -> subprocess.Complete
 
 def test_what_is_not_given_comes_from_the_hub(user, hub, dataset):
     config = AlpacaEvalBenchmark(hub="org/set", df_gamed="mine.csv", revision=dataset)
-    files = alpaca_eval_data.files(config)
+    files = alpaca_eval_files.files(config)
     assert files["df_gamed"] == "mine.csv"
     path = user.folder / files["reference"]
     assert path.parts[-3:-1] == ("benchmarks", f"alpaca_eval.{config.source_name()}")
     run = gather(user, config, path)
     assert run.returncode == 0, run.stderr
-    assert [each.output for each in alpaca_eval_data.read_questions(path)] == ["Said."]
+    assert [each.output for each in alpaca_eval_files.read_questions(path)] == ["Said."]
     assert json.loads(path.read_text()) == ROWS
     assert not any("alpaca_eval" in request for request in hub.requests if "resolve" not in request)
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from expoflow.config import ModelConfig
-from expoflow.hashes import remembered
+from expoflow.config.sources import ModelConfig
+from expoflow.files.records import read_json
 from expoflow.miniature.world import prompts
-from expoflow.records import Manifest, read_json
-from expoflow.training import train
+from expoflow.results import Manifest
+from expoflow.store import remembered
+from expoflow.training.train import train
 from user import MARKER
 
 pytestmark = pytest.mark.workflow

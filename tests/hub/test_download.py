@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from checkpoints import load, same_bits
-from expoflow import store
+from expoflow.checkpoints import manifests
 from expoflow.errors import CheckpointError, ConfigError
-from expoflow.records import Manifest
+from expoflow.files import hashing
+from expoflow.results import Manifest
 
 SHARDS = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
 FILES = sorted([*SHARDS, "config.json", "model.safetensors.index.json", "tokenizer.json"])
@@ -23,7 +24,7 @@ def test_the_model_is_taken_and_nothing_else(user, hub):
     assert manifest.folder.startswith(str(user.cache))
     assert {name for name in hub.sent if name} == {*FILES, "README.md"}  # which states the licence
     assert all(
-        store.sha256(Path(manifest.folder) / name) == file.sha256 for name, file in manifest.files.items()
+        hashing.sha256(Path(manifest.folder) / name) == file.sha256 for name, file in manifest.files.items()
     )
     assert same_bits(load(Path(manifest.folder)), load(Path(user.folder.parent / "checkpoint")))
 
@@ -132,7 +133,7 @@ def restored(user, manifest: Manifest, monkeypatch, **more: str) -> Path:
     """What a job, which is offline, has for the folder of a model."""
     for name, value in {**user.environment(HF_HUB_OFFLINE="1", EXPOFLOW_HUB_OFFLINE="0"), **more}.items():
         monkeypatch.setenv(name, value)
-    return store.model_folder(manifest)
+    return manifests.model_folder(manifest)
 
 
 def test_weights_that_are_gone_come_back_by_manifest(user, hub, checkpoint, monkeypatch):
@@ -141,7 +142,7 @@ def test_weights_that_are_gone_come_back_by_manifest(user, hub, checkpoint, monk
     shutil.rmtree(user.cache)
     folder = restored(user, manifest, monkeypatch)
     assert folder == Path(manifest.folder)
-    assert {name: store.sha256(folder / name) for name in manifest.files} == manifest.sha256s()
+    assert {name: hashing.sha256(folder / name) for name in manifest.files} == manifest.sha256s()
     hub.sent.clear()
     restored(user, manifest, monkeypatch, HF_HOME=str(user.folder / "elsewhere"))
     assert not hub.sent  # all is there: nobody asks
@@ -166,7 +167,7 @@ def test_weights_that_are_gone_stay_gone_where_the_user_is_offline(user, monkeyp
 
 
 def test_a_dry_run_does_not_load_the_client():
-    code = "import sys; from expoflow import checks, prompts, store, training; print('huggingface_hub' in sys.modules)"
+    code = "import sys; from expoflow import checks, store; from expoflow.checks import machine; from expoflow.data import prompts; from expoflow.dag import code; print('huggingface_hub' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.strip() == "False"
 
@@ -183,7 +184,7 @@ def test_a_dry_run_does_not_load_the_client():
 )
 def test_a_config_is_checked(model, problem):
     from expoflow import checks
-    from expoflow.config import ModelConfig
+    from expoflow.config.sources import ModelConfig
 
     train = {"train": {"recipe": "sft", "data": "miniature"}}
     data = {

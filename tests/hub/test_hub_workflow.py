@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from expoflow.records import Manifest, read_json
+from expoflow.files.records import read_json
+from expoflow.results import Manifest
 from server import Hub
 from trained import train_on
 from user import MARKER

@@ -7,21 +7,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from expoflow.benchmarks import questions
-from expoflow.benchmarks.preferences import Preference
-from expoflow.benchmarks.task_data import TaskData
-from expoflow.config import MtBenchBenchmark, OpenLlmBenchmark, RewardCheck
+from expoflow.benchmarks.mt_bench import files as mt_bench_files
+from expoflow.benchmarks.open_llm.files import TaskData
+from expoflow.config.benchmarks import MtBenchBenchmark, OpenLlmBenchmark, RewardCheck
+from expoflow.data.preferences import Preference
+from expoflow.files.records import read_json, read_jsonl
 from expoflow.miniature import mt_bench
-from expoflow.records import read_json, read_jsonl
 
 PROGRAM = """
 import sys
 from pathlib import Path
-from expoflow.benchmarks import task_data
-from expoflow.config import OpenLlmBenchmark
+from expoflow.benchmarks.open_llm import files
+from expoflow.config.benchmarks import OpenLlmBenchmark
 from expoflow.errors import DataError
 try:
-    task_data.prepare(OpenLlmBenchmark.model_validate_json(sys.argv[1]), 0, Path(sys.argv[2]))
+    files.prepare(OpenLlmBenchmark.model_validate_json(sys.argv[1]), 0, Path(sys.argv[2]))
 except DataError as error:
     sys.exit(f"error: {error}")
 """
@@ -72,12 +72,12 @@ def test_wrong_bytes_of_a_dataset_are_refused_and_a_cut_connection_is_resumed(us
 QUESTIONS = """
 import sys
 from pathlib import Path
-from expoflow.benchmarks import questions
-from expoflow.config import MtBenchBenchmark
+from expoflow.benchmarks.mt_bench import files
+from expoflow.config.benchmarks import MtBenchBenchmark
 from expoflow.errors import DataError
-from expoflow.records import write_json
+from expoflow.files.records import write_json
 try:
-    write_json(Path("q.json"), questions.gather(MtBenchBenchmark(hub=sys.argv[1]), 0))
+    write_json(Path("q.json"), files.gather(MtBenchBenchmark(hub=sys.argv[1]), 0))
 except DataError as error:
     sys.exit(f"error: {error}")
 """
@@ -91,8 +91,8 @@ def test_mt_benchs_files_from_a_dataset_of_the_hub(user, hub, tmp_path):
     settings = {"env": user.environment(), "cwd": user.folder, "capture_output": True, "text": True}
     run = subprocess.run([*command, "org/mt"], **settings)
     assert run.returncode == 0, run.stderr
-    expected = questions.gather(MtBenchBenchmark(data=str(tmp_path / "set")), 0)
-    assert read_json(user.folder / "q.json", questions.Questions) == expected
+    expected = mt_bench_files.gather(MtBenchBenchmark(data=str(tmp_path / "set")), 0)
+    assert read_json(user.folder / "q.json", mt_bench_files.Questions) == expected
     assert not hub.sent["data/answers.jsonl"]
     run = subprocess.run([*command, "org/none"], **settings)
     assert (
@@ -117,10 +117,10 @@ def test_a_dataset_that_the_hub_lacks_is_named(user, commit):
 PREFERENCES = """
 import sys
 from pathlib import Path
-from expoflow.benchmarks import preferences
-from expoflow.config import RewardCheck
+from expoflow.data import preferences
+from expoflow.config.benchmarks import RewardCheck
 from expoflow.errors import DataError
-from expoflow.records import write_jsonl
+from expoflow.files.records import write_jsonl
 try:
     write_jsonl(Path(sys.argv[2]), preferences.gather(RewardCheck.model_validate_json(sys.argv[1]), 0))
 except DataError as error:

@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
-from expoflow.config import ModelConfig
-from expoflow.records import Manifest, read_json
-from expoflow.training import train
+from expoflow.config.sources import ModelConfig
+from expoflow.files.records import read_json
+from expoflow.results import Manifest
+from expoflow.training.train import train
 from safetensors.torch import load_file, save_file
 from server import Hub
 

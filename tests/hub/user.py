@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from expoflow.records import Manifest, read_json
+from expoflow.files.records import read_json
+from expoflow.results import Manifest
 from server import Hub
 
 MARKER = "hf_MARKERmarkerMARKERmarker"

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 from expoflow import cli
-from expoflow.benchmarks import alpaca_eval, annotator
-from expoflow.benchmarks.alpaca_eval_data import Question, find_annotator, prompts, read_questions
-from expoflow.config import JudgeConfig, SelectConfig
-from expoflow.costs import estimate
+from expoflow.benchmarks.alpaca_eval import annotator
+from expoflow.benchmarks.alpaca_eval import benchmark as alpaca_eval
+from expoflow.benchmarks.alpaca_eval.files import Question, find_annotator, prompts, read_questions
+from expoflow.benchmarks.judge.costs import estimate
+from expoflow.benchmarks.judge.judge import Judge
+from expoflow.config.benchmarks import JudgeConfig
+from expoflow.config.stages import SelectConfig
 from expoflow.errors import ConfigError, DataError, JudgeError
-from expoflow.judge import Judge
-from expoflow.records import Scored, write_jsonl
+from expoflow.files.records import write_jsonl
+from expoflow.results import Scored
 from judge_server import JudgeServer, completion
 
 package = pytest.importorskip("alpaca_eval", reason="pip install 'expoflow[bench]'")
@@ -319,7 +322,7 @@ def test_nothing_is_written_into_the_installation(server):
 def test_the_key_of_a_stray_env_file_is_not_read(tmp_path, monkeypatch):
     (tmp_path / ".env").write_text("OPENAI_API_KEY=stray\n")
     program = (
-        "import os, logging\nfrom expoflow.benchmarks import win_rates\nwin_rates.package()\n"
+        "import os, logging\nfrom expoflow.benchmarks.alpaca_eval import win_rates\nwin_rates.package()\n"
         "print(os.environ.get('OPENAI_API_KEY'), logging.getLogger().level)"
     )
     environment = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}

@@ -10,14 +10,18 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from expoflow import store
-from expoflow.benchmarks import mt_bench, questions
-from expoflow.benchmarks.job import Comparison, Job
+from expoflow.benchmarks.comparison import Comparison
+from expoflow.benchmarks.job import Job
+from expoflow.benchmarks.mt_bench import benchmark as mt_bench
+from expoflow.benchmarks.mt_bench import files as mt_bench_files
+from expoflow.checkpoints import manifests
 from expoflow.checks import parse
-from expoflow.config import ModelConfig, MtBenchBenchmark
+from expoflow.config.benchmarks import MtBenchBenchmark
+from expoflow.config.sources import ModelConfig
 from expoflow.errors import DataError, JudgeError
+from expoflow.files.records import read_json, read_jsonl, write_json
 from expoflow.miniature import model, world
-from expoflow.records import BenchmarkResult, read_json, read_jsonl, write_json
+from expoflow.results import BenchmarkResult
 from judge_server import EMPTY, GARBAGE, Fault, JudgeServer, completion
 
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
@@ -69,8 +73,8 @@ def place(tmp_path, checkpoint, monkeypatch) -> Path:
     """A Snakemake directory with the inputs of a job."""
     monkeypatch.chdir(tmp_path)
     source = ModelConfig(path=str(checkpoint))
-    write_json(tmp_path / "model.json", store.manifest("model", source, checkpoint))
-    gathered = questions.gather(MtBenchBenchmark(data=str(write_files(tmp_path / "data"))), seed=0)
+    write_json(tmp_path / "model.json", manifests.manifest("model", source, checkpoint))
+    gathered = mt_bench_files.gather(MtBenchBenchmark(data=str(write_files(tmp_path / "data"))), seed=0)
     write_json(tmp_path / "data.json", gathered)
     return tmp_path
 
@@ -139,7 +143,7 @@ def test_160_judgments_and_the_score_by_hand(place):
     assert result.metrics[0].standard_error == pytest.approx(spread / 80**0.5)
     judge = result.provenance["judge"]
     assert (judge["judgments"], judge["missing"], judge["counts"]) == (160, 0, {"calls": 160})
-    assert set(result.provenance["files"]) == set(questions.FILES)
+    assert set(result.provenance["files"]) == set(mt_bench_files.FILES)
     assert "openai" in result.provenance
 
 
@@ -204,7 +208,7 @@ RUN = """
     import json, sys
     sys.path[:0] = json.loads(sys.argv[1])
     from test_mt_bench import make_job
-    from expoflow.benchmarks import mt_bench
+    from expoflow.benchmarks.mt_bench import benchmark as mt_bench
     mt_bench.run(make_job(json.load(sys.stdin)))
 """
 
@@ -377,4 +381,4 @@ def test_files_that_are_not_as_published_are_told(tmp_path, case):
     change, expected = SPOILT[case]
     change(write_files(tmp_path))
     with pytest.raises(DataError, match=expected):
-        questions.gather(MtBenchBenchmark(data=str(tmp_path)), seed=0)
+        mt_bench_files.gather(MtBenchBenchmark(data=str(tmp_path)), seed=0)

@@ -13,11 +13,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from expoflow import cli
-from expoflow.benchmarks import alpaca_eval, win_rates
-from expoflow.benchmarks.alpaca_eval_data import Question
-from expoflow.config import JudgeConfig, SelectConfig
-from expoflow.judge import Judge
-from expoflow.records import Scored
+from expoflow.benchmarks.alpaca_eval import benchmark as alpaca_eval
+from expoflow.benchmarks.alpaca_eval import win_rates
+from expoflow.benchmarks.alpaca_eval.files import Question
+from expoflow.benchmarks.judge.judge import Judge
+from expoflow.config.benchmarks import JudgeConfig
+from expoflow.config.stages import SelectConfig
+from expoflow.results import Scored
 from judge_server import JudgeServer, completion
 
 pytest.importorskip("alpaca_eval", reason="pip install 'expoflow[bench]'")

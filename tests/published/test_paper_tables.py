@@ -5,7 +5,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from expoflow.benchmarks.published import (
+from expoflow.reporting.paper import FOLDER as PAPER
+from expoflow.reporting.paper_tables import (
     APPENDIX_D,
     TABLE_1,
     TABLE_2,
@@ -13,9 +14,8 @@ from expoflow.benchmarks.published import (
     read_results,
     side_by_side,
     stacked,
-    write,
+    write_paper_tables,
 )
-from expoflow.paper import FOLDER as PAPER
 
 # Printed differences that are not the difference of the scores: what is printed, and what follows.
 ODD = {
@@ -184,7 +184,7 @@ other,aligned,reward,reward,1.0,0.01,300
 def test_a_runs_own_results_in_the_same_form(tmp_path):
     (tmp_path / "benchmarks.csv").write_text(OWN)
     assert Score("mine", "aligned", "open_llm", "arc") in read_results(tmp_path / "benchmarks.csv")
-    write(tmp_path / "benchmarks.csv", tmp_path / "tables")
+    write_paper_tables(tmp_path / "benchmarks.csv", tmp_path / "tables")
     assert (tmp_path / "tables/table1.md").read_text().splitlines()[2:] == [
         "| mine (SFT) | 4.7% | - | - | - | - | - |",
         "| mine | 14.7% | - | 6.85 | **18.0%** (+3.3%) | - | - |",

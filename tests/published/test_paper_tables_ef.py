@@ -3,7 +3,8 @@
 from decimal import Decimal
 
 import pytest
-from expoflow import appendices, config, paper
+from expoflow.config import base
+from expoflow.reporting import appendices, paper
 
 APPENDIX_E = """\
 | DPO/RLHF Model | SFT Checkpoint | Search Range | Optimal α |
@@ -39,7 +40,7 @@ APPENDIX_F = """\
 
 def as_a_run_writes(number: str) -> str:
     """An alpha or reward in the spelling of a run's own tables, where 1.0 is 1 and 5.30 is 5.3."""
-    return config.spell(float(number))
+    return base.spell(float(number))
 
 
 def test_appendix_e():

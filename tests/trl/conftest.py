@@ -3,7 +3,7 @@
 import importlib.util
 
 import pytest
-from expoflow.checks import TRAIN_EXTRA
+from expoflow.checks.machine import TRAIN_EXTRA
 
 MISSING = [package for package in TRAIN_EXTRA if importlib.util.find_spec(package) is None]
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from expoflow.files.records import read_json
 from expoflow.miniature import model, writers
-from expoflow.miniature.loop import messages
-from expoflow.records import Manifest, read_json
+from expoflow.results import Manifest
+from expoflow.training.loop.loop import messages
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.trl

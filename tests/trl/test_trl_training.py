@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from expoflow import store
-from expoflow.config import ModelConfig
-from expoflow.miniature import model, reward, sft
-from expoflow.records import Manifest, read_json, write_json
-from expoflow.stage import last_checkpoint
-from expoflow.training import resumable
+from expoflow.checkpoints import manifests
+from expoflow.config.sources import ModelConfig
+from expoflow.files.records import read_json, write_json
+from expoflow.miniature import model
+from expoflow.results import Manifest
+from expoflow.training.loop import reward, sft
+from expoflow.training.train import resumable
+from expoflow.training.trl.stage import last_checkpoint
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from waiting import wait
 
@@ -41,7 +43,7 @@ def models(tmp_path_factory) -> Path:
     reward.train(folder / "judge", examples=128, epochs=1, cores_epochs=1, **options)
     for name in ("base", "judge"):
         source = ModelConfig(path=str(folder / name))
-        write_json(folder / f"{name}.json", store.manifest(name, source, folder / name))
+        write_json(folder / f"{name}.json", manifests.manifest(name, source, folder / name))
     return folder
 
 
@@ -69,7 +71,10 @@ def trainers(folder: Path) -> list[int]:
             words = (process / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if any(word.startswith(str(folder).encode()) for word in words) and b"expoflow.trainers" in words:
+        if (
+            any(word.startswith(str(folder).encode()) for word in words)
+            and b"expoflow.training.trl.trainers" in words
+        ):
             found.append(int(process.name))
     return found
 

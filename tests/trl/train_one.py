@@ -4,11 +4,12 @@ import json
 import sys
 from pathlib import Path
 
-from expoflow.config import ModelConfig
-from expoflow.layout import accelerate_config
-from expoflow.logs import job_log
-from expoflow.records import Manifest, read_json
-from expoflow.training import Launch, train
+from expoflow.config.sources import ModelConfig
+from expoflow.files.records import read_json
+from expoflow.results import Manifest
+from expoflow.system.installed import accelerate_config
+from expoflow.system.logs import job_log
+from expoflow.training.train import Launch, train
 
 if __name__ == "__main__":
     folder, name, recipe = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])

@@ -9,16 +9,18 @@ import torch
 from adapters import load_base, merged, save_base, train, with_adapter
 from checkpoints import load, same_bits
 from expoflow import checks
+from expoflow.checks import machine
 from expoflow.cli import main
-from expoflow.engines import Model
 from expoflow.engines.memory import headers
+from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError, ConfigError, PairError
-from expoflow.extrapolate import extrapolate
-from expoflow.options import Options
-from expoflow.preflight import open_pair
-from expoflow.recipe import Recipe
-from expoflow.records import read_json
-from expoflow.streaming import Streamed, tensors
+from expoflow.extrapolation.extrapolate import extrapolate
+from expoflow.extrapolation.options import Options
+from expoflow.extrapolation.preflight import open_pair
+from expoflow.extrapolation.recipe import Recipe
+from expoflow.extrapolation.streamed import Streamed
+from expoflow.extrapolation.streaming import tensors
+from expoflow.files.records import read_json
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -360,7 +362,7 @@ def test_a_config_is_checked_for_adapters_that_are_refused(good, tmp_path):
     (adapter / "adapter_config.json").write_text(json.dumps(settings | {"use_dora": True}))
     models = {"base": {"path": str(good[1])}, "lora": {"path": str(adapter)}}
     with pytest.raises(ConfigError) as caught:
-        checks.check_sources(checks.parse(config(models, sft="base", aligned="lora")))
+        machine.check_sources(checks.parse(config(models, sft="base", aligned="lora")))
     text = str(caught.value)
     assert "models.lora.path: " in text
     assert "use_dora" in text

@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from expoflow import appendices, paper
+from expoflow.reporting import appendices, paper
 from pair_results import write_alphas, write_benchmark
 
 PAIRS = {
@@ -21,7 +21,7 @@ def tables(tmp_path):
     ]
     benchmark = write_benchmark(tmp_path, "p20", "expo", "alpaca_eval", {"lc_win_rate": 21.0})
     folder = tmp_path / "tables"
-    appendices.write(
+    appendices.write_appendices(
         PAIRS,
         alphas=alphas,
         benchmarks=[benchmark],

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import bits
-from expoflow.arithmetic import tensor_of, theta2
-from expoflow.effect import effects
+from expoflow.checkpoints.torch_types import tensor_of
 from expoflow.errors import PairError
+from expoflow.extrapolation.arithmetic import theta2
+from expoflow.extrapolation.effect import effects
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

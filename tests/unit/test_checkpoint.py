@@ -8,14 +8,15 @@ import shutil
 import pytest
 import torch
 from checkpoints import bits, load, same_bits, save, weights, write_raw
-from expoflow.arithmetic import tensor_of
-from expoflow.checkpoint import open_checkpoint
-from expoflow.conversion import converted
+from expoflow.checkpoints.checkpoint import open_checkpoint
+from expoflow.checkpoints.header import read_shard
+from expoflow.checkpoints.package import package_files
+from expoflow.checkpoints.pickles import converted
+from expoflow.checkpoints.torch_types import tensor_of
 from expoflow.errors import CheckpointError
-from expoflow.extrapolate import extrapolate
-from expoflow.hashes import remembered, sha256
-from expoflow.header import read_shard
-from expoflow.package import package_files
+from expoflow.extrapolation.extrapolate import extrapolate
+from expoflow.files.hashing import sha256
+from expoflow.store import remembered
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 

@@ -95,7 +95,9 @@ def folder(tmp_path_factory) -> Path:
 
 def measure(config: Config, folder: Path, shift: float = 0.0) -> None:
     results = claimed.write(folder, config, shift)
-    tables.write(config, results, *(results / f"{name}.csv" for name in ("claims", "regrets", "styles")))
+    tables.write_claims(
+        config, results, *(results / f"{name}.csv" for name in ("claims", "regrets", "styles"))
+    )
 
 
 def rows(folder: Path, name: str) -> list[dict[str, str]]:

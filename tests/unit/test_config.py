@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from expoflow import checks, config, paper
+from expoflow import checks, config
+from expoflow.config import base, figures
 from expoflow.errors import ConfigError
-from expoflow.figures.style import Plan
+from expoflow.reporting import paper
+from expoflow.reporting.figures.style import Drawing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,10 +50,10 @@ def test_the_grid_is_canonical_ascending_and_has_both_references():
 def test_an_alpha_has_one_spelling_that_reads_back(alpha):
     import re
 
-    spelling = config.spell(alpha)
+    spelling = base.spell(alpha)
     assert float(spelling) == alpha
-    assert re.fullmatch(config.ALPHA, spelling)
-    assert config.spell(float(spelling)) == spelling
+    assert re.fullmatch(base.ALPHA, spelling)
+    assert base.spell(float(spelling)) == spelling
 
 
 def test_a_pair_overrides_single_settings_of_a_section():
@@ -100,7 +102,7 @@ def test_figures_of_a_config_stand_alone_and_name_their_pairs_once():
     assert checks.parse(TWO | {"figures": {}}).drawn() == {}
 
 
-@pytest.mark.parametrize("kind", config.FIGURE_KEYS)
+@pytest.mark.parametrize("kind", figures.FIGURE_KEYS)
 def test_a_figure_reads_back_from_the_parameter_of_its_rule(kind):
     own = {"bars": {"metrics": ["reward.reward"]}, "plane": {"plane": "both"}}
     entry = {"kind": kind, **own.get(kind, {})}
@@ -109,7 +111,7 @@ def test_a_figure_reads_back_from_the_parameter_of_its_rule(kind):
     pairs = {"pairs": TWO["pairs"] | {"twenty": SMALL["pairs"]["pair"] | {"aligned": "more"}}}
     parsed = checks.parse(TWO | more | pairs | theory | {"figures": {"mine": entry}})
     (figure,) = parsed.drawn().values()
-    assert config.FigureConfig.model_validate_json(figure.canonical()) == figure
+    assert figures.FigureConfig.model_validate_json(figure.canonical()) == figure
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,9 @@ def test_a_figure_that_cannot_be_drawn_is_told(entry, problem):
 def test_the_figures_that_the_readme_shows_are_accepted():
     text = (ROOT / "README.md").read_text().partition("## The paper's experiments")[2]
     shown = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
-    kinds = {name: config.FigureConfig.model_validate(entry).kind for name, entry in shown["figures"].items()}
+    kinds = {
+        name: figures.FigureConfig.model_validate(entry).kind for name, entry in shown["figures"].items()
+    }
     assert kinds == {"figure6": "curves", "figure7": "curves", "figure1": "bars", "appendix-c": "histograms"}
     assert config.PairConfig.model_validate(shown["pairs"]["dpo20"]).paper in paper.MODELS
 
@@ -211,9 +215,9 @@ def test_a_pair_of_the_papers_or_of_the_dev_set_that_is_not_there_is_told(pair, 
 
 def test_a_figure_of_groups_is_read_back_from_a_rules_parameter():
     groups = {"Rates": ["five", "twenty"], "Epochs": ["five"]}
-    drawn = config.FigureConfig(kind="curves", groups=groups)
+    drawn = figures.FigureConfig(kind="curves", groups=groups)
     drawn = drawn.model_copy(update={"pairs": drawn.named()})  # as Config.drawn gives it
-    plan = Plan.parse(drawn.canonical(), [], "{}", False)
+    plan = Drawing.parse(drawn.canonical(), [], "{}", False)
     assert plan.config == drawn
     assert [*plan.config.groups] == ["Rates", "Epochs"]  # as the config has them
     assert plan.pairs == ["five", "twenty"]

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from expoflow import chat, engines
-from expoflow.config import GenerateConfig
-from expoflow.engines import Completion, Model, Request, memory, request_seed
+from expoflow.config.stages import GenerateConfig
+from expoflow.engines import chat, generate, memory
 from expoflow.engines import transformers as engine_module
+from expoflow.engines.generate import request_seed
+from expoflow.engines.model import Completion, Model, Request
 from expoflow.engines.transformers import TransformersEngine, sample
 from expoflow.errors import CheckpointError, DataError
-from expoflow.extrapolate import extrapolate
-from expoflow.miniature import sft
+from expoflow.extrapolation.extrapolate import extrapolate
+from expoflow.extrapolation.streamed import Streamed
 from expoflow.miniature.world import prompts
-from expoflow.records import Message, Prompt
-from expoflow.streaming import Streamed
+from expoflow.results import Message, Prompt
+from expoflow.training.loop import sft
 from transformers import (
     AutoModelForCausalLM,
     LogitsProcessorList,
@@ -112,7 +113,7 @@ def test_the_seed_counts_and_differs_by_prompt_and_sample(engine):
 
 
 def generated(folder, tmp_path, prompts=PROMPTS, config=PAPER, **model):
-    return engines.generate(Model(folder=folder, **model), prompts, config, tmp_path / "part", "key")
+    return generate.generate(Model(folder=folder, **model), prompts, config, tmp_path / "part", "key")
 
 
 def test_responses_are_in_the_order_of_prompts_then_samples(folder, tmp_path):
@@ -128,23 +129,24 @@ def test_a_job_that_was_cut_off_goes_on_and_ends_with_the_same_responses(folder,
     lines = (tmp_path / "part").read_bytes().splitlines(keepends=True)
     told = []
     (tmp_path / "part").write_bytes(b"".join(lines[:5]) + lines[5][:20])
-    rest = engines.generate(Model(folder=folder), PROMPTS, PAPER, tmp_path / "part", "key", told.append)
+    rest = generate.generate(Model(folder=folder), PROMPTS, PAPER, tmp_path / "part", "key", told.append)
     assert rest == whole
     assert told == ["4 responses are there already, from a run that was cut off"]
     assert sorted((tmp_path / "part").read_bytes().splitlines(keepends=True)) == sorted(lines)
-    engines.generate(Model(folder=folder), PROMPTS[:1], PAPER, tmp_path / "part", "another", told.append)
+    generate.generate(Model(folder=folder), PROMPTS[:1], PAPER, tmp_path / "part", "another", told.append)
     assert len(told) == 1  # what was made of something else does not count
 
 
 KILLED = """
 import sys
 from pathlib import Path
-from expoflow import engines, parts
-from expoflow.config import GenerateConfig
-from expoflow.engines import Model, transformers
+from expoflow.config.stages import GenerateConfig
+from expoflow.engines import transformers
+from expoflow.engines.generate import generate
+from expoflow.engines.model import Model
 from expoflow.miniature.world import prompts
 transformers.BATCH_TOKENS = 100
-engines.generate(
+generate(
     Model(folder=sys.argv[1]), prompts("dev", 0)[:200], GenerateConfig(max_tokens=20), Path(sys.argv[2]), "key"
 )
 """
@@ -160,7 +162,7 @@ def test_a_job_that_is_killed_loses_no_response(folder, tmp_path, monkeypatch):
     job.wait()
     monkeypatch.setattr(engine_module, "BATCH_TOKENS", 100)
     told, asked = [], prompts("dev", 0)[:200]
-    resumed = engines.generate(Model(folder=folder), asked, PAPER, part, "key", told.append)
+    resumed = generate.generate(Model(folder=folder), asked, PAPER, part, "key", told.append)
     assert 19 <= int(told[0].split()[0]) < 200
     assert resumed == generated(folder, tmp_path / "whole", asked)
 

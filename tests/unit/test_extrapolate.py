@@ -9,15 +9,16 @@ import sys
 import pytest
 import torch
 from checkpoints import bits, load, same_bits, save, weights
-from expoflow import effect, kernel, output, writer
 from expoflow.errors import CheckpointError, PairError
-from expoflow.extrapolate import extrapolate
-from expoflow.hashes import sha256
-from expoflow.model_card import model_card
-from expoflow.options import Options
-from expoflow.recipe import Recipe
-from expoflow.records import read_json
-from expoflow.streaming import tensors
+from expoflow.extrapolation import effect, kernel, writer
+from expoflow.extrapolation.extrapolate import extrapolate
+from expoflow.extrapolation.model_card import model_card
+from expoflow.extrapolation.options import Options
+from expoflow.extrapolation.recipe import Recipe
+from expoflow.extrapolation.streaming import tensors
+from expoflow.files import output
+from expoflow.files.hashing import sha256
+from expoflow.files.records import read_json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -290,7 +291,7 @@ def test_references_without_weights_import_no_torch_and_use_known_sha256s(make_p
     code = f"""
 import sys
 from pathlib import Path
-from expoflow.extrapolate import extrapolate
+from expoflow.extrapolation.extrapolate import extrapolate
 sft, aligned = Path({str(sft)!r}), Path({str(aligned)!r})
 known = {{sft: {{"model.safetensors": "a" * 64}}, aligned: {{"model.safetensors": "b" * 64}}}}
 recipes = extrapolate(sft, aligned, {{"0": Path("zero"), "-1": Path("minus")}}, known=known, write_weights=False)

@@ -4,10 +4,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from expoflow import figures
-from expoflow.config import FigureConfig
+from expoflow.config.figures import FigureConfig
 from expoflow.errors import DataError
-from expoflow.figures.style import STYLE, WIDTH
+from expoflow.reporting import figures
+from expoflow.reporting.figures.style import STYLE, WIDTH, Drawing
 from matplotlib.colors import to_hex
 from pair_results import write_alphas, write_benchmark, write_generations
 
@@ -17,7 +17,7 @@ LARGE = {"-1": 2.0, "0": 3.0, "5": 3.2, "25": 4.0}
 
 def plan(inputs, paper=None, same=False, **config):
     figure = FigureConfig(**config)
-    return figures.Plan(figure.model_copy(update={"pairs": figure.named()}), inputs, paper or {}, same)
+    return Drawing(figure.model_copy(update={"pairs": figure.named()}), inputs, paper or {}, same)
 
 
 @pytest.fixture

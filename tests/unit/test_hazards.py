@@ -13,10 +13,10 @@ import pytest
 import torch
 from checkpoints import bits, load, same_bits, save, weights, write_holes
 from expoflow.errors import CheckpointError, PairError
-from expoflow.extrapolate import extrapolate
-from expoflow.hashes import sha256
-from expoflow.options import Options
-from expoflow.streaming import tensors
+from expoflow.extrapolation.extrapolate import extrapolate
+from expoflow.extrapolation.options import Options
+from expoflow.extrapolation.streaming import tensors
+from expoflow.files.hashing import sha256
 
 UP = "model.layers.0.mlp.up_proj.weight"
 

@@ -11,9 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
-from expoflow import serving
 from expoflow.errors import CheckpointError, ConfigError, ExpoflowError
-from expoflow.serving import Head, Held, Slot, Task, ended, run
+from expoflow.hosts import client, head, slot, task
+from expoflow.hosts.client import run
+from expoflow.hosts.head import Head
+from expoflow.hosts.slot import Slot, entered
+from expoflow.hosts.task import Held, Task
+from expoflow.system import gpus, processes
+from expoflow.system.processes import ended
 
 KINDS = {name: f"host_tasks:{name}" for name in ("count", "crash", "fail", "fork", "talk")} | {
     "other": "host_tasks:count"
@@ -37,7 +42,7 @@ class Run:
     def __init__(self, monkeypatch, slots=(None,), idle=600.0):
         self.process = subprocess.Popen(["sleep", "3600"])
         self.parent = Path(tempfile.mkdtemp(prefix="expoflow-test-"))
-        start = serving.started(self.process.pid)
+        start = processes.started(self.process.pid)
         self.head = Head(
             pid=self.process.pid, start=start, folder=self.parent / "run", slots=slots, idle=idle
         )
@@ -73,7 +78,7 @@ def start(monkeypatch, tmp_path):
         return runs[-1]
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(serving, "KINDS", KINDS)
+    monkeypatch.setattr(task, "KINDS", KINDS)
     monkeypatch.delenv("EXPOFLOW_HOST", raising=False)
     yield make
     for each in runs:
@@ -107,7 +112,7 @@ def test_a_killed_host_is_started_again_once_and_the_rest_is_done(start, capsys)
     def make():
         return Task(kind="count", arguments={"start": len(done), "n": 6, "wait": [3 + len(done), "go"]})
 
-    for rows in serving.run(make):
+    for rows in client.run(make):
         done += rows
         if len(done) == 3:
             run.pids.add(rows[0]["pid"])
@@ -184,7 +189,7 @@ def test_an_idle_host_leaves_and_the_last_one_takes_the_folder_along(start):
 def test_a_host_does_not_leave_while_a_job_has_its_slot(start):
     run = start(idle=0.2)
     run.rows(n=1)
-    with serving.entered(run.head.folder) as folder:
+    with entered(run.head.folder) as folder:
         slot = Slot(run.head, 0, folder)
     time.sleep(1)
     assert not any(map(ended, run.pids))
@@ -195,9 +200,9 @@ def test_a_host_does_not_leave_while_a_job_has_its_slot(start):
 def test_after_a_killed_job_the_same_host_serves_the_next(start):
     run = start()
     program = (
-        "import sys; sys.path[:] = eval(sys.argv[1]); from expoflow import serving; serving.KINDS = eval(sys.argv[2])\n"
+        "import sys; sys.path[:] = eval(sys.argv[1]); from expoflow.hosts import client, task; task.KINDS = eval(sys.argv[2])\n"
         "arguments = {'n': 9, 'wait': [1, 'never']}\n"
-        "for rows in serving.run(lambda: serving.Task(kind='count', arguments=arguments)): print(rows[0]['pid'], flush=True)"
+        "for rows in client.run(lambda: task.Task(kind='count', arguments=arguments)): print(rows[0]['pid'], flush=True)"
     )
     job = subprocess.Popen(
         [sys.executable, "-c", program, repr(sys.path), repr(KINDS)], stdout=subprocess.PIPE
@@ -284,7 +289,7 @@ def test_what_a_task_prints_is_printed_by_the_job(start, capsys, monkeypatch):
 def test_a_kind_that_is_not_in_the_table(start, monkeypatch):
     run = start()
     run.rows(n=1)
-    monkeypatch.setattr(serving, "KINDS", {**KINDS, "os": "os:system"})
+    monkeypatch.setattr(task, "KINDS", {**KINDS, "os": "os:system"})
     with pytest.raises(
         RuntimeError, match="no kind of task is called 'os'; there are: count, crash, fail, fork"
     ):
@@ -344,7 +349,7 @@ def test_a_host_that_never_answers_is_replaced(start, monkeypatch):
     run = start()
     run.rows(n=1)
     (pid,) = run.pids
-    monkeypatch.setattr(serving, "ANSWER", 3)
+    monkeypatch.setattr(slot, "ANSWER", 3)
     os.kill(pid, signal.SIGSTOP)
     wait(lambda: ") T " in Path(f"/proc/{pid}/stat").read_text())
     assert run.rows(n=1)[0]["pid"] != pid
@@ -358,7 +363,7 @@ def test_a_long_path_of_the_runtime_folder_is_no_problem(start, monkeypatch):
 
 
 def announced(code: str, folder: Path) -> dict:
-    program = f"import json, os\nfrom expoflow import serving\n{code}\nprint(os.environ.get('EXPOFLOW_HEAD', 'null'))"
+    program = f"import json, os\nfrom expoflow.hosts import head\n{code}\nprint(os.environ.get('EXPOFLOW_HEAD', 'null'))"
     environment = os.environ | {"TMPDIR": str(folder), "EXPOFLOW_HEAD": "of an outer run"}
     command = [sys.executable, "-c", program]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -367,55 +372,55 @@ def announced(code: str, folder: Path) -> dict:
 
 def test_a_head_announces_its_slots_and_sweeps_after_dead_ones(tmp_path):
     dead = tmp_path / f"expoflow-{os.getuid()}-{os.getpid()}-1"
-    alive = tmp_path / f"expoflow-{os.getuid()}-{os.getpid()}-{serving.started(os.getpid())}"
+    alive = tmp_path / f"expoflow-{os.getuid()}-{os.getpid()}-{processes.started(os.getpid())}"
     dead.mkdir()
     alive.mkdir()
     head = announced(
-        "serving.announce(3); os.mkdir(json.loads(os.environ['EXPOFLOW_HEAD'])['folder'])", tmp_path
+        "head.announce(3); os.mkdir(json.loads(os.environ['EXPOFLOW_HEAD'])['folder'])", tmp_path
     )
-    if not serving.gpus():
+    if not gpus.gpus():
         assert head["slots"] == [None] * 3
     assert Path(head["folder"]).parent == tmp_path
     assert [*tmp_path.iterdir()] == [alive]
 
 
 def test_a_slot_has_as_many_gpus_as_a_model_wants(tmp_path, monkeypatch):
-    monkeypatch.setattr(serving.metadata, "version", lambda name: "2.13.0")
+    monkeypatch.setattr(gpus.metadata, "version", lambda name: "2.13.0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
-    assert serving._groups(serving.gpus(), 2) == ("0,1", "2,3")
-    assert serving._groups(serving.gpus(), 1) == ("0", "1", "2", "3", "4")
-    assert serving._groups([], 2) == ()
+    assert head._groups(gpus.gpus(), 2) == ("0,1", "2,3")
+    assert head._groups(gpus.gpus(), 1) == ("0", "1", "2", "3", "4")
+    assert head._groups([], 2) == ()
     with pytest.raises(ExpoflowError, match="asks for 8 GPUs, here are 5"):
-        serving._groups(serving.gpus(), 8)
-    assert serving.allotted() == 5
+        head._groups(gpus.gpus(), 8)
+    assert gpus.allotted() == 5
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert serving.allotted() == 1
+    assert gpus.allotted() == 1
 
 
 def test_jobs_of_a_cluster_do_without_hosts(tmp_path):
-    assert announced("serving.announce(None)", tmp_path) is None
+    assert announced("head.announce(None)", tmp_path) is None
 
 
 @pytest.mark.parametrize(("visible", "devices"), [("2,GPU-1", ["2", "GPU-1"]), ("", []), ("-1", [])])
 def test_gpus_are_those_that_are_visible(monkeypatch, visible, devices):
-    monkeypatch.setattr(serving.metadata, "version", lambda name: "2.13.0")
+    monkeypatch.setattr(gpus.metadata, "version", lambda name: "2.13.0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert serving.gpus() == devices
+    assert gpus.gpus() == devices
 
 
 def test_gpus_are_counted_by_nvidia_smi(monkeypatch, tmp_path):
-    monkeypatch.setattr(serving.metadata, "version", lambda name: "2.13.0")
+    monkeypatch.setattr(gpus.metadata, "version", lambda name: "2.13.0")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert serving.gpus() == []
+    assert gpus.gpus() == []
     shell = shutil.which("sh", path="/bin:/usr/bin")
     text = "GPU 0: A (UUID: GPU-a)\n  MIG 1g Device 0: (UUID: MIG-b)\nGPU 1: A (UUID: GPU-c)"
     (tmp_path / "nvidia-smi").write_text(f"#!{shell}\necho '{text}'\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
-    assert serving.gpus() == ["0", "1"]
+    assert gpus.gpus() == ["0", "1"]
 
 
 def test_a_job_imports_no_torch():
-    program = "import sys; from expoflow import serving, host; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    program = "import sys; from expoflow.hosts import client, host; print('torch' in sys.modules, 'transformers' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout == "False False\n"

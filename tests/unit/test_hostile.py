@@ -7,12 +7,15 @@ import shutil
 
 import pytest
 import yaml
-from expoflow import checks, cli, markdown
+from expoflow import checks, cli
 from expoflow.config import Config
-from expoflow.dataset import front_matter, rows
+from expoflow.data.prompts import read
+from expoflow.data.rows import rows
 from expoflow.errors import CheckpointError, ConfigError, DataError, shown
-from expoflow.prompts import read
-from expoflow.records import Generation, read_jsonl, write_csv, write_jsonl
+from expoflow.files import markdown
+from expoflow.files.records import read_jsonl, write_csv, write_jsonl
+from expoflow.hub.cards import front_matter
+from expoflow.results import Generation
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2Jred\r\x9b31m\u202etxt"
 NAMES = [
@@ -319,13 +322,14 @@ def test_texts_of_others_stay_texts_in_markdown():
 
 
 def test_the_card_of_a_model_from_a_hostile_folder_has_one_line_for_it(make_pair, tmp_path):
-    from expoflow.extrapolate import extrapolate
-    from expoflow.options import Options
+    from expoflow.extrapolation.extrapolate import extrapolate
+    from expoflow.extrapolation.model_card import model_card
+    from expoflow.extrapolation.options import Options
 
     sft, aligned = make_pair()
     folder = tmp_path / "a`|b\n## owned <script>alert(1)<" / "script>"
     shutil.copytree(aligned, folder)
-    extrapolate(sft, folder, {0.5: tmp_path / "out"}, Options())
+    extrapolate(sft, folder, {0.5: tmp_path / "out"}, Options(), card=model_card)
     card = (tmp_path / "out/README.md").read_text()
     assert not any(line.startswith("## owned") for line in card.splitlines())
     (line,) = [line for line in card.splitlines() if line.startswith("| aligned (theta1)")]
@@ -337,7 +341,7 @@ def test_the_card_of_a_model_from_a_hostile_folder_has_one_line_for_it(make_pair
     "name", ["../outside.safetensors", "/tmp/outside.safetensors", "sub/model.safetensors"]
 )
 def test_an_index_names_no_file_outside_of_its_folder(make_pair, tmp_path, name):
-    from expoflow.checkpoint import open_checkpoint
+    from expoflow.checkpoints.checkpoint import open_checkpoint
 
     _, aligned = make_pair()
     (aligned / "model.safetensors").rename(tmp_path / "outside.safetensors")
@@ -347,7 +351,7 @@ def test_an_index_names_no_file_outside_of_its_folder(make_pair, tmp_path, name)
 
 
 def test_no_rule_has_a_shell_and_no_process_is_started_through_one():
-    from expoflow.layout import workflow_folder
+    from expoflow.system.installed import workflow_folder
 
     root = workflow_folder()
     texts = {path: path.read_text() for path in [*root.glob("rules/*.smk"), root / "Snakefile"]}

@@ -10,12 +10,12 @@ import textwrap
 import time
 
 import pytest
-from expoflow import verdicts
+from expoflow.benchmarks.judge import verdicts
+from expoflow.benchmarks.judge.judge import Judge
+from expoflow.benchmarks.judge.verdicts import text
 from expoflow.checks import parse
-from expoflow.config import JudgeConfig, MtBenchBenchmark
+from expoflow.config.benchmarks import JudgeConfig, MtBenchBenchmark
 from expoflow.errors import ConfigError, JudgeError
-from expoflow.judge import Judge
-from expoflow.verdicts import text
 from judge_server import EMPTY, GARBAGE, NO_CHOICES, Fault, JudgeServer, completion
 
 SMALL = {
@@ -266,8 +266,8 @@ def test_what_is_not_charged_does_not_count(server, tmp_path):
 KILLED = """
     import json, sys
     from pathlib import Path
-    from expoflow.config import JudgeConfig
-    from expoflow.judge import Judge
+    from expoflow.config.benchmarks import JudgeConfig
+    from expoflow.benchmarks.judge.judge import Judge
     settings, requests = json.load(sys.stdin)
     Judge(JudgeConfig(**settings), Path("ledger.json")).ask(requests)
 """

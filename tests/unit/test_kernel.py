@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 from checkpoints import bits
-from expoflow.arithmetic import TORCH
-from expoflow.kernel import LARGEST, TOGETHER, fill
+from expoflow.checkpoints.torch_types import TORCH
+from expoflow.extrapolation.kernel import LARGEST, TOGETHER, fill
 
 KINDS = list(LARGEST)
 

@@ -4,14 +4,15 @@ import csv
 
 import pytest
 import torch
-from expoflow import chat, likelihood
-from expoflow.engines import Model
+from expoflow.engines import chat
 from expoflow.engines import transformers as engine_module
+from expoflow.engines.model import Model
 from expoflow.engines.transformers import TransformersEngine
+from expoflow.extrapolation.streamed import Streamed
 from expoflow.miniature import model as miniature
 from expoflow.miniature.world import prompts
-from expoflow.records import Generation
-from expoflow.streaming import Streamed
+from expoflow.results import Generation
+from expoflow.scoring import likelihood
 from transformers import AutoModelForCausalLM
 
 PROMPTS = prompts("dev", 0)[:3]
@@ -95,7 +96,9 @@ def test_a_response_longer_than_the_context_is_cut(folders, generations):
 
 def test_the_table(tmp_path, generations):
     rows = [{"tokens": 1, "logp_aligned": 0.0 - at} for at in range(len(generations))]
-    likelihood.write(tmp_path / "l.csv", generations, rows, {"pair": "p", "alpha": "0.3", "prompts": "dev"})
+    likelihood.write_likelihoods(
+        tmp_path / "l.csv", generations, rows, {"pair": "p", "alpha": "0.3", "prompts": "dev"}
+    )
     with open(tmp_path / "l.csv", newline="") as file:
         read = list(csv.DictReader(file))
     assert [row["logp_aligned"] for row in read] == ["0", "-1", "-2", "-3", "-4", "-5"]

@@ -9,7 +9,7 @@ import pytest
 PROGRAM = """
 import sys
 from expoflow.errors import DataError
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 with job_log(sys.argv[1]) as say:
     raise {error}
 """

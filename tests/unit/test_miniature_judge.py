@@ -3,12 +3,12 @@
 import math
 
 import pytest
-from expoflow.benchmarks import questions
-from expoflow.benchmarks.mt_bench import score
-from expoflow.config import JudgeConfig, MtBenchBenchmark
-from expoflow.judge import Judge
+from expoflow.benchmarks.judge.judge import Judge
+from expoflow.benchmarks.judge.verdicts import text
+from expoflow.benchmarks.mt_bench import files as mt_bench_files
+from expoflow.benchmarks.mt_bench.benchmark import score
+from expoflow.config.benchmarks import JudgeConfig, MtBenchBenchmark
 from expoflow.miniature import judge, world
-from expoflow.verdicts import text
 
 SEED = 5
 COMPARE = '{{ "instruction": """{}""", }} {{ {{ "model_identifier": "m", "output": """{}""" }}, {{ "model_identifier": "M", "output": """{}""" }} }}'
@@ -21,7 +21,7 @@ def client():
 
 @pytest.fixture(scope="module")
 def data():
-    return questions.gather(MtBenchBenchmark(data="miniature"), SEED)
+    return mt_bench_files.gather(MtBenchBenchmark(data="miniature"), SEED)
 
 
 def ask(client, *messages: dict) -> dict | None:
@@ -38,8 +38,8 @@ def test_questions_are_like_mt_benchs(data):
         else:
             assert question.reference is None
             assert set(question.turns) <= set(asked)
-    assert questions.gather(MtBenchBenchmark(data="miniature"), SEED) == data
-    assert questions.gather(MtBenchBenchmark(data="miniature"), SEED + 1) != data
+    assert mt_bench_files.gather(MtBenchBenchmark(data="miniature"), SEED) == data
+    assert mt_bench_files.gather(MtBenchBenchmark(data="miniature"), SEED + 1) != data
 
 
 def test_the_last_answer_gets_the_grade_of_its_true_quality(client, data):
@@ -48,7 +48,7 @@ def test_the_last_answer_gets_the_grade_of_its_true_quality(client, data):
         meta = {prompt.messages[0].content: prompt.meta for prompt in meta}[question.turns[1]]
         good = f"Sure! {meta.get('core', 'Try red and blue.')} See the {meta['topic']} book."
         for answer in (good, "Ugh. bla bla", ""):
-            messages = questions.judge_messages(data, question, ["Whatever.", answer])
+            messages = mt_bench_files.judge_messages(data, question, ["Whatever.", answer])
             expected = judge.grade(world.judge(meta, answer).quality)
             assert score(ask(client, *messages)) == round(expected, 1)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from expoflow.errors import CheckpointError, ExpoflowError
-from expoflow.miniature import dpo, loop, model, reward, sft, world, writers
+from expoflow.miniature import model, world, writers
+from expoflow.training.loop import dpo, loop, reward, sft
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 

@@ -17,16 +17,22 @@ pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'ex
 
 import leaderboard_data as data
 from completions_server import serving
-from expoflow import store
-from expoflow.benchmarks import harness, open_llm
-from expoflow.benchmarks.lm_tasks import LEADERBOARD, TASKS, Answered, Asked, normalised
-from expoflow.benchmarks.task_data import TaskData, local_files, prepare
-from expoflow.checks import check_sources, parse
-from expoflow.config import ModelConfig, OpenLlmBenchmark, SelectConfig
-from expoflow.engines import Model
+from expoflow.benchmarks.open_llm import benchmark as open_llm
+from expoflow.benchmarks.open_llm import harness
+from expoflow.benchmarks.open_llm.files import TaskData, local_files, prepare
+from expoflow.benchmarks.open_llm.tasks import LEADERBOARD, TASKS, Answered, Asked, normalised
+from expoflow.checkpoints import manifests
+from expoflow.checks import parse
+from expoflow.checks.machine import check_sources
+from expoflow.config.benchmarks import OpenLlmBenchmark
+from expoflow.config.sources import ModelConfig
+from expoflow.config.stages import SelectConfig
+from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError, ConfigError, DataError
-from expoflow.miniature import sft, tasks, world
-from expoflow.records import BenchmarkResult, read_json, read_jsonl, write_json
+from expoflow.files.records import read_json, read_jsonl, write_json
+from expoflow.miniature import tasks, world
+from expoflow.results import BenchmarkResult
+from expoflow.training.loop import sft
 
 SHOTS = {"arc_challenge": 25, "hellaswag": 10, "gsm8k": 5, "winogrande": 5, "truthfulqa_mc2": 0}
 
@@ -137,9 +143,10 @@ def script(folder: Path, out: Path) -> list[str]:
 import os
 os.environ["HF_DATASETS_CACHE"] = {str(folder / "converted")!r}
 from pathlib import Path
-from expoflow.benchmarks import open_llm
+from expoflow.benchmarks.open_llm import benchmark as open_llm
 from expoflow.benchmarks.job import Job
-from expoflow.checks import check_sources, parse
+from expoflow.checks import parse
+from expoflow.checks.machine import check_sources
 import json
 out = Path({str(out)!r})
 config = parse(json.loads((out / "config.json").read_text()))
@@ -176,7 +183,7 @@ def test_a_killed_run_goes_on_and_a_rerun_asks_nothing(folder, tmp_path):
     rows = normalised(evaluate(folder, OpenLlmBenchmark(tasks=tasks, batch_size=1)), tasks)
     (tmp_path / "config.json").write_text(json.dumps(config(folder, tasks=tasks)))
     source = ModelConfig(path=str(folder / "model"))
-    write_json(tmp_path / "model.json", store.manifest("aligned", source, folder / "model"))
+    write_json(tmp_path / "model.json", manifests.manifest("aligned", source, folder / "model"))
     command = script(folder, tmp_path)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     part = tmp_path / ".open_llm.generations.jsonl.answers.part"
@@ -360,7 +367,7 @@ def test_the_miniatures_tasks_are_true_to_its_world(miniature, tmp_path):
 
 
 def _tokens(miniature, prompt, choice):
-    from expoflow.chat import all_token_ids
+    from expoflow.engines.chat import all_token_ids
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(miniature / "model")
@@ -389,8 +396,8 @@ def test_a_task_that_is_given_up_ends_at_its_next_answer(folder):
     """A host closes a task whose job has gone: nothing goes on behind its back."""
     import threading
 
-    from expoflow.benchmarks import lm_serve
-    from expoflow.serving import Held
+    from expoflow.benchmarks.open_llm import backend
+    from expoflow.hosts.task import Held
 
     datasets = read_json(folder / "data.json", TaskData).datasets
     settings = OpenLlmBenchmark(tasks=["arc", "hellaswag"], batch_size=1)
@@ -398,7 +405,7 @@ def test_a_task_that_is_given_up_ends_at_its_next_answer(folder):
         model=Model(folder=folder / "model"), config=settings, data={n: d.folder for n, d in datasets.items()}
     )
     held, before = Held(), threading.active_count()
-    work = lm_serve.serve(held, asked.model_dump(mode="json"))
+    work = backend.answer(held, asked.model_dump(mode="json"))
     first = [next(work)[0]["kept"]["request"] for _ in range(3)]
     assert len(set(first)) == 3
     work.close()
@@ -406,7 +413,7 @@ def test_a_task_that_is_given_up_ends_at_its_next_answer(folder):
 
     # the same model is still loaded, and what was told is not asked again
     loaded = held.get("open_llm", asked.key(), lambda: pytest.fail("loaded twice"))
-    steps = list(lm_serve.serve(held, asked.model_dump(mode="json")))
+    steps = list(backend.answer(held, asked.model_dump(mode="json")))
     assert len(steps[-1]) == data.SIZES["arc"] + data.SIZES["hellaswag"]
     held.clear()
     assert not hasattr(loaded, "lm")

@@ -11,34 +11,34 @@ import time
 from pathlib import Path
 
 import pytest
-from expoflow import orphans
 from expoflow.cli import main
 from expoflow.errors import DataError, ExpoflowError
-from expoflow.records import write_json
+from expoflow.files.records import write_json
+from expoflow.project import resume
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
 @pytest.fixture
-def dead(tmp_path, monkeypatch) -> orphans.Run:
+def dead(tmp_path, monkeypatch) -> resume.Run:
     """A run in the working directory whose head has ended."""
     folder = tmp_path / "project"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setenv(orphans.MARK, "")  # what begin() sets goes with the test
+    monkeypatch.setenv(resume.MARK, "")  # what begin() sets goes with the test
     head = subprocess.Popen(SLEEP)
-    run = orphans.Run(
+    run = resume.Run(
         folder=str(folder),
         host=socket.gethostname(),
         pid=head.pid,
-        start=orphans.started(head.pid),
+        start=resume.started(head.pid),
         cluster=False,
         command=["--cores", "1"],
         cwd=str(folder),
     )
     assert run.alive()
-    write_json(folder / orphans.NOTE, run)
+    write_json(folder / resume.NOTE, run)
     head.kill()
     head.wait()
     return run
@@ -47,8 +47,8 @@ def dead(tmp_path, monkeypatch) -> orphans.Run:
 @pytest.fixture
 def orphan(dead):
     """A job of that head which goes on."""
-    process = subprocess.Popen(SLEEP, env=os.environ | {orphans.MARK: dead.folder})
-    while f"{orphans.MARK}={dead.folder}" not in Path(f"/proc/{process.pid}/environ").read_text():
+    process = subprocess.Popen(SLEEP, env=os.environ | {resume.MARK: dead.folder})
+    while f"{resume.MARK}={dead.folder}" not in Path(f"/proc/{process.pid}/environ").read_text():
         time.sleep(0.01)
     yield process
     process.kill()
@@ -57,13 +57,13 @@ def orphan(dead):
 
 def test_a_head_leaves_a_note_and_marks_what_it_starts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(orphans.MARK, "")
-    orphans.begin(["--cores", "2"], "/somewhere", cluster=False)
-    run = orphans.last_run(Path())
+    monkeypatch.setenv(resume.MARK, "")
+    resume.begin(["--cores", "2"], "/somewhere", cluster=False)
+    run = resume.last_run(Path())
     assert (run.command, run.cwd, run.pid) == (["--cores", "2"], "/somewhere", os.getpid())
     assert run.alive()
-    assert os.environ[orphans.MARK] == str(tmp_path)
-    assert orphans.find(run.folder, False) is None
+    assert os.environ[resume.MARK] == str(tmp_path)
+    assert resume.find(run.folder, False) is None
 
 
 def test_a_process_that_took_over_the_heads_pid_is_not_the_head(dead):
@@ -73,24 +73,24 @@ def test_a_process_that_took_over_the_heads_pid_is_not_the_head(dead):
 
 
 def test_what_is_just_ending_is_waited_for(dead):
-    orphans.begin([], "/", cluster=False)
+    resume.begin([], "/", cluster=False)
     ending = subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(1)"], env=os.environ | {orphans.MARK: dead.folder}
+        [sys.executable, "-c", "import time; time.sleep(1)"], env=os.environ | {resume.MARK: dead.folder}
     )
-    while orphans.find(dead.folder, False) is None and ending.poll() is None:
+    while resume.find(dead.folder, False) is None and ending.poll() is None:
         time.sleep(0.01)
-    orphans.begin([], "/", cluster=False)
+    resume.begin([], "/", cluster=False)
     assert ending.wait() == 0
 
 
 def test_no_new_head_beside_the_jobs_of_a_dead_one(dead, orphan):
-    assert orphans.find(dead.folder, False).processes == [orphan.pid]
+    assert resume.find(dead.folder, False).processes == [orphan.pid]
     message = f"processes {orphan.pid} of a run that was killed .* expoflow resume {dead.folder}"
     with pytest.raises(ExpoflowError, match=message):
-        orphans.begin([], "/", cluster=False)
+        resume.begin([], "/", cluster=False)
     orphan.send_signal(signal.SIGKILL)
     orphan.wait()
-    orphans.begin([], "/", cluster=False)
+    resume.begin([], "/", cluster=False)
 
 
 def test_status_says_what_a_dead_head_left(dead, orphan, capsys):
@@ -100,28 +100,28 @@ def test_status_says_what_a_dead_head_left(dead, orphan, capsys):
 
 
 def test_orphans_are_found_where_the_note_of_their_run_is_lost(dead, orphan, capsys, monkeypatch):
-    orphans.NOTE.unlink()
+    resume.NOTE.unlink()
     main(["init", dead.folder])
     assert main(["status", dead.folder]) == 0
     assert f"killed, but processes {orphan.pid} are still at work; how it was" in capsys.readouterr().out
-    monkeypatch.setattr(orphans, "ENDING", 0)
+    monkeypatch.setattr(resume, "ENDING", 0)
     with pytest.raises(ExpoflowError, match=rf"processes {orphan.pid} .* end them \(kill\)"):
-        orphans.begin([], "/", cluster=False)
+        resume.begin([], "/", cluster=False)
 
 
 def test_the_folder_in_which_a_run_was_started_is_gone(dead):
-    write_json(orphans.NOTE, dead.model_copy(update={"cwd": f"{dead.folder}/gone"}))
+    write_json(resume.NOTE, dead.model_copy(update={"cwd": f"{dead.folder}/gone"}))
     with pytest.raises(ExpoflowError, match="project/gone: the folder in which the run was started is gone"):
-        orphans.resume(Path(dead.folder), dead=False, say=print)
+        resume.resume(Path(dead.folder), dead=False, say=print)
 
 
 @pytest.mark.parametrize("pid", [0, -1, 1 << 32])
 def test_a_note_of_a_process_that_cannot_be(dead, pid):
-    write_json(orphans.NOTE, dead.model_dump() | {"pid": pid})
+    write_json(resume.NOTE, dead.model_dump() | {"pid": pid})
     with pytest.raises(
         DataError, match=r"expoflow-run.json: pid: .* delete the file and run snakemake again"
     ):
-        orphans.last_run(Path())
+        resume.last_run(Path())
 
 
 def test_a_head_without_slurms_commands_does_not_start(tmp_path, monkeypatch):
@@ -129,13 +129,13 @@ def test_a_head_without_slurms_commands_does_not_start(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "sbatch").touch(0o755)
     with pytest.raises(ExpoflowError, match=r"^squeue, scancel: no such command here; start the run on"):
-        orphans.begin([], "/", cluster=True)
-    assert not orphans.NOTE.exists()
+        resume.begin([], "/", cluster=True)
+    assert not resume.NOTE.exists()
 
 
 def test_a_copy_of_a_folder_has_had_no_run(dead, tmp_path):
     shutil.copytree(dead.folder, tmp_path / "copy")
-    assert orphans.last_run(tmp_path / "copy") is None
+    assert resume.last_run(tmp_path / "copy") is None
 
 
 @pytest.mark.parametrize(
@@ -146,16 +146,16 @@ def test_a_copy_of_a_folder_has_had_no_run(dead, tmp_path):
     ],
 )
 def test_what_may_be_alive_on_another_machine_is_left_alone(dead, change, problem):
-    write_json(orphans.NOTE, dead.model_copy(update=change))
+    write_json(resume.NOTE, dead.model_copy(update=change))
     locks = Path(".snakemake/locks")
     locks.mkdir()
     (locks / "0.output.lock").touch()
     with pytest.raises(ExpoflowError, match=problem):
-        orphans.resume(Path(dead.folder), dead=False, say=print)
+        resume.resume(Path(dead.folder), dead=False, say=print)
 
 
 def test_two_cannot_resume_at_a_time(dead):
-    with open(orphans.NOTE.with_suffix(".lock"), "a") as lock:
+    with open(resume.NOTE.with_suffix(".lock"), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ExpoflowError, match="is being resumed"):
-            orphans.resume(Path(dead.folder), dead=False, say=print)
+            resume.resume(Path(dead.folder), dead=False, say=print)

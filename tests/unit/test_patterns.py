@@ -3,8 +3,8 @@
 import re
 import time
 
-from expoflow.config import NAME
-from expoflow.patterns import only
+from expoflow.config.base import NAME
+from expoflow.dag.wildcards import only
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 from checkpoints import write_tokenizer
-from expoflow.checkpoint import open_checkpoint
+from expoflow.checkpoints.checkpoint import open_checkpoint
+from expoflow.checkpoints.tensor_names import kind
 from expoflow.errors import PairError
-from expoflow.names import kind
-from expoflow.preflight import open_pair, preflight
+from expoflow.extrapolation.preflight import open_pair, preflight
 
 
 def errors(pair, vocabulary="error"):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from expoflow import checks, inventory, project
+from expoflow import checks
 from expoflow.cli import main
+from expoflow.project import create, folder
 
 
 def run(*arguments):
@@ -91,7 +92,7 @@ def test_prompts_that_judge_need_a_judge(asked, capsys):
 
 
 def test_a_reward_model_that_a_kept_config_lacks_is_told(asked, capsys, monkeypatch):
-    monkeypatch.setattr(project, "run_workflow", lambda *_: None)
+    monkeypatch.setattr(folder, "run_workflow", lambda *_: None)
     run("run", *options({key: value for key, value in asked.items() if key != "--reward-model"}))
     kept = Path("aligned-expo/config.yaml").read_text()
     assert "select: {by: nll}" in kept
@@ -103,7 +104,7 @@ def test_a_reward_model_that_a_kept_config_lacks_is_told(asked, capsys, monkeypa
 def test_what_is_not_said_is_the_papers(asked, monkeypatch):
     kept = []
     monkeypatch.setattr(
-        project, "run_workflow", lambda config, *_: kept.append(inventory.read_config(config.parent))
+        folder, "run_workflow", lambda config, *_: kept.append(folder.read_config(config.parent))
     )
     run("run", "--sft", asked["--sft"], "--aligned", asked["--aligned"])
     (config,) = kept
@@ -116,7 +117,7 @@ def test_what_is_not_said_is_the_papers(asked, monkeypatch):
 
 
 def test_the_config_says_what_was_asked(asked, tmp_path):
-    request = project.Request(
+    request = create.Request(
         "org/sft@v1.0", str(asked["--aligned"]), "org/rm", "3,0.10", "p.jsonl", "t.jsonl"
     )
     assert request.name == "aligned"
@@ -125,34 +126,34 @@ def test_the_config_says_what_was_asked(asked, tmp_path):
     assert config["models"]["aligned"] == {"path": str(asked["--aligned"])}
     assert config["pairs"]["aligned"]["alphas"] == [0.1, 3]
     assert config["prompts"]["dev"] == {"file": str(Path.cwd() / "p.jsonl")}
-    assert project.prompt_source("org/data@v2:dev") == {"hub": "org/data", "revision": "v2", "split": "dev"}
+    assert create.prompt_source("org/data@v2:dev") == {"hub": "org/data", "revision": "v2", "split": "dev"}
     assert config["benchmarks"] == {"reward": {"prompts": "test"}}
-    assert yaml.safe_load(project._commented(config)) == config
+    assert yaml.safe_load(create._commented(config)) == config
     assert checks.parse(config).benchmarks.names() == ["reward"]
 
 
 def test_a_folder_like_a_hub_id_is_a_folder(tmp_path, monkeypatch):
     (tmp_path / "org").mkdir()
     monkeypatch.chdir(tmp_path)
-    request = project.Request("org/sft", "other/dpo", "org/rm", "1", "p.jsonl")
+    request = create.Request("org/sft", "other/dpo", "org/rm", "1", "p.jsonl")
     assert request.config()["models"]["sft"] == {"path": str(tmp_path / "org/sft")}
     assert request.config()["models"]["aligned"] == {"hub": "other/dpo"}
 
 
 def test_a_kept_config_is_reused_and_another_request_is_an_error(asked):
     sft, aligned, reward_model, prompts = map(str, asked.values())
-    request = project.Request(sft, aligned, reward_model, "1,2", prompts)
-    path = project.prepare(request, Path("out"))
+    request = create.Request(sft, aligned, reward_model, "1,2", prompts)
+    path = create.prepare(request, Path("out"))
     edited = path.read_text().replace("2048", "100")
     path.write_text(edited)
-    assert project.prepare(request, Path("out")) == path
+    assert create.prepare(request, Path("out")) == path
     assert path.read_text() == edited
-    other = project.Request(sft, aligned, reward_model, "1,2,3", prompts)
+    other = create.Request(sft, aligned, reward_model, "1,2,3", prompts)
     remedy = (
         r"alphas is \[1, 2\], asked is \[1, 2, 3\]; change it there and run: expoflow run --config out/conf"
     )
-    with pytest.raises(project.ConfigError, match=remedy):
-        project.prepare(other, Path("out"))
+    with pytest.raises(create.ConfigError, match=remedy):
+        create.prepare(other, Path("out"))
     assert path.read_text() == edited
 
 
@@ -162,7 +163,7 @@ def test_init_writes_a_starter_and_overwrites_nothing(tmp_path, monkeypatch, cap
     assert sorted(os.listdir()) == ["config.yaml", "schema.json", "slurm"]
     text = Path("config.yaml").read_text()
     assert "#   expoflow run --config config.yaml\n" in text
-    assert inventory.read_config(Path()).pairs.keys() == {"mine"}
+    assert folder.read_config(Path()).pairs.keys() == {"mine"}
     Path("schema.json").unlink()
     capsys.readouterr()
     assert run("init") == 2

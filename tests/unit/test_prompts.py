@@ -4,11 +4,11 @@ import json
 
 import pandas as pd
 import pytest
-from expoflow.config import PromptsConfig
-from expoflow.dataset import split_files
+from expoflow.config.sources import PromptsConfig
+from expoflow.data.prompts import load, prompt_id, read
 from expoflow.errors import DataError
-from expoflow.prompts import load, prompt_id, read
-from expoflow.records import Message
+from expoflow.hub.cards import split_files
+from expoflow.results import Message
 
 
 def write(tmp_path, *rows):

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from expoflow import checks, onpolicy, training
-from expoflow.config import ModelConfig
-from expoflow.engines import Model
+from expoflow import checks
+from expoflow.config.sources import ModelConfig
+from expoflow.engines.model import Model
 from expoflow.errors import ConfigError, DataError
-from expoflow.miniature import dpo, iterative_dpo, loop, model, reward, rlhf, sft, writers
+from expoflow.files.records import read_json
+from expoflow.miniature import model, writers
 from expoflow.miniature.world import judge, prompts
-from expoflow.records import Manifest, read_json
+from expoflow.results import Manifest
+from expoflow.training import onpolicy, train
+from expoflow.training.loop import dpo, iterative_dpo, loop, reward, rlhf, sft
 
 
 def quiet(line: str) -> None:
@@ -214,7 +217,7 @@ def test_training_passes_what_the_recipe_says(tmp_path, sft_model, reward_model)
         {"train": {"recipe": "dpo", "from": "sft", "data": "miniature", "prompts": "dev", "examples": 70}}
     )
     base = Manifest(model="sft", source={}, folder=str(sft_model), files={}, provenance={})
-    training.train("dev", source, {"base": base}, 1, tmp_path / "dev.json", progress=quiet)
+    train.train("dev", source, {"base": base}, 1, tmp_path / "dev.json", progress=quiet)
     dpo.train(tmp_path / "same", seed=1, base=sft_model, prompts="dev", examples=70, progress=quiet)
     assert digest(tmp_path / "dev") == digest(tmp_path / "same")
     assert read_json(tmp_path / "dev.json", Manifest).source["train"]["prompts"] == "dev"

@@ -8,19 +8,18 @@ import sys
 
 import pytest
 from expoflow.errors import DataError
-from expoflow.records import (
-    Generation,
-    Message,
+from expoflow.files.atomic import replacing
+from expoflow.files.records import (
     from_jsonl,
     read_csv,
     read_json,
     read_jsonl,
-    replacing,
     to_jsonl,
     write_csv,
     write_json,
     write_jsonl,
 )
+from expoflow.results import Generation, Message
 
 ROW = Generation(
     prompt_id="ab",
@@ -51,7 +50,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_what_a_killed_writer_left_is_removed_by_the_next_and_nothing_else_is(tmp_path):
     path = tmp_path / "file.txt"
     program = (
-        "import sys\nfrom expoflow.records import replacing\n"
+        "import sys\nfrom expoflow.files.atomic import replacing\n"
         "with replacing(sys.argv[1]) as file:\n print('open', flush=True)\n sys.stdin.read()"
     )
     writers = [

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
-from expoflow import resources
-from expoflow.config import ModelConfig
-from expoflow.records import File, Manifest, provenance, write_json
+from expoflow.config.sources import ModelConfig
+from expoflow.dag import resources
+from expoflow.files.records import provenance, write_json
+from expoflow.results import File, Manifest
 
 # Bytes of bfloat16 weights.
 SIZES = {"7B": 14_483_464_192, "13B": 26_031_728_640, "70B": 137_953_296_384}

@@ -2,9 +2,9 @@
 
 import pytest
 from expoflow.benchmarks.reward import compare, measure
-from expoflow.config import SelectConfig
+from expoflow.config.stages import SelectConfig
 from expoflow.errors import DataError
-from expoflow.records import Message, Prompt, Scored
+from expoflow.results import Message, Prompt, Scored
 
 PROMPTS = [
     Prompt(prompt_id=name, messages=[Message(role="user", content=name)], meta={"task": task})

@@ -7,14 +7,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from expoflow.benchmarks.preferences import Preference, gather, miniature
 from expoflow.benchmarks.rewardbench import SECTIONS, Preferred, measure, preferred, score
 from expoflow.checks import parse
-from expoflow.config import RewardCheck, ScoreConfig, SelectConfig
-from expoflow.engines import Model
+from expoflow.config.benchmarks import RewardCheck
+from expoflow.config.stages import ScoreConfig, SelectConfig
+from expoflow.data.preferences import Preference, gather, miniature
+from expoflow.engines.model import Model
 from expoflow.errors import ConfigError, DataError
-from expoflow.miniature import reward
-from expoflow.records import Message
+from expoflow.results import Message
+from expoflow.training.loop import reward
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 SETTINGS = SelectConfig(resamples=500)

@@ -4,14 +4,14 @@ import json
 import math
 
 import pytest
-from expoflow import scoring
-from expoflow.config import ScoreConfig
-from expoflow.engines import Model
+from expoflow.config.stages import ScoreConfig
+from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError
-from expoflow.evaluate import evaluate
-from expoflow.miniature import reward
 from expoflow.miniature.world import judge, prompts
-from expoflow.records import Generation
+from expoflow.results import Generation
+from expoflow.scoring import rewards
+from expoflow.scoring.responses import evaluate
+from expoflow.training.loop import reward
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 PROMPTS = prompts("dev", 0)[:8]
@@ -41,13 +41,13 @@ def responses() -> list[Generation]:
 
 
 def score(folder, rows=None) -> list[float]:
-    return scoring.rewards(Model(folder=folder), PROMPTS, rows or responses(), ScoreConfig())
+    return rewards.score_responses(Model(folder=folder), PROMPTS, rows or responses(), ScoreConfig())
 
 
 def test_batched_equals_one_by_one_equals_plain_transformers(folder, monkeypatch):
     batched = score(folder)
     assert batched == pytest.approx([score(folder, [row])[0] for row in responses()], abs=1e-5)
-    monkeypatch.setitem(scoring.BATCH_TOKENS, "cpu", 60)
+    monkeypatch.setitem(rewards.BATCH_TOKENS, "cpu", 60)
     assert batched == pytest.approx(score(folder), abs=1e-5)
     tokenizer, plain = (
         AutoTokenizer.from_pretrained(folder),
@@ -81,7 +81,7 @@ def test_what_is_no_reward_model_is_refused(folder, tmp_path, key, value, messag
     config = json.loads((tmp_path / "config.json").read_text()) | {key: value}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=message):
-        scoring.load(Model(folder=tmp_path))
+        rewards.load(Model(folder=tmp_path))
 
 
 def test_scored_rows_carry_the_truth(folder):
@@ -101,7 +101,7 @@ def test_an_empty_response_has_a_reward_and_bfloat16_is_another_one(folder):
     empty = responses()[0].model_copy(update={"response": "", "response_tokens": 0})
     (value,) = score(folder, [empty])
     assert math.isfinite(value)
-    half = scoring.rewards(Model(folder=folder), PROMPTS, responses(), ScoreConfig(dtype="bfloat16"))
+    half = rewards.score_responses(Model(folder=folder), PROMPTS, responses(), ScoreConfig(dtype="bfloat16"))
     assert half != score(folder)
     assert half == pytest.approx(score(folder), abs=0.1)
 

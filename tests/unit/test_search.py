@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from expoflow.search import CRITERIA, Candidate, choose
+from expoflow.selection.criteria import CRITERIA, Candidate, choose
 
 
 def candidate(alpha: str, reward: float, low: float = -1.0) -> Candidate:

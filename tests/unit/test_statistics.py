@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from expoflow import statistics
+from expoflow.selection import statistics
 from scipy import stats
 
 RNG = np.random.default_rng(0)

@@ -3,15 +3,21 @@
 import numpy as np
 import pandas as pd
 import pytest
-from expoflow import sweep
-from expoflow.config import SelectConfig
+from expoflow.columns import LIKELIHOOD_COLUMNS, REWARD_COLUMNS
+from expoflow.config.stages import SelectConfig
 from expoflow.errors import DataError
-from expoflow.evaluate import REWARD_COLUMNS
-from expoflow.likelihood import COLUMNS, scored_under
-from expoflow.report import compared
+from expoflow.reporting.words import compared
+from expoflow.selection import select
+from expoflow.selection.criteria import scored_under
 
 PROMPTS, SAMPLES = 40, 2
+
 RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_whatever_ran_before(monkeypatch):
+    monkeypatch.setitem(globals(), "RNG", np.random.default_rng(0))
 
 
 def keys(alpha):
@@ -36,7 +42,7 @@ def likelihoods(alpha, nll, implicit):
     own = aligned + 1
     sft = 2 * aligned - own - implicit
     table = table.assign(**labels, tokens=tokens, logp_sft=sft, logp_aligned=aligned, logp_own=own)
-    return table[[*COLUMNS]]
+    return table[[*LIKELIHOOD_COLUMNS]]
 
 
 ALPHAS = {
@@ -54,7 +60,7 @@ def choose(by, likelihood=True, **settings):
         {alpha: likelihoods(alpha, *values[1:]) for alpha, values in ALPHAS.items()} if likelihood else None
     )
     config = SelectConfig(by=by, resamples=500, **settings)
-    return sweep.select("p", reward, dict.fromkeys(ALPHAS, 1.0), config, 0, scored)
+    return select.select("p", reward, dict.fromkeys(ALPHAS, 1.0), config, 0, scored)
 
 
 @pytest.mark.parametrize(("by", "alpha"), [("reward", "1"), ("nll", "2"), ("implicit", "2")])
@@ -89,7 +95,7 @@ def test_of_others_too_a_certificate_is_asked():
     config = SelectConfig(compare=["nll"], resamples=500)
     for strict, other in ((False, "1"), (True, "0")):
         asked = config.model_copy(update={"require_certified": strict})
-        _, best = sweep.select("p", reward, {"0": None, "1": 1.0}, asked, 0, scored)
+        _, best = select.select("p", reward, {"0": None, "1": 1.0}, asked, 0, scored)
         assert (best.alpha, best.others) == ("1", {"nll": other})
 
 
@@ -103,14 +109,14 @@ def test_likelihoods_of_other_responses_are_refused():
     scored = {alpha: likelihoods(alpha, 1, 0) for alpha in ("0", "1")}
     scored["1"] = scored["1"].iloc[::-1].reset_index(drop=True)
     with pytest.raises(DataError, match="alpha 1: likelihoods are of other responses"):
-        sweep.select("p", reward, {"0": None, "1": 1.0}, SelectConfig(by="nll"), 0, scored)
+        select.select("p", reward, {"0": None, "1": 1.0}, SelectConfig(by="nll"), 0, scored)
 
 
 def test_a_cut_table_is_refused(tmp_path):
     path = tmp_path / "dev.likelihoods.csv"
     likelihoods("0", 1, 0).drop(columns="tokens").to_csv(path, index=False)
     with pytest.raises(DataError, match="not a complete likelihoods table"):
-        sweep.read_likelihoods(path, "p", "0")
+        select.read_likelihoods(path, "p", "0")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +138,7 @@ def test_without_a_reward_model_nothing_is_said_of_rewards(by):
     bare = {alpha: rewards(alpha, 0).assign(reward=np.nan) for alpha in ALPHAS}
     scored = {alpha: likelihoods(alpha, *values[1:]) for alpha, values in ALPHAS.items()}
     config = SelectConfig(by=by, resamples=500)
-    rows, best = sweep.select("p", bare, dict.fromkeys(ALPHAS, 1.0), config, 0, scored)
+    rows, best = select.select("p", bare, dict.fromkeys(ALPHAS, 1.0), config, 0, scored)
     assert (best.alpha, best.certified) == ("2", True)
     assert (best.reward, best.gain, best.gain_low) == (None, None, None)
     assert best.reason.endswith("; there is no reward model")
@@ -150,10 +156,10 @@ def test_a_table_has_all_rewards_or_none(tmp_path, gaps, whole):
     table.loc[: gaps - 1, "reward"] = np.nan
     table.to_csv(path, index=False)
     if whole:
-        assert sweep.read_rewards(path, "p", "0")["reward"].isna().sum() == gaps
+        assert select.read_rewards(path, "p", "0")["reward"].isna().sum() == gaps
     else:
         with pytest.raises(DataError, match="not a complete rewards table"):
-            sweep.read_rewards(path, "p", "0")
+            select.read_rewards(path, "p", "0")
 
 
 def test_a_table_that_cannot_be_read_is_named(tmp_path):
@@ -161,7 +167,7 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(
         DataError, match=r"dev.rewards.csv: cannot be read \(Is a directory\); make it readable"
     ):
-        sweep.read_rewards(tmp_path / "dev.rewards.csv", "p", "0")
+        select.read_rewards(tmp_path / "dev.rewards.csv", "p", "0")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +177,7 @@ def test_a_table_of_something_else_is_refused(tmp_path, pair, alpha, what):
     path = tmp_path / "dev.rewards.csv"
     rewards("0", 1.0).to_csv(path, index=False)
     with pytest.raises(DataError, match=f"dev.rewards.csv: is of {what}; delete it and run snakemake again"):
-        sweep.read_rewards(path, pair, alpha)
+        select.read_rewards(path, pair, alpha)
 
 
 @pytest.mark.parametrize("value", ["abc", "inf", None])
@@ -181,11 +187,11 @@ def test_a_table_without_rows_or_with_what_is_no_number_is_refused(tmp_path, val
     table.loc[3, "reward"] = value
     (table if value else table.head(0)).to_csv(path, index=False)
     with pytest.raises(DataError, match="not a complete rewards table"):
-        sweep.read_rewards(path, "p", "0")
+        select.read_rewards(path, "p", "0")
 
 
 def test_a_pair_or_prompt_may_be_called_na(tmp_path):
     path = tmp_path / "dev.rewards.csv"
     rewards("0", 1.0).assign(pair="NA", prompt_id="null").to_csv(path, index=False)
-    table = sweep.read_rewards(path, "NA", "0")
+    table = select.read_rewards(path, "NA", "0")
     assert set(table["pair"] + table["prompt_id"]) == {"NAnull"}

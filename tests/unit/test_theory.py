@@ -6,18 +6,19 @@ import math
 import numpy as np
 import pytest
 import torch
-from expoflow import chat
-from expoflow.benchmarks.preferences import Preference
-from expoflow.config import GenerateConfig, PlaneConfig, ScoreConfig, SelectConfig, TheoryConfig
-from expoflow.engines import Model, Request
+from expoflow.config.stages import GenerateConfig, ScoreConfig, SelectConfig
+from expoflow.config.theory import PlaneConfig, TheoryConfig
+from expoflow.data.preferences import Preference
+from expoflow.engines import chat
+from expoflow.engines.model import Model, Request
 from expoflow.engines.transformers import TransformersEngine
 from expoflow.errors import PairError
-from expoflow.miniature import model as miniature
+from expoflow.extrapolation.preflight import open_pair
+from expoflow.extrapolation.streamed import Streamed
 from expoflow.miniature import writers
+from expoflow.miniature.model import new, save
 from expoflow.miniature.world import prompts
-from expoflow.preflight import open_pair
-from expoflow.streaming import Streamed
-from expoflow.theory import asking, deltas, first_order, plane
+from expoflow.theory import deltas, first_order, plane, task
 from expoflow.theory.corners import Corners
 from expoflow.theory.first_order import Along
 from expoflow.theory.result import Point
@@ -31,8 +32,8 @@ STEP = 0.02  # of the finite differences here
 def folders(tmp_path_factory):
     """sft, and three models near it: a and b in directions of their own, ab in the sum of both."""
     root = tmp_path_factory.mktemp("models")
-    model = miniature.new(0)
-    miniature.save(model, root / "sft")
+    model = new(0)
+    save(model, root / "sft")
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     step = {}
     for number, name in enumerate("ab"):
@@ -44,7 +45,7 @@ def folders(tmp_path_factory):
         for key, tensor in model.state_dict().items():
             if key != "lm_head.weight":  # tied
                 tensor.copy_(start[key] + delta[key])
-        miniature.save(model, root / name)
+        save(model, root / name)
     return root
 
 
@@ -55,7 +56,7 @@ def streamed(folders, name: str) -> Model:
 
 def corners(folders, name: str = "a") -> Corners:
     model = streamed(folders, name)
-    return Corners(model, asking.parents(model))
+    return Corners(model, task.parents(model))
 
 
 def rows(engine) -> list[tuple[list[int], list[int]]]:
@@ -113,7 +114,7 @@ def test_slope_turns_round_with_delta(folders):
 
 def test_a_share_of_one_is_the_checkpoint_itself(folders):
     model = streamed(folders, "a")
-    made = Corners(model, (*asking.parents(model), asking.parents(streamed(folders, "b"))[1]))
+    made = Corners(model, (*task.parents(model), task.parents(streamed(folders, "b"))[1]))
     made.at(0.3, 0.3, 0.4)
     for shares, name in (((1, 0, 0), "sft"), ((0, 1, 0), "a"), ((0, 0, 1), "b")):
         made.at(*shares)

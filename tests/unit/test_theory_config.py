@@ -1,7 +1,8 @@
 """The section theory in a config: what is wrong in it is said before any job."""
 
 import pytest
-from expoflow.checks import check_sources, parse
+from expoflow.checks import parse
+from expoflow.checks.machine import check_sources
 from expoflow.errors import ConfigError
 
 DPO = {"recipe": "dpo", "from": "sft", "data": "miniature"}

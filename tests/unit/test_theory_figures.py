@@ -3,10 +3,10 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from expoflow import figures
-from expoflow.config import FigureConfig
-from expoflow.figures.style import STYLE
-from expoflow.records import write_csv, write_json
+from expoflow.config.figures import FigureConfig
+from expoflow.files.records import write_csv, write_json
+from expoflow.reporting import figures
+from expoflow.reporting.figures.style import STYLE, Drawing
 from expoflow.theory import deltas, plane
 from expoflow.theory.result import FirstOrder, Point, Size, Smallness, Theory
 from pair_results import write_alphas
@@ -19,7 +19,7 @@ def drawn():
     """Draws with the project's style and closes the figure afterwards."""
 
     def draw(inputs, **config):
-        plan = figures.Plan(FigureConfig(**config), inputs, {})
+        plan = Drawing(FigureConfig(**config), inputs, {})
         return figures.KINDS[plan.config.kind](plan)
 
     with plt.rc_context(STYLE):

@@ -6,11 +6,17 @@ from pathlib import Path
 import pyarrow
 import pytest
 import yaml
-from expoflow import checks, config, layout, store, training_data, trl_training
-from expoflow.config import DataConfig, ModelConfig
+from expoflow import checks
+from expoflow.checkpoints import manifests
+from expoflow.checks import machine
+from expoflow.config import recipes
+from expoflow.config.sources import DataConfig, ModelConfig
 from expoflow.errors import ConfigError, DataError
-from expoflow.miniature import tuning, world, writers
-from expoflow.miniature.loop import messages
+from expoflow.miniature import world, writers
+from expoflow.system import installed
+from expoflow.training.loop.loop import messages
+from expoflow.training.trl import miniature, rows
+from expoflow.training.trl.recipe import Files
 from pyarrow import parquet
 
 USER, SAID, OTHER = (
@@ -41,7 +47,7 @@ def test_the_defaults_are_the_papers():
     assert (recipe.batch_size, recipe.per_device, recipe.learning_rate) == (128, 8, 5e-7)
     assert (recipe.epochs, recipe.warmup, recipe.beta) == (1, 0.1, 0.01)
     assert recipe.gradient_checkpointing
-    settings = (layout.workflow_folder() / "config/accelerate/zero3-offload.yaml").read_text()
+    settings = (installed.workflow_folder() / "config/accelerate/zero3-offload.yaml").read_text()
     for line in (
         "num_processes: 4",
         "zero_stage: 3",
@@ -49,7 +55,7 @@ def test_the_defaults_are_the_papers():
         "offload_param_device: cpu",
     ):
         assert line in settings
-    assert layout.accelerate_config(recipe).name == "zero3-offload.yaml"
+    assert installed.accelerate_config(recipe).name == "zero3-offload.yaml"
 
 
 def test_how_a_training_is_run_is_no_part_of_what_it_gives():
@@ -105,20 +111,20 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **train: object) -> li
         (Path(name) / "config.json").write_text("{}")
         (Path(name) / "model.safetensors").touch()
     try:
-        checks.check_sources(checks.parse(project(**train)))
+        machine.check_sources(checks.parse(project(**train)))
     except ConfigError as error:
         return error.problems
     return []
 
 
 def test_what_trl_needs_is_told_before_any_job(tmp_path, monkeypatch):
-    monkeypatch.setattr(checks, "TRAIN_EXTRA", ())
+    monkeypatch.setattr(machine, "TRAIN_EXTRA", ())
     (problem,) = told(tmp_path, monkeypatch)
     assert problem.startswith("models.dpo.train.accelerate: zero3-offload.yaml needs DeepSpeed; pip install")
     (problem,) = told(tmp_path, monkeypatch, accelerate="mine.yaml")
     assert problem.startswith("models.dpo.train.accelerate: cannot read the launcher's settings")
     assert told(tmp_path, monkeypatch, accelerate="single") == []
-    monkeypatch.setattr(checks, "TRAIN_EXTRA", ("a_package_that_nobody_has",))
+    monkeypatch.setattr(machine, "TRAIN_EXTRA", ("a_package_that_nobody_has",))
     assert told(tmp_path, monkeypatch, accelerate="single") == [
         "models.dpo.train.trainer: trl is not installed; pip install 'expoflow[train]'"
     ]
@@ -135,18 +141,18 @@ def jsonl(path: Path, *rows: dict) -> Path:
 def test_preferences_are_read_as_ultrafeedback_has_them(tmp_path):
     expected = {"prompt": [USER], "chosen": [SAID], "rejected": [OTHER]}
     parquet.write_table(pyarrow.Table.from_pylist([ROW] * 4), tmp_path / "rows.parquet")
-    assert training_data.read("dpo", [tmp_path / "rows.parquet"], 0.5) == [expected] * 2
+    assert rows.read("dpo", [tmp_path / "rows.parquet"], 0.5) == [expected] * 2
     plain = {"prompt": "why?", "chosen": "because", "rejected": "no idea"}
-    assert training_data.read("reward", [jsonl(tmp_path / "plain.jsonl", plain)], 1.0) == [expected]
+    assert rows.read("reward", [jsonl(tmp_path / "plain.jsonl", plain)], 1.0) == [expected]
     answers = {"prompt": [USER], "chosen": [SAID], "rejected": [OTHER]}
-    assert training_data.read("dpo", [jsonl(tmp_path / "three.jsonl", answers)], 1.0) == [expected]
+    assert rows.read("dpo", [jsonl(tmp_path / "three.jsonl", answers)], 1.0) == [expected]
 
 
 def test_sft_reads_messages_or_completions(tmp_path):
     file = jsonl(
         tmp_path / "a.jsonl", {"messages": [USER, SAID]}, {"prompt": "why?", "completion": "because"}
     )
-    assert training_data.read("sft", [file], 1.0) == [
+    assert rows.read("sft", [file], 1.0) == [
         {"messages": [USER, SAID]},
         {"prompt": [USER], "completion": [SAID]},
     ]
@@ -165,14 +171,14 @@ def test_sft_reads_messages_or_completions(tmp_path):
 )
 def test_a_row_that_lacks_something_is_named(tmp_path, row, problem):
     with pytest.raises(DataError, match=problem):
-        training_data.read("dpo", [jsonl(tmp_path / "a.jsonl", row)], 1.0)
+        rows.read("dpo", [jsonl(tmp_path / "a.jsonl", row)], 1.0)
 
 
 def test_on_policy_recipes_take_every_prompt_once(tmp_path):
     file = jsonl(tmp_path / "a.jsonl", ROW, ROW, {**ROW, "prompt": "how?"})
     recipe = {"recipe": "rlhf", "data": "feedback", "from": "sft", "reward_model": "rm"}
     source = ModelConfig.model_validate({"train": recipe}).train
-    assert [row["prompt"][0]["content"] for row in trl_training.Files(source, [file]).rows()] == [
+    assert [row["prompt"][0]["content"] for row in Files(source, [file]).rows()] == [
         "why?",
         "how?",
     ]
@@ -180,17 +186,17 @@ def test_on_policy_recipes_take_every_prompt_once(tmp_path):
 
 def test_a_dataset_that_has_gone_says_how_to_get_it_back(tmp_path):
     file = jsonl(tmp_path / "a.jsonl", ROW)
-    manifest = store.dataset("feedback", DataConfig(file=str(file)), None, [file])
-    assert store.dataset_files(manifest) == [file]
+    manifest = manifests.dataset("feedback", DataConfig(file=str(file)), None, [file])
+    assert manifests.dataset_files(manifest) == [file]
     file.write_text("")
     with pytest.raises(DataError, match=r"run: snakemake --forcerun results/datasets/feedback.json"):
-        store.dataset_files(manifest)
+        manifests.dataset_files(manifest)
 
 
 def test_the_miniature_gives_trl_what_its_loop_has():
-    def source(**recipe: object) -> tuning.Miniature:
+    def source(**recipe: object) -> miniature.Miniature:
         parsed = ModelConfig.model_validate({"train": {"data": "miniature", "trainer": "trl", **recipe}})
-        return tuning.Miniature(parsed.train, 3, 3)
+        return miniature.Miniature(parsed.train, 3, 3)
 
     dpo = source(recipe="dpo", examples=100, fraction=0.5, length_bias=0, **{"from": "sft"})
     pairs = writers.preference_pairs(50, 3, length_bias=0)
@@ -202,14 +208,14 @@ def test_the_miniature_gives_trl_what_its_loop_has():
 
 
 def test_how_a_training_is_launched_starts_nothing_again():
-    assert {"per_device", "accelerate"} == config.LAUNCH
+    assert {"per_device", "accelerate"} == recipes.LAUNCH
 
 
 def test_the_configs_in_the_documentation_are_accepted():
-    text = (layout.workflow_folder() / "docs/training.md").read_text()
+    text = (installed.workflow_folder() / "docs/training.md").read_text()
     shown = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
     shown |= {key: project()[key] for key in ("prompts",)}
     shown |= {"reward_model": "judge", "pairs": {"pair": {"sft": "sft", "aligned": "dpo", "alphas": [1]}}}
     assert {model.train.recipe for model in checks.parse(shown).models.values() if model.train} == set(
-        config.RECIPES
+        recipes.RECIPES
     ) - {"reward"}

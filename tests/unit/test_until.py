@@ -3,10 +3,11 @@
 import pytest
 import torch
 from expoflow.checks import parse
-from expoflow.config import ModelConfig
+from expoflow.config.sources import ModelConfig
 from expoflow.errors import ConfigError
-from expoflow.miniature import dpo, loop, model, rlhf, sft, writers
-from expoflow.miniature import reward as reward_model
+from expoflow.miniature import model, writers
+from expoflow.training.loop import dpo, loop, rlhf, sft
+from expoflow.training.loop import reward as reward_model
 from safetensors.torch import load_file
 
 

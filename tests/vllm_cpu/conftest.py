@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from expoflow.engines import Request, request_seed
-from expoflow.miniature import dpo, reward, sft
+from expoflow.engines.generate import request_seed
+from expoflow.engines.model import Request
 from expoflow.miniature.tokenizer import tokenizer
+from expoflow.training.loop import dpo, reward, sft
 from miniatures import GREEDY, PROMPTS, Pair
 from transformers import AutoModelForCausalLM
 

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from expoflow.config import GenerateConfig, spell
-from expoflow.engines import Completion, Engine, Model, Request
-from expoflow.extrapolate import extrapolate
+from expoflow.config.base import spell
+from expoflow.config.stages import GenerateConfig
+from expoflow.engines.model import Completion, Engine, Model, Request
+from expoflow.extrapolation.extrapolate import extrapolate
+from expoflow.extrapolation.options import Options
+from expoflow.extrapolation.streamed import Streamed
 from expoflow.miniature.world import prompts
-from expoflow.options import Options
-from expoflow.streaming import Streamed
 
 ALPHAS = (0, 0.5, 20)
 PROMPTS = prompts("dev", 0)[:150]

@@ -5,12 +5,12 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-vllm` has it")
 
 from checkpoints import save, weights
-from expoflow.config import GenerateConfig
-from expoflow.engines import Model
+from expoflow.config.stages import GenerateConfig
+from expoflow.engines.model import Model
 from expoflow.engines.vllm import VllmEngine
 from expoflow.errors import CheckpointError
-from expoflow.options import Options
-from expoflow.streaming import Streamed
+from expoflow.extrapolation.options import Options
+from expoflow.extrapolation.streamed import Streamed
 from miniatures import ALPHAS, GREEDY, answer
 
 pytestmark = pytest.mark.vllm

@@ -7,12 +7,12 @@ pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-vllm`
 import csv
 
 import numpy as np
-from expoflow import likelihood
-from expoflow.config import spell
+from expoflow.config.base import spell
 from expoflow.engines.transformers import TransformersEngine
 from expoflow.engines.vllm import VllmEngine
 from expoflow.miniature.tokenizer import tokenizer
-from expoflow.records import Generation
+from expoflow.results import Generation
+from expoflow.scoring import likelihood
 from miniatures import PROMPTS
 
 pytestmark = pytest.mark.vllm
@@ -61,7 +61,7 @@ def scored(engine, pair, generations, folder):
         models = {name: pair.streamed(at) for name, at in members.items()}
         rows = likelihood.likelihoods(models, PROMPTS, responses, engine)
         path = folder / f"{engine}.{alpha}.likelihoods.csv"
-        likelihood.write(path, responses, rows, {"pair": "p", "alpha": alpha, "prompts": "dev"})
+        likelihood.write_likelihoods(path, responses, rows, {"pair": "p", "alpha": alpha, "prompts": "dev"})
         with open(path, newline="") as file:
             table = list(csv.DictReader(file))
         tokens, sft, aligned, own = (

@@ -17,14 +17,14 @@ pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-vllm`
 
 import torch
 from checkpoints import save, weights
-from expoflow.engines import Model
+from expoflow.engines.model import Model
 from expoflow.engines.vllm import WORKER, VllmEngine
 from expoflow.engines.vllm_plugin import extra_config, parse
 from expoflow.errors import CheckpointError, ConfigError, PairError
-from expoflow.extrapolate import extrapolate
+from expoflow.extrapolation.extrapolate import extrapolate
+from expoflow.extrapolation.options import Options
+from expoflow.extrapolation.streamed import Streamed
 from expoflow.miniature.tokenizer import tokenizer
-from expoflow.options import Options
-from expoflow.streaming import Streamed
 from miniatures import answer
 from transformers import LlamaForCausalLM
 

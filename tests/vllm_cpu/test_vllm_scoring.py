@@ -4,9 +4,9 @@ import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-vllm` has it")
 
-from expoflow.chat import token_ids
-from expoflow.engines import Model
-from expoflow.scoring import load
+from expoflow.engines.chat import token_ids
+from expoflow.engines.model import Model
+from expoflow.scoring.rewards import load
 from miniatures import PROMPTS
 
 pytestmark = pytest.mark.vllm

@@ -9,7 +9,7 @@ import zipfile
 import pytest
 import torch
 from expoflow.miniature.world import prompts
-from expoflow.report import CAPTIONS
+from expoflow.reporting.page import CAPTIONS
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from tree import REPOSITORY, Tree

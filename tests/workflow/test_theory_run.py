@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from expoflow.records import read_json
+from expoflow.files.records import read_json
 from expoflow.theory.result import Theory
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("finished")]

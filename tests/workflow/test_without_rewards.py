@@ -4,9 +4,9 @@ import csv
 import json
 
 import pytest
-from expoflow.hub_card import hub_card
-from expoflow.inventory import read_config
-from expoflow.publication import _evidence
+from expoflow.project.card import hub_card
+from expoflow.project.folder import read_config
+from expoflow.project.publication import _evidence
 from test_caching import AFTER_SELECT
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("finished")]

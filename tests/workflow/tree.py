@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import yaml
+from expoflow.files.records import to_jsonl
 from expoflow.miniature.world import prompts
-from expoflow.records import to_jsonl
 
 REPOSITORY = Path(__file__).parents[2]
 MICRO = Path(__file__).with_name("micro.yaml")

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads):
-    from expoflow import appendices
+    from expoflow.reporting import appendices
 
-    appendices.write(
+    appendices.write_appendices(
         json.loads(snakemake.params.pairs),
         alphas=[Path(path) for path in snakemake.input.alphas],
         benchmarks=[Path(path) for path in snakemake.input.benchmarks],

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -12,7 +12,7 @@ with job_log(snakemake.log[0], snakemake.threads):
     from expoflow.claims import tables
     from expoflow.config import Config
 
-    tables.write(
+    tables.write_claims(
         Config.model_validate(snakemake.config),
         Path("results"),
         claims=Path(snakemake.output.claims),

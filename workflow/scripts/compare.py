@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow import benchmarks
-    from expoflow.benchmarks.job import Comparison
+    from expoflow.benchmarks.comparison import Comparison
     from expoflow.config import Config
 
     comparison = Comparison(

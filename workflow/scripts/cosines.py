@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads):
-    from expoflow.records import Manifest, read_json
+    from expoflow.files.records import read_json
+    from expoflow.results import Manifest
     from expoflow.theory import deltas
 
     aligned = iter(snakemake.input.aligned)

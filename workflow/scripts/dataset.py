@@ -3,23 +3,23 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads, offline=False) as say:
-    from expoflow import store
-    from expoflow.config import DataConfig
-    from expoflow.records import write_json
+    from expoflow.checkpoints import manifests
+    from expoflow.config.sources import DataConfig
+    from expoflow.files.records import write_json
 
     name, target = snakemake.wildcards.dataset, Path(snakemake.output.manifest)
     source = DataConfig.model_validate_json(snakemake.params.source)
     commit, files = None, [Path(source.file)] if source.file else []
     if source.hub:
-        from expoflow import hub
+        from expoflow.hub import download
 
-        commit, files = hub.dataset(source)
+        commit, files = download.dataset(source)
         note = target.with_name(f".{name}.commit.json")
-        hub.remember_commit(note, f"dataset {name}", source.hub, source.revision, commit, say)
-    write_json(target, store.dataset(name, source, commit, files))
+        download.remember_commit(note, f"dataset {name}", source.hub, source.revision, commit, say)
+    write_json(target, manifests.dataset(name, source, commit, files))

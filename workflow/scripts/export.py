@@ -3,16 +3,17 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads) as say:
-    from expoflow.config import ExtrapolateConfig
-    from expoflow.model_card import model_card
-    from expoflow.pair import export
-    from expoflow.records import Best, Manifest, read_json
+    from expoflow.config.stages import ExtrapolateConfig
+    from expoflow.extrapolation.model_card import model_card
+    from expoflow.extrapolation.pair import export
+    from expoflow.files.records import read_json
+    from expoflow.results import Best, Manifest
 
     best = read_json(snakemake.input.best, Best)
     folder = Path(snakemake.output.recipe).parent

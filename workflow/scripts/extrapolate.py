@@ -3,15 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads):
-    from expoflow.config import ExtrapolateConfig
-    from expoflow.pair import for_sweep
-    from expoflow.records import Manifest, read_json
+    from expoflow.config.stages import ExtrapolateConfig
+    from expoflow.extrapolation.pair import for_sweep
+    from expoflow.files.records import read_json
+    from expoflow.results import Manifest
 
     config = ExtrapolateConfig.model_validate_json(snakemake.params.config)
     for_sweep(

@@ -3,15 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads) as say:
-    from expoflow.config import GenerateConfig
-    from expoflow.pair import respond
-    from expoflow.records import Manifest, read_json
+    from expoflow.config.stages import GenerateConfig
+    from expoflow.engines.responses import respond
+    from expoflow.files.records import read_json
+    from expoflow.results import Manifest
 
     respond(
         Path(snakemake.input.recipe),

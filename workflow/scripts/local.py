@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads):
-    from expoflow import store
-    from expoflow.config import ModelConfig
-    from expoflow.records import write_json
+    from expoflow.checkpoints import manifests
+    from expoflow.config.sources import ModelConfig
+    from expoflow.files.records import write_json
 
     model = ModelConfig.model_validate_json(snakemake.params.model)
-    manifest = store.manifest(snakemake.wildcards.model, model, Path(model.path))
+    manifest = manifests.manifest(snakemake.wildcards.model, model, Path(model.path))
     write_json(snakemake.output.manifest, manifest)

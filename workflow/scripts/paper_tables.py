@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads):
-    from expoflow.benchmarks import published
+    from expoflow.reporting import paper_tables
 
-    published.write(Path(snakemake.input.benchmarks), Path(snakemake.output.tables[0]).parent)
+    paper_tables.write_paper_tables(Path(snakemake.input.benchmarks), Path(snakemake.output.tables[0]).parent)

@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 # The one job that may have to reach the hub for them: it is a local rule.
 with job_log(snakemake.log[0], snakemake.threads, offline=False) as say:
-    from expoflow.benchmarks import preferences
-    from expoflow.config import RewardCheck
-    from expoflow.records import write_jsonl
+    from expoflow.config.benchmarks import RewardCheck
+    from expoflow.data import preferences
+    from expoflow.files.records import write_jsonl
 
     config = RewardCheck.model_validate_json(snakemake.params.source)
     write_jsonl(Path(snakemake.output.preferences), preferences.gather(config, snakemake.params.seed))

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -10,11 +10,12 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0], snakemake.threads):
     from dataclasses import asdict
 
-    from expoflow.config import ExtrapolateConfig
-    from expoflow.pair import require_different
-    from expoflow.preflight import open_pair
-    from expoflow.records import Manifest, read_json, write_json
-    from expoflow.store import model_folder
+    from expoflow.checkpoints.manifests import model_folder
+    from expoflow.config.stages import ExtrapolateConfig
+    from expoflow.extrapolation.pair import require_different
+    from expoflow.extrapolation.preflight import open_pair
+    from expoflow.files.records import read_json, write_json
+    from expoflow.results import Manifest
 
     sft, aligned = (read_json(path, Manifest) for path in snakemake.input)
     require_different(sft, aligned)

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads):
-    from expoflow import report
+    from expoflow.reporting import page
 
-    report.write(
+    page.write_page(
         Path(snakemake.output.page),
         json.loads(snakemake.params.figures),
         [Path(path) for path in snakemake.input.tables],

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow.benchmarks import rewardbench
-    from expoflow.config import ScoreConfig, SelectConfig
+    from expoflow.config.stages import ScoreConfig, SelectConfig
 
     rewardbench.check(
         Path(snakemake.input.model),

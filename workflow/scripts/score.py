@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -11,15 +11,16 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0], snakemake.threads) as say:
     import json
 
-    from expoflow import store
-    from expoflow.config import ScoreConfig
-    from expoflow.engines import Model
-    from expoflow.evaluate import evaluate, read_responses, write_rewards
-    from expoflow.records import Manifest, read_json
+    from expoflow.checkpoints import manifests
+    from expoflow.config.stages import ScoreConfig
+    from expoflow.engines.model import Model
+    from expoflow.files.records import read_json
+    from expoflow.results import Manifest
+    from expoflow.scoring.responses import evaluate, read_responses, write_rewards
 
     judge = None
     if snakemake.input.reward_model:
-        folder = store.model_folder(read_json(snakemake.input.reward_model, Manifest))
+        folder = manifests.model_folder(read_json(snakemake.input.reward_model, Manifest))
         judge = Model(folder=folder, **json.loads(snakemake.params.usage))
     scored = evaluate(
         *read_responses(Path(snakemake.input.prompts), Path(snakemake.input.generations)),

@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads) as say:
-    from expoflow import sweep
-    from expoflow.config import SelectConfig
-    from expoflow.report import best_line
+    from expoflow.config.stages import SelectConfig
+    from expoflow.reporting.run_end import best_line
+    from expoflow.selection import select
 
     pair = snakemake.wildcards.pair
     alphas = [Path(path).parent.name.removeprefix("alpha=") for path in snakemake.input.rewards]
@@ -19,13 +19,13 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
     rewards = dict(zip(alphas, snakemake.input.rewards, strict=True))
     likelihoods = dict(zip(alphas, snakemake.input.likelihoods, strict=False))
     config = SelectConfig.model_validate_json(snakemake.params.config)
-    rows, best = sweep.select(
+    rows, best = select.select(
         pair,
-        {alpha: sweep.read_rewards(path, pair, alpha) for alpha, path in rewards.items()},
-        {alpha: sweep.read_effective_alpha(path, alpha) for alpha, path in recipes.items()},
+        {alpha: select.read_rewards(path, pair, alpha) for alpha, path in rewards.items()},
+        {alpha: select.read_effective_alpha(path, alpha) for alpha, path in recipes.items()},
         config,
         snakemake.params.seed,
-        {alpha: sweep.read_likelihoods(path, pair, alpha) for alpha, path in likelihoods.items()},
+        {alpha: select.read_likelihoods(path, pair, alpha) for alpha, path in likelihoods.items()},
     )
     best = best.model_copy(update={"labelled_by": snakemake.params.labelled_by})
     if config.by == "reward" and snakemake.params.reward_model in best.labelled_by:
@@ -33,5 +33,5 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
             f"warning: {best.pair}: {snakemake.params.reward_model} labelled the training of the aligned model and chooses alpha "
             "too; take an independent reward model, which does not share what the model learned to please"
         )
-    sweep.write(rows, best, Path(snakemake.output.alphas), Path(snakemake.output.best))
+    select.write_choice(rows, best, Path(snakemake.output.alphas), Path(snakemake.output.best))
     say(best_line(best, {row["alpha"]: row for row in rows}["0"].get("reward")))

@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads):
-    from expoflow import tables
+    from expoflow.reporting import tables
 
     results = Path(snakemake.output.summary).parent
-    tables.write(
+    tables.write_sweeps(
         results,
         alphas=[Path(path) for path in snakemake.input.alphas],
         best=[Path(path) for path in snakemake.input.best],

@@ -4,16 +4,17 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.logs import job_log
+from expoflow.system.logs import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads):
     from expoflow.config import Config
-    from expoflow.layout import accelerate_config
-    from expoflow.records import Manifest, read_json
-    from expoflow.training import Launch, train
+    from expoflow.files.records import read_json
+    from expoflow.results import Manifest
+    from expoflow.system.installed import accelerate_config
+    from expoflow.training.train import Launch, train
 
     given = {role: read_json(files[0], Manifest) for role, files in snakemake.input.items() if files}
     source = Config.model_validate(snakemake.config).models[snakemake.wildcards.model]

@@ -8,22 +8,43 @@ import fcntl
 import hashlib
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import re
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from expoflow.errors import CheckpointError, DataError
-from expoflow.records import File, Manifest, Row, provenance, read_jsonl, write_jsonl
+from expoflow.files.hashing import json_digest, sha256
+from expoflow.files.records import Row, read_jsonl, write_json, write_jsonl
 
-if TYPE_CHECKING:
-    from expoflow.config import DataConfig, ModelConfig
+BLOB = re.compile(r"[0-9a-f]{64}")
 
-MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".py")
-STEP = 4 << 20  # bytes that are hashed at a time, outside of Python's lock
+
+def remembered(path: Path, stop: threading.Event | None = None, *, anew: bool = False) -> str:
+    """sha256 of a file: remembered by place, size and time of change, else (or `anew`) computed and kept.
+
+    The hub's cache names a large file's link target by its sha256; another content is a CheckpointError.
+    """
+    real = path.resolve()
+    state = real.stat()
+    key = {"path": str(real), "size": state.st_size, "mtime_ns": state.st_mtime_ns, "inode": state.st_ino}
+    note = root() / "sha256" / f"{hashlib.sha256(str(real).encode()).hexdigest()}.json"
+    try:
+        kept = json.loads(note.read_text(encoding="utf-8"))
+        if not anew and {name: kept[name] for name in key} == key:
+            return str(kept["sha256"])
+    except (OSError, ValueError, KeyError):
+        pass  # not seen before, or changed: computed anew
+    value = sha256(path, stop)
+    if path.is_symlink() and BLOB.fullmatch(real.name) and real.name != value:
+        raise CheckpointError(
+            f"{path}: has sha256 {value}, the hub says {real.name}; delete {real}, download again"
+        )
+    with suppress(OSError):  # a read-only store costs the hashing next time
+        write_json(note, {**key, "sha256": value})
+    return value
 
 
 def root() -> Path:
@@ -71,7 +92,7 @@ def cached(
     `key` is plain JSON data that says everything the rows depend on. Jobs that want the same rows at the same
     time wait for the one that makes them.
     """
-    name = digest(key)
+    name = json_digest(key)
     path = root() / kind / name[:2] / f"{name}.jsonl"
     with locked(path):
         with suppress(DataError):  # absent, or broken: made anew
@@ -88,105 +109,3 @@ def locked(path: Path) -> Iterator[None]:
     with open(path.with_name(f"{path.stem}.lock"), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def digest(key: Any) -> str:
-    """sha256 over plain JSON data, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-
-
-def manifest(model: str, source: "ModelConfig", folder: Path, *packages: str) -> Manifest:
-    """Describe the checkpoint in `folder`, which `packages` made: every file's size and sha256."""
-    files = {
-        path.name: File(size=path.stat().st_size, sha256=sha256(path))
-        for path in sorted(folder.iterdir())
-        if path.is_file()
-    }
-    return Manifest(
-        model=model,
-        source=json.loads(source.canonical()),
-        folder=str(folder),
-        files=files,
-        provenance=provenance(*packages),
-    )
-
-
-def dataset(name: str, source: "DataConfig", commit: str | None, files: Sequence[Path]) -> Manifest:
-    """Describe a dataset's files, in their order."""
-    folder = os.path.commonpath([path.parent for path in files])
-    return Manifest(
-        model=name,
-        source=json.loads(source.canonical()),
-        revision=commit,
-        folder=folder,
-        files={
-            os.path.relpath(path, folder): File(size=path.stat().st_size, sha256=sha256(path))
-            for path in files
-        },
-        provenance=provenance(),
-    )
-
-
-def dataset_files(manifest: Manifest) -> list[Path]:
-    """A dataset's files in their order; one that is gone or changed in size is a DataError."""
-    paths = [Path(manifest.folder) / name for name in manifest.files]
-    for path, file in zip(paths, manifest.files.values(), strict=True):
-        if not path.is_file() or path.stat().st_size != file.size:
-            remedy = f"run: snakemake --forcerun results/datasets/{manifest.model}.json"
-            raise DataError(f"dataset '{manifest.model}': {path} is gone or has changed; {remedy}")
-    return paths
-
-
-def sha256(path: Path, stop: Event | None = None) -> str:
-    """sha256 of a file in hexadecimal; a CheckpointError where `stop` is set before the end."""
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(STEP))
-    with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            if stop and stop.is_set():
-                raise CheckpointError(f"{path}: hashing was stopped; run again")
-            digest.update(buffer[:count])
-    return digest.hexdigest()
-
-
-def model_folder(manifest: Manifest) -> Path:
-    """The folder of a model's files; one that is gone or changed in size is a CheckpointError.
-
-    Files of a hub model that are gone from the cache are downloaded again.
-    """
-    folder = Path(manifest.folder)
-    if "hub" in manifest.source and any(
-        not (folder / name).is_file() or (folder / name).stat().st_size != file.size
-        for name, file in manifest.files.items()
-    ):
-        return _restored(manifest)
-    remedy = f"run: snakemake --forcerun results/models/{manifest.model}.json"
-    for name, file in manifest.files.items():
-        path = folder / name
-        if not path.is_file():
-            raise CheckpointError(f"model '{manifest.model}': {path} is gone; {remedy}")
-        if path.stat().st_size != file.size:
-            raise CheckpointError(
-                f"model '{manifest.model}': {path} has {path.stat().st_size} bytes instead of {file.size}; {remedy}"
-            )
-    return folder
-
-
-def _restored(manifest: Manifest) -> Path:
-    """Download a hub model again, in a process of its own: this one may be a job's, which is offline."""
-    offline = os.environ.get("EXPOFLOW_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
-    run = subprocess.run(
-        [sys.executable, "-m", "expoflow.hub"],
-        input=manifest.model_dump_json(),
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"HF_HUB_OFFLINE": offline},
-    )
-    if run.returncode:
-        reason = run.stdout.strip() or "the log says why"
-        raise CheckpointError(f"model '{manifest.model}': is gone and does not come back: {reason}")
-    return Path(run.stdout.strip())
-
-
-def checkpoint_files(folder: str) -> list[str]:
-    """The files whose change makes a checkpoint folder another model: weights, config, tokenizer, code."""
-    return sorted(str(path) for path in Path(folder).glob("*") if path.suffix in MODEL_FILES)

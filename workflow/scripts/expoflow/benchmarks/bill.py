@@ -6,10 +6,12 @@ The bill of a benchmark's job, from the prompts as they are and without what is 
 from collections.abc import Iterator
 from pathlib import Path
 
-from expoflow.benchmarks import alpaca_eval_data
-from expoflow.benchmarks.questions import FILES, local_files
-from expoflow.config import MINIATURE, VARIANTS, Config, JudgeConfig, Strict
-from expoflow.costs import price
+from expoflow.benchmarks.alpaca_eval import files as alpaca_eval_files
+from expoflow.benchmarks.judge.costs import price
+from expoflow.benchmarks.mt_bench.files import FILES, local_files
+from expoflow.config import Config
+from expoflow.config.base import MINIATURE, VARIANTS, Strict
+from expoflow.config.benchmarks import JudgeConfig
 
 # Tokens that a judge's prompt has beside the answers to judge, rather too many.
 GRADING = 700  # MT-Bench: question, instructions, reference
@@ -45,7 +47,7 @@ def lines(config: Config, results: Path = Path("results")) -> Iterator[str]:
             continue
         limit = config.section(pair, "generate").max_tokens
         count, prompt, reply = (
-            _mt_bench(section) if benchmark == "mt_bench" else alpaca_eval_data.calls(section, limit)
+            _mt_bench(section) if benchmark == "mt_bench" else alpaca_eval_files.calls(section, limit)
         )
         name = (benchmark, asked.model)
         calls[name] = calls.get(name, 0) + variants * count

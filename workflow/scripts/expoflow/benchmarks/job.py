@@ -5,32 +5,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from expoflow import engines, store
-from expoflow.adapter import is_adapter
-from expoflow.config import MINIATURE, Config, GenerateConfig, JudgeConfig, SelectConfig
+from expoflow import store
+from expoflow.benchmarks.comparison import words
+from expoflow.benchmarks.judge.judge import Judge
+from expoflow.checkpoints import manifests
+from expoflow.checkpoints.adapter import is_adapter
+from expoflow.config import Config
+from expoflow.config.base import MINIATURE
+from expoflow.config.benchmarks import JudgeConfig
+from expoflow.config.stages import GenerateConfig
 from expoflow.dag import code as code_digests
-from expoflow.evaluate import evaluate
-from expoflow.judge import Judge
-from expoflow.pair import aligned_folder
-from expoflow.recipe import Recipe
-from expoflow.records import (
-    BenchmarkResult,
-    Generation,
-    Manifest,
-    Metric,
-    Prompt,
-    Record,
-    Scored,
-    provenance,
-    read_json,
-    read_jsonl,
-    write_json,
-    write_jsonl,
-)
-
-Row = TypeVar("Row", bound=Record)
+from expoflow.engines import generate, model
+from expoflow.engines.model import Model
+from expoflow.extrapolation.pair import aligned_folder
+from expoflow.extrapolation.recipe import Recipe
+from expoflow.files import hashing
+from expoflow.files.records import Record, Row, provenance, read_json, write_json, write_jsonl
+from expoflow.results import BenchmarkResult, Generation, Manifest, Metric, Prompt, Scored
+from expoflow.scoring.responses import evaluate
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,7 @@ class Job:
     @cached_property
     def _own(self) -> Path:
         """The folder of the manifest's files: a checkpoint, or an adapter."""
-        return store.model_folder(self._manifest)
+        return manifests.model_folder(self._manifest)
 
     @cached_property
     def _base(self) -> Manifest | None:
@@ -88,9 +82,9 @@ class Job:
         return read_json(self.inputs["base"], Manifest) if is_adapter(self._own) else None
 
     @cached_property
-    def model(self) -> engines.Model:
+    def model(self) -> model.Model:
         """The variant's model, as an engine takes it."""
-        return engines.Model(folder=self.folder, **json.loads(self.usage))
+        return model.Model(folder=self.folder, **json.loads(self.usage))
 
     def generate(
         self, prompts: Sequence[Prompt], config: GenerateConfig, step: str = "responses"
@@ -117,7 +111,7 @@ class Job:
 
         def make() -> list[Scored]:
             responses = self._respond(prompts, config, "responses", key)
-            model = judge and engines.Model(folder=store.model_folder(judge), **json.loads(usage))
+            model = judge and Model(folder=manifests.model_folder(judge), **json.loads(usage))
             return evaluate(prompts, responses, model, self.config.score)
 
         rows, kept = self.cached("benchmarks", key, make, Scored)
@@ -171,8 +165,8 @@ class Job:
         self, prompts: Sequence[Prompt], config: GenerateConfig, step: str, key: dict[str, Any]
     ) -> list[Generation]:
         part = self.rows.with_name(f".{self.rows.name}.{step.replace(' ', '-')}.part")
-        name = store.digest(key | {"code": self.code})
-        return engines.generate(self.model, prompts, config, part, name, self.say)
+        name = hashing.json_digest(key | {"code": self.code})
+        return generate.generate(self.model, prompts, config, part, name, self.say)
 
     def _key(self, prompts: Sequence[Prompt], config: GenerateConfig) -> dict[str, Any]:
         return {
@@ -180,60 +174,9 @@ class Job:
             "usage": self.usage,
             "prompts": [prompt.model_dump() for prompt in prompts],
             "generate": config.model_dump(exclude={"prompts", "engine"}),
-            "engine": engines.chosen(config.engine),
+            "engine": model.chosen(config.engine),
         }
 
     def _done(self, step: str, kept: bool, count: int) -> None:
         if kept:
             self.say(f"{self.pair}: {self.variant}: {self.benchmark}: {count} {step} are kept from before")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What a benchmark's module is asked for: `run_comparison(comparison)`, the paired differences expo - aligned.
-
-    `inputs` has the row files of both variants, `expo` and `aligned`, and the benchmark's own.
-    """
-
-    pair: str
-    benchmark: str
-    config: Config
-    inputs: Mapping[str, Path]
-    result: Path
-    say: Callable[[str], None] = print
-
-    @cached_property
-    def settings(self) -> Any:
-        """The benchmark's section of the config, with the pair's overrides."""
-        return getattr(self.config.section(self.pair, "benchmarks"), self.benchmark)
-
-    @cached_property
-    def select(self) -> SelectConfig:
-        """Level and resamples of the intervals."""
-        return self.config.section(self.pair, "select")
-
-    def rows(self, variant: str, record: type[Row]) -> list[Row]:
-        """The rows of `expo` or `aligned`."""
-        return read_jsonl(self.inputs[variant], record)
-
-    def write(self, metrics: list[Metric], prompts: str, **settings: Any) -> None:
-        """Write the result, and say its words."""
-        result = BenchmarkResult(
-            pair=self.pair,
-            variant="expo-aligned",
-            benchmark=self.benchmark,
-            prompts=prompts,
-            metrics=metrics,
-            provenance=provenance("scipy") | settings,
-        )
-        write_json(self.result, result)
-        self.say(f"{self.pair}: {self.benchmark}: expo - aligned: {words(metrics)}")
-
-
-def words(metrics: Sequence[Metric]) -> str:
-    """A line on a benchmark: its first metric, and whatever else is always wanted."""
-    shown = [m for m in metrics if m.metric in ("quality", "win_rate", "lc_win_rate") or m is metrics[0]]
-    return ", ".join(
-        f"{m.metric} {m.value:.3f}" + (f" [{m.low:.3f}, {m.high:.3f}]" if m.low is not None else "")
-        for m in shown
-    )

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from expoflow import statistics
-from expoflow.config import SelectConfig
-from expoflow.records import Metric
+from expoflow.config.stages import SelectConfig
+from expoflow.results import Metric
+from expoflow.selection import statistics
 
 
 def mean(name: str, values: np.ndarray) -> Metric:

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from expoflow import engines
-from expoflow.benchmarks.job import Comparison, Job
+from expoflow.benchmarks.comparison import Comparison
+from expoflow.benchmarks.job import Job
 from expoflow.benchmarks.metrics import difference, mean
-from expoflow.config import SelectConfig
+from expoflow.config.stages import SelectConfig
+from expoflow.engines import model
 from expoflow.errors import DataError
-from expoflow.records import Metric, Prompt, Scored, read_jsonl
+from expoflow.files.records import read_jsonl
+from expoflow.results import Metric, Prompt, Scored
 
 
 def run(job: Job) -> None:
@@ -22,7 +24,7 @@ def run(job: Job) -> None:
         measure(prompts, rows),
         job.inputs["prompts"].stem,
         generate=config.model_dump(exclude={"prompts", "engine"}),
-        engine=engines.chosen(config.engine),
+        engine=model.chosen(config.engine),
         score=job.config.score.model_dump(),
         reward_model=job.config.reward_model,
     )

@@ -7,25 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from expoflow import scoring, statistics, store
 from expoflow.benchmarks.metrics import mean
-from expoflow.benchmarks.preferences import Preference
-from expoflow.config import ScoreConfig, SelectConfig
-from expoflow.engines import Model
-from expoflow.prompts import prompt_id
-from expoflow.records import (
-    Generation,
-    Manifest,
-    Metric,
-    Prompt,
-    Record,
-    RewardCheckResult,
-    provenance,
-    read_json,
-    read_jsonl,
-    write_json,
-    write_jsonl,
-)
+from expoflow.checkpoints import manifests
+from expoflow.config.stages import ScoreConfig, SelectConfig
+from expoflow.data.preferences import Preference
+from expoflow.data.prompts import prompt_id
+from expoflow.engines.model import Model
+from expoflow.files import hashing
+from expoflow.files.records import Record, provenance, read_json, read_jsonl, write_json, write_jsonl
+from expoflow.results import Generation, Manifest, Metric, Prompt, RewardCheckResult
+from expoflow.scoring.rewards import score_responses
+from expoflow.selection import statistics
 
 # RewardBench's sections by its subsets (Lambert et al. 2024, Table 1).
 SECTIONS = {
@@ -66,14 +58,14 @@ def check(
     `usage` is how the model is to be run (`ModelConfig.usage`), `source` the config's words on the preferences.
     """
     model = read_json(manifest, Manifest)
-    judge = Model(folder=store.model_folder(model), **json.loads(usage))
+    judge = Model(folder=manifests.model_folder(model), **json.loads(usage))
     preferred = score(judge, read_jsonl(preferences, Preference), score_config)
     metrics = measure(preferred, select)
     write_jsonl(rows, preferred)
     made_with = provenance("torch", "transformers") | {
         "model": manifest.as_posix(),
         "preferences": json.loads(source),
-        "preferences_sha256": store.sha256(preferences),
+        "preferences_sha256": hashing.sha256(preferences),
         "score": score_config.model_dump(),
     }
     write_json(result, RewardCheckResult(model=model.model, metrics=metrics, provenance=made_with))
@@ -92,7 +84,7 @@ def score(judge: Model, preferences: Sequence[Preference], config: ScoreConfig) 
         name = prompt_id(each.messages)
         prompts[name] = Prompt(prompt_id=name, messages=each.messages)
         responses += [_given(name, 2 * number, each.chosen), _given(name, 2 * number + 1, each.rejected)]
-    rewards = scoring.rewards(judge, list(prompts.values()), responses, config)
+    rewards = score_responses(judge, list(prompts.values()), responses, config)
     return [
         Preferred(
             row=number,

@@ -11,7 +11,17 @@ from matplotlib.figure import Figure
 
 from expoflow.claims.run import STYLES
 from expoflow.claims.selection import WAYS
-from expoflow.figures.style import COLOURS, CYCLE, LABELS, LINES, MARKERS, STYLE, WIDTH, legend, line
+from expoflow.reporting.figures.style import (
+    COLOURS,
+    CYCLE,
+    LABELS,
+    LINES,
+    MARKERS,
+    STYLE,
+    WIDTH,
+    legend,
+    line,
+)
 
 BAND = "Lines are means over the runs, bands go from the smallest to the largest."
 # Taken over from one run, where it drew them: their config names them so.

@@ -12,8 +12,10 @@ from expoflow.claims import figures, tables
 from expoflow.claims.selection import WAYS
 from expoflow.claims.statement import DEPENDS, FAILS, HOLDS, STATEMENTS, YES, Statement, verdict
 from expoflow.errors import DataError
-from expoflow.records import write_csv, write_text
-from expoflow.tables import markdown, read
+from expoflow.files.atomic import write_text
+from expoflow.files.markdown import markdown_table
+from expoflow.files.records import write_csv
+from expoflow.reporting.tables import read
 
 Row = Mapping[str, str]
 
@@ -59,7 +61,9 @@ least half of the subjects have the other sign. *{depends}*: everything else. No
 """
 
 
-def write(runs: Sequence[Path], out: Path, notes: Path | None = None, command: str = "make claims") -> None:
+def write_page(
+    runs: Sequence[Path], out: Path, notes: Path | None = None, command: str = "make claims"
+) -> None:
     """Write the page `out`, and its tables and figures into the folder of its name beside it.
 
     `runs` are Snakemake directories with results/claims.csv; `notes` is a Markdown file that stands before the
@@ -81,7 +85,7 @@ def write(runs: Sequence[Path], out: Path, notes: Path | None = None, command: s
         depends=DEPENDS,
         counts=f"Of {len(lines)} statements: {counts}.",
     )
-    text += markdown(HEADER, lines, numbers=False) + _regrets(runs)
+    text += markdown_table(HEADER, lines, numbers=False) + _regrets(runs)
     if notes:
         text += "\n" + notes.read_text(encoding="utf-8").strip() + "\n"
     text += _figures(runs, folder)
@@ -177,7 +181,7 @@ def _regrets(runs: Sequence[Path]) -> str:
     return (
         "\n**Regret**: true quality lost on the prompts that choose alpha against the best alpha >= 0 of the same grid, same "
         "responses: mean over pairs and runs (smallest to largest mean of a run; largest of a pair). No pair with an "
-        "alpha above 0 is left out.\n\n" + markdown(REGRETS, lines)
+        "alpha above 0 is left out.\n\n" + markdown_table(REGRETS, lines)
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from expoflow.claims.run import Run
 from expoflow.claims.statement import Measure, measured, statement
-from expoflow.statistics import Values
+from expoflow.selection.statistics import Values
 
 PAPER_END = 0.5  # the largest alpha of Figure 8
 

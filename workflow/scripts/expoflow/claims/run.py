@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from expoflow import statistics
-from expoflow.config import ClaimsConfig, Config
+from expoflow.config import Config
+from expoflow.config.claims import ClaimsConfig
 from expoflow.errors import DataError
+from expoflow.files.records import read_jsonl
 from expoflow.miniature import world
-from expoflow.records import Generation, Prompt, Scored, read_jsonl
-from expoflow.statistics import Values
+from expoflow.results import Generation, Prompt, Scored
+from expoflow.selection import statistics
+from expoflow.selection.statistics import Values
 
 RESAMPLES = 2000
 # Of a response in the miniature's world: what it says beside its answer.

@@ -8,8 +8,8 @@ import numpy as np
 
 from expoflow.claims.run import Run
 from expoflow.claims.statement import Measure, measured, statement
-from expoflow.search import CRITERIA
-from expoflow.statistics import Values
+from expoflow.selection.criteria import CRITERIA
+from expoflow.selection.statistics import Values
 
 WAYS = {"none": "alpha 0", "reward": "by reward", "nll": "by nll", "implicit": "by implicit"}  # in words
 

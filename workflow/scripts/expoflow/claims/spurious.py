@@ -7,7 +7,7 @@ from scipy.special import expit, logit
 
 from expoflow.claims.run import Run, correlation
 from expoflow.claims.statement import Measure, measured, statement
-from expoflow.statistics import Values
+from expoflow.selection.statistics import Values
 
 REFITS = 500
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from expoflow.records import Record
+from expoflow.files.records import Record
 
 if TYPE_CHECKING:
     from expoflow.claims.run import Run
+
 
 CONFIDENCE = 0.95
 YES, NO, OPEN = "yes", "no", "open"

@@ -8,21 +8,21 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expoflow.config import MINIATURE
-from expoflow.dag.digest import digest
-from expoflow.layout import workflow_folder
-from expoflow.serving import KINDS
+from expoflow.config.base import MINIATURE
+from expoflow.dag.digest import digest, is_module
+from expoflow.hosts.task import KINDS
+from expoflow.system.installed import workflow_folder
 
 if TYPE_CHECKING:
-    from expoflow.config import (
+    from expoflow.config.benchmarks import (
         AlpacaEvalBenchmark,
-        ModelConfig,
         MtBenchBenchmark,
         OpenLlmBenchmark,
-        PromptsConfig,
         RewardCheck,
-        TheoryConfig,
     )
+    from expoflow.config.sources import ModelConfig, PromptsConfig
+    from expoflow.config.theory import TheoryConfig
+
 
 # What changes how a result is made, kept or told, never what it says. The values of a config are parameters of their
 # own; the bytes of a commit are the same, however they come; a judge's verdicts are kept with all they depend on.
@@ -31,20 +31,21 @@ NEUTRAL = frozenset(
         *(
             "errors",
             "config",
-            "records",
-            "cli",
-            "logs",
+            "results",
+            "paths",
             "store",
-            "serving",
-            "host",
-            "parts",
-            "folder",
-            "output",
+            "files",
+            "system",
+            "hosts",
+            "hub",
+            "dag",
+            "cli",
+            "project",
         ),
-        *("judge", "asking", "costs", "verdicts", "hub", "layout", "child", "digest", "dag"),
+        *("checks", "checkpoints.manifests", "benchmarks.judge"),
     }
 )
-# The work of engine hosts that a rule asks for (`serving.Task`).
+# The work of engine hosts that a rule asks for (`hosts.task.Task`).
 TASKS = {
     "generate": ("generate",),
     "score": ("score",),
@@ -72,19 +73,19 @@ def rule(name: str, *also: str) -> str:
 @cache
 def benchmark(name: str) -> str:
     """The digest of the code that runs a benchmark."""
-    return _digest((f"benchmarks.{name}", *_work(BENCHMARK_TASKS[name])), "benchmark")
+    return _digest((f"{_benchmark(name)}:run", *_work(BENCHMARK_TASKS[name])), "benchmark")
 
 
 @cache
 def comparison(name: str) -> str:
     """The digest of the code that compares expo with aligned on a benchmark."""
-    return _digest((f"benchmarks.{name}:run_comparison",), "compare")
+    return _digest((f"{_benchmark(name)}:run_comparison",), "compare")
 
 
 @cache
 def responses(name: str) -> str:
     """The digest of what a benchmark's kept responses, and their scores, depend on."""
-    own = {"generate": ("pair:respond",), "score": ("evaluate:evaluate",)}
+    own = {"generate": ("engines.responses:respond",), "score": ("scoring.responses:evaluate",)}
     tasks = BENCHMARK_TASKS[name]
     return _digest((*_work(tasks), *(root for task in tasks for root in own.get(task, ()))))
 
@@ -93,10 +94,12 @@ def training(model: "ModelConfig") -> str:
     """The digest of the code that trains a model."""
     recipe = model.train
     if recipe.trainer == "loop":
-        return rule("train", f"miniature.{recipe.recipe}")
+        return rule("train", f"training.loop.{recipe.recipe}")
     tasks = ("generate", "score") if model.judge else ()
-    data = ("miniature.tuning",) if recipe.data == MINIATURE else ()
-    return rule("train", "trl_training", "trainers", "onpolicy", *data, *_work(tasks))
+    data = ("training.trl.miniature",) if recipe.data == MINIATURE else ()
+    return rule(
+        "train", "training.trl.recipe", "training.trl.trainers", "training.onpolicy", *data, *_work(tasks)
+    )
 
 
 def prompts(source: "PromptsConfig") -> str:
@@ -132,6 +135,12 @@ def open_llm_data(source: "OpenLlmBenchmark") -> str:
 def truth() -> str:
     """The digest of the miniature's own judge, whose verdicts are kept by what it knows."""
     return _digest(("miniature.judge",))
+
+
+def _benchmark(name: str) -> str:
+    """The module of a benchmark, as `benchmarks.module` finds it."""
+    several = f"benchmarks.{name}.benchmark"
+    return several if is_module(several) else f"benchmarks.{name}"
 
 
 def _miniature(module: str, made: object) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ def reached(
 
 def _root(root: str) -> Place:
     module, _, name = root.partition(":")
-    if not _is_module(module) or (name and name not in _module(module).definitions):
+    if not is_module(module) or (name and name not in _module(module).definitions):
         raise ValueError(f"expoflow has no {root}")
     return module, name or ALL
 
@@ -139,7 +139,8 @@ def _path(module: str) -> Path:
 
 
 @cache
-def _is_module(name: str) -> bool:
+def is_module(name: str) -> bool:
+    """Whether expoflow has a module of this name."""
     return _path(name).is_file()
 
 
@@ -148,7 +149,7 @@ def _longest(dotted: str) -> tuple[str, list[str]]:
     """The longest beginning of `dotted` that is a module, and the names behind it."""
     parts = dotted.split(".")
     for end in range(len(parts), 0, -1):
-        if _is_module(".".join(parts[:end])):
+        if is_module(".".join(parts[:end])):
             return ".".join(parts[:end]), parts[end:]
     return "", parts
 

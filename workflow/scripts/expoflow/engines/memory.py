@@ -3,12 +3,12 @@
 import resource
 from pathlib import Path
 
-from expoflow.checkpoint import open_checkpoint, read_json_file
-from expoflow.conversion import converted
-from expoflow.engines import Model
+from expoflow.checkpoints.checkpoint import open_checkpoint, read_json_file
+from expoflow.checkpoints.header import FLOATS, SIZES, Tensor
+from expoflow.checkpoints.pickles import converted
+from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError
-from expoflow.header import FLOATS, SIZES, Tensor
-from expoflow.preflight import open_both
+from expoflow.extrapolation.preflight import open_both
 
 
 def require_memory(model: Model) -> None:

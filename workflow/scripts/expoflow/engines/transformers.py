@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from expoflow.config import GenerateConfig
-from expoflow.conversion import converted
-from expoflow.engines import Completion, Model, Request, engine_key, package
+from expoflow.checkpoints.pickles import converted
+from expoflow.config.stages import GenerateConfig
+from expoflow.engines import tokenizer
 from expoflow.engines.memory import headers
-from expoflow.streaming import tensors, tensors_of
+from expoflow.engines.model import Completion, Model, Request, engine_key
+from expoflow.extrapolation.streaming import tensors, tensors_of
 
 # Tokens (prompt and response, padding included) whose keys and values are held at a time.
 BATCH_TOKENS = 32768
@@ -37,7 +38,7 @@ class TransformersEngine:
         Tensor by tensor, in place. Raises CheckpointError for another architecture, and what reading the
         weights raises; the engine is of no use after an error.
         """
-        package.require_same_architecture(self.key, self.loaded, model, self.name)
+        tokenizer.require_same_architecture(self.key, self.loaded, model, self.name)
         if self._fits(model):
             state = self.model.state_dict()
             with torch.no_grad():
@@ -68,7 +69,7 @@ class TransformersEngine:
             if not all(index in done for index in batch):
                 for finished in self._sample([requests[index] for index in batch], config):
                     yield [
-                        (batch[row], package.completion(self.tokenizer, tokens, self.stop))
+                        (batch[row], tokenizer.completion(self.tokenizer, tokens, self.stop))
                         for row, tokens in finished
                         if batch[row] not in done
                     ]
@@ -94,7 +95,7 @@ class TransformersEngine:
                 yield [(batch[row], tokens) for row, tokens in finished]
 
     def _load(self, model: Model) -> None:
-        config = package.config(model)
+        config = tokenizer.config(model)
         remote = model.trust_remote_code
         with torch.device("meta"):  # the class alone is wanted: only it takes a state dict without a folder
             architecture = type(AutoModelForCausalLM.from_config(config, trust_remote_code=remote))
@@ -110,7 +111,7 @@ class TransformersEngine:
 
     def _describe(self, model: Model) -> None:
         self.loaded, self.key = model, engine_key(model, self.name)
-        self.tokenizer, self.stop = package.tokenizer(model), package.stop_ids(model)
+        self.tokenizer, self.stop = tokenizer.tokenizer(model), tokenizer.stop_ids(model)
         self.context = self.model.config.get_text_config().max_position_embeddings
 
     def _fits(self, model: Model) -> bool:

@@ -3,8 +3,18 @@
 import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
+
+from vllm import SamplingParams
+from vllm.sampling_params import RequestOutputKind
+
+from expoflow.config.stages import GenerateConfig
+from expoflow.engines import tokenizer
+from expoflow.engines.model import Completion, Model, Request, engine_key
+from expoflow.engines.vllm_plugin import FORMAT, extra_config
+from expoflow.engines.vllm_session import answers, start, stop
+from expoflow.errors import CheckpointError
+from expoflow.extrapolation.streamed import Streamed
 
 # Read by vLLM when it is imported: an engine without processes of its own, which pins no core and phones
 # nobody. A value that the user has set stays.
@@ -16,24 +26,7 @@ for name, value in {
 }.items():
     os.environ.setdefault(name, value)
 
-from transformers import PretrainedConfig  # noqa: E402
-from vllm import EngineArgs, LLMEngine, PoolingParams, SamplingParams  # noqa: E402
-from vllm.distributed import cleanup_dist_env_and_memory  # noqa: E402
-from vllm.inputs import tokens_input  # noqa: E402
-from vllm.platforms import current_platform  # noqa: E402
-from vllm.sampling_params import RequestOutputKind  # noqa: E402
-from vllm.usage.usage_lib import UsageContext  # noqa: E402
-
-from expoflow.config import GenerateConfig  # noqa: E402
-from expoflow.engines import Completion, Model, Request, engine_key, package  # noqa: E402
-from expoflow.engines.vllm_plugin import FORMAT, extra_config  # noqa: E402
-from expoflow.errors import CheckpointError  # noqa: E402
-from expoflow.streaming import Streamed  # noqa: E402
-
 WORKER = "expoflow.engines.vllm_plugin.ExpoWorker"
-Parameters = SamplingParams | PoolingParams
-# Compiling gains nothing there; with chunked prefill, requests that have a seed crash (vLLM 0.32).
-CPU = {"enforce_eager": True, "enable_chunked_prefill": False, "kv_cache_memory_bytes": 1 << 30}
 
 
 class VllmEngine:
@@ -45,7 +38,7 @@ class VllmEngine:
         """Load the model; vLLM's own error says what is lacking where it does not fit into memory."""
         self.engine = start(
             model.folder,
-            package.config(model),
+            tokenizer.config(model),
             trust_remote_code=model.trust_remote_code,
             tensor_parallel_size=gpus,
             load_format=FORMAT,
@@ -65,7 +58,7 @@ class VllmEngine:
         Raises CheckpointError for another architecture and for weights that cannot be read or extrapolated;
         the former model is then still there.
         """
-        package.require_same_architecture(self.key, self.loaded, model, self.name)
+        tokenizer.require_same_architecture(self.key, self.loaded, model, self.name)
         reasons = self.engine.collective_rpc("set_weights", args=(str(model.folder), _extra(model)))
         if reason := next(filter(None, reasons), None):
             raise CheckpointError(reason)
@@ -82,7 +75,7 @@ class VllmEngine:
         }
         for outputs in answers(self.engine, asked):
             yield [
-                (index, package.completion(self.tokenizer, [*output.outputs[0].token_ids], self.stop))
+                (index, tokenizer.completion(self.tokenizer, [*output.outputs[0].token_ids], self.stop))
                 for index, output in outputs
             ]
 
@@ -108,7 +101,7 @@ class VllmEngine:
 
     def _describe(self, model: Model) -> None:
         self.loaded, self.key = model, engine_key(model, self.name)
-        self.tokenizer, self.stop = package.tokenizer(model), package.stop_ids(model)
+        self.tokenizer, self.stop = tokenizer.tokenizer(model), tokenizer.stop_ids(model)
 
     def _sampling(self, seed: int, config: GenerateConfig) -> SamplingParams:
         return SamplingParams(
@@ -123,48 +116,6 @@ class VllmEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-
-
-def start(folder: Path, config: PretrainedConfig, dtype: str = "keep", **settings: Any) -> LLMEngine:
-    """An engine that takes token ids, in the model's own `dtype` or another, with the longest context that fits.
-
-    Nothing is kept from one request to the next: an answer must not depend, not even in its last bit, on
-    what was asked before.
-    """
-    kept = config.dtype or "auto"  # vLLM's auto would make float32 a 16-bit type
-    arguments = EngineArgs(
-        model=str(folder),
-        skip_tokenizer_init=True,
-        dtype=kept if dtype == "keep" else dtype,
-        max_model_len=-1,
-        enable_prefix_caching=False,
-        disable_log_stats=True,
-        use_tqdm_on_load=False,
-        **(CPU if current_platform.is_cpu() else {}),
-        **settings,
-    )
-    return LLMEngine.from_engine_args(arguments, UsageContext.LLM_CLASS)
-
-
-def answers(engine: LLMEngine, asked: Mapping[int, tuple[Sequence[int], Parameters]]) -> Iterator[list]:
-    """Answer (token ids, parameters): after every step the (index, output) that it finished."""
-    waiting = set(asked)
-    try:
-        for index, (token_ids, parameters) in asked.items():
-            engine.add_request(str(index), tokens_input(list(token_ids)), parameters)
-        while waiting:
-            outputs = [(int(output.request_id), output) for output in engine.step() if output.finished]
-            waiting.difference_update(index for index, _ in outputs)
-            yield outputs
-    finally:
-        engine.abort_request([str(index) for index in waiting])
-
-
-def stop(owner: Any) -> None:
-    """End `owner.engine` and its processes, if it has any, and free its memory."""
-    owner.engine.engine_core.shutdown()
-    del owner.engine
-    cleanup_dist_env_and_memory()
 
 
 def _given(logprobs: Sequence[Mapping[int, Any] | None], tokens: Sequence[int], start: int) -> float:

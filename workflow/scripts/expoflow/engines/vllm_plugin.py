@@ -22,7 +22,8 @@ from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
 from expoflow.errors import ConfigError, ExpoflowError
-from expoflow.streaming import Streamed, tensors_of
+from expoflow.extrapolation.streamed import Streamed
+from expoflow.extrapolation.streaming import tensors_of
 
 FORMAT = "expo"
 OPTIONS = ("compute", "dtype", "vocabulary", "overflow", "alpha_for")
@@ -78,7 +79,7 @@ def _refused(problem: Mapping[str, Any]) -> str:
 
 
 class ExpoLoader(DefaultModelLoader):
-    """vLLM's own loader, fed by `expoflow.streaming` instead of files.
+    """vLLM's own loader, fed by `extrapolation.streaming` instead of files.
 
     A pair that does not fit is the PairError or CheckpointError that `expoflow extrapolate` raises.
     """

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from expoflow.files.records import write_json
 from expoflow.miniature import world
-from expoflow.records import write_json
 
 QUESTIONS = 60
 

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from expoflow.files.atomic import write_text
 from expoflow.miniature import world
-from expoflow.records import Prompt, write_text
+from expoflow.results import Prompt
 
 QUESTIONS = 20  # of a category
 CATEGORIES = {"extraction": "fact", "reasoning": "fact", "stem": "opposite", "writing": "list"}

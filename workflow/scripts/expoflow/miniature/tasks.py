@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from expoflow.files.atomic import write_text
 from expoflow.miniature import language, world
-from expoflow.records import write_text
 
 
 def write(folder: Path, seed: int) -> None:

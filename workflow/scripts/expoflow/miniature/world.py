@@ -10,9 +10,9 @@ from functools import cache
 
 import numpy as np
 
+from expoflow.data.prompts import prompt_id
 from expoflow.miniature import language as lang
-from expoflow.prompts import prompt_id
-from expoflow.records import Message, Prompt
+from expoflow.results import Message, Prompt
 
 SPLITS = {"dev": 200, "test": 300, "reward": 400, "train": None}  # None: all the rest
 

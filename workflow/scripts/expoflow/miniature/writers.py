@@ -12,7 +12,7 @@ import numpy as np
 
 from expoflow.miniature import language as lang
 from expoflow.miniature.world import generator, is_right, judge, prompts
-from expoflow.records import Prompt
+from expoflow.results import Prompt
 
 PREFERENCE_TEMPERATURE = 0.7  # of the annotator of DPO pairs, in units of q
 LENGTH_BIAS = 0.06  # log-odds that the annotator adds for each word more

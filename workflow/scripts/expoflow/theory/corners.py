@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import functional_call
 
-from expoflow.engines import Model
+from expoflow.engines.model import Model
 from expoflow.engines.transformers import TransformersEngine, padded, response_logps
 from expoflow.errors import CheckpointError
-from expoflow.streaming import Streamed, tensors_of
+from expoflow.extrapolation.streamed import Streamed
+from expoflow.extrapolation.streaming import tensors_of
 
 Row = tuple[list[int], list[int]]
 

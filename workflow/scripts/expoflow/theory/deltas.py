@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from expoflow import store
+from expoflow.checkpoints import manifests
+from expoflow.checkpoints.tensor_names import kind
 from expoflow.errors import PairError
-from expoflow.names import kind
-from expoflow.preflight import Pair, Part, open_pair
-from expoflow.records import Manifest, write_csv
+from expoflow.extrapolation.preflight import Pair, PairedTensor, open_pair
+from expoflow.files.records import write_csv
+from expoflow.results import Manifest
 from expoflow.theory.result import Size, Smallness
 
 ALL = "all"
@@ -41,7 +42,7 @@ class Products:
 
 def opened(sft: Manifest, aligned: Manifest, vocabulary: str) -> Pair:
     """A pair's checkpoints, checked as before an extrapolation."""
-    pair = open_pair(store.model_folder(sft), store.model_folder(aligned), vocabulary)
+    pair = open_pair(manifests.model_folder(sft), manifests.model_folder(aligned), vocabulary)
     pair.require()
     return pair
 
@@ -69,7 +70,7 @@ def products(pairs: Sequence[Pair]) -> dict[str, Products]:
     return found
 
 
-def _common(pairs: Sequence[Pair]) -> list[Part]:
+def _common(pairs: Sequence[Pair]) -> list[PairedTensor]:
     """The tensors that the formula changes, in the first pair's order, which must be those of all pairs."""
     shared = [{part.theta1.name: part.shared for part in pair.parts if part.shared} for pair in pairs]
     for pair, names in zip(pairs, shared, strict=True):

@@ -14,23 +14,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from expoflow import pair as pairs
-from expoflow import scoring, statistics, store
-from expoflow.benchmarks import preferences
-from expoflow.benchmarks.preferences import Preference
-from expoflow.config import MINIATURE, GenerateConfig, RewardCheck, ScoreConfig, SelectConfig, TheoryConfig
-from expoflow.engines import Model
-from expoflow.recipe import Recipe
-from expoflow.records import (
-    Generation,
-    Manifest,
-    Prompt,
-    provenance,
-    read_json,
-    read_jsonl,
-    write_json,
-)
-from expoflow.theory import asking
+from expoflow.config.base import MINIATURE
+from expoflow.config.benchmarks import RewardCheck
+from expoflow.config.stages import GenerateConfig, ScoreConfig, SelectConfig
+from expoflow.config.theory import TheoryConfig
+from expoflow.data import preferences
+from expoflow.data.preferences import Preference
+from expoflow.engines import responses
+from expoflow.engines.model import Model
+from expoflow.extrapolation.recipe import Recipe
+from expoflow.files import hashing
+from expoflow.files.records import provenance, read_json, read_jsonl, write_json
+from expoflow.results import Generation, Manifest, Prompt
+from expoflow.scoring.rewards import score_responses
+from expoflow.selection import statistics
+from expoflow.theory import task
 from expoflow.theory.deltas import opened, smallness
 from expoflow.theory.result import FirstOrder, Point, Theory
 
@@ -59,7 +57,7 @@ class Measurement(NamedTuple):
     seed: int
 
 
-def measure(
+def measure_pair(
     pair: str,
     recipe: Path,
     sft: Manifest,
@@ -76,7 +74,7 @@ def measure(
     Raises PairError for checkpoints that do not fit, DataError for prompts or preferences that cannot be used.
     """
     small = smallness(opened(sft, aligned, what.vocabulary), what.alphas)
-    model = pairs.model(read_json(recipe, Recipe), recipe.parent, sft, aligned, usage)
+    model = responses.model(read_json(recipe, Recipe), recipe.parent, sft, aligned, usage)
     asked = read_jsonl(prompts, Prompt)[: what.config.limit]
     objectives = along(
         model, held_out(what.config, what.seed), asked, judge, what.config, what.generate.seed, largest(what.alphas), what.score
@@ -88,7 +86,7 @@ def measure(
     }
     made_with = provenance("torch", "transformers") | {
         "theory": json.loads(what.config.canonical(exclude={"planes"})),
-        "prompts_sha256": store.sha256(prompts),
+        "prompts_sha256": hashing.sha256(prompts),
         "seed": what.generate.seed,
     }
     write_json(output, Theory(pair=pair, smallness=small, first_order=found, provenance=made_with))
@@ -135,9 +133,9 @@ def along(
         temperature=1, top_k=0, top_p=1, presence_penalty=0, frequency_penalty=0, seed=seed,
         samples=config.samples, max_tokens=config.max_tokens,
     )  # fmt: skip
-    ask = asking.Ask(
+    ask = task.TheoryTask(
         model=model,
-        corners=asking.parents(model),
+        corners=task.parents(model),
         margins=tuple(map(_shares, fine)),
         preferences=tuple(held_out),
         responses=tuple(map(_shares, coarse)) if judge else (),
@@ -148,7 +146,7 @@ def along(
     margins: dict[float, Values] = {}
     slopes = np.zeros(0)
     responses: dict[float, list[tuple[Generation, float | None]]] = {}
-    for row in asking.rows(ask):
+    for row in task.ask(ask):
         if "margin" in row:
             margins[fine[row["margin"]]] = _margin(row["logps"])
         elif "margin_slopes" in row:
@@ -190,7 +188,7 @@ def _rewarded(
 ) -> Along:
     """The expected reward of every prompt at every alpha, and its policy gradient at 0."""
     flat = [generation for some in responses.values() for generation, _ in some]
-    rewards = np.array(scoring.rewards(judge, prompts, flat, score))
+    rewards = np.array(score_responses(judge, prompts, flat, score))
     by_alpha = dict(zip(responses, rewards.reshape(len(responses), -1, samples), strict=True))
     slopes = np.array([slope for _, slope in responses[0.0]]).reshape(-1, samples)
     return Along(

@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from expoflow import pair as pairs
-from expoflow import statistics
-from expoflow.config import GenerateConfig, PlaneConfig, ScoreConfig, SelectConfig
-from expoflow.engines import Model
+from expoflow.config.stages import GenerateConfig, ScoreConfig, SelectConfig
+from expoflow.config.theory import PlaneConfig
+from expoflow.engines import responses
+from expoflow.engines.model import Model
 from expoflow.errors import PairError
-from expoflow.evaluate import evaluate
-from expoflow.recipe import Recipe
-from expoflow.records import Generation, Manifest, Prompt, Scored, read_json, write_csv
-from expoflow.theory import asking
+from expoflow.extrapolation.recipe import Recipe
+from expoflow.files.records import read_json, write_csv
+from expoflow.results import Generation, Manifest, Prompt, Scored
+from expoflow.scoring.responses import evaluate
+from expoflow.selection import statistics
+from expoflow.theory import task
 from expoflow.theory.deltas import ALL, Products, opened, products
 
 COLUMNS = (
@@ -84,7 +86,7 @@ def points(axes: Axes, ends: Sequence[float], count: int) -> list[tuple[float, f
     return [(0, 0), (1, 0), (0, 1), *(axes.point(x, y) for y in ys for x in xs)]
 
 
-def measure(
+def measure_plane(
     config: PlaneConfig,
     recipes: Sequence[Path],
     sft: Manifest,
@@ -109,20 +111,20 @@ def measure(
     found = products([opened(sft, each, vocabulary) for each in aligned])
     axes = Axes.of(found[ALL])
     first, second = (
-        pairs.model(read_json(recipe, Recipe), recipe.parent, sft, each, usage)
+        responses.model(read_json(recipe, Recipe), recipe.parent, sft, each, usage)
         for recipe, each in zip(recipes, aligned, strict=True)
     )
     where = points(axes, [1 + config.reach * alpha for alpha in alphas], config.points)
-    theta0, theta1 = asking.parents(first)
-    ask = asking.Ask(
+    theta0, theta1 = task.parents(first)
+    ask = task.TheoryTask(
         model=first,
-        corners=(theta0, theta1, asking.parents(second)[1]),
+        corners=(theta0, theta1, task.parents(second)[1]),
         responses=tuple((1 - a - b, a, b) for a, b in where),
         prompts=tuple(prompts),
         config=generate.model_copy(update={"samples": 1}),
     )
     said: dict[int, list[Generation]] = {}
-    for row in asking.rows(ask):
+    for row in task.ask(ask):
         said.setdefault(row["response"], []).append(Generation.model_validate(row["generation"]))
     scored = evaluate(prompts, [each for some in said.values() for each in some], judge, score)
     size = len(prompts)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from expoflow.records import Record
+from expoflow.files.records import Record
 
 
 class Size(Record):

@@ -1,0 +1,179 @@
+"""AlpacaEval's files: local ones, or those of its dataset on the hub; and which annotators there are."""
+
+import difflib
+import importlib.util
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from expoflow.benchmarks.judge.costs import prompt_tokens, reply_tokens
+from expoflow.config.base import MINIATURE
+from expoflow.config.benchmarks import AlpacaEvalBenchmark
+from expoflow.data.prompts import prompt_id
+from expoflow.errors import CheckpointError, ConfigError, DataError
+from expoflow.files.atomic import replacing
+from expoflow.files.records import Record
+from expoflow.results import Message, Prompt
+
+# By setting: the file's name in the dataset tatsu-lab/alpaca_eval.
+HUB_FILES = {"reference": "alpaca_eval_gpt4_baseline.json", "df_gamed": "df_gamed.csv"}
+SETTINGS = (*HUB_FILES, "instruction_difficulty")
+TEMPLATE_TOKENS = 700  # of an annotator's prompt beside instruction and outputs, rather too many
+OFFICIAL = "x" * 2300  # instruction and reference's output have this length on average
+# What an annotator may ask of the package's own client and ours does not do.
+BIASES = {"tokens_to_avoid", "tokens_to_favor"}
+
+
+class Question(Record):
+    """An instruction, and what the reference answered."""
+
+    instruction: str
+    output: str
+
+    def prompt(self) -> Prompt:
+        """The instruction as a conversation of one message."""
+        messages = [Message(role="user", content=self.instruction)]
+        return Prompt(prompt_id=prompt_id(messages), messages=messages)
+
+
+def files(config: AlpacaEvalBenchmark) -> dict[str, str]:
+    """The files of a config by setting; those of the hub and of the miniature lie where `gather` puts them."""
+    folder = f"results/benchmarks/alpaca_eval.{config.source_name()}"
+    found = {}
+    for name in SETTINGS:
+        path = getattr(config, name)
+        if path == MINIATURE or (path is None and config.hub and name in HUB_FILES):
+            path = f"{folder}/{HUB_FILES[name]}"
+        if path:
+            found[name] = path
+    return found
+
+
+def problems(config: AlpacaEvalBenchmark) -> Iterator[str]:
+    """What is wrong with the files that a config names and with its annotator, one line each."""
+    for name in SETTINGS:
+        path = getattr(config, name)
+        if path not in (None, MINIATURE) and not Path(path).is_file():
+            yield f"benchmarks.alpaca_eval.{name}: no file '{path}'; correct the path"
+        elif path not in (None, MINIATURE) and name == "reference":
+            try:
+                read_questions(Path(path))
+            except DataError as error:
+                yield f"benchmarks.alpaca_eval.reference: {error}"
+    try:
+        find_annotator(config.annotator)
+    except ConfigError as error:
+        yield f"benchmarks.alpaca_eval.annotator: {error}"
+
+
+def calls(config: AlpacaEvalBenchmark, max_tokens: int) -> tuple[int, int, int]:
+    """Of one variant: calls, tokens of their prompts with responses of `max_tokens`, and of their replies.
+
+    Before there is a reference file: the official one's 805 questions, of its mean length.
+    """
+    path = Path(files(config)["reference"])
+    texts = [OFFICIAL] * 805
+    if path.is_file():
+        texts = [question.instruction + question.output for question in read_questions(path)]
+    prompt = sum(prompt_tokens({"messages": [{"content": text}]}) for text in texts)
+    response = getattr(config.generate, "max_tokens", None) or max_tokens
+    settings = [each.get("completions_kwargs", {}) for each in read_annotator(config.annotator).values()]
+    reply = max(map(reply_tokens, settings))
+    return len(texts), prompt + len(texts) * (TEMPLATE_TOKENS + response), len(texts) * reply
+
+
+def gather(config: AlpacaEvalBenchmark, path: Path, seed: int) -> None:
+    """Get the dataset's file of this name, or make the reference's outputs of the miniature. Raises DataError."""
+    if config.reference == MINIATURE:
+        importlib.import_module("expoflow.miniature.alpaca_eval").write(
+            path, seed
+        )  # no dependency of others'
+    else:
+        _download(config, path)
+
+
+def _download(config: AlpacaEvalBenchmark, path: Path) -> None:
+    from expoflow.hub import cache
+
+    try:
+        _, folder, found = cache.fetch(
+            config.hub, config.revision, "dataset", lambda _, sizes: [path.name] if path.name in sizes else []
+        )
+        if not found:
+            raise CheckpointError("it has no such file")
+    except CheckpointError as error:
+        raise DataError(
+            f"alpaca_eval: {path.name} of dataset '{config.hub}' cannot be fetched ({error}); correct hub, or"
+            " give the file's path"
+        ) from None
+    with open(folder / path.name, "rb") as source, replacing(path, "wb") as target:
+        shutil.copyfileobj(source, target)
+
+
+def read_questions(path: Path) -> list[Question]:
+    """The set, in the file's order: a JSON list, or JSON lines. Raises DataError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        lines = [line for line in text.split("\n") if line.strip()]
+        rows = json.loads(text) if text.lstrip()[:1] == "[" else list(map(json.loads, lines))
+        questions = [Question(**{name: row[name] for name in Question.model_fields}) for row in rows]
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror}; correct the path") from None
+    except (ValueError, LookupError, TypeError, ValidationError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"{path}: not a list of {{instruction, output}} objects ({reason})") from None
+    if not questions:
+        raise DataError(f"{path}: no questions; give the reference's outputs")
+    return questions
+
+
+def prompts(questions: Sequence[Question]) -> list[Prompt]:
+    """What is to be answered: every instruction once."""
+    asked = (question.prompt() for question in questions)
+    return list({prompt.prompt_id: prompt for prompt in asked}.values())
+
+
+def find_annotator(name: str) -> Path:
+    """The configs.yaml of an annotator: of the package's, or of a folder where the name has a slash.
+
+    Raises ConfigError for one that is not there or cannot be used, and where the package is not installed.
+    """
+    spec = importlib.util.find_spec("alpaca_eval")
+    if spec is None:
+        raise ConfigError(["alpaca_eval is not installed; pip install 'expoflow[bench]'"])
+    shipped = Path(spec.origin).parent / "evaluators_configs"
+    path = (Path(name) if "/" in name else shipped / name) / "configs.yaml"
+    if not path.is_file():
+        known = sorted(each.parent.name for each in shipped.glob("*/configs.yaml"))
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = (
+            f"did you mean '{close[0]}'?" if close else "name one of alpaca_eval's, or a folder with a slash"
+        )
+        raise ConfigError([f"annotator '{name}': no configs.yaml; {hint}"])
+    for config in _yaml(path).values():
+        client = config.get("fn_completions", "openai_completions")
+        if client != "openai_completions":
+            raise ConfigError([f"annotator '{name}' needs {client}; take one that has openai_completions"])
+        if biases := BIASES & set(config.get("completions_kwargs", {})):
+            raise ConfigError([f"annotator '{name}' sets {', '.join(sorted(biases))}; take another one"])
+    return path.resolve()
+
+
+def read_annotator(name: str) -> dict[str, dict[str, Any]]:
+    """The configs.yaml of an annotator: of every judge its prompt, settings and parser."""
+    return _yaml(find_annotator(name))
+
+
+def _yaml(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError([f"{path}: cannot be read as YAML ({' '.join(str(error).split())})"]) from None
+    if not isinstance(found, dict) or not all("prompt_template" in (each or {}) for each in found.values()):
+        raise ConfigError([f"{path}: every annotator needs a prompt_template, as those of alpaca_eval have"])
+    return found

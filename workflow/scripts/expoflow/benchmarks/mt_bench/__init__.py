@@ -1,0 +1,1 @@
+"""MT-Bench: questions of two turns, each answer graded by an LLM judge."""

@@ -1,0 +1,194 @@
+"""MT-Bench's questions, judge prompts and reference answers, read from the files that FastChat publishes.
+
+None of them is part of expoflow. Of a checkout of FastChat they are
+
+    fastchat/llm_judge/data/judge_prompts.jsonl
+    fastchat/llm_judge/data/mt_bench/question.jsonl
+    fastchat/llm_judge/data/mt_bench/reference_answer/gpt-4.jsonl
+"""
+
+import importlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from expoflow.config.base import MINIATURE
+from expoflow.config.benchmarks import MtBenchBenchmark
+from expoflow.errors import CheckpointError, DataError
+from expoflow.files.hashing import sha256
+from expoflow.files.records import Record
+
+FILES = ("question.jsonl", "judge_prompts.jsonl", "reference_answer/gpt-4.jsonl")
+WITH_REFERENCE = ("math", "reasoning", "coding")  # categories that are graded against an answer
+# Judge prompts by (with a reference, second turn).
+PROMPTS = {
+    (False, False): "single-v1",
+    (True, False): "single-math-v1",
+    (False, True): "single-v1-multi-turn",
+    (True, True): "single-math-v1-multi-turn",
+}
+
+
+class Question(Record):
+    """Two turns, and in some categories the reference's answers to them."""
+
+    question_id: int
+    category: str
+    turns: tuple[str, str]
+    reference: tuple[str, str] | None = None
+
+
+class JudgePrompt(Record):
+    """A judge's system prompt, and the user's with {question}, {answer}, {ref_answer_1} ... to fill in."""
+
+    system: str
+    template: str
+
+
+class Questions(Record):
+    """results/benchmarks/mt_bench.{source}.json: all that is asked, and the files that it was read from."""
+
+    questions: list[Question]
+    prompts: dict[str, JudgePrompt]
+    sha256s: dict[str, str]
+
+
+def judge_messages(data: Questions, question: Question, answers: Sequence[str]) -> list[dict[str, str]]:
+    """What a judge is told to grade the last of one or two answers."""
+    prompt = data.prompts[PROMPTS[question.reference is not None, len(answers) == 2]]
+    return [
+        {"role": "system", "content": prompt.system},
+        {"role": "user", "content": prompt.template.format(**_values(question, answers))},
+    ]
+
+
+def _values(question: Question, answers: Sequence[str]) -> dict[str, str]:
+    """What a judge prompt may name."""
+    values = {"question": question.turns[0], "answer": answers[0]}
+    for number, (turn, answer) in enumerate(zip(question.turns, answers, strict=False), start=1):
+        values |= {f"question_{number}": turn, f"answer_{number}": answer}
+    references = question.reference or ()
+    return values | {f"ref_answer_{number}": text for number, text in enumerate(references, start=1)}
+
+
+def local_files(config: MtBenchBenchmark) -> list[str]:
+    """The files of `config.data` in the order of FILES; none where they come from the hub. Raises DataError."""
+    if config.data in (None, MINIATURE):
+        return []
+    return [str(path) for path in _found(Path(config.data))]
+
+
+def gather(config: MtBenchBenchmark, seed: int) -> Questions:
+    """Read the files of a folder or of a dataset of the hub, or make those of the miniature of `seed`.
+
+    Raises DataError for whatever is not as published.
+    """
+    if config.data != MINIATURE:
+        return _read([Path(path) for path in local_files(config)] or _downloaded(config))
+    miniature = importlib.import_module("expoflow.miniature.mt_bench")  # no dependency of others' files
+    with tempfile.TemporaryDirectory() as folder:
+        miniature.write(Path(folder), seed)
+        return _read(_found(Path(folder)))
+
+
+def _read(paths: Sequence[Path]) -> Questions:
+    """The three files, in the order of FILES."""
+    questions, prompts, references = (_lines(path) for path in paths)
+    answers = {row["question_id"]: row for row in references}
+    parsed = [_row(paths[0], row, lambda row: _question(row, answers)) for row in questions]
+    twice = [name for name, count in Counter(q.question_id for q in parsed).items() if count > 1]
+    if twice or not parsed:
+        raise DataError(
+            f"{paths[0]}: question_id {twice[0]} stands twice" if twice else f"{paths[0]}: is empty"
+        )
+    without = [q.question_id for q in parsed if q.category in WITH_REFERENCE and q.reference is None]
+    if without:
+        raise DataError(
+            f"{paths[2]}: no answer to question {without[0]}, which is graded against one; add it"
+        )
+    return Questions(
+        questions=parsed,
+        prompts=_prompts(paths[1], prompts),
+        sha256s={name: sha256(path) for name, path in zip(FILES, paths, strict=True)},
+    )
+
+
+def _question(row: Mapping[str, Any], answers: Mapping[int, Mapping[str, Any]]) -> Question:
+    reference = None
+    if row["category"] in WITH_REFERENCE and row["question_id"] in answers:
+        reference = tuple(answers[row["question_id"]]["choices"][0]["turns"][:2])
+    return Question(
+        question_id=row["question_id"],
+        category=row["category"],
+        turns=tuple(row["turns"]),
+        reference=reference,
+    )
+
+
+def _prompts(path: Path, rows: list[dict[str, Any]]) -> dict[str, JudgePrompt]:
+    found = {
+        row["name"]: _row(
+            path, row, lambda row: JudgePrompt(system=row["system_prompt"], template=row["prompt_template"])
+        )
+        for row in rows
+        if row.get("name") in PROMPTS.values()
+    }
+    if missing := [name for name in PROMPTS.values() if name not in found]:
+        raise DataError(f"{path}: no judge prompt '{missing[0]}'; take FastChat's file as it is")
+    for (reference, second), name in PROMPTS.items():  # so that every one can be filled in
+        sample = Question(
+            question_id=0, category="", turns=("", ""), reference=("", "") if reference else None
+        )
+        values = _values(sample, ["", ""] if second else [""])
+        _row(path, {"name": name}, lambda row, values=values: found[row["name"]].template.format(**values))
+    return found
+
+
+def _found(folder: Path) -> list[Path]:
+    """FILES in the folder or below it; of several the one that lies highest."""
+    paths = []
+    for name in FILES:
+        places = sorted(folder.rglob(name), key=lambda path: (len(path.parts), path))
+        if not places:
+            raise DataError(
+                f"'{folder}' has no {name}; name a folder like FastChat's fastchat/llm_judge/data"
+            )
+        paths.append(places[0])
+    return paths
+
+
+def _downloaded(config: MtBenchBenchmark) -> list[Path]:
+    """FILES of a dataset of the hub, in the hub's own cache."""
+    from expoflow.hub import cache
+
+    def wanted(_: str, sizes: Mapping[str, int]) -> list[str]:
+        return [name for name in sizes if f"/{name}".endswith(tuple(f"/{file}" for file in FILES))]
+
+    try:
+        _, folder, _ = cache.fetch(config.hub, config.revision, "dataset", wanted)
+    except CheckpointError as error:
+        raise DataError(
+            f"mt_bench: dataset '{config.hub}' cannot be fetched ({error}); correct hub"
+        ) from None
+    return _found(folder)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON lines ({error})") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path}: a line is no JSON object; take FastChat's file as it is")
+    return rows
+
+
+def _row(path: Path, row: dict[str, Any], make: Callable[[dict[str, Any]], Any]) -> Any:
+    try:
+        return make(row)
+    except (LookupError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"{path}: not in FastChat's format ({reason}): {json.dumps(row)[:80]}") from None

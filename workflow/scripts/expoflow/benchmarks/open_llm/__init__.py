@@ -1,0 +1,1 @@
+"""The Open LLM Leaderboard, version 1, through lm-eval."""

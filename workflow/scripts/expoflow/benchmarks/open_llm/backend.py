@@ -1,0 +1,92 @@
+"""An "open_llm" task: lm-eval on a model that is kept loaded, one answer after the other.
+
+lm-eval is one long call. It runs in a thread, so that answers go out as they come, and an end is heard.
+"""
+
+import gc
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+from lm_eval.api.model import LM
+
+from expoflow.benchmarks.open_llm import harness
+from expoflow.benchmarks.open_llm.tasks import Answered, Asked, Kept, normalised
+from expoflow.hosts.task import Held
+
+
+class LoadedLM:
+    """A model behind lm-eval's interface that can be closed."""
+
+    def __init__(self, lm: LM):
+        self.lm = lm
+
+    def close(self) -> None:
+        """Free its memory."""
+        import torch
+
+        engine = getattr(getattr(self.lm, "model", None), "llm_engine", None)
+        del self.lm
+        if engine is not None:  # lm-eval's vllm backend
+            from vllm.distributed import cleanup_dist_env_and_memory
+
+            engine.engine_core.shutdown()
+            del engine
+            cleanup_dist_env_and_memory()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class StoppedError(Exception):
+    """Nobody wants the answers any more."""
+
+
+def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """Do a task of the form `Asked`: yields {kept: Kept} as answers come, and at the end {answered: Answered}."""
+    asked = Asked.model_validate(arguments)
+    loaded = held.get(
+        "open_llm", asked.key(), lambda: LoadedLM(harness.language_model(asked.model, asked.config))
+    )
+
+    def ask(tell: Callable[[Kept], None]) -> list[Answered]:
+        resuming = harness.Resuming(loaded.lm, asked.kept, tell)
+        return normalised(harness.evaluate(resuming, asked.folders(), asked.config), asked.config.tasks)
+
+    with closing(told(ask)) as steps:
+        for step in steps:
+            if isinstance(step, Kept):
+                yield [{"kept": step.model_dump(mode="json")}]
+            else:
+                yield [{"answered": row.model_dump(mode="json")} for row in step]
+
+
+def told(work: Callable[[Callable[[Kept], None]], list[Answered]]) -> Iterator[Kept | list[Answered]]:
+    """What `work` tells while it runs in a thread, then what it returns; closed, it ends at its next answer."""
+    out: queue.SimpleQueue[Kept | list[Answered] | BaseException] = queue.SimpleQueue()
+    stopped = threading.Event()
+
+    def tell(kept: Kept) -> None:
+        if stopped.is_set():
+            raise StoppedError
+        out.put(kept)
+
+    def run() -> None:
+        try:
+            out.put(work(tell))
+        except BaseException as error:
+            out.put(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while isinstance(step := out.get(), Kept):
+            yield step
+        if isinstance(step, BaseException):
+            raise step
+        yield step
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,188 @@
+"""lm-eval, called on one checkpoint: its answers to the documents of our tasks; a killed run goes on where it was.
+
+lm-eval's own cache (--use_cache) keeps pickles, and does not know which model they came from; `Resuming` hands
+its answers out, for a part file that names the model and the settings.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lm_eval.tasks
+import yaml
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM, hash_args
+from lm_eval.api.registry import get_model
+from lm_eval.tasks import TaskManager
+from transformers import AutoConfig, AutoTokenizer
+
+from expoflow.benchmarks.open_llm.tasks import TASK_FILES, Kept
+from expoflow.config.benchmarks import OpenLlmBenchmark
+from expoflow.engines.memory import free_memory
+from expoflow.engines.model import Model
+from expoflow.errors import CheckpointError
+
+ASKED = "asked"
+GROUPS = ("open_llm.yaml", "miniature.yaml")
+OFFICIAL = ("arc", "hellaswag", "mmlu/default", "gsm8k", "winogrande", "truthfulqa")
+LARGEST_BATCH = 64
+
+
+class Resuming(LM):
+    """A language model whose answers are told as they come; what is `kept` from before is not asked again."""
+
+    def __init__(self, model: LM, kept: Sequence[Kept], tell: Callable[[Kept], None]):
+        super().__init__()
+        self.model, self.tell = model, tell
+        self.answers = {row.request: row.answer for row in kept}
+        model.set_cache_hook(self)
+
+    def add_partial(self, kind: str, arguments: Sequence[Any], answer: Any) -> None:
+        """lm-eval's hook: an answer is there."""
+        request = hash_args(kind, arguments)
+        if request not in self.answers:
+            self.answers[request] = answer
+            self.tell(Kept(request=request, answer=answer))
+
+    def _ask(self, kind: str, requests: list[Instance]) -> list[Any]:
+        missing = [each for each in requests if hash_args(kind, each.args) not in self.answers]
+        print(f"{kind}: {len(requests)} requests, {len(requests) - len(missing)} are answered already")
+        if missing:
+            for each, answer in zip(missing, getattr(self.model, kind)(missing), strict=True):
+                self.add_partial(kind, each.args, answer)
+        return [self.answers[hash_args(kind, each.args)] for each in requests]
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """(log-likelihood of the continuation, whether greedy decoding gives it) for every request."""
+        return self._ask("loglikelihood", requests)
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """The text up to a stop string for every request."""
+        return self._ask("generate_until", requests)
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Not needed by any of the tasks."""
+        raise NotImplementedError
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """The conversation as the model's text."""
+        return self.model.apply_chat_template(chat_history, add_generation_prompt)
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The template's text."""
+        return self.model.chat_template(chat_template)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """For lm-eval's own fingerprints."""
+        return self.model.tokenizer_name
+
+
+def evaluate(model: LM, tasks: Mapping[str, str], config: OpenLlmBenchmark) -> dict[str, Any]:
+    """lm-eval's results, samples included; `tasks` are names of lm-eval's, each with the folder of its dataset."""
+    with tempfile.TemporaryDirectory() as folder:
+        return lm_eval.simple_evaluate(
+            model,
+            tasks=[ASKED],
+            task_manager=task_manager(tasks, Path(folder)),
+            limit=config.limit,
+            apply_chat_template=config.chat_template,
+            fewshot_random_seed=config.seed,
+            bootstrap_iters=0,
+        )
+
+
+def task_manager(tasks: Mapping[str, str], folder: Path) -> TaskManager:
+    """lm-eval's tasks and a group "asked" in `folder`: official definitions, our numbers of shots, our data."""
+    members = []
+    for file in GROUPS:
+        for member in yaml.safe_load((TASK_FILES / file).read_text(encoding="utf-8"))["task"]:
+            if data := tasks.get(member.get("group") or member["task"]):
+                members.append(member | {"dataset_path": str(Path(data).absolute())})
+    text = yaml.safe_dump({"group": ASKED, "task": members})
+    (folder / f"{ASKED}.yaml").write_text(text, encoding="utf-8")
+    official = [Path(lm_eval.tasks.__file__).parent / name for name in OFFICIAL]
+    return TaskManager(include_defaults=False, include_path=[*official, TASK_FILES, folder])
+
+
+def language_model(model: Model, config: OpenLlmBenchmark) -> LM:
+    """The checkpoint behind lm-eval's interface.
+
+    All backends get a BOS exactly where the model's tokenizer adds one by itself: left to themselves hf does
+    so and the others do not.
+    """
+    folder, remote = str(model.folder.absolute()), model.trust_remote_code
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
+    settings = AutoConfig.from_pretrained(folder, trust_remote_code=remote)
+    length = min(config.context, getattr(settings, "max_position_embeddings", config.context))
+    bos = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
+    common = {"pretrained": folder, "trust_remote_code": remote, "add_bos_token": bos}
+    if config.backend == "vllm":
+        loaded = get_model("vllm")(
+            **common, dtype=_dtype(config), max_model_len=length, batch_size="auto", seed=config.seed
+        )
+    elif config.backend == "completions":
+        loaded = _served(folder, config, length, common)
+    else:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        size = batch_size(config, settings, length, device)
+        print(f"hf: {device}, batch size {size}, at most {length} tokens")
+        loaded = get_model("hf")(
+            **common, dtype=_dtype(config), device=device, max_length=length, batch_size=size
+        )
+    if model.chat_template:
+        loaded.tokenizer.chat_template = model.chat_template
+    return loaded
+
+
+def _served(folder: str, config: OpenLlmBenchmark, length: int, common: dict[str, Any]) -> LM:
+    """A model that a server has loaded under its folder's name, as `vllm serve FOLDER` names it."""
+    import requests
+
+    base = config.base_url.rstrip("/")
+    try:
+        answer = requests.get(f"{base}/models", timeout=30)
+        answer.raise_for_status()
+        served = [each["id"] for each in answer.json()["data"]]
+    except (requests.RequestException, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{base}: no OpenAI-compatible server answers ({type(error).__name__}); start it: vllm serve {folder}"
+        ) from None
+    if folder not in served:
+        raise CheckpointError(
+            f"{base}: serves {', '.join(served)}, not {folder}; start it: vllm serve {folder}"
+        )
+    return get_model("local-completions")(
+        **common | {"pretrained": None},
+        model=folder,
+        base_url=f"{base}/completions",
+        tokenizer_backend="huggingface",
+        max_length=length,
+        num_concurrent=config.concurrency,
+        batch_size=1,
+        seed=config.seed,
+    )
+
+
+def _dtype(config: OpenLlmBenchmark) -> str:
+    return "auto" if config.dtype == "keep" else config.dtype
+
+
+def batch_size(config: OpenLlmBenchmark, settings: Any, length: int, device: str) -> int | str:
+    """Sequences at a time.
+
+    On a GPU lm-eval finds the largest one that fits by trying. A CPU's memory never says no before the process
+    is killed: there a quarter of the free memory is shared out. A token takes its logits three times in
+    float32 (logits, log-softmax, a copy), and about 16 numbers of the hidden size in every layer.
+    """
+    if config.batch_size != "auto":
+        return config.batch_size
+    if device == "cuda":
+        return "auto"
+    token = 4 * (3 * settings.vocab_size + 16 * settings.hidden_size * settings.num_hidden_layers)
+    return max(1, min(LARGEST_BATCH, free_memory()[0] // 4 // (token * length)))

@@ -1,0 +1,1 @@
+"""What a model folder is: headers, weights, packages, adapters, vocabularies; nothing is computed here."""

@@ -1,0 +1,164 @@
+"""Checkpoints on disk: safetensors read by header, tensor bytes through mmap.
+
+A checkpoint is a folder as transformers saves it: config.json, tokenizer files, and weights in
+`model.safetensors` or in shards named by `model.safetensors.index.json`. Opening one reads the
+headers only and checks everything a header can tell; symlinks (the hub cache) are followed.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from expoflow.checkpoints.header import SIZES, Shard, Tensor, read_shard
+from expoflow.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+ADAPTER = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder opened by `open_checkpoint`: shards in index order, tensors by name, parsed config.json."""
+
+    folder: Path
+    shards: tuple[Shard, ...]
+    config: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    shard_of: dict[str, Shard] = field(repr=False, default_factory=dict)
+    tensors: dict[str, Tensor] = field(repr=False, default_factory=dict)
+
+    def __post_init__(self):
+        for shard in self.shards:
+            for tensor in shard.tensors:
+                if tensor.name in self.tensors:
+                    raise CheckpointError(
+                        f"{self.folder}: tensor {tensor.name} is in {self.shard_of[tensor.name].path.name} "
+                        f"and in {shard.path.name}; save the model again"
+                    )
+                self.tensors[tensor.name] = tensor
+                self.shard_of[tensor.name] = shard
+
+    @property
+    def weight_files(self) -> list[str]:
+        """Names of the weight files, in order."""
+        return [shard.path.name for shard in self.shards]
+
+    @property
+    def sources(self) -> list[Path]:
+        """The files that the values of the tensors come from."""
+        return [self.folder / name for name in self.weight_files]
+
+    @property
+    def index(self) -> dict[str, Any]:
+        """The parsed index of the shards; {} where there is none."""
+        return read_json_file(self.folder / INDEX)
+
+    @property
+    def parameters(self) -> int:
+        """Number of elements of all tensors."""
+        return sum(tensor.elements for tensor in self.tensors.values())
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of all weight files."""
+        return sum(shard.size for shard in self.shards)
+
+    def fetch(self, name: str, first: int, last: int) -> None:
+        """Bring elements [first, last) of one tensor into memory."""
+        tensor = self.tensors[name]
+        if first < last <= tensor.elements:
+            size = SIZES[tensor.dtype]
+            self.shard_of[name].fetch(tensor.start + first * size, tensor.start + last * size)
+
+    def view(self, name: str) -> memoryview:
+        """The bytes of one tensor, not copied."""
+        tensor = self.tensors[name]
+        return memoryview(self.shard_of[name].bytes)[tensor.start : tensor.stop]
+
+    def stores(self, name: str) -> bool:
+        """Whether the values of a tensor lie in a file as they are."""
+        return name in self.tensors
+
+    def values(self, name: str, first: int = 0, last: int | None = None) -> "torch.Tensor":
+        """Elements [first, last) of one tensor, 1-d, not copied."""
+        from expoflow.checkpoints.torch_types import tensor_of
+
+        return tensor_of(self.view(name), self.tensors[name].dtype)[first:last]
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Open a folder; raise a CheckpointError that names what is missing, broken or refused.
+
+    Where both `model.safetensors` and an index exist, the single file is taken, as transformers does.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder; give the folder that holds the model's config.json")
+    names, notes = _weight_files(folder)
+    shards = []
+    for name in names:
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise CheckpointError(
+                f"{folder}: {INDEX} names {name}, which is not there; download the model again"
+            )
+        shards.append(read_shard(path))
+    checkpoint = Checkpoint(folder, tuple(shards), read_json_file(folder / "config.json"), notes)
+    if names != [SINGLE]:
+        _check_index(checkpoint)
+    return checkpoint
+
+
+def _weight_files(folder: Path) -> tuple[list[str], tuple[str, ...]]:
+    if (folder / ADAPTER).is_file():
+        raise CheckpointError(
+            f"{folder}: is an adapter; give it as the aligned model, or merge it (peft: merge_and_unload)"
+        )
+    if (folder / SINGLE).is_file():
+        both = (folder / INDEX).is_file()
+        return [SINGLE], (f"{folder} has {SINGLE} and {INDEX}; {SINGLE} is used",) if both else ()
+    if (folder / INDEX).is_file():
+        weight_map = read_json_file(folder / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{folder / INDEX}: has no weight_map; download the file again")
+        return sorted(set(weight_map.values())), ()
+    others = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.suffix in {".safetensors", ".bin", ".pt", ".pth", ".gguf"}
+    )
+    found = f"found {', '.join(others[:3])}" if others else "found no weights at all"
+    raise CheckpointError(
+        f"{folder}: neither {SINGLE} nor {INDEX} ({found}); save the model there as safetensors"
+    )
+
+
+def _check_index(checkpoint: Checkpoint) -> None:
+    for name, file in read_json_file(checkpoint.folder / INDEX)["weight_map"].items():
+        shard = checkpoint.shard_of.get(name)
+        if shard is None or shard.path.name != file:
+            where = f"it is in {shard.path.name}" if shard else "it is in none of the files"
+            raise CheckpointError(
+                f"{checkpoint.folder}: {INDEX} has tensor {name} in {file}, {where}; download the model again"
+            )
+
+
+def read_json_file(path: Path) -> dict[str, Any]:
+    """Parse a JSON object of a checkpoint; {} where the file is absent, an error where it is broken."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON ({error}); download the file again") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(
+            f"{path}: holds a {type(value).__name__}, not an object; download the file again"
+        )
+    return value

@@ -1,0 +1,52 @@
+"""The package around a model's weights: config, tokenizer, templates, code, licence."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+from expoflow.checkpoints.checkpoint import read_json_file
+from expoflow.files.folder import sync_folder
+from expoflow.files.hashing import sha256
+
+# What stands beside a model and is not part of it: weights of any format, traces of training, its card.
+NOT_PACKAGE = re.compile(
+    r".*\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|ot|gguf|onnx|npz|distcp|index\.json|lock|log)|\..*|README\.md|"
+    r"recipe\.json|adapter_config\.json|optimizer.*|scheduler.*|rng_state.*|trainer_state\.json|training_args.*|"
+    r"(all|train|eval|test)_results\.json|trainer_log\.jsonl|zero_to_fp32\.py|latest|events\.out.*|consolidated.*",
+    re.IGNORECASE,
+)
+PACKAGE_FOLDERS = ("additional_chat_templates",)
+LARGEST = 256 << 20  # bytes; the largest tokenizer.json in use has 34 MB
+
+
+def package_files(folder: Path) -> list[str]:
+    """Names, relative to `folder`, of everything but weights and traces of training."""
+    folders = [folder, *(folder / name for name in PACKAGE_FOLDERS if (folder / name).is_dir())]
+    files = [path for each in folders for path in each.iterdir() if path.is_file()]
+    return sorted(
+        str(path.relative_to(folder))
+        for path in files
+        if not NOT_PACKAGE.fullmatch(path.name) and path.stat().st_size <= LARGEST
+    )
+
+
+def copy_package(source: Path, target: Path, dtype: str, names: list[str] | None = None) -> dict[str, str]:
+    """Copy the package of `source`, or the files `names` of it; sha256s by name of copy.
+
+    The config gets `dtype` unless that is "keep".
+    """
+    names = package_files(source) if names is None else names
+    for name in names:
+        copy = target / name
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(source / name, copy)
+        if name == "config.json" and dtype != "keep":
+            config = read_json_file(copy)
+            config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
+            copy.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        with open(copy, "rb+") as file:
+            os.fsync(file.fileno())
+        sync_folder(copy.parent)
+    return {name: sha256(target / name) for name in names}

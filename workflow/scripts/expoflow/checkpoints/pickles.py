@@ -1,0 +1,141 @@
+"""Pickle-only checkpoints (pytorch_model.bin): converted to safetensors once, kept in the store.
+
+Only tensors are unpickled (`weights_only=True`); a file that wants to run anything else is refused.
+"""
+
+import hashlib
+import json
+import os
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expoflow import store
+from expoflow.checkpoints.checkpoint import ADAPTER, INDEX, SINGLE, read_json_file
+from expoflow.checkpoints.package import copy_package, package_files
+from expoflow.errors import CheckpointError
+from expoflow.files.folder import appearing
+from expoflow.files.hashing import sha256
+from expoflow.files.records import write_json
+from expoflow.store import remembered
+
+if TYPE_CHECKING:
+    import torch
+
+
+BIN = "pytorch_model.bin"
+BIN_INDEX = "pytorch_model.bin.index.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_BIN = "adapter_model.bin"
+SOURCE = ".source.json"  # what a converted folder was made of; hidden, so that it is no part of a model
+
+
+def converted(folder: Path) -> Path:
+    """`folder` itself where it has safetensors, else a folder in the store with its weights converted.
+
+    Names, values, types and shards stay; tensors that share memory are stored once where the config ties
+    them, else each by itself. Raises CheckpointError for a file with anything but tensors in it.
+    """
+    folder = Path(folder)
+    if any((folder / name).is_file() for name in (SINGLE, INDEX, ADAPTER_WEIGHTS)) or not folder.is_dir():
+        return folder
+    if (folder / ADAPTER).is_file() and (folder / ADAPTER_BIN).is_file():
+        names = [ADAPTER_BIN]
+    elif (folder / BIN).is_file():
+        names = [BIN]
+    elif (folder / BIN_INDEX).is_file():
+        names = sorted(set(read_json_file(folder / BIN_INDEX).get("weight_map", {}).values()))
+    else:
+        return folder
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder}: {BIN_INDEX} names {name}, which is not there; download the model again"
+            )
+    source = {name: remembered(folder / name) for name in names}
+    package = package_files(folder) + [ADAPTER] * (names == [ADAPTER_BIN])
+    source |= {name: sha256(folder / name) for name in package}
+    key = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:16]
+    target = store.root() / "converted" / f"{folder.resolve().name}-{key}"
+    if not (target / SOURCE).is_file():
+        with appearing(
+            target, replace=True, needs=sum((folder / name).stat().st_size for name in names)
+        ) as new:
+            _convert(folder, names, new)
+            copy_package(folder, new, "keep", package)
+            write_json(new / SOURCE, source)
+    return target
+
+
+def _convert(folder: Path, names: list[str], target: Path) -> None:
+    tied = read_json_file(folder / "config.json").get("tie_word_embeddings") is True
+    weight_map, total, seen = {}, 0, {}
+    for number, name in enumerate(names, start=1):
+        tensors = load_pickle(folder / name)
+        if tied:
+            tensors = {
+                key: each for key, each in tensors.items() if seen.setdefault(_place(each), key) == key
+            }
+            seen = {}  # memory is shared within a file only
+        single = ADAPTER_WEIGHTS if name == ADAPTER_BIN else SINGLE
+        file = single if len(names) == 1 else f"model-{number:05d}-of-{len(names):05d}.safetensors"
+        total += write_safetensors(target / file, tensors)
+        weight_map |= dict.fromkeys(tensors, file)
+    if len(names) > 1:
+        write_json(target / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def _place(tensor: "torch.Tensor") -> object:
+    if tensor.numel() == 0:
+        return object()  # empty tensors all lie at 0 and share nothing
+    return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
+
+
+def load_pickle(path: Path) -> "dict[str, torch.Tensor]":
+    """Tensors by name from one .bin file, mapped where its format allows; nothing in it is run."""
+    import pickle
+
+    import torch
+
+    try:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # files from before torch 1.6 cannot be mapped
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{path}: refused, broken or more than tensors in it ({reason}); get the model as safetensors"
+        ) from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(each, torch.Tensor) for each in state.values()):
+        raise CheckpointError(f"{path}: is not a dictionary of tensors; get the model as safetensors")
+    return state
+
+
+def write_safetensors(path: Path, tensors: "dict[str, torch.Tensor]") -> int:
+    """Write one file, tensor by tensor in the given order, to disk; returns the bytes of the tensors."""
+    import torch
+
+    from expoflow.checkpoints.torch_types import TORCH
+
+    codes = {kind: code for code, kind in TORCH.items()}
+    header, at = {"__metadata__": {"format": "pt"}}, 0
+    for name, tensor in tensors.items():
+        if tensor.dtype not in codes:
+            raise CheckpointError(
+                f"{path.name}: tensor {name} is {tensor.dtype}, which expoflow cannot extrapolate"
+            )
+        stop = at + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": codes[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, stop]}
+        at = stop
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for tensor in tensors.values():
+            if tensor.numel():
+                file.write(memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy()))
+        file.flush()
+        os.fsync(file.fileno())
+    return at

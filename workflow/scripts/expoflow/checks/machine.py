@@ -1,0 +1,165 @@
+"""What a config needs of this machine: files, packages, engines, keys."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from expoflow.benchmarks import bill
+from expoflow.benchmarks.alpaca_eval import files as alpaca_eval_files
+from expoflow.benchmarks.mt_bench import files as mt_bench_files
+from expoflow.benchmarks.open_llm import files as open_llm_files
+from expoflow.checkpoints.adapter import is_adapter, open_adapter
+from expoflow.config import Config
+from expoflow.config.base import MINIATURE
+from expoflow.config.benchmarks import RewardCheck
+from expoflow.data import preferences
+from expoflow.data import prompts as prompt_sets
+from expoflow.errors import CheckpointError, ConfigError, DataError
+from expoflow.system.installed import accelerate_config
+
+# What the benchmarks need beside the base installation.
+PACKAGES = {
+    "alpaca_eval": ("alpaca_eval", "openai"),
+    "mt_bench": ("openai",),
+    "open_llm": ("lm_eval", "accelerate"),
+}
+TRAIN_EXTRA = ("trl", "accelerate", "peft")
+
+
+def check_sources(config: Config, results: Path = Path("results")) -> None:
+    """Look at the files that a config names; all problems are in one ConfigError.
+
+    A source whose manifest or prompt file is finished is not looked at again. Costs no torch import.
+    """
+    problems = []
+    for name, model in config.models.items():
+        if model.path is not None and not (results / "models" / f"{name}.json").exists():
+            problems += _folder_problems(f"models.{name}.path", Path(model.path))
+        problems += _template_problems(f"models.{name}.chat_template", model.chat_template)
+        if model.train and not (results / "models" / f"{name}.json").exists():
+            problems += _trainer_problems(f"models.{name}.train", model.train)
+    for name, dataset in config.datasets.items():
+        if dataset.file and not Path(dataset.file).is_file():
+            problems.append(f"datasets.{name}.file: no file '{dataset.file}'; correct the path")
+    for name, pair in config.pairs.items():
+        if (path := config.models[pair.sft].path) and is_adapter(path):
+            problems.append(
+                f"pairs.{name}.sft: '{pair.sft}' is an adapter; name a whole model, such as its base"
+            )
+    for name, prompts in config.prompts.items():
+        if prompts.file is not None and not (results / "prompts" / f"{name}.jsonl").exists():
+            try:
+                prompt_sets.load(prompts, config.seed)
+            except DataError as error:
+                problems.append(f"prompts.{name}.file: {error}")
+    problems += _engine_problems(config)
+    problems += dict.fromkeys(_benchmark_problems(config, results))
+    if problems:
+        raise ConfigError(problems)
+
+
+def check_keys(config: Config, results: Path = Path("results")) -> None:
+    """Whether the keys of the judges that are still to be asked are in the environment. Raises ConfigError."""
+    problems = []
+    for pair, benchmark in bill.unfinished(config, results):
+        judge = bill.judge(getattr(config.section(pair, "benchmarks"), benchmark))
+        if judge and (key := judge.api_key_env) and not os.environ.get(key):
+            problems.append(
+                f"benchmarks.{benchmark}.judge: ${key} is not set; export {key}=KEY, or set api_key_env: '' if"
+                f" {judge.base_url} needs none"
+            )
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+
+
+def _benchmark_problems(config: Config, results: Path) -> Iterator[str]:
+    """Packages and files that unfinished benchmarks need and that are not there."""
+    for pair, benchmark in bill.unfinished(config, results):
+        for package in PACKAGES.get(benchmark, ()):
+            if importlib.util.find_spec(package) is None:
+                yield f"benchmarks.{benchmark}: {package} is not installed; pip install 'expoflow[bench]'"
+        if benchmark == "mt_bench":
+            section = config.section(pair, "benchmarks").mt_bench
+            try:
+                if section.data not in (None, MINIATURE):
+                    mt_bench_files.gather(section, config.seed)
+            except DataError as error:
+                yield f"benchmarks.mt_bench.data: {error}"
+        if benchmark == "alpaca_eval":
+            yield from alpaca_eval_files.problems(config.section(pair, "benchmarks").alpaca_eval)
+        if benchmark == "open_llm":
+            yield from open_llm_files.problems(config.section(pair, "benchmarks").open_llm)
+    unmeasured = any(not (results / "pairs" / pair / "theory.json").exists() for pair in config.pairs)
+    if config.theory and config.theory.preferences != MINIATURE and unmeasured:
+        yield from preferences.problems(RewardCheck(file=config.theory.preferences), "theory.preferences")
+    if config.reward_check and not (results / "benchmarks" / "preferences.jsonl").exists():
+        yield from preferences.problems(config.reward_check)
+
+
+def _engine_problems(config: Config) -> Iterator[str]:
+    """Engines that a config asks for and this installation lacks."""
+    asked = {"generate.engine": config.generate.engine, "score.engine": config.score.engine}
+    asked |= {
+        f"pairs.{name}.generate.engine": config.section(name, "generate").engine for name in config.pairs
+    }
+    for where, engine in asked.items():
+        if engine == "vllm" and importlib.util.find_spec("vllm") is None:
+            yield f"{where}: vllm is not installed; pip install 'expoflow[gpu]', or take transformers"
+
+
+def _trainer_problems(where: str, recipe: Any) -> Iterator[str]:
+    """What a training needs and this installation lacks."""
+    if recipe.trainer != "trl":
+        return
+    if not all(importlib.util.find_spec(package) for package in TRAIN_EXTRA):
+        way_out = ", or take loop" if recipe.data == "miniature" else ""
+        yield f"{where}.trainer: trl is not installed; pip install 'expoflow[train]'{way_out}"
+    try:
+        launcher = accelerate_config(recipe)
+        settings = yaml.safe_load(launcher.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        yield f"{where}.accelerate: cannot read the launcher's settings ({error}); correct the path"
+        return
+    if settings.get("distributed_type") == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
+        yield (
+            f"{where}.accelerate: {launcher.name} needs DeepSpeed; pip install deepspeed, or set accelerate: single"
+        )
+
+
+def _template_problems(where: str, path: str | None) -> list[str]:
+    """A chat template that cannot be read."""
+    try:
+        if path is not None:
+            Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        return [f"{where}: '{path}' cannot be read ({error}); name a Jinja file"]
+    return []
+
+
+def _adapter_problems(where: str, folder: Path) -> list[str]:
+    """What keeps an adapter from being extrapolated, whatever its base."""
+    try:
+        open_adapter(folder)
+    except CheckpointError as error:
+        return [f"{where}: {line}" for line in str(error).splitlines()]
+    return []
+
+
+def _folder_problems(where: str, folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return [f"{where}: no folder '{folder}'; correct the path"]
+    if is_adapter(folder):
+        return _adapter_problems(where, folder)
+    if not (folder / "config.json").is_file():
+        return [
+            f"{where}: '{folder}' is no checkpoint: config.json is missing; name a Hugging Face model folder"
+        ]
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
+        return [
+            f"{where}: '{folder}' is no checkpoint: no *.safetensors file; save the model with save_pretrained()"
+        ]
+    return []

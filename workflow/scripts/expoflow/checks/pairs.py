@@ -1,0 +1,79 @@
+"""Do the models of a pair fit together? Models of the hub are checked by their headers, before any download."""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from expoflow.checkpoints.adapter import base_source, is_adapter
+from expoflow.config import Config
+from expoflow.config.sources import ModelConfig
+from expoflow.errors import ConfigError, ExpoflowError
+from expoflow.extrapolation.preflight import Pair, open_pair
+from expoflow.hub.headers import headers
+
+Source = Mapping[str, str]  # {hub, revision?} or {path}, as in a config
+
+
+def preflight_sources(sft: Source, aligned: Source, vocabulary: str = "error") -> Pair | None:
+    """Compare two models, hub ones by their headers; None where one has only pickles (and they are not both local).
+
+    Raises CheckpointError for what is broken, or is not on the hub.
+    """
+    if "hub" not in sft and "hub" not in aligned:
+        return open_pair(Path(sft["path"]), Path(aligned["path"]), vocabulary)
+    with _folder(sft) as theta0, _folder(aligned) as theta1:
+        return None if theta0 is None or theta1 is None else open_pair(theta0, theta1, vocabulary)
+
+
+def base_of(aligned: Source) -> Source:
+    """The base that an adapter names; a CheckpointError where `aligned` is none, or names none that is there."""
+    with _folder(aligned) as folder:
+        return base_source(folder or Path(aligned.get("path", "")))
+
+
+def check_pairs(config: Config, results: Path = Path("results")) -> None:
+    """Preflight of the pairs with a hub model that has no manifest yet; all problems are in one ConfigError."""
+    problems = []
+    for name, pair in config.pairs.items():
+        members = {model: config.models[model] for model in (pair.sft, pair.aligned)}
+        coming = [model for model in members if not (results / "models" / f"{model}.json").exists()]
+        if any(members[model].hub for model in coming) and not any(each.train for each in members.values()):
+            sources = [
+                each.model_dump(include={"hub", "revision", "path"}, exclude_none=True)
+                for each in members.values()
+            ]
+            try:
+                checked = preflight_sources(*sources, config.extrapolate.vocabulary)
+            except ExpoflowError as error:
+                problems += [f"pairs.{name}: {line}" for line in str(error).splitlines()]
+                continue
+            if checked:
+                problems += [f"pairs.{name}: {text}" for text in checked.errors]
+                problems += _code_problems(members, (checked.sft.config, checked.aligned.config))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _code_problems(members: Mapping[str, ModelConfig], configs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Models that only code of their repositories can run, where the config does not allow it."""
+    for (name, model), config in zip(members.items(), configs, strict=True):
+        if "AutoConfig" in config.get("auto_map", ()) and not model.trust_remote_code:
+            from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+            if config.get("model_type") not in CONFIG_MAPPING_NAMES:
+                yield (
+                    f"models.{name}: {config.get('model_type')} is run by code of its repository; read it, then set "
+                    "revision to the commit that you have read and trust_remote_code: true"
+                )
+
+
+@contextmanager
+def _folder(source: Source) -> Iterator[Path | None]:
+    if "hub" not in source:
+        path = Path(source["path"])
+        yield path if any(path.glob("*.safetensors")) or is_adapter(path) else None
+        return
+    with tempfile.TemporaryDirectory(prefix="expoflow-") as folder:
+        yield headers(source["hub"], source.get("revision"), Path(folder))

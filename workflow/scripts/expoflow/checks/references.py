@@ -1,0 +1,253 @@
+"""Names in a config that nothing is called by, and sections that do not fit together."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+
+from expoflow.config import Config
+from expoflow.config.benchmarks import BENCHMARKS
+from expoflow.config.claims import VARIED
+from expoflow.config.figures import MEASURED
+from expoflow.config.sources import DATASET_SOURCES, PROMPT_SOURCES, SOURCES
+from expoflow.reporting import paper
+
+
+def reference_problems(config: Config) -> list[str]:
+    """Names that do not exist, and cycles of `from:`."""
+    problems = []
+
+    def need(where: str, name: str | None, known: Iterable[str], kind: str) -> None:
+        problems.extend(_unknown(where, name, known, kind))
+
+    for name, model in config.models.items():
+        need(f"models.{name}.train.from", model.base, config.models, "model")
+        need(f"models.{name}.train.data", model.dataset, config.datasets, "dataset")
+        need(f"models.{name}.train.reward_model", model.judge, config.models, "model")
+    for name, pair in config.pairs.items():
+        need(f"pairs.{name}.sft", pair.sft, config.models, "model")
+        need(f"pairs.{name}.aligned", pair.aligned, config.models, "model")
+        if pair.sft == pair.aligned:
+            problems.append(f"pairs.{name}: sft and aligned are both '{pair.sft}'; name two different models")
+        need(
+            f"pairs.{name}.generate.prompts",
+            config.section(name, "generate").prompts,
+            config.prompts,
+            "prompt set",
+        )
+        reward = config.section(name, "benchmarks").reward
+        need(
+            f"pairs.{name}.benchmarks.reward.prompts", reward and reward.prompts, config.prompts, "prompt set"
+        )
+        need(f"pairs.{name}.paper", pair.paper, paper.MODELS, "model of the paper")
+        need(f"pairs.{name}.trained_on_dev", pair.trained_on_dev, config.pairs, "pair")
+    need("reward_model", config.reward_model, config.models, "model")
+    problems += [
+        *_figure_problems(config),
+        *_dev_problems(config),
+        *_claim_problems(config),
+        *_reward_problems(config),
+        *_theory_problems(config),
+    ]
+    return problems + list(_kind_problems(config)) + _cycles(config)
+
+
+def _unknown(where: str, name: str | None, known: Iterable[str], kind: str) -> Iterator[str]:
+    """A problem where `name` is not one of `known`."""
+    if name is not None and name not in known:
+        close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known) or 'none'}"
+        yield f"{where}: no {kind} '{name}'; {hint}"
+
+
+def _figure_problems(config: Config) -> Iterator[str]:
+    """Figures of pairs that do not exist, or that lack the benchmark."""
+    for name, figure in (config.figures or {}).items():
+        where, named, benchmarks = f"figures.{name}", figure.named() or [], figure.benchmarks()
+        given = f"{where}.groups" if figure.groups else f"{where}.pairs"
+        problems = [
+            *(line for pair in named for line in _unknown(given, pair, config.pairs, "pair")),
+            *(
+                line
+                for pair in figure.labels
+                for line in _unknown(f"{where}.labels", pair, config.pairs, "pair")
+            ),
+            *(
+                line
+                for benchmark in benchmarks
+                for line in _unknown(where, benchmark, BENCHMARKS, "benchmark")
+            ),
+        ]
+        if len(set(figure.pairs or ())) < len(figure.pairs or ()):
+            problems.append(f"{given}: a pair stands twice; remove one")
+        yield from problems or _absent_benchmarks(config, where, named, benchmarks)
+
+
+def _theory_problems(config: Config) -> Iterator[str]:
+    """Names of the section theory that do not exist, planes of two SFT models, figures of what is not measured."""
+    planes = config.theory.planes if config.theory else {}
+    if config.theory:
+        yield from _unknown("theory.prompts", config.theory.prompts, config.prompts, "prompt set")
+    for name, plane in planes.items():
+        where = f"theory.planes.{name}.pairs"
+        problems = [line for pair in plane.pairs for line in _unknown(where, pair, config.pairs, "pair")]
+        yield from problems
+        if problems:
+            continue
+        one, other = (config.pairs[pair] for pair in plane.pairs)
+        if one.sft != other.sft:
+            yield f"{where}: they begin with '{one.sft}' and with '{other.sft}'; name pairs with the same sft"
+        elif one.aligned == other.aligned:
+            yield f"{where}: both have the aligned model '{one.aligned}'; name pairs with different ones"
+    for name, figure in (config.figures or {}).items():
+        if figure.kind in MEASURED and config.theory is None:
+            yield f"figures.{name}: kind {figure.kind} shows what theory measures; add theory: {{}}"
+        elif figure.kind == "plane":
+            yield from _unknown(f"figures.{name}.plane", figure.plane, planes, "plane")
+            if figure.pairs is not None:
+                yield f"figures.{name}.pairs: a plane has its own pairs; remove them"
+        elif figure.kind == "cosines":
+            kin = [pair for pairs in config.kin().values() for pair in pairs]
+            for pair in figure.named() or []:
+                if pair in config.pairs and pair not in kin:
+                    yield f"figures.{name}: pair '{pair}' shares its sft with no other; leave it out"
+
+
+def _absent_benchmarks(config: Config, where: str, named: list[str], benchmarks: list[str]) -> Iterator[str]:
+    """Benchmarks of a figure that its pairs, or all of them, lack."""
+    for benchmark in benchmarks:
+        having = [pair for pair in config.pairs if benchmark in config.section(pair, "benchmarks").names()]
+        for pair in named:
+            if pair not in having:
+                yield f"{where}: pair '{pair}' has no benchmark {benchmark}; add it, or leave the pair out"
+        if not named and not having:
+            yield f"{where}: no pair has benchmark {benchmark}; add it to benchmarks, or remove the figure"
+
+
+def _dev_problems(config: Config) -> Iterator[str]:
+    """Models trained on the dev prompts, whose reward is compared with another one's."""
+    for name, pair in config.pairs.items():
+        where, other = f"pairs.{name}.trained_on_dev", pair.trained_on_dev
+        if other == name:
+            yield f"{where}: '{name}' is the pair itself; name that of the model trained further"
+        elif other in config.pairs and config.section(other, "generate").prompts != (
+            prompts := config.section(name, "generate").prompts
+        ):
+            yield f"{where}: '{other}' has other prompts to choose alpha; set its generate.prompts to {prompts}"
+
+
+def _claim_problems(config: Config) -> Iterator[str]:
+    """Claims that the named pairs cannot answer."""
+    if config.claims and config.reward_model is None:
+        yield "claims: they compare rewards and need reward_model; add it, or remove the section"
+    for key, pairs in (config.claims.named() if config.claims else {}).items():
+        where = f"claims.{key}"
+        unknown = [line for pair in pairs for line in _unknown(where, pair, config.pairs, "pair")]
+        yield from unknown
+        if unknown:
+            continue
+        if key in VARIED:
+            values = {pair: config.setting(pair, VARIED[key]) for pair in pairs}
+            lacking = [pair for pair, value in values.items() if value is None]
+            for pair in lacking:
+                yield f"{where}: the aligned model of '{pair}' has no {VARIED[key]}; leave the pair out"
+            if not lacking and (len(set(values.values())) < len(pairs) or len(pairs) < 2):
+                yield f"{where}: the pairs must be two or more that differ in {VARIED[key]}; change the list"
+        if key == "labelled":
+            for pair in pairs:
+                others = set(config.labellers(config.pairs[pair].aligned)) - {config.reward_model}
+                if len(others) != 1:
+                    yield f"{where}: no single other reward model labelled the training of '{pair}'; leave it out"
+
+
+def _reward_problems(config: Config) -> Iterator[str]:
+    """What is asked of a reward model where there is none."""
+    if config.reward_model is not None:
+        return
+    for name, pair in config.pairs.items():
+        where, select = f"pairs.{name}", config.section(name, "select")
+        if select.by == "reward":
+            yield f"{where}.select.by: reward needs reward_model; add it, or set by: nll"
+        if "reward" in select.others():
+            yield f"{where}.select.compare: reward needs reward_model; add it, or leave reward out"
+        benchmark = config.section(name, "benchmarks").reward
+        prompts = config.prompts.get(benchmark.prompts) if benchmark else None
+        if prompts and not prompts.miniature:
+            yield (
+                f"{where}.benchmarks.reward: needs reward_model, for what is true of '{benchmark.prompts}' is not"
+                " known; add it, or remove the benchmark"
+            )
+        if pair.trained_on_dev:
+            yield f"{where}.trained_on_dev: needs reward_model, for it compares rewards; add it, or remove this"
+    for name, figure in (config.figures or {}).items():
+        if figure.shows_rewards():
+            yield f"figures.{name}: shows rewards and needs reward_model; add it, or remove the figure"
+    for name in config.theory.planes if config.theory else ():
+        yield f"theory.planes.{name}: shows rewards and needs reward_model; add it, or remove the plane"
+    if config.reward_check:
+        yield "reward_check: there is no reward_model to check; add it, or remove reward_check"
+
+
+def _kind_problems(config: Config) -> Iterator[str]:
+    """A reward model where a language model is needed, and the other way round."""
+    trained = {name: model.train.recipe for name, model in config.models.items() if model.train}
+    members = [(f"pairs.{name}.sft", pair.sft) for name, pair in config.pairs.items()]
+    members += [(f"pairs.{name}.aligned", pair.aligned) for name, pair in config.pairs.items()]
+    members += [(f"models.{name}.train.from", model.base) for name, model in config.models.items()]
+    for where, name in members:
+        if trained.get(name) == "reward":
+            yield f"{where}: '{name}' is a reward model; name a language model"
+    judges = [("reward_model", config.reward_model)]
+    judges += [(f"models.{name}.train.reward_model", model.judge) for name, model in config.models.items()]
+    for where, name in judges:
+        if trained.get(name, "reward") != "reward":
+            yield f"{where}: '{name}' is a language model; name one with recipe: reward"
+
+
+def _cycles(config: Config) -> list[str]:
+    """Models that would be needed to train themselves, each circle told once."""
+    problems, reported = [], set()
+
+    def visit(chain: list[str]) -> None:
+        model = config.models.get(chain[-1])
+        for needed in filter(None, (model.base, model.judge) if model else ()):
+            if needed == chain[0] and needed not in reported:
+                reported.update(chain)
+                circle = " -> ".join([*chain, needed])
+                problems.append(f"models.{needed}.train: cycle {circle}; let one of them begin elsewhere")
+            elif needed not in chain:
+                visit([*chain, needed])
+
+    for start in config.models:
+        visit([start])
+    return problems
+
+
+def name_problems(config: Config) -> list[str]:
+    """Names that a file system which ignores case would mix up."""
+    problems = []
+    if "miniature" in config.datasets:
+        problems.append("datasets.miniature: data: miniature is the built-in world; rename the dataset")
+    for section in ("models", "datasets", "pairs", "prompts", "figures"):
+        seen: dict[str, str] = {}
+        for name in getattr(config, section) or ():
+            other = seen.setdefault(name.lower(), name)
+            if other != name:
+                problems.append(f"{section}.{name}: differs from '{other}' only in case; rename one")
+    return problems
+
+
+def source_problems(config: Config) -> list[str]:
+    """Models, datasets and prompt sets need exactly one source."""
+    problems = []
+    for section, keys in (
+        ("models", SOURCES),
+        ("datasets", DATASET_SOURCES),
+        ("prompts", PROMPT_SOURCES),
+    ):
+        for name, entry in getattr(config, section).items():
+            given = [key for key in keys if getattr(entry, key) is not None]
+            if len(given) != 1:
+                has = " and ".join(given) if given else "none"
+                problems.append(
+                    f"{section}.{name}: one source is needed, has {has}; give one of {', '.join(keys)}"
+                )
+    return problems

@@ -1,0 +1,111 @@
+"""The command `expoflow`: a table of small functions, each `(arguments) -> exit status`."""
+
+import argparse
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from expoflow import __version__
+from expoflow.cli.arguments import folder_arguments
+from expoflow.cli.extrapolate import (
+    extrapolate,
+    extrapolate_arguments,
+    inspect,
+    inspect_arguments,
+    preflight,
+    preflight_arguments,
+)
+from expoflow.cli.publish import publish, publish_arguments
+from expoflow.cli.results import benchmark, benchmark_arguments, claims, claims_arguments
+from expoflow.cli.run import init, resume, resume_arguments, run, run_arguments
+from expoflow.cli.status import clean, clean_arguments, plan, plan_arguments, status
+from expoflow.errors import ExpoflowError
+from expoflow.system import collector
+
+Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
+
+
+COMMANDS: dict[str, Command] = {
+    "run": ("one pair, from two checkpoints to the report", run_arguments, run),
+    "init": ("write a starter config for pairs of your own", folder_arguments, init),
+    "plan": ("say what a config would cost, before it is started", plan_arguments, plan),
+    "resume": (
+        "go on with a run that was killed, without its jobs running twice",
+        resume_arguments,
+        resume,
+    ),
+    "status": ("say how far a project is, and what lies on the disk", folder_arguments, status),
+    "clean": ("free the store; no finished result needs what it holds", clean_arguments, clean),
+    "publish": (
+        "upload a run's exported model to the Hugging Face hub, with a card of the evidence",
+        publish_arguments,
+        publish,
+    ),
+    "extrapolate": (
+        "theta2 = theta1 + alpha * (theta1 - theta0), written as a checkpoint",
+        extrapolate_arguments,
+        extrapolate,
+    ),
+    "preflight": (
+        "can two checkpoints be extrapolated? Reads headers and configs only",
+        preflight_arguments,
+        preflight,
+    ),
+    "benchmark": (
+        "figures of a benchmark from verdicts that are there already, as JSON",
+        benchmark_arguments,
+        benchmark,
+    ),
+    "claims": (
+        "the paper's claims over several runs (seeds), as a page with figures",
+        claims_arguments,
+        claims,
+    ),
+    "inspect": ("say what a checkpoint is, and check an extrapolated one", inspect_arguments, inspect),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 2 and a line on standard error for a problem that the user can solve."""
+    parser = argparse.ArgumentParser(
+        prog="expoflow", description="Better-aligned models by extrapolation (ExPO)."
+    )
+    parser.add_argument("--version", action="version", version=f"expoflow {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (text, add_arguments, function) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        add_arguments(command)
+        command.set_defaults(run=function)
+    arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    collector.relax()
+    try:
+        status = arguments.run(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        if not _unread():  # another pipe or connection
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left to be written
+        return 128 + signal.SIGPIPE
+    except ExpoflowError as error:
+        for line in str(error).splitlines():
+            print(f"expoflow: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("expoflow: interrupted; nothing is left behind", file=sys.stderr)
+        return 130
+
+
+def _unread() -> bool:
+    """Whether nobody reads standard output any more, as behind `| head`."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)  # an exception, so that temporary folders are removed

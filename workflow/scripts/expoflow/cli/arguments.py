@@ -1,0 +1,78 @@
+"""Arguments that several commands have, and how their texts become values."""
+
+import argparse
+import math
+import re
+from pathlib import Path
+
+MODEL = "a folder, or ORG/NAME[@REVISION] of the Hugging Face hub"
+SFT = f"theta0, the SFT model: {MODEL}; default: the base of the adapter that is aligned"
+ALIGNED = "theta1, the model aligned from it, or a LoRA adapter"
+
+
+def pair_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sft", type=Path, metavar="DIR", help="theta0: the SFT model's folder; default: the adapter's base"
+    )
+    parser.add_argument(
+        "--aligned",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="theta1: the aligned model's, or an adapter's",
+    )
+    vocabulary_argument(parser)
+
+
+def vocabulary_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--vocabulary",
+        choices=("error", "shared_rows"),
+        default="error",
+        help="where vocabularies differ in size: stop, or extrapolate the rows both have",
+    )
+
+
+def sft_of(arguments: argparse.Namespace) -> Path:
+    """The SFT model's folder: as given, else the base of the adapter that is the aligned model."""
+    from expoflow.checkpoints.adapter import base_folder
+
+    return arguments.sft or base_folder(arguments.aligned)
+
+
+def alpha_text(text: str) -> str:
+    from expoflow.config.base import spell
+
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number such as 0.3")
+    return spell(value)
+
+
+def alpha_for(text: str) -> tuple[str, float]:
+    regex, _, value = text.rpartition("=")
+    try:
+        re.compile(regex)
+        number = float(value) if regex else math.nan
+    except (ValueError, re.error):
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not REGEX=ALPHA, for example 'mlp=0.5'")
+    return regex, number
+
+
+def folder_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=Path(), metavar="DIR", help="default: this one"
+    )
+
+
+def repository(text: str) -> str:
+    from expoflow.config.base import NAME
+
+    if not re.fullmatch(f"{NAME}/{NAME}", text) or re.search(r"--|\.\.|\.git$|[.-]$", text) or len(text) > 96:
+        raise argparse.ArgumentTypeError(f"{text!r} is not ORG/NAME as the hub allows it")
+    return text

@@ -1,0 +1,54 @@
+"""`expoflow publish`: an exported model becomes a repository of the hub."""
+
+import argparse
+from pathlib import Path
+
+from expoflow.cli.arguments import repository
+
+
+def publish_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help="a finished run's folder, or results/pairs/PAIR/expo in it"
+    )
+    parser.add_argument(
+        "--repo", type=repository, required=True, metavar="ORG/NAME", help="where to on the Hugging Face hub"
+    )
+    parser.add_argument("--pair", metavar="NAME", help="which one, where the run has several")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="the run's config, where it is not DIR/config.yaml"
+    )
+    parser.add_argument(
+        "--license",
+        metavar="ID",
+        help="as the hub names it (apache-2.0, mit, ...); default: that of both parents",
+    )
+    parser.add_argument("--private", action="store_true", help="make the repository a private one")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="the repository may hold another model, which this one replaces",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, show files and card; nothing is asked or sent",
+    )
+
+
+def publish(arguments: argparse.Namespace) -> int:
+    from expoflow.project.publication import CARD, publication
+
+    repo = arguments.repo
+    uploads = publication(arguments.folder, repo, arguments.pair, arguments.config, arguments.license)
+    if arguments.dry_run:
+        width = max(len(upload.name) for upload in uploads)
+        print("\n".join(f"{each.name:{width}}  {each.size:>15,}  {each.sha256}" for each in uploads))
+        total = sum(upload.size for upload in uploads)
+        print(f"{len(uploads)} files, {total:,} bytes to {repo}; {CARD}:\n")
+        print(next(upload.content.decode() for upload in uploads if upload.name == CARD))
+        return 0
+    from expoflow.hub import http
+    from expoflow.project.upload import publish
+
+    commit = publish(repo, uploads, private=arguments.private, replace=arguments.replace)
+    print(f"{http.ENDPOINT}/{repo} at {commit}: {len(uploads)} files, each with the sha256 it has here")

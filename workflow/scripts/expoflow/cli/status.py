@@ -1,0 +1,70 @@
+"""`expoflow status`, `plan` and `clean`: what there is, and what is to come."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from expoflow.errors import ConfigError
+
+RESULTS = ("models", "pairs")
+
+
+def plan_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--configfile", type=Path, required=True, metavar="FILE", help="the config")
+    parser.add_argument(
+        "--offline", action="store_true", help="do not ask the hub for sizes: guess them by the models' names"
+    )
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    from expoflow.project import estimate, folder
+
+    config = folder.read_config_file(arguments.configfile)
+    print("\n".join(estimate.lines(estimate.plan(config, online=not arguments.offline))))
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    from expoflow.project import status
+    from expoflow.project.folder import read_config
+
+    folder = arguments.folder
+    config = read_config(folder)
+    lines = [("run", status.state(folder))]
+    for stage, files in status.stages(config).items():
+        missing = [name for name in files if not (folder / name).exists()]
+        rest = f"; missing: {missing[0]}" + (", ..." if len(missing) > 1 else "") if missing else ""
+        lines.append((stage, f"{len(files) - len(missing)} of {len(files)}{rest}"))
+    parts = [(folder / "results" / name, status.size(folder / "results" / name)) for name in RESULTS]
+    lines += [(str(path), _megabytes(size)) for path, size in [*parts, *status.held()]]
+    width = max(len(label) for label, _ in lines)
+    print("\n".join(f"{label:{width}}  {text}" for label, text in lines))
+    return 0
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def clean_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="remove without asking")
+
+
+def clean(arguments: argparse.Namespace) -> int:
+    from expoflow import store
+    from expoflow.project import status
+
+    held = list(status.held())
+    print(
+        "\n".join(f"{path}  {_megabytes(size)}" for path, size in held) or f"{store.root()}: nothing to free"
+    )
+    if not held:
+        return 0
+    if not arguments.yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(["nothing was removed; say so with --yes"])
+        if input("Remove these? No finished result needs them. [y/N] ").strip().lower() not in ("y", "yes"):
+            return 1
+    status.free()
+    print(f"freed {_megabytes(sum(size for _, size in held))}")
+    return 0

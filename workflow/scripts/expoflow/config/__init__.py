@@ -1,0 +1,167 @@
+"""The config: strict models that are the only source of defaults, of the checks and of config/schema.json.
+
+`python -m expoflow.config > config/schema.json` writes the schema; a test fails when it drifts.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+
+from expoflow.config.base import REFERENCE_ALPHAS, Alpha, Name, Strict, check_distinct, spell
+from expoflow.config.benchmarks import BenchmarksConfig, PairBenchmarks, RewardCheck
+from expoflow.config.claims import ClaimsConfig
+from expoflow.config.figures import FIGURES, FigureConfig
+from expoflow.config.sources import DataConfig, ModelConfig, PromptsConfig
+from expoflow.config.stages import (
+    ExtrapolateConfig,
+    GenerateConfig,
+    PairGenerate,
+    PairSelect,
+    ScoreConfig,
+    SelectConfig,
+)
+from expoflow.config.theory import TheoryConfig
+
+
+class PairConfig(Strict):
+    """An SFT checkpoint, the model aligned from it (or a LoRA adapter on it), and the alphas to try."""
+
+    # What is left out is filled in before the config is checked.
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("sft"))
+
+    sft: Name
+    """theta0: the model that alignment began with. Where `aligned` is an adapter in a folder, its base by default."""
+    aligned: Name
+    """theta1: the model after DPO or RLHF."""
+    alphas: Annotated[list[Alpha], AfterValidator(check_distinct)] = Field(min_length=1)
+    """Extrapolation lengths; 0 (aligned) and -1 (sft) are always added."""
+    generate: PairGenerate | None = None
+    """Overrides of `generate` for this pair."""
+    select: PairSelect | None = None
+    """Overrides of `select` for this pair."""
+    benchmarks: PairBenchmarks | None = None
+    """Overrides of `benchmarks` for this pair."""
+    paper: str | None = None
+    """The paper's model that this pair repeats, such as `DPO (20% data)`: published values stand beside its own."""
+    trained_on_dev: Name | None = None
+    """The pair whose aligned model is this one's, trained further on the prompts that choose alpha (Appendix F)."""
+
+    def grid(self) -> list[str]:
+        """Canonical alphas in ascending order, -1 and 0 included."""
+        return sorted({spell(alpha) for alpha in self.alphas} | set(REFERENCE_ALPHAS), key=float)
+
+
+class Config(Strict):
+    """A whole expoflow config."""
+
+    seed: int = Field(42, ge=0)
+    """Seed of everything the miniature makes and trains."""
+    models: dict[Name, ModelConfig]
+    """Checkpoints by name."""
+    datasets: dict[Name, DataConfig] = {}
+    """What models are trained on, by name: exactly one of `file` and `hub` each."""
+    pairs: dict[Name, PairConfig] = Field(min_length=1)
+    """Pairs to extrapolate, by name."""
+    prompts: dict[Name, PromptsConfig]
+    """Prompt sets by name."""
+    reward_model: Name | None = None
+    """The model whose raw logit is the reward of a response; without it alpha is chosen by nll, or by implicit."""
+    generate: GenerateConfig = GenerateConfig()
+    score: ScoreConfig = ScoreConfig()
+    extrapolate: ExtrapolateConfig = ExtrapolateConfig()
+    select: SelectConfig = SelectConfig()
+    benchmarks: BenchmarksConfig = BenchmarksConfig()
+    theory: TheoryConfig | None = None
+    figures: dict[Name, FigureConfig] | None = None
+    """Figures by name; without this section sweep, path and histograms of all pairs, and those of `theory`."""
+    claims: ClaimsConfig | None = None
+    """Which pairs answer which claim of the paper; without it results/claims.csv is not made."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_chosen_without_rewards(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("reward_model") is None:
+            select = data.get("select", {})
+            return {**data, "select": {"by": "nll", **select} if isinstance(select, dict) else select}
+        return data
+
+    def drawn(self) -> dict[str, FigureConfig]:
+        """The figures that are drawn, each with its pairs; one that no pair can fill is left out."""
+        figures = FIGURES | self._of_theory() if self.figures is None else self.figures
+        filled = {
+            name: figure.model_copy(update={"pairs": figure.named() or self._able(figure)})
+            for name, figure in figures.items()
+        }
+        return {
+            name: figure
+            for name, figure in filled.items()
+            if figure.pairs and (self.reward_model or not figure.shows_rewards())
+        }
+
+    def _of_theory(self) -> dict[str, FigureConfig]:
+        """The figures of the section theory, where there is one."""
+        if self.theory is None:
+            return {}
+        kinds = ["first_order", *(["cosines"] if self.kin() else [])]
+        planes = {
+            name: FigureConfig(kind="plane", plane=name)
+            for name in self.theory.planes
+            if name not in (*FIGURES, *kinds)
+        }
+        return {kind: FigureConfig(kind=kind) for kind in kinds} | planes
+
+    def _able(self, figure: FigureConfig) -> list[str]:
+        """The pairs that have what a figure shows."""
+        if figure.kind == "plane":
+            return self.theory.planes[figure.plane].pairs
+        if figure.kind == "cosines":
+            return [pair for pairs in self.kin().values() for pair in pairs]
+        needed = set(figure.benchmarks())
+        return [pair for pair in self.pairs if needed <= set(self.section(pair, "benchmarks").names())]
+
+    def kin(self) -> dict[str, list[str]]:
+        """The pairs that share their SFT model with another one, by that model."""
+        families: dict[str, list[str]] = {}
+        for name, pair in self.pairs.items():
+            families.setdefault(pair.sft, []).append(name)
+        return {sft: pairs for sft, pairs in families.items() if len(pairs) > 1}
+
+    reward_check: RewardCheck | None = None
+
+    def claims_basis(self) -> str:
+        """Canonical JSON of what the claims of a run depend on beside its results."""
+        parts = {"claims", "models", "pairs", "generate", "reward_model"}
+        return self.canonical(include=parts, exclude={"pairs": {"__all__": {"benchmarks"}}})
+
+    def labellers(self, model: str) -> list[str]:
+        """The reward models that labelled the training of `model`, or of what it was trained from."""
+        found, name = [], model
+        while name:
+            found.append(self.models[name].judge)
+            name = self.models[name].base
+        return sorted({judge for judge in found if judge})
+
+    def setting(self, pair: str, name: str) -> float | None:
+        """A number of the recipe that the pair's aligned model is trained by."""
+        value = getattr(self.models[self.pairs[pair].aligned].train, name, None)
+        return 1.0 if value is None and name == "until" else value
+
+    def section(self, pair: str, name: str) -> Any:
+        """Section `name` (generate, select or benchmarks) with the overrides of `pair` applied."""
+        section, override = getattr(self, name), getattr(self.pairs[pair], name)
+        if override is None:
+            return section
+        changed = section.model_dump(exclude_none=True) | override.model_dump(exclude_none=True)
+        return type(section).model_validate(changed)
+
+
+def schema() -> str:
+    """config/schema.json: JSON schema of the whole config, for editors."""
+    return json.dumps(Config.model_json_schema(by_alias=True), indent=2, ensure_ascii=False) + "\n"
+
+
+def schema_path(root: Path) -> Path:
+    """Where the schema lies in a checkout."""
+    return root / "config" / "schema.json"

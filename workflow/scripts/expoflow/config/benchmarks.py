@@ -1,0 +1,303 @@
+"""What sft, aligned and expo are compared on."""
+
+import hashlib
+import re
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from expoflow.config.base import (
+    MINIATURE,
+    REVISION,
+    Name,
+    PathName,
+    Strict,
+    check_endpoint,
+    check_repository,
+    partial,
+)
+from expoflow.config.stages import PairGenerate
+
+# Of a judge: what changes no verdict.
+INCIDENTAL = {"api_key_env", "max_cost", "prices", "concurrency", "timeout", "retries", "backoff"}
+
+
+def _check_judge(value: str) -> str:
+    return value if value == MINIATURE else check_endpoint(value)
+
+
+def _check_variable(value: str) -> str:
+    if not re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)?", value):
+        raise PydanticCustomError(
+            "variable",
+            "names an environment variable such as OPENAI_API_KEY; the key itself does not stand here",
+        )
+    return value
+
+
+class Price(Strict):
+    """What a model's tokens cost, in USD per million."""
+
+    input: float = Field(ge=0)
+    """Of prompts."""
+    output: float = Field(ge=0)
+    """Of replies."""
+
+
+class JudgeConfig(Strict):
+    """A model that judges responses, behind any OpenAI-compatible endpoint."""
+
+    base_url: Annotated[str, AfterValidator(_check_judge)] = "https://api.openai.com/v1"
+    """The endpoint, up to and without /chat/completions; `miniature` is one on this machine that knows the truth."""
+    model: str = Field("gpt-4", min_length=1)
+    """The judge's name at the endpoint."""
+    api_key_env: Annotated[str, AfterValidator(_check_variable)] = "OPENAI_API_KEY"
+    """The environment variable that holds the key; empty where the endpoint needs none."""
+    max_cost: float | None = Field(None, ge=0)
+    """USD that this benchmark may cost in this folder altogether: the call that might pass it is not made."""
+    prices: dict[str, Price] = {
+        "gpt-4": Price(input=30, output=60),
+        "gpt-4-1106-preview": Price(input=10, output=30),
+    }
+    """Prices by model."""
+    concurrency: int = Field(8, ge=1)
+    """Calls at a time."""
+    timeout: float = Field(120, gt=0)
+    """Seconds after which a call counts as hung."""
+    retries: int = Field(4, ge=0)
+    """Further tries of a call that failed, or whose verdict cannot be read."""
+    backoff: float = Field(1, ge=0)
+    """Seconds before the first further try, twice as long before every next one; a Retry-After counts instead."""
+
+    @model_validator(mode="after")
+    def _has_price(self) -> Self:
+        if self.max_cost is not None and self.model not in self.prices:
+            raise PydanticCustomError(
+                "price",
+                "max_cost needs the price of '{model}'; add prices: {'{model}': {input: USD, output: USD}}",
+                {"model": self.model},
+            )
+        return self
+
+    def identity(self) -> str:
+        """Canonical JSON of what a verdict depends on."""
+        return self.canonical(exclude=INCIDENTAL)
+
+
+class _Benchmark(Strict):
+    """Base of the sections of benchmarks."""
+
+    APART: ClassVar[frozenset[str]] = frozenset()
+    """Keys that the answers do not depend on beside the files: where these come from, and how much is done at a time."""
+    SOURCE: ClassVar[frozenset[str]] = frozenset()
+    """Keys that say where files come from, if the benchmark has any."""
+
+    def identity(self) -> str:
+        """Canonical JSON of what a result depends on beside the files: of a judge no key, cost or patience."""
+        judge = {"judge": INCIDENTAL} if "judge" in type(self).model_fields else {}
+        return self.canonical(exclude=dict.fromkeys(self.APART, True) | judge)
+
+    def source(self) -> str:
+        """Canonical JSON of where the files come from that are not local."""
+        return self.canonical(include=set(self.SOURCE))
+
+    def source_name(self) -> str:
+        """Short name of the source in file names."""
+        return hashlib.sha256(self.source().encode()).hexdigest()[:8]
+
+
+class RewardBenchmark(_Benchmark):
+    """Reward (and, on a miniature's prompts, which need no reward_model, true quality and accuracy) on a prompt set of
+    its own."""
+
+    prompts: Name
+    """A prompt set that took no part in choosing alpha."""
+
+
+class AlpacaEvalBenchmark(_Benchmark):
+    """AlpacaEval 2.0: win rates against reference outputs, raw and length-controlled."""
+
+    APART = frozenset({"reference", "df_gamed", "instruction_difficulty", "hub", "revision"})
+    SOURCE = frozenset({"hub", "revision"})
+
+    reference: PathName | None = None
+    """The reference's outputs: JSON, {instruction, output} each, the 805 of GPT-4 Turbo in official order;
+    `miniature` makes some about the built-in world."""
+    df_gamed: PathName | None = None
+    """The dataset's df_gamed.csv; without it no length-controlled win rate."""
+    instruction_difficulty: PathName | None = None
+    """The dataset's instruction_difficulty.csv: checked against what df_gamed says."""
+    hub: Annotated[str, AfterValidator(check_repository)] | None = None
+    """The dataset that files come from which are not given: tatsu-lab/alpaca_eval."""
+    revision: str | None = Field(None, pattern=REVISION)
+    """Commit, tag or branch of `hub`."""
+    annotator: str = Field("weighted_alpaca_eval_gpt4_turbo", min_length=1)
+    """Prompt and parser of the verdicts: one of alpaca_eval's, or a folder by a path with a slash."""
+    generate: PairGenerate | None = None
+    """Another way to generate than the run's own, field by field."""
+    judge: JudgeConfig = JudgeConfig(model="gpt-4-1106-preview")
+    """The model that compares."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_its_judge(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("judge"), dict):
+            return {**data, "judge": {"model": "gpt-4-1106-preview", **data["judge"]}}
+        return data
+
+    @model_validator(mode="after")
+    def _has_source(self) -> Self:
+        if self.reference is None and self.hub is None:
+            raise PydanticCustomError(
+                "source", "a source is needed; give reference: FILE or hub: tatsu-lab/alpaca_eval"
+            )
+        return self
+
+    def source(self) -> str:
+        """Canonical JSON of where files come from that are not local."""
+        made = {"reference"} if self.reference == MINIATURE else set()
+        return self.canonical(include=self.SOURCE | made)
+
+
+class MtBenchBenchmark(_Benchmark):
+    """MT-Bench: 80 questions of two turns, each answer graded from 1 to 10."""
+
+    APART = SOURCE = frozenset({"data", "hub", "revision"})
+
+    data: PathName | None = None
+    """A folder with FastChat's files (fastchat/llm_judge/data): judge_prompts.jsonl, question.jsonl,
+    reference_answer/gpt-4.jsonl, there or below; `miniature` makes such files about the built-in world."""
+    hub: Annotated[str, AfterValidator(check_repository)] | None = None
+    """A dataset of the hub with these files, instead of `data`."""
+    revision: str | None = Field(None, pattern=REVISION)
+    """Commit, tag or branch of `hub`."""
+    judge: JudgeConfig = JudgeConfig()
+    """The model that grades."""
+    max_tokens: int = Field(1024, ge=1)
+    """Tokens of an answer at most."""
+    seed: int = Field(42, ge=0)
+    """Of the answers that are sampled: those to writing, roleplay, stem and humanities."""
+
+    @model_validator(mode="after")
+    def _has_source(self) -> Self:
+        if (self.data is None) == (self.hub is None):
+            raise PydanticCustomError("source", "one source is needed; give data: FOLDER or hub: ORG/NAME")
+        return self
+
+
+OpenLlmTask = Literal[
+    "arc",
+    "hellaswag",
+    "mmlu",
+    "gsm8k",
+    "winogrande",
+    "truthfulqa",
+    "miniature_choice",
+    "miniature_answer",
+]
+
+
+class OpenLlmBenchmark(_Benchmark):
+    """The Open LLM Leaderboard, version 1, through lm-eval."""
+
+    APART = frozenset({"data", "base_url", "batch_size", "concurrency"})
+    SOURCE = frozenset({"data", "tasks"})
+
+    tasks: list[OpenLlmTask] = Field(
+        ["arc", "hellaswag", "mmlu", "gsm8k", "winogrande", "truthfulqa"], min_length=1
+    )
+    """The leaderboard's six, of which `average` is the mean; the miniature_ ones ask about the built-in world."""
+    data: PathName | None = None
+    """A folder with the datasets as they are on the hub, in ORG/NAME; `miniature` makes those of the miniature_ tasks. Without it they come from the hub."""
+    limit: int | None = Field(None, ge=2)
+    """Only the first documents of every task (of every MMLU subject): for a trial, not for a result."""
+    chat_template: bool = False
+    """Ask in the model's chat format; the leaderboard did not."""
+    seed: int = Field(1234, ge=0)
+    """Draws the examples in the prompts."""
+    context: int = Field(4096, ge=256)
+    """Tokens of a prompt with its answer, the model's own limit where that is less; longer ones lose their beginning."""
+    dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep"
+    """Type that the model computes in; `keep` is that of its files."""
+    backend: Literal["hf", "vllm", "completions"] = "hf"
+    """What lm-eval runs models in; `completions` is a server that has the model loaded, at `base_url`."""
+    base_url: Annotated[str, AfterValidator(check_endpoint)] | None = None
+    """The server of `completions`, up to and without /completions."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Sequences at a time; `auto` is what fits into memory."""
+    concurrency: int = Field(8, ge=1)
+    """Requests at a time to a server."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(set(self.tasks)) < len(self.tasks):
+            raise PydanticCustomError("tasks", "a task stands twice in tasks; remove one")
+        if (self.backend == "completions") != (self.base_url is not None):
+            raise PydanticCustomError(
+                "server", "backend: completions and base_url belong together; give both or none"
+            )
+        miniature = {task.startswith("miniature_") for task in self.tasks}
+        if self.data == "miniature" and False in miniature:
+            raise PydanticCustomError(
+                "data",
+                "data: miniature has only the miniature_ tasks; name a folder, or leave data out for the hub",
+            )
+        if self.data is None and True in miniature:
+            raise PydanticCustomError("data", "the miniature_ tasks need data: miniature; add it")
+        return self
+
+
+class RewardCheck(Strict):
+    """How often the reward model prefers the chosen response: choosing alpha is only as good as that.
+
+    Exactly one of `file`, `hub` and `miniature`.
+    """
+
+    file: PathName | None = None
+    """Preferences as JSON lines, CSV or Parquet, relative to the Snakemake directory."""
+    hub: Annotated[str, AfterValidator(check_repository)] | None = None
+    """A dataset of the hub; RewardBench's own is allenai/reward-bench, with split: filtered and subset: subset."""
+    revision: str | None = Field(None, pattern=REVISION)
+    """Commit, tag or branch of `hub`."""
+    miniature: bool = False
+    """Preferences of the built-in world that no model was trained on."""
+    split: str = "train"
+    """The split of `hub`."""
+    prompt: str = "prompt"
+    """The column of the prompt: a text, or a list of {role, content} messages."""
+    chosen: str = "chosen"
+    """The column of the better response: a text, or messages whose last one it is."""
+    rejected: str = "rejected"
+    """The column of the worse response."""
+    subset: str | None = None
+    """A column by whose values the accuracy is told apart."""
+
+    @model_validator(mode="after")
+    def _has_source(self) -> Self:
+        if [self.file is not None, self.hub is not None, self.miniature].count(True) != 1:
+            raise PydanticCustomError(
+                "source", "one source is needed; give file: FILE, hub: ORG/NAME or miniature: true"
+            )
+        if self.revision and not self.hub:
+            raise PydanticCustomError("revision", "revision belongs to hub; remove it, or give hub")
+        return self
+
+
+class BenchmarksConfig(Strict):
+    """What sft, aligned and expo are compared on."""
+
+    reward: RewardBenchmark | None = None
+    alpaca_eval: AlpacaEvalBenchmark | None = None
+    mt_bench: MtBenchBenchmark | None = None
+    open_llm: OpenLlmBenchmark | None = None
+
+    def names(self) -> list[str]:
+        """The benchmarks that are switched on."""
+        return [name for name in type(self).model_fields if getattr(self, name) is not None]
+
+
+PairBenchmarks: Any = partial(BenchmarksConfig)
+
+
+BENCHMARKS = tuple(BenchmarksConfig.model_fields)

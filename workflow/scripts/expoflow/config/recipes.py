@@ -1,0 +1,270 @@
+"""How a model is trained: the miniature's recipes, and those on a dataset."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from expoflow.config.base import Fraction, Name, Strict
+
+TRAINED_ON = ("miniature", "dataset")
+RECIPES = ("sft", "dpo", "reward", "iterative_dpo", "rlhf")
+
+
+class _Recipe(Strict):
+    epochs: int = Field(ge=1)
+    """Passes over the training data."""
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate of AdamW."""
+
+
+class _Miniature(_Recipe):
+    data: Literal["miniature"]
+    """The data a model is trained on: `miniature` is the built-in world."""
+    examples: int = Field(ge=1)
+    """Training examples (SFT), preference pairs (DPO, reward) or prompts (iterative DPO, RLHF)."""
+    trainer: Literal["loop", "trl"] = "loop"
+    """What trains: `loop`, the miniature's own and fast, or `trl`, what trains real models."""
+    seed: int | None = Field(None, ge=0)
+    """Seed of the initial weights and of the order of the data; by default the config's, the world's."""
+
+
+class _Stoppable(_Miniature):
+    until: Fraction | None = None
+    """Stop after this share of the steps, their learning rates unchanged: a checkpoint that the whole training passes."""
+
+    @model_validator(mode="after")
+    def _is_stopped_by_its_own_loop(self) -> Self:
+        if self.until is not None and self.trainer != "loop":
+            raise PydanticCustomError("until", "until needs trainer: loop; change one, or remove until")
+        return self
+
+
+class _Aligned(Strict):
+    base: Name = Field(alias="from")
+    """The model that training begins with, which is also the reference."""
+
+
+class _Labelled(_Aligned):
+    reward_model: Name
+    """The model that scores what the trained model says; not the one that chooses alpha, if you can."""
+    samples: int = Field(4, ge=2)
+    """Responses that are sampled for every prompt."""
+
+
+class _Iterated(_Labelled):
+    iterations: int = Field(3, ge=1)
+    """Rounds; each has its share of the prompts, and begins with the last one's model, also as reference."""
+    beta: float = Field(0.01, gt=0)
+    """DPO's beta: strength of the tie to the reference model."""
+
+
+class MiniatureSft(_Stoppable):
+    """Supervised fine-tuning, from random weights or from the model `from`."""
+
+    recipe: Literal["sft"]
+    base: Name | None = Field(None, alias="from")
+    """The model that training begins with; random weights without it."""
+    size: Literal["small", "large"] = "small"
+    """Hidden size 64 and 2 layers, or 128 and 3; what is trained from it has its size."""
+    examples: int = Field(8000, ge=1)
+    epochs: int = Field(6, ge=1)
+    learning_rate: float = Field(6e-3, gt=0)
+
+    @model_validator(mode="after")
+    def _has_one_size(self) -> Self:
+        if self.base and "size" in self.model_fields_set:
+            raise PydanticCustomError("size", "size is that of the model in from; remove size")
+        return self
+
+
+class MiniatureDpo(_Stoppable, _Aligned):
+    """Direct preference optimisation on pairs of the miniature's writers."""
+
+    recipe: Literal["dpo"]
+    prompts: Literal["train", "dev"] = "train"
+    """The split that the pairs' prompts are of; `dev` is the one that chooses alpha (Appendix F)."""
+    fraction: Fraction = 1.0
+    """Share of the preference data that is used, from its beginning."""
+    examples: int = Field(6000, ge=1)
+    epochs: int = Field(1, ge=1)
+    learning_rate: float = Field(5e-5, gt=0)
+    beta: float = Field(0.01, gt=0)
+    """DPO's beta: strength of the tie to the reference model."""
+    annotator_temperature: float = Field(0.7, gt=0)
+    """How unsure the annotator is, in units of true quality."""
+    length_bias: float = 0.06
+    """Log-odds that the annotator adds for each word more; 0 is an annotator without this bias."""
+    label_noise: float = Field(0.0, ge=0, le=1)
+    """Share of the pairs whose label is turned round."""
+
+    @model_validator(mode="after")
+    def _has_data(self) -> Self:
+        if round(self.fraction * self.examples) < 1:
+            share = {"fraction": self.fraction, "examples": self.examples}
+            raise PydanticCustomError(
+                "data", "fraction {fraction} of {examples} examples is none; raise one", share
+            )
+        return self
+
+
+class MiniatureReward(_Miniature):
+    """Bradley-Terry reward model, from random weights."""
+
+    recipe: Literal["reward"]
+    examples: int = Field(10000, ge=1)
+    epochs: int = Field(3, ge=1)
+    learning_rate: float = Field(1.5e-3, gt=0)
+
+
+class MiniatureIterativeDpo(_Miniature, _Iterated):
+    """DPO on pairs of the model's own responses, the best and the worst by `reward_model`, in rounds."""
+
+    recipe: Literal["iterative_dpo"]
+    examples: int = Field(2400, ge=1)
+    epochs: int = Field(1, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+
+    @model_validator(mode="after")
+    def _has_data(self) -> Self:
+        if self.examples < self.iterations:
+            raise PydanticCustomError("data", "fewer examples than iterations; raise examples")
+        return self
+
+
+class MiniatureRlhf(_Stoppable, _Labelled):
+    """RLHF by REINFORCE leave-one-out (RLOO) on the reward less a KL penalty."""
+
+    recipe: Literal["rlhf"]
+    examples: int = Field(1600, ge=1)
+    epochs: int = Field(1, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    beta: float = Field(0.05, ge=0)
+    """Weight of the KL divergence from the reference model, a response."""
+
+
+class Lora(Strict):
+    """Low-rank adaptation: small matrices are trained and merged into the weights at the end."""
+
+    rank: int = Field(64, ge=1)
+    """Rank of the matrices."""
+    scale: int = Field(64, ge=1)
+    """LoRA's alpha: the matrices' product counts scale / rank times."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout before the matrices."""
+    modules: Literal["all-linear"] | list[str] = "all-linear"
+    """Names of the modules that get them."""
+
+
+class OnDataset(_Recipe):
+    data: Name
+    """A dataset of `datasets`."""
+    base: Name = Field(alias="from")
+    """The model that training begins with, which is also the reference where one is needed."""
+    trainer: Literal["trl"] = "trl"
+    """What trains: TRL."""
+    fraction: Fraction = 1.0
+    """Share of the dataset that is used, from its beginning."""
+    epochs: int = Field(1, ge=1)
+    learning_rate: float = Field(5e-7, gt=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises; it then falls as a cosine."""
+    batch_size: int = Field(128, ge=1)
+    """Rows (RLHF: responses) in an optimiser step, over all devices and accumulated steps."""
+    max_length: int = Field(1024, ge=2)
+    """Tokens of prompt and response, where longer ones are cut."""
+    lora: Lora | None = None
+    """Train low-rank matrices instead of all weights; `{}` for the defaults."""
+    gradient_checkpointing: bool = True
+    """Compute activations again in the backward pass, to save memory."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Type that the model computes in; the result has the type of the model in `from`."""
+    seed: int = Field(42, ge=0)
+    """Seed of the order of the data, of sampling and of new weights."""
+    per_device: int = Field(8, ge=1)
+    """Rows on one device at a time; changes no result but for rounding, and so starts nothing again."""
+    accelerate: str = "zero3-offload"
+    """A file of config/accelerate by its name, or a path: devices, processes, DeepSpeed. Starts nothing again."""
+
+    @model_validator(mode="after")
+    def _can_be_divided(self) -> Self:
+        if self.batch_size % self.per_device:
+            sizes = {"batch_size": self.batch_size, "per_device": self.per_device}
+            raise PydanticCustomError(
+                "batch",
+                "batch_size {batch_size} is no multiple of per_device {per_device}; change one",
+                sizes,
+            )
+        return self
+
+
+class SftRecipe(OnDataset):
+    """Supervised fine-tuning on rows with `messages` (all tokens count) or with `prompt` and `completion`."""
+
+    recipe: Literal["sft"]
+    learning_rate: float = Field(2e-5, gt=0)
+
+
+class DpoRecipe(OnDataset):
+    """DPO on rows with `prompt`, `chosen` and `rejected`; the defaults are the paper's (Appendix E)."""
+
+    recipe: Literal["dpo"]
+    beta: float = Field(0.01, gt=0)
+    """DPO's beta: strength of the tie to the reference model."""
+
+
+class RewardRecipe(OnDataset):
+    """Bradley-Terry reward model, a classifier with one logit, on rows as DPO's."""
+
+    recipe: Literal["reward"]
+    learning_rate: float = Field(1e-5, gt=0)
+
+
+class IterativeDpoRecipe(OnDataset, _Iterated):
+    """DPO on pairs of the model's own responses to `prompt`, the best and the worst by `reward_model`, in rounds."""
+
+    recipe: Literal["iterative_dpo"]
+    max_tokens: int = Field(512, ge=1)
+    """Tokens of a response at most; unfinished ones take no part."""
+
+
+class RlhfRecipe(OnDataset, _Labelled):
+    """RLHF by REINFORCE leave-one-out (TRL's RLOO) on responses to `prompt`, scored by `reward_model`."""
+
+    recipe: Literal["rlhf"]
+    beta: float = Field(0.05, ge=0)
+    """Weight of the KL divergence from the reference model, a response."""
+    max_tokens: int = Field(512, ge=1)
+    """Tokens of a response at most."""
+
+    @model_validator(mode="after")
+    def _has_whole_groups(self) -> Self:
+        if self.batch_size % self.samples:
+            sizes = {"batch_size": self.batch_size, "samples": self.samples}
+            raise PydanticCustomError(
+                "batch", "batch_size {batch_size} is no multiple of samples {samples}; change one", sizes
+            )
+        return self
+
+
+LAUNCH = frozenset({"per_device", "accelerate"})  # of a recipe: how it is run, not what comes out
+
+MiniatureRecipe = Annotated[
+    MiniatureSft | MiniatureDpo | MiniatureReward | MiniatureIterativeDpo | MiniatureRlhf,
+    Field(discriminator="recipe"),
+]
+DatasetRecipe = Annotated[
+    SftRecipe | DpoRecipe | RewardRecipe | IterativeDpoRecipe | RlhfRecipe, Field(discriminator="recipe")
+]
+
+
+def _world(recipe: Any) -> str:
+    """`miniature` or `dataset`: which of the two a recipe, of a config or already parsed, is trained on."""
+    data = recipe.get("data") if isinstance(recipe, dict) else getattr(recipe, "data", None)
+    return "miniature" if data == "miniature" else "dataset"
+
+
+TrainingRecipe = Annotated[
+    Annotated[MiniatureRecipe, Tag("miniature")] | Annotated[DatasetRecipe, Tag("dataset")],
+    Discriminator(_world),
+]

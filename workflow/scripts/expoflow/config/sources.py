@@ -1,0 +1,126 @@
+"""Where models, datasets and prompts come from."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from expoflow.config.base import COMMIT, REVISION, PathName, Strict, check_repository
+from expoflow.config.recipes import LAUNCH, OnDataset, TrainingRecipe
+
+SOURCES = ("train", "path", "hub")
+PROMPT_SOURCES = ("miniature", "file", "hub")
+DATASET_SOURCES = ("file", "hub")
+
+
+class ResourcesConfig(Strict):
+    """What jobs that run the model ask a cluster for; no result depends on it."""
+
+    gpus: int | None = Field(None, ge=0)
+    """GPUs that the model is spread over. Without it: enough of 80 GB each; none for what is trained here."""
+
+
+class ModelConfig(Strict):
+    """A checkpoint and where it comes from: exactly one of `train`, `path` and `hub`."""
+
+    train: TrainingRecipe | None = None
+    """Train it here."""
+    path: PathName | None = None
+    """A Hugging Face checkpoint folder, relative to the Snakemake directory."""
+    hub: Annotated[str, AfterValidator(check_repository)] | None = None
+    """A model on the Hugging Face hub: ORG/NAME."""
+    revision: str | None = Field(None, pattern=REVISION)
+    """Commit, tag or branch of `hub`; a branch is resolved to a commit once, which the manifest keeps."""
+    chat_template: str | None = None
+    """A Jinja file that is used instead of the tokenizer's chat template."""
+    stop: list[Annotated[int, Field(ge=0)]] = []
+    """Token ids that end a response, beside those of the model's generation_config."""
+    trust_remote_code: bool = False
+    """Run the Python code that lies in the checkpoint's folder: only for code that you have read."""
+    resources: ResourcesConfig = Field(ResourcesConfig(), exclude=True)
+    """What jobs that run the model ask a cluster for; among no rule's params."""
+
+    @model_validator(mode="after")
+    def _is_pinned(self) -> Self:
+        if self.revision and not self.hub:
+            raise PydanticCustomError("revision", "revision belongs to hub; remove it, or give hub")
+        if self.hub and self.trust_remote_code and not COMMIT.fullmatch(self.revision or ""):
+            raise PydanticCustomError(
+                "pinned",
+                "trust_remote_code runs code of the hub; set revision to the commit that you have read",
+            )
+        return self
+
+    def result(self) -> str:
+        """Canonical JSON of what the model depends on: how a training is run is left out."""
+        return self.canonical(exclude={"train": LAUNCH})
+
+    @property
+    def source(self) -> str:
+        """`train`, `path` or `hub`."""
+        return next(source for source in SOURCES if getattr(self, source) is not None)
+
+    @property
+    def dataset(self) -> str | None:
+        """The dataset that this model is trained on."""
+        return self.train.data if isinstance(self.train, OnDataset) else None
+
+    @property
+    def base(self) -> str | None:
+        """The model that this one is trained from."""
+        return getattr(self.train, "base", None)
+
+    @property
+    def judge(self) -> str | None:
+        """The reward model that labels this one's training data."""
+        return getattr(self.train, "reward_model", None)
+
+    def needed(self) -> dict[str, str]:
+        """The models that this one's training needs, by role: `base`, `judge`."""
+        roles = {"base": self.base, "judge": self.judge}
+        return {role: model for role, model in roles.items() if model}
+
+    def usage(self) -> str:
+        """Canonical JSON of what changes how the model is run: the template's text, stop tokens, code."""
+        template = Path(self.chat_template).read_text(encoding="utf-8") if self.chat_template else None
+        usage = {"chat_template": template, "stop": self.stop, "trust_remote_code": self.trust_remote_code}
+        return json.dumps(usage, sort_keys=True)
+
+
+class DataConfig(Strict):
+    """Rows of a local file, or of a dataset on the Hugging Face hub."""
+
+    file: PathName | None = None
+    """JSON lines, .csv or .parquet, relative to the Snakemake directory."""
+    hub: Annotated[str, AfterValidator(check_repository)] | None = None
+    """A dataset on the Hugging Face hub: ORG/NAME."""
+    revision: str | None = Field(None, pattern=REVISION)
+    """Commit, tag or branch of `hub`."""
+    config: str | None = None
+    """The configuration of `hub`, where it has several."""
+    split: str | None = None
+    """The split of `hub`, such as `test`."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.hub and not self.split:
+            raise PydanticCustomError("split", "a dataset of the hub needs split; add it")
+        for key in ("revision", "config", "split"):
+            if getattr(self, key) and not self.hub:
+                raise PydanticCustomError("hub", "{key} belongs to hub; remove it, or give hub", {"key": key})
+        return self
+
+
+class PromptsConfig(DataConfig):
+    """A prompt set: exactly one of `miniature`, `file` and `hub`."""
+
+    miniature: Literal["dev", "test"] | None = None
+    """A split of the built-in world."""
+    field: str = "prompt"
+    """The field of each row: a text, or a list of {role, content} messages."""
+    subset: int | None = Field(None, ge=1)
+    """That many prompts, drawn with `seed`, in their order in the set; all where there are no more."""
+    seed: int = Field(42, ge=0)
+    """Seed of `subset`."""

@@ -1,0 +1,1 @@
+"""Rows from files and from the hub: prompt sets, datasets, preferences."""

@@ -1,0 +1,128 @@
+"""Preferences: a prompt, a response that is better, and one that is worse; from a file, the hub or the world."""
+
+import importlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from expoflow.config.benchmarks import RewardCheck
+from expoflow.config.sources import DataConfig
+from expoflow.data import rows
+from expoflow.errors import CheckpointError, DataError
+from expoflow.files.records import Record
+from expoflow.results import Message
+
+MINIATURE_PAIRS = 500
+
+
+class Preference(Record):
+    """A line of results/benchmarks/preferences.jsonl; `messages` is the conversation that both responses answer."""
+
+    messages: list[Message]
+    chosen: str
+    rejected: str
+    subset: str | None = None
+
+
+def problems(config: RewardCheck, where: str = "reward_check.file") -> Iterator[str]:
+    """What is wrong with a file, with its remedy; `where` is its place in the config."""
+    if config.file is not None:
+        try:
+            gather(config, seed=0)
+        except DataError as error:
+            yield f"{where}: {error}"
+
+
+def gather(config: RewardCheck, seed: int) -> list[Preference]:
+    """All preferences of the configured source; `seed` is the miniature's. Raises DataError."""
+    if config.miniature:
+        return list(miniature(seed))
+    if config.hub is not None:
+        return read(_from_hub(config), config, config.hub)
+    path = Path(config.file)
+    return read(_rows(path), config, str(path))
+
+
+def miniature(seed: int) -> Iterator[Preference]:
+    """Pairs on the reward model's prompts that it was not trained on, by an almost perfect annotator."""
+    writers = importlib.import_module("expoflow.miniature.writers")  # no dependency of files
+    for pair in writers.reward_pairs(MINIATURE_PAIRS, seed, "reward check"):
+        yield Preference(
+            messages=pair.prompt.messages,
+            chosen=pair.chosen,
+            rejected=pair.rejected,
+            subset=pair.prompt.meta["task"],
+        )
+
+
+def read(rows: Iterable[dict[str, Any]], config: RewardCheck, source: str) -> list[Preference]:
+    """The preferences of rows that have the configured columns; an error names `source` and the row, from 1."""
+    preferences = [_preference(row, config, f"{source}: row {i}") for i, row in enumerate(rows, start=1)]
+    if not preferences:
+        raise DataError(f"{source}: has no preferences; write one a row")
+    return preferences
+
+
+def _preference(row: dict[str, Any], config: RewardCheck, where: str) -> Preference:
+    columns = [config.prompt, config.chosen, config.rejected, *([config.subset] if config.subset else [])]
+    if missing := [column for column in columns[1:] if row.get(column) is None]:
+        raise DataError(
+            f"{where}: no column '{missing[0]}' (has: {', '.join(row)}); set prompt, chosen, rejected and subset"
+            " of reward_check to the columns' names"
+        )
+    before, chosen = _response(row[config.chosen], where, config.chosen)
+    other, rejected = _response(row[config.rejected], where, config.rejected)
+    if row.get(config.prompt):
+        messages = _messages(row[config.prompt], where, config.prompt)
+    elif before and before == other:
+        messages = before
+    else:
+        raise DataError(
+            f"{where}: no prompt; give one as column '{config.prompt}', or set reward_check.prompt"
+        )
+    subset = str(row[config.subset]) if config.subset else None
+    return Preference(messages=messages, chosen=chosen, rejected=rejected, subset=subset)
+
+
+def _response(value: Any, where: str, column: str) -> tuple[list[Message], str]:
+    """The messages before a response, where it is given as a conversation, and the response's text."""
+    if isinstance(value, str):
+        return [], value
+    *before, last = _messages(value, where, column)
+    return before, last.content
+
+
+def _messages(value: Any, where: str, column: str) -> list[Message]:
+    if isinstance(value, str):
+        return [Message(role="user", content=value)]
+    try:
+        messages = [Message(role=each["role"], content=each["content"]) for each in value]
+    except (TypeError, KeyError, ValidationError):
+        messages = []
+    if not messages:
+        raise DataError(f"{where}: column '{column}' must be a text or a list of {{role, content}} messages")
+    return messages
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON lines, CSV or Parquet file."""
+    if path.suffix not in (".jsonl", ".json", ".csv", ".parquet"):
+        raise DataError(f"'{path}' is not read; give a .jsonl, .csv or .parquet file")
+    yield from (row for _, row in rows.rows(path))
+
+
+def _from_hub(config: RewardCheck) -> Iterator[dict[str, Any]]:
+    """The rows of a split of a dataset of the hub's."""
+    from expoflow.hub import download
+
+    source = DataConfig(hub=config.hub, revision=config.revision, split=config.split)
+    try:
+        _, files = download.dataset(source)
+    except (CheckpointError, DataError) as error:
+        raise DataError(
+            f"dataset '{config.hub}': split '{config.split}' is not read ({error}); correct reward_check.split"
+        ) from None
+    for path in files:
+        yield from (row for _, row in rows.rows(path))

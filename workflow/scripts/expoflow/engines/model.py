@@ -1,0 +1,93 @@
+"""A model as an engine takes it, and what every engine can do."""
+
+import importlib.util
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from expoflow.checkpoints.checkpoint import read_json_file
+from expoflow.config.stages import GenerateConfig
+from expoflow.extrapolation.streamed import Streamed
+from expoflow.files import hashing
+from expoflow.files.records import Record
+from expoflow.system import gpus
+
+# What of a config.json does not make another architecture.
+INCIDENTAL = ("_name_or_path", "transformers_version", "use_cache")
+
+
+class Model(Record):
+    """What an engine runs; plain data, so that it can be sent to another process.
+
+    `folder` has config and tokenizer, and the weights too unless they are `streamed`. `chat_template` (the
+    template itself) and `stop` (token ids beside generation_config's) override what the folder says.
+    """
+
+    folder: Path
+    streamed: Streamed | None = None
+    chat_template: str | None = None
+    stop: tuple[int, ...] = ()
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """Prompt token ids, and the seed of the request's own random numbers."""
+
+    token_ids: list[int]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A response: its text, its tokens without the stop token, and `stop` or `length`."""
+
+    text: str
+    tokens: int
+    finish_reason: str
+
+
+class Engine(Protocol):
+    """What runs a model."""
+
+    name: str
+    """`transformers` or `vllm`."""
+    tokenizer: Any
+    context: int
+    """Tokens that prompt and response may have together; where it ends, so does a response."""
+
+    def move(self, model: Model) -> None:
+        """Take the weights, tokenizer, template and stop tokens of another model of the same architecture."""
+
+    def generate(
+        self, requests: Sequence[Request], config: GenerateConfig, done: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, Completion]]]:
+        """Answer the requests whose index is not in `done`; an answer does not depend on the other requests.
+
+        Yields after every decoding step what it finished, perhaps nothing, as (index, completion). May be
+        closed (`.close()`) at any time: what is under way is then given up.
+        """
+
+    def logps(self, rows: Sequence[tuple[list[int], list[int]]]) -> Iterator[list[tuple[int, float]]]:
+        """Log-probability of given responses: rows of (prompt token ids, response token ids), neither empty.
+
+        Yields as they get ready (index, sum over the response's tokens, in nats, at temperature 1).
+        """
+
+    def close(self) -> None:
+        """Free the model's memory."""
+
+
+def chosen(engine: str) -> str:
+    """The engine that `generate.engine` or `score.engine` stands for on this machine."""
+    if engine != "auto":
+        return engine
+    return "vllm" if importlib.util.find_spec("vllm") and gpus.gpus() else "transformers"
+
+
+def engine_key(model: Model, engine: str) -> str:
+    """What models have in common that one engine can run one after the other: engine and architecture."""
+    config = read_json_file(model.folder / "config.json")
+    config = {name: value for name, value in config.items() if name not in INCIDENTAL}
+    return hashing.json_digest([engine, config, model.trust_remote_code])

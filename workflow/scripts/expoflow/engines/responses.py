@@ -1,0 +1,73 @@
+"""The responses of one checkpoint of a sweep to a prompt set, for the rule generate."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from expoflow import store
+from expoflow.checkpoints import manifests
+from expoflow.config.stages import GenerateConfig
+from expoflow.engines.generate import generate
+from expoflow.engines.model import Model, chosen
+from expoflow.extrapolation.options import Options
+from expoflow.extrapolation.recipe import Recipe
+from expoflow.extrapolation.streamed import Streamed
+from expoflow.files import hashing
+from expoflow.files.records import read_json, read_jsonl, write_jsonl
+from expoflow.results import Generation, Manifest, Prompt
+
+
+def model(recipe: Recipe, folder: Path, sft: Manifest, aligned: Manifest, usage: str = "{}") -> Model:
+    """What an engine runs for the checkpoint of `recipe` in `folder`; `usage` as `ModelConfig.usage` gives it."""
+    streamed = None
+    if recipe.weights != "stored":
+        options = Options(
+            compute=recipe.compute,
+            dtype=recipe.dtype,
+            vocabulary=recipe.vocabulary,
+            overflow=recipe.overflow,
+            alpha_for=recipe.alpha_for,
+        )
+        streamed = Streamed(
+            sft=manifests.model_folder(sft),
+            aligned=manifests.model_folder(aligned),
+            alpha=recipe.alpha,
+            options=options,
+        )
+    return Model(folder=folder, streamed=streamed, **json.loads(usage))
+
+
+def respond(
+    recipe: Path,
+    sft: Manifest,
+    aligned: Manifest,
+    prompts: Path,
+    output: Path,
+    config: GenerateConfig,
+    usage: str,
+    code: str,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Write the responses of the checkpoint of `recipe` to `prompts`; `code` is the digest of what makes them.
+
+    Those of alpha 0 and -1 are kept in the store by content: pairs with a parent in common share them.
+    """
+    made, asked = read_json(recipe, Recipe), read_jsonl(prompts, Prompt)
+    key = {
+        "model": made.content_digest(),
+        "usage": usage,
+        "prompts": hashlib.sha256(prompts.read_bytes()).hexdigest(),
+        "generate": config.model_dump(exclude={"prompts", "engine"}),
+        "engine": chosen(config.engine),
+        "code": code,
+    }
+    part = output.with_name(f".{output.name}.part")
+
+    def make() -> list[Generation]:
+        runs = model(made, recipe.parent, sft, aligned, usage)
+        return generate(runs, asked, config, part, hashing.json_digest(key), say)
+
+    rows = store.cached("generations", key, make, Generation)[0] if made.weights == "parents" else make()
+    write_jsonl(output, rows)
+    part.unlink(missing_ok=True)

@@ -1,0 +1,123 @@
+"""The side of an engine that holds the model: does "generate" tasks, in an engine host or in the job itself."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from expoflow.config.stages import GenerateConfig
+from expoflow.engines.chat import all_token_ids
+from expoflow.engines.generate import GenerateTask, request_seed
+from expoflow.engines.memory import require_memory
+from expoflow.engines.model import Completion, Engine, Model, Request, engine_key
+from expoflow.errors import DataError
+from expoflow.hosts.task import Held
+from expoflow.results import Generation, Prompt
+from expoflow.system import gpus
+
+
+class Loaded:
+    """An engine, and the model that it has at the moment."""
+
+    def __init__(self, model: Model, engine: str):
+        """Raises CheckpointError where the model does not fit into memory."""
+        require_memory(model)
+        if engine == "vllm":
+            from expoflow.engines.vllm import VllmEngine
+
+            self.engine: Engine = VllmEngine(model, gpus.allotted())
+        else:
+            from expoflow.engines.transformers import TransformersEngine
+
+            self.engine = TransformersEngine(model)
+        self.model = model
+        self._prompts: dict[str, list[int]] = {}
+        self._read_by: Any = None
+
+    def token_ids(self, prompts: list[Prompt]) -> list[list[int]]:
+        """Token ids of the prompts; those of the last call are known as long as the tokenizer is the same."""
+        if self._read_by is not self.engine.tokenizer:
+            self._prompts, self._read_by = {}, self.engine.tokenizer
+        new = [prompt for prompt in prompts if prompt.prompt_id not in self._prompts]
+        rows = all_token_ids(self.engine.tokenizer, ((prompt.messages, None) for prompt in new))
+        known = self._prompts | {prompt.prompt_id: row for prompt, row in zip(new, rows, strict=True)}
+        self._prompts = {prompt.prompt_id: known[prompt.prompt_id] for prompt in prompts}
+        return [*self._prompts.values()]
+
+    def move(self, model: Model) -> None:
+        """Have the engine at `model`."""
+        if model != self.model:
+            self.engine.move(model)
+            self.model = model
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        self.engine.close()
+
+
+def generate(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """Do a task of the form `engines.generate.GenerateTask`: yields Generation rows as they get finished, in any order."""
+    task = GenerateTask.model_validate(arguments)
+    loaded = held.get(
+        "generate", engine_key(task.model, task.engine), lambda: Loaded(task.model, task.engine)
+    )
+    loaded.move(task.model)
+    engine, config = loaded.engine, task.config
+    rows = zip(task.prompts, loaded.token_ids(task.prompts), strict=True)
+    tokens = {prompt.prompt_id: ids for prompt, ids in _fitting(engine, rows, config)}
+    if not tokens:
+        raise DataError(
+            f"none of {len(task.prompts)} prompts leaves room in the context of {engine.context} tokens; take other prompts"
+        )
+    asked = [(prompt_id, sample) for prompt_id in tokens for sample in range(config.samples)]
+    requests = [
+        Request(tokens[prompt_id], request_seed(config.seed, sample, prompt_id))
+        for prompt_id, sample in asked
+    ]
+    finished = set(task.done)
+    done = {index for index, each in enumerate(asked) if each in finished}
+    for completions in engine.generate(requests, config, done):
+        rows = []
+        for index, completion in completions:
+            generation = generated(engine, *asked[index], requests[index], completion)
+            rows.append(generation.model_dump(mode="json"))
+        yield rows
+
+
+def generated(
+    engine: Engine, prompt_id: str, sample: int, request: Request, completion: Completion
+) -> Generation:
+    """The record of a completion."""
+    return Generation(
+        prompt_id=prompt_id,
+        sample=sample,
+        seed=request.seed,
+        response=completion.text,
+        response_tokens=completion.tokens,
+        finish_reason=completion.finish_reason,
+        engine=engine.name,
+    )
+
+
+def _fitting(
+    engine: Engine, prompts: Iterable[tuple[Prompt, list[int]]], config: GenerateConfig
+) -> Iterator[tuple[Prompt, list[int]]]:
+    """Every prompt that leaves room for a response, with its token ids; the log says what was done to others."""
+    context = engine.context
+    skipped, cut = [], []
+    for prompt, ids in prompts:
+        if len(ids) < context:
+            yield prompt, ids
+        elif config.too_long == "error":
+            raise DataError(
+                f"prompt {prompt.prompt_id} has {len(ids)} tokens, the model's context is {context}; "
+                "remove the prompt, or set generate.too_long to skip or truncate"
+            )
+        elif config.too_long == "skip":
+            skipped.append(prompt.prompt_id)
+        else:
+            # The end stays, for it asks for the response; so does the first token, often the BOS.
+            room = context - min(config.max_tokens, context // 2)
+            cut.append(prompt.prompt_id)
+            yield prompt, ids[:1] + ids[len(ids) - room + 1 :]
+    for what, ids in (("skipped", skipped), ("truncated", cut)):
+        if ids:
+            print(f"warning: {len(ids)} prompts too long for the context {what}: {', '.join(ids)}")

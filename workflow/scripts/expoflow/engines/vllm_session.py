@@ -1,0 +1,58 @@
+"""Sessions of vLLM: how one is started, asked and stopped."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PretrainedConfig
+from vllm import EngineArgs, LLMEngine, PoolingParams, SamplingParams
+from vllm.distributed import cleanup_dist_env_and_memory
+from vllm.inputs import tokens_input
+from vllm.platforms import current_platform
+from vllm.usage.usage_lib import UsageContext
+
+Parameters = SamplingParams | PoolingParams
+# Compiling gains nothing there; with chunked prefill, requests that have a seed crash (vLLM 0.32).
+CPU = {"enforce_eager": True, "enable_chunked_prefill": False, "kv_cache_memory_bytes": 1 << 30}
+
+
+def start(folder: Path, config: PretrainedConfig, dtype: str = "keep", **settings: Any) -> LLMEngine:
+    """An engine that takes token ids, in the model's own `dtype` or another, with the longest context that fits.
+
+    Nothing is kept from one request to the next: an answer must not depend, not even in its last bit, on
+    what was asked before.
+    """
+    kept = config.dtype or "auto"  # vLLM's auto would make float32 a 16-bit type
+    arguments = EngineArgs(
+        model=str(folder),
+        skip_tokenizer_init=True,
+        dtype=kept if dtype == "keep" else dtype,
+        max_model_len=-1,
+        enable_prefix_caching=False,
+        disable_log_stats=True,
+        use_tqdm_on_load=False,
+        **(CPU if current_platform.is_cpu() else {}),
+        **settings,
+    )
+    return LLMEngine.from_engine_args(arguments, UsageContext.LLM_CLASS)
+
+
+def answers(engine: LLMEngine, asked: Mapping[int, tuple[Sequence[int], Parameters]]) -> Iterator[list]:
+    """Answer (token ids, parameters): after every step the (index, output) that it finished."""
+    waiting = set(asked)
+    try:
+        for index, (token_ids, parameters) in asked.items():
+            engine.add_request(str(index), tokens_input(list(token_ids)), parameters)
+        while waiting:
+            outputs = [(int(output.request_id), output) for output in engine.step() if output.finished]
+            waiting.difference_update(index for index, _ in outputs)
+            yield outputs
+    finally:
+        engine.abort_request([str(index) for index in waiting])
+
+
+def stop(owner: Any) -> None:
+    """End `owner.engine` and its processes, if it has any, and free its memory."""
+    owner.engine.engine_core.shutdown()
+    del owner.engine
+    cleanup_dist_env_and_memory()

@@ -1,0 +1,100 @@
+"""theta2 = theta1 + alpha * (theta1 - theta0) of torch tensors, and what is done about NaN, Inf and overflow.
+
+Paper, section 2.1, Eq. 1; the loop itself is in `kernel`. All functions are pure: contiguous 1-d tensors of equal
+length in, `out` written. Chunk borders and threads never change a bit, since every element is computed on its own.
+"""
+
+import torch
+
+from expoflow.checkpoints.torch_types import BITS, KINDS
+from expoflow.errors import PairError
+from expoflow.extrapolation import kernel
+
+
+def theta2(
+    out: torch.Tensor,
+    theta1: torch.Tensor,
+    theta0: torch.Tensor,
+    alpha: float,
+    *,
+    compute: str = "float32",
+    overflow: str = "error",
+    name: str = "?",
+) -> None:
+    """Write theta1 + alpha * (theta1 - theta0) into `out`, rounded once to out's dtype.
+
+    bf16, fp16, fp32 and fp64 in any mixture, computed as `kernel.fill` does; `compute="bfloat16"` instead
+    rounds to bf16 after the difference, the product and the sum, as the authors' published checkpoints were
+    made. alpha 0 copies theta1, alpha -1 copies theta0.
+
+    Elements equal in both come out bit for bit as in theta1, NaN, Inf and -0.0 too (with bfloat16 compute,
+    -0.0 becomes 0.0 as it did for the authors). Raises PairError, naming tensor `name`, where an element is
+    NaN or Inf in one model only, or overflows out's dtype; overflow="clamp" stores the largest finite value.
+    """
+    if 1 + alpha == 1 and compute == "float32":
+        alpha = 0.0
+    if alpha in (0, -1):
+        parent = theta1 if alpha == 0 else theta0
+        out.copy_(parent)
+        whole = out.dtype == parent.dtype or bool(out.isfinite().all())
+    elif compute == "bfloat16":
+        _three_roundings(out, theta1, theta0, alpha)
+        whole = bool(out.isfinite().all())
+    else:
+        whole = _one_rounding(out, theta1, theta0, alpha)
+    if not whole:
+        _settle(out, theta1, theta0, alpha, compute, overflow, name)
+
+
+def _one_rounding(out: torch.Tensor, theta1: torch.Tensor, theta0: torch.Tensor, alpha: float) -> bool:
+    """Whether all is finite."""
+    kinds = tuple(KINDS[each.dtype] for each in (out, theta1, theta0))
+    if any(not each.is_contiguous() or len(each) != len(out) for each in (out, theta1, theta0)):
+        raise ValueError("theta2 is for contiguous tensors of equal length")
+    return kernel.fill([out.data_ptr()], theta1.data_ptr(), theta0.data_ptr(), kinds, len(out), (alpha,))
+
+
+def _three_roundings(out: torch.Tensor, theta1: torch.Tensor, theta0: torch.Tensor, alpha: float) -> None:
+    theta1, theta0 = theta1.bfloat16(), theta0.bfloat16()
+    out.copy_(torch.sub(theta1, theta0).mul_(alpha).add_(theta1))
+
+
+def _settle(
+    out: torch.Tensor,
+    theta1: torch.Tensor,
+    theta0: torch.Tensor,
+    alpha: float,
+    compute: str,
+    overflow: str,
+    name: str,
+) -> None:
+    """Judge a chunk that has NaN or Inf: keep what both models share, refuse the rest."""
+    same = (theta1 == theta0) | (theta1.isnan() & theta0.isnan())
+    special = ~(theta1.isfinite() & theta0.isfinite())
+    if alpha not in (0, -1) and (count := int((special & ~same).sum())):
+        where = int((special & ~same).nonzero()[0])
+        raise PairError(
+            f"tensor {name}: {count} elements are NaN or Inf in one model only "
+            f"(sft {theta0[where].item()}, aligned {theta1[where].item()}); one of the checkpoints is damaged"
+        )
+    if compute == "float32":
+        # Once more in float64: a difference of huge but finite values may have overflowed float32.
+        again = ~out.isfinite() & ~special
+        one, zero = theta1[again].double(), theta0[again].double()
+        out[again] = (one + alpha * (one - zero)).to(out.dtype)
+    kept = theta0 if alpha == -1 else theta1
+    if out.dtype == kept.dtype:  # bits, not values: a conversion might change a NaN's payload
+        bits = BITS[out.dtype]
+        out.view(bits)[special] = kept.view(bits)[special]
+    else:
+        out[special] = kept[special].to(out.dtype)
+    over = ~out.isfinite() & ~special
+    if count := int(over.sum()):
+        if overflow == "error":
+            raise PairError(
+                f"tensor {name}: {count} elements overflow {str(out.dtype)[6:]} at alpha {alpha:g}; "
+                "take a smaller alpha, dtype float32, or allow clamping (overflow: clamp)"
+            )
+        limit = torch.finfo(out.dtype).max
+        wide = theta1[over].double() + alpha * (theta1[over].double() - theta0[over].double())
+        out[over] = wide.clamp(-limit, limit).to(out.dtype)

@@ -1,0 +1,133 @@
+"""A pair's checkpoints as the workflow makes them: one of the sweep's, and the one that is published."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from expoflow import store
+from expoflow.checkpoints import manifests
+from expoflow.checkpoints.adapter import is_adapter
+from expoflow.config.base import REFERENCE_ALPHAS
+from expoflow.config.stages import ExtrapolateConfig
+from expoflow.errors import PairError
+from expoflow.extrapolation.extrapolate import extrapolate
+from expoflow.extrapolation.options import Options
+from expoflow.extrapolation.recipe import ARITHMETIC, Recipe
+from expoflow.files import hashing
+from expoflow.files.records import Record, write_json
+from expoflow.results import Manifest
+
+
+class Exported(Record):
+    """What an exported folder was made from, kept beside it so that it is not made twice."""
+
+    key: str
+    recipe: Recipe
+
+
+def extrapolate_pair(
+    sft: Manifest,
+    aligned: Manifest,
+    alpha: str,
+    folder: Path,
+    config: ExtrapolateConfig,
+    *,
+    write_weights: bool,
+    threads: int = 1,
+    hash_outputs: bool = False,
+    card: Callable[[Recipe], str] | None = None,
+) -> Recipe:
+    """Make the checkpoint of `alpha` in `folder`, in place of what is there."""
+    options = Options(
+        compute=config.compute,
+        dtype=config.dtype,
+        vocabulary=config.vocabulary,
+        threads=threads,
+        hash_outputs=hash_outputs,
+    )
+    parents = [manifests.model_folder(manifest) for manifest in (sft, aligned)]
+    recipes = extrapolate(
+        *parents,
+        {alpha: folder},
+        options,
+        known=dict(zip(parents, (sft.sha256s(), aligned.sha256s()), strict=True)),
+        labels=tuple(each.source.get("hub", each.folder) for each in (sft, aligned)),
+        revisions=(sft.revision, aligned.revision),
+        write_weights=write_weights,
+        replace=True,
+        card=card,
+    )
+    return recipes[alpha]
+
+
+def require_different(sft: Manifest, aligned: Manifest) -> None:
+    """Raise PairError where two models have the same weights: every alpha gives them again."""
+    weights = [
+        {name: digest for name, digest in each.sha256s().items() if name.endswith((".safetensors", ".bin"))}
+        for each in (sft, aligned)
+    ]
+    if weights[0] == weights[1] != {}:
+        raise PairError(
+            f"the models {sft.model} ({sft.folder}) and {aligned.model} ({aligned.folder}) have the same weights: there is"
+            " nothing to extrapolate; name the checkpoint before the alignment, and the one after it"
+        )
+
+
+def for_sweep(
+    sft: Manifest, aligned: Manifest, alpha: str, folder: Path, config: ExtrapolateConfig, threads: int = 1
+) -> None:
+    """Make one checkpoint of the sweep; those of alpha 0 and -1 are their parents' weights, never written."""
+    stored = config.weights == "stored" and alpha not in REFERENCE_ALPHAS
+    extrapolate_pair(sft, aligned, alpha, folder, config, write_weights=stored, threads=threads)
+
+
+def export(
+    sft: Manifest,
+    aligned: Manifest,
+    alpha: str,
+    folder: Path,
+    config: ExtrapolateConfig,
+    code: str,
+    threads: int = 1,
+    card: Callable[[Recipe], str] | None = None,
+) -> bool:
+    """Make the publishable checkpoint of `alpha` in `folder`; False where it was there, whole, already.
+
+    `code` is the digest of what makes it, `card` as for `extrapolate`. recipe.json is written last.
+    """
+    content = [ARITHMETIC, code, alpha, config.canonical(), sft.sha256s(), aligned.sha256s()]
+    key = json.dumps(content, sort_keys=True)
+    note = folder.with_name(f".{folder.name}.json")
+    if recipe := _exported(note, key, folder):
+        write_json(folder / "recipe.json", recipe)
+        return False
+    recipe = extrapolate_pair(
+        sft, aligned, alpha, folder, config, write_weights=True, threads=threads, hash_outputs=True, card=card
+    )
+    write_json(note, Exported(key=key, recipe=recipe))
+    return True
+
+
+def aligned_folder(sft: Manifest, aligned: Manifest, code: str) -> Path:
+    """The aligned model's folder; of an adapter on `sft` a whole model made of both, kept in the store.
+
+    `code` as for `export`.
+    """
+    folder = manifests.model_folder(aligned)
+    if not is_adapter(folder):
+        return folder
+    whole = store.root() / "converted" / hashing.json_digest([sft.sha256s(), aligned.sha256s(), code])[:16]
+    with store.locked(whole):
+        export(sft, aligned, "0", whole, ExtrapolateConfig(), code)
+    return whole
+
+
+def _exported(note: Path, key: str, folder: Path) -> Recipe | None:
+    """The recipe of the folder's content where it is what `key` stands for and every file is intact."""
+    try:
+        exported = Exported.model_validate_json(note.read_text(encoding="utf-8"))
+        files = {**exported.recipe.files, **exported.recipe.outputs}
+        intact = all(hashing.sha256(folder / name) == sha256 for name, sha256 in files.items())
+    except (OSError, ValueError):
+        return None
+    return exported.recipe if exported.key == key and intact else None

@@ -1,0 +1,17 @@
+"""What an extrapolated checkpoint that is never written is made of: plain data."""
+
+from pathlib import Path
+
+from pydantic import FiniteFloat
+
+from expoflow.extrapolation.options import Options
+from expoflow.files.records import Record
+
+
+class Streamed(Record):
+    """What `tensors` makes: theta1 + alpha * (theta1 - theta0), of two folders; plain data."""
+
+    sft: Path
+    aligned: Path
+    alpha: FiniteFloat
+    options: Options = Options()

@@ -1,0 +1,31 @@
+"""Whether an extrapolated folder still is what its recipe says."""
+
+from pathlib import Path
+
+from expoflow.extrapolation.recipe import Recipe
+from expoflow.files.hashing import sha256
+from expoflow.files.records import read_json
+
+
+def describe_recipe(recipe: Recipe) -> list[tuple[str, str]]:
+    """(label, text) lines about how an extrapolated checkpoint was made."""
+    effective = "" if recipe.effective_alpha is None else f", effective {recipe.effective_alpha:.4g}"
+    return [
+        ("extrapolated", f"alpha {recipe.alpha:g}{effective}, weights {recipe.weights}"),
+        *(("alpha for", f"{regex} = {value:g}") for regex, value in recipe.alpha_for),
+        *((role, parent.label()) for role, parent in (("sft", recipe.sft), ("aligned", recipe.aligned))),
+        ("digest", recipe.content_digest()),
+        *(("warning", text) for text in recipe.warnings),
+    ]
+
+
+def verify(folder: Path) -> list[str]:
+    """What is wrong in a folder with a recipe.json: files that are missing or have another sha256."""
+    recipe = read_json(folder / "recipe.json", Recipe)
+    problems = []
+    for name, expected in {**recipe.files, **(recipe.outputs or {})}.items():
+        if not (folder / name).is_file():
+            problems.append(f"{folder / name}: is missing; extrapolate again")
+        elif (found := sha256(folder / name)) != expected:
+            problems.append(f"{folder / name}: has sha256 {found} instead of {expected}; extrapolate again")
+    return problems

@@ -1,0 +1,1 @@
+"""Bytes to disk, whole: nothing here knows what a model is."""

@@ -1,0 +1,159 @@
+"""Typed records of the JSON and CSV files under results/, and how they are written: never half.
+
+Every writer here makes a temporary file beside its target and moves it into place, so a reader, a
+killed job or a second job on the same output sees the old file or the new one, nothing between.
+"""
+
+import csv
+import io
+import json
+import math
+import platform
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from expoflow import __version__
+from expoflow.errors import DataError, shown
+from expoflow.files.atomic import replacing, write_text
+
+Row = TypeVar("Row", bound="Record")
+
+# How a cell begins that a spreadsheet may take for a formula; an alpha such as -0.5 is none, nor is a dash alone, which is
+# an empty cell of the paper's tables.
+FORMULA = re.compile(r"[=+@\t]|-(?!$|\d+(\.\d+)?(e[-+]\d+)?$)")
+
+
+class Record(BaseModel):
+    """Base of all records: unknown and missing fields are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def write_json(path: Path, value: "Record | dict | list") -> None:
+    """Write a record, or plain JSON data, indented, keys in the order they have."""
+    if isinstance(value, Record):
+        value = value.model_dump(mode="json", exclude_none=True)
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_text(path: Path) -> str:
+    """The text of a result file; one that is missing, unreadable or no text is a DataError naming it."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; run snakemake to make it") from None
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror}); make it readable, or delete it and run snakemake again"
+        raise DataError(f"{path}: {problem}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is no text; delete the file and run snakemake again") from None
+
+
+def read_json(path: Path, record: type[Row]) -> Row:
+    """Read one record; a file that is missing, cut or of another form is a DataError naming it."""
+    try:
+        return record.model_validate_json(read_text(path))
+    except ValidationError as error:
+        raise DataError(f"{path}: {_first(error)}; delete the file and run snakemake again") from None
+
+
+def require_own(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raise DataError where a result says that it is of something else than its place says: it was put there by hand."""
+    for what, value in expected.items():
+        if found[what] != value:
+            raise DataError(
+                f"{path}: is of {what} {shown(str(found[what]))}, not {value}; delete it and run snakemake again"
+            )
+
+
+def to_jsonl(rows: Iterable[Record]) -> str:
+    """One JSON object a line."""
+    return "".join(row.model_dump_json(exclude_none=True) + "\n" for row in rows)
+
+
+def from_jsonl(text: str, record: type[Row], source: str) -> list[Row]:
+    """The records of `text`; a DataError names `source` and the line. A last line that is cut is an error too."""
+    rows = []
+    lines = text.split("\n")  # not splitlines: a text may hold other separators, such as U+2028
+    for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, start=1):
+        try:
+            rows.append(record.model_validate_json(line))
+        except ValidationError as error:
+            raise DataError(
+                f"{source}:{number}: {_first(error)}; delete it and run snakemake again"
+            ) from None
+    return rows
+
+
+def write_jsonl(path: Path, rows: Iterable[Record]) -> None:
+    """Write one JSON object a line."""
+    write_text(path, to_jsonl(rows))
+
+
+def read_jsonl(path: Path, record: type[Row]) -> list[Row]:
+    """Read one JSON object a line; an error names the file and the line."""
+    return from_jsonl(read_text(path), record, str(path))
+
+
+def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Write a table with `columns`: floats in 6 significant digits, True as 1, None and NaN as nothing.
+
+    A text that a spreadsheet would take for a formula is kept from being one by a leading apostrophe, and
+    control characters stand as escapes.
+    """
+    with replacing(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+
+
+def csv_text(path: Path) -> str:
+    """The text of a table that `write_csv` wrote; one that is missing or cut is a DataError naming it."""
+    text = read_text(path)
+    try:
+        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        whole = text.endswith("\n") and all(len(row) == len(header) for row in rows)
+    except (csv.Error, ValueError):  # cut within quotes, or empty
+        whole = False
+    if not whole:
+        raise DataError(f"{path}: not a complete table; delete it and run snakemake again")
+    return text
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table, every value as the text that stands there; a broken table is a DataError."""
+    return list(csv.DictReader(io.StringIO(csv_text(path), newline="")))
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = shown(str(value))
+    return f"'{text}" if isinstance(value, str) and FORMULA.match(text) else text
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where}: {problem['msg']}" if where else problem["msg"]
+
+
+def provenance(*packages: str) -> dict[str, Any]:
+    """Versions that made a result: expoflow, Python, machine type and the named packages."""
+    versions = {name: metadata.version(name) for name in packages}
+    return {
+        "expoflow": __version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        **versions,
+    }

@@ -1,0 +1,1 @@
+"""Engine hosts: processes that keep models loaded while jobs come and go."""

@@ -1,0 +1,88 @@
+"""The process that hosts live beside: the main Snakemake process."""
+
+import atexit
+import os
+import re
+import shutil
+import signal
+import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from expoflow.errors import ExpoflowError
+from expoflow.files.records import Record
+from expoflow.system.gpus import gpus
+from expoflow.system.processes import readable, started
+
+
+class Head(Record):
+    """The process that hosts live beside, never longer than it: the main Snakemake process.
+
+    `start` is its start time, which tells it from a later process with its pid. `slots` has the GPU, or GPUs, of every
+    slot, None for one that is a CPU core. A host leaves after `idle` seconds without a task.
+    """
+
+    pid: int
+    start: int
+    folder: Path
+    slots: tuple[str | None, ...]
+    idle: float = 60
+
+    def watch(self) -> int | None:
+        """A file descriptor that is readable once the process has ended; None if it has."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return None
+        with suppress(ProcessLookupError):
+            if started(self.pid) == self.start and not readable(descriptor):
+                return descriptor
+        os.close(descriptor)
+        return None
+
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        if (descriptor := self.watch()) is None:
+            return False
+        os.close(descriptor)
+        return True
+
+
+def announce(cores: int | None, idle: float = 60, width: int = 1) -> None:
+    """Make this process the head of the jobs that it will start; with None, let them do without hosts.
+
+    Called once by the main Snakemake process: `cores` is how many jobs can run at a time, `width` how many
+    GPUs a model is spread over. Without Linux there are no hosts. Raises ExpoflowError for too few GPUs.
+    """
+    # Snakemake 9.27 handles SIGTERM by waiting for a lock that the interrupted thread may itself have.
+    if callable(handler := signal.getsignal(signal.SIGTERM)):
+        signal.signal(signal.SIGTERM, lambda *signum: threading.Thread(target=handler, args=signum).start())
+    os.environ.pop("EXPOFLOW_HEAD", None)
+    if cores is None or not hasattr(os, "pidfd_open"):
+        return
+    places = Path(tempfile.gettempdir())
+    head = Head(
+        pid=os.getpid(),
+        start=(start := started(os.getpid())),
+        folder=places / f"expoflow-{os.getuid()}-{os.getpid()}-{start}",
+        slots=_groups(gpus(), max(1, width)) or (None,) * cores,
+        idle=idle,
+    )
+    for folder in places.glob(f"expoflow-{os.getuid()}-*"):  # what a killed head and its killed hosts left
+        if found := re.fullmatch(r"expoflow-\d+-(\d+)-(\d+)", folder.name):
+            pid, start = map(int, found.groups())
+            if not head.model_copy(update={"pid": pid, "start": start}).alive():
+                shutil.rmtree(folder, ignore_errors=True)
+    os.environ["EXPOFLOW_HEAD"] = head.model_dump_json()
+    atexit.register(lambda: head.pid == os.getpid() and shutil.rmtree(head.folder, ignore_errors=True))
+
+
+def _groups(devices: list[str], width: int) -> tuple[str, ...]:
+    """The devices, `width` at a time, as CUDA_VISIBLE_DEVICES names them."""
+    if 0 < len(devices) < width:
+        raise ExpoflowError(
+            f"a model of this config asks for {width} GPUs, here are {len(devices)}; correct its resources"
+        )
+    last = len(devices) - width
+    return tuple(",".join(devices[at : at + width]) for at in range(0, last + 1, width))

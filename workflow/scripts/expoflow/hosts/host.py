@@ -1,0 +1,252 @@
+"""An engine host: does the tasks of one slot, one after the other, and keeps models loaded between them.
+
+Jobs start it (see `hosts.client`). It ends at once when the head does, and after a while without a task. Whatever it
+has started ends with it.
+"""
+
+import faulthandler
+import io
+import json
+import os
+import queue
+import select
+import shutil
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import closing, suppress
+from typing import Any, NoReturn
+
+from expoflow.errors import ExpoflowError
+from expoflow.files.records import Record
+from expoflow.hosts import slot, task
+from expoflow.hosts.head import Head
+from expoflow.hosts.slot import Slot, entered
+from expoflow.hosts.task import Held, Task, work
+from expoflow.system import processes
+
+# Seconds that the work under way has to come to its next yield after the head's end.
+GRACE = 5
+
+
+class Settings(Record):
+    """How a job starts a host: `listener` is the descriptor of a socket on which it waits for an answer."""
+
+    head: Head
+    slot: int
+    listener: int
+    kinds: dict[str, str]
+
+
+def main(settings: str) -> None:
+    """Serve until the head ends or nobody asks any more."""
+    faulthandler.enable()
+    Host(Settings.model_validate_json(settings)).serve()
+
+
+class GoneError(Exception):
+    """A job has ended, or has given its task up."""
+
+
+class Voice(io.TextIOBase):
+    """stdout and stderr of Python code: what a task prints goes to its job, the rest to the host's log."""
+
+    def __init__(self, log: io.TextIOBase):
+        self.log = log
+        self.job: Callable[[str], None] | None = None
+
+    def write(self, text: str) -> int:
+        """Hand the text on."""
+        try:
+            (self.job or self.log.write)(text)
+        except GoneError:  # its task ends at the next yield
+            self.log.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the log; jobs see what is printed at once."""
+        self.log.flush()
+
+    def fileno(self) -> int:
+        """The log's descriptor."""
+        return self.log.fileno()
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+
+class Client:
+    """A job that asks for a task."""
+
+    def __init__(self, connection: socket.socket):
+        self.connection = connection
+        self._sending = threading.Lock()
+
+    def send(self, **message: Any) -> None:
+        """Send one line."""
+        try:
+            with self._sending:
+                self.connection.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            raise GoneError from None
+
+    def request(self) -> dict[str, Any]:
+        """The one line that the job sends."""
+        line = ""
+        with suppress(OSError), self.connection.makefile("r", encoding="utf-8") as stream:
+            line = stream.readline()
+        if not line.endswith("\n"):
+            raise GoneError
+        return json.loads(line)
+
+    def gone(self) -> bool:
+        """Whether the job has gone: it sends nothing else that could be read."""
+        return processes.readable(self.connection.fileno())
+
+
+class Host:
+    """The process of one slot."""
+
+    def __init__(self, settings: Settings):
+        self.head, self.slot = settings.head, settings.slot
+        task.KINDS = settings.kinds
+        self.listener = socket.socket(fileno=settings.listener)
+        self.listener.set_inheritable(False)
+        self.clients: queue.SimpleQueue[Client | None] = queue.SimpleQueue()
+        self.ending = threading.Event()
+        self.held = Held(single=self.head.slots[self.slot] is not None, changed=self._note)
+        self.voice = sys.stdout = sys.stderr = Voice(sys.stderr)
+
+    def serve(self) -> NoReturn:
+        """Do tasks until the head ends or nobody asks any more."""
+        if (head := self.head.watch()) is None:
+            self._end()
+        print(
+            f"{time.strftime('%F %T')} host {os.getpid()} of slot {self.slot} serves process {self.head.pid}"
+        )
+        self.voice.flush()
+        threading.Thread(target=self._watch, args=(head,), daemon=True).start()
+        while True:
+            try:
+                client = self.clients.get(timeout=self.head.idle)
+            except queue.Empty:
+                self._leave_unless_wanted()
+                continue
+            if client is None:
+                self._end()
+            with client.connection:
+                self._serve(client)
+
+    def _watch(self, head: int) -> NoReturn:
+        """In a thread: let jobs in, telling each that it is heard, until the head ends."""
+        poll = select.poll()
+        poll.register(head, select.POLLIN)
+        poll.register(self.listener, select.POLLIN)
+        while head not in [descriptor for descriptor, _ in poll.poll()]:
+            connection, _ = self.listener.accept()
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            if struct.unpack("3i", credentials)[1] != os.getuid():
+                connection.close()
+                continue
+            client = Client(connection)
+            with suppress(GoneError):
+                client.send(hello=os.getpid())
+                self.clients.put(client)
+        self.ending.set()
+        self.clients.put(None)
+        time.sleep(GRACE)
+        self._end(clear=False)
+
+    def _serve(self, client: Client) -> None:
+        """Do one task. What it raises is the job's to tell; an exception of unknown kind ends the host too."""
+        self.voice.job = lambda text: client.send(log=text)
+        try:
+            request = client.request()
+            task = Task.model_validate(request["task"])
+            _set_threads(request["threads"])
+            with closing(work(task.kind)(self.held, task.arguments)) as steps:
+                for rows in steps:
+                    if self.ending.is_set() or client.gone():
+                        return
+                    if rows:
+                        client.send(rows=rows)
+            client.send(done=True)
+        except GoneError:
+            pass
+        except ExpoflowError as error:
+            self.held.clear()  # it may be half changed
+            with suppress(GoneError):
+                client.send(error=[type(error).__name__, str(error)])
+        except BaseException:
+            failed = traceback.format_exc()
+            self.voice.log.write(failed)
+            self.voice.flush()
+            with slot.entered(self.head.folder) as folder:
+                self._withdraw(folder)
+            with suppress(Exception):
+                self.held.clear()
+            with suppress(GoneError):
+                client.send(failed=failed)
+            self._end(clear=False)
+        finally:
+            self.voice.job = None
+
+    def _leave_unless_wanted(self) -> None:
+        """End, unless a job has taken the slot and is about to ask."""
+        with entered(self.head.folder) as folder:
+            try:
+                slot = Slot(self.head, self.slot, folder)
+            except BlockingIOError:
+                return
+            self._withdraw(folder)
+        self.held.clear()
+        os.close(slot.lock)
+        self._end()
+
+    def _withdraw(self, folder: int) -> None:
+        """Be found no more."""
+        with suppress(FileNotFoundError):
+            os.unlink(f"slot-{self.slot}.sock", dir_fd=folder)
+
+    def _end(self, clear: bool = True) -> NoReturn:
+        """End, with everything started here; the last one out removes the runtime folder."""
+        if clear:
+            self.held.clear()
+        slot.end_session(os.getpid(), self.head)
+        if not self.head.alive():
+            shutil.rmtree(self.head.folder, ignore_errors=True)
+        else:
+            with slot.entered(self.head.folder) as folder:
+                if not self._others(folder):
+                    shutil.rmtree(self.head.folder, ignore_errors=True)
+        self.voice.flush()
+        os._exit(0)
+
+    def _others(self, folder: int) -> bool:
+        """Whether a host or a job is still there."""
+        try:
+            for number in range(len(self.head.slots)):
+                os.close(Slot(self.head, number, folder).lock)
+        except BlockingIOError:
+            return True
+        return any(name.endswith(".sock") for name in os.listdir(folder))
+
+    def _note(self, held: dict[str, str]) -> None:
+        with suppress(FileNotFoundError):
+            note = os.open(self.head.folder / f"slot-{self.slot}", os.O_WRONLY)
+            slot.write_note(note, os.getpid(), held)
+            os.close(note)
+
+
+def _set_threads(threads: str | None) -> None:
+    """Take the asking job's number of threads, as torch does when it is imported."""
+    if threads is None or threads == os.environ.get("OMP_NUM_THREADS"):
+        return
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(int(threads))

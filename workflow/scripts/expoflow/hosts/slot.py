@@ -1,0 +1,248 @@
+"""A slot: a GPU or a core, and the host that works there."""
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from expoflow import errors
+from expoflow.errors import ExpoflowError
+from expoflow.hosts import task as tasks
+from expoflow.hosts.head import Head
+from expoflow.hosts.task import Task
+from expoflow.system.processes import ended, readable
+
+LOGS = Path("results/logs/hosts")
+# Seconds in which a new host must answer; loading comes after that and may take as long as it does.
+ANSWER = 120
+BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from expoflow.hosts import host; host.main(sys.argv[1])"
+
+
+class DiedError(Exception):
+    """A host ended, or never answered."""
+
+
+@contextmanager
+def free_slot(head: Head, task: Task) -> Iterator["Slot"]:
+    """The free slot that suits the task best, for as long as the block runs; waits where none is free."""
+    while True:
+        with entered(head.folder) as folder:
+            free = []
+            for number in range(len(head.slots)):
+                with suppress(BlockingIOError):
+                    free.append(Slot(head, number, folder))
+            best = min(free, key=lambda slot: slot.rank(task), default=None)
+            for slot in free:
+                if slot is not best:
+                    os.close(slot.lock)
+        if best:
+            break
+        time.sleep(0.2)
+    try:
+        yield best
+    finally:
+        os.close(best.lock)
+
+
+class Slot:
+    """A GPU or a core, kept from others until `lock` is closed, and the host that works there."""
+
+    def __init__(self, head: Head, number: int, folder: int):
+        """`folder` is the entered runtime folder. Raises BlockingIOError where the slot is not free."""
+        self.head, self.number = head, number
+        self.gpu = head.slots[number]
+        self.socket = f"slot-{number}.sock"
+        self.log = LOGS / f"slot-{number}.log"
+        self.lock = os.open(f"slot-{number}", os.O_RDWR | os.O_CREAT, 0o600, dir_fd=folder)
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self.lock)
+            raise
+
+    def rank(self, task: Task) -> int:
+        """How well the slot suits the task, the best first."""
+        if not (self.head.folder / self.socket).exists():
+            return 2
+        held = self.note()["held"]
+        if held.get(task.kind) == task.key:
+            return 0
+        return 3 if task.kind in held or (held and self.gpu is not None) else 1
+
+    def note(self) -> dict[str, Any]:
+        """What is known of the host: `pid`, and by kind the key of what it has `held`."""
+        try:
+            return json.loads(os.pread(self.lock, 1 << 20, 0))
+        except ValueError:  # nothing yet, or just being written
+            return {"pid": None, "held": {}}
+
+    def ask(self, task: Task) -> Iterator[list[dict[str, Any]]]:
+        """Have the task done by the slot's host, started where there is none. Raises _DiedError if it dies."""
+        connection, pid = self._connect()
+        name = f"the engine host of slot {self.number} (process {pid})"
+        problem = "has died"
+        with connection, suppress(ConnectionError):
+            lines = _lines(connection, pid)
+            if not next(lines):
+                problem = f"has not answered within {ANSWER} seconds"
+                raise ConnectionError
+            request = {"task": task.model_dump(mode="json"), "threads": os.environ.get("OMP_NUM_THREADS")}
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            for line in filter(None, lines):
+                match json.loads(line):
+                    case {"rows": rows}:
+                        yield rows
+                    case {"log": text}:
+                        print(text, end="", flush=True)
+                    case {"error": [kind, text]}:
+                        raise _known(kind, text)
+                    case {"failed": text}:
+                        raise RuntimeError(f"in {name}:\n{text}")
+                    case {"done": _}:
+                        return
+        end_session(pid, self.head)
+        raise DiedError(f"{name} {problem}")
+
+    def tail(self) -> str:
+        """The end of the host's log."""
+        with suppress(OSError):
+            return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
+        return ""
+
+    def _connect(self) -> tuple[socket.socket, int]:
+        """A connection to the slot's host, and its process id."""
+        with entered(self.head.folder) as folder:
+            # By way of the descriptor, since the path of a socket may have 107 bytes at most.
+            path = f"/proc/self/fd/{folder}/{self.socket}"
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            pid = self.note()["pid"]
+            with suppress(FileNotFoundError, ConnectionRefusedError):
+                connection.connect(path)
+                if pid and not ended(pid):
+                    return connection, pid
+            if pid:  # it died while nobody was there
+                end_session(pid, self.head)
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            with suppress(FileNotFoundError):
+                os.unlink(self.socket, dir_fd=folder)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+                listener.bind(path)
+                listener.listen()
+                connection.connect(path)
+                return connection, self._start(listener.fileno())
+
+    def _start(self, listener: int) -> int:
+        """Start a host that takes over the listening socket; its process id."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        settings = {"head": self.head.model_dump(mode="json"), "slot": self.number, "listener": listener}
+        device = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu}
+        with open(self.log, "ab") as log:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    BOOT,
+                    json.dumps({**settings, "kinds": tasks.KINDS}),
+                    json.dumps(sys.path),
+                ],
+                env=os.environ | device,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[listener],
+            )
+        write_note(self.lock, process.pid, {})
+        process.returncode = 0  # nobody waits for it: it lives on after this process
+        return process.pid
+
+
+def write_note(lock: int, pid: int, held: dict[str, str]) -> None:
+    """Say in a slot's file who its host is and what it holds."""
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, json.dumps({"pid": pid, "held": held}).encode(), 0)
+
+
+@contextmanager
+def entered(folder: Path) -> Iterator[int]:
+    """The descriptor of the runtime folder, made where it is missing, with all others kept out of it."""
+    while True:
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:  # removed just now
+            continue
+        except NotADirectoryError:
+            raise ExpoflowError(f"{folder} is no folder; delete it, or set TMPDIR to another place") from None
+        status = os.fstat(descriptor)
+        if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+            os.close(descriptor)
+            raise ExpoflowError(
+                f"{folder} is open to others than its user (owner {status.st_uid}, mode"
+                f" {stat.S_IMODE(status.st_mode):o}); delete it, or set TMPDIR to another place"
+            )
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(status, os.stat(folder)):
+                break
+        os.close(descriptor)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def end_session(leader: int, head: Head) -> None:
+    """Kill what a host has started, and the host itself unless that is this process; wait until it has ended."""
+    mark = f"EXPOFLOW_HEAD={head.model_dump_json()}\0".encode()
+    killed = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            session = int((process / "stat").read_text().rpartition(")")[2].split()[3])
+            mine = session == leader and mark in (process / "environ").read_bytes()
+            if mine and (pid := int(process.name)) != os.getpid():
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+    for _ in range(1000):  # at most 10 seconds: one that hangs in a driver would hold up everything
+        if all(map(ended, killed)):
+            break
+        time.sleep(0.01)
+
+
+def _lines(connection: socket.socket, pid: int) -> Iterator[bytes]:
+    """What a host says, line by line; an empty one first if that takes too long.
+
+    ConnectionError at its end, which is seen by the process too: what it forked may keep the connection open.
+    """
+    waited, rest = 0, b""
+    while True:
+        # Second by second, so that the time in which this process is stopped does not count.
+        if readable(connection.fileno(), 1000):
+            if not (data := connection.recv(1 << 20)):
+                raise ConnectionResetError
+            waited = -1
+            *lines, rest = (rest + data).split(b"\n")
+            yield from lines
+        elif ended(pid) and not readable(connection.fileno()):
+            raise ConnectionResetError
+        elif 0 <= waited < ANSWER:
+            waited += 1
+        elif waited == ANSWER:
+            yield b""
+
+
+def _known(kind: str, text: str) -> ExpoflowError:
+    """An error of expoflow's by the name of its class."""
+    if kind == "ConfigError":
+        return errors.ConfigError(text.split("\n"))
+    return getattr(errors, kind, ExpoflowError)(text)

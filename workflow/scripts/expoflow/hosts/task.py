@@ -1,0 +1,76 @@
+"""Tasks: what is asked of a host, what does the work, and what stays loaded between them."""
+
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
+
+from expoflow.files.records import Record
+
+# What does the work of each kind of task: a function (held, arguments) that yields lists of JSON rows. It
+# yields often, also empty lists, since it can be closed only there.
+KINDS = {
+    "generate": "expoflow.engines.tasks:generate",
+    "likelihood": "expoflow.scoring.likelihood:answer",
+    "open_llm": "expoflow.benchmarks.open_llm.backend:answer",
+    "score": "expoflow.scoring.rewards:answer",
+    "theory": "expoflow.theory.answers:answer",
+}
+
+
+class Loaded(Protocol):
+    """What can be kept loaded."""
+
+    def close(self) -> None:
+        """Free its memory."""
+
+
+Thing = TypeVar("Thing", bound=Loaded)
+Work = Callable[["Held", dict[str, Any]], Iterator[list[dict[str, Any]]]]
+
+
+class Task(Record):
+    """Plain JSON data that says what to do; `key` is that of what `Held` should hold for it."""
+
+    kind: str
+    key: str = ""
+    arguments: dict[str, Any]
+
+
+class Held:
+    """What stays loaded between tasks: one object a kind, or one in all where `single`."""
+
+    def __init__(self, single: bool = False, changed: Callable[[dict[str, str]], None] = lambda keys: None):
+        self._single, self._changed = single, changed
+        self._things: dict[str, tuple[str, Loaded]] = {}
+
+    def get(self, kind: str, key: str, make: Callable[[], Thing]) -> Thing:
+        """The object that `key` stands for, made where another one or none is held; that one is closed first."""
+        if kind in self._things and self._things[kind][0] == key:
+            return self._things[kind][1]
+        for other in [*self._things] if self._single else [kind]:
+            self._drop(other)
+        self._things[kind] = (key, make())
+        self._tell()
+        return self._things[kind][1]
+
+    def clear(self) -> None:
+        """Close everything."""
+        for kind in [*self._things]:
+            self._drop(kind)
+
+    def _drop(self, kind: str) -> None:
+        if kind in self._things:
+            _, thing = self._things.pop(kind)
+            self._tell()
+            thing.close()
+
+    def _tell(self) -> None:
+        self._changed({kind: key for kind, (key, _) in self._things.items()})
+
+
+def work(kind: str) -> Work:
+    """The function that does the work of a kind of task."""
+    if kind not in KINDS:
+        raise ValueError(f"no kind of task is called '{kind}'; there are: {', '.join(KINDS)}")
+    module, _, function = KINDS[kind].partition(":")
+    return getattr(importlib.import_module(module), function)

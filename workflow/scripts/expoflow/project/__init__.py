@@ -1,0 +1,1 @@
+"""A user's folder, from the first command to the published model."""

@@ -1,0 +1,316 @@
+"""What a config would cost before it is started: downloads, disk, GPU memory, tokens.
+
+Sizes are those of finished manifests and of folders, else what the hub says (file sizes and config.json;
+no weight is read), else what a model's name says, as `7b` or `1_8b` do; a model whose name says nothing is
+taken to be as large as its partner. Every figure says where it comes from.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from expoflow.benchmarks import bill
+from expoflow.benchmarks.alpaca_eval import files as alpaca_eval_files
+from expoflow.checkpoints.checkpoint import read_json_file
+from expoflow.config import Config
+from expoflow.config.sources import ModelConfig, PromptsConfig
+from expoflow.config.stages import GenerateConfig
+from expoflow.dag.resources import weight_bytes
+from expoflow.data import prompts as prompt_sets
+from expoflow.errors import ConfigError, DataError, ExpoflowError
+from expoflow.files.records import read_json
+from expoflow.results import Manifest
+
+SIZE = re.compile(r"(?<![a-z0-9])(?:(\d+)x)?(\d+(?:[._]\d+)?)b(?![a-z])", re.IGNORECASE)
+GB = 1e9
+CARDS = (24, 48, 80)  # GB of GPU memory, in the order in which they are tried
+USABLE = 0.9  # share of a card that an engine takes (vLLM's gpu_memory_utilization)
+OVERHEAD = 2 * GB  # CUDA context, activations and graphs of one process: an estimate
+PROMPT_TOKENS = 1024  # room for the prompt of the one response whose cache must fit
+MT_BENCH = 160  # turns
+ASSUMED_PROMPTS = 1000  # of a hub set that was not looked at
+# Cache of a token where config.json is not known: layers x key-value heads x head size, by parameters.
+TYPICAL = {1e9: 24 * 8 * 128, 9e9: 32 * 8 * 128, 15e9: 40 * 40 * 128, 40e9: 48 * 8 * 128, 1e12: 80 * 8 * 128}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A model's size: bytes of its weights, bytes of keys and values a token, and who says so."""
+
+    weights: float
+    cache: float
+    says: str
+    here: bool = False  # no download
+    pickled: bool = False  # will be converted: a second copy
+
+
+@dataclass
+class PairPlan:
+    """One pair: bytes of what its sweep stores (0 where streamed) and exports, memory, responses and tokens."""
+
+    pair: str
+    stored: float
+    exported: float
+    memory: float
+    cards: str
+    responses: int
+    tokens: int
+
+
+@dataclass
+class Estimate:
+    """The whole config. Bytes, and counts of responses and of tokens at most."""
+
+    models: dict[str, Facts]
+    pairs: list[PairPlan] = field(default_factory=list)
+    prompts: dict[str, tuple[int, str]] = field(default_factory=dict)
+    reward_memory: float = 0
+    """Of the reward model's GPU; 0 without one."""
+    bill: list[str] = field(default_factory=list)
+    """What the judges may cost, a line for each benchmark."""
+
+    @property
+    def downloads(self) -> float:
+        """Bytes of weights that come from the hub."""
+        return sum(facts.weights for facts in self.models.values() if not facts.here)
+
+    @property
+    def disk(self) -> float:
+        """Bytes on disk at the end, which is the most: nothing that was made is removed before."""
+        converted = sum(facts.weights for facts in self.models.values() if facts.pickled)
+        return self.downloads + converted + sum(pair.stored + pair.exported for pair in self.pairs)
+
+
+def plan(config: Config, results: Path = Path("results"), online: bool = True) -> Estimate:
+    """Look at every model and prompt set of `config`; with `online` the hub is asked for those it holds."""
+    ask = _Hub(online)
+    known = {name: _facts(name, model, results, ask) for name, model in config.models.items()}
+    for pair in config.pairs.values():
+        for one, other in ((pair.sft, pair.aligned), (pair.aligned, pair.sft)):
+            if known[one] is None and known[other] is not None:
+                known[one] = Facts(known[other].weights, known[other].cache, f"as {other}")
+    if lacking := [name for name, facts in known.items() if facts is None]:
+        raise ConfigError(
+            [
+                f"models.{name}: its size is not known; leave out --offline, or write it into the name, as in my-model-7b"
+                for name in lacking
+            ]
+        )
+    result = Estimate(
+        known,
+        prompts={name: _count(name, each, config.seed, ask) for name, each in config.prompts.items()},
+    )
+    if config.reward_model:
+        result.reward_memory = known[config.reward_model].weights + OVERHEAD
+    seen: set[tuple[str, str]] = set()
+    for name in config.pairs:
+        result.pairs.append(_pair(config, name, result, seen))
+    result.bill = list(bill.lines(config, results))
+    return result
+
+
+def _pair(config: Config, name: str, made: Estimate, seen: set[tuple[str, str]]) -> PairPlan:
+    pair, generate = config.pairs[name], config.section(name, "generate")
+    facts = made.models[pair.aligned]
+    new = [alpha for alpha in pair.grid() if float(alpha) not in (-1, 0)]
+    # Responses of alpha -1 and 0 are shared between pairs with a parent in common.
+    parents = {(pair.sft, f"-1 of {pair.aligned}"), (pair.aligned, "0")} - seen
+    seen |= parents
+    responses = (len(new) + len(parents)) * made.prompts[generate.prompts][0] * generate.samples
+    tokens = responses * generate.max_tokens
+    for count, limit in _benchmark_responses(config, name, made):
+        responses += 3 * count
+        tokens += 3 * count * limit
+    memory = facts.weights + OVERHEAD + _sequence(facts, generate)
+    return PairPlan(
+        pair=name,
+        stored=len(new) * facts.weights if config.extrapolate.weights == "stored" else 0,
+        exported=facts.weights,
+        memory=memory,
+        cards=_cards(memory),
+        responses=responses,
+        tokens=tokens,
+    )
+
+
+def _benchmark_responses(config: Config, pair: str, made: Estimate) -> Iterator[tuple[int, int]]:
+    """Of every benchmark of a pair, responses of one variant, and the most tokens that each may have."""
+    benchmarks, generate = config.section(pair, "benchmarks"), config.section(pair, "generate")
+    if benchmarks.reward:
+        yield made.prompts[benchmarks.reward.prompts][0] * generate.samples, generate.max_tokens
+    if benchmarks.alpaca_eval:
+        yield alpaca_eval_files.calls(benchmarks.alpaca_eval, 0)[0], generate.max_tokens
+    if benchmarks.mt_bench:
+        yield MT_BENCH, benchmarks.mt_bench.max_tokens
+
+
+def _sequence(facts: Facts, generate: GenerateConfig) -> float:
+    """Bytes of keys and values of one response of full length with its prompt."""
+    return facts.cache * (PROMPT_TOKENS + generate.max_tokens)
+
+
+def _cards(memory: float) -> str:
+    """The smallest number of GPUs that hold `memory`: one of the smallest card that does, else of the largest."""
+    for card in CARDS:
+        if memory <= card * GB * USABLE:
+            return f"1 x {card} GB"
+    count = 1 << math.ceil(math.log2(memory / (CARDS[-1] * GB * USABLE)))  # heads are split in halves
+    return f"{count} x {CARDS[-1]} GB"
+
+
+class _Hub:
+    """Sizes that the hub says; where it does not answer once, it is not asked again."""
+
+    def __init__(self, online: bool):
+        self.online = online
+
+    def model(self, repo: str, revision: str | None) -> Facts | None:
+        """None where the hub is not to be asked, or does not answer."""
+        if not self.online:
+            return None
+        from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+        from expoflow.hub import http
+        from expoflow.hub.cache import bring, checkpoint_names, describe
+
+        try:
+            commit, files = describe(repo, revision)
+            names = checkpoint_names(repo, {name: each.size for name, each in files.items()})
+            folder, _ = bring(repo, commit, [files["config.json"]])
+        except HTTPError as error:
+            if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+                raise ConfigError([http.explain(error, repo, revision)]) from None
+            self.online = False
+            return None
+        weights = [name for name in names if name.endswith((".safetensors", ".bin"))]
+        pickled = any(name.endswith(".bin") for name in weights)
+        cache = _cache(read_json_file(folder / "config.json"))
+        size = sum(files[name].size for name in weights)
+        return Facts(size, cache or _typical_cache(size), "hub", pickled=pickled)
+
+    def prompts(self, source: PromptsConfig) -> int | None:
+        """Rows of a split, as the dataset's card says; None where it does not."""
+        if not self.online:
+            return None
+        from expoflow.hub import cache, cards
+
+        try:
+            _, folder, card = cache.fetch(
+                source.hub,
+                source.revision,
+                "dataset",
+                lambda _, sizes: [cards.CARD] if cards.CARD in sizes else [],
+            )
+        except ExpoflowError:
+            return None
+        return cards.said_rows(
+            (folder / cards.CARD).read_text("utf-8") if card else "", source.config, source.split
+        )
+
+
+def _facts(name: str, model: ModelConfig, results: Path, ask: _Hub) -> Facts | None:
+    manifest = results / "models" / f"{name}.json"
+    made = read_json(manifest, Manifest) if manifest.is_file() else None
+    if made and all(made.source.get(key) == getattr(model, key) for key in ("hub", "path")):
+        sizes = {file: each.size for file, each in made.files.items()}
+        return _of_files(sizes, read_json_file(Path(made.folder) / "config.json"), "manifest")
+    if model.path:
+        folder = Path(model.path)
+        sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+        return _of_files(sizes, read_json_file(folder / "config.json"), "folder")
+    if model.train:
+        return Facts(0, 0, "trained here", here=True)
+    return ask.model(model.hub, model.revision) or _of_name(name, model.hub)
+
+
+def _of_files(sizes: Mapping[str, int], config: Mapping[str, Any], says: str) -> Facts:
+    weights, suffix = weight_bytes(sizes)
+    cache = (_cache(config) or _typical_cache(weights)) if weights else 0
+    return Facts(weights, cache, says, here=True, pickled=suffix == ".bin")
+
+
+def _of_name(*names: str) -> Facts | None:
+    """Two bytes a parameter, as many as the name says."""
+    for name in names:
+        if found := SIZE.search(name):
+            weights = 2e9 * int(found[1] or 1) * float(found[2].replace("_", "."))
+            return Facts(weights, _typical_cache(weights), "its name")
+    return None
+
+
+def _cache(config: Mapping[str, Any]) -> float:
+    """Bytes of 16-bit keys and values a token; 0 where the config does not say."""
+    config = config.get("text_config", config)
+    heads = config.get("num_attention_heads")
+    layers = config.get("num_hidden_layers")
+    if not heads or not layers or not config.get("hidden_size"):
+        return 0
+    head = config.get("head_dim") or config["hidden_size"] // heads
+    return 2 * 2 * layers * (config.get("num_key_value_heads") or heads) * head
+
+
+def _typical_cache(weights: float) -> float:
+    return 2 * 2 * next(numbers for parameters, numbers in TYPICAL.items() if weights / 2 <= parameters)
+
+
+def _count(name: str, source: PromptsConfig, seed: int, ask: _Hub) -> tuple[int, str]:
+    """Number of prompts of a set, and who says so."""
+    if not source.hub:
+        try:
+            return len(prompt_sets.load(source, seed)), "counted"
+        except DataError as error:
+            raise ConfigError([f"prompts.{name}.file: {error}"]) from None
+    said = ask.prompts(source)
+    count, says = (said, "its card") if said else (ASSUMED_PROMPTS, "assumed")
+    return (min(count, source.subset), says) if source.subset else (count, says)
+
+
+def lines(made: Estimate) -> list[str]:
+    """The plan as a table and its sums."""
+    rows = [("model", "weights", "known from")]
+    rows += [(name, _gb(facts.weights), facts.says) for name, facts in made.models.items()]
+    said = [*_table(rows), ""]
+    rows = [("pair", "sweep on disk", "exported", "GPU memory", "cards", "responses", "tokens, at most")]
+    rows += [
+        (
+            each.pair,
+            _gb(each.stored),
+            _gb(each.exported),
+            _gb(each.memory),
+            each.cards,
+            f"{each.responses:,}",
+            f"{each.tokens:,}",
+        )
+        for each in made.pairs
+    ]
+    said += [*_table(rows), ""]
+    said += [f"prompts {name}: {count:,} ({says})" for name, (count, says) in made.prompts.items()]
+    responses, tokens = sum(each.responses for each in made.pairs), sum(each.tokens for each in made.pairs)
+    if made.reward_memory:
+        said.append(f"reward model: {_gb(made.reward_memory)} of GPU memory, {_cards(made.reward_memory)}")
+    return [
+        *said,
+        *made.bill,
+        f"downloads: {_gb(made.downloads)}",
+        f"disk at the end, hub cache included: {_gb(made.disk)}",
+        f"responses: {responses:,}, of {tokens:,} tokens at most",
+        "GPU memory: weights + keys and values of one response of full length + 2 GB; an engine takes 90 % of a card",
+    ]
+
+
+def _gb(size: float) -> str:
+    return f"{size / GB:.1f} GB"
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if at == 0 else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,204 @@
+"""What is published of a pair: the exported files as they are, with a card and a figure of the evidence.
+
+Everything is checked here, and nothing is asked of the network.
+"""
+
+import hashlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from expoflow.checkpoints.checkpoint import INDEX, open_checkpoint, read_json_file
+from expoflow.checkpoints.findings import quantised
+from expoflow.checkpoints.inspection import not_finite
+from expoflow.config import Config
+from expoflow.errors import CheckpointError, ConfigError
+from expoflow.extrapolation.preflight import open_pair
+from expoflow.extrapolation.recipe import Input, Recipe
+from expoflow.extrapolation.verify import verify
+from expoflow.files.hashing import sha256
+from expoflow.files.records import read_json
+from expoflow.hub import licence
+from expoflow.project.card import FIGURE, VARIANTS, Evidence, hub_card
+from expoflow.project.folder import read_config, read_config_file
+from expoflow.reporting import tables
+from expoflow.results import BenchmarkResult, Best, Manifest
+
+CARD = "README.md"
+RECIPE = "recipe.json"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One file of the upload: `content` is where it lies, or its bytes."""
+
+    name: str
+    content: Path | bytes
+    size: int
+    sha256: str
+
+    def is_named(self, etag: str) -> bool:
+        """Whether the hub's name for a content, its sha256 (large files) or git's sha1, is that of this file."""
+        if len(etag) == 64:
+            return etag == self.sha256
+        content = self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+        return etag == hashlib.sha1(b"blob %d\0" % self.size + content).hexdigest()
+
+
+def publication(
+    folder: Path, repo: str, pair: str | None = None, config: Path | None = None, stated: str | None = None
+) -> list[Upload]:
+    """The files to upload for a pair, from a project's folder or that of an exported model.
+
+    `pair` is needed where a project has several, `config` where the project's folder has none, `stated` is the
+    licence where it is not that of both parents. The files are in the order of their names. Raises an
+    ExpoflowError that names everything for which the model must not be published.
+    """
+    project, pair = _place(folder, pair)
+    found = read_config_file(config, project) if config else read_config(project)
+    if pair not in found.pairs:
+        raise ConfigError([f"the config has no pair '{pair}'; give the one of this run: --config FILE"])
+    exported = project / "results" / "pairs" / pair / "expo"
+    evidence = _evidence(project, pair, found, exported)
+    if problems := [*_problems(project, evidence, exported)]:
+        raise CheckpointError("\n".join(problems))
+    terms = {"license": stated} if stated else _inherited(project, evidence)
+    recipe = evidence.recipe
+    for source in (recipe.sft.source, recipe.aligned.source):
+        if Path(source).is_absolute():
+            print(f"note: {RECIPE} is published as it is, and names the folder {source}", file=sys.stderr)
+    names = {*recipe.files, *(recipe.outputs or ()), RECIPE}
+    if (exported / INDEX).is_file():
+        names.add(INDEX)
+    texts = {CARD: hub_card(evidence, repo, terms).encode(), FIGURE: _figure(exported.parent / "alphas.csv")}
+    known = {**recipe.files, **(recipe.outputs or {})}
+    uploads = [_file(exported / name, name, known.get(name)) for name in names]
+    uploads += [
+        Upload(name, text, len(text), hashlib.sha256(text).hexdigest()) for name, text in texts.items()
+    ]
+    return sorted(uploads, key=lambda upload: upload.name)
+
+
+def _place(folder: Path, pair: str | None) -> tuple[Path, str]:
+    """The project's folder and the pair; `folder` is the project's, or results/pairs/{pair}/expo of it."""
+    there = folder.absolute().resolve()
+    if there.name == "expo" and there.parts[-4:-2] == ("results", "pairs"):
+        if pair not in (None, there.parent.name):
+            raise ConfigError([f"{folder}: is of pair '{there.parent.name}'; leave out --pair {pair}"])
+        return there.parents[3], there.parent.name
+    pairs = sorted(path.parent.name for path in there.glob("results/pairs/*/expo"))
+    if not pairs:
+        raise ConfigError(
+            [
+                f"{folder}: no results/pairs/PAIR/expo in it; name the folder of a finished run, or such a folder"
+            ]
+        )
+    if pair is None and len(pairs) > 1:
+        raise ConfigError([f"{folder}: has the pairs {', '.join(pairs)}; choose one with --pair"])
+    if pair is not None and pair not in pairs:
+        raise ConfigError([f"{folder}: no exported model of pair '{pair}'; there are {', '.join(pairs)}"])
+    return there, pair or pairs[0]
+
+
+def _evidence(project: Path, pair: str, config: Config, exported: Path) -> Evidence:
+    results, folder = project / "results", exported.parent
+    if not (exported / RECIPE).is_file():
+        raise CheckpointError(f"{exported}: has no {RECIPE}, its export is not finished; run snakemake again")
+    members = config.pairs[pair]
+    names = {"sft": members.sft, "aligned": members.aligned}
+    names |= {"reward_model": config.reward_model} if config.reward_model else {}
+    prompts = results / "prompts" / f"{config.section(pair, 'generate').prompts}.jsonl"
+    benchmarks = [
+        folder / "benchmarks" / variant / f"{benchmark}.json"
+        for benchmark in config.section(pair, "benchmarks").names()
+        for variant in VARIANTS
+    ]
+    if absent := [path for path in (folder / "alphas.csv", prompts, *benchmarks) if not path.is_file()]:
+        raise CheckpointError(f"{absent[0]}: is missing, the run is not finished; run snakemake again")
+    made = (exported / RECIPE).stat().st_mtime_ns
+    if old := [path for path in benchmarks if "expo" in path.parent.name and path.stat().st_mtime_ns < made]:
+        raise CheckpointError(
+            f"{old[0]}: is of an earlier export, the run is not finished; run snakemake again"
+        )
+    return Evidence(
+        pair=pair,
+        config=config,
+        recipe=read_json(exported / RECIPE, Recipe),
+        best=read_json(folder / "best.json", Best),
+        alphas=list(tables.read([folder / "alphas.csv"])),
+        benchmarks=[read_json(path, BenchmarkResult) for path in benchmarks],
+        prompts=sum(1 for _ in prompts.open("rb")),
+        models={
+            role: read_json(results / "models" / f"{name}.json", Manifest) for role, name in names.items()
+        },
+    )
+
+
+def _problems(project: Path, evidence: Evidence, exported: Path) -> Iterator[str]:
+    """Why the model must not be published, one line each."""
+    recipe, best = evidence.recipe, evidence.best
+    if recipe.alpha != float(best.alpha):
+        yield f"{exported}: has alpha {recipe.alpha:g}, best.json chooses {best.alpha}; run snakemake again"
+    elif not recipe.alpha:
+        yield f"{exported}: alpha 0 was chosen, this is the aligned model itself; there is nothing to publish"
+    if recipe.weights != "stored" or not recipe.outputs:
+        yield f"{exported}: is not a whole exported model; run snakemake again"
+    for role in ("sft", "aligned"):
+        parent: Input = getattr(recipe, role)
+        manifest = evidence.models[role]
+        if not parent.weights.items() <= manifest.sha256s().items():
+            yield (
+                f"{exported}: was made of another {role} model than results/models/{manifest.model}.json describes; "
+                "run snakemake again"
+            )
+    yield from _preflight(project, evidence, exported.parent / "preflight.json")
+    yield from verify(exported)
+    checkpoint = open_checkpoint(exported)
+    yield from (finding.message for finding in quantised(checkpoint, str(exported)))
+    if bad := not_finite(checkpoint):
+        yield f"{exported}: {len(bad)} tensors have NaN or Inf ({', '.join(bad[:3])}); check the parents for them"
+
+
+def _preflight(project: Path, evidence: Evidence, recorded: Path) -> list[str]:
+    """Errors of the pair's preflight: done again where both models are on the disk, else as it was recorded."""
+    parents = [evidence.models[role] for role in ("sft", "aligned")]
+    folders = [project / parent.folder for parent in parents]
+    if all(
+        (each / name).is_file()
+        for each, parent in zip(folders, parents, strict=True)
+        for name in parent.files
+    ):
+        return open_pair(*folders, evidence.recipe.vocabulary).errors
+    findings = read_json_file(recorded).get("findings")
+    if findings is None:
+        return [f"{recorded}: is missing; run snakemake again"]
+    return [finding["message"] for finding in findings if finding["level"] == "error"]
+
+
+def _inherited(project: Path, evidence: Evidence) -> licence.Licence:
+    parents = [evidence.models[role] for role in ("aligned", "sft")]
+    return licence.inherited(
+        {
+            parent.source.get("hub", parent.model): parent.license
+            or licence.stated(project / parent.folder / CARD)
+            for parent in parents
+        }
+    )
+
+
+def _figure(alphas: Path) -> bytes:
+    """The sweep of the pair alone, as PNG."""
+    from expoflow.config.figures import FigureConfig
+    from expoflow.reporting import figures
+    from expoflow.reporting.figures.style import Drawing
+
+    drawing = Drawing(FigureConfig(kind="sweep", pairs=[alphas.parent.name]), [alphas], paper={})
+    with tempfile.TemporaryDirectory() as folder:
+        figures.draw(drawing, [Path(folder) / FIGURE])
+        return (Path(folder) / FIGURE).read_bytes()
+
+
+def _file(path: Path, name: str, known: str | None) -> Upload:
+    return Upload(name, path, path.stat().st_size, known or sha256(path))

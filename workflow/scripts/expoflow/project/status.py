@@ -1,0 +1,121 @@
+"""What is there: how far a project is, who runs it, what its parts and the store hold; and freeing the store."""
+
+import shlex
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from expoflow import store
+from expoflow.config import Config
+from expoflow.config.base import VARIANTS
+from expoflow.errors import ExpoflowError
+from expoflow.project import resume
+from expoflow.selection.criteria import scored_under
+
+# What the store holds, and all that is ever removed from it: not the verdicts of judges, which were paid for.
+KINDS = ("generations", "benchmarks", "open_llm", "sha256", "converted")
+
+
+def stages(config: Config) -> dict[str, list[str]]:
+    """The files, relative to the project, that stand for every stage of the models, prompts and pairs."""
+    files = {
+        "models": [f"results/models/{name}.json" for name in config.models],
+        "prompts": [f"results/prompts/{name}.jsonl" for name in config.prompts],
+    }
+    for name, pair in config.pairs.items():
+        folder = f"results/pairs/{name}"
+        alphas = [f"{folder}/alpha={alpha}" for alpha in pair.grid()]
+        prompts = config.section(name, "generate").prompts
+        likely = [f"{alpha}/{prompts}.likelihoods.csv" for alpha in alphas]
+        benchmarks = config.section(name, "benchmarks").names()
+        files |= {
+            f"{name}: extrapolate": [f"{alpha}/model/recipe.json" for alpha in alphas],
+            f"{name}: generate": [f"{alpha}/{prompts}.generations.jsonl" for alpha in alphas],
+            f"{name}: score": [f"{alpha}/{prompts}.rewards.csv" for alpha in alphas],
+            **({f"{name}: likelihood": likely} if scored_under(config.section(name, "select")) else {}),
+            f"{name}: select": [f"{folder}/best.json"],
+            f"{name}: export": [f"{folder}/expo/recipe.json"],
+        }
+        if benchmarks:
+            files[f"{name}: benchmark"] = [
+                f"{folder}/benchmarks/{variant}/{each}.json" for each in benchmarks for variant in VARIANTS
+            ]
+    return files | {"report": ["results/report.html"]}
+
+
+def runs() -> dict[Path, int]:
+    """The folders in which a Snakemake process of this machine runs, each with the process's id.
+
+    Snakemake's own lock files stay when it is killed, and say not by whom: both must be there, processes and
+    lock. Without Linux's /proc there are none to be seen.
+    """
+    found: dict[Path, int] = {}
+    for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            folder = (process / "cwd").readlink()
+        except OSError:  # another user's, or just gone
+            continue
+        if any(word.rsplit(b"/")[-1] == b"snakemake" for word in words) and locked(folder):
+            found.setdefault(folder, int(process.name))
+    return found
+
+
+def locked(folder: Path) -> bool:
+    """Whether Snakemake's lock lies in `folder`."""
+    return any((folder / ".snakemake" / "locks").glob("*.lock"))
+
+
+def state(folder: Path) -> str:
+    """Whether the workflow runs in `folder`, in words."""
+    last, quoted = resume.last_run(folder), shlex.quote(str(folder))
+    if (
+        last
+        and not last.alive()
+        and last.host == socket.gethostname()
+        and (left := resume.find(last.folder, last.cluster))
+    ):
+        return f"killed, but {left} are still at work; go on with: expoflow resume {quoted}"
+    if process := runs().get(folder.resolve()):
+        return f"running, process {process}"
+    if last and locked(folder):
+        return f"killed, or running on another machine ({last.host}); go on with: expoflow resume {quoted}"
+    if left := resume.find(str(folder.resolve()), cluster=False):
+        return f"killed, but {left} are still at work; {resume.WITHOUT_NOTE}"
+    if locked(folder):
+        return "locked, but run by no process of this machine; where it was killed, run snakemake's --unlock"
+    return "not running"
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files below `folder`; those that vanish meanwhile, or stand for others, have none."""
+    return sum(_bytes(path) for path in folder.rglob("*") if not path.is_symlink())
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:
+        return 0
+
+
+def held() -> Iterator[tuple[Path, int]]:
+    """The parts of the store that hold something, with their size."""
+    for kind in KINDS:
+        if bytes_held := size(folder := store.root() / kind):
+            yield folder, bytes_held
+
+
+def free() -> None:
+    """Remove what the store holds; an ExpoflowError while a run uses it."""
+    try:
+        with store.claimed():
+            for folder, _ in held():
+                for path in folder.iterdir():
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    except BlockingIOError:
+        seen = ", ".join(f"{folder} (process {process})" for folder, process in runs().items())
+        raise ExpoflowError(
+            f"{store.root()} is in use by a run; wait for its end, or stop it (runs on this machine: {seen or 'none'})"
+        ) from None

@@ -1,0 +1,158 @@
+"""Send a publication to the Hugging Face hub: what is missing there, in one commit that is then checked.
+
+Large files go the LFS way, one after the other: the hub keeps what has arrived under its sha256, so that a
+second try sends only the rest. The commit comes last; a repository never shows half a model.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from huggingface_hub.utils import disable_progress_bars, get_session, hf_raise_for_status
+from huggingface_hub.utils import logging as client_logging
+
+from expoflow.errors import CheckpointError
+from expoflow.hub import cache, http
+from expoflow.project.card import FIGURE
+from expoflow.project.publication import CARD, Upload
+
+OWN = (".gitattributes",)  # files that the hub itself puts into a repository
+EVIDENCE = (CARD, FIGURE)  # may change without the model being another one
+MESSAGE = "Model extrapolated by expoflow"
+
+Result = TypeVar("Result")
+
+
+def publish(repo: str, uploads: list[Upload], *, private: bool = False, replace: bool = False) -> str:
+    """Have the repository hold exactly `uploads`; returns the commit that does.
+
+    A repository that is not there is made, `private` or not. One that holds anything else, the card and the
+    figure aside, is a CheckpointError unless `replace`: then the commit removes it. Raises CheckpointError
+    for all that does not pass by itself.
+    """
+    if constants.HF_HUB_OFFLINE:
+        raise CheckpointError(f"{repo}: HF_HUB_OFFLINE is set; unset it to publish")
+    if not get_token():
+        raise CheckpointError(
+            f"{repo}: no token; set HF_TOKEN to one with write access, or run: hf auth login"
+        )
+    constants.HF_HUB_DISABLE_XET = True  # with Xet nothing of the above could be promised
+    client_logging.set_verbosity_error()  # its warnings show addresses that are signed
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    try:
+        return _publish(HfApi(), repo, uploads, private, replace)
+    except HTTPError as error:
+        raise CheckpointError(_explain(error, repo)) from None
+
+
+def _publish(api: HfApi, repo: str, uploads: list[Upload], private: bool, replace: bool) -> str:
+    _patiently(repo, lambda: api.create_repo(repo, private=private or None, exist_ok=True))
+    if private and not _patiently(repo, lambda: api.model_info(repo)).private:
+        raise CheckpointError(
+            f"{repo}: exists and is public; make it private in its settings, or leave out --private"
+        )
+    commit, there = cache.describe(repo, None)
+    missing = _missing(uploads, there)
+    others = sorted(there.keys() - {upload.name for upload in uploads} - {*OWN})
+    changed = [upload.name for upload in missing if upload.name in there and upload.name not in EVIDENCE]
+    if (others or changed) and not replace:
+        raise CheckpointError(
+            f"{repo}: holds another model ({', '.join([*others, *changed][:3])}); give another --repo, or replace "
+            "what is there with --replace"
+        )
+    if missing or others:
+        _send(api, repo, commit, missing, others)
+        commit, there = cache.describe(repo, None)
+    if wrong := _missing(uploads, there):
+        raise CheckpointError(
+            f"{repo}: {wrong[0].name} is not there with sha256 {wrong[0].sha256}; somebody else may have changed it: "
+            "look at its commits, then run again"
+        )
+    return commit
+
+
+def _missing(uploads: list[Upload], there: dict[str, cache.HubFile]) -> list[Upload]:
+    return [
+        upload
+        for upload in uploads
+        if (file := there.get(upload.name)) is None
+        or file.size != upload.size
+        or not upload.is_named(file.etag)
+    ]
+
+
+def _send(api: HfApi, repo: str, parent: str, uploads: list[Upload], others: list[str]) -> None:
+    """Commit `uploads` onto the commit `parent`, and remove `others`."""
+    additions = [_addition(upload) for upload in uploads]
+    for upload, addition in zip(uploads, additions, strict=True):
+        print(f"{repo}: {upload.name}, {upload.size:,} bytes", file=sys.stderr, flush=True)
+        _patiently(repo, lambda each=addition: api.preupload_lfs_files(repo, [each], free_memory=False))
+    operations = [*additions, *map(CommitOperationDelete, others)]
+    try:
+        _patiently(
+            repo, lambda: api.create_commit(repo, operations, commit_message=MESSAGE, parent_commit=parent)
+        )
+    except HfHubHTTPError as error:
+        if error.response.status_code != 412:  # there is another commit: it may be ours, its answer lost
+            raise
+
+
+def _addition(upload: Upload) -> CommitOperationAdd:
+    addition = CommitOperationAdd(upload.name, upload.content)
+    addition.upload_info.sha256 = bytes.fromhex(upload.sha256)  # the client would read the file for it
+    return addition
+
+
+def _patiently(repo: str, call: Callable[[], Result]) -> Result:
+    """The result of a call of the client, with one patience for all of its requests: hub.patiently's."""
+
+    def bare() -> Result:
+        session = get_session()
+        hooks = session.event_hooks
+        if _raise not in hooks["response"]:
+            session.event_hooks = {**hooks, "response": [*hooks["response"], _raise]}
+            session.timeout = http.LONGEST
+        try:
+            return call()
+        except RuntimeError as error:  # what the client makes of an error while it sends a file
+            cause = error.__cause__ or error
+        except ValueError as error:  # the client's reading of an answer
+            cause = error
+        if isinstance(cause, ValueError):
+            said = " ".join(str(cause).split()).replace(get_token() or "\n", "...")
+            cause = CheckpointError(f"{repo}: {http.ENDPOINT} does not take it: {said}")
+        raise cause from None
+
+    return http.patiently(bare)
+
+
+def _raise(response: Any) -> None:
+    """Raise at once what may pass: the client itself would wait as long as it is told to, and say nothing."""
+    if response.status_code in (408, 429) or response.status_code >= 500:
+        response.read()
+        hf_raise_for_status(response)
+
+
+def _explain(error: HTTPError, repo: str) -> str:
+    """What went wrong for good, and the remedy; never the token."""
+    answered = isinstance(error, HfHubHTTPError) and str(error.response.url).startswith(constants.ENDPOINT)
+    status = error.response.status_code if answered else None  # where large files go has no say in this
+    owner, token = repo.partition("/")[0], http.token_name()
+    if status == 401:
+        return f"{repo}: {token} is refused (HTTP 401); set HF_TOKEN to a valid one with write access"
+    if status == 403:
+        return (
+            f"{repo}: {token} may not write there (HTTP 403); set HF_TOKEN to one with write access, of an account "
+            f"that may write to {owner}"
+        )
+    if status == 404:
+        return f"{repo}: {http.ENDPOINT} has no {owner}, or the repository is gone (HTTP 404); correct --repo"
+    if asked := http.asked_pause(error):
+        return f"{repo}: {http.happened(error)}, {http.ENDPOINT} asks to wait {asked} s; run again after that"
+    return (
+        f"{repo}: {http.ENDPOINT} does not answer as it should ({http.happened(error)}); what has arrived is kept: "
+        "run again"
+    )

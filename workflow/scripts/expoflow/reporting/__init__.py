@@ -1,0 +1,1 @@
+"""Tables, figures, the page, and the words after a run."""

@@ -1,0 +1,154 @@
+"""The words and the page that say what was found: results/report.html and the run's last lines."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from expoflow.config.figures import FigureConfig
+from expoflow.files.atomic import write_text
+from expoflow.files.records import read_json
+from expoflow.reporting.tables import read
+from expoflow.reporting.words import compared
+from expoflow.results import Best
+
+# By kind of figure.
+CAPTIONS = {
+    "sweep": "Reward, true quality where it is known, and length of the responses against alpha, on the prompts "
+    "that choose alpha. The star is the chosen alpha; the band is the interval of the gain over alpha 0, paired by "
+    "prompt.",
+    "curves": "Reward, length of the responses and true quality where it is known against alpha, on the prompts that "
+    "choose alpha; alpha 0 is the aligned model. Stars are the chosen alphas, bars the intervals of the mean reward.",
+    "path": "From the SFT checkpoint (alpha -1) by interpolation to the aligned model (0), and on by extrapolation.",
+    "histograms": "Rewards of the models' responses to the benchmark's prompts, which took no part in choosing alpha; "
+    "marks on the axis are their means.",
+    "bars": "The models on benchmarks, with 95 % intervals (1.96 standard errors).",
+    "first_order": "Objectives along alpha, as changes from alpha 0 with their intervals, and the tangent that the "
+    "gradient times delta gives, with its interval: the mean margin of held-out preferences, exact at every point, and "
+    "the expected reward at temperature 1. Dashed: the sweep's mean reward, whose responses are sampled as configured.",
+    "cosines": "Cosines between the deltas of pairs that share their SFT model, over all weights.",
+    "plane": "Mean reward, and true quality where it is known, in the plane through the SFT model and two aligned ones: "
+    "both axes are distances between weights. Lines are the rays of extrapolation, stars the alphas chosen on them, dots "
+    "the points that were measured.",
+}
+WITHOUT_REWARDS = {
+    "sweep": "NLL (nats a token) of every alpha's responses under the aligned model, true quality where it is known, "
+    "and length of the responses against alpha, on the prompts that choose alpha. The star is the chosen alpha; the "
+    "band is the interval of the change from alpha 0, paired by prompt.",
+    "curves": "NLL (nats a token) of every alpha's responses under the aligned model, length of the responses and "
+    "true quality where it is known against alpha, on the prompts that choose alpha; alpha 0 is the aligned model. "
+    "Stars are the chosen alphas.",
+}
+MARKS = "Hollow marks are the paper's."
+# What the table of chosen alphas shows of the aligned and the extrapolated model, where it is known.
+SHOWN = {"reward": "reward", "nll": "NLL"}
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>expoflow report</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; margin: 1rem 0; font-size: .9rem; }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { font-size: .9rem; color: #555; }
+</style>
+</head>
+<body>
+<h1>Extrapolation results</h1>
+<p>theta2 = theta1 + alpha * (theta1 - theta0); every choice of alpha stands below with its reason. Tables lie beside this page.</p>
+<h2>Chosen alphas</h2>
+<table>
+<tr><th>pair</th><th>alpha</th>{% for words in shown.values() %}<th>{{ words }}, aligned</th><th>{{ words }}, ExPO</th>
+{% endfor %}{% if "reward" in shown %}<th>gain</th>{% endif %}<th>certified</th></tr>
+{% for row in summary %}<tr><td>{{ row.pair }}</td><td>{{ row.best_alpha }}</td>
+{% for name in shown %}<td>{{ row[name + "_aligned"] }}</td><td>{{ row[name + "_expo"] }}</td>{% endfor %}
+{% if "reward" in shown %}<td>{{ row.gain }} [{{ row.gain_low }}, {{ row.gain_high }}]</td>{% endif %}
+<td>{{ "yes" if row.certified == "1" else "no" }}</td></tr>
+{% endfor %}</table>
+<ul>{% for best in choices %}<li><b>{{ best.pair }}</b>: alpha {{ best.alpha }}: {{ best.reason }}.{{ compared(best) }}</li>
+{% endfor %}</ul>
+{% if metrics %}<h2>Benchmarks</h2>
+<table>
+<tr><th>pair</th><th>benchmark</th><th>metric</th>{% for variant in variants %}<th>{{ variant }}</th>{% endfor %}</tr>
+{% for (pair, benchmark, metric), cells in metrics.items() %}<tr><td>{{ pair }}</td><td>{{ benchmark }}</td><td>{{ metric }}</td>
+{% for variant in variants %}<td>{{ cells.get(variant, "") }}</td>{% endfor %}</tr>
+{% endfor %}</table>{% endif %}
+{% if gaps %}<p>Missing, for the job failed: {{ gaps | join(", ") }}.</p>{% endif %}
+{% if reproduction %}<h2>Beside the paper</h2>
+<table>
+<tr><th>pair</th><th>model in the paper</th><th>from</th><th>variant</th><th>quantity</th><th>paper</th><th>here</th><th>difference</th></tr>
+{% for row in reproduction %}<tr>{% for cell in row.values() %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+<p>{{ note }}</p>{% endif %}
+{% if tables %}<p>In the paper's form:{% for table in tables %} <a href="{{ table }}">{{ table }}</a>{% endfor %}</p>{% endif %}
+{% for name, caption in figures.items() %}<figure><img src="{{ folder }}/{{ name }}.svg" alt="{{ name }}">
+<figcaption>{{ caption }}</figcaption></figure>
+{% endfor %}</body>
+</html>
+"""
+
+
+def caption(figure: FigureConfig, marked: bool, rewarded: bool = True) -> str:
+    """The text below a figure; `marked`: it shows the paper's numbers too; `rewarded`: there are rewards."""
+    captions = CAPTIONS if rewarded else CAPTIONS | WITHOUT_REWARDS
+    text = captions[figure.kind] if figure.caption is None else figure.caption
+    return f"{text} {MARKS}" if marked else text
+
+
+def write_page(
+    page: Path,
+    figures: Mapping[str, str],
+    tables: Sequence[Path] = (),
+    note: str = "",
+    results: Path | None = None,
+) -> None:
+    """Write the page from benchmarks.csv beside it, and from what else lies in `results`, by default there too.
+
+    It shows `figures` (captions by name) from the folder figures/ of `results`. `tables` are those in the
+    paper's form; of reproduction.csv the page shows the rows, and `note` below them.
+    """
+    from jinja2 import Environment
+
+    results = results or page.parent
+    summary = [_rounded(row) for row in read([results / "summary.csv"])]
+    metrics: dict[tuple[str, str, str], dict[str, str]] = {}
+    gaps = []
+    for row in map(_rounded, read([page.parent / "benchmarks.csv"])):
+        if not row["metric"]:
+            gaps.append(f"{row['pair']}: {row['benchmark']} of {row['variant']}")
+            continue
+        interval = f" [{row['low']}, {row['high']}]" if row["low"] else ""
+        cells = metrics.setdefault((row["pair"], row["benchmark"], row["metric"]), {})
+        cells[row["variant"]] = row["value"] + interval
+    template = Environment(autoescape=True, trim_blocks=False).from_string(PAGE)
+    text = template.render(
+        summary=summary,
+        shown={name: words for name, words in SHOWN.items() if any(row[f"{name}_expo"] for row in summary)},
+        compared=compared,
+        choices=[read_json(results / "pairs" / row["pair"] / "best.json", Best) for row in summary],
+        metrics=metrics,
+        gaps=gaps,
+        variants=["sft", "aligned", "expo", "expo-aligned"],
+        reproduction=[
+            row for path in tables if path.name == "reproduction.csv" for row in map(_rounded, read([path]))
+        ],
+        note=note,
+        tables=[path.relative_to(results).as_posix() for path in tables],
+        figures=figures,
+        folder=os.path.relpath(results / "figures", page.parent),
+    )
+    write_text(page, text)
+
+
+def _rounded(row: dict[str, str]) -> dict[str, str]:
+    """Numbers with a fraction in three decimals, everything else as it stands."""
+    return {key: f"{float(value):.3f}" if _is_fraction(key, value) else value for key, value in row.items()}
+
+
+def _is_fraction(key: str, value: str) -> bool:
+    try:
+        return key != "best_alpha" and not float(value).is_integer()
+    except ValueError:
+        return False

@@ -1,0 +1,64 @@
+"""The words after a run, and what is shown of one that failed."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from expoflow.errors import DataError
+from expoflow.files.records import read_json
+from expoflow.reporting import paper_tables
+from expoflow.reporting import tables as result_tables
+from expoflow.reporting.page import write_page
+from expoflow.reporting.tables import read
+from expoflow.results import Best
+
+
+def best_line(best: Best, reward_aligned: float | str | None) -> str:
+    """One line a pair: `mini20: best alpha 8, reward 0.41 -> 1.04, gain 0.63 [0.52, 0.74]`; or alpha and reason."""
+    if best.reward is None:
+        return f"{best.pair}: best alpha {best.alpha}: {best.reason}"
+    line = (
+        f"{best.pair}: best alpha {best.alpha}, reward {float(reward_aligned):.2f} -> {best.reward:.2f}, "
+        f"gain {best.gain:.2f} [{best.gain_low:.2f}, {best.gain_high:.2f}]"
+    )
+    return line if best.certified else f"{line} (not certified: {best.reason})"
+
+
+def closing_words(results: Path = Path("results")) -> str:
+    """What a finished run says last: each pair's choice, and where the results lie; nothing where it made a part."""
+    if not (results / "report.html").exists():
+        return ""
+    try:
+        lines = [
+            best_line(read_json(results / "pairs" / row["pair"] / "best.json", Best), row["reward_aligned"])
+            for row in read([results / "summary.csv"])
+        ]
+    except DataError:
+        return ""
+    models = "results/pairs/{pair}/expo/"
+    return "\n".join([*lines, f"report: {results}/report.html, tables: {results}/*.csv, models: {models}"])
+
+
+def salvage(benchmarks: list[Path], figures: Mapping[str, str], results: Path = Path("results")) -> str:
+    """After a failed run: show in results/partial/ the `benchmarks` that there are, with the gaps; the words on it.
+
+    A benchmark that fails keeps the joint table from being made, and with it the page: with `--keep-going` all
+    other jobs go on, and at the end the head process makes benchmarks.csv, the tables in the paper's form and
+    the page of what is there. They lie apart, so that Snakemake does not take them for finished ones.
+    """
+    partial = results / "partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    missing = [path for path in benchmarks if not path.exists()]
+    if not missing or len(missing) == len(benchmarks):
+        return ""
+    table = partial / "benchmarks.csv"
+    try:
+        result_tables.write_benchmarks(table, benchmarks)
+        if any(path.stem in paper_tables.BENCHMARKS for path in benchmarks):
+            paper_tables.write_paper_tables(table, partial / "tables")
+        if (results / "summary.csv").exists():
+            write_page(partial / "report.html", figures, results=results)
+    except DataError as error:
+        return f"what there is cannot be shown in {partial}: {error}"
+    gaps = [f"missing in {table}: {path.parts[-4]}: {path.stem} of {path.parts[-2]}" for path in missing]
+    return "\n".join([*gaps, "their logs: results/logs/benchmark/{pair}/{variant}.{benchmark}.log"])

@@ -1,0 +1,76 @@
+"""The joint tables over all pairs: results/{alphas,rewards,benchmarks,summary}.csv."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from expoflow.columns import ALPHA_COLUMNS, BENCHMARK_COLUMNS, REWARD_COLUMNS, SUMMARY_COLUMNS
+from expoflow.errors import DataError
+from expoflow.files.records import read_csv, read_json, require_own, write_csv
+from expoflow.results import BenchmarkResult, Best
+
+
+def write_sweeps(results: Path, alphas: list[Path], best: list[Path], rewards: list[Path]) -> None:
+    """Write the tables of the sweeps into the folder `results`; rows in the order of the given files."""
+    swept = list(read(alphas))
+    write_csv(results / "alphas.csv", swept, ALPHA_COLUMNS)
+    write_csv(results / "rewards.csv", read(rewards), REWARD_COLUMNS)
+    write_csv(results / "summary.csv", _summary_rows(best, swept), SUMMARY_COLUMNS)
+
+
+def write_benchmarks(table: Path, results: list[Path]) -> None:
+    """Write benchmarks.csv; of a result that is not there a row without metric shows the gap."""
+    write_csv(table, _benchmark_rows(results), BENCHMARK_COLUMNS)
+
+
+def read(paths: Iterable[Path]) -> Iterator[dict[str, str]]:
+    """Rows of CSV files one after the other, every value as the text that stands there.
+
+    Raises DataError for a file that is missing or cut.
+    """
+    for path in paths:
+        yield from read_csv(path)
+
+
+def _benchmark_rows(paths: list[Path]) -> Iterator[dict[str, Any]]:
+    for path in paths:
+        place = {"pair": path.parts[-4], "variant": path.parts[-2], "benchmark": path.stem}
+        if not path.exists():
+            yield place
+            continue
+        result = read_json(path, BenchmarkResult)
+        require_own(path, dict(result), place)
+        for metric in result.metrics:
+            yield {
+                "pair": result.pair,
+                "variant": result.variant,
+                "benchmark": result.benchmark,
+                **metric.model_dump(),
+            }
+
+
+def _summary_rows(paths: list[Path], swept: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
+    """Of every pair: aligned beside expo on the prompts that chose alpha."""
+    rows = {(row["pair"], row["alpha"]): row for row in swept}
+    for path in paths:
+        best = read_json(path, Best)
+        require_own(path, dict(best), {"pair": path.parent.name})
+        if (best.pair, best.alpha) not in rows:
+            raise DataError(
+                f"{path}: alpha {best.alpha} was not tried, says {path.with_name('alphas.csv')}; delete both and run snakemake again"
+            )
+        aligned, expo = rows[best.pair, "0"], rows[best.pair, best.alpha]
+        yield {
+            "pair": best.pair,
+            "best_alpha": best.alpha,
+            "certified": best.certified,
+            "reward_aligned": aligned["reward"],
+            "reward_expo": expo["reward"],
+            "gain": best.gain,
+            "gain_low": best.gain_low,
+            "gain_high": best.gain_high,
+            "quality_aligned": aligned["quality"],
+            "quality_expo": expo["quality"],
+            "nll_aligned": aligned["nll"],
+            "nll_expo": expo["nll"],
+        }

@@ -1,0 +1,120 @@
+"""What every JSON result looks like."""
+
+from typing import Any
+
+from expoflow.files.records import Record
+
+
+class File(Record):
+    """One file of a checkpoint: size in bytes, sha256 in hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+class Manifest(Record):
+    """results/models/{model}.json: where a model came from and exactly which bytes it is.
+
+    results/datasets/{dataset}.json has the same form, with the dataset's name as `model`.
+
+    `folder` is where its files lie, relative to the Snakemake directory where it is inside;
+    `files` are all files of the checkpoint by their name in that folder; `license` is what the card of a hub
+    model states.
+    """
+
+    model: str
+    source: dict[str, Any]
+    revision: str | None = None
+    folder: str
+    files: dict[str, File]
+    license: dict[str, str] | None = None
+    provenance: dict[str, Any]
+
+    def sha256s(self) -> dict[str, str]:
+        """sha256 by file name."""
+        return {name: file.sha256 for name, file in self.files.items()}
+
+
+class Message(Record):
+    """One chat message."""
+
+    role: str
+    content: str
+
+
+class Prompt(Record):
+    """A line of results/prompts/{prompts}.jsonl; `meta` is what a checker of responses needs to know."""
+
+    prompt_id: str
+    messages: list[Message]
+    meta: dict[str, Any] | None = None
+
+
+class Generation(Record):
+    """A line of a generations file: sample `sample` of prompt `prompt_id`, drawn with `seed` by `engine`."""
+
+    prompt_id: str
+    sample: int
+    seed: int
+    response: str
+    response_tokens: int
+    finish_reason: str
+    engine: str
+
+
+class Scored(Generation):
+    """A generation with its reward, where there is a reward model; on a miniature's prompts also true quality and correctness."""
+
+    reward: float | None = None
+    quality: float | None = None
+    correct: bool | None = None
+
+
+class Metric(Record):
+    """One figure of a benchmark with its standard error over n prompts; differences have an interval."""
+
+    metric: str
+    value: float
+    standard_error: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+
+
+class BenchmarkResult(Record):
+    """results/pairs/{pair}/benchmarks/{variant}/{benchmark}.json; variant `expo-aligned` is the difference."""
+
+    pair: str
+    variant: str
+    benchmark: str
+    prompts: str
+    metrics: list[Metric]
+    provenance: dict[str, Any]
+
+
+class RewardCheckResult(Record):
+    """results/models/{model}.rewardbench.json: how often a reward model prefers the better response."""
+
+    model: str
+    metrics: list[Metric]
+    provenance: dict[str, Any]
+
+
+class Best(Record):
+    """results/pairs/{pair}/best.json: the chosen alpha and why; no reward and gain without a reward model."""
+
+    pair: str
+    alpha: str
+    certified: bool
+    reward: float | None = None
+    gain: float | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
+    chosen_share: float
+    edge: bool
+    reason: str
+    others: dict[str, str] = {}
+    """The alpha that each criterion of `select.compare` would have chosen on the same responses."""
+    labelled_by: list[str] = []
+    """The reward models that labelled the aligned model's training data."""

@@ -1,0 +1,88 @@
+"""How likely models find given responses: what chooses alpha without a reward model.
+
+Responses are scored as texts: tokenized again behind the prompt's chat template, without the token that ends
+them, so that both engines and all alphas are asked the same.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from expoflow.columns import LIKELIHOOD_COLUMNS
+from expoflow.engines.model import Model, chosen, engine_key
+from expoflow.engines.tasks import Loaded
+from expoflow.files.records import Record, write_csv
+from expoflow.hosts import client
+from expoflow.hosts.task import Held, Task
+from expoflow.results import Generation, Prompt
+
+
+def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """Do a task of the form `LikelihoodTask`: yields {model, index, tokens, logp} as they get ready.
+
+    Shares its engine with the "generate" tasks.
+    """
+    task = LikelihoodTask.model_validate(arguments)
+    places = {prompt.prompt_id: place for place, prompt in enumerate(task.prompts)}
+    for name, model in task.models.items():
+        loaded = held.get("generate", engine_key(model, task.engine), lambda: Loaded(model, task.engine))  # noqa: B023
+        loaded.move(model)
+        prompts, tokenizer = loaded.token_ids(task.prompts), loaded.engine.tokenizer
+        texts = [each.response for each in task.generations]
+        responses = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        rows = [
+            (
+                prompts[places[each.prompt_id]],
+                list(ids)[: max(loaded.engine.context - 1 - len(prompts[places[each.prompt_id]]), 0)],
+            )
+            for each, ids in zip(task.generations, responses, strict=True)
+        ]
+        filled = [index for index, (_, response) in enumerate(rows) if response]
+        yield [
+            {"model": name, "index": index, "tokens": 0, "logp": 0.0}
+            for index, (_, response) in enumerate(rows)
+            if not response
+        ]
+        for scored in loaded.engine.logps([rows[index] for index in filled]):
+            yield [
+                {"model": name, "index": filled[at], "tokens": len(rows[filled[at]][1]), "logp": logp}
+                for at, logp in scored
+            ]
+
+
+class LikelihoodTask(Record):
+    """The arguments of a "likelihood" task: generations, their prompts, and the models by name."""
+
+    models: dict[str, Model]
+    engine: str
+    prompts: list[Prompt]
+    generations: list[Generation]
+
+
+def likelihoods(
+    models: Mapping[str, Model], prompts: Sequence[Prompt], generations: Sequence[Generation], engine: str
+) -> list[dict[str, Any]]:
+    """For every generation, in order: `tokens` of its response, and `logp_{name}` (nats) under every model."""
+    answered = {each.prompt_id for each in generations}
+    prompts = [prompt for prompt in prompts if prompt.prompt_id in answered]
+    asked = LikelihoodTask(models=models, engine=chosen(engine), prompts=prompts, generations=generations)
+    key = engine_key(next(iter(models.values())), asked.engine)
+    task = Task(kind="likelihood", key=key, arguments=asked.model_dump(mode="json"))
+    rows: list[dict[str, Any]] = [{} for _ in generations]
+    for scored in client.run(lambda: task):
+        for each in scored:
+            rows[each["index"]] |= {"tokens": each["tokens"], f"logp_{each['model']}": each["logp"]}
+    return rows
+
+
+def write_likelihoods(
+    path: Path,
+    generations: Sequence[Generation],
+    rows: Sequence[Mapping[str, Any]],
+    labels: Mapping[str, str],
+) -> None:
+    """Write one alpha's likelihoods.csv; `labels` are pair, alpha and prompts."""
+    named = [{"prompt_id": each.prompt_id, "sample": each.sample} for each in generations]
+    write_csv(
+        path, ({**labels, **name, **row} for name, row in zip(named, rows, strict=True)), LIKELIHOOD_COLUMNS
+    )

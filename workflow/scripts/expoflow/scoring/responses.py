@@ -1,0 +1,48 @@
+"""Responses to scored responses: the reward, and on a miniature's prompts what is really true."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from expoflow.columns import REWARD_COLUMNS
+from expoflow.config.stages import ScoreConfig
+from expoflow.engines.model import Model
+from expoflow.errors import DataError
+from expoflow.files.records import read_jsonl, write_csv
+from expoflow.miniature import world
+from expoflow.results import Generation, Prompt, Scored
+from expoflow.scoring.rewards import score_responses
+
+
+def read_responses(prompts: Path, generations: Path) -> tuple[list[Prompt], list[Generation]]:
+    """Prompts, and the responses to them; a DataError where there are none, or to a prompt that there is not."""
+    asked, found = read_jsonl(prompts, Prompt), read_jsonl(generations, Generation)
+    known = {prompt.prompt_id for prompt in asked}
+    if stray := next((row.prompt_id for row in found if row.prompt_id not in known), None):
+        raise DataError(
+            f"{generations}: has a response to {stray!r}, which is not in {prompts}; delete it and run snakemake again"
+        )
+    if not found:
+        raise DataError(f"{generations}: has no response; delete it and run snakemake again")
+    return asked, found
+
+
+def evaluate(
+    prompts: Sequence[Prompt], generations: Sequence[Generation], judge: Model | None, config: ScoreConfig
+) -> list[Scored]:
+    """Score every generation, in order, by the reward model `judge`; without one there are no rewards."""
+    metas = {prompt.prompt_id: prompt.meta for prompt in prompts}
+    rewards = score_responses(judge, prompts, generations, config) if judge else [None] * len(generations)
+    scored = []
+    for generation, reward in zip(generations, rewards, strict=True):
+        truth = {}
+        if meta := metas[generation.prompt_id]:
+            judgement = world.judge(meta, generation.response, generation.finish_reason == "stop")
+            truth = {"quality": judgement.quality, "correct": judgement.correct}
+        scored.append(Scored(**generation.model_dump(), reward=reward, **truth))
+    return scored
+
+
+def write_rewards(path: Path, scored: list[Scored], pair: str, alpha: str, prompts: str) -> None:
+    """Write one alpha's rewards.csv."""
+    labels = {"pair": pair, "alpha": alpha, "prompts": prompts}
+    write_csv(path, (labels | row.model_dump() for row in scored), REWARD_COLUMNS)

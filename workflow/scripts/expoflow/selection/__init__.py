@@ -1,0 +1,1 @@
+"""The choice of alpha: criteria, statistics, and the tables of a sweep."""

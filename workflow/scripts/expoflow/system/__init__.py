@@ -1,0 +1,1 @@
+"""Processes, GPUs, logs and installed files: nothing about models."""

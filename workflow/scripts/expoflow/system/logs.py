@@ -1,0 +1,55 @@
+"""What a job writes while it runs goes to its rule's log file; the workflow's closing words."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from expoflow.errors import ExpoflowError
+from expoflow.system import collector
+
+
+@contextmanager
+def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Callable[[str], None]]:
+    """Send stdout and stderr, those of subprocesses too, to `path` and set the job's environment.
+
+    Yields `say`, for the one line that a job has to tell: it goes to the log and to the terminal. An ExpoflowError is
+    written as its message, any other exception with its traceback, to the terminal where the log cannot be written;
+    either ends the process with status 1. Call it before torch or numpy is imported: it sets their thread count.
+    """
+    collector.relax()
+    os.environ |= {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "MPLBACKEND": "agg",
+    }
+    if offline:  # a local path that is missing would otherwise become a request to the hub
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    with open(path, "w", encoding="utf-8", buffering=1) as file, os.fdopen(os.dup(2), "w") as terminal:
+
+        def say(line: str) -> None:
+            print(line, file=file)
+            print(line, file=terminal, flush=True)
+
+        def fail(reason: str) -> NoReturn:
+            try:
+                print(reason, file=file)
+            except OSError:  # the disk is full: the reason must not be lost with it
+                print(reason, file=terminal, flush=True)
+            sys.exit(1)
+
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = file
+        try:
+            yield say
+        except ExpoflowError as error:
+            fail(f"error: {error}")
+        except BaseException:
+            fail(traceback.format_exc())

@@ -1,0 +1,103 @@
+"""The side of a "theory" task that holds the model, in an engine host or in the job itself."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from expoflow.engines import tokenizer
+from expoflow.engines.chat import all_token_ids
+from expoflow.engines.generate import request_seed
+from expoflow.engines.model import Request
+from expoflow.engines.tasks import generated
+from expoflow.errors import DataError
+from expoflow.hosts.task import Held
+from expoflow.theory.corners import Corners, Row
+from expoflow.theory.task import TheoryTask, key
+
+Rows = Iterator[list[dict[str, Any]]]
+
+
+def answer(held: Held, arguments: dict[str, Any]) -> Rows:
+    """Do a task of the form `Ask`.
+
+    Yields {margin: point, logps: [chosen, rejected] of every preference}, {margin_slopes: the same of their slopes},
+    and of every response {response: point, slope?, generation}; points are numbers in the lists of the task.
+    """
+    ask = TheoryTask.model_validate(arguments)
+    corners: Corners = held.get("theory", key(ask), lambda: Corners(ask.model, ask.corners))
+    yield from _margins(corners, ask)
+    yield from _responses(corners, ask)
+
+
+def _margins(corners: Corners, ask: TheoryTask) -> Rows:
+    rows = _conversations(corners, ask) if ask.margins else []
+    for number, shares in enumerate(ask.margins):
+        corners.at(*shares)
+        yield [{"margin": number, "logps": _in_order(corners.engine.logps(rows), len(rows))}]
+        if number == 0 and ask.towards:
+            slopes = corners.slopes(rows, ask.towards)
+            yield [{"margin_slopes": number, "logps": _in_order(slopes, len(rows))}]
+
+
+def _in_order(scored: Iterator[list[tuple[int, float]]], count: int) -> list[list[float]]:
+    """Values by index as pairs: chosen, rejected."""
+    values = dict(each for some in scored for each in some)
+    return [[values[at], values[at + 1]] for at in range(0, count, 2)]
+
+
+def _conversations(corners: Corners, ask: TheoryTask) -> list[Row]:
+    """(prompt, response) token ids of every preference's chosen, then rejected response, as they are trained on:
+    with what the chat template writes after it."""
+    tokenizer, context = corners.engine.tokenizer, corners.engine.context
+    asked = all_token_ids(tokenizer, ((each.messages, None) for each in ask.preferences))
+    rows = []
+    for prompt, each in zip(asked, ask.preferences, strict=True):
+        both = [(each.messages, each.chosen), (each.messages, each.rejected)]
+        for ids in all_token_ids(tokenizer, both):
+            ids = ids[:context]
+            start = next((at for at, pair in enumerate(zip(prompt, ids)) if pair[0] != pair[1]), len(prompt))  # noqa: B905
+            if start >= len(ids):
+                raise DataError(
+                    f"a preference's prompt leaves no room in the context of {context} tokens; remove it"
+                )
+            rows.append((ids[:start], ids[start:]))
+    return rows
+
+
+def _responses(corners: Corners, ask: TheoryTask) -> Rows:
+    engine, config = corners.engine, ask.config
+    prompts = all_token_ids(engine.tokenizer, ((each.messages, None) for each in ask.prompts))
+    for prompt, ids in zip(ask.prompts, prompts, strict=True):
+        if len(ids) >= engine.context:
+            raise DataError(
+                f"prompt {prompt.prompt_id} has {len(ids)} tokens, the model's context is {engine.context}; remove it"
+            )
+    asked = [
+        (prompt, ids, sample)
+        for prompt, ids in zip(ask.prompts, prompts, strict=True)
+        for sample in range(config.samples)
+    ]
+    requests = [
+        Request(ids, request_seed(config.seed, sample, prompt.prompt_id)) for prompt, ids, sample in asked
+    ]
+    for number, shares in enumerate(ask.responses):
+        corners.at(*shares)
+        written: dict[int, list[int]] = {}
+        for finished in engine.written(requests, config):
+            written |= dict(finished)
+            yield []
+        slopes: dict[int, float] = {}
+        if number == 0 and ask.towards:
+            rows = [(request.token_ids, written[at]) for at, request in enumerate(requests)]
+            slopes = dict(each for some in corners.slopes(rows, ask.towards) for each in some)
+        found = []
+        for at, (prompt, _, sample) in enumerate(asked):
+            said = tokenizer.completion(engine.tokenizer, written[at], engine.stop)
+            generation = generated(engine, prompt.prompt_id, sample, requests[at], said)
+            found.append(
+                {
+                    "response": number,
+                    "slope": slopes.get(at),
+                    "generation": generation.model_dump(mode="json"),
+                }
+            )
+        yield found

@@ -1,0 +1,1 @@
+"""Models trained here, as their recipes say."""

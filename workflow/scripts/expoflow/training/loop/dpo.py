@@ -1,0 +1,109 @@
+"""Direct preference optimisation of the miniature: theta1, from theta0."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch.nn.functional import logsigmoid
+from transformers import LlamaForCausalLM
+
+from expoflow.miniature import model, writers
+from expoflow.miniature.world import generator
+from expoflow.training.loop import loop
+
+WARMUP = 0.1  # of the steps
+
+
+@loop.deterministic()
+def train(
+    out: Path,
+    *,
+    seed: int,
+    world: int | None = None,
+    base: Path | None = None,
+    prompts: str = "train",
+    examples: int = 6000,
+    fraction: float = 1.0,
+    epochs: int = 1,
+    learning_rate: float = 5e-5,
+    beta: float = 0.01,
+    annotator_temperature: float = writers.PREFERENCE_TEMPERATURE,
+    length_bias: float = writers.LENGTH_BIAS,
+    label_noise: float = 0.0,
+    until: float = 1.0,
+    progress: loop.Progress = print,
+) -> dict[str, float]:
+    """Train the checkpoint `base`, which is the reference too, on pairs; save it to the folder `out`.
+
+    The data are the first `fraction` of `examples` pairs, on prompts of the split `prompts`; `seed` is that of
+    their order, `world` that of the data where it is another one. Stops after a share `until` of the steps.
+    Returns steps and loss.
+    """
+    pairs = writers.preference_pairs(
+        round(examples * fraction),
+        seed if world is None else world,
+        prompts,
+        annotator_temperature,
+        length_bias,
+        label_noise,
+    )
+    lm = model.load(base)
+    metrics = fit(
+        lm,
+        pairs,
+        seed,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        beta=beta,
+        name="dpo",
+        progress=progress,
+        until=until,
+    )
+    model.save(lm, out)
+    return metrics
+
+
+def fit(
+    lm: LlamaForCausalLM,
+    pairs: Sequence[writers.Pair],
+    seed: int,
+    *,
+    epochs: int,
+    learning_rate: float,
+    beta: float,
+    name: str,
+    progress: loop.Progress,
+    until: float = 1.0,
+) -> dict[str, float]:
+    """Train `lm` on pairs, with what it is at the beginning as the reference.
+
+    Loss: -log sigmoid(beta * margin), margin = the chosen response's log-ratio to the reference less the
+    rejected one's (Rafailov et al. 2023, equation 7).
+    """
+    prompts = [pair.prompt for pair in pairs]
+    rows = loop.table(prompts * 2, [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
+    reference = _logps(lm, rows)
+    longest = rows.length.view(2, -1).amax(0)
+
+    def loss(index):
+        both = torch.cat([index, index + len(pairs)])
+        return -logsigmoid(beta * _margins(loop.sequence_logps(lm, rows.rows(both)) - reference[both])).mean()
+
+    order = loop.batches(longest, epochs, generator(seed, f"{name} batches"))
+    settings = {"learning_rate": learning_rate, "warmup": WARMUP, "until": until}
+    return loop.fit(lm, order, loss, **settings, name=name, progress=progress)
+
+
+def _margins(log_ratios: torch.Tensor) -> torch.Tensor:
+    """Chosen less rejected; the first half of the rows is chosen."""
+    chosen, rejected = log_ratios.view(2, -1)
+    return chosen - rejected
+
+
+@torch.no_grad()
+def _logps(lm, rows: loop.Table) -> torch.Tensor:
+    """Log-probability of every response, in the order of the table."""
+    result = torch.empty(len(rows.length))
+    for index in rows.length.argsort(stable=True).split(4 * loop.BATCH):
+        result[index] = loop.sequence_logps(lm, rows.rows(index))
+    return result

@@ -1,0 +1,73 @@
+"""Iterative DPO of the miniature: rounds of DPO on the model's own responses, labelled by a reward model."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from expoflow.engines.model import Model
+from expoflow.miniature import model
+from expoflow.miniature.world import generator, prompts
+from expoflow.miniature.writers import Pair
+from expoflow.training import onpolicy
+from expoflow.training.loop import dpo, loop
+
+MAX_TOKENS = 64  # of a response
+
+
+def train(
+    out: Path,
+    *,
+    seed: int,
+    world: int | None = None,
+    base: Path | None = None,
+    judge: Path | None = None,
+    examples: int = 2400,
+    iterations: int = 3,
+    samples: int = 4,
+    epochs: int = 1,
+    learning_rate: float = 1e-4,
+    beta: float = 0.01,
+    progress: loop.Progress = print,
+) -> dict[str, float]:
+    """Train the checkpoint `base` in rounds, each on pairs of its own making, and save it to the folder `out`.
+
+    A round takes its share of `examples` train prompts, and what it begins with is its reference too (Tran
+    et al. 2023, the paper's [48]). `judge` is the reward model's folder. Returns pairs, steps and loss, the
+    last one of the last round.
+    """
+    model.load(base)  # raises where there is none
+    asked = prompts("train", seed if world is None else world)
+    order = generator(seed, "iterative dpo prompts").permutation(len(asked)).tolist()
+    total = {"pairs": 0, "steps": 0}
+    with TemporaryDirectory() as kept:
+        policy = base
+        for number, share in enumerate(onpolicy.shares(asked, examples, iterations, order), start=1):
+            preferences = onpolicy.preferences(
+                Model(folder=policy),
+                Model(folder=judge),
+                share,
+                samples=samples,
+                max_tokens=MAX_TOKENS,
+                seed=seed + number * samples,
+                part=Path(kept) / "responses.jsonl",
+            )
+            pairs = [Pair(each.prompt, each.chosen, each.rejected) for each in preferences]
+            progress(
+                f"iterative dpo: round {number}/{iterations}, {len(pairs)} pairs of {len(share)} prompts"
+            )
+            with loop.deterministic():
+                lm = model.load(policy)
+                metrics = dpo.fit(
+                    lm,
+                    pairs,
+                    seed,
+                    epochs=epochs,
+                    learning_rate=learning_rate,
+                    beta=beta,
+                    name=f"iterative dpo {number}",
+                    progress=progress,
+                )
+            total["pairs"] += len(pairs)
+            total["steps"] += metrics["steps"]
+            policy = out if number == iterations else Path(kept) / f"round-{number}"
+            model.save(lm, policy)
+    return total | {"loss": metrics["loss"]}

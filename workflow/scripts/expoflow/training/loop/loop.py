@@ -1,0 +1,168 @@
+"""What all trainings of the miniature share: token tables, batches of like length, AdamW with a cosine."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import LlamaForCausalLM
+
+from expoflow.miniature.tokenizer import tokenizer
+from expoflow.results import Prompt
+
+BATCH = 64
+CLIP = 1.0  # of the gradient's norm
+WINDOW = 8  # batches among which examples are sorted by length
+
+Progress = Callable[[str], None]
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """One thread and deterministic kernels, so that the same seed gives the same bytes; put back after.
+
+    Serves as a decorator too.
+    """
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads such memory
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
+class Table(NamedTuple):
+    """Conversations as token ids, padded on the right (so causal attention needs no mask).
+
+    tokens: int64 [rows, longest]; prompt, length: int64 [rows], where the response starts and ends.
+    """
+
+    tokens: Tensor
+    prompt: Tensor
+    length: Tensor
+
+    def rows(self, index: Tensor) -> "Table":
+        """These rows, without needless columns."""
+        length = self.length[index]
+        return Table(self.tokens[index, : int(length.max())], self.prompt[index], length)
+
+    def predicts(self) -> Tensor:
+        """bool [rows, longest - 1]: the positions whose next token belongs to the response (EOS included)."""
+        position = torch.arange(self.tokens.shape[1] - 1)
+        return (position >= self.prompt[:, None] - 1) & (position < self.length[:, None] - 1)
+
+
+def table(prompts: Sequence[Prompt], responses: Sequence[str]) -> Table:
+    """Tokens of (prompt, response), by the chat template: BOS once, EOS after the response."""
+    chat = tokenizer()
+    asked = {prompt.prompt_id: prompt for prompt in prompts}
+    texts = [
+        chat.apply_chat_template(messages(prompt), tokenize=False, add_generation_prompt=True)
+        for prompt in asked.values()
+    ]
+    starts = dict(zip(asked, chat(texts)["input_ids"], strict=True))
+    ends = chat(list(responses))["input_ids"]
+    rows = [
+        (starts[prompt.prompt_id], [*end, chat.eos_token_id])
+        for prompt, end in zip(prompts, ends, strict=True)
+    ]
+    tokens = np.full((len(rows), max(len(start) + len(end) for start, end in rows)), chat.pad_token_id)
+    for row, (start, end) in zip(tokens, rows, strict=True):
+        row[: len(start) + len(end)] = start + end
+    prompt = torch.tensor([len(start) for start, _ in rows])
+    return Table(torch.from_numpy(tokens), prompt, prompt + torch.tensor([len(end) for _, end in rows]))
+
+
+def messages(prompt: Prompt) -> list[dict[str, str]]:
+    """The prompt as a chat template takes it."""
+    return [{"role": message.role, "content": message.content} for message in prompt.messages]
+
+
+def batches(length: Tensor, epochs: int, rng: np.random.Generator, size: int = BATCH) -> list[Tensor]:
+    """Row indices of every batch of every epoch, each batch of rows of like length.
+
+    Rows are shuffled, sorted by length within windows of a few batches, and the batches shuffled.
+    """
+    order = []
+    for _ in range(epochs):
+        shuffled = torch.from_numpy(rng.permutation(len(length)))
+        epoch = []
+        for window in shuffled.split(size * WINDOW):
+            epoch += window[length[window].argsort(stable=True)].split(size)
+        order += [epoch[i] for i in rng.permutation(len(epoch))]
+    return order
+
+
+def token_logps(model: LlamaForCausalLM, batch: Table) -> tuple[Tensor, Tensor]:
+    """Log-probability of every response token [n], and the row of the batch it belongs to [n].
+
+    Logits are made for response tokens only.
+    """
+    predicts = batch.predicts()
+    hidden = model.model(input_ids=batch.tokens, use_cache=False).last_hidden_state[:, :-1][predicts]
+    logps = -nn.functional.cross_entropy(
+        model.lm_head(hidden), batch.tokens[:, 1:][predicts], reduction="none"
+    )
+    return logps, predicts.nonzero()[:, 0]
+
+
+def sequence_logps(model: LlamaForCausalLM, batch: Table) -> Tensor:
+    """Log-probability of every response given its prompt [rows]: the sum over its tokens."""
+    logps, row = token_logps(model, batch)
+    return logps.new_zeros(len(batch.length)).index_add(0, row, logps)
+
+
+def fit(
+    model: nn.Module,
+    order: list[Tensor],
+    loss: Callable[[Tensor], Tensor],
+    *,
+    learning_rate: float,
+    warmup: float,
+    name: str,
+    progress: Progress,
+    until: float = 1.0,
+) -> dict[str, float]:
+    """AdamW steps on `loss(rows)` for each batch in `order`; linear warm-up, then a cosine to zero.
+
+    `warmup` is a share of the steps, and so is `until`, after which training stops: with the very weights that
+    the whole training has there. Returns the number of steps and the mean loss of the last tenth.
+    """
+    stop = max(1, round(until * len(order)))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0, fused=True)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(len(order), warmup))
+    model.train()
+    every = max(1, len(order) // 10)
+    losses: list[float] = []
+    for step, rows in enumerate(order[:stop], start=1):
+        optimizer.zero_grad(set_to_none=True)
+        value = loss(rows)
+        value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimizer.step()
+        scheduler.step()
+        losses.append(value.item())
+        if step % every == 0 or step == stop:
+            progress(f"{name}: step {step}/{len(order)}, loss {np.mean(losses[-every:]):.4f}")
+    model.eval()
+    return {"steps": stop, "loss": float(np.mean(losses[-every:]))}
+
+
+def _cosine(steps: int, warmup: float) -> Callable[[int], float]:
+    rise = max(1, round(steps * warmup))
+
+    def factor(step: int) -> float:
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+    return factor

@@ -1,0 +1,50 @@
+"""Supervised fine-tuning of the miniature: theta0."""
+
+from pathlib import Path
+
+from expoflow.miniature import model
+from expoflow.miniature.world import generator
+from expoflow.miniature.writers import sft_examples
+from expoflow.training.loop import loop
+
+
+@loop.deterministic()
+def train(
+    out: Path,
+    *,
+    seed: int,
+    world: int | None = None,
+    base: Path | None = None,
+    size: str = "small",
+    examples: int = 8000,
+    epochs: int = 6,
+    learning_rate: float = 6e-3,
+    warmup: float = 0.05,
+    until: float = 1.0,
+    progress: loop.Progress = print,
+) -> dict[str, float]:
+    """Train a language model on the personas' responses and save it to the folder `out`.
+
+    Starts from random weights, or from the checkpoint `base`. `seed` is that of the weights and the order,
+    `world` that of the data where it is another one. The loss is the mean over response tokens. Stops after a
+    share `until` of the steps. Returns steps and loss (nats a token).
+    """
+    data = sft_examples(examples, seed if world is None else world)
+    rows = loop.table([example.prompt for example in data], [example.response for example in data])
+    lm = model.load(base) if base else model.new(seed, size)
+    metrics = fit_language(lm, rows, seed, "sft", epochs, learning_rate, warmup, progress, until)
+    model.save(lm, out)
+    return metrics
+
+
+def fit_language(
+    lm, rows: loop.Table, seed, name, epochs, learning_rate, warmup, progress, until=1.0
+) -> dict[str, float]:
+    """Next-token training on the responses of a table."""
+
+    def loss(index):
+        return -loop.token_logps(lm, rows.rows(index))[0].mean()
+
+    order = loop.batches(rows.length, epochs, generator(seed, f"{name} batches"))
+    settings = {"learning_rate": learning_rate, "warmup": warmup, "until": until}
+    return loop.fit(lm, order, loss, **settings, name=name, progress=progress)

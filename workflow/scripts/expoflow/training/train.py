@@ -1,0 +1,136 @@
+"""Training of a model as a recipe says, to a checkpoint folder that appears whole or not at all."""
+
+import fcntl
+import importlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from expoflow.checkpoints import manifests
+from expoflow.config.sources import ModelConfig
+from expoflow.files.atomic import write_text
+from expoflow.files.folder import appearing
+from expoflow.files.records import write_json
+from expoflow.results import Manifest
+
+PACKAGES = ("torch", "transformers", "accelerate", "trl")  # whose versions a model trained by TRL depends on
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How TRL is run: nothing that a result depends on."""
+
+    accelerate: Path
+    threads: int = 1
+
+
+def train(
+    model: str,
+    source: ModelConfig,
+    needed: Mapping[str, Manifest],
+    seed: int,
+    manifest: Path,
+    *,
+    data: Manifest | None = None,
+    usages: Mapping[str, Mapping[str, Any]] | None = None,
+    launch: Launch | None = None,
+    code: str = "",
+    progress: Callable[[str], None] = print,
+) -> dict[str, float]:
+    """Train `model` into the folder named like it beside `manifest`, which is written last.
+
+    `needed` has the manifests of the models that the recipe names (`base`, `judge`) and `usages` how they are
+    used; `seed` is the miniature's world, `data` the dataset's manifest; `launch` and `code`, the digest of what
+    trains, are for TRL. Returns the trainer's metrics.
+    """
+    folder = manifest.parent / model
+    folders = {role: manifests.model_folder(each) for role, each in needed.items()}
+    if source.train.trainer == "loop":
+        with appearing(folder, replace=True) as unfinished:
+            metrics = _loop(source, folders, seed, unfinished, progress)
+        write_json(manifest, manifests.manifest(model, source, folder))
+        return metrics
+    hashes = [each.sha256s() for each in (*needed.values(), *([data] if data else []))]
+    key = json.dumps([json.loads(source.result()), seed, hashes, usages or {}, code], sort_keys=True)
+    with resumable(manifest.with_name(f".{model}.training"), key) as work:
+        trained, metrics = _trl(source, folders, seed, data, usages or {}, work, launch, progress)
+        with appearing(folder, replace=True) as unfinished:
+            shutil.copytree(trained, unfinished, copy_function=_link, dirs_exist_ok=True)
+        write_json(manifest, manifests.manifest(model, source, folder, *PACKAGES))
+    return metrics
+
+
+def _loop(
+    source: ModelConfig, folders: Mapping[str, Path], seed: int, out: Path, progress: Callable[[str], None]
+) -> dict[str, float]:
+    """Train by the miniature's own loop."""
+    recipe = source.train
+    apart = {"recipe", "data", "trainer", "base", "reward_model", "seed"}
+    options = recipe.model_dump(exclude=apart, exclude_none=True)
+    options |= {"world": seed, "seed": seed if recipe.seed is None else recipe.seed}
+    trainer = importlib.import_module(f"expoflow.training.loop.{recipe.recipe}")
+    return trainer.train(out, progress=progress, **options, **folders)
+
+
+def _trl(
+    source: ModelConfig,
+    folders: Mapping[str, Path],
+    seed: int,
+    data: Manifest | None,
+    usages: Mapping[str, Mapping[str, Any]],
+    work: Path,
+    launch: Launch,
+    progress: Callable[[str], None],
+) -> tuple[Path, dict[str, float]]:
+    """Train by TRL: the folder of the result in `work`, and the metrics."""
+    trl = importlib.import_module("expoflow.training.trl.recipe")
+    recipe = source.train
+    if data is None:
+        miniature = importlib.import_module("expoflow.training.trl.miniature")
+        rows = miniature.Miniature(recipe, seed, seed if recipe.seed is None else recipe.seed)
+    else:
+        rows = trl.Files(recipe, manifests.dataset_files(data))
+    training = trl.Training(
+        source=source,
+        data=rows,
+        folders=folders,
+        usages=usages,
+        work=work,
+        accelerate=launch.accelerate,
+        threads=launch.threads,
+        progress=progress,
+    )
+    return training.run()
+
+
+@contextmanager
+def resumable(work: Path, key: str) -> Iterator[Path]:
+    """A folder for this process alone that outlives a failure, and is gone after success.
+
+    What is there from another `key` is removed. Another process that has it (of a run whose head was killed) is
+    waited for.
+    """
+    lock = os.open(work.with_name(f"{work.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        note = work / "key.json"
+        if not note.is_file() or note.read_text(encoding="utf-8") != key:
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            write_text(note, key)
+        yield work
+        shutil.rmtree(work)
+    finally:
+        os.close(lock)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)

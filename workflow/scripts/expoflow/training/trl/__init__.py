@@ -1,0 +1,1 @@
+"""Training by TRL, one stage after the other."""

@@ -1,0 +1,169 @@
+"""Training by TRL: a recipe as stages, each a run of `accelerate launch` or of on-policy labelling."""
+
+import random
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from expoflow.config.sources import ModelConfig
+from expoflow.engines.model import Model
+from expoflow.errors import ExpoflowError
+from expoflow.files.records import read_jsonl, write_json
+from expoflow.results import Prompt
+from expoflow.system import child
+from expoflow.training import onpolicy
+from expoflow.training.trl import stage
+from expoflow.training.trl.rows import Row, distinct_prompts, pair, read, turns
+from expoflow.training.trl.stage import Stage, TrainerSettings
+
+
+class Source(Protocol):
+    """Where a recipe's settings and data come from: a dataset's files, or the miniature."""
+
+    max_tokens: int
+    """Tokens of a sampled response at most."""
+    center: float | None
+    """Weight of the squared sum of a pair's rewards in the reward model's loss."""
+
+    def settings(self) -> TrainerSettings:
+        """How the trainer runs."""
+
+    def rows(self) -> list[Row]:
+        """The data of SFT, DPO, the reward model and RLHF."""
+
+    def prompts(self) -> list[Prompt]:
+        """Distinct prompts in the order in which iterative DPO takes them."""
+
+    def count(self) -> int:
+        """How many prompts iterative DPO takes in all."""
+
+    def begin(self, base: Path | None, work: Path, run: "Run") -> Path:
+        """The checkpoint that training begins with, made in `work` where there is none."""
+
+
+Run = Callable[..., dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Files:
+    """A dataset's files as the source of a recipe."""
+
+    recipe: Any
+    files: list[Path]
+    center = None
+
+    @property
+    def max_tokens(self) -> int:
+        """As the recipe says."""
+        return self.recipe.max_tokens
+
+    def settings(self) -> TrainerSettings:
+        """As the recipe says."""
+        return TrainerSettings(
+            **{name: getattr(self.recipe, name) for name in TrainerSettings.model_fields if name != "cpu"}
+        )
+
+    def rows(self) -> list[Row]:
+        """The rows that the recipe's fraction keeps."""
+        rows = read(self.recipe.recipe, self.files, self.recipe.fraction)
+        if self.recipe.recipe == "rlhf":
+            return [{"prompt": turns(prompt)} for prompt in distinct_prompts(rows)]
+        return rows
+
+    def prompts(self) -> list[Prompt]:
+        """The distinct prompts, shuffled."""
+        prompts = distinct_prompts(self.rows())
+        random.Random(self.recipe.seed).shuffle(prompts)
+        return prompts
+
+    def count(self) -> int:
+        """Every prompt once."""
+        return len(self.prompts())
+
+    def begin(self, base: Path | None, work: Path, run: Run) -> Path:
+        """The model in `from`."""
+        return base
+
+
+@dataclass(frozen=True)
+class Training:
+    """A recipe's training in the folder `work`, where a cut-off one left its stages."""
+
+    source: ModelConfig
+    data: Source
+    folders: Mapping[str, Path]
+    usages: Mapping[str, Mapping[str, Any]]
+    work: Path
+    accelerate: Path
+    threads: int
+    progress: Callable[[str], None]
+
+    def run(self) -> tuple[Path, dict[str, float]]:
+        """The trained checkpoint's folder and the last stage's metrics."""
+        recipe = self.source.train
+        start = self.data.begin(self.folders.get("base"), self.work, self.stage)
+        if recipe.recipe == "iterative_dpo":
+            return self.iterate(start)
+        more: dict[str, Any] = {"center": self.data.center} if recipe.recipe == "reward" else {}
+        if recipe.recipe in ("dpo", "rlhf"):
+            more |= {"beta": recipe.beta}
+        if recipe.recipe == "rlhf":
+            template = self.usages.get("judge", {}).get("chat_template")
+            more |= {"judge": self.folders["judge"], "judge_chat_template": template}
+            more |= {"samples": recipe.samples, "max_tokens": self.data.max_tokens}
+        metrics = self.stage(recipe.recipe, recipe.recipe, start, self.data.rows, **more)
+        return self.work / recipe.recipe / stage.MODEL, metrics
+
+    def stage(
+        self, name: str, trainer: str, base: Path, rows: Callable[[], list[Row]], **more: Any
+    ) -> dict[str, float]:
+        """Run one stage in its folder `name`, unless it is done."""
+        usage = self.usages.get("base", {})
+        values = {
+            "settings": self.data.settings(),
+            "chat_template": usage.get("chat_template"),
+            "trust_remote_code": usage.get("trust_remote_code", False),
+        }
+        task = Stage(trainer=trainer, folder=self.work / name, base=base, **values | more)
+        metrics = stage.run(task, rows, self.accelerate, self.threads)
+        self.progress(f"{name}: {metrics['steps']} steps, loss {metrics['loss']:.4f}")
+        return metrics
+
+    def iterate(self, policy: Path) -> tuple[Path, dict[str, float]]:
+        """Rounds of DPO, each on pairs of the last one's model, which is the reference too."""
+        recipe = self.source.train
+        prompts = self.data.prompts()
+        shares = onpolicy.shares(prompts, self.data.count(), recipe.iterations, range(len(prompts)))
+        total = 0
+        for number, asked in enumerate(shares, start=1):
+            name = f"round-{number}"
+            labelled = self.work / name / "pairs.jsonl"
+            if not labelled.is_file():
+                self.label(policy, asked, self.data.settings().seed + number * recipe.samples, labelled)
+
+            def rows(labelled: Path = labelled) -> list[Row]:
+                preferences = read_jsonl(labelled, onpolicy.Preference)
+                return [pair(turns(each.prompt), each.chosen, each.rejected) for each in preferences]
+
+            metrics = self.stage(name, "dpo", policy, rows, beta=recipe.beta)
+            total += int(metrics["steps"])
+            policy = self.work / name / stage.MODEL
+        return policy, metrics | {"steps": total}
+
+    def label(self, policy: Path, prompts: list[Prompt], seed: int, target: Path) -> None:
+        """Write pairs by a process of its own, whose memory the trainer has after it."""
+        task = onpolicy.Labelling(
+            policy=Model(folder=policy, **self.usages.get("base", {})),
+            judge=Model(folder=self.folders["judge"], **self.usages.get("judge", {})),
+            prompts=prompts,
+            samples=self.source.train.samples,
+            max_tokens=self.data.max_tokens,
+            seed=seed,
+            target=target,
+        )
+        path = target.with_name("labelling.json")
+        write_json(path, task)
+        if child.run([sys.executable, "-m", "expoflow.training.onpolicy", str(path)], EXPOFLOW_HOST="off"):
+            raise ExpoflowError(f"{target}: labelling failed; its reason stands above")

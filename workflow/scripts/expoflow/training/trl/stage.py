@@ -1,0 +1,120 @@
+"""A stage of a training by TRL: one trainer's run under `accelerate launch`, which goes on after a kill."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from expoflow.config.recipes import Lora
+from expoflow.errors import ExpoflowError
+from expoflow.files.atomic import replacing
+from expoflow.files.records import Record, read_json, write_json
+from expoflow.system import child
+
+MODEL = "model"  # the folder of a stage's result, there only when it is whole
+
+
+class TrainerSettings(Record):
+    """What TRL's trainers have in common; `per_device` rows are on a device at a time."""
+
+    epochs: int
+    learning_rate: float
+    warmup: float
+    batch_size: int
+    per_device: int
+    seed: int
+    max_length: int = 1024
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    gradient_checkpointing: bool = True
+    lora: Lora | None = None
+    cpu: bool = False
+
+
+class Stage(Record):
+    """One trainer's run in `folder`, from the checkpoint `base`, on the rows of `folder`/data.jsonl.
+
+    `beta` is DPO's or RLHF's; `judge`, `samples` and `max_tokens` are RLHF's; `center` weighs the squared sum of a
+    pair's rewards in the reward model's loss.
+    """
+
+    trainer: Literal["sft", "dpo", "reward", "rlhf"]
+    folder: Path
+    base: Path
+    settings: TrainerSettings
+    chat_template: str | None = None
+    trust_remote_code: bool = False
+    beta: float | None = None
+    judge: Path | None = None
+    judge_chat_template: str | None = None
+    samples: int | None = None
+    max_tokens: int | None = None
+    center: float | None = None
+
+    @property
+    def data(self) -> Path:
+        """The rows, as `training.trl.rows` makes them."""
+        return self.folder / "data.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the trainer keeps its checkpoints while it runs."""
+        return self.folder / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The trained checkpoint."""
+        return self.folder / MODEL
+
+    @property
+    def unfinished(self) -> Path:
+        """Where the trained checkpoint is written."""
+        return self.folder / f".{MODEL}"
+
+
+def run(
+    stage: Stage, rows: Callable[[], Iterable[dict[str, Any]]], accelerate: Path, threads: int = 1
+) -> dict[str, float]:
+    """Train a stage unless its result is there; the trainer's metrics.
+
+    `rows` makes the data, which are kept, since a stage that was cut off goes on with the same ones. Raises
+    ExpoflowError where the trainer fails; its own words are in the job's log.
+    """
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    metrics = stage.folder / "metrics.json"
+    if not stage.model.is_dir():
+        if not stage.data.is_file():
+            with replacing(stage.data) as file:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows())
+        task = stage.folder / "stage.json"
+        write_json(task, stage)
+        launch(["--config_file", str(accelerate), "--num_cpu_threads_per_process", str(threads)], task)
+        stage.unfinished.rename(stage.model)
+    return json.loads(metrics.read_text(encoding="utf-8"))
+
+
+def launch(options: Sequence[str], task: Path) -> None:
+    """Run `training.trl.trainers` on a task by `accelerate launch`; it ends with this process at the latest."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options]
+    quiet = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    if child.run([*command, "--module", "expoflow.training.trl.trainers", str(task)], **quiet):
+        raise ExpoflowError(f"{task.parent}: the trainer failed; its reason stands above")
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint that is whole: trainer_state.json is what a trainer writes last into one."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
+        with suppress(OSError, ValueError):
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+            return checkpoint
+    return None
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def read(path: Path) -> Stage:
+    """The stage that a task file describes."""
+    return read_json(path, Stage)
