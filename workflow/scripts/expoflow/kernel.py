@@ -25,9 +25,10 @@ _compiling = threading.Lock()
 
 
 def element(theta1: float, theta0: float, kinds: Kinds, alpha: float) -> float:
-    """What the loop computes of one element: fma(weight, b - a, base), then rounded to the output's type.
+    """What the loop computes of one element, of numbers of the types `kinds[1:]`; finite alphas but 0 and -1.
 
-    Slow and exact: every rounding stands here. NaN or Inf if `fill` is to say False.
+    fma(weight, b - a, base), then rounded to the output's type: every rounding stands here, exact and slow. NaN or Inf
+    if `fill` is to say False.
     """
     wide, (theta1_first, weight, from_b) = precision(kinds, alpha), formula(kinds, alpha)
     a, b = (theta1, theta0) if theta1_first else (theta0, theta1)
@@ -43,7 +44,7 @@ def element(theta1: float, theta0: float, kinds: Kinds, alpha: float) -> float:
 
 
 def rounded(number: Fraction | float, kind: str) -> float:
-    """`number` to the nearest of a type, a tie to the even one; Inf if that is too large."""
+    """The number of a type that is nearest to `number`, of two the even one; Inf if it is too large."""
     if not number or number in (math.inf, -math.inf):
         return number
     digits, lowest, highest = DIGITS[kind]
@@ -77,8 +78,8 @@ def fill(
 ) -> bool:
     """Write `count` elements of theta2 of each alpha, none of them 0 or -1, to its address of `outs`.
 
-    `theta1` and `theta0` are addresses too; none needs an alignment. Threads may call it at once: the interpreter runs
-    on meanwhile. False if an element is NaN or Inf or became it: what was written is then to be judged.
+    `theta1` and `theta0` are addresses too; none needs an alignment. `kinds` are BF16, F16, F32 or F64 in any mixture.
+    Threads may call it at once: the interpreter runs on meanwhile. False if an element is NaN or Inf or became it: what was written is then to be judged.
     """
     with _compiling:
         loops = _loops(kinds, alphas)
@@ -196,9 +197,8 @@ def _machine():
     llvm.initialize_native_asmprinter()
     features = llvm.get_host_cpu_features()
     target = llvm.Target.from_default_triple()
-    if target.name.startswith("x86") and not features.get(
-        "f16c"
-    ):  # older than 2012: float16 by GCC's functions
+    if target.name.startswith("x86") and not features.get("f16c"):
+        # Older than 2012: float16 by GCC's functions. An OSError or AttributeError if this system has none.
         library = ctypes.CDLL("libgcc_s.so.1")
         for name in ("__extendhfsf2", "__truncsfhf2"):
             llvm.add_symbol(name, ctypes.cast(library[name], ctypes.c_void_p).value)
