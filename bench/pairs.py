@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 
 SIZES = {  # hidden, intermediate, layers, vocabulary, shards
+    "tiny": (256, 256, 1, 256, 1),
     "small": (512, 1408, 8, 32000, 1),
     "1.1B": (2048, 5632, 22, 32000, 5),
     "3.2B": (3072, 8192, 28, 64000, 5),

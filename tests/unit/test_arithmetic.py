@@ -199,6 +199,17 @@ def test_overflow_is_an_error_or_clamped():
         expo(torch.tensor([7e4]), torch.tensor([7e4]), 0.3, torch.float16)
 
 
+@pytest.mark.parametrize("value", [131072.0, 2.0**20, 2.0**127, -3e38])
+def test_what_is_far_too_large_for_float16_does_not_become_a_small_number(value):
+    theta = torch.tensor([value, 1.0])
+    with pytest.raises(PairError, match="1 elements overflow float16"):
+        expo(theta, theta.clone(), 0.3, torch.float16)
+    assert expo(theta, theta.clone(), 0.3, torch.float16, overflow="clamp").tolist() == [
+        math.copysign(65504.0, value),
+        1.0,
+    ]
+
+
 def test_huge_differences_do_not_overflow_on_the_way():
     theta1, theta0 = torch.tensor([3e38]).bfloat16(), torch.tensor([-3e38]).bfloat16()
     assert expo(theta1, theta0, -0.5).item() == 0.0

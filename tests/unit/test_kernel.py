@@ -1,15 +1,19 @@
-"""The compiled loop: conversions of every kind, and whether it tells what is not finite."""
+"""The compiled loop: bit for bit what stands above it in Python, whatever the types; what is not finite is told."""
 
+import ctypes
 import itertools
 import math
+import platform
 
 import pytest
 import torch
 from checkpoints import bits
-from expoflow.checkpoints.torch_types import TORCH
-from expoflow.extrapolation.kernel import LARGEST, TOGETHER, fill
+from expoflow.checkpoints.torch_types import BITS, TORCH
+from expoflow.extrapolation import kernel
+from expoflow.extrapolation.kernel import LARGEST, TOGETHER, element, fill, formula
 
 KINDS = list(LARGEST)
+ALPHAS = (0.3, 4.0, -0.3, -0.7, -1.2, -2.0)  # both orders, both bases and both precisions
 
 
 def filled(theta1, theta0, kinds, alpha):
@@ -17,9 +21,88 @@ def filled(theta1, theta0, kinds, alpha):
     return out, fill([out.data_ptr()], theta1.data_ptr(), theta0.data_ptr(), kinds, len(out), (alpha,))
 
 
+def every(kind):
+    """All numbers of a type of two bytes."""
+    return torch.arange(65536, dtype=torch.int32).to(torch.int16).view(TORCH[kind])
+
+
+def any_bits(kind, count, generator):
+    integer = BITS[TORCH[kind]]
+    words = torch.randint(-(2**15), 2**15, (count, integer.itemsize // 2), generator=generator)
+    return words.to(torch.int16).view(integer).flatten().view(TORCH[kind])
+
+
+def in_python(theta1, theta0, kinds, alpha):
+    """As `element` says, in the output's type: a conversion of numbers that it holds exactly."""
+    numbers = zip(theta1.double().tolist(), theta0.double().tolist(), strict=True)
+    right = [element(one, zero, kinds, alpha) for one, zero in numbers]
+    return torch.tensor(right, dtype=torch.float64).to(TORCH[kinds[0]])
+
+
+def assert_same(out, right, theta1, theta0):
+    usual = right.isfinite()
+    assert torch.equal(bits(out[usual]), bits(right[usual]))
+    # What overflows is told by its bits; what had NaN or Inf before is found in the parents.
+    assert not out[~usual & theta1.isfinite() & theta0.isfinite()].isfinite().any()
+
+
+@pytest.mark.parametrize("kind", ["BF16", "F16"])
+def test_every_number_of_two_bytes_is_computed_as_in_python(kind):
+    """Each against another one, by one of several alphas that are computed together."""
+    theta1 = every(kind)
+    theta0 = theta1[torch.randperm(65536, generator=torch.Generator().manual_seed(11))]
+    outs = torch.empty(len(ALPHAS), 65536, dtype=TORCH[kind])
+    assert not fill(
+        [out.data_ptr() for out in outs], theta1.data_ptr(), theta0.data_ptr(), (kind,) * 3, 65536, ALPHAS
+    )
+    for number, (out, alpha) in enumerate(zip(outs, ALPHAS, strict=True)):
+        some = slice(number, None, len(ALPHAS))
+        right = in_python(theta1[some], theta0[some], (kind,) * 3, alpha)
+        assert_same(out[some], right, theta1[some], theta0[some])
+
+
+@pytest.mark.parametrize("kinds", list(itertools.product(KINDS, repeat=3)))
+def test_the_loop_does_what_stands_above_it_in_python(kinds):
+    """Special values against each other, random bits, and pairs that lie close together."""
+    generator = torch.Generator().manual_seed(13)
+    largest, tiny = (2.0**15, 2.0**-24) if "F16" in kinds[1:] else (2.0**127, 2.0**-133)
+    special = [0.0, -0.0, 1.0, -3.0, tiny, -3 * tiny, largest, -1.75 * largest, math.inf, math.nan]
+    crossed = torch.tensor(list(itertools.product(special, repeat=2)), dtype=torch.float64)
+    close = torch.randn(40, generator=generator).double()
+    step = torch.randn(40, generator=generator).double() / 10
+    theta1, theta0 = (
+        torch.cat([row.to(TORCH[kind]), any_bits(kind, 40, generator), near.to(TORCH[kind])])
+        for row, kind, near in zip(crossed.T, kinds[1:], (close + step, close), strict=True)
+    )
+    outs = torch.empty(len(ALPHAS), len(theta1), dtype=TORCH[kinds[0]])
+    places = [out.data_ptr() for out in outs]
+    assert not fill(places, theta1.data_ptr(), theta0.data_ptr(), kinds, len(theta1), ALPHAS)
+    rights = torch.stack([in_python(theta1, theta0, kinds, alpha) for alpha in ALPHAS])
+    for out, right in zip(outs, rights, strict=True):
+        assert_same(out, right, theta1, theta0)
+    for number, finite in enumerate(rights.isfinite().all(0).tolist()):
+        one, zero = (each[number : number + 1] for each in (theta1, theta0))
+        assert fill(places, one.data_ptr(), zero.data_ptr(), kinds, 1, ALPHAS) is finite
+
+
+def test_a_processor_that_cannot_convert_float16(monkeypatch):
+    llvm = pytest.importorskip("llvmlite.binding")
+    if platform.machine() != "x86_64" or not hasattr(ctypes.CDLL("libgcc_s.so.1"), "__truncsfhf2"):
+        pytest.skip("needs x86-64 and the library of GCC 12")
+    theta1 = every("F16")
+    theta0 = theta1[torch.randperm(65536, generator=torch.Generator().manual_seed(17))]
+    right, _ = filled(theta1, theta0, ("F16",) * 3, 0.3)
+    monkeypatch.setattr(llvm, "get_host_cpu_features", llvm.FeatureMap)
+    monkeypatch.setattr(llvm, "get_host_cpu_name", lambda: "nehalem")
+    loop = kernel._compiled.__wrapped__("F16", "F16", "F16", "F32", (False,))
+    out = torch.empty_like(theta1)
+    loop(theta1.data_ptr(), theta0.data_ptr(), len(out), out.data_ptr(), formula(("F16",) * 3, 0.3)[1])
+    assert_same(out, right, theta1, theta0)
+
+
 @pytest.mark.parametrize("double", [False, True])
 def test_every_float16_is_read(double):
-    halves = torch.arange(65536, dtype=torch.int32).to(torch.int16).view(torch.float16)
+    halves = every("F16")
     out, finite = filled(halves, halves, ("F32", "F16", "F16"), -0.3 if double else 0.3)
     usual = halves.isfinite()
     assert torch.equal(bits(out[usual]), bits(halves[usual].float()))

@@ -1,7 +1,15 @@
-"""theta2 = theta1 + alpha * (theta1 - theta0) of torch tensors, and what is done about NaN, Inf and overflow.
+"""theta2 = theta1 + alpha * (theta1 - theta0) of torch tensors (paper, section 2.1, Eq. 1): the rare cases, and errors.
 
-Paper, section 2.1, Eq. 1; the loop itself is in `kernel`. All functions are pure: contiguous 1-d tensors of equal
-length in, `out` written. Chunk borders and threads never change a bit, since every element is computed on its own.
+Two modules compute, since importing torch costs more than a small pair's whole extrapolation, and most need none:
+
+- `kernel` has the formula, in one rounding, over bytes as they are stored. A usual run is this alone; it says if
+  something is NaN or Inf, not what that means.
+- Here is, for `elements`, what remains. A chunk that the kernel calls not finite is computed once more, by it, and
+  judged: kept, clamped or refused. A parent whose values only exist in torch (a merged adapter) goes to the kernel as a
+  tensor. Alphas 0 and -1 are conversions if the type changes. compute="bfloat16" are torch's own three roundings.
+
+All functions are pure: contiguous 1-d tensors of equal length in, `out` written. Chunk borders and threads never change
+a bit, since every element is computed on its own.
 """
 
 import torch

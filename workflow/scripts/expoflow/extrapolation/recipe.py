@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 # Raised when the arithmetic changes in any bit, so that caches keyed by content_digest() start anew.
-ARITHMETIC = 1
+ARITHMETIC = 2
 
 
 class AdapterInput(Record):
