@@ -54,7 +54,6 @@ rule all:
 
 
 onstart:
-    require_own_library()
     begin_run()
 
 

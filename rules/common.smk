@@ -6,7 +6,6 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import smart_open
 from snakemake.exceptions import WorkflowError
 
 # The library beside this workflow is the one that counts, also where another one is installed. Its
@@ -16,7 +15,7 @@ SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 installed = importlib.util.find_spec("expoflow")
 sys.path.insert(0, str(SCRIPTS))
 import expoflow
-from expoflow import checks, store
+from expoflow import checks
 from expoflow.benchmarks import bill
 from expoflow.benchmarks.alpaca_eval import files as alpaca_eval_data
 from expoflow.benchmarks.mt_bench import files as questions
@@ -29,20 +28,18 @@ from expoflow.config.figures import MEASURED as MEASURED_KINDS
 from expoflow.dag import code, resources
 from expoflow.dag.wildcards import only
 from expoflow.errors import ConfigError, ExpoflowError
-from expoflow.hosts import head
-from expoflow.project import resume
+from expoflow.project.begin import begin
 from expoflow.reporting import paper, paper_tables
 from expoflow.reporting.page import caption
 from expoflow.reporting.run_end import closing_words, salvage
 from expoflow.selection import criteria
 from expoflow.system import collector
+from expoflow.system.installed import require_own
 
 sys.path.remove(str(SCRIPTS))
 
 # The graph of jobs is large, and none of it is garbage.
 collector.relax()
-# For every job Snakemake asks three times where its script lies, and each time smart_open makes a class for the answer.
-smart_open.parse_uri = cache(smart_open.parse_uri)
 
 try:
     CONFIG = checks.load(config, workflow.configfiles)
@@ -65,45 +62,19 @@ SITE = workflow.resource_settings.default_resources or {}
 GPU_GRES = SITE["gpu_gres"].raw if "gpu_gres" in SITE else None
 
 
-def require_own_library():
-    """Before any job: the library that jobs will import must be the one beside this workflow."""
-    if (
-        installed
-        and not workflow.touch
-        and not Path(installed.origin).samefile(expoflow.__file__)
-    ):
-        raise WorkflowError(
-            f"jobs of this workflow would run the expoflow of {installed.origin}, not its own;"
-            f" run: pip install -e {workflow.basedir}"
-        )
-
-
-def require_fitting_pairs():
-    """Before any job: models of the hub must fit together, by their headers."""
-    if HUB:
-        from expoflow.checks.pairs import check_pairs
-
-        try:
-            check_pairs(CONFIG)
-        except ConfigError as error:
-            raise WorkflowError(f"nothing was downloaded:\n{error}")
-
-
 def begin_run():
-    """Before any job: the keys of judges must be there, and none of a killed run may be at work here.
-
-    The jobs of a local run share engines (hosts); those of a cluster have one each.
-    """
-    local = workflow.local_exec
-    slurm = workflow.executor_plugin.name == "slurm"
-    width = max(model.resources.gpus or 1 for model in CONFIG.models.values())
+    """Before the first job."""
     try:
-        store.use()
         if not workflow.touch:
-            machine.check_keys(CONFIG)
-            require_fitting_pairs()
-            resume.begin(sys.argv[1:], workflow.rundir, cluster=slurm)
-        head.announce(workflow.cores if local else None, width=width)
+            require_own(installed and installed.origin, workflow.basedir)
+        begin(
+            CONFIG,
+            sys.argv[1:],
+            workflow.rundir,
+            cores=workflow.cores if workflow.local_exec else None,
+            cluster=workflow.executor_plugin.name == "slurm",
+            touch=workflow.touch,
+        )
     except ExpoflowError as error:
         raise WorkflowError(str(error))
 

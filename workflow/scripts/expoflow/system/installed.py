@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import expoflow
+from expoflow.errors import ExpoflowError
 
 
 def workflow_folder() -> Path:
@@ -14,6 +15,14 @@ def workflow_folder() -> Path:
         package == checkout / "workflow" / "scripts" / "expoflow" and (checkout / "Snakefile").is_file()
     )
     return checkout if editable else package / "_workflow"
+
+
+def require_own(origin: str | None, workflow: Path) -> None:
+    """Raise ExpoflowError if jobs would import another expoflow, at `origin`, than that of `workflow`, which is imported."""
+    if origin and not Path(origin).samefile(expoflow.__file__):
+        raise ExpoflowError(
+            f"jobs of this workflow would run the expoflow of {origin}, not its own; run: pip install -e {workflow}"
+        )
 
 
 def accelerate_config(recipe: Any) -> Path:
