@@ -67,13 +67,13 @@ VLLM = "engines.vllm_plugin"  # vLLM's workers load it by its name
 @cache
 def rule(name: str, *also: str) -> str:
     """The digest of a rule's code; `also` are further roots (`dag.digest.reached`)."""
-    return _digest((*_work(TASKS.get(name, ())), *also), name)
+    return _digest((*work(*TASKS.get(name, ())), *also), name)
 
 
 @cache
 def benchmark(name: str) -> str:
     """The digest of the code that runs a benchmark."""
-    return _digest((f"{_benchmark(name)}:run", *_work(BENCHMARK_TASKS[name])), "benchmark")
+    return _digest((f"{_benchmark(name)}:run", *work(*BENCHMARK_TASKS[name])), "benchmark")
 
 
 @cache
@@ -87,7 +87,7 @@ def responses(name: str) -> str:
     """The digest of what a benchmark's kept responses, and their scores, depend on."""
     own = {"generate": ("engines.responses:respond",), "score": ("scoring.responses:evaluate",)}
     tasks = BENCHMARK_TASKS[name]
-    return _digest((*_work(tasks), *(root for task in tasks for root in own.get(task, ()))))
+    return _digest((*work(*tasks), *(root for task in tasks for root in own.get(task, ()))))
 
 
 def training(model: "ModelConfig") -> str:
@@ -98,7 +98,7 @@ def training(model: "ModelConfig") -> str:
     tasks = ("generate", "score") if model.judge else ()
     data = ("training.trl.miniature",) if recipe.data == MINIATURE else ()
     return rule(
-        "train", "training.trl.recipe", "training.trl.trainers", "training.onpolicy", *data, *_work(tasks)
+        "train", "training.trl.recipe", "training.trl.trainers", "training.onpolicy", *data, *work(*tasks)
     )
 
 
@@ -148,15 +148,16 @@ def _miniature(module: str, made: object) -> tuple[str, ...]:
     return (f"miniature.{module}",) if made else ()
 
 
-def _work(tasks: tuple[str, ...]) -> tuple[str, ...]:
+def work(*tasks: str) -> tuple[str, ...]:
     """The functions that do the work of engine hosts."""
     roots = tuple(KINDS[task].removeprefix("expoflow.") for task in tasks)
     return (*roots, VLLM) if {"generate", "likelihood"} & set(tasks) else roots
 
 
-def _digest(roots: tuple[str, ...], script: str = "") -> str:
-    return digest(roots, _script(script) if script else None, NEUTRAL)
+def _digest(roots: tuple[str, ...], rule: str = "") -> str:
+    return digest(roots, script(rule) if rule else None, NEUTRAL)
 
 
-def _script(rule: str) -> Path:
+def script(rule: str) -> Path:
+    """The script of a rule."""
     return workflow_folder() / "workflow" / "scripts" / f"{rule}.py"
