@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+# Where tests run in two processes, each has a core: torch's threads would wait for one another most of the time. Jobs
+# set the number of their own.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # What takes minutes comes first: near the end, when one process may have to wait for the other, files are short.
 LONGEST = (
     "workflow/test_hosts.py",

@@ -69,6 +69,16 @@ def test_greedy_equals_transformers_generate(engine, folder):
         assert (completion.tokens, completion.finish_reason) == (len(tokens), "stop" if stopped else "length")
 
 
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    """As many of torch's threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
 def test_a_response_does_not_depend_on_the_batch(engine, monkeypatch):
     together = answers(engine, requests(engine), PAPER)
     alone = [answers(engine, [request], PAPER)[0] for request in requests(engine)]
