@@ -155,7 +155,7 @@ from expoflow.engines import Model, transformers
 from expoflow.miniature.world import prompts
 transformers.BATCH_TOKENS = 100
 engines.generate(
-    Model(folder=sys.argv[1]), prompts("dev", 0)[:200], GenerateConfig(max_tokens=20), Path(sys.argv[2]), "key"
+    Model(folder=sys.argv[1]), prompts("dev", 0)[:80], GenerateConfig(max_tokens=20), Path(sys.argv[2]), "key"
 )
 """
 
@@ -169,9 +169,9 @@ def test_a_job_that_is_killed_loses_no_response(folder, tmp_path, monkeypatch):
     job.kill()
     job.wait()
     monkeypatch.setattr(engine_module, "BATCH_TOKENS", 100)
-    told, asked = [], prompts("dev", 0)[:200]
+    told, asked = [], prompts("dev", 0)[:80]
     resumed = engines.generate(Model(folder=folder), asked, PAPER, part, "key", told.append)
-    assert 19 <= int(told[0].split()[0]) < 200
+    assert 19 <= int(told[0].split()[0]) < 80
     assert resumed == generated(folder, tmp_path / "whole", asked)
 
 
