@@ -31,7 +31,8 @@ def likelihoods(alpha, nll, implicit):
     """Responses of 10 and 30 tokens, `nll` nats a token under the aligned model."""
     labels, table = keys(alpha)
     tokens = np.tile([10, 30], PROMPTS)
-    noise = np.repeat(RNG.normal(size=PROMPTS) * 0.01, SAMPLES)
+    noise = RNG.normal(size=PROMPTS) * 0.01
+    noise = np.repeat(noise - noise.mean(), SAMPLES)  # of the mean no digit is left to chance
     aligned = -(nll + noise) * tokens
     own = aligned + 1
     sft = 2 * aligned - own - implicit
