@@ -14,13 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # What takes minutes comes first: near the end, when one process may have to wait for the other, files are short.
-LONGEST = (
-    "workflow/test_hosts.py",
-    "workflow",
-    "hub",
-    "unit/test_open_llm.py",
-    "judge",
-)
+LONGEST = ("workflow", "hub", "unit/test_open_llm.py", "judge")
 
 
 def pytest_configure(config: pytest.Config) -> None:
