@@ -48,9 +48,14 @@ def rerun(tree: FaultTree, *arguments: str) -> str:
 
 
 def job_killed(tree: FaultTree, stage: Stage) -> str:
-    head = begin(tree, stage)
+    head, killed = begin(tree, stage), 0
     for pid in tree.jobs(stage.log):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            killed += 1
+    if not killed:  # on a busy machine the job may end before it is found
+        head.wait(timeout=300)
+        raise TooLateError(tree.output.read_text())
     failed(tree, head)
     return rerun(tree)
 

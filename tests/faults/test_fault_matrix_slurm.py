@@ -8,7 +8,7 @@ from slurm_faults import FAULTS, jobs
 from stages import STAGES
 from test_fault_matrix import parameters
 
-pytestmark = [pytest.mark.faults, pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.faults, pytest.mark.slurm]
 
 
 @pytest.mark.parametrize(("stage", "fault"), parameters(SLURM))

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from slurm_tree import SWEEP, jobs_of, kill_head_at_work
 
-pytestmark = [pytest.mark.slurm, pytest.mark.workflow, pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.slurm, pytest.mark.workflow]
 FIELDS = ("JobIDRaw", "Account", "State", "Comment", "WorkDir")
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from slurm_tree import SWEEP, jobs_of, kill_head_at_work
 
-pytestmark = [pytest.mark.slurm, pytest.mark.workflow, pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.slurm, pytest.mark.workflow]
 
 
 def test_a_killed_head_is_resumed_without_a_job_beside_itself(cluster, finished, tree):

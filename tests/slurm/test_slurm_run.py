@@ -5,7 +5,7 @@ import re
 import pytest
 from slurm_tree import TABLES
 
-pytestmark = [pytest.mark.slurm, pytest.mark.workflow, pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.slurm, pytest.mark.workflow]
 ON_NODES = {
     "train": 3,
     "extrapolate": 4,

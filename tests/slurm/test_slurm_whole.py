@@ -11,7 +11,7 @@ import yaml
 from slurm_tree import SlurmTree, ask_for_gpus, jobs_of
 from workflow.tree import REPOSITORY
 
-pytestmark = [pytest.mark.slurm, pytest.mark.whole, pytest.mark.workflow, pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.slurm, pytest.mark.whole, pytest.mark.workflow]
 MINIATURE = REPOSITORY / "config/config.yaml"
 HOURS = 2 * 3600
 # By rule: partition, GPUs and CPUs; MB of memory. Jobs of a group have the sum of several.

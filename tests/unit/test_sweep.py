@@ -15,11 +15,6 @@ PROMPTS, SAMPLES = 40, 2
 RNG = np.random.default_rng(0)
 
 
-@pytest.fixture(autouse=True)
-def _same_numbers_whatever_ran_before(monkeypatch):
-    monkeypatch.setitem(globals(), "RNG", np.random.default_rng(3))
-
-
 def keys(alpha):
     rows = [(f"{prompt:016x}", sample) for prompt in range(PROMPTS) for sample in range(SAMPLES)]
     return {"pair": "p", "alpha": alpha, "prompts": "dev"}, pd.DataFrame(
@@ -37,7 +32,8 @@ def likelihoods(alpha, nll, implicit):
     """Responses of 10 and 30 tokens, `nll` nats a token under the aligned model."""
     labels, table = keys(alpha)
     tokens = np.tile([10, 30], PROMPTS)
-    noise = np.repeat(RNG.normal(size=PROMPTS) * 0.01, SAMPLES)
+    noise = RNG.normal(size=PROMPTS) * 0.01
+    noise = np.repeat(noise - noise.mean(), SAMPLES)  # of the mean no digit is left to chance
     aligned = -(nll + noise) * tokens
     own = aligned + 1
     sft = 2 * aligned - own - implicit

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,16 @@ from tree import REPOSITORY, Tree, new_tree
 
 
 @pytest.fixture(scope="session")
-def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    folder = tmp_path_factory.mktemp("finished")
-    tree = new_tree(folder / "tree", folder / "store")
-    tree.output = tree.snakemake("--cores", "2")
+def finished_once(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Tree:
+    """Read by tests in every process of pytest-xdist; what they change is a copy."""
+
+    def make(folder: Path) -> None:
+        output = new_tree(folder / "tree", folder / "store").snakemake("--cores", "2")
+        (folder / "output").write_text(output)
+
+    folder = made_once("finished", make)
+    tree = Tree(folder / "tree", folder / "store")
+    tree.output = (folder / "output").read_text()
     return tree
 
 

@@ -207,7 +207,6 @@ def test_a_repeated_key_is_told_with_its_line(tree):
     assert f"config.yaml:{lines}: key 'reward_model' stands twice; rename or remove one" in output
 
 
-@pytest.mark.xdist_group("finished")
 def test_finished_sources_are_not_looked_at_again(finished):
     (finished.folder / "dev.jsonl").unlink()
     assert finished.planned() == {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("finished")]
+pytestmark = pytest.mark.workflow
 JOINT = {"tables": 1, "benchmark_table": 1, "appendices": 1, "figure": 3, "report": 1}
 AFTER_SELECT = {"export": 1, "benchmark_reward": 1, "compare": 1} | JOINT
 

@@ -10,7 +10,7 @@ from expoflow.claims.statement import STATEMENTS
 from expoflow.cli import main
 from tree import REPOSITORY, Tree
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("claims")]
+pytestmark = pytest.mark.workflow
 
 
 @pytest.fixture(scope="module")

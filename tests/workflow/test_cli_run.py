@@ -11,7 +11,7 @@ import pytest
 from expoflow.miniature.world import prompts
 from tree import REPOSITORY
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("finished")]
+pytestmark = pytest.mark.workflow
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pytest
 
 pytestmark = [
     pytest.mark.workflow,
-    pytest.mark.xdist_group("finished"),
     pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="hosts need Linux"),
 ]
 ALPHAS = ("-1", "0", "1", "60")

@@ -14,7 +14,6 @@ from tree import REPOSITORY, Tree
 
 pytestmark = [
     pytest.mark.workflow,
-    pytest.mark.xdist_group("finished"),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc"),
 ]
 TABLES = ("alphas.csv", "rewards.csv", "benchmarks.csv", "summary.csv")

@@ -7,7 +7,7 @@ import pytest
 from expoflow.files.records import read_json
 from expoflow.theory.result import Theory
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("finished")]
+pytestmark = pytest.mark.workflow
 MEASURED = ("theory", "cosines", "plane")
 
 
