@@ -11,13 +11,12 @@ socket. The folder itself is locked while somebody looks for a slot or leaves on
 """
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from expoflow.errors import ExpoflowError
+from expoflow.hosts.crash import tried_twice
 from expoflow.hosts.head import Head
-from expoflow.hosts.slot import DiedError, free_slot
+from expoflow.hosts.slot import free_slot
 from expoflow.hosts.task import Held, Task, work
 
 
@@ -33,29 +32,9 @@ def run(make: Callable[[], Task]) -> Iterator[list[dict[str, Any]]]:
         yield from _alone(make())
         return
     head = Head.model_validate_json(announced)
-    _require(head)
+    head.require()
     with free_slot(head, make()) as slot:
-        for again in (False, True):
-            try:
-                yield from slot.ask(make())
-                return
-            except DiedError as death:
-                _require(head)
-                if again:
-                    raise ExpoflowError(
-                        f"{death}, and so did the one before; see {slot.log}, or set EXPOFLOW_HOST=off to do"
-                        f" without hosts. Its log ends:\n{slot.tail()}"
-                    ) from None
-                print(f"error: {death}; starting another one. Its log ends:\n{slot.tail()}", flush=True)
-
-
-def _require(head: Head) -> None:
-    """A job whose Snakemake process has ended must end too, and leave nothing there."""
-    if not head.alive():
-        shutil.rmtree(head.folder, ignore_errors=True)
-        raise ExpoflowError(
-            f"snakemake (process {head.pid}) has ended, so its jobs end too; run snakemake again"
-        )
+        yield from tried_twice(slot, make)
 
 
 def _alone(task: Task) -> Iterator[list[dict[str, Any]]]:

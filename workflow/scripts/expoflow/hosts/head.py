@@ -41,6 +41,14 @@ class Head(Record):
         os.close(descriptor)
         return None
 
+    def require(self) -> None:
+        """A job whose Snakemake process has ended must end too, and leave nothing there: else an ExpoflowError."""
+        if not self.alive():
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise ExpoflowError(
+                f"snakemake (process {self.pid}) has ended, so its jobs end too; run snakemake again"
+            )
+
     def alive(self) -> bool:
         """Whether the process has not ended."""
         if (descriptor := self.watch()) is None:

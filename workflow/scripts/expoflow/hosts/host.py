@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from expoflow.errors import ExpoflowError
 from expoflow.files.records import Record
-from expoflow.hosts import slot, task
+from expoflow.hosts import crash, slot, task
 from expoflow.hosts.head import Head
 from expoflow.hosts.slot import Slot, entered
 from expoflow.hosts.task import Held, Task, work
@@ -212,7 +212,7 @@ class Host:
         """End, with everything started here; the last one out removes the runtime folder."""
         if clear:
             self.held.clear()
-        slot.end_session(os.getpid(), self.head)
+        crash.end_session(os.getpid(), self.head)
         if not self.head.alive():
             shutil.rmtree(self.head.folder, ignore_errors=True)
         else:

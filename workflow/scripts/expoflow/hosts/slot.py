@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import signal
 import socket
 import stat
 import subprocess
@@ -17,6 +16,7 @@ from typing import Any
 from expoflow import errors
 from expoflow.errors import ExpoflowError
 from expoflow.hosts import task as tasks
+from expoflow.hosts.crash import DiedError, end_session
 from expoflow.hosts.head import Head
 from expoflow.hosts.task import Task
 from expoflow.system.processes import ended, readable
@@ -25,10 +25,6 @@ LOGS = Path("results/logs/hosts")
 # Seconds in which a new host must answer; loading comes after that and may take as long as it does.
 ANSWER = 120
 BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from expoflow.hosts import host; host.main(sys.argv[1])"
-
-
-class DiedError(Exception):
-    """A host ended, or never answered."""
 
 
 @contextmanager
@@ -200,23 +196,6 @@ def entered(folder: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def end_session(leader: int, head: Head) -> None:
-    """Kill what a host has started, and the host itself unless that is this process; wait until it has ended."""
-    mark = f"EXPOFLOW_HEAD={head.model_dump_json()}\0".encode()
-    killed = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            session = int((process / "stat").read_text().rpartition(")")[2].split()[3])
-            mine = session == leader and mark in (process / "environ").read_bytes()
-            if mine and (pid := int(process.name)) != os.getpid():
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
-    for _ in range(1000):  # at most 10 seconds: one that hangs in a driver would hold up everything
-        if all(map(ended, killed)):
-            break
-        time.sleep(0.01)
 
 
 def _lines(connection: socket.socket, pid: int) -> Iterator[bytes]:

@@ -1,21 +1,17 @@
 """The hub's cache: which files of a repository are wanted, and how they get there, whole."""
 
-import hashlib
 import os
 import re
-import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from huggingface_hub import HfApi, constants, hf_hub_url
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HTTPError
-from huggingface_hub.utils import WeakFileLock, build_hf_headers, get_session, hf_raise_for_status
 
 from expoflow.checkpoints.checkpoint import ADAPTER, INDEX, SINGLE, read_json_file
 from expoflow.checkpoints.package import LARGEST, NOT_PACKAGE, PACKAGE_FOLDERS
@@ -23,36 +19,15 @@ from expoflow.checkpoints.pickles import ADAPTER_BIN, ADAPTER_WEIGHTS, BIN, BIN_
 from expoflow.config.base import COMMIT
 from expoflow.errors import CheckpointError
 from expoflow.files.atomic import write_text
-from expoflow.files.hashing import sha256
 from expoflow.hub.http import ENDPOINT, explain, patiently
+from expoflow.hub.verified_file import ETAG, HubFile, cache_folder, link, partial_place, receive_right
 from expoflow.results import File
 from expoflow.store import remembered
 
 STREAMS = 4  # files that are received at a time
 SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 PICKLES = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
-ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 Wanted = Callable[[str, Mapping[str, int]], list[str]]  # (repository, sizes by file name) -> names to bring
-
-
-@dataclass(frozen=True)
-class HubFile:
-    """A file as the hub describes it: `etag` is the sha256 of a large (LFS, Xet) file, else git's sha1."""
-
-    name: str
-    size: int
-    etag: str
-
-    def sha256_if_right(self, path: Path, hashed: Callable[[Path], str] = sha256) -> str | None:
-        """sha256 of the file at `path`, None where size or hash are not what the hub says."""
-        if path.stat().st_size != self.size:
-            return None
-        if len(self.etag) == 40:
-            content = path.read_bytes()
-            if hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() != self.etag:
-                return None
-        value = hashed(path)
-        return None if len(self.etag) == 64 and value != self.etag else value
 
 
 def fetch(
@@ -63,7 +38,7 @@ def fetch(
     `kind` is "model" or "dataset"; `wanted` chooses among the file names, by default those of a checkpoint.
     Nothing is asked of the network with HF_HUB_OFFLINE. What goes wrong for good is a CheckpointError.
     """
-    cache, wanted = _cache(repo, kind), wanted or checkpoint_names
+    cache, wanted = cache_folder(repo, kind), wanted or checkpoint_names
     if constants.HF_HUB_OFFLINE:
         return _from_cache(repo, revision, cache, wanted)
     try:
@@ -73,10 +48,6 @@ def fetch(
     except OSError as error:
         reason = f"cannot write into {cache}: {error.strerror}"
         raise CheckpointError(f"{repo}: {reason}; free space, or set HF_HOME to a better place") from error
-
-
-def _cache(repo: str, kind: str = "model") -> Path:
-    return Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}"
 
 
 def describe(repo: str, revision: str | None, kind: str = "model") -> tuple[str, dict[str, HubFile]]:
@@ -107,13 +78,13 @@ def _from_hub(
     names = wanted(repo, {name: each.size for name, each in described.items()})
     snapshot, files = bring(repo, commit, [described[name] for name in names], kind)
     if revision != commit:
-        write_text(_cache(repo, kind) / "refs" / (revision or "main"), commit)
+        write_text(cache_folder(repo, kind) / "refs" / (revision or "main"), commit)
     return commit, snapshot, files
 
 
 def bring(repo: str, commit: str, files: list[HubFile], kind: str = "model") -> tuple[Path, dict[str, File]]:
     """Have `files` of a commit in the cache: the snapshot's folder, the files by name."""
-    cache, stop = _cache(repo, kind), Event()
+    cache, stop = cache_folder(repo, kind), Event()
     for file in files:
         if not ETAG.fullmatch(file.etag or "") or file.name.startswith("/") or ".." in file.name.split("/"):
             raise CheckpointError(
@@ -125,7 +96,7 @@ def bring(repo: str, commit: str, files: list[HubFile], kind: str = "model") -> 
     for folder in (cache / "blobs", locks):
         folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(STREAMS) as pool:
-        jobs = [pool.submit(_receive_right, repo, kind, commit, file, locks, stop) for file in files]
+        jobs = [pool.submit(receive_right, repo, kind, commit, file, locks, stop) for file in files]
         try:
             done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
             if failed := next(filter(None, (job.exception() for job in done)), None):
@@ -136,7 +107,7 @@ def bring(repo: str, commit: str, files: list[HubFile], kind: str = "model") -> 
             raise
     snapshot = cache / "snapshots" / commit
     for file in files:
-        _link(cache / "blobs" / file.etag, snapshot / file.name)
+        link(cache / "blobs" / file.etag, snapshot / file.name)
     sums = [job.result() for job in jobs]
     return snapshot, {f.name: File(size=f.size, sha256=s) for f, s in zip(files, sums, strict=True)}
 
@@ -180,7 +151,7 @@ def _require_room(repo: str, files: Iterable[HubFile], cache: Path) -> None:
     files = {file.etag: file for file in files}.values()
     needs = sum(file.size for file in files)
     for file in files:
-        for there in (cache / "blobs" / file.etag, _partial(cache, file)):
+        for there in (cache / "blobs" / file.etag, partial_place(cache, file)):
             with suppress(FileNotFoundError):
                 needs -= there.stat().st_size
     free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.is_dir())).free
@@ -190,73 +161,6 @@ def _require_room(repo: str, files: Iterable[HubFile], cache: Path) -> None:
             f"{repo}: {needs / 1e9:.2f} GB are missing in {cache}, {free / 1e9:.2f} GB are free; "
             "free space or set HF_HOME to a larger disk"
         )
-
-
-def _partial(cache: Path, file: HubFile) -> Path:
-    return cache / "blobs" / f"{file.etag}.expoflow.incomplete"
-
-
-def _receive_right(repo: str, kind: str, commit: str, file: HubFile, locks: Path, stop: Event) -> str:
-    """Have the file in the cache's blobs, received unless it is there and right; its sha256.
-
-    A second process that wants it waits at the lock, which is the client's own.
-    """
-    cache = _cache(repo, kind)
-    blob, partial = cache / "blobs" / file.etag, _partial(cache, file)
-    url = hf_hub_url(repo, file.name, revision=commit, repo_type=kind)
-    with WeakFileLock(locks / f"{file.etag}.lock"):
-        if blob.is_file() and (value := file.sha256_if_right(blob.resolve(), remembered)):
-            return value
-        for _ in range(2):  # what an earlier process left may be wrong
-            patiently(lambda: _receive(url, partial, file.size, stop), stop, lambda: _size(partial))
-            if value := file.sha256_if_right(partial):
-                os.replace(partial, blob)
-                print(f"{repo}: {file.name}, {file.size:,} bytes", file=sys.stderr, flush=True)
-                return value
-            found = f"{_size(partial)} bytes, sha256 {sha256(partial)}"
-            partial.unlink()
-    algorithm = "sha256" if len(file.etag) == 64 else "git sha1"
-    raise CheckpointError(
-        f"{repo}: {file.name} came with {found}, the hub says {file.size} bytes, {algorithm} {file.etag}; "
-        "try again later, and tell the owner of the repository if it stays so"
-    )
-
-
-def _receive(url: str, partial: Path, size: int, stop: Event) -> None:
-    """Append to `partial` what it lacks of the file at `url`."""
-    with open(partial, "ab") as out:
-        if 0 < size <= out.tell():
-            return
-        headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-        if out.tell():
-            headers["Range"] = f"bytes={out.tell()}-"
-        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-        with get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
-            if response.status_code == 416:  # the hub's file is shorter, which the caller sees
-                return
-            hf_raise_for_status(response)
-            if response.status_code != 206:
-                out.truncate(0)
-            for chunk in response.iter_bytes():
-                if stop.is_set():
-                    raise CheckpointError(f"{url}: stopped; run again to go on")
-                out.write(chunk)
-                if out.tell() > size:
-                    return
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _link(blob: Path, pointer: Path) -> None:
-    if not (pointer.is_file() and pointer.samefile(blob)):
-        pointer.parent.mkdir(parents=True, exist_ok=True)
-        temporary = pointer.with_name(f".{pointer.name}.{secrets.token_hex(4)}.tmp")
-        os.symlink(os.path.relpath(blob, pointer.parent), temporary)
-        os.replace(temporary, pointer)
 
 
 def _from_cache(

@@ -14,7 +14,7 @@ from huggingface_hub.utils import disable_progress_bars, get_session, hf_raise_f
 from huggingface_hub.utils import logging as client_logging
 
 from expoflow.errors import CheckpointError
-from expoflow.hub import cache, http
+from expoflow.hub import cache, http, verified_file
 from expoflow.project.card import FIGURE
 from expoflow.project.publication import CARD, Upload
 
@@ -74,7 +74,7 @@ def _publish(api: HfApi, repo: str, uploads: list[Upload], private: bool, replac
     return commit
 
 
-def _missing(uploads: list[Upload], there: dict[str, cache.HubFile]) -> list[Upload]:
+def _missing(uploads: list[Upload], there: dict[str, verified_file.HubFile]) -> list[Upload]:
     return [
         upload
         for upload in uploads

@@ -1,0 +1,112 @@
+"""One file of the hub: received, gone on with after a cut, and taken only if its hash is right."""
+
+import hashlib
+import os
+import re
+import secrets
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from huggingface_hub import constants, hf_hub_url
+from huggingface_hub.utils import WeakFileLock, build_hf_headers, get_session, hf_raise_for_status
+
+from expoflow.errors import CheckpointError
+from expoflow.files.hashing import sha256
+from expoflow.hub.http import patiently
+from expoflow.store import remembered
+
+ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file as the hub describes it: `etag` is the sha256 of a large (LFS, Xet) file, else git's sha1."""
+
+    name: str
+    size: int
+    etag: str
+
+    def sha256_if_right(self, path: Path, hashed: Callable[[Path], str] = sha256) -> str | None:
+        """sha256 of the file at `path`, None where size or hash are not what the hub says."""
+        if path.stat().st_size != self.size:
+            return None
+        if len(self.etag) == 40:
+            content = path.read_bytes()
+            if hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() != self.etag:
+                return None
+        value = hashed(path)
+        return None if len(self.etag) == 64 and value != self.etag else value
+
+
+def cache_folder(repo: str, kind: str = "model") -> Path:
+    return Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}"
+
+
+def partial_place(cache: Path, file: HubFile) -> Path:
+    return cache / "blobs" / f"{file.etag}.expoflow.incomplete"
+
+
+def receive_right(repo: str, kind: str, commit: str, file: HubFile, locks: Path, stop: Event) -> str:
+    """Have the file in the cache's blobs, received unless it is there and right; its sha256.
+
+    A second process that wants it waits at the lock, which is the client's own.
+    """
+    cache = cache_folder(repo, kind)
+    blob, partial = cache / "blobs" / file.etag, partial_place(cache, file)
+    url = hf_hub_url(repo, file.name, revision=commit, repo_type=kind)
+    with WeakFileLock(locks / f"{file.etag}.lock"):
+        if blob.is_file() and (value := file.sha256_if_right(blob.resolve(), remembered)):
+            return value
+        for _ in range(2):  # what an earlier process left may be wrong
+            patiently(lambda: _receive(url, partial, file.size, stop), stop, lambda: size_of(partial))
+            if value := file.sha256_if_right(partial):
+                os.replace(partial, blob)
+                print(f"{repo}: {file.name}, {file.size:,} bytes", file=sys.stderr, flush=True)
+                return value
+            found = f"{size_of(partial)} bytes, sha256 {sha256(partial)}"
+            partial.unlink()
+    algorithm = "sha256" if len(file.etag) == 64 else "git sha1"
+    raise CheckpointError(
+        f"{repo}: {file.name} came with {found}, the hub says {file.size} bytes, {algorithm} {file.etag}; "
+        "try again later, and tell the owner of the repository if it stays so"
+    )
+
+
+def _receive(url: str, partial: Path, size: int, stop: Event) -> None:
+    """Append to `partial` what it lacks of the file at `url`."""
+    with open(partial, "ab") as out:
+        if 0 < size <= out.tell():
+            return
+        headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+        if out.tell():
+            headers["Range"] = f"bytes={out.tell()}-"
+        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        with get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
+            if response.status_code == 416:  # the hub's file is shorter, which the caller sees
+                return
+            hf_raise_for_status(response)
+            if response.status_code != 206:
+                out.truncate(0)
+            for chunk in response.iter_bytes():
+                if stop.is_set():
+                    raise CheckpointError(f"{url}: stopped; run again to go on")
+                out.write(chunk)
+                if out.tell() > size:
+                    return
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def link(blob: Path, pointer: Path) -> None:
+    if not (pointer.is_file() and pointer.samefile(blob)):
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        temporary = pointer.with_name(f".{pointer.name}.{secrets.token_hex(4)}.tmp")
+        os.symlink(os.path.relpath(blob, pointer.parent), temporary)
+        os.replace(temporary, pointer)
