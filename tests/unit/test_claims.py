@@ -15,6 +15,7 @@ from expoflow.claims.statement import STATEMENTS, Measure, measured, outcome, ve
 from expoflow.cli import main
 from expoflow.config import Config
 from expoflow.errors import ConfigError
+from expoflow.paths import Results
 from scipy.special import expit
 
 REPOSITORY = Path(__file__).parents[2]
@@ -96,7 +97,7 @@ def folder(tmp_path_factory) -> Path:
 def measure(config: Config, folder: Path, shift: float = 0.0) -> None:
     results = claimed.write(folder, config, shift)
     tables.write_claims(
-        config, results, *(results / f"{name}.csv" for name in ("claims", "regrets", "styles"))
+        config, Results(results), *(results / f"{name}.csv" for name in ("claims", "regrets", "styles"))
     )
 
 
@@ -146,7 +147,7 @@ def test_claims_say_what_the_run_was_made_to_say(folder):
 
 
 def test_intervals_are_paired_over_the_same_prompts(folder):
-    run = Run(claimed.config(), folder / "seed=1" / "results")
+    run = Run(claimed.config(), Results.of(folder / "seed=1"))
     assert np.ptp(run.gain("half")) < 1e-9
     assert np.ptp(run.peak("half") - run.peak("full")) < 1e-9
     assert np.ptp(run.peak("half")) > 0.01

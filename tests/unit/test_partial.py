@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from expoflow.files.atomic import write_text
 from expoflow.files.records import write_json
+from expoflow.paths import Results
 from expoflow.reporting import run_end
 from expoflow.results import BenchmarkResult, Metric
 
@@ -35,7 +36,9 @@ def expected(results: Path, *benchmarks: str) -> list[Path]:
 
 
 def test_the_gap_is_shown_and_hides_nothing(results):
-    words = run_end.salvage(expected(results, "mt_bench", "alpaca_eval"), {"sweep": "Rewards."}, results)
+    words = run_end.salvage(
+        expected(results, "mt_bench", "alpaca_eval"), {"sweep": "Rewards."}, Results(results)
+    )
     table = list(csv.DictReader((results / "partial/benchmarks.csv").open()))
     found = {(row["benchmark"], row["variant"]): row["value"] for row in table}
     assert found == {
@@ -52,18 +55,18 @@ def test_the_gap_is_shown_and_hides_nothing(results):
 
 
 def test_without_a_gap_nothing_is_written_and_an_older_one_goes(results):
-    run_end.salvage(expected(results, "mt_bench", "alpaca_eval"), {}, results)
-    assert run_end.salvage(expected(results, "mt_bench"), {}, results) == ""
+    run_end.salvage(expected(results, "mt_bench", "alpaca_eval"), {}, Results(results))
+    assert run_end.salvage(expected(results, "mt_bench"), {}, Results(results)) == ""
     assert not (results / "partial").exists()
 
 
 def test_without_any_result_there_is_nothing_to_show(results):
-    assert run_end.salvage(expected(results, "open_llm"), {}, results) == ""
+    assert run_end.salvage(expected(results, "open_llm"), {}, Results(results)) == ""
     assert not (results / "partial").exists()
 
 
 def test_what_cannot_be_read_does_not_hide_why_the_run_failed(results):
     broken = results / "pairs/p/benchmarks/sft/mt_bench.json"
     broken.write_text("{")
-    words = run_end.salvage(expected(results, "mt_bench", "alpaca_eval"), {}, results)
+    words = run_end.salvage(expected(results, "mt_bench", "alpaca_eval"), {}, Results(results))
     assert f"what there is cannot be shown in {results}/partial: {broken}: Invalid JSON" in words

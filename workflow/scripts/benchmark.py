@@ -12,12 +12,13 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow import benchmarks
     from expoflow.benchmarks.job import Job
     from expoflow.config import Config
+    from expoflow.paths import of_benchmark
 
     # The params say what the result depends on; costs, keys and patience stand in the config alone.
     job = Job(
         pair=snakemake.wildcards.pair,
         variant=snakemake.wildcards.variant,
-        benchmark=Path(snakemake.output.result).stem,
+        benchmark=of_benchmark(Path(snakemake.output.result))[2],
         config=Config.model_validate(snakemake.config),
         # a named list has one file, or none
         inputs={

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0], snakemake.threads):
     from expoflow.claims import tables
     from expoflow.config import Config
+    from expoflow.paths import RESULTS
 
     tables.write_claims(
         Config.model_validate(snakemake.config),
-        Path("results"),
+        RESULTS,
         claims=Path(snakemake.output.claims),
         regret=Path(snakemake.output.regrets),
         styles=Path(snakemake.output.styles),

@@ -10,11 +10,12 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow.config.stages import SelectConfig
+    from expoflow.paths import of_alpha
     from expoflow.reporting.run_end import best_line
     from expoflow.selection import select
 
     pair = snakemake.wildcards.pair
-    alphas = [Path(path).parent.name.removeprefix("alpha=") for path in snakemake.input.rewards]
+    alphas = [of_alpha(Path(path)) for path in snakemake.input.rewards]
     recipes = dict(zip(alphas, snakemake.input.recipes, strict=True))
     rewards = dict(zip(alphas, snakemake.input.rewards, strict=True))
     likelihoods = dict(zip(alphas, snakemake.input.likelihoods, strict=False))

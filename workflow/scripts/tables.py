@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads):
+    from expoflow.paths import RESULTS
     from expoflow.reporting import tables
 
-    results = Path(snakemake.output.summary).parent
     tables.write_sweeps(
-        results,
+        RESULTS,
         alphas=[Path(path) for path in snakemake.input.alphas],
         best=[Path(path) for path in snakemake.input.best],
         rewards=[Path(path) for path in snakemake.input.rewards],

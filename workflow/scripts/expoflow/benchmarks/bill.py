@@ -12,18 +12,18 @@ from expoflow.benchmarks.mt_bench.files import FILES, local_files
 from expoflow.config import Config
 from expoflow.config.base import MINIATURE, VARIANTS, Strict
 from expoflow.config.benchmarks import JudgeConfig
+from expoflow.paths import RESULTS, Results
 
 # Tokens that a judge's prompt has beside the answers to judge, rather too many.
 GRADING = 700  # MT-Bench: question, instructions, reference
 GRADE_TOKENS = 2048
 
 
-def unfinished(config: Config, results: Path = Path("results")) -> dict[tuple[str, str], int]:
+def unfinished(config: Config, results: Results = RESULTS) -> dict[tuple[str, str], int]:
     """By (pair, benchmark) how many of the three variants have no result yet; none where all have."""
     missing = {
         (pair, benchmark): sum(
-            not (results / "pairs" / pair / "benchmarks" / variant / f"{benchmark}.json").exists()
-            for variant in VARIANTS
+            not results.benchmark(pair, variant, benchmark).exists() for variant in VARIANTS
         )
         for pair in config.pairs
         for benchmark in config.section(pair, "benchmarks").names()
@@ -37,7 +37,7 @@ def judge(section: Strict) -> JudgeConfig | None:
     return found if found and found.base_url != MINIATURE else None
 
 
-def lines(config: Config, results: Path = Path("results")) -> Iterator[str]:
+def lines(config: Config, results: Results = RESULTS) -> Iterator[str]:
     """A line for every benchmark that a judge is still to be asked for, over all pairs and variants."""
     calls: dict[tuple[str, str], int] = {}
     costs: dict[tuple[str, str], float | None] = {}

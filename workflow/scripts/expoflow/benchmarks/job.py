@@ -23,6 +23,7 @@ from expoflow.extrapolation.pair import aligned_folder
 from expoflow.extrapolation.recipe import Recipe
 from expoflow.files import hashing
 from expoflow.files.records import Record, Row, provenance, read_json, write_json, write_jsonl
+from expoflow.paths import RESULTS
 from expoflow.results import BenchmarkResult, Generation, Manifest, Metric, Prompt, Scored
 from expoflow.scoring.responses import evaluate
 
@@ -125,8 +126,8 @@ class Job:
         return store.cached(kind, key | {"code": self.code}, make, record)
 
     def judge(self, config: JudgeConfig) -> Judge:
-        """The client of a judge; all jobs of the benchmark share one ledger, results/costs/{benchmark}.json."""
-        ledger = Path("results/costs") / f"{self.benchmark}.json"
+        """The client of a judge; all jobs of the benchmark share one ledger."""
+        ledger = RESULTS.costs(self.benchmark)
         if config.base_url != MINIATURE:
             return Judge(config, ledger, self.say)
         # Its verdicts are kept by what it knows, not by the port that it happens to have.

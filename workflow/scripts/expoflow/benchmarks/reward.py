@@ -11,6 +11,7 @@ from expoflow.config.stages import SelectConfig
 from expoflow.engines import model
 from expoflow.errors import DataError
 from expoflow.files.records import read_jsonl
+from expoflow.paths import of_prompts
 from expoflow.results import Metric, Prompt, Scored
 
 
@@ -22,7 +23,7 @@ def run(job: Job) -> None:
     job.write(
         rows,
         measure(prompts, rows),
-        job.inputs["prompts"].stem,
+        of_prompts(job.inputs["prompts"]),
         generate=config.model_dump(exclude={"prompts", "engine"}),
         engine=model.chosen(config.engine),
         score=job.config.score.model_dump(),
@@ -34,7 +35,7 @@ def run_comparison(comparison: Comparison) -> None:
     """The paired differences on `inputs["prompts"]`."""
     prompts = read_jsonl(comparison.inputs["prompts"], Prompt)
     rows = (comparison.rows(variant, Scored) for variant in ("expo", "aligned"))
-    comparison.write(compare(prompts, *rows, comparison.select), comparison.inputs["prompts"].stem)
+    comparison.write(compare(prompts, *rows, comparison.select), of_prompts(comparison.inputs["prompts"]))
 
 
 def measure(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> list[Metric]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from expoflow.errors import CheckpointError, DataError
 from expoflow.files.hashing import sha256
 from expoflow.files.records import provenance
+from expoflow.paths import RESULTS
 from expoflow.results import File, Manifest
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def dataset_files(manifest: Manifest) -> list[Path]:
     paths = [Path(manifest.folder) / name for name in manifest.files]
     for path, file in zip(paths, manifest.files.values(), strict=True):
         if not path.is_file() or path.stat().st_size != file.size:
-            remedy = f"run: snakemake --forcerun results/datasets/{manifest.model}.json"
+            remedy = f"run: snakemake --forcerun {RESULTS.dataset(manifest.model)}"
             raise DataError(f"dataset '{manifest.model}': {path} is gone or has changed; {remedy}")
     return paths
 
@@ -73,7 +74,7 @@ def model_folder(manifest: Manifest) -> Path:
         for name, file in manifest.files.items()
     ):
         return _restored(manifest)
-    remedy = f"run: snakemake --forcerun results/models/{manifest.model}.json"
+    remedy = f"run: snakemake --forcerun {RESULTS.manifest(manifest.model)}"
     for name, file in manifest.files.items():
         path = folder / name
         if not path.is_file():

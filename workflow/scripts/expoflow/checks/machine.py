@@ -19,6 +19,7 @@ from expoflow.config.benchmarks import RewardCheck
 from expoflow.data import preferences
 from expoflow.data import prompts as prompt_sets
 from expoflow.errors import CheckpointError, ConfigError, DataError
+from expoflow.paths import RESULTS, Results
 from expoflow.system.installed import accelerate_config
 
 # What the benchmarks need beside the base installation.
@@ -30,17 +31,17 @@ PACKAGES = {
 TRAIN_EXTRA = ("trl", "accelerate", "peft")
 
 
-def check_sources(config: Config, results: Path = Path("results")) -> None:
+def check_sources(config: Config, results: Results = RESULTS) -> None:
     """Look at the files that a config names; all problems are in one ConfigError.
 
     A source whose manifest or prompt file is finished is not looked at again. Costs no torch import.
     """
     problems = []
     for name, model in config.models.items():
-        if model.path is not None and not (results / "models" / f"{name}.json").exists():
+        if model.path is not None and not results.manifest(name).exists():
             problems += _folder_problems(f"models.{name}.path", Path(model.path))
         problems += _template_problems(f"models.{name}.chat_template", model.chat_template)
-        if model.train and not (results / "models" / f"{name}.json").exists():
+        if model.train and not results.manifest(name).exists():
             problems += _trainer_problems(f"models.{name}.train", model.train)
     for name, dataset in config.datasets.items():
         if dataset.file and not Path(dataset.file).is_file():
@@ -51,7 +52,7 @@ def check_sources(config: Config, results: Path = Path("results")) -> None:
                 f"pairs.{name}.sft: '{pair.sft}' is an adapter; name a whole model, such as its base"
             )
     for name, prompts in config.prompts.items():
-        if prompts.file is not None and not (results / "prompts" / f"{name}.jsonl").exists():
+        if prompts.file is not None and not results.prompts(name).exists():
             try:
                 prompt_sets.load(prompts, config.seed)
             except DataError as error:
@@ -62,7 +63,7 @@ def check_sources(config: Config, results: Path = Path("results")) -> None:
         raise ConfigError(problems)
 
 
-def check_keys(config: Config, results: Path = Path("results")) -> None:
+def check_keys(config: Config, results: Results = RESULTS) -> None:
     """Whether the keys of the judges that are still to be asked are in the environment. Raises ConfigError."""
     problems = []
     for pair, benchmark in bill.unfinished(config, results):
@@ -76,7 +77,7 @@ def check_keys(config: Config, results: Path = Path("results")) -> None:
         raise ConfigError(list(dict.fromkeys(problems)))
 
 
-def _benchmark_problems(config: Config, results: Path) -> Iterator[str]:
+def _benchmark_problems(config: Config, results: Results) -> Iterator[str]:
     """Packages and files that unfinished benchmarks need and that are not there."""
     for pair, benchmark in bill.unfinished(config, results):
         for package in PACKAGES.get(benchmark, ()):
@@ -93,10 +94,10 @@ def _benchmark_problems(config: Config, results: Path) -> Iterator[str]:
             yield from alpaca_eval_files.problems(config.section(pair, "benchmarks").alpaca_eval)
         if benchmark == "open_llm":
             yield from open_llm_files.problems(config.section(pair, "benchmarks").open_llm)
-    unmeasured = any(not (results / "pairs" / pair / "theory.json").exists() for pair in config.pairs)
+    unmeasured = any(not results.theory(pair).exists() for pair in config.pairs)
     if config.theory and config.theory.preferences != MINIATURE and unmeasured:
         yield from preferences.problems(RewardCheck(file=config.theory.preferences), "theory.preferences")
-    if config.reward_check and not (results / "benchmarks" / "preferences.jsonl").exists():
+    if config.reward_check and not results.preferences.exists():
         yield from preferences.problems(config.reward_check)
 
 

@@ -12,6 +12,7 @@ from expoflow.config.sources import ModelConfig
 from expoflow.errors import ConfigError, ExpoflowError
 from expoflow.extrapolation.preflight import Pair, open_pair
 from expoflow.hub.headers import headers
+from expoflow.paths import RESULTS, Results
 
 Source = Mapping[str, str]  # {hub, revision?} or {path}, as in a config
 
@@ -33,12 +34,12 @@ def base_of(aligned: Source) -> Source:
         return base_source(folder or Path(aligned.get("path", "")))
 
 
-def check_pairs(config: Config, results: Path = Path("results")) -> None:
+def check_pairs(config: Config, results: Results = RESULTS) -> None:
     """Preflight of the pairs with a hub model that has no manifest yet; all problems are in one ConfigError."""
     problems = []
     for name, pair in config.pairs.items():
         members = {model: config.models[model] for model in (pair.sft, pair.aligned)}
-        coming = [model for model in members if not (results / "models" / f"{model}.json").exists()]
+        coming = [model for model in members if not results.manifest(model).exists()]
         if any(members[model].hub for model in coming) and not any(each.train for each in members.values()):
             sources = [
                 each.model_dump(include={"hub", "revision", "path"}, exclude_none=True)

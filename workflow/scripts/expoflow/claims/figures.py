@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from expoflow.claims.run import STYLES
 from expoflow.claims.selection import WAYS
+from expoflow.paths import Results
 from expoflow.reporting.figures.style import (
     COLOURS,
     CYCLE,
@@ -52,7 +53,7 @@ def draw(runs: Sequence[Path], folder: Path) -> dict[str, str]:
 
 def _read(runs: Sequence[Path], name: str) -> pd.DataFrame:
     """A table of all runs, with the column `run`."""
-    parts = [pd.read_csv(run / "results" / f"{name}.csv", dtype={"pair": str}) for run in runs]
+    parts = [pd.read_csv(Results.of(run).table(name), dtype={"pair": str}) for run in runs]
     return pd.concat(parts, keys=[run.name for run in runs], names=["run"]).reset_index("run")
 
 

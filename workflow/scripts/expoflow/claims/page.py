@@ -15,6 +15,7 @@ from expoflow.errors import DataError
 from expoflow.files.atomic import write_text
 from expoflow.files.markdown import markdown_table
 from expoflow.files.records import write_csv
+from expoflow.paths import Results
 from expoflow.reporting.tables import read
 
 Row = Mapping[str, str]
@@ -93,7 +94,7 @@ def write_page(
 
 
 def _claims(run: Path) -> list[Row]:
-    path = run / "results" / "claims.csv"
+    path = Results.of(run).table("claims")
     if not path.is_file():
         raise DataError(
             f"{path}: no such file; run snakemake in {run} with a config that has the section claims"
@@ -166,7 +167,7 @@ def _number(value: float) -> str:
 
 def _regrets(runs: Sequence[Path]) -> str:
     """The table of regrets by kind of pair and way to choose."""
-    found = [{"run": run.name, **row} for run in runs for row in read([run / "results" / "regrets.csv"])]
+    found = [{"run": run.name, **row} for run in runs for row in read([Results.of(run).table("regrets")])]
     if not found:
         return ""
     kinds = {"all": found} | {
@@ -205,7 +206,7 @@ def _figures(runs: Sequence[Path], folder: Path) -> str:
     """Draw those over the runs, take over those of the first one; the Markdown that shows them."""
     drawn = figures.draw(runs, folder)
     for name, caption in figures.OF_ONE_RUN.items():
-        picture = runs[0] / "results" / "figures" / f"{name}.png"
+        picture = Results.of(runs[0]).figure(name, "png")
         if picture.is_file():
             shutil.copyfile(picture, folder / picture.name)
             drawn[name] = f"{caption} The run `{runs[0].name}`."

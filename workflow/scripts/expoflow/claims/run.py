@@ -7,7 +7,6 @@ on the same prompts are drawn together, so that differences between pairs are pa
 import json
 from collections.abc import Sequence
 from functools import cache, cached_property
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from expoflow.config.claims import ClaimsConfig
 from expoflow.errors import DataError
 from expoflow.files.records import read_jsonl
 from expoflow.miniature import world
+from expoflow.paths import Results
 from expoflow.results import Generation, Prompt, Scored
 from expoflow.selection import statistics
 from expoflow.selection.statistics import Values
@@ -38,13 +38,13 @@ SCORED = {"reward": "reward", "quality": "quality", "accuracy": "correct", "leng
 
 
 class Run:
-    """The results of `config` below the folder `results`; `config` has a section `claims`.
+    """The `results` of a run of `config`, which has a section `claims`.
 
     What is read is kept: a run lives as long as its process.
     """
 
-    def __init__(self, config: Config, results: Path):
-        self.config, self.results = config, Path(results)
+    def __init__(self, config: Config, results: Results):
+        self.config, self.results = config, results
 
     @property
     def claims(self) -> ClaimsConfig:
@@ -64,13 +64,13 @@ class Run:
     @cached_property
     def alphas(self) -> pd.DataFrame:
         """results/alphas.csv."""
-        return pd.read_csv(self.results / "alphas.csv", dtype={"pair": str, "alpha": str})
+        return pd.read_csv(self.results.table("alphas"), dtype={"pair": str, "alpha": str})
 
     @cached_property
     def _rewards(self) -> dict[str, pd.DataFrame]:
         """By pair the rows of results/rewards.csv, and `unfinished`."""
         table = pd.read_csv(
-            self.results / "rewards.csv", dtype={"pair": str, "alpha": str, "prompt_id": str, "prompts": str}
+            self.results.table("rewards"), dtype={"pair": str, "alpha": str, "prompt_id": str, "prompts": str}
         )
         table["unfinished"] = table["finish_reason"] == "length"
         return dict(iter(table.groupby("pair", sort=False)))
@@ -174,18 +174,17 @@ class Run:
 
     @cache  # noqa: B019
     def _benchmark(self, pair: str, variant: str) -> list[Scored]:
-        folder = self.results / "pairs" / pair / "benchmarks" / variant
-        return read_jsonl(folder / "reward.generations.jsonl", Scored)
+        return read_jsonl(self.results.benchmark_rows(pair, variant, "reward"), Scored)
 
     @cached_property
     def benchmarks(self) -> pd.DataFrame:
         """results/benchmarks.csv."""
-        return pd.read_csv(self.results / "benchmarks.csv", dtype={"pair": str})
+        return pd.read_csv(self.results.table("benchmarks"), dtype={"pair": str})
 
     @cache  # noqa: B019
     def theory(self, pair: str) -> dict | None:
         """The pair's theory.json; None where the config has no section `theory`."""
-        path = self.results / "pairs" / pair / "theory.json"
+        path = self.results.theory(pair)
         return json.loads(path.read_text(encoding="utf-8")) if self.config.theory else None
 
     @cached_property
@@ -194,30 +193,25 @@ class Run:
         names = {"pair_a": str, "pair_b": str}
         if not self.config.theory or not self.config.kin():
             return None
-        return pd.read_csv(self.results / "cosines.csv", dtype=names)
+        return pd.read_csv(self.results.table("cosines"), dtype=names)
 
     @cached_property
     def planes(self) -> dict[str, pd.DataFrame]:
         """results/planes/{name}.csv by name."""
         names = self.config.theory.planes if self.config.theory else {}
-        return {name: pd.read_csv(self.results / "planes" / f"{name}.csv") for name in names}
+        return {name: pd.read_csv(self.results.plane(name)) for name in names}
 
     def dev(self, pair: str) -> str:
         """The name of the prompt set that the pair's alpha is chosen on."""
         return self.config.section(pair, "generate").prompts
 
-    def folders(self, pair: str) -> dict[str, Path]:
-        """By alpha the folder with its responses."""
-        folder = self.results / "pairs" / pair
-        return {alpha: folder / f"alpha={alpha}" for alpha in self.config.pairs[pair].grid()}
-
     @cache  # noqa: B019
     def _styles(self, pair: str) -> pd.DataFrame:
         """What every response of the pair's sweep says, by STYLES."""
-        prompts = read_jsonl(self.results / "prompts" / f"{self.dev(pair)}.jsonl", Prompt)
+        prompts = read_jsonl(self.results.prompts(self.dev(pair)), Prompt)
         metas, rows = {prompt.prompt_id: prompt.meta for prompt in prompts}, []
-        for alpha, folder in self.folders(pair).items():
-            for each in read_jsonl(folder / f"{self.dev(pair)}.generations.jsonl", Generation):
+        for alpha in self.config.pairs[pair].grid():
+            for each in read_jsonl(self.results.generations(pair, alpha, self.dev(pair)), Generation):
                 judged = world.judge(metas[each.prompt_id], each.response, each.finish_reason == "stop")
                 said = {name: getattr(judged, name) for name in STYLES}
                 rows.append({"alpha": alpha, "prompt_id": each.prompt_id, **said})
@@ -225,7 +219,8 @@ class Run:
 
     def _scored_by(self, pair: str, model: str) -> pd.DataFrame:
         """The rewards of the pair's responses by another reward model."""
-        files = [folder / f"{self.dev(pair)}.{model}.rewards.csv" for folder in self.folders(pair).values()]
+        grid, dev = self.config.pairs[pair].grid(), self.dev(pair)
+        files = [self.results.rewards_by(model, pair, alpha, dev) for alpha in grid]
         return pd.concat([pd.read_csv(file, dtype={"prompt_id": str}) for file in files])
 
     def labeller(self, pair: str) -> str:

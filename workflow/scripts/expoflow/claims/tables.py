@@ -10,6 +10,7 @@ from expoflow.claims.selection import regrets
 from expoflow.claims.statement import STATEMENTS, outcome
 from expoflow.config import Config
 from expoflow.files.records import write_csv
+from expoflow.paths import Results
 
 CLAIM_COLUMNS = (
     "claim",
@@ -28,7 +29,7 @@ REGRET_COLUMNS = ("pair", "kind", "by", "alpha", "quality", "best_alpha", "regre
 STYLE_COLUMNS = ("pair", "setting", "alpha", *STYLES)
 
 
-def write_claims(config: Config, results: Path, claims: Path, regret: Path, styles: Path) -> None:
+def write_claims(config: Config, results: Results, claims: Path, regret: Path, styles: Path) -> None:
     """Write the three tables of the run of `config` in `results`."""
     run = Run(config, results)
     write_csv(claims, claim_rows(run), CLAIM_COLUMNS)

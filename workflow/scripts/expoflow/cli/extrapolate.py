@@ -15,6 +15,7 @@ from expoflow.cli.arguments import (
     vocabulary_argument,
 )
 from expoflow.errors import CheckpointError
+from expoflow.paths import RECIPE, alpha_folder
 
 if TYPE_CHECKING:
     from expoflow.extrapolation.options import Options
@@ -83,7 +84,7 @@ def extrapolate(arguments: argparse.Namespace) -> int:
     )
     alphas = dict.fromkeys(arguments.alpha)
     folders = {
-        alpha: arguments.out if len(alphas) == 1 else arguments.out / f"alpha={alpha}" for alpha in alphas
+        alpha: arguments.out if len(alphas) == 1 else arguments.out / alpha_folder(alpha) for alpha in alphas
     }
     if arguments.dry_run:
         return _dry_run(arguments, options, folders)
@@ -174,7 +175,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     from expoflow.files.records import read_json
 
     folder, problems, lines = arguments.folder, [], []
-    recipe = read_json(folder / "recipe.json", Recipe) if (folder / "recipe.json").is_file() else None
+    recipe = read_json(folder / RECIPE, Recipe) if (folder / RECIPE).is_file() else None
     if recipe is None or recipe.weights == "stored":
         lines += describe(folder)
     if recipe:

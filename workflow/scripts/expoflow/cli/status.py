@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 
 from expoflow.errors import ConfigError
-
-RESULTS = ("models", "pairs")
+from expoflow.paths import Results
 
 
 def plan_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +34,8 @@ def status(arguments: argparse.Namespace) -> int:
         missing = [name for name in files if not (folder / name).exists()]
         rest = f"; missing: {missing[0]}" + (", ..." if len(missing) > 1 else "") if missing else ""
         lines.append((stage, f"{len(files) - len(missing)} of {len(files)}{rest}"))
-    parts = [(folder / "results" / name, status.size(folder / "results" / name)) for name in RESULTS]
+    results = Results.of(folder)
+    parts = [(path, status.size(path)) for path in (results.models, results.pairs)]
     lines += [(str(path), _megabytes(size)) for path, size in [*parts, *status.held()]]
     width = max(len(label) for label, _ in lines)
     print("\n".join(f"{label:{width}}  {text}" for label, text in lines))

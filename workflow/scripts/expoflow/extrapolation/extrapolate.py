@@ -28,6 +28,7 @@ from expoflow.files.atomic import write_text
 from expoflow.files.folder import appearing, require_room
 from expoflow.files.hashing import sha256
 from expoflow.files.records import provenance, write_json
+from expoflow.paths import RECIPE
 from expoflow.store import remembered
 
 Sha256s = Mapping[str, str]
@@ -236,7 +237,7 @@ def _complete(
     )
     if card:
         write_text(folder / "README.md", card(recipe))
-    write_json(folder / "recipe.json", recipe)
+    write_json(folder / RECIPE, recipe)
     return recipe
 
 

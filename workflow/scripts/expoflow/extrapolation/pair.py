@@ -15,6 +15,7 @@ from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.recipe import ARITHMETIC, Recipe
 from expoflow.files import hashing
 from expoflow.files.records import Record, write_json
+from expoflow.paths import RECIPE
 from expoflow.results import Manifest
 
 
@@ -99,7 +100,7 @@ def export(
     key = json.dumps(content, sort_keys=True)
     note = folder.with_name(f".{folder.name}.json")
     if recipe := _exported(note, key, folder):
-        write_json(folder / "recipe.json", recipe)
+        write_json(folder / RECIPE, recipe)
         return False
     recipe = extrapolate_pair(
         sft, aligned, alpha, folder, config, write_weights=True, threads=threads, hash_outputs=True, card=card

@@ -5,6 +5,7 @@ from pathlib import Path
 from expoflow.extrapolation.recipe import Recipe
 from expoflow.files.hashing import sha256
 from expoflow.files.records import read_json
+from expoflow.paths import RECIPE
 
 
 def describe_recipe(recipe: Recipe) -> list[tuple[str, str]]:
@@ -21,7 +22,7 @@ def describe_recipe(recipe: Recipe) -> list[tuple[str, str]]:
 
 def verify(folder: Path) -> list[str]:
     """What is wrong in a folder with a recipe.json: files that are missing or have another sha256."""
-    recipe = read_json(folder / "recipe.json", Recipe)
+    recipe = read_json(folder / RECIPE, Recipe)
     problems = []
     for name, expected in {**recipe.files, **(recipe.outputs or {})}.items():
         if not (folder / name).is_file():

@@ -19,9 +19,9 @@ from expoflow.hosts import task as tasks
 from expoflow.hosts.crash import DiedError, end_session
 from expoflow.hosts.head import Head
 from expoflow.hosts.task import Task
+from expoflow.paths import RESULTS
 from expoflow.system.processes import ended, readable
 
-LOGS = Path("results/logs/hosts")
 # Seconds in which a new host must answer; loading comes after that and may take as long as it does.
 ANSWER = 120
 BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from expoflow.hosts import host; host.main(sys.argv[1])"
@@ -57,7 +57,7 @@ class Slot:
         self.head, self.number = head, number
         self.gpu = head.slots[number]
         self.socket = f"slot-{number}.sock"
-        self.log = LOGS / f"slot-{number}.log"
+        self.log = RESULTS.host_log(number)
         self.lock = os.open(f"slot-{number}", os.O_RDWR | os.O_CREAT, 0o600, dir_fd=folder)
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

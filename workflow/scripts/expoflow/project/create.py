@@ -15,10 +15,11 @@ from expoflow.checks import machine
 from expoflow.errors import ConfigError, ExpoflowError
 from expoflow.extrapolation.preflight import open_pair
 from expoflow.files.atomic import write_text
+from expoflow.paths import Results
 from expoflow.project.folder import CONFIG
 from expoflow.system.installed import workflow_folder
 
-NO_RESULTS = Path(os.devnull)  # every source is looked at
+NO_RESULTS = Results(Path(os.devnull))  # every source is looked at
 HUB = re.compile(r"(?P<hub>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 HEADER = """\
 # One pair, as `expoflow run` was asked for it. Change what you like and run again: expoflow run --config config.yaml

@@ -22,6 +22,7 @@ from expoflow.dag.resources import weight_bytes
 from expoflow.data import prompts as prompt_sets
 from expoflow.errors import ConfigError, DataError, ExpoflowError
 from expoflow.files.records import read_json
+from expoflow.paths import RESULTS, Results
 from expoflow.results import Manifest
 
 SIZE = re.compile(r"(?<![a-z0-9])(?:(\d+)x)?(\d+(?:[._]\d+)?)b(?![a-z])", re.IGNORECASE)
@@ -84,7 +85,7 @@ class Estimate:
         return self.downloads + converted + sum(pair.stored + pair.exported for pair in self.pairs)
 
 
-def plan(config: Config, results: Path = Path("results"), online: bool = True) -> Estimate:
+def plan(config: Config, results: Results = RESULTS, online: bool = True) -> Estimate:
     """Look at every model and prompt set of `config`; with `online` the hub is asked for those it holds."""
     ask = _Hub(online)
     known = {name: _facts(name, model, results, ask) for name, model in config.models.items()}
@@ -211,8 +212,8 @@ class _Hub:
         )
 
 
-def _facts(name: str, model: ModelConfig, results: Path, ask: _Hub) -> Facts | None:
-    manifest = results / "models" / f"{name}.json"
+def _facts(name: str, model: ModelConfig, results: Results, ask: _Hub) -> Facts | None:
+    manifest = results.manifest(name)
     made = read_json(manifest, Manifest) if manifest.is_file() else None
     if made and all(made.source.get(key) == getattr(model, key) for key in ("hub", "path")):
         sizes = {file: each.size for file, each in made.files.items()}

@@ -21,13 +21,13 @@ from expoflow.extrapolation.verify import verify
 from expoflow.files.hashing import sha256
 from expoflow.files.records import read_json
 from expoflow.hub import licence
+from expoflow.paths import RECIPE, RESULTS, Results, of_benchmark, of_exported, of_pair
 from expoflow.project.card import FIGURE, VARIANTS, Evidence, hub_card
 from expoflow.project.folder import read_config, read_config_file
 from expoflow.reporting import tables
 from expoflow.results import BenchmarkResult, Best, Manifest
 
 CARD = "README.md"
-RECIPE = "recipe.json"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def publication(
     found = read_config_file(config, project) if config else read_config(project)
     if pair not in found.pairs:
         raise ConfigError([f"the config has no pair '{pair}'; give the one of this run: --config FILE"])
-    exported = project / "results" / "pairs" / pair / "expo"
+    exported = Results.of(project).exported(pair)
     evidence = _evidence(project, pair, found, exported)
     if problems := [*_problems(project, evidence, exported)]:
         raise CheckpointError("\n".join(problems))
@@ -72,7 +72,10 @@ def publication(
     names = {*recipe.files, *(recipe.outputs or ()), RECIPE}
     if (exported / INDEX).is_file():
         names.add(INDEX)
-    texts = {CARD: hub_card(evidence, repo, terms).encode(), FIGURE: _figure(exported.parent / "alphas.csv")}
+    texts = {
+        CARD: hub_card(evidence, repo, terms).encode(),
+        FIGURE: _figure(Results.of(project).alphas(pair)),
+    }
     known = {**recipe.files, **(recipe.outputs or {})}
     uploads = [_file(exported / name, name, known.get(name)) for name in names]
     uploads += [
@@ -84,16 +87,16 @@ def publication(
 def _place(folder: Path, pair: str | None) -> tuple[Path, str]:
     """The project's folder and the pair; `folder` is the project's, or results/pairs/{pair}/expo of it."""
     there = folder.absolute().resolve()
-    if there.name == "expo" and there.parts[-4:-2] == ("results", "pairs"):
-        if pair not in (None, there.parent.name):
-            raise ConfigError([f"{folder}: is of pair '{there.parent.name}'; leave out --pair {pair}"])
-        return there.parents[3], there.parent.name
-    pairs = sorted(path.parent.name for path in there.glob("results/pairs/*/expo"))
+    if named := of_exported(there):
+        project, own = named
+        if pair not in (None, own):
+            raise ConfigError([f"{folder}: is of pair '{own}'; leave out --pair {pair}"])
+        return project, own
+    pairs = Results.of(there).exported_pairs()
     if not pairs:
+        wanted = RESULTS.exported("PAIR")
         raise ConfigError(
-            [
-                f"{folder}: no results/pairs/PAIR/expo in it; name the folder of a finished run, or such a folder"
-            ]
+            [f"{folder}: no {wanted} in it; name the folder of a finished run, or such a folder"]
         )
     if pair is None and len(pairs) > 1:
         raise ConfigError([f"{folder}: has the pairs {', '.join(pairs)}; choose one with --pair"])
@@ -103,22 +106,24 @@ def _place(folder: Path, pair: str | None) -> tuple[Path, str]:
 
 
 def _evidence(project: Path, pair: str, config: Config, exported: Path) -> Evidence:
-    results, folder = project / "results", exported.parent
+    results = Results.of(project)
     if not (exported / RECIPE).is_file():
         raise CheckpointError(f"{exported}: has no {RECIPE}, its export is not finished; run snakemake again")
     members = config.pairs[pair]
     names = {"sft": members.sft, "aligned": members.aligned}
     names |= {"reward_model": config.reward_model} if config.reward_model else {}
-    prompts = results / "prompts" / f"{config.section(pair, 'generate').prompts}.jsonl"
+    prompts = results.prompts(config.section(pair, "generate").prompts)
     benchmarks = [
-        folder / "benchmarks" / variant / f"{benchmark}.json"
+        results.benchmark(pair, variant, benchmark)
         for benchmark in config.section(pair, "benchmarks").names()
         for variant in VARIANTS
     ]
-    if absent := [path for path in (folder / "alphas.csv", prompts, *benchmarks) if not path.is_file()]:
+    if absent := [path for path in (results.alphas(pair), prompts, *benchmarks) if not path.is_file()]:
         raise CheckpointError(f"{absent[0]}: is missing, the run is not finished; run snakemake again")
     made = (exported / RECIPE).stat().st_mtime_ns
-    if old := [path for path in benchmarks if "expo" in path.parent.name and path.stat().st_mtime_ns < made]:
+    if old := [
+        path for path in benchmarks if "expo" in of_benchmark(path)[1] and path.stat().st_mtime_ns < made
+    ]:
         raise CheckpointError(
             f"{old[0]}: is of an earlier export, the run is not finished; run snakemake again"
         )
@@ -126,13 +131,11 @@ def _evidence(project: Path, pair: str, config: Config, exported: Path) -> Evide
         pair=pair,
         config=config,
         recipe=read_json(exported / RECIPE, Recipe),
-        best=read_json(folder / "best.json", Best),
-        alphas=list(tables.read([folder / "alphas.csv"])),
+        best=read_json(results.best(pair), Best),
+        alphas=list(tables.read([results.alphas(pair)])),
         benchmarks=[read_json(path, BenchmarkResult) for path in benchmarks],
         prompts=sum(1 for _ in prompts.open("rb")),
-        models={
-            role: read_json(results / "models" / f"{name}.json", Manifest) for role, name in names.items()
-        },
+        models={role: read_json(results.manifest(name), Manifest) for role, name in names.items()},
     )
 
 
@@ -150,10 +153,10 @@ def _problems(project: Path, evidence: Evidence, exported: Path) -> Iterator[str
         manifest = evidence.models[role]
         if not parent.weights.items() <= manifest.sha256s().items():
             yield (
-                f"{exported}: was made of another {role} model than results/models/{manifest.model}.json describes; "
+                f"{exported}: was made of another {role} model than {RESULTS.manifest(manifest.model)} describes; "
                 "run snakemake again"
             )
-    yield from _preflight(project, evidence, exported.parent / "preflight.json")
+    yield from _preflight(project, evidence, Results.of(project).preflight(evidence.pair))
     yield from verify(exported)
     checkpoint = open_checkpoint(exported)
     yield from (finding.message for finding in quantised(checkpoint, str(exported)))
@@ -194,7 +197,7 @@ def _figure(alphas: Path) -> bytes:
     from expoflow.reporting import figures
     from expoflow.reporting.figures.style import Drawing
 
-    drawing = Drawing(FigureConfig(kind="sweep", pairs=[alphas.parent.name]), [alphas], paper={})
+    drawing = Drawing(FigureConfig(kind="sweep", pairs=[of_pair(alphas)]), [alphas], paper={})
     with tempfile.TemporaryDirectory() as folder:
         figures.draw(drawing, [Path(folder) / FIGURE])
         return (Path(folder) / FIGURE).read_bytes()

@@ -10,6 +10,7 @@ from expoflow import store
 from expoflow.config import Config
 from expoflow.config.base import VARIANTS
 from expoflow.errors import ExpoflowError
+from expoflow.paths import RESULTS
 from expoflow.project import resume
 from expoflow.selection.criteria import scored_under
 
@@ -17,31 +18,29 @@ from expoflow.selection.criteria import scored_under
 KINDS = ("generations", "benchmarks", "open_llm", "sha256", "converted")
 
 
-def stages(config: Config) -> dict[str, list[str]]:
+def stages(config: Config) -> dict[str, list[Path]]:
     """The files, relative to the project, that stand for every stage of the models, prompts and pairs."""
     files = {
-        "models": [f"results/models/{name}.json" for name in config.models],
-        "prompts": [f"results/prompts/{name}.jsonl" for name in config.prompts],
+        "models": [RESULTS.manifest(name) for name in config.models],
+        "prompts": [RESULTS.prompts(name) for name in config.prompts],
     }
     for name, pair in config.pairs.items():
-        folder = f"results/pairs/{name}"
-        alphas = [f"{folder}/alpha={alpha}" for alpha in pair.grid()]
-        prompts = config.section(name, "generate").prompts
-        likely = [f"{alpha}/{prompts}.likelihoods.csv" for alpha in alphas]
+        alphas, prompts = pair.grid(), config.section(name, "generate").prompts
+        likely = [RESULTS.likelihoods(name, alpha, prompts) for alpha in alphas]
         benchmarks = config.section(name, "benchmarks").names()
         files |= {
-            f"{name}: extrapolate": [f"{alpha}/model/recipe.json" for alpha in alphas],
-            f"{name}: generate": [f"{alpha}/{prompts}.generations.jsonl" for alpha in alphas],
-            f"{name}: score": [f"{alpha}/{prompts}.rewards.csv" for alpha in alphas],
+            f"{name}: extrapolate": [RESULTS.recipe(name, alpha) for alpha in alphas],
+            f"{name}: generate": [RESULTS.generations(name, alpha, prompts) for alpha in alphas],
+            f"{name}: score": [RESULTS.rewards(name, alpha, prompts) for alpha in alphas],
             **({f"{name}: likelihood": likely} if scored_under(config.section(name, "select")) else {}),
-            f"{name}: select": [f"{folder}/best.json"],
-            f"{name}: export": [f"{folder}/expo/recipe.json"],
+            f"{name}: select": [RESULTS.best(name)],
+            f"{name}: export": [RESULTS.exported_recipe(name)],
         }
         if benchmarks:
             files[f"{name}: benchmark"] = [
-                f"{folder}/benchmarks/{variant}/{each}.json" for each in benchmarks for variant in VARIANTS
+                RESULTS.benchmark(name, variant, each) for each in benchmarks for variant in VARIANTS
             ]
-    return files | {"report": ["results/report.html"]}
+    return files | {"report": [RESULTS.report]}
 
 
 def runs() -> dict[Path, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from expoflow.config.figures import FigureConfig
 from expoflow.files.atomic import write_text
 from expoflow.files.records import read_json
+from expoflow.paths import Results
 from expoflow.reporting.tables import read
 from expoflow.reporting.words import compared
 from expoflow.results import Best
@@ -102,7 +103,7 @@ def write_page(
     figures: Mapping[str, str],
     tables: Sequence[Path] = (),
     note: str = "",
-    results: Path | None = None,
+    results: Results | None = None,
 ) -> None:
     """Write the page from benchmarks.csv beside it, and from what else lies in `results`, by default there too.
 
@@ -111,11 +112,11 @@ def write_page(
     """
     from jinja2 import Environment
 
-    results = results or page.parent
-    summary = [_rounded(row) for row in read([results / "summary.csv"])]
+    results = results or Results(page.parent)
+    summary = [_rounded(row) for row in read([results.table("summary")])]
     metrics: dict[tuple[str, str, str], dict[str, str]] = {}
     gaps = []
-    for row in map(_rounded, read([page.parent / "benchmarks.csv"])):
+    for row in map(_rounded, read([Results(page.parent).table("benchmarks")])):
         if not row["metric"]:
             gaps.append(f"{row['pair']}: {row['benchmark']} of {row['variant']}")
             continue
@@ -127,17 +128,17 @@ def write_page(
         summary=summary,
         shown={name: words for name, words in SHOWN.items() if any(row[f"{name}_expo"] for row in summary)},
         compared=compared,
-        choices=[read_json(results / "pairs" / row["pair"] / "best.json", Best) for row in summary],
+        choices=[read_json(results.best(row["pair"]), Best) for row in summary],
         metrics=metrics,
         gaps=gaps,
         variants=["sft", "aligned", "expo", "expo-aligned"],
         reproduction=[
-            row for path in tables if path.name == "reproduction.csv" for row in map(_rounded, read([path]))
+            row for path in tables if path.stem == "reproduction" for row in map(_rounded, read([path]))
         ],
         note=note,
-        tables=[path.relative_to(results).as_posix() for path in tables],
+        tables=[path.relative_to(results.folder).as_posix() for path in tables],
         figures=figures,
-        folder=os.path.relpath(results / "figures", page.parent),
+        folder=os.path.relpath(results.figures, page.parent),
     )
     write_text(page, text)
 

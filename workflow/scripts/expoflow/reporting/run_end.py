@@ -6,6 +6,7 @@ from pathlib import Path
 
 from expoflow.errors import DataError
 from expoflow.files.records import read_json
+from expoflow.paths import RESULTS, Results, of_benchmark
 from expoflow.reporting import paper_tables
 from expoflow.reporting import tables as result_tables
 from expoflow.reporting.page import write_page
@@ -24,41 +25,42 @@ def best_line(best: Best, reward_aligned: float | str | None) -> str:
     return line if best.certified else f"{line} (not certified: {best.reason})"
 
 
-def closing_words(results: Path = Path("results")) -> str:
+def closing_words(results: Results = RESULTS) -> str:
     """What a finished run says last: each pair's choice, and where the results lie; nothing where it made a part."""
-    if not (results / "report.html").exists():
+    if not results.report.exists():
         return ""
     try:
         lines = [
-            best_line(read_json(results / "pairs" / row["pair"] / "best.json", Best), row["reward_aligned"])
-            for row in read([results / "summary.csv"])
+            best_line(read_json(results.best(row["pair"]), Best), row["reward_aligned"])
+            for row in read([results.table("summary")])
         ]
     except DataError:
         return ""
-    models = "results/pairs/{pair}/expo/"
-    return "\n".join([*lines, f"report: {results}/report.html, tables: {results}/*.csv, models: {models}"])
+    models = f"{results.exported('{pair}')}/"
+    return "\n".join([*lines, f"report: {results.report}, tables: {results.table('*')}, models: {models}"])
 
 
-def salvage(benchmarks: list[Path], figures: Mapping[str, str], results: Path = Path("results")) -> str:
+def salvage(benchmarks: list[Path], figures: Mapping[str, str], results: Results = RESULTS) -> str:
     """After a failed run: show in results/partial/ the `benchmarks` that there are, with the gaps; the words on it.
 
     A benchmark that fails keeps the joint table from being made, and with it the page: with `--keep-going` all
     other jobs go on, and at the end the head process makes benchmarks.csv, the tables in the paper's form and
     the page of what is there. They lie apart, so that Snakemake does not take them for finished ones.
     """
-    partial = results / "partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = results.partial
+    shutil.rmtree(partial.folder, ignore_errors=True)
     missing = [path for path in benchmarks if not path.exists()]
     if not missing or len(missing) == len(benchmarks):
         return ""
-    table = partial / "benchmarks.csv"
+    table = partial.table("benchmarks")
     try:
         result_tables.write_benchmarks(table, benchmarks)
-        if any(path.stem in paper_tables.BENCHMARKS for path in benchmarks):
-            paper_tables.write_paper_tables(table, partial / "tables")
-        if (results / "summary.csv").exists():
-            write_page(partial / "report.html", figures, results=results)
+        if any(of_benchmark(path)[2] in paper_tables.BENCHMARKS for path in benchmarks):
+            paper_tables.write_paper_tables(table, partial.paper_tables)
+        if results.table("summary").exists():
+            write_page(partial.report, figures, results=results)
     except DataError as error:
-        return f"what there is cannot be shown in {partial}: {error}"
-    gaps = [f"missing in {table}: {path.parts[-4]}: {path.stem} of {path.parts[-2]}" for path in missing]
-    return "\n".join([*gaps, "their logs: results/logs/benchmark/{pair}/{variant}.{benchmark}.log"])
+        return f"what there is cannot be shown in {partial.folder}: {error}"
+    places = map(of_benchmark, missing)
+    gaps = [f"missing in {table}: {pair}: {benchmark} of {variant}" for pair, variant, benchmark in places]
+    return "\n".join([*gaps, f"their logs: {results.benchmark_log('{pair}', '{variant}', '{benchmark}')}"])

@@ -7,15 +7,16 @@ from typing import Any
 from expoflow.columns import ALPHA_COLUMNS, BENCHMARK_COLUMNS, REWARD_COLUMNS, SUMMARY_COLUMNS
 from expoflow.errors import DataError
 from expoflow.files.records import read_csv, read_json, require_own, write_csv
+from expoflow.paths import ALPHAS, Results, of_benchmark, of_pair
 from expoflow.results import BenchmarkResult, Best
 
 
-def write_sweeps(results: Path, alphas: list[Path], best: list[Path], rewards: list[Path]) -> None:
-    """Write the tables of the sweeps into the folder `results`; rows in the order of the given files."""
+def write_sweeps(results: Results, alphas: list[Path], best: list[Path], rewards: list[Path]) -> None:
+    """Write the tables of the sweeps into `results`; rows in the order of the given files."""
     swept = list(read(alphas))
-    write_csv(results / "alphas.csv", swept, ALPHA_COLUMNS)
-    write_csv(results / "rewards.csv", read(rewards), REWARD_COLUMNS)
-    write_csv(results / "summary.csv", _summary_rows(best, swept), SUMMARY_COLUMNS)
+    write_csv(results.table("alphas"), swept, ALPHA_COLUMNS)
+    write_csv(results.table("rewards"), read(rewards), REWARD_COLUMNS)
+    write_csv(results.table("summary"), _summary_rows(best, swept), SUMMARY_COLUMNS)
 
 
 def write_benchmarks(table: Path, results: list[Path]) -> None:
@@ -34,7 +35,7 @@ def read(paths: Iterable[Path]) -> Iterator[dict[str, str]]:
 
 def _benchmark_rows(paths: list[Path]) -> Iterator[dict[str, Any]]:
     for path in paths:
-        place = {"pair": path.parts[-4], "variant": path.parts[-2], "benchmark": path.stem}
+        place = dict(zip(("pair", "variant", "benchmark"), of_benchmark(path), strict=True))
         if not path.exists():
             yield place
             continue
@@ -54,10 +55,10 @@ def _summary_rows(paths: list[Path], swept: list[dict[str, str]]) -> Iterator[di
     rows = {(row["pair"], row["alpha"]): row for row in swept}
     for path in paths:
         best = read_json(path, Best)
-        require_own(path, dict(best), {"pair": path.parent.name})
+        require_own(path, dict(best), {"pair": of_pair(path)})
         if (best.pair, best.alpha) not in rows:
             raise DataError(
-                f"{path}: alpha {best.alpha} was not tried, says {path.with_name('alphas.csv')}; delete both and run snakemake again"
+                f"{path}: alpha {best.alpha} was not tried, says {path.with_name(ALPHAS)}; delete both and run snakemake again"
             )
         aligned, expo = rows[best.pair, "0"], rows[best.pair, best.alpha]
         yield {

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from expoflow import paths
 from expoflow.checkpoints import manifests
 from expoflow.config.sources import ModelConfig
 from expoflow.files.atomic import write_text
@@ -48,7 +49,7 @@ def train(
     used; `seed` is the miniature's world, `data` the dataset's manifest; `launch` and `code`, the digest of what
     trains, are for TRL. Returns the trainer's metrics.
     """
-    folder = manifest.parent / model
+    folder = paths.weights(manifest)
     folders = {role: manifests.model_folder(each) for role, each in needed.items()}
     if source.train.trainer == "loop":
         with appearing(folder, replace=True) as unfinished:

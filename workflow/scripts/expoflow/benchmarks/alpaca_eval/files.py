@@ -18,6 +18,7 @@ from expoflow.data.prompts import prompt_id
 from expoflow.errors import CheckpointError, ConfigError, DataError
 from expoflow.files.atomic import replacing
 from expoflow.files.records import Record
+from expoflow.paths import RESULTS
 from expoflow.results import Message, Prompt
 
 # By setting: the file's name in the dataset tatsu-lab/alpaca_eval.
@@ -43,12 +44,11 @@ class Question(Record):
 
 def files(config: AlpacaEvalBenchmark) -> dict[str, str]:
     """The files of a config by setting; those of the hub and of the miniature lie where `gather` puts them."""
-    folder = f"results/benchmarks/alpaca_eval.{config.source_name()}"
     found = {}
     for name in SETTINGS:
         path = getattr(config, name)
         if path == MINIATURE or (path is None and config.hub and name in HUB_FILES):
-            path = f"{folder}/{HUB_FILES[name]}"
+            path = str(RESULTS.alpaca_eval(config.source_name(), HUB_FILES[name]))
         if path:
             found[name] = path
     return found

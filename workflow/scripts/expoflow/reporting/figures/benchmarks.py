@@ -10,6 +10,7 @@ from pydantic import ConfigDict
 
 from expoflow.errors import DataError
 from expoflow.files.records import Record, read_json, read_jsonl
+from expoflow.paths import of_benchmark
 from expoflow.reporting.figures.style import (
     COLOURS,
     LABELS,
@@ -80,7 +81,7 @@ def bars(plan: Drawing) -> Figure:
     """The paper's Figures 1 and 4: metrics of the variants with their 95 % intervals, a panel for each metric."""
     metrics = plan.config.metrics or []
     variants = [variant for variant in VARIANTS if variant in plan.config.variants]
-    results = {_key(file): read_json(file, BenchmarkResult) for file in plan.inputs}
+    results = {of_benchmark(file): read_json(file, BenchmarkResult) for file in plan.inputs}
     height = 0.17 * len(variants) * len(plan.pairs) + 0.1 * len(plan.pairs) + 1
     figure, grid = plt.subplots(
         1, len(metrics), figsize=(WIDTH, height), sharey=True, squeeze=False, layout="constrained"
@@ -119,12 +120,7 @@ def bars(plan: Drawing) -> Figure:
 
 
 def _by_variant(plan: Drawing) -> dict[tuple[str, str], Path]:
-    return {_key(file)[:2]: file for file in plan.inputs}
-
-
-def _key(file: Path) -> tuple[str, str, str]:
-    """Pair, variant and benchmark of results/pairs/{pair}/benchmarks/{variant}/{benchmark}.*."""
-    return file.parts[-4], file.parts[-2], file.name.partition(".")[0]
+    return {of_benchmark(file)[:2]: file for file in plan.inputs}
 
 
 def _metric(result: BenchmarkResult, name: str) -> Metric:

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from expoflow.files.records import read_json
+from expoflow.paths import ALPHAS, THEORY, of_pair
 from expoflow.reporting.figures.style import (
     COLOURS,
     CYCLE,
@@ -29,10 +30,8 @@ LEVELS = 12  # of a contour
 
 def first_order(plan: Drawing) -> Figure:
     """The paper's Figure 3, measured: J along alpha, and its tangent at alpha 0."""
-    theories = {
-        file.parent.name: read_json(file, Theory) for file in plan.inputs if file.name == "theory.json"
-    }
-    sweeps = {file.parent.name: pd.read_csv(file) for file in plan.inputs if file.name == "alphas.csv"}
+    theories = {of_pair(file): read_json(file, Theory) for file in plan.inputs if file.name == THEORY}
+    sweeps = {of_pair(file): pd.read_csv(file) for file in plan.inputs if file.name == ALPHAS}
     rows = [name for name in OBJECTIVES if any(name in each.first_order for each in theories.values())]
     figure, axes_of = panels({pair: plan.label(pair) for pair in plan.pairs}, rows)
     for pair, axes in axes_of.items():
