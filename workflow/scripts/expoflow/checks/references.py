@@ -8,7 +8,9 @@ from expoflow.config.benchmarks import BENCHMARKS
 from expoflow.config.claims import VARIED
 from expoflow.config.figures import MEASURED
 from expoflow.config.sources import DATASET_SOURCES, PROMPT_SOURCES, SOURCES
+from expoflow.config.stages import WITHOUT_REWARDS
 from expoflow.reporting import paper
+from expoflow.selection.criteria import CRITERIA
 
 
 def reference_problems(config: Config) -> list[str]:
@@ -164,10 +166,10 @@ def _reward_problems(config: Config) -> Iterator[str]:
         return
     for name, pair in config.pairs.items():
         where, select = f"pairs.{name}", config.section(name, "select")
-        if select.by == "reward":
-            yield f"{where}.select.by: reward needs reward_model; add it, or set by: nll"
-        if "reward" in select.others():
-            yield f"{where}.select.compare: reward needs reward_model; add it, or leave reward out"
+        if CRITERIA[select.by].rewarded:
+            yield f"{where}.select.by: {select.by} needs reward_model; add it, or set by: {WITHOUT_REWARDS}"
+        for other in (name for name in select.others() if CRITERIA[name].rewarded):
+            yield f"{where}.select.compare: {other} needs reward_model; add it, or leave {other} out"
         benchmark = config.section(name, "benchmarks").reward
         prompts = config.prompts.get(benchmark.prompts) if benchmark else None
         if prompts and not prompts.miniature:

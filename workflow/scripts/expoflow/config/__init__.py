@@ -15,6 +15,7 @@ from expoflow.config.claims import ClaimsConfig
 from expoflow.config.figures import FIGURES, FigureConfig
 from expoflow.config.sources import DataConfig, ModelConfig, PromptsConfig
 from expoflow.config.stages import (
+    WITHOUT_REWARDS,
     ExtrapolateConfig,
     GenerateConfig,
     PairGenerate,
@@ -84,7 +85,10 @@ class Config(Strict):
     def _is_chosen_without_rewards(cls, data: Any) -> Any:
         if isinstance(data, dict) and data.get("reward_model") is None:
             select = data.get("select", {})
-            return {**data, "select": {"by": "nll", **select} if isinstance(select, dict) else select}
+            return {
+                **data,
+                "select": {"by": WITHOUT_REWARDS, **select} if isinstance(select, dict) else select,
+            }
         return data
 
     def drawn(self) -> dict[str, FigureConfig]:

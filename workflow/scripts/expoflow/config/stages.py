@@ -57,6 +57,8 @@ class ExtrapolateConfig(Strict):
 
 
 Criterion = Literal["reward", "nll", "implicit"]
+# What alpha is chosen by if there is no reward model and the config does not say.
+WITHOUT_REWARDS: Criterion = "nll"
 
 
 class SelectConfig(Strict):

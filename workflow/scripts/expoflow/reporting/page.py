@@ -7,9 +7,10 @@ from pathlib import Path
 from expoflow.config.figures import FigureConfig
 from expoflow.files.atomic import write_text
 from expoflow.files.records import read_json
-from expoflow.reporting.tables import read
+from expoflow.reporting.tables import COMPARED, read
 from expoflow.reporting.words import compared
 from expoflow.results import Best
+from expoflow.selection.criteria import CRITERIA
 
 # By kind of figure.
 CAPTIONS = {
@@ -40,7 +41,7 @@ WITHOUT_REWARDS = {
 }
 MARKS = "Hollow marks are the paper's."
 # What the table of chosen alphas shows of the aligned and the extrapolated model, where it is known.
-SHOWN = {"reward": "reward", "nll": "NLL"}
+SHOWN = {name: each.short for name, each in CRITERIA.items() if name in COMPARED}
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
