@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from expoflow.config import Config
 from expoflow.config.benchmarks import BENCHMARKS
 from expoflow.config.claims import VARIED
-from expoflow.config.figures import MEASURED
+from expoflow.config.figures import KINDS
 from expoflow.config.sources import DATASET_SOURCES, PROMPT_SOURCES, SOURCES
 from expoflow.config.stages import WITHOUT_REWARDS
 from expoflow.reporting import paper
@@ -100,13 +100,14 @@ def _theory_problems(config: Config) -> Iterator[str]:
         elif one.aligned == other.aligned:
             yield f"{where}: both have the aligned model '{one.aligned}'; name pairs with different ones"
     for name, figure in (config.figures or {}).items():
-        if figure.kind in MEASURED and config.theory is None:
+        kind = KINDS[figure.kind]
+        if kind.theory and config.theory is None:
             yield f"figures.{name}: kind {figure.kind} shows what theory measures; add theory: {{}}"
-        elif figure.kind == "plane":
+        elif figure.plane is not None:
             yield from _unknown(f"figures.{name}.plane", figure.plane, planes, "plane")
             if figure.pairs is not None:
                 yield f"figures.{name}.pairs: a plane has its own pairs; remove them"
-        elif figure.kind == "cosines":
+        elif kind.kin:
             kin = [pair for pairs in config.kin().values() for pair in pairs]
             for pair in figure.named() or []:
                 if pair in config.pairs and pair not in kin:
