@@ -8,6 +8,7 @@ import yaml
 from expoflow.columns import MEASURED
 from expoflow.config import Config
 from expoflow.config.stages import ExtrapolateConfig
+from expoflow.extrapolation.options import RULES
 from expoflow.extrapolation.recipe import Recipe
 from expoflow.files import markdown
 from expoflow.hub.licence import Licence
@@ -250,8 +251,8 @@ def _commands(evidence: Evidence) -> str:
             lines.append(f"hf download {hub} --revision {manifest.revision} --local-dir {role}")
     options = "".join(
         f" --{name} {getattr(recipe, name)}"
-        for name in ("compute", "dtype", "vocabulary")
-        if getattr(recipe, name) != ExtrapolateConfig.model_fields[name].default
+        for name, field in ExtrapolateConfig.model_fields.items()
+        if name in RULES and getattr(recipe, name) != field.default
     )
     lines.append(
         f"expoflow extrapolate --sft sft --aligned aligned --alpha {evidence.best.alpha} --out expo{options}"
