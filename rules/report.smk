@@ -16,10 +16,16 @@ def marks(figure):
     return found
 
 
+SHOWN_FIRST = criteria.shown_first(
+    (CONFIG.section(pair, "select") for pair in CONFIG.pairs),
+    CONFIG.reward_model is not None,
+)
+
+
 def captions():
     """The text below every figure."""
     return {
-        name: caption(figure, bool(marks(figure)), CONFIG.reward_model is not None)
+        name: caption(figure, bool(marks(figure)), SHOWN_FIRST)
         for name, figure in FIGURES.items()
     }
 

@@ -6,8 +6,10 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from expoflow.config.stages import WITHOUT_REWARDS, Criterion
-from expoflow.selection.criteria import CRITERIA, MODELS, Candidate, choose
+from expoflow.config.figures import FigureConfig
+from expoflow.config.stages import WITHOUT_REWARDS, Criterion, SelectConfig
+from expoflow.reporting.page import caption
+from expoflow.selection.criteria import CRITERIA, MODELS, Candidate, choose, shown_first
 
 
 def candidate(alpha: str, reward: float, low: float = -1.0) -> Candidate:
@@ -93,7 +95,21 @@ def test_the_config_has_the_names_of_the_criteria_in_their_order():
 
 
 def test_a_criterion_is_scored_under_models_that_there_are():
-    assert all(set(criterion.models) <= set(MODELS) for criterion in CRITERIA.values())
+    assert all(set(criterion.models) <= MODELS.keys() for criterion in CRITERIA.values())
+
+
+@pytest.mark.parametrize(
+    ("by", "rewarded", "name"),
+    [("reward", True, "reward"), ("nll", True, "reward"), ("nll", False, "nll"), ("implicit", False, "nll")],
+)
+def test_captions_name_what_figures_show_first(by, rewarded, name):
+    assert shown_first([SelectConfig(by=by)], rewarded) is CRITERIA[name]
+    figure = FigureConfig(kind="sweep")
+    text = caption(figure, True, CRITERIA[name])
+    assert text.startswith(f"{CRITERIA[name].shown}, true quality where it is known")
+    assert text.endswith("Hollow marks are the paper's.")
+    mine = figure.model_copy(update={"caption": "{Mine}."})
+    assert caption(mine, False, CRITERIA[name]) == "{Mine}."
 
 
 def test_the_rules_learn_what_a_criterion_needs_without_numpy_and_pandas():

@@ -21,7 +21,7 @@ class Kind:
 
     `module`, of `reporting.figures`, has the function that draws one, which is called like the kind. `caption` is the
     text below a figure that the config gives none, `without_rewards` that of a run without a reward model, if it is
-    another one. `reads` are the results that a figure is drawn from, in this order (`dag.figures`). `keys` are what
+    another one; there {shown} stands for what alpha is chosen by. `reads` are the results that a figure is drawn from, in this order (`dag.figures`). `keys` are what
     the config may say of one beside its kind, pairs, labels and caption; `metrics` and `plane` it must say. `marks` are the
     quantities of which the paper's numbers are shown too, beside `metrics`.
 
@@ -49,7 +49,7 @@ KINDS = {
         caption="Reward, true quality where it is known, and length of the responses against alpha, on the prompts "
         "that choose alpha. The star is the chosen alpha; the band is the interval of the gain over alpha 0, paired by "
         "prompt.",
-        without_rewards="NLL (nats a token) of every alpha's responses under the aligned model, true quality where it "
+        without_rewards="{shown}, true quality where it "
         "is known, and length of the responses against alpha, on the prompts that choose alpha. The star is the chosen "
         "alpha; the band is the interval of the change from alpha 0, paired by prompt.",
         marks=("alpha",),
@@ -59,7 +59,7 @@ KINDS = {
         module="sweeps",
         caption="Reward, length of the responses and true quality where it is known against alpha, on the prompts that "
         "choose alpha; alpha 0 is the aligned model. Stars are the chosen alphas, bars the intervals of the mean reward.",
-        without_rewards="NLL (nats a token) of every alpha's responses under the aligned model, length of the responses "
+        without_rewards="{shown}, length of the responses "
         "and true quality where it is known against alpha, on the prompts that choose alpha; alpha 0 is the aligned "
         "model. Stars are the chosen alphas.",
         keys=("groups",),

@@ -10,7 +10,7 @@ from expoflow.files.records import read_json
 from expoflow.reporting.tables import COMPARED, read
 from expoflow.reporting.words import compared
 from expoflow.results import Best
-from expoflow.selection.criteria import CRITERIA
+from expoflow.selection.criteria import CRITERIA, Criterion
 
 MARKS = "Hollow marks are the paper's."
 # What the table of chosen alphas shows of the aligned and the extrapolated model, where it is known.
@@ -64,11 +64,12 @@ figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { font-size: .9re
 """
 
 
-def caption(figure: FigureConfig, marked: bool, rewarded: bool = True) -> str:
-    """The text below a figure; `marked`: it shows the paper's numbers too; `rewarded`: there are rewards."""
+def caption(figure: FigureConfig, marked: bool, shown: Criterion) -> str:
+    """The text below a figure; `marked`: it shows the paper's numbers too; `shown`: what it shows of all alphas first."""
     kind = KINDS[figure.kind]
-    text = kind.caption if rewarded else kind.without_rewards or kind.caption
-    text = text if figure.caption is None else figure.caption
+    text = kind.caption if figure.caption is None else figure.caption
+    if figure.caption is None and kind.without_rewards and not shown.rewarded:
+        text = kind.without_rewards.format(shown=shown.shown)
     return f"{text} {MARKS}" if marked else text
 
 

@@ -4,7 +4,7 @@ A new criterion is one more entry of CRITERIA, and its name in `config.stages`; 
 and the words of tables and pages follow. The rules read this module: it imports no numpy and no pandas by itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from expoflow.selection.statistics import Values
 
-# Under which models responses can be scored: SFT, aligned, and the one that gave them.
-MODELS = ("sft", "aligned", "own")
+# Under which models responses can be scored, and at which alpha each lies; the one that gave them at its own.
+MODELS = {"sft": "-1", "aligned": "0", "own": None}
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,15 @@ class Criterion:
     it is the sum of all values over the sum of that column.
 
     The alpha with the largest value is taken, or with `maximum=False` the largest alpha whose value is not above
-    alpha 0's. `words` name it in a sentence, `short` in the head of a table, `label` at an axis, with its unit;
-    `change` is what a change from alpha 0 is called. `rewarded`: it needs a reward model.
+    alpha 0's. `words` name it in a sentence, `short` in the head of a table, `label` at an axis, `shown` in the caption
+    of a figure, both with its unit; `change` is what a change from alpha 0 is called. `rewarded`: it needs a reward model.
     """
 
     name: str
     words: str
     short: str
     label: str
+    shown: str
     value: "Callable[[pd.DataFrame], pd.Series]"
     per: str = ""
     models: tuple[str, ...] = ()
@@ -102,6 +103,7 @@ CRITERIA = {
             words="mean reward",
             short="reward",
             label="reward (logit)",
+            shown="Reward",
             value=lambda table: table["reward"],
             rewarded=True,
         ),
@@ -110,6 +112,7 @@ CRITERIA = {
             words="NLL under the aligned model",
             short="NLL",
             label="NLL, aligned\n(nats a token)",
+            shown="NLL (nats a token) of every alpha's responses under the aligned model",
             value=lambda table: -table["logp_aligned"],
             per="tokens",
             models=("aligned",),
@@ -121,6 +124,7 @@ CRITERIA = {
             words="implicit reward less KL",
             short="implicit reward",
             label="implicit reward\nless KL (nats)",
+            shown="DPO's implicit reward less the KL (nats) of every alpha's responses",
             value=_implicit,
             models=("sft", "aligned", "own"),
         ),
@@ -135,6 +139,16 @@ def scored_under(select: SelectConfig) -> tuple[str, ...]:
     """
     needed = {model for name in (select.by, *select.others()) for model in CRITERIA[name].models}
     return tuple(model for model in MODELS if needed and model in needed | {"aligned"})
+
+
+def shown_first(selects: Iterable[SelectConfig], rewarded: bool) -> Criterion:
+    """What a figure of all alphas shows first: the reward; without a reward model what is known of all responses.
+
+    `selects` are the settings of all pairs.
+    """
+    scored = {model for select in selects for model in scored_under(select)}
+    known = (each for each in CRITERIA.values() if scored.issuperset(each.models))
+    return next(each for each in known if rewarded or not each.rewarded)
 
 
 def choose(
