@@ -24,13 +24,11 @@ from expoflow.checkpoints import manifests
 from expoflow.checks import machine
 from expoflow.config.base import ALPHA, VARIANTS
 from expoflow.config.benchmarks import BENCHMARKS
-from expoflow.config.figures import MEASURED as MEASURED_KINDS
 from expoflow.dag import code, resources
 from expoflow.dag.wildcards import only
 from expoflow.errors import ConfigError, ExpoflowError
 from expoflow.project.begin import begin
 from expoflow.reporting import paper, paper_tables
-from expoflow.reporting.page import caption
 from expoflow.reporting.run_end import closing_words, salvage
 from expoflow.selection import criteria
 from expoflow.system import collector
@@ -340,73 +338,6 @@ PAPER_REWARDS = (
     and CONFIG.models[CONFIG.reward_model].hub == paper.REWARD_MODEL
 )
 REWARDS_NOTE = "" if PAPER_REWARDS or not CONFIG.reward_model else paper.OTHER_REWARDS
-
-
-def figure_inputs(figure):
-    """The results that a figure is drawn from."""
-    if figure.kind == "histograms":
-        kind, benchmarks = "generations.jsonl", [figure.benchmark]
-    elif figure.kind == "bars":
-        kind, benchmarks = "json", figure.benchmarks()
-    elif figure.kind in MEASURED_KINDS:
-        return measured(figure)
-    else:
-        return [f"results/pairs/{pair}/alphas.csv" for pair in figure.pairs]
-    return [
-        f"results/pairs/{pair}/benchmarks/{variant}/{benchmark}.{kind}"
-        for pair in figure.pairs
-        for benchmark in benchmarks
-        for variant in figure.variants
-    ]
-
-
-def measured(figure):
-    """The results of the section theory that a figure is drawn from, then the sweeps that it shows too."""
-    if figure.kind == "cosines":
-        return ["results/cosines.csv"]
-    sweeps = [f"results/pairs/{pair}/alphas.csv" for pair in figure.pairs]
-    if figure.kind == "plane":
-        return [f"results/planes/{figure.plane}.csv", *sweeps]
-    return [*(f"results/pairs/{pair}/theory.json" for pair in figure.pairs), *sweeps]
-
-
-def marks(figure):
-    """The paper's numbers that a figure shows, by pair, variant and quantity."""
-    shown = {"sweep": ["alpha"], "curves": ["alpha", "reward"]}
-    shown = figure.metrics or shown.get(figure.kind, ())
-    found = {}
-    for pair in figure.pairs:
-        for number in REPEATED.get(pair, ()):
-            if number["quantity"] in shown:
-                variants = found.setdefault(pair, {}).setdefault(number["variant"], {})
-                variants[number["quantity"]] = float(number["value"])
-    return found
-
-
-def captions():
-    """The text below every figure."""
-    return {
-        name: caption(figure, bool(marks(figure)), CONFIG.reward_model is not None)
-        for name, figure in FIGURES.items()
-    }
-
-
-def inert(text):
-    """`text` with `<` as JSON escapes it: Snakemake's report puts a figure's params into a script of its page."""
-    return text.replace("<", "\\u003c")
-
-
-def appendix_pairs():
-    """What the tables of the appendices say of a pair beside its results."""
-    return {
-        name: {
-            "sft": pair.sft,
-            "aligned": pair.aligned,
-            "paper": pair.paper,
-            "trained_on_dev": pair.trained_on_dev,
-        }
-        for name, pair in CONFIG.pairs.items()
-    }
 
 
 # The reward models that score the responses of pairs whose training they labelled.

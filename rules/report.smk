@@ -1,4 +1,53 @@
 # Joint tables, figures and the page.
+from expoflow.config.figures import KINDS as FIGURE_KINDS
+from expoflow.dag.figures import inputs as figure_inputs
+from expoflow.reporting.page import caption
+
+
+def marks(figure):
+    """The paper's numbers that a figure shows, by pair, variant and quantity."""
+    shown = figure.metrics or FIGURE_KINDS[figure.kind].marks
+    found = {}
+    for pair in figure.pairs:
+        for number in REPEATED.get(pair, ()):
+            if number["quantity"] in shown:
+                variants = found.setdefault(pair, {}).setdefault(number["variant"], {})
+                variants[number["quantity"]] = float(number["value"])
+    return found
+
+
+SHOWN_FIRST = criteria.shown_first(
+    (CONFIG.section(pair, "select") for pair in CONFIG.pairs),
+    CONFIG.reward_model is not None,
+)
+
+
+def captions():
+    """The text below every figure."""
+    return {
+        name: caption(figure, bool(marks(figure)), SHOWN_FIRST)
+        for name, figure in FIGURES.items()
+    }
+
+
+def inert(text):
+    """`text` with `<` as JSON escapes it: Snakemake's report puts a figure's params into a script of its page."""
+    return text.replace("<", "\\u003c")
+
+
+def appendix_pairs():
+    """What the tables of the appendices say of a pair beside its results."""
+    return {
+        name: {
+            "sft": pair.sft,
+            "aligned": pair.aligned,
+            "paper": pair.paper,
+            "trained_on_dev": pair.trained_on_dev,
+        }
+        for name, pair in CONFIG.pairs.items()
+    }
+
+
 rule tables:
     input:
         alphas=of_pairs("alphas.csv"),
@@ -91,7 +140,7 @@ rule figure:
         paper=lambda wildcards: json.dumps(marks(FIGURES[wildcards.figure])),
         paper_rewards=PAPER_REWARDS,
         caption=lambda wildcards: inert(captions()[wildcards.figure]),
-        code=code.rule("figure"),
+        code=code.figure(),
     message:
         "draw figure {wildcards.figure}"
     script:

@@ -31,7 +31,7 @@ rule likelihood:
         sft=member("sft"),
         aligned=member("aligned"),
         recipes=lambda wildcards: [
-            f"{alpha_folder(wildcards.pair, {'sft': '-1', 'aligned': '0', 'own': wildcards.alpha}[name])}/model/recipe.json"
+            f"{alpha_folder(wildcards.pair, criteria.MODELS[name] or wildcards.alpha)}/model/recipe.json"
             for name in scored_under(wildcards)
         ],
     output:

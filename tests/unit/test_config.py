@@ -102,7 +102,7 @@ def test_figures_of_a_config_stand_alone_and_name_their_pairs_once():
     assert checks.parse(TWO | {"figures": {}}).drawn() == {}
 
 
-@pytest.mark.parametrize("kind", figures.FIGURE_KEYS)
+@pytest.mark.parametrize("kind", figures.KINDS)
 def test_a_figure_reads_back_from_the_parameter_of_its_rule(kind):
     own = {"bars": {"metrics": ["reward.reward"]}, "plane": {"plane": "both"}}
     entry = {"kind": kind, **own.get(kind, {})}

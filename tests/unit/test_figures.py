@@ -1,10 +1,13 @@
 """What the figures show, read back from matplotlib's own objects."""
 
+from typing import get_args
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from expoflow.config.figures import FigureConfig
+from expoflow.config.figures import KINDS, FigureConfig, FigureKind
+from expoflow.dag.figures import inputs
 from expoflow.errors import DataError
 from expoflow.reporting import figures
 from expoflow.reporting.figures.style import STYLE, WIDTH, Drawing
@@ -24,7 +27,7 @@ def plan(inputs, paper=None, same=False, **config):
 def drawn():
     """Draws a plan with the project's style and closes the figure afterwards."""
     with plt.rc_context(STYLE):
-        yield lambda what: figures.KINDS[what.config.kind](what)
+        yield lambda what: figures.drawer(what.config.kind)(what)
     plt.close("all")
 
 
@@ -51,6 +54,35 @@ def stars(axis):
 
 def hollow(axis):
     return [line for line in axis.lines if line.get_markerfacecolor() == "none" and len(line.get_xdata())]
+
+
+def test_every_kind_has_its_entry_and_a_function_that_draws_it():
+    assert get_args(FigureKind) == tuple(KINDS)
+    assert [figures.drawer(kind).__name__ for kind in KINDS] == [*KINDS]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_result_that_a_kind_reads_has_a_path(kind):
+    settings = {"plane": "here", "metrics": ["reward.length", "mt_bench.score"]}
+    own = {key: value for key, value in settings.items() if key in KINDS[kind].keys}
+    found = inputs(FigureConfig(kind=kind, pairs=["a", "b"], **own))
+    of_pairs = {"alphas": "alphas.csv", "theory": "theory.json"}
+    of_benchmarks = {
+        "generations": ["reward.generations.jsonl"],
+        "benchmarks": ["reward.json", "mt_bench.json"],
+    }
+    paths = {"plane": ["results/planes/here.csv"], "cosines": ["results/cosines.csv"]}
+    paths |= {name: [f"results/pairs/{pair}/{file}" for pair in "ab"] for name, file in of_pairs.items()}
+    paths |= {
+        name: [
+            f"results/pairs/{pair}/benchmarks/{variant}/{file}"
+            for pair in "ab"
+            for file in files
+            for variant in ("sft", "aligned", "expo")
+        ]
+        for name, files in of_benchmarks.items()
+    }
+    assert found == [path for name in KINDS[kind].reads for path in paths[name]]
 
 
 def test_sweep_shows_reward_length_choice_and_the_papers_alpha(tmp_path, drawn):

@@ -1,8 +1,15 @@
 """The choice of alpha, by hand-made tables."""
 
+import subprocess
+import sys
+from typing import get_args
+
 import numpy as np
 import pytest
-from expoflow.selection.criteria import CRITERIA, Candidate, choose
+from expoflow.config.figures import FigureConfig
+from expoflow.config.stages import WITHOUT_REWARDS, Criterion, SelectConfig
+from expoflow.reporting.page import caption
+from expoflow.selection.criteria import CRITERIA, MODELS, Candidate, choose, shown_first
 
 
 def candidate(alpha: str, reward: float, low: float = -1.0) -> Candidate:
@@ -79,3 +86,33 @@ def test_a_criterion_picks_for_every_resample():
     values = np.array([[1.0, 2.0, 2.0], [1.0, 1.0, 3.0], [1.0, 0.0, 0.5]])
     assert CRITERIA["implicit"].pick(values).tolist() == [1, 2, 0]
     assert CRITERIA["nll"].pick(values).tolist() == [0, 1, 2]
+
+
+def test_the_config_has_the_names_of_the_criteria_in_their_order():
+    assert get_args(Criterion) == tuple(CRITERIA)
+    assert {name for name, criterion in CRITERIA.items() if criterion.name != name} == set()
+    assert not CRITERIA[WITHOUT_REWARDS].rewarded
+
+
+def test_a_criterion_is_scored_under_models_that_there_are():
+    assert all(set(criterion.models) <= MODELS.keys() for criterion in CRITERIA.values())
+
+
+@pytest.mark.parametrize(
+    ("by", "rewarded", "name"),
+    [("reward", True, "reward"), ("nll", True, "reward"), ("nll", False, "nll"), ("implicit", False, "nll")],
+)
+def test_captions_name_what_figures_show_first(by, rewarded, name):
+    assert shown_first([SelectConfig(by=by)], rewarded) is CRITERIA[name]
+    figure = FigureConfig(kind="sweep")
+    text = caption(figure, True, CRITERIA[name])
+    assert text.startswith(f"{CRITERIA[name].shown}, true quality where it is known")
+    assert text.endswith("Hollow marks are the paper's.")
+    mine = figure.model_copy(update={"caption": "{Mine}."})
+    assert caption(mine, False, CRITERIA[name]) == "{Mine}."
+
+
+def test_the_rules_learn_what_a_criterion_needs_without_numpy_and_pandas():
+    code = "import sys; from expoflow.selection import criteria; print({'numpy', 'pandas', 'scipy'} & {*sys.modules})"
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert output.strip() == "set()"

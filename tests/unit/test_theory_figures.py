@@ -20,7 +20,7 @@ def drawn():
 
     def draw(inputs, **config):
         plan = Drawing(FigureConfig(**config), inputs, {})
-        return figures.KINDS[plan.config.kind](plan)
+        return figures.drawer(plan.config.kind)(plan)
 
     with plt.rc_context(STYLE):
         yield draw

@@ -8,8 +8,8 @@ import zipfile
 
 import pytest
 import torch
+from expoflow.config.figures import KINDS
 from expoflow.miniature.world import prompts
-from expoflow.reporting.page import CAPTIONS
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from tree import REPOSITORY, Tree
@@ -100,7 +100,7 @@ def test_snakemakes_own_report_carries_figures_with_captions(finished, tmp_path)
         names = archive.namelist()
         text = "".join(archive.read(name).decode() for name in names if name.endswith((".js", ".html")))
     for figure in ("sweep", "path", "histograms"):
-        caption = CAPTIONS[figure]
+        caption = KINDS[figure].caption
         assert any(name.endswith(f"{figure}.png") for name in names)
         assert caption.partition(".")[0].partition(",")[0] in text
 

@@ -13,6 +13,7 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow.paths import of_alpha
     from expoflow.reporting.run_end import best_line
     from expoflow.selection import select
+    from expoflow.selection.criteria import CRITERIA
 
     pair = snakemake.wildcards.pair
     alphas = [of_alpha(Path(path)) for path in snakemake.input.rewards]
@@ -29,7 +30,7 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
         {alpha: select.read_likelihoods(path, pair, alpha) for alpha, path in likelihoods.items()},
     )
     best = best.model_copy(update={"labelled_by": snakemake.params.labelled_by})
-    if config.by == "reward" and snakemake.params.reward_model in best.labelled_by:
+    if CRITERIA[config.by].rewarded and snakemake.params.reward_model in best.labelled_by:
         say(
             f"warning: {best.pair}: {snakemake.params.reward_model} labelled the training of the aligned model and chooses alpha "
             "too; take an independent reward model, which does not share what the model learned to please"

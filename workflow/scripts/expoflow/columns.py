@@ -1,5 +1,12 @@
 """The columns of every CSV."""
 
+from typing import get_args
+
+from expoflow.config.stages import Criterion
+
+# The criteria beside the reward: of each alphas.csv has the value, and the interval of its change from alpha 0.
+MEASURED = tuple(name for name in get_args(Criterion) if name != "reward")
+
 REWARD_COLUMNS = (
     "pair",
     "alpha",
@@ -42,12 +49,8 @@ ALPHA_COLUMNS = (
     "chosen",
     "quality",
     "accuracy",
-    "nll",
-    "implicit",
-    "nll_change_low",
-    "nll_change_high",
-    "implicit_change_low",
-    "implicit_change_high",
+    *MEASURED,
+    *(f"{name}_change_{end}" for name in MEASURED for end in ("low", "high")),
 )
 BENCHMARK_COLUMNS = (
     "pair",

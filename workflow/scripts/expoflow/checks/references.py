@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator
 from expoflow.config import Config
 from expoflow.config.benchmarks import BENCHMARKS
 from expoflow.config.claims import VARIED
-from expoflow.config.figures import MEASURED
+from expoflow.config.figures import KINDS
 from expoflow.config.sources import DATASET_SOURCES, PROMPT_SOURCES, SOURCES
+from expoflow.config.stages import WITHOUT_REWARDS
 from expoflow.reporting import paper
+from expoflow.selection.criteria import CRITERIA
 
 
 def reference_problems(config: Config) -> list[str]:
@@ -98,13 +100,14 @@ def _theory_problems(config: Config) -> Iterator[str]:
         elif one.aligned == other.aligned:
             yield f"{where}: both have the aligned model '{one.aligned}'; name pairs with different ones"
     for name, figure in (config.figures or {}).items():
-        if figure.kind in MEASURED and config.theory is None:
+        kind = KINDS[figure.kind]
+        if kind.theory and config.theory is None:
             yield f"figures.{name}: kind {figure.kind} shows what theory measures; add theory: {{}}"
-        elif figure.kind == "plane":
+        elif figure.plane is not None:
             yield from _unknown(f"figures.{name}.plane", figure.plane, planes, "plane")
             if figure.pairs is not None:
                 yield f"figures.{name}.pairs: a plane has its own pairs; remove them"
-        elif figure.kind == "cosines":
+        elif kind.kin:
             kin = [pair for pairs in config.kin().values() for pair in pairs]
             for pair in figure.named() or []:
                 if pair in config.pairs and pair not in kin:
@@ -164,10 +167,10 @@ def _reward_problems(config: Config) -> Iterator[str]:
         return
     for name, pair in config.pairs.items():
         where, select = f"pairs.{name}", config.section(name, "select")
-        if select.by == "reward":
-            yield f"{where}.select.by: reward needs reward_model; add it, or set by: nll"
-        if "reward" in select.others():
-            yield f"{where}.select.compare: reward needs reward_model; add it, or leave reward out"
+        if CRITERIA[select.by].rewarded:
+            yield f"{where}.select.by: {select.by} needs reward_model; add it, or set by: {WITHOUT_REWARDS}"
+        for other in (name for name in select.others() if CRITERIA[name].rewarded):
+            yield f"{where}.select.compare: {other} needs reward_model; add it, or leave {other} out"
         benchmark = config.section(name, "benchmarks").reward
         prompts = config.prompts.get(benchmark.prompts) if benchmark else None
         if prompts and not prompts.miniature:

@@ -138,12 +138,7 @@ def _regrets(tables: Tables) -> Figure | None:
     means = means.groupby(["kind", "by", "run"], sort=False)["regret"].mean().unstack("run")
     kinds = list(means.index.unique("kind"))
     figure, axis = plt.subplots(figsize=(WIDTH, 2.8), layout="constrained")
-    colours = {
-        "none": COLOURS["sft"],
-        "reward": COLOURS["aligned"],
-        "nll": COLOURS["expo"],
-        "implicit": COLOURS["quality"],
-    }
+    colours = dict(zip(WAYS, (COLOURS["sft"], *CYCLE), strict=False))
     width = 0.8 / len(ways)
     for number, way in enumerate(ways):
         own = means.xs(way, level="by").reindex(kinds)

@@ -11,7 +11,7 @@ from expoflow.claims.statement import Measure, measured, statement
 from expoflow.selection.criteria import CRITERIA
 from expoflow.selection.statistics import Values
 
-WAYS = {"none": "alpha 0", "reward": "by reward", "nll": "by nll", "implicit": "by implicit"}  # in words
+WAYS = {"none": "alpha 0", **{name: f"by {name}" for name in CRITERIA}}  # in words
 
 
 class Regret(NamedTuple):

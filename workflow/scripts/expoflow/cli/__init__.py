@@ -75,9 +75,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"expoflow {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    given = sys.argv[1:] if argv is None else argv
     for name, (text, add_arguments, function) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
-        add_arguments(command)
+        if name in given:  # those of the others, for which the config is imported, are not asked for
+            add_arguments(command)
         command.set_defaults(run=function)
     arguments = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _terminate)

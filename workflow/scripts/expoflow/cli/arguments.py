@@ -4,6 +4,7 @@ import argparse
 import math
 import re
 from pathlib import Path
+from typing import get_args
 
 MODEL = "a folder, or ORG/NAME[@REVISION] of the Hugging Face hub"
 SFT = f"theta0, the SFT model: {MODEL}; default: the base of the adapter that is aligned"
@@ -25,12 +26,17 @@ def pair_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def vocabulary_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--vocabulary",
-        choices=("error", "shared_rows"),
-        default="error",
-        help="where vocabularies differ in size: stop, or extrapolate the rows both have",
+    option_argument(
+        parser, "vocabulary", "where vocabularies differ in size: stop, or extrapolate the rows both have"
     )
+
+
+def option_argument(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """An option of the extrapolation, with its own choices and default; `text` is the help."""
+    from expoflow.extrapolation.options import Options
+
+    field = Options.__dataclass_fields__[name]
+    parser.add_argument(f"--{name}", choices=get_args(field.type), default=field.default, help=text)
 
 
 def sft_of(arguments: argparse.Namespace) -> Path:

@@ -10,6 +10,7 @@ from expoflow.cli.arguments import (
     SFT,
     alpha_for,
     alpha_text,
+    option_argument,
     pair_arguments,
     sft_of,
     vocabulary_argument,
@@ -38,17 +39,11 @@ def extrapolate_arguments(parser: argparse.ArgumentParser) -> None:
         default="model",
         help="where aligned is a LoRA adapter: write a whole model, or the adapter that makes it of the base",
     )
-    parser.add_argument(
-        "--dtype",
-        choices=("keep", "float32", "bfloat16", "float16"),
-        default="keep",
-        help="type of the result",
-    )
-    parser.add_argument(
-        "--compute",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="bfloat16 repeats the roundings of the authors' published checkpoints, bit for bit",
+    option_argument(parser, "dtype", "type of the result")
+    option_argument(
+        parser,
+        "compute",
+        "bfloat16 repeats the roundings of the authors' published checkpoints, bit for bit",
     )
     parser.add_argument(
         "--alpha-for",
@@ -58,9 +53,7 @@ def extrapolate_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="REGEX=A",
         help="another alpha for the tensors whose name matches; the last match wins",
     )
-    parser.add_argument(
-        "--overflow", choices=("error", "clamp"), default="error", help="elements that do not fit the type"
-    )
+    option_argument(parser, "overflow", "elements that do not fit the type")
     parser.add_argument("--threads", type=int, metavar="N", help="default: one for each core, 8 at most")
     parser.add_argument(
         "--hash-outputs", action="store_true", help="sha256s of the new weights into recipe.json"
@@ -73,15 +66,7 @@ def extrapolate(arguments: argparse.Namespace) -> int:
     from expoflow.extrapolation.model_card import model_card
     from expoflow.extrapolation.options import Options
 
-    options = Options(
-        compute=arguments.compute,
-        dtype=arguments.dtype,
-        vocabulary=arguments.vocabulary,
-        overflow=arguments.overflow,
-        alpha_for=tuple(arguments.alpha_for),
-        threads=arguments.threads,
-        hash_outputs=arguments.hash_outputs,
-    )
+    options = Options.of(vars(arguments), alpha_for=tuple(arguments.alpha_for))
     alphas = dict.fromkeys(arguments.alpha)
     folders = {
         alpha: arguments.out if len(alphas) == 1 else arguments.out / alpha_folder(alpha) for alpha in alphas

@@ -12,9 +12,10 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from expoflow.config.base import REFERENCE_ALPHAS, Alpha, Name, Strict, check_distinct, spell
 from expoflow.config.benchmarks import BenchmarksConfig, PairBenchmarks, RewardCheck
 from expoflow.config.claims import ClaimsConfig
-from expoflow.config.figures import FIGURES, FigureConfig
+from expoflow.config.figures import FIGURES, KINDS, FigureConfig
 from expoflow.config.sources import DataConfig, ModelConfig, PromptsConfig
 from expoflow.config.stages import (
+    WITHOUT_REWARDS,
     ExtrapolateConfig,
     GenerateConfig,
     PairGenerate,
@@ -84,7 +85,10 @@ class Config(Strict):
     def _is_chosen_without_rewards(cls, data: Any) -> Any:
         if isinstance(data, dict) and data.get("reward_model") is None:
             select = data.get("select", {})
-            return {**data, "select": {"by": "nll", **select} if isinstance(select, dict) else select}
+            return {
+                **data,
+                "select": {"by": WITHOUT_REWARDS, **select} if isinstance(select, dict) else select,
+            }
         return data
 
     def drawn(self) -> dict[str, FigureConfig]:
@@ -104,7 +108,11 @@ class Config(Strict):
         """The figures of the section theory, where there is one."""
         if self.theory is None:
             return {}
-        kinds = ["first_order", *(["cosines"] if self.kin() else [])]
+        kinds = [
+            name
+            for name, kind in KINDS.items()
+            if kind.theory and kind.default and (self.kin() or not kind.kin)
+        ]
         planes = {
             name: FigureConfig(kind="plane", plane=name)
             for name in self.theory.planes
@@ -114,9 +122,9 @@ class Config(Strict):
 
     def _able(self, figure: FigureConfig) -> list[str]:
         """The pairs that have what a figure shows."""
-        if figure.kind == "plane":
+        if figure.plane is not None:
             return self.theory.planes[figure.plane].pairs
-        if figure.kind == "cosines":
+        if KINDS[figure.kind].kin:
             return [pair for pairs in self.kin().values() for pair in pairs]
         needed = set(figure.benchmarks())
         return [pair for pair in self.pairs if needed <= set(self.section(pair, "benchmarks").names())]

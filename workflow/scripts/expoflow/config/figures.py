@@ -1,5 +1,10 @@
-"""Figures: their kinds, and what each may say."""
+"""Figures: their kinds, and what each may say.
 
+A new kind is one more name in FigureKind, one more entry of KINDS, and a function of its name in a module of
+`reporting.figures`.
+"""
+
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -7,26 +12,116 @@ from pydantic_core import PydanticCustomError
 
 from expoflow.config.base import Name, Strict
 
-# What a figure may say beside its kind, pairs, labels and caption.
-FIGURE_KEYS = {
-    "sweep": (),
-    "curves": ("groups",),
-    "path": (),
-    "histograms": ("benchmark", "variants"),
-    "bars": ("metrics", "variants"),
-    "first_order": (),
-    "cosines": (),
-    "plane": ("plane",),
+FigureKind = Literal["sweep", "curves", "path", "histograms", "bars", "first_order", "cosines", "plane"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the figures of a kind are.
+
+    `module`, of `reporting.figures`, has the function that draws one, which is called like the kind. `caption` is the
+    text below a figure that the config gives none, `without_rewards` that of a run without a reward model, if it is
+    another one; there {shown} stands for what alpha is chosen by. `reads` are the results that a figure is drawn from, in this order (`dag.figures`). `keys` are what
+    the config may say of one beside its kind, pairs, labels and caption; `metrics` and `plane` it must say. `marks` are the
+    quantities of which the paper's numbers are shown too, beside `metrics`.
+
+    `rewards`: nothing can be drawn without a reward model. `theory`: it shows what the section theory measures. `kin`:
+    of pairs that share their SFT model with another one. `default`: one is drawn if the config has no section figures.
+    """
+
+    module: str
+    caption: str
+    without_rewards: str = ""
+    reads: tuple[Literal["alphas", "generations", "benchmarks", "theory", "cosines", "plane"], ...] = (
+        "alphas",
+    )
+    keys: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    rewards: bool = False
+    theory: bool = False
+    kin: bool = False
+    default: bool = False
+
+
+KINDS = {
+    "sweep": Kind(
+        module="sweeps",
+        caption="Reward, true quality where it is known, and length of the responses against alpha, on the prompts "
+        "that choose alpha. The star is the chosen alpha; the band is the interval of the gain over alpha 0, paired by "
+        "prompt.",
+        without_rewards="{shown}, true quality where it "
+        "is known, and length of the responses against alpha, on the prompts that choose alpha. The star is the chosen "
+        "alpha; the band is the interval of the change from alpha 0, paired by prompt.",
+        marks=("alpha",),
+        default=True,
+    ),
+    "curves": Kind(
+        module="sweeps",
+        caption="Reward, length of the responses and true quality where it is known against alpha, on the prompts that "
+        "choose alpha; alpha 0 is the aligned model. Stars are the chosen alphas, bars the intervals of the mean reward.",
+        without_rewards="{shown}, length of the responses "
+        "and true quality where it is known against alpha, on the prompts that choose alpha; alpha 0 is the aligned "
+        "model. Stars are the chosen alphas.",
+        keys=("groups",),
+        marks=("alpha", "reward"),
+    ),
+    "path": Kind(
+        module="sweeps",
+        caption="From the SFT checkpoint (alpha -1) by interpolation to the aligned model (0), and on by extrapolation.",
+        rewards=True,
+        default=True,
+    ),
+    "histograms": Kind(
+        module="benchmarks",
+        caption="Rewards of the models' responses to the benchmark's prompts, which took no part in choosing alpha; "
+        "marks on the axis are their means.",
+        reads=("generations",),
+        keys=("benchmark", "variants"),
+        rewards=True,
+        default=True,
+    ),
+    "bars": Kind(
+        module="benchmarks",
+        caption="The models on benchmarks, with 95 % intervals (1.96 standard errors).",
+        reads=("benchmarks",),
+        keys=("metrics", "variants"),
+    ),
+    "first_order": Kind(
+        module="theory",
+        caption="Objectives along alpha, as changes from alpha 0 with their intervals, and the tangent that the "
+        "gradient times delta gives, with its interval: the mean margin of held-out preferences, exact at every point, "
+        "and the expected reward at temperature 1. Dashed: the sweep's mean reward, whose responses are sampled as "
+        "configured.",
+        reads=("theory", "alphas"),
+        theory=True,
+        default=True,
+    ),
+    "cosines": Kind(
+        module="theory",
+        caption="Cosines between the deltas of pairs that share their SFT model, over all weights.",
+        reads=("cosines",),
+        theory=True,
+        kin=True,
+        default=True,
+    ),
+    "plane": Kind(
+        module="theory",
+        caption="Mean reward, and true quality where it is known, in the plane through the SFT model and two aligned "
+        "ones: both axes are distances between weights. Lines are the rays of extrapolation, stars the alphas chosen on "
+        "them, dots the points that were measured.",
+        reads=("plane", "alphas"),
+        keys=("plane",),
+        theory=True,
+    ),
 }
 # Metrics of benchmarks that a reward model gives.
 REWARD_METRICS = ("reward.reward", "reward.win_rate", "alpaca_eval.reward")
-MEASURED = ("first_order", "cosines", "plane")  # kinds that need the section theory
 
 
 class FigureConfig(Strict):
     """A figure of results/figures/: what it shows, and of which pairs."""
 
-    kind: Literal["sweep", "curves", "path", "histograms", "bars", "first_order", "cosines", "plane"]
+    kind: FigureKind
     """`sweep`: reward and length against alpha, a panel for each pair; `curves`: the same, pairs in one panel (the
     paper's Figures 6 to 8); `path`: reward from SFT to the aligned model and on (2); `histograms`: of rewards
     (Appendix C); `bars`: metrics of benchmarks side by side (1 and 4). With the section `theory` also `first_order`:
@@ -53,17 +148,17 @@ class FigureConfig(Strict):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        own = {"kind", "pairs", "labels", "caption", *FIGURE_KEYS[self.kind]}
+        own = {"kind", "pairs", "labels", "caption", *KINDS[self.kind].keys}
         fields = type(self).model_fields
         for key in [key for key in fields if key not in own and getattr(self, key) != fields[key].default]:
-            kinds = " and ".join(kind for kind, keys in FIGURE_KEYS.items() if key in keys)
+            kinds = " and ".join(name for name, kind in KINDS.items() if key in kind.keys)
             raise PydanticCustomError(
                 "kind", "{key} belongs to kind {kinds}; remove it", {"key": key, "kinds": kinds}
             )
-        if self.kind == "bars" and self.metrics is None:
-            raise PydanticCustomError("metrics", "kind bars needs metrics: [BENCHMARK.METRIC]; add it")
-        if self.kind == "plane" and self.plane is None:
-            raise PydanticCustomError("plane", "kind plane needs plane: NAME, one of theory.planes; add it")
+        needed = {"metrics": "[BENCHMARK.METRIC]", "plane": "NAME, one of theory.planes"}
+        for key in [key for key in needed if key in own and getattr(self, key) is None]:
+            about = {"kind": self.kind, "key": key, "value": needed[key]}
+            raise PydanticCustomError(key, "kind {kind} needs {key}: {value}; add it", about)
         if self.groups is not None and self.pairs is not None:
             raise PydanticCustomError("groups", "groups stand instead of pairs; remove one of the two")
         return self
@@ -82,14 +177,14 @@ class FigureConfig(Strict):
 
     def shows_rewards(self) -> bool:
         """Whether nothing can be drawn without a reward model."""
-        return self.kind in ("path", "histograms") or bool(set(REWARD_METRICS) & set(self.metrics or ()))
+        return KINDS[self.kind].rewards or bool(set(REWARD_METRICS) & set(self.metrics or ()))
 
     def benchmarks(self) -> list[str]:
         """The benchmarks that it reads."""
-        if self.kind == "histograms":
+        if "benchmark" in KINDS[self.kind].keys:
             return [self.benchmark]
         return list(dict.fromkeys(metric.partition(".")[0] for metric in self.metrics or []))
 
 
 # Without a section of their own.
-FIGURES = {kind: FigureConfig(kind=kind) for kind in ("sweep", "path", "histograms")}
+FIGURES = {name: FigureConfig(kind=name) for name, kind in KINDS.items() if kind.default and not kind.theory}

@@ -43,20 +43,27 @@ class ScoreConfig(Strict):
     """Type that the reward model computes in; `keep` is that of its files."""
 
 
+Compute = Literal["float32", "bfloat16"]
+Dtype = Literal["keep", "float32", "bfloat16", "float16"]
+Vocabulary = Literal["error", "shared_rows"]
+
+
 class ExtrapolateConfig(Strict):
     """How theta2 = theta1 + alpha * (theta1 - theta0) is computed and kept."""
 
     weights: Literal["stored", "streamed"] = "stored"
     """`stored` writes every alpha's weights; `streamed` computes them while an engine loads them."""
-    compute: Literal["float32", "bfloat16"] = "float32"
+    compute: Compute = "float32"
     """Precision of the arithmetic; bfloat16 repeats the roundings of the authors' checkpoints."""
-    dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep"
+    dtype: Dtype = "keep"
     """Element type of the result; `keep` is the aligned model's."""
-    vocabulary: Literal["error", "shared_rows"] = "error"
+    vocabulary: Vocabulary = "error"
     """What to do where the vocabularies differ in size: `shared_rows` extrapolates the common rows."""
 
 
 Criterion = Literal["reward", "nll", "implicit"]
+# What alpha is chosen by if there is no reward model and the config does not say.
+WITHOUT_REWARDS: Criterion = "nll"
 
 
 class SelectConfig(Strict):

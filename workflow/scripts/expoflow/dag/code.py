@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expoflow.config.base import MINIATURE
+from expoflow.config.figures import KINDS as FIGURE_KINDS
 from expoflow.dag.digest import digest, is_module
 from expoflow.hosts.task import KINDS
 from expoflow.system.installed import workflow_folder
@@ -130,6 +131,12 @@ def mt_bench_data(source: "MtBenchBenchmark") -> str:
 def open_llm_data(source: "OpenLlmBenchmark") -> str:
     """The digest of the code that gathers the datasets of lm-eval's tasks."""
     return rule("open_llm_data", *_miniature("tasks", source.data == MINIATURE))
+
+
+@cache
+def figure() -> str:
+    """The digest of the code that draws figures: `reporting.figures` finds it by the module of a kind."""
+    return rule("figure", *sorted({f"reporting.figures.{kind.module}" for kind in FIGURE_KINDS.values()}))
 
 
 def truth() -> str:

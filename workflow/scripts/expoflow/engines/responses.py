@@ -22,18 +22,11 @@ def model(recipe: Recipe, folder: Path, sft: Manifest, aligned: Manifest, usage:
     """What an engine runs for the checkpoint of `recipe` in `folder`; `usage` as `ModelConfig.usage` gives it."""
     streamed = None
     if recipe.weights != "stored":
-        options = Options(
-            compute=recipe.compute,
-            dtype=recipe.dtype,
-            vocabulary=recipe.vocabulary,
-            overflow=recipe.overflow,
-            alpha_for=recipe.alpha_for,
-        )
         streamed = Streamed(
             sft=manifests.model_folder(sft),
             aligned=manifests.model_folder(aligned),
             alpha=recipe.alpha,
-            options=options,
+            options=Options.of(dict(recipe)),
         )
     return Model(folder=folder, streamed=streamed, **json.loads(usage))
 

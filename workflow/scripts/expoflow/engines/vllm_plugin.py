@@ -22,12 +22,12 @@ from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
 from expoflow.errors import ConfigError, ExpoflowError
+from expoflow.extrapolation.options import RULES
 from expoflow.extrapolation.streamed import Streamed
 from expoflow.extrapolation.streaming import tensors_of
 
 FORMAT = "expo"
-OPTIONS = ("compute", "dtype", "vocabulary", "overflow", "alpha_for")
-KEYS = ("sft", "alpha", "aligned", *OPTIONS)
+KEYS = ("sft", "alpha", "aligned", *RULES)
 
 
 def register() -> None:
@@ -52,10 +52,10 @@ def parse(extra: Mapping[str, Any], folder: str) -> Streamed:
     problems += [f"{_where(key)}: missing; add it" for key in ("sft", "alpha") if key not in extra]
     if problems:
         raise ConfigError(problems)
-    options = {key: extra[key] for key in OPTIONS if key in extra}
+    options = {key: extra[key] for key in RULES if key in extra}
     if isinstance(options.get("alpha_for"), dict):
         options["alpha_for"] = list(options["alpha_for"].items())
-    values = {"aligned": folder, **{key: extra[key] for key in extra if key not in OPTIONS}}
+    values = {"aligned": folder, **{key: extra[key] for key in extra if key not in RULES}}
     try:
         return Streamed.model_validate({**values, "options": options})
     except ValidationError as error:

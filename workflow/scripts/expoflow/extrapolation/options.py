@@ -3,11 +3,16 @@
 import math
 import os
 import re
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
 
 from expoflow.checkpoints.header import FLOATS, Tensor
+from expoflow.config.stages import Compute, Dtype, ExtrapolateConfig, Vocabulary
 from expoflow.errors import PairError
+
+Overflow = Literal["error", "clamp"]
+DEFAULTS = ExtrapolateConfig()
 
 
 @dataclass(frozen=True)
@@ -19,13 +24,19 @@ class Options:
     `hash_outputs`: put the sha256s of the new weight files into the recipe.
     """
 
-    compute: Literal["float32", "bfloat16"] = "float32"
-    dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep"
-    vocabulary: Literal["error", "shared_rows"] = "error"
-    overflow: Literal["error", "clamp"] = "error"
+    compute: Compute = DEFAULTS.compute
+    dtype: Dtype = DEFAULTS.dtype
+    vocabulary: Vocabulary = DEFAULTS.vocabulary
+    overflow: Overflow = "error"
     alpha_for: tuple[tuple[str, float], ...] = ()
     threads: int | None = None
     hash_outputs: bool = False
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], **more: Any) -> Self:
+        """Those of `values` that are options, and `more`: of a config, a recipe or a command's arguments, as a dict."""
+        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        return cls(**known | more)
 
     def __post_init__(self):
         for regex, alpha in self.alpha_for:
@@ -49,3 +60,11 @@ class Options:
         return (
             FLOATS[self.dtype] if self.dtype != "keep" and theta1.dtype in FLOATS.values() else theta1.dtype
         )
+
+    def rules(self) -> dict[str, Any]:
+        """The options that the new weights depend on, by name: a recipe has them too."""
+        return {name: getattr(self, name) for name in RULES}
+
+
+# Options that the new weights depend on.
+RULES = tuple(field.name for field in fields(Options) if field.name not in ("threads", "hash_outputs"))

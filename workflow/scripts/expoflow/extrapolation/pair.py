@@ -39,13 +39,7 @@ def extrapolate_pair(
     card: Callable[[Recipe], str] | None = None,
 ) -> Recipe:
     """Make the checkpoint of `alpha` in `folder`, in place of what is there."""
-    options = Options(
-        compute=config.compute,
-        dtype=config.dtype,
-        vocabulary=config.vocabulary,
-        threads=threads,
-        hash_outputs=hash_outputs,
-    )
+    options = Options.of(dict(config), threads=threads, hash_outputs=hash_outputs)
     parents = [manifests.model_folder(manifest) for manifest in (sft, aligned)]
     recipes = extrapolate(
         *parents,

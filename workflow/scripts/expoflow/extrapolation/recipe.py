@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from expoflow.config.stages import Compute, Dtype, Vocabulary
+from expoflow.extrapolation.options import RULES, Overflow
 from expoflow.files.records import Record
 
 if TYPE_CHECKING:
@@ -79,10 +81,10 @@ class Recipe(Record):
     aligned: Input
     alpha: float
     alpha_for: tuple[tuple[str, float], ...] = ()
-    compute: Literal["float32", "bfloat16"]
-    dtype: Literal["keep", "float32", "bfloat16", "float16"]
-    vocabulary: Literal["error", "shared_rows"]
-    overflow: Literal["error", "clamp"]
+    compute: Compute
+    dtype: Dtype
+    vocabulary: Vocabulary
+    overflow: Overflow
     weights: Literal["stored", "parents", "streamed"]
     files: dict[str, str]
     effective_alpha: float | None = None
@@ -110,6 +112,6 @@ class Recipe(Record):
             "arithmetic": ARITHMETIC,
             **weights,
             "files": self.files,
-            **self.model_dump(include={"alpha", "alpha_for", "compute", "dtype", "vocabulary", "overflow"}),
+            **self.model_dump(include={"alpha", *RULES}),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

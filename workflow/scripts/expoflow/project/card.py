@@ -5,20 +5,22 @@ from dataclasses import dataclass
 
 import yaml
 
+from expoflow.columns import MEASURED
 from expoflow.config import Config
 from expoflow.config.stages import ExtrapolateConfig
+from expoflow.extrapolation.options import RULES
 from expoflow.extrapolation.recipe import Recipe
 from expoflow.files import markdown
 from expoflow.hub.licence import Licence
 from expoflow.results import BenchmarkResult, Best, Manifest
+from expoflow.selection.criteria import CRITERIA
 
 FIGURE = "sweep.png"
 VARIANTS = {"sft": "SFT", "aligned": "aligned", "expo": "ExPO", "expo-aligned": "ExPO - aligned"}
 # Columns of alphas.csv that a sweep may have, and what they are to a reader.
 SOMETIMES = {
     "quality": "true quality",
-    "nll": "NLL under the aligned model",
-    "implicit": "implicit reward less KL",
+    **{name: CRITERIA[name].words for name in MEASURED},
 }
 LIMITS = """\
 ExPO goes further in the direction that alignment training took. What that training rewarded grows stronger, its
@@ -93,7 +95,7 @@ print(chat([{{"role": "user", "content": "What is model extrapolation?"}}], max_
 
 {_choice(evidence)}
 
-![{"NLL" if evidence.best.reward is None else "Reward"} and length of the responses against alpha]({FIGURE})
+![{_shown(evidence)} and length of the responses against alpha]({FIGURE})
 
 {_table(_sweep(evidence))}
 
@@ -116,6 +118,13 @@ Made by expoflow {recipe.provenance["expoflow"]}.
 
 {CITATION}
 """
+
+
+def _shown(evidence: Evidence) -> str:
+    """What the figure shows of all alphas: the reward, else what they could be chosen by; as a sentence begins."""
+    known = (each.short for name, each in CRITERIA.items() if any(row.get(name) for row in evidence.alphas))
+    words = next(known)
+    return words[0].upper() + words[1:]
 
 
 def _metadata(evidence: Evidence, licence: Licence) -> str:
@@ -242,8 +251,8 @@ def _commands(evidence: Evidence) -> str:
             lines.append(f"hf download {hub} --revision {manifest.revision} --local-dir {role}")
     options = "".join(
         f" --{name} {getattr(recipe, name)}"
-        for name in ("compute", "dtype", "vocabulary")
-        if getattr(recipe, name) != ExtrapolateConfig.model_fields[name].default
+        for name, field in ExtrapolateConfig.model_fields.items()
+        if name in RULES and getattr(recipe, name) != field.default
     )
     lines.append(
         f"expoflow extrapolate --sft sft --aligned aligned --alpha {evidence.best.alpha} --out expo{options}"

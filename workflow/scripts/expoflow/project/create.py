@@ -12,6 +12,7 @@ import yaml
 
 from expoflow import checks
 from expoflow.checks import machine
+from expoflow.config.stages import WITHOUT_REWARDS
 from expoflow.errors import ConfigError, ExpoflowError
 from expoflow.extrapolation.preflight import open_pair
 from expoflow.files.atomic import write_text
@@ -62,7 +63,7 @@ class Request:
             "models": {name: source(model) for name, model in models.items()},
             "pairs": {self.name: {"sft": "sft", "aligned": "aligned", "alphas": _alphas(self.alphas)}},
             "prompts": {name: prompt_source(each) for name, each in prompts.items()},
-            **({"reward_model": "reward"} if self.reward_model else {"select": {"by": "nll"}}),
+            **({"reward_model": "reward"} if self.reward_model else {"select": {"by": WITHOUT_REWARDS}}),
             "generate": {"prompts": "dev", "max_tokens": 2048},
             "extrapolate": {"weights": "streamed"},
         }

@@ -4,44 +4,18 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from expoflow.config.figures import FigureConfig
+from expoflow.config.figures import KINDS, FigureConfig
 from expoflow.files.atomic import write_text
 from expoflow.files.records import read_json
 from expoflow.paths import Results
-from expoflow.reporting.tables import read
+from expoflow.reporting.tables import COMPARED, read
 from expoflow.reporting.words import compared
 from expoflow.results import Best
+from expoflow.selection.criteria import CRITERIA, Criterion
 
-# By kind of figure.
-CAPTIONS = {
-    "sweep": "Reward, true quality where it is known, and length of the responses against alpha, on the prompts "
-    "that choose alpha. The star is the chosen alpha; the band is the interval of the gain over alpha 0, paired by "
-    "prompt.",
-    "curves": "Reward, length of the responses and true quality where it is known against alpha, on the prompts that "
-    "choose alpha; alpha 0 is the aligned model. Stars are the chosen alphas, bars the intervals of the mean reward.",
-    "path": "From the SFT checkpoint (alpha -1) by interpolation to the aligned model (0), and on by extrapolation.",
-    "histograms": "Rewards of the models' responses to the benchmark's prompts, which took no part in choosing alpha; "
-    "marks on the axis are their means.",
-    "bars": "The models on benchmarks, with 95 % intervals (1.96 standard errors).",
-    "first_order": "Objectives along alpha, as changes from alpha 0 with their intervals, and the tangent that the "
-    "gradient times delta gives, with its interval: the mean margin of held-out preferences, exact at every point, and "
-    "the expected reward at temperature 1. Dashed: the sweep's mean reward, whose responses are sampled as configured.",
-    "cosines": "Cosines between the deltas of pairs that share their SFT model, over all weights.",
-    "plane": "Mean reward, and true quality where it is known, in the plane through the SFT model and two aligned ones: "
-    "both axes are distances between weights. Lines are the rays of extrapolation, stars the alphas chosen on them, dots "
-    "the points that were measured.",
-}
-WITHOUT_REWARDS = {
-    "sweep": "NLL (nats a token) of every alpha's responses under the aligned model, true quality where it is known, "
-    "and length of the responses against alpha, on the prompts that choose alpha. The star is the chosen alpha; the "
-    "band is the interval of the change from alpha 0, paired by prompt.",
-    "curves": "NLL (nats a token) of every alpha's responses under the aligned model, length of the responses and "
-    "true quality where it is known against alpha, on the prompts that choose alpha; alpha 0 is the aligned model. "
-    "Stars are the chosen alphas.",
-}
 MARKS = "Hollow marks are the paper's."
 # What the table of chosen alphas shows of the aligned and the extrapolated model, where it is known.
-SHOWN = {"reward": "reward", "nll": "NLL"}
+SHOWN = {name: each.short for name, each in CRITERIA.items() if name in COMPARED}
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -91,10 +65,12 @@ figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { font-size: .9re
 """
 
 
-def caption(figure: FigureConfig, marked: bool, rewarded: bool = True) -> str:
-    """The text below a figure; `marked`: it shows the paper's numbers too; `rewarded`: there are rewards."""
-    captions = CAPTIONS if rewarded else CAPTIONS | WITHOUT_REWARDS
-    text = captions[figure.kind] if figure.caption is None else figure.caption
+def caption(figure: FigureConfig, marked: bool, shown: Criterion) -> str:
+    """The text below a figure; `marked`: it shows the paper's numbers too; `shown`: what it shows of all alphas first."""
+    kind = KINDS[figure.kind]
+    text = kind.caption if figure.caption is None else figure.caption
+    if figure.caption is None and kind.without_rewards and not shown.rewarded:
+        text = kind.without_rewards.format(shown=shown.shown)
     return f"{text} {MARKS}" if marked else text
 
 

@@ -10,6 +10,9 @@ from expoflow.files.records import read_csv, read_json, require_own, write_csv
 from expoflow.paths import ALPHAS, Results, of_benchmark, of_pair
 from expoflow.results import BenchmarkResult, Best
 
+# What the summary has of aligned and of expo: columns of alphas.csv.
+COMPARED = [name.removesuffix("_expo") for name in SUMMARY_COLUMNS if name.endswith("_expo")]
+
 
 def write_sweeps(results: Results, alphas: list[Path], best: list[Path], rewards: list[Path]) -> None:
     """Write the tables of the sweeps into `results`; rows in the order of the given files."""
@@ -65,13 +68,9 @@ def _summary_rows(paths: list[Path], swept: list[dict[str, str]]) -> Iterator[di
             "pair": best.pair,
             "best_alpha": best.alpha,
             "certified": best.certified,
-            "reward_aligned": aligned["reward"],
-            "reward_expo": expo["reward"],
             "gain": best.gain,
             "gain_low": best.gain_low,
             "gain_high": best.gain_high,
-            "quality_aligned": aligned["quality"],
-            "quality_expo": expo["quality"],
-            "nll_aligned": aligned["nll"],
-            "nll_expo": expo["nll"],
+            **{f"{name}_aligned": aligned[name] for name in COMPARED},
+            **{f"{name}_expo": expo[name] for name in COMPARED},
         }

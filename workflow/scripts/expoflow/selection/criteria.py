@@ -1,25 +1,26 @@
-"""The choice of alpha: pure, from a table with one row per alpha."""
+"""The choice of alpha: by which criteria it can be made, and how it is made from a table with one row per alpha.
 
+A new criterion is one more entry of CRITERIA, and its name in `config.stages`; its columns of alphas.csv, the figures
+and the words of tables and pages follow. The rules read this module: it imports no numpy and no pandas by itself.
+"""
+
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from expoflow.config.base import spell
 from expoflow.config.stages import SelectConfig
-from expoflow.selection.statistics import Values
 
-MODELS = {  # by criterion: under which responses are scored
-    "reward": (),
-    "nll": ("aligned",),
-    "implicit": ("sft", "aligned", "own"),
-}
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
 
+    from expoflow.selection.statistics import Values
 
-def scored_under(select: SelectConfig) -> tuple[str, ...]:
-    """Names of the models under which responses are scored for what chooses alpha and what is compared with it."""
-    return max((MODELS[name] for name in (select.by, *select.others())), key=len)
+# Under which models responses can be scored, and at which alpha each lies; the one that gave them at its own.
+MODELS = {"sft": "-1", "aligned": "0", "own": None}
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,36 @@ class Choice:
 
 @dataclass(frozen=True)
 class Criterion:
-    """What alpha is chosen by: its name in words, and whether alphas are taken by its maximum.
+    """What alpha is chosen by.
 
-    Else the largest alpha is taken whose value is not above alpha 0's.
+    `value` gives from a pair's table of one alpha, a row per response, the value of every response, missing where it
+    is not known. The table has the columns of rewards.csv, and those of likelihoods.csv if responses are scored under
+    `models`. The criterion's value is their mean over prompts, each the mean of its samples; with `per`, a column,
+    it is the sum of all values over the sum of that column.
+
+    The alpha with the largest value is taken, or with `maximum=False` the largest alpha whose value is not above
+    alpha 0's. `words` name it in a sentence, `short` in the head of a table, `label` at an axis, `shown` in the caption
+    of a figure, both with its unit; `change` is what a change from alpha 0 is called. `rewarded`: it needs a reward model.
     """
 
+    name: str
     words: str
-    change: str
+    short: str
+    label: str
+    shown: str
+    value: "Callable[[pd.DataFrame], pd.Series]"
+    per: str = ""
+    models: tuple[str, ...] = ()
     maximum: bool = True
+    change: str = "gain"
+    rewarded: bool = False
 
-    def pick(self, values: Values) -> NDArray[np.int64]:
+    @property
+    def interval(self) -> str:
+        """What the columns of the interval of its change begin with, which go on `_low` and `_high`."""
+        return "gain" if self.name == "reward" else f"{self.name}_change"
+
+    def pick(self, values: "Values") -> "NDArray[np.int64]":
         """Index of the chosen candidate for every row of `values`, shape (rows, candidates), alpha 0 first."""
         if self.maximum:
             return values.argmax(axis=1)
@@ -66,22 +87,80 @@ class Criterion:
         return candidate.low > 0 if self.maximum else candidate.high <= 0
 
 
+def _implicit(table: "pd.DataFrame") -> "pd.Series":
+    """log pi1 - log pi0 less log pi2 - log pi1 of a response, in nats.
+
+    That is DPO's implicit reward without its beta, less the divergence of the alpha's model from the aligned one.
+    """
+    return 2 * table["logp_aligned"] - table["logp_sft"] - table["logp_own"]
+
+
 CRITERIA = {
-    "reward": Criterion("mean reward", "gain"),
-    "nll": Criterion("NLL under the aligned model", "change", maximum=False),
-    "implicit": Criterion("implicit reward less KL", "gain"),
+    each.name: each
+    for each in (
+        Criterion(
+            name="reward",
+            words="mean reward",
+            short="reward",
+            label="reward (logit)",
+            shown="Reward",
+            value=lambda table: table["reward"],
+            rewarded=True,
+        ),
+        Criterion(
+            name="nll",
+            words="NLL under the aligned model",
+            short="NLL",
+            label="NLL, aligned\n(nats a token)",
+            shown="NLL (nats a token) of every alpha's responses under the aligned model",
+            value=lambda table: -table["logp_aligned"],
+            per="tokens",
+            models=("aligned",),
+            maximum=False,
+            change="change",
+        ),
+        Criterion(
+            name="implicit",
+            words="implicit reward less KL",
+            short="implicit reward",
+            label="implicit reward\nless KL (nats)",
+            shown="DPO's implicit reward less the KL (nats) of every alpha's responses",
+            value=_implicit,
+            models=("sft", "aligned", "own"),
+        ),
+    )
 }
+
+
+def scored_under(select: SelectConfig) -> tuple[str, ...]:
+    """Names of the models under which responses are scored for what chooses alpha and what is compared with it.
+
+    The aligned one is always among them, so that a table of likelihoods has the NLL.
+    """
+    needed = {model for name in (select.by, *select.others()) for model in CRITERIA[name].models}
+    return tuple(model for model in MODELS if needed and model in needed | {"aligned"})
+
+
+def shown_first(selects: Iterable[SelectConfig], rewarded: bool) -> Criterion:
+    """What a figure of all alphas shows first: the reward; without a reward model what is known of all responses.
+
+    `selects` are the settings of all pairs.
+    """
+    scored = {model for select in selects for model in scored_under(select)}
+    known = (each for each in CRITERIA.values() if scored.issuperset(each.models))
+    return next(each for each in known if rewarded or not each.rewarded)
 
 
 def choose(
     candidates: list[Candidate], confidence: float, require_certified: bool = False, by: str = "reward"
 ) -> Choice:
-    """The alpha >= 0 that is best by reward (paper, Appendix E), nll or implicit; the smaller one of equal ones.
+    """The alpha >= 0 that is best by a criterion (reward: paper, Appendix E); the smaller one of equal ones.
 
-    nll takes the largest alpha whose own responses are, a token, no less likely under the aligned model than
-    those of alpha 0. With `require_certified` the choice falls back to alpha 0 unless the interval of the
-    change certifies it. `candidates` must hold alpha 0.
+    With `require_certified` the choice falls back to alpha 0 unless the interval of the change certifies it.
+    `candidates` must hold alpha 0; raises KeyError for a criterion that there is not.
     """
+    import numpy as np
+
     criterion = CRITERIA[by]
     allowed = sorted((c for c in candidates if float(c.alpha) >= 0), key=lambda c: float(c.alpha))
     best = allowed[criterion.pick(np.array([[c.value for c in allowed]]))[0]]

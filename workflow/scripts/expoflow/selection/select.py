@@ -96,12 +96,12 @@ def select(
 
     `rewards` is the table of every alpha, 0 among them, over the same prompts and samples; its column of rewards
     is empty where there is no reward model. `effective` is the effective alpha of every alpha; `seed` that of
-    the bootstrap; `likelihoods`, which nll and implicit need, has every alpha's table of them. Raises DataError
+    the bootstrap; `likelihoods`, which criteria with `models` need, has every alpha's table of them. Raises DataError
     where the tables do not match.
     """
     alphas = sorted(rewards, key=float)
     _require_same_responses({alpha: rewards[alpha] for alpha in alphas})
-    measured = _rewards(rewards) | _likelihoods(rewards, likelihoods or {})
+    measured = _measured(rewards, likelihoods or {})
     weights = statistics.resampled(len(measured[config.by]["0"][0]), config.resamples, seed)
     rows = [{"pair": pair, "alpha": alpha} | _averages(rewards[alpha]) for alpha in alphas]
     for row in rows:
@@ -110,7 +110,8 @@ def select(
         if "reward" in measured:
             row |= _intervals(measured["reward"][row["alpha"]][0], measured["reward"]["0"][0], config, seed)
         for name in measured.keys() - {"reward"}:
-            row |= _changes(name, measured[name], row["alpha"], weights, config)
+            interval = criteria.CRITERIA[name].interval
+            row |= _changes(interval, measured[name], row["alpha"], weights, config)
     allowed = [row for row in rows if float(row["alpha"]) >= 0]
     choices = {
         by: _choose(allowed, measured[by], weights, by, config) for by in (config.by, *config.others())
@@ -151,23 +152,23 @@ def _choose(
 
 def _change(row: dict[str, Any], aligned: dict[str, Any], by: str) -> tuple[float, float, float]:
     """Change from alpha 0 of what is chosen by, with its interval; that of the reward is the gain."""
-    if by == "reward":
-        return row["gain"], row["gain_low"], row["gain_high"]
-    return row[by] - aligned[by], row[f"{by}_change_low"], row[f"{by}_change_high"]
+    interval = criteria.CRITERIA[by].interval
+    change = row[interval] if interval in row else row[by] - aligned[by]
+    return change, row[f"{interval}_low"], row[f"{interval}_high"]
 
 
 def _changes(
-    name: str,
+    interval: str,
     of: Mapping[str, tuple[np.ndarray, np.ndarray]],
     alpha: str,
     weights: np.ndarray,
     config: SelectConfig,
 ) -> dict[str, float]:
-    """The percentile interval of the change of a ratio from alpha 0, over resampled prompts."""
+    """The percentile interval of the change of a ratio from alpha 0, over resampled prompts, by column."""
     drawn = _mean(*of[alpha], weights) - _mean(*of["0"], weights)
     tail = (1 - config.confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    return {f"{name}_change_low": float(low), f"{name}_change_high": float(high)}
+    return {f"{interval}_low": float(low), f"{interval}_high": float(high)}
 
 
 def _mean(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -176,36 +177,41 @@ def _mean(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray | None = Non
     return (weights @ sums) / (weights @ counts)
 
 
-def _rewards(rewards: Mapping[str, pd.DataFrame]) -> Measured:
-    """The mean rewards of every prompt; nothing where there are none."""
-    if any(table["reward"].isna().any() for table in rewards.values()):
-        return {}
-    means = {alpha: _by_prompt(table, "reward").mean().to_numpy() for alpha, table in rewards.items()}
-    return {"reward": {alpha: (each, np.ones(len(each))) for alpha, each in means.items()}}
-
-
-def _likelihoods(rewards: Mapping[str, pd.DataFrame], likelihoods: Mapping[str, pd.DataFrame]) -> Measured:
-    """The values of the criteria that likelihoods are needed for.
-
-    nll: nats a token under the aligned model. implicit: log pi1 - log pi0 less log pi2 - log pi1 of a response,
-    in nats: DPO's implicit reward without its beta, less the divergence of the alpha's model from the aligned one.
-    """
+def _measured(rewards: Mapping[str, pd.DataFrame], likelihoods: Mapping[str, pd.DataFrame]) -> Measured:
+    """The values of every criterion that is known of all responses."""
+    tables = {alpha: _joined(alpha, table, likelihoods.get(alpha)) for alpha, table in rewards.items()}
     found: Measured = {}
-    for alpha, table in likelihoods.items():
-        if not table[["prompt_id", "sample"]].equals(rewards[alpha][["prompt_id", "sample"]]):
-            raise DataError(f"alpha {alpha}: likelihoods are of other responses than rewards; delete them")
-        score = 2 * table["logp_aligned"] - table["logp_sft"] - table["logp_own"]
-        table = table.assign(nll=-table["logp_aligned"], implicit=score)
-        sums = [_by_prompt(table, name).sum().to_numpy() for name in ("nll", "tokens")]
-        found.setdefault("nll", {})[alpha] = (sums[0], sums[1])
-        if table["logp_own"].notna().all():
-            means = _by_prompt(table, "implicit").mean().to_numpy()
-            found.setdefault("implicit", {})[alpha] = (means, np.ones(len(means)))
+    for name, criterion in criteria.CRITERIA.items():
+        if criterion.models and not likelihoods:
+            continue
+        values = {alpha: criterion.value(table) for alpha, table in tables.items()}
+        if all(each.notna().all() for each in values.values()):
+            found[name] = {
+                alpha: _of_prompts(tables[alpha], values[alpha], criterion.per) for alpha in tables
+            }
     return found
 
 
-def _by_prompt(table: pd.DataFrame, column: str) -> Any:
-    return table.groupby("prompt_id", sort=False)[column]
+def _joined(alpha: str, rewards: pd.DataFrame, likelihoods: pd.DataFrame | None) -> pd.DataFrame:
+    """What is known of an alpha's responses: rewards, and beside them the likelihoods where there are any."""
+    if likelihoods is None:
+        return rewards
+    keys = ["prompt_id", "sample"]
+    if not likelihoods[keys].equals(rewards[keys]):
+        raise DataError(f"alpha {alpha}: likelihoods are of other responses than rewards; delete them")
+    return rewards.assign(**{name: likelihoods[name] for name in likelihoods if name not in rewards})
+
+
+def _of_prompts(table: pd.DataFrame, values: pd.Series, per: str) -> tuple[np.ndarray, np.ndarray]:
+    """The sum of values and the count of every prompt: of the column `per`; without it, mean and 1."""
+
+    def by_prompt(column: pd.Series) -> Any:
+        return column.groupby(table["prompt_id"], sort=False)
+
+    if per:
+        return by_prompt(values).sum().to_numpy(), by_prompt(table[per]).sum().to_numpy()
+    means = by_prompt(values).mean().to_numpy()
+    return means, np.ones(len(means))
 
 
 def write_choice(rows: list[dict[str, Any]], best: Best, alphas: Path, best_json: Path) -> None:

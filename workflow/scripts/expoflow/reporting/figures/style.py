@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from expoflow.config.figures import FigureConfig
+from expoflow.selection.criteria import CRITERIA
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; markers and lines tell in black and white.
 COLOURS = {
@@ -27,9 +28,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":")
 VARIANTS = {"sft": ("SFT", "s", ":"), "aligned": ("aligned", "D", "--"), "expo": ("ExPO", "^", "-")}
 LABELS = {
-    "reward": "reward (logit)",
-    "nll": "NLL, aligned\n(nats a token)",
-    "implicit": "implicit reward\nless KL (nats)",
+    **{name: each.label for name, each in CRITERIA.items()},
     "quality": "true quality\n(points)",
     "length": "length (tokens)",
 }

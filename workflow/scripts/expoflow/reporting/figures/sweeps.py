@@ -1,4 +1,4 @@
-"""Reward (else NLL), true quality and length against alpha, from the pairs' alphas.csv."""
+"""Reward (else what alpha was chosen by), true quality and length against alpha, from the pairs' alphas.csv."""
 
 from io import StringIO
 
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from expoflow.columns import MEASURED
 from expoflow.files.records import csv_text
 from expoflow.reporting.figures.style import (
     COLOURS,
@@ -25,15 +26,14 @@ from expoflow.reporting.figures.style import (
     panels,
     patch,
 )
+from expoflow.selection.criteria import CRITERIA
 
 LONG = 5  # of a path from -1 on: a longer one is shown on a logarithmic axis
-# By quantity the columns of the interval of its change from alpha 0.
-CHANGES = {"reward": "gain", "nll": "nll_change", "implicit": "implicit_change"}
 WIDE = 20  # from the smallest to the largest alpha: more than this is shown on a logarithmic axis
 
 
 def sweep(plan: Drawing) -> Figure:
-    """Reward (else NLL) and length against alpha, and true quality where it is known; a column for each pair."""
+    """Reward (else what alpha was chosen by) and length against alpha, and true quality where it is known; a column for each pair."""
     table = _read(plan)
     rows = _quantities(table)
     figure, axes_of = panels({pair: plan.label(pair) for pair in plan.pairs}, rows)
@@ -44,8 +44,8 @@ def sweep(plan: Drawing) -> Figure:
             colour = COLOURS.get(row, COLOURS["expo"])
             axis.plot(data["alpha"], data[row], marker="o", ms=3, color=colour)
             aligned = data.loc[data["alpha"] == 0, row].iloc[0]
-            if row in CHANGES:
-                low, high = (aligned + data[f"{CHANGES[row]}_{end}"] for end in ("low", "high"))
+            if row in CRITERIA:
+                low, high = (aligned + data[f"{CRITERIA[row].interval}_{end}"] for end in ("low", "high"))
                 axis.fill_between(data["alpha"], low, high, color=colour, alpha=0.25, lw=0)
             axis.axhline(aligned, color=COLOURS["aligned"], lw=0.8, ls=":")
             axis.plot(best["alpha"], best[row], marker="*", ms=9, color="black", ls="", zorder=3)
@@ -82,7 +82,7 @@ def _group(plan: Drawing, part: SubFigure, title: str, table: pd.DataFrame, pair
     marked = [pair for pair in pairs if plan.published(pair, "expo", "reward") is not None]
     apart = marked and not plan.paper_rewards
     names = [*quantities, *(["paper"] if apart else [])]
-    order = ("reward", "nll", "implicit", "length", "quality", "paper")
+    order = (*CRITERIA, "length", "quality", "paper")
     names = [name for name in order if name in names]
     rows = -(-len(names) // 2)
     grid = part.subplots(rows, 2, squeeze=False).flatten()
@@ -178,8 +178,8 @@ def _read(plan: Drawing) -> pd.DataFrame:
 
 def _quantities(table: pd.DataFrame) -> list[str]:
     """What is drawn: rewards, or what alpha was chosen by without them."""
-    known = [name for name in ("reward", "nll", "implicit", "quality", "length") if table[name].notna().any()]
-    return [name for name in known if "reward" not in known or name not in ("nll", "implicit")]
+    known = [name for name in (*CRITERIA, "quality", "length") if table[name].notna().any()]
+    return [name for name in known if "reward" not in known or name not in MEASURED]
 
 
 def _mark_alpha(plan: Drawing, pair: str, axis: Axes, **style: str) -> None:
