@@ -34,7 +34,6 @@ RULES = (
         "tables",
         "benchmark_table",
         "paper_tables",
-        "figure",
         "appendices",
         "claims",
         "report",
@@ -52,6 +51,7 @@ def trained(recipe: str, **settings) -> ModelConfig:
 def digests() -> dict[str, str]:
     """The digest of every rule, and of its variants."""
     found = {rule: code.rule(rule) for rule in RULES}
+    found["figure"] = code.figure()
     found |= {f"benchmark_{name}": code.benchmark(name) for name in BENCHMARKS}
     found |= {f"compare_{name}": code.comparison(name) for name in BENCHMARKS}
     found |= {f"responses_{name}": code.responses(name) for name in BENCHMARKS}

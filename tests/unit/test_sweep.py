@@ -6,7 +6,7 @@ import pytest
 from expoflow.columns import LIKELIHOOD_COLUMNS, REWARD_COLUMNS
 from expoflow.config.stages import SelectConfig
 from expoflow.errors import DataError
-from expoflow.reporting.words import compared
+from expoflow.reporting.page import compared
 from expoflow.selection import select
 from expoflow.selection.criteria import scored_under
 

@@ -1,36 +1,38 @@
 """Which results a figure is drawn from: the input of its rule."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
+from pathlib import Path
 
 from expoflow.config.figures import KINDS, FigureConfig
+from expoflow.paths import RESULTS
 
 
-def inputs(figure: FigureConfig) -> list[str]:
-    """The results that a figure reads, in the order of its kind's `reads`."""
+def inputs(figure: FigureConfig) -> list[Path]:
+    """The results that a figure reads, in the order of its kind's `reads`. Raises ValueError for an unknown one."""
     return [path for name in KINDS[figure.kind].reads for path in _paths(figure, name)]
 
 
-def _paths(figure: FigureConfig, name: str) -> Iterable[str]:
+def _paths(figure: FigureConfig, name: str) -> list[Path]:
     """The files of one sort of results."""
     match name:
         case "alphas":
-            return [f"results/pairs/{pair}/alphas.csv" for pair in figure.pairs]
+            return [RESULTS.alphas(pair) for pair in figure.pairs]
         case "theory":
-            return [f"results/pairs/{pair}/theory.json" for pair in figure.pairs]
+            return [RESULTS.theory(pair) for pair in figure.pairs]
         case "plane":
-            return [f"results/planes/{figure.plane}.csv"]
+            return [RESULTS.plane(figure.plane)]
         case "cosines":
-            return ["results/cosines.csv"]
+            return [RESULTS.table("cosines")]
         case "generations":
-            return _of_benchmarks(figure, "generations.jsonl")
+            return _of_benchmarks(figure, RESULTS.benchmark_rows)
         case "benchmarks":
-            return _of_benchmarks(figure, "json")
+            return _of_benchmarks(figure, RESULTS.benchmark)
     raise ValueError(f"no figure can read {name}")
 
 
-def _of_benchmarks(figure: FigureConfig, suffix: str) -> list[str]:
+def _of_benchmarks(figure: FigureConfig, place: Callable[[str, str, str], Path]) -> list[Path]:
     return [
-        f"results/pairs/{pair}/benchmarks/{variant}/{benchmark}.{suffix}"
+        place(pair, variant, benchmark)
         for pair in figure.pairs
         for benchmark in figure.benchmarks()
         for variant in figure.variants

@@ -9,7 +9,6 @@ from expoflow.files.atomic import write_text
 from expoflow.files.records import read_json
 from expoflow.paths import Results
 from expoflow.reporting.tables import COMPARED, read
-from expoflow.reporting.words import compared
 from expoflow.results import Best
 from expoflow.selection.criteria import CRITERIA, Criterion
 
@@ -129,3 +128,9 @@ def _is_fraction(key: str, value: str) -> bool:
         return key != "best_alpha" and not float(value).is_integer()
     except ValueError:
         return False
+
+
+def compared(best: Best) -> str:
+    """What else would have been chosen: ` On the same responses: by nll alpha 8, by implicit alpha 2.`"""
+    said = ", ".join(f"by {by} alpha {alpha}" for by, alpha in best.others.items())
+    return f" On the same responses: {said}." if said else ""
