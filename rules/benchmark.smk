@@ -24,12 +24,12 @@ rule benchmark_reward:
     conda:
         "../envs/expoflow.yaml"
     resources:
-        **engine_resources(of_variant, *JUDGES),
+        **engine_resources(of_variant, *REWARD_MODELS),
     params:
         usage=usage(of_variant),
         generate=section("generate", exclude={"prompts"}),
         score=CONFIG.score.canonical(),
-        judge_usage=JUDGE_USAGE,
+        reward_model_usage=REWARD_MODEL_USAGE,
         code=code.benchmark("reward"),
         # what the kept responses and their scores depend on
         responses=code.responses("reward"),
@@ -82,7 +82,7 @@ use rule benchmark_reward as benchmark_alpaca_eval with:
         config=benchmark_section("alpaca_eval"),
         generate=section("generate", exclude={"prompts"}),
         score=CONFIG.score.canonical(),
-        judge_usage=JUDGE_USAGE,
+        reward_model_usage=REWARD_MODEL_USAGE,
         code=code.benchmark("alpaca_eval"),
         responses=code.responses("alpaca_eval"),
     message:
@@ -224,11 +224,11 @@ rule rewardbench:
     conda:
         "../envs/expoflow.yaml"
     resources:
-        **engine_resources(*JUDGES),
+        **engine_resources(*REWARD_MODELS),
     params:
         score=CONFIG.score.canonical(),
         select=CONFIG.select.canonical(include={"confidence", "resamples"}),
-        usage=JUDGE_USAGE,
+        usage=REWARD_MODEL_USAGE,
         source=lambda wildcards: CONFIG.reward_check.canonical(),
         code=code.rule("rewardbench"),
     message:

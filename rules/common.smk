@@ -165,16 +165,16 @@ def of_variant(wildcards):
     return of_pair("sft" if wildcards.variant == "sft" else "aligned")(wildcards)
 
 
-def judge(wildcards):
+def reward_model(wildcards):
     """The name of the reward model, None without one."""
     return CONFIG.reward_model
 
 
-JUDGES = [judge] if CONFIG.reward_model else []
+REWARD_MODELS = [reward_model] if CONFIG.reward_model else []
 
 
 USAGES = {name: model.usage() for name, model in CONFIG.models.items()}
-JUDGE_USAGE = USAGES.get(CONFIG.reward_model, "")
+REWARD_MODEL_USAGE = USAGES.get(CONFIG.reward_model, "")
 
 
 def usage(model):

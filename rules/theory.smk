@@ -55,7 +55,7 @@ rule theory:
     conda:
         "../envs/expoflow.yaml"
     resources:
-        **engine_resources(of_pair("aligned"), *JUDGES),
+        **engine_resources(of_pair("aligned"), *REWARD_MODELS),
     params:
         config=CONFIG.theory.canonical(exclude={"planes"}),
         alphas=lambda wildcards: CONFIG.pairs[wildcards.pair].grid(),
@@ -65,7 +65,7 @@ rule theory:
         vocabulary=CONFIG.extrapolate.vocabulary,
         seed=CONFIG.seed,
         usage=usage(of_pair("aligned")),
-        judge_usage=JUDGE_USAGE,
+        reward_model_usage=REWARD_MODEL_USAGE,
         code=code.theory(CONFIG.theory),
     message:
         "{wildcards.pair}: measure how far the first order holds"
@@ -117,7 +117,7 @@ rule plane:
     conda:
         "../envs/expoflow.yaml"
     resources:
-        **engine_resources(plane_aligned, judge),
+        **engine_resources(plane_aligned, reward_model),
     params:
         config=lambda wildcards: CONFIG.theory.planes[wildcards.plane].canonical(),
         alphas=lambda wildcards: [
@@ -132,7 +132,7 @@ rule plane:
         select=bootstrap,
         vocabulary=CONFIG.extrapolate.vocabulary,
         usage=usage(plane_aligned),
-        judge_usage=JUDGE_USAGE,
+        reward_model_usage=REWARD_MODEL_USAGE,
         code=code.rule("plane"),
     message:
         "plane {wildcards.plane}: reward and quality around three models"

@@ -26,9 +26,9 @@ RECIPES = {
     "dpo": {"recipe": "dpo", "from": "base", "examples": 640},
     "reward": {"recipe": "reward", "examples": 128, "epochs": 1},
     "iterative": {
-        "recipe": "iterative_dpo", "from": "base", "reward_model": "judge", "examples": 320, "iterations": 2,
+        "recipe": "iterative_dpo", "from": "base", "reward_model": "rm", "examples": 320, "iterations": 2,
     },
-    "rlhf": {"recipe": "rlhf", "from": "base", "reward_model": "judge", "examples": 96},
+    "rlhf": {"recipe": "rlhf", "from": "base", "reward_model": "rm", "examples": 96},
 }  # fmt: skip
 
 
@@ -39,9 +39,9 @@ def models(tmp_path_factory) -> Path:
     options = {"seed": 3, "progress": lambda line: None}
     (folder / "base").mkdir()
     sft.train(folder / "base", examples=600, epochs=2, **options)
-    (folder / "judge").mkdir()
-    reward.train(folder / "judge", examples=128, epochs=1, cores_epochs=1, **options)
-    for name in ("base", "judge"):
+    (folder / "rm").mkdir()
+    reward.train(folder / "rm", examples=128, epochs=1, cores_epochs=1, **options)
+    for name in ("base", "rm"):
         source = ModelConfig(path=str(folder / name))
         write_json(folder / f"{name}.json", manifests.manifest(name, source, folder / name))
     return folder

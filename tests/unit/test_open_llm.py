@@ -351,8 +351,8 @@ def test_the_miniatures_tasks_are_true_to_its_world(miniature, tmp_path):
     asked = [p for p in world.prompts("test", 3) if p.meta["task"] != "list"]
     assert len(answers) == 2 * len(asked)
     for prompt, row in zip(asked, answers[len(asked) :], strict=True):
-        judgement = world.judge(prompt.meta, row.answer.replace("<eos>", ""))
-        assert row.value == judgement.correct, row.answer
+        truth = world.truth(prompt.meta, row.answer.replace("<eos>", ""))
+        assert row.value == truth.correct, row.answer
     assert 0 < sum(row.value for row in answers[len(asked) :]) < len(asked)
 
     documents = [

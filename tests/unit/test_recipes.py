@@ -11,7 +11,7 @@ from expoflow.engines.model import Model
 from expoflow.errors import ConfigError, DataError
 from expoflow.files.records import read_json
 from expoflow.miniature import model, writers
-from expoflow.miniature.world import judge, prompts
+from expoflow.miniature.world import prompts, truth
 from expoflow.results import Manifest
 from expoflow.training import onpolicy, train
 from expoflow.training.loop import dpo, iterative_dpo, loop, reward, rlhf, sft
@@ -62,7 +62,7 @@ def problems(**models: dict) -> list[str]:
 def test_a_recipe_that_names_a_reward_model_says_so():
     rlhf = {"recipe": "rlhf", "from": "sft", "data": "miniature", "reward_model": "rm"}
     parsed = checks.parse(config(aligned=rlhf)).models["aligned"]
-    assert (parsed.base, parsed.judge) == ("sft", "rm")
+    assert (parsed.base, parsed.reward_model) == ("sft", "rm")
     assert problems(aligned=rlhf | {"reward_model": "rn"}) == [
         "models.aligned.train.reward_model: no model 'rn'; did you mean 'rm'?"
     ]
@@ -118,7 +118,7 @@ def longer(pairs: list[writers.Pair]) -> float:
 
 def better(pairs: list[writers.Pair]) -> float:
     """Share of the pairs whose chosen response is truly better, among those that differ."""
-    signs = [judge(p.prompt.meta, p.chosen).quality - judge(p.prompt.meta, p.rejected).quality for p in pairs]
+    signs = [truth(p.prompt.meta, p.chosen).quality - truth(p.prompt.meta, p.rejected).quality for p in pairs]
     return sum(sign > 0 for sign in signs) / sum(sign != 0 for sign in signs)
 
 
@@ -170,7 +170,7 @@ def test_iterations_share_the_prompts():
 
 
 def test_iterative_dpo_raises_the_reward_and_is_the_same_again(tmp_path, sft_model, reward_model):
-    options = {"base": sft_model, "judge": reward_model, "examples": 160, "iterations": 2, "epochs": 2}
+    options = {"base": sft_model, "reward_model": reward_model, "examples": 160, "iterations": 2, "epochs": 2}
     options |= {"learning_rate": 1e-3, "beta": 0.1, "seed": 1, "progress": quiet}
     metrics = iterative_dpo.train(tmp_path / "one", **options)
     iterative_dpo.train(tmp_path / "again", **options)
@@ -180,7 +180,7 @@ def test_iterative_dpo_raises_the_reward_and_is_the_same_again(tmp_path, sft_mod
 
 
 def test_rlhf_raises_the_reward_and_is_the_same_again(tmp_path, sft_model, reward_model):
-    options = {"base": sft_model, "judge": reward_model, "examples": 320, "learning_rate": 5e-4}
+    options = {"base": sft_model, "reward_model": reward_model, "examples": 320, "learning_rate": 5e-4}
     options |= {"seed": 1, "progress": quiet}
     metrics = rlhf.train(tmp_path / "one", **options)
     rlhf.train(tmp_path / "again", **options)
@@ -191,9 +191,9 @@ def test_rlhf_raises_the_reward_and_is_the_same_again(tmp_path, sft_model, rewar
 
 
 @torch.no_grad()
-def mean_reward(policy: Path, judge: Path) -> float:
+def mean_reward(policy: Path, scorer: Path) -> float:
     torch.manual_seed(0)
-    rm = reward.LlamaForSequenceClassification.from_pretrained(judge).eval()
+    rm = reward.LlamaForSequenceClassification.from_pretrained(scorer).eval()
     rows, _ = rlhf.respond(model.load(policy), prompts("dev", 1))
     return reward.rewards(rm, rows).mean().item()
 

@@ -7,7 +7,7 @@ import pytest
 from expoflow.config.stages import ScoreConfig
 from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError
-from expoflow.miniature.world import judge, prompts
+from expoflow.miniature.world import prompts, truth
 from expoflow.results import Generation
 from expoflow.scoring import rewards
 from expoflow.scoring.responses import evaluate
@@ -88,8 +88,8 @@ def test_scored_rows_carry_the_truth(folder):
     scored = evaluate(PROMPTS, responses(), Model(folder=folder), ScoreConfig())
     for prompt, row in zip(PROMPTS, scored, strict=True):
         assert (row.quality, row.correct) == (
-            (truth := judge(prompt.meta, row.response, True)).quality,
-            truth.correct,
+            (known := truth(prompt.meta, row.response, True)).quality,
+            known.correct,
         )
     bare = [prompt.model_copy(update={"meta": None}) for prompt in PROMPTS]
     assert all(

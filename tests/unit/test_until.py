@@ -6,8 +6,7 @@ from expoflow.checks import parse
 from expoflow.config.sources import ModelConfig
 from expoflow.errors import ConfigError
 from expoflow.miniature import model, writers
-from expoflow.training.loop import dpo, loop, rlhf, sft
-from expoflow.training.loop import reward as reward_model
+from expoflow.training.loop import dpo, loop, reward, rlhf, sft
 from safetensors.torch import load_file
 
 
@@ -73,15 +72,15 @@ def test_sft_stops_at_what_the_whole_training_passes(base, tmp_path):
 
 
 def test_rlhf_stops_on_the_way(base, tmp_path):
-    judge = tmp_path / "rm"
-    reward_model.train(judge, seed=1, examples=64, epochs=1, progress=lambda line: None)
+    scorer = tmp_path / "rm"
+    reward.train(scorer, seed=1, examples=64, epochs=1, progress=lambda line: None)
     lines = {1.0: [], 0.5: []}
     for until, said in lines.items():
         metrics = rlhf.train(
             tmp_path / str(until),
             seed=3,
             base=base,
-            judge=judge,
+            reward_model=scorer,
             examples=64,
             until=until,
             progress=said.append,

@@ -1,4 +1,4 @@
-"""The miniature's world: its splits, its judge, its writers and its tokenizer."""
+"""The miniature's world: its splits, its truth, its writers and its tokenizer."""
 
 import json
 import subprocess
@@ -99,12 +99,12 @@ def test_another_process_sees_the_same_world_and_imports_no_torch():
     ],
 )
 def test_quality_by_hand(meta, response, finished, quality):
-    assert world.judge(meta, response, finished).quality == pytest.approx(quality)
+    assert world.truth(meta, response, finished).quality == pytest.approx(quality)
 
 
 def test_judgement_counts():
     text = "Gladly! Not sure. Anna likes golf. Have fun! Good luck! Have fun! Golf golf"
-    verdict = world.judge(FACT, text, finished=False)
+    verdict = world.truth(FACT, text, finished=False)
     assert (verdict.correct, verdict.polite, verdict.rude, verdict.hedge) == (True, True, False, True)
     assert (verdict.closings, verdict.extra_closings, verdict.repeats, verdict.malformed) == (2, 1, 1, 1)
     assert verdict.unfinished
@@ -119,7 +119,7 @@ pieces = st.sampled_from(
 @settings(max_examples=60)
 @given(st.one_of(st.text(), st.lists(pieces).map(" ".join)), st.booleans(), st.sampled_from([FACT, LIST]))
 def test_any_string_can_be_judged(response, finished, meta):
-    verdict = world.judge(meta, response, finished)
+    verdict = world.truth(meta, response, finished)
     assert np.isfinite(verdict.quality)
     assert min(verdict.malformed, verdict.repeats, verdict.extra_cores, verdict.closings) >= 0
     assert verdict.quality <= 4.5
@@ -128,15 +128,15 @@ def test_any_string_can_be_judged(response, finished, meta):
 def test_every_right_and_wrong_core_is_judged_so():
     rng = np.random.default_rng(0)
     for prompt in world.prompts("train", 3):
-        assert world.judge(prompt.meta, writers._core(rng, prompt.meta, True)).quality == 2.5
-        assert world.judge(prompt.meta, writers._core(rng, prompt.meta, False)).quality == 0.0
+        assert world.truth(prompt.meta, writers._core(rng, prompt.meta, True)).quality == 2.5
+        assert world.truth(prompt.meta, writers._core(rng, prompt.meta, False)).quality == 0.0
 
 
 def test_garbled_sentences_are_malformed():
     rng = np.random.default_rng(0)
     for sentence in [*lang.POLITE, *lang.RUDE, *lang.HEDGES, *lang.CLOSINGS, *lang.REASONS] * 20:
         garbled = writers.garble(rng, sentence)
-        assert world.judge(FACT, garbled).malformed == 1, garbled
+        assert world.truth(FACT, garbled).malformed == 1, garbled
 
 
 def test_data_are_prefixes_and_use_their_own_prompts():
@@ -154,7 +154,7 @@ def test_data_are_prefixes_and_use_their_own_prompts():
 
 def test_the_annotator_is_noisy_prefers_quality_and_likes_length():
     def difference(pair, what):
-        one, two = (getattr(world.judge(pair.prompt.meta, text), what) for text in pair[1:])
+        one, two = (getattr(world.truth(pair.prompt.meta, text), what) for text in pair[1:])
         return one - two
 
     pairs = writers.preference_pairs(3000, 0)

@@ -21,7 +21,7 @@ def reference_problems(config: Config) -> list[str]:
     for name, model in config.models.items():
         need(f"models.{name}.train.from", model.base, config.models, "model")
         need(f"models.{name}.train.data", model.dataset, config.datasets, "dataset")
-        need(f"models.{name}.train.reward_model", model.judge, config.models, "model")
+        need(f"models.{name}.train.reward_model", model.reward_model, config.models, "model")
     for name, pair in config.pairs.items():
         need(f"pairs.{name}.sft", pair.sft, config.models, "model")
         need(f"pairs.{name}.aligned", pair.aligned, config.models, "model")
@@ -195,9 +195,11 @@ def _kind_problems(config: Config) -> Iterator[str]:
     for where, name in members:
         if trained.get(name) == "reward":
             yield f"{where}: '{name}' is a reward model; name a language model"
-    judges = [("reward_model", config.reward_model)]
-    judges += [(f"models.{name}.train.reward_model", model.judge) for name, model in config.models.items()]
-    for where, name in judges:
+    scorers = [("reward_model", config.reward_model)]
+    scorers += [
+        (f"models.{name}.train.reward_model", model.reward_model) for name, model in config.models.items()
+    ]
+    for where, name in scorers:
         if trained.get(name, "reward") != "reward":
             yield f"{where}: '{name}' is a language model; name one with recipe: reward"
 
@@ -208,7 +210,7 @@ def _cycles(config: Config) -> list[str]:
 
     def visit(chain: list[str]) -> None:
         model = config.models.get(chain[-1])
-        for needed in filter(None, (model.base, model.judge) if model else ()):
+        for needed in filter(None, (model.base, model.reward_model) if model else ()):
             if needed == chain[0] and needed not in reported:
                 reported.update(chain)
                 circle = " -> ".join([*chain, needed])

@@ -218,8 +218,8 @@ class Run:
         metas, rows = {prompt.prompt_id: prompt.meta for prompt in prompts}, []
         for alpha, folder in self.folders(pair).items():
             for each in read_jsonl(folder / f"{self.dev(pair)}.generations.jsonl", Generation):
-                judged = world.judge(metas[each.prompt_id], each.response, each.finish_reason == "stop")
-                said = {name: getattr(judged, name) for name in STYLES}
+                truth = world.truth(metas[each.prompt_id], each.response, each.finish_reason == "stop")
+                said = {name: getattr(truth, name) for name in STYLES}
                 rows.append({"alpha": alpha, "prompt_id": each.prompt_id, **said})
         return pd.DataFrame(rows)
 

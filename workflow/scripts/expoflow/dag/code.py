@@ -95,7 +95,7 @@ def training(model: "ModelConfig") -> str:
     recipe = model.train
     if recipe.trainer == "loop":
         return rule("train", f"training.loop.{recipe.recipe}")
-    tasks = ("generate", "score") if model.judge else ()
+    tasks = ("generate", "score") if model.reward_model else ()
     data = ("training.trl.miniature",) if recipe.data == MINIATURE else ()
     return rule(
         "train", "training.trl.recipe", "training.trl.trainers", "training.onpolicy", *data, *_work(tasks)

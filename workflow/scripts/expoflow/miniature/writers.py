@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from expoflow.miniature import language as lang
-from expoflow.miniature.world import generator, is_right, judge, prompts
+from expoflow.miniature.world import generator, is_right, prompts, truth
 from expoflow.results import Prompt
 
 PREFERENCE_TEMPERATURE = 0.7  # of the annotator of DPO pairs, in units of q
@@ -140,7 +140,7 @@ def _rounds(rng: np.random.Generator, asked: list[Prompt], count: int):
 
 
 def _prefer(rng, prompt: Prompt, first: str, second: str, temperature: float, bias: float) -> Pair:
-    one, two = judge(prompt.meta, first), judge(prompt.meta, second)
+    one, two = truth(prompt.meta, first), truth(prompt.meta, second)
     odds = (one.quality - two.quality) / temperature + bias * (one.words - two.words)
     if rng.random() < 1 / (1 + exp(-odds)):
         return Pair(prompt, first, second)

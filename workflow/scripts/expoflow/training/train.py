@@ -44,7 +44,7 @@ def train(
 ) -> dict[str, float]:
     """Train `model` into the folder named like it beside `manifest`, which is written last.
 
-    `needed` has the manifests of the models that the recipe names (`base`, `judge`) and `usages` how they are
+    `needed` has the manifests of the models that the recipe names (`base`, `reward_model`) and `usages` how they are
     used; `seed` is the miniature's world, `data` the dataset's manifest; `launch` and `code`, the digest of what
     trains, are for TRL. Returns the trainer's metrics.
     """

@@ -19,7 +19,7 @@ def train(
     seed: int,
     world: int | None = None,
     base: Path | None = None,
-    judge: Path | None = None,
+    reward_model: Path | None = None,
     examples: int = 2400,
     iterations: int = 3,
     samples: int = 4,
@@ -31,7 +31,7 @@ def train(
     """Train the checkpoint `base` in rounds, each on pairs of its own making, and save it to the folder `out`.
 
     A round takes its share of `examples` train prompts, and what it begins with is its reference too (Tran
-    et al. 2023, the paper's [48]). `judge` is the reward model's folder. Returns pairs, steps and loss, the
+    et al. 2023, the paper's [48]). `reward_model` is the reward model's folder. Returns pairs, steps and loss, the
     last one of the last round.
     """
     model.load(base)  # raises where there is none
@@ -43,7 +43,7 @@ def train(
         for number, share in enumerate(onpolicy.shares(asked, examples, iterations, order), start=1):
             preferences = onpolicy.preferences(
                 Model(folder=policy),
-                Model(folder=judge),
+                Model(folder=reward_model),
                 share,
                 samples=samples,
                 max_tokens=MAX_TOKENS,
