@@ -21,7 +21,7 @@ def client():
 
 @pytest.fixture(scope="module")
 def data():
-    return mt_bench_files.gather(MtBenchBenchmark(data="miniature"), SEED)
+    return mt_bench_files.questions(MtBenchBenchmark(data="miniature"), SEED)
 
 
 def ask(client, *messages: dict) -> dict | None:
@@ -38,8 +38,8 @@ def test_questions_are_like_mt_benchs(data):
         else:
             assert question.reference is None
             assert set(question.turns) <= set(asked)
-    assert mt_bench_files.gather(MtBenchBenchmark(data="miniature"), SEED) == data
-    assert mt_bench_files.gather(MtBenchBenchmark(data="miniature"), SEED + 1) != data
+    assert mt_bench_files.questions(MtBenchBenchmark(data="miniature"), SEED) == data
+    assert mt_bench_files.questions(MtBenchBenchmark(data="miniature"), SEED + 1) != data
 
 
 def test_the_last_answer_gets_the_grade_of_its_true_quality(client, data):

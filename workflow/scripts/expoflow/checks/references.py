@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 
 from expoflow.config import Config
-from expoflow.config.benchmarks import BENCHMARKS
+from expoflow.config.benchmarks import BENCHMARKS, OnPrompts
 from expoflow.config.claims import VARIED
 from expoflow.config.figures import MEASURED
 from expoflow.config.sources import DATASET_SOURCES, PROMPT_SOURCES, SOURCES
@@ -33,10 +33,9 @@ def reference_problems(config: Config) -> list[str]:
             config.prompts,
             "prompt set",
         )
-        reward = config.section(name, "benchmarks").reward
-        need(
-            f"pairs.{name}.benchmarks.reward.prompts", reward and reward.prompts, config.prompts, "prompt set"
-        )
+        for each, section in config.section(name, "benchmarks").sections().items():
+            named = section.prompts if isinstance(section, OnPrompts) else None
+            need(f"pairs.{name}.benchmarks.{each}.prompts", named, config.prompts, "prompt set")
         need(f"pairs.{name}.paper", pair.paper, paper.MODELS, "model of the paper")
         need(f"pairs.{name}.trained_on_dev", pair.trained_on_dev, config.pairs, "pair")
     need("reward_model", config.reward_model, config.models, "model")
@@ -168,13 +167,7 @@ def _reward_problems(config: Config) -> Iterator[str]:
             yield f"{where}.select.by: reward needs reward_model; add it, or set by: nll"
         if "reward" in select.others():
             yield f"{where}.select.compare: reward needs reward_model; add it, or leave reward out"
-        benchmark = config.section(name, "benchmarks").reward
-        prompts = config.prompts.get(benchmark.prompts) if benchmark else None
-        if prompts and not prompts.miniature:
-            yield (
-                f"{where}.benchmarks.reward: needs reward_model, for what is true of '{benchmark.prompts}' is not"
-                " known; add it, or remove the benchmark"
-            )
+        yield from _unmeasured(config, name)
         if pair.trained_on_dev:
             yield f"{where}.trained_on_dev: needs reward_model, for it compares rewards; add it, or remove this"
     for name, figure in (config.figures or {}).items():
@@ -184,6 +177,18 @@ def _reward_problems(config: Config) -> Iterator[str]:
         yield f"theory.planes.{name}: shows rewards and needs reward_model; add it, or remove the plane"
     if config.reward_check:
         yield "reward_check: there is no reward_model to check; add it, or remove reward_check"
+
+
+def _unmeasured(config: Config, pair: str) -> Iterator[str]:
+    """Benchmarks that score responses to a prompt set of which nothing is known to be true."""
+    for benchmark, section in config.section(pair, "benchmarks").sections().items():
+        named = section.prompts if isinstance(section, OnPrompts) and section.REWARDS else None
+        prompts = config.prompts.get(named)
+        if prompts and not prompts.miniature:
+            yield (
+                f"pairs.{pair}.benchmarks.{benchmark}: needs reward_model, for what is true of '{named}' is not"
+                " known; add it, or remove the benchmark"
+            )
 
 
 def _kind_problems(config: Config) -> Iterator[str]:
