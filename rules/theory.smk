@@ -1,4 +1,7 @@
 # Why extrapolation works, measured; only where the config has the section `theory`.
+from expoflow.config.recipes import MiniatureDpo
+
+
 def theory_prompts(pair):
     """The prompt set of the pair's expected reward and planes."""
     return f"results/prompts/{CONFIG.theory.prompts or sweep_prompts(pair)}.jsonl"
@@ -64,6 +67,8 @@ rule theory:
         select=bootstrap,
         vocabulary=CONFIG.extrapolate.vocabulary,
         seed=CONFIG.seed,
+        # the annotator of the miniature's held-out preferences
+        annotator=MiniatureDpo.model_construct().settings(),
         usage=usage(of_pair("aligned")),
         reward_model_usage=REWARD_MODEL_USAGE,
         code=code.theory(CONFIG.theory),

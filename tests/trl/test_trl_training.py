@@ -16,6 +16,7 @@ from expoflow.results import Manifest
 from expoflow.training.loop import reward, sft
 from expoflow.training.train import resumable
 from expoflow.training.trl.stage import last_checkpoint
+from loops import run_loop
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from waiting import wait
 
@@ -38,9 +39,9 @@ def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     options = {"seed": 3, "progress": lambda line: None}
     (folder / "base").mkdir()
-    sft.train(folder / "base", examples=600, epochs=2, **options)
+    run_loop(sft, folder / "base", examples=600, epochs=2, **options)
     (folder / "rm").mkdir()
-    reward.train(folder / "rm", examples=128, epochs=1, cores_epochs=1, **options)
+    run_loop(reward, folder / "rm", examples=128, epochs=1, cores_epochs=1, **options)
     for name in ("base", "rm"):
         source = ModelConfig(path=str(folder / name))
         write_json(folder / f"{name}.json", manifests.manifest(name, source, folder / name))

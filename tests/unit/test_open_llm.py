@@ -33,6 +33,7 @@ from expoflow.files.records import read_json, read_jsonl, write_json
 from expoflow.miniature import tasks, world
 from expoflow.results import BenchmarkResult
 from expoflow.training.loop import sft
+from loops import run_loop
 
 SHOTS = {"arc_challenge": 25, "hellaswag": 10, "gsm8k": 5, "winogrande": 5, "truthfulqa_mc2": 0}
 
@@ -338,7 +339,7 @@ def test_bad_settings_are_named(settings, message):
 @pytest.fixture(scope="module")
 def miniature(tmp_path_factory):
     path = tmp_path_factory.mktemp("miniature")
-    sft.train(path / "model", seed=3, examples=600, epochs=3, progress=lambda line: None)
+    run_loop(sft, path / "model", seed=3, examples=600, epochs=3, progress=lambda line: None)
     settings = OpenLlmBenchmark(tasks=["miniature_choice", "miniature_answer"], data="miniature")
     prepare(settings, 3, path / "data.json")
     return path

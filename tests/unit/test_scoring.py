@@ -12,6 +12,7 @@ from expoflow.results import Generation
 from expoflow.scoring import rewards
 from expoflow.scoring.responses import evaluate
 from expoflow.training.loop import reward
+from loops import run_loop
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 PROMPTS = prompts("dev", 0)[:8]
@@ -20,7 +21,9 @@ PROMPTS = prompts("dev", 0)[:8]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("reward")
-    reward.train(path, seed=0, examples=200, epochs=1, cores=50, cores_epochs=1, progress=lambda line: None)
+    run_loop(
+        reward, path, seed=0, examples=200, epochs=1, cores=50, cores_epochs=1, progress=lambda line: None
+    )
     return path
 
 

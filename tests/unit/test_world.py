@@ -12,6 +12,7 @@ from expoflow.miniature import world, writers
 from expoflow.miniature.tokenizer import tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loops import preference_pairs
 
 FACT = {
     "task": "fact",
@@ -64,14 +65,17 @@ def test_another_process_sees_the_same_world_and_imports_no_torch():
         "import sys, json; from expoflow.miniature import world, writers\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
         "rows = [p.model_dump() for p in world.prompts('dev', 7)[:20]]\n"
-        "pairs = [p[1:] for p in writers.preference_pairs(20, 7) + writers.reward_pairs(20, 7)]\n"
+        "pairs = [p[1:] for p in writers.preference_pairs(20, 7, 'train', 0.7, 0.06, 0.0) + writers.reward_pairs(20, 7)]\n"
         "print(json.dumps([rows, pairs]))"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "5"}
     )
     rows = [p.model_dump() for p in world.prompts("dev", 7)[:20]]
-    pairs = [list(p[1:]) for p in writers.preference_pairs(20, 7) + writers.reward_pairs(20, 7)]
+    pairs = [
+        list(p[1:])
+        for p in writers.preference_pairs(20, 7, "train", 0.7, 0.06, 0.0) + writers.reward_pairs(20, 7)
+    ]
     assert json.loads(result.stdout) == json.loads(json.dumps([rows, pairs]))
 
 
@@ -142,7 +146,7 @@ def test_garbled_sentences_are_malformed():
 def test_data_are_prefixes_and_use_their_own_prompts():
     for make, split in [
         (writers.sft_examples, "train"),
-        (writers.preference_pairs, "train"),
+        (preference_pairs, "train"),
         (writers.reward_pairs, "reward"),
         (writers.correct_cores, "reward"),
     ]:
@@ -157,7 +161,7 @@ def test_the_annotator_is_noisy_prefers_quality_and_likes_length():
         one, two = (getattr(world.truth(pair.prompt.meta, text), what) for text in pair[1:])
         return one - two
 
-    pairs = writers.preference_pairs(3000, 0)
+    pairs = preference_pairs(3000, 0)
     quality = np.array([difference(pair, "quality") for pair in pairs])
     words = np.array([difference(pair, "words") for pair in pairs])
     assert 0.75 < (quality > 0).mean() / (quality != 0).mean() < 0.95

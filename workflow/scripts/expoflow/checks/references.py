@@ -193,19 +193,19 @@ def _unmeasured(config: Config, pair: str) -> Iterator[str]:
 
 def _kind_problems(config: Config) -> Iterator[str]:
     """A reward model where a language model is needed, and the other way round."""
-    trained = {name: model.train.recipe for name, model in config.models.items() if model.train}
+    scoring = {name: model.train.SCORES for name, model in config.models.items() if model.train}
     members = [(f"pairs.{name}.sft", pair.sft) for name, pair in config.pairs.items()]
     members += [(f"pairs.{name}.aligned", pair.aligned) for name, pair in config.pairs.items()]
     members += [(f"models.{name}.train.from", model.base) for name, model in config.models.items()]
     for where, name in members:
-        if trained.get(name) == "reward":
+        if scoring.get(name):
             yield f"{where}: '{name}' is a reward model; name a language model"
     scorers = [("reward_model", config.reward_model)]
     scorers += [
         (f"models.{name}.train.reward_model", model.reward_model) for name, model in config.models.items()
     ]
     for where, name in scorers:
-        if trained.get(name, "reward") != "reward":
+        if not scoring.get(name, True):
             yield f"{where}: '{name}' is a language model; name one with recipe: reward"
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from expoflow.config.base import MINIATURE
 from expoflow.config.benchmarks import RewardCheck
+from expoflow.config.recipes import MiniatureDpo
 from expoflow.config.stages import GenerateConfig, ScoreConfig, SelectConfig
 from expoflow.config.theory import TheoryConfig
 from expoflow.data import preferences
@@ -107,9 +108,13 @@ def held_out(config: TheoryConfig, seed: int) -> list[Preference]:
     if config.preferences != MINIATURE:
         return preferences.gather(RewardCheck(file=config.preferences), seed)[: config.examples]
     writers = importlib.import_module("expoflow.miniature.writers")  # no dependency of files
+    usual = MiniatureDpo.model_construct()
+    pairs = writers.preference_pairs(
+        config.examples, seed, "test", usual.annotator_temperature, usual.length_bias, usual.label_noise
+    )
     return [
         Preference(messages=each.prompt.messages, chosen=each.chosen, rejected=each.rejected)
-        for each in writers.preference_pairs(config.examples, seed, "test")
+        for each in pairs
     ]
 
 

@@ -70,9 +70,7 @@ def _loop(
 ) -> dict[str, float]:
     """Train by the miniature's own loop."""
     recipe = source.train
-    apart = {"recipe", "data", "trainer", "base", "reward_model", "seed"}
-    options = recipe.model_dump(exclude=apart, exclude_none=True)
-    options |= {"world": seed, "seed": seed if recipe.seed is None else recipe.seed}
+    options = recipe.settings() | {"world": seed, "seed": seed if recipe.seed is None else recipe.seed}
     trainer = importlib.import_module(f"expoflow.training.loop.{recipe.recipe}")
     return trainer.train(out, progress=progress, **options, **folders)
 

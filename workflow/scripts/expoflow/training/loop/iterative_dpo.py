@@ -11,6 +11,7 @@ from expoflow.training import onpolicy
 from expoflow.training.loop import dpo, loop
 
 MAX_TOKENS = 64  # of a response
+WARMUP = dpo.WARMUP
 
 
 def train(
@@ -20,12 +21,12 @@ def train(
     world: int | None = None,
     base: Path | None = None,
     reward_model: Path | None = None,
-    examples: int = 2400,
-    iterations: int = 3,
-    samples: int = 4,
-    epochs: int = 1,
-    learning_rate: float = 1e-4,
-    beta: float = 0.01,
+    examples: int,
+    iterations: int,
+    samples: int,
+    epochs: int,
+    learning_rate: float,
+    beta: float,
     progress: loop.Progress = print,
 ) -> dict[str, float]:
     """Train the checkpoint `base` in rounds, each on pairs of its own making, and save it to the folder `out`.
