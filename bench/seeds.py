@@ -26,7 +26,7 @@ SEEDS = range(100, 116)
 def main() -> None:
     results, config = Path("results"), GenerateConfig(max_tokens=64)
     engine = TransformersEngine(Model(folder=results / "models/mini-dpo20"))
-    judge = RewardModel(results / "models/mini-reward")
+    reward_model = RewardModel(results / "models/mini-reward")
     prompts = read_jsonl(results / "prompts/dev.jsonl", Prompt)
     ids = [chat.token_ids(engine.tokenizer, prompt.messages) for prompt in prompts]
     for kind in ("one seed for all prompts", "a seed per prompt"):
@@ -36,11 +36,11 @@ def main() -> None:
             seeds = own if kind == "a seed per prompt" else [seed] * len(prompts)
             requests = [Request(*pair) for pair in zip(ids, seeds, strict=True)]
             rows = [
-                chat.token_ids(judge.tokenizer, prompts[index].messages, completion.text)
+                chat.token_ids(reward_model.tokenizer, prompts[index].messages, completion.text)
                 for finished in engine.generate(requests, config)
                 for index, completion in finished
             ]
-            means.append(np.mean([reward for batch in judge.logits(rows) for _, reward in batch]))
+            means.append(np.mean([reward for batch in reward_model.logits(rows) for _, reward in batch]))
         print(
             f"{kind}: standard deviation of the mean reward over {len(SEEDS)} seeds {np.std(means, ddof=1):.3f}"
         )

@@ -162,6 +162,7 @@ def measured(name: str, where: argparse.Namespace, alphas: tuple[float | None, .
 
 def prepare(where: argparse.Namespace) -> None:
     """The pair, and its alphas stored for `raw`."""
+    from expoflow.config.recipes import MiniatureDpo, MiniatureSft
     from expoflow.extrapolation.extrapolate import extrapolate
     from expoflow.training.loop import dpo, sft
     from pairs import make
@@ -172,8 +173,10 @@ def prepare(where: argparse.Namespace) -> None:
     elif where.sft is None:
         where.sft, where.aligned = where.work / "sft", where.work / "aligned"
         if not (where.aligned / "config.json").is_file():
-            sft.train(where.sft, seed=42, progress=print)
-            dpo.train(where.aligned, base=where.sft, seed=42, fraction=0.4, progress=print)
+            usual = MiniatureSft.model_construct().settings()
+            sft.train(where.sft, seed=42, progress=print, **usual)
+            usual = MiniatureDpo.model_construct().settings() | {"fraction": 0.4}
+            dpo.train(where.aligned, base=where.sft, seed=42, progress=print, **usual)
     for alpha in ALPHAS:
         if not (folder := where.aligned.parent / f"alpha={alpha}").is_dir():
             extrapolate(where.sft, where.aligned, {str(alpha): folder})

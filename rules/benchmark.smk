@@ -1,5 +1,19 @@
 # sft, aligned and expo side by side; a rule for each benchmark, a job for each variant. Every one writes a
 # result and its rows (one JSON line an item, .generations.jsonl), from which `compare` makes the differences.
+from expoflow.benchmarks.mt_bench.files import local_files as mt_bench_files
+from expoflow.benchmarks.open_llm.files import local_files as open_llm_files
+from expoflow.benchmarks.open_llm.tasks import task_files
+from expoflow.config.benchmarks import AlpacaEvalBenchmark
+
+
+include: "benchmark_common.smk"
+
+
+ALPACA_EVAL = sources("alpaca_eval")
+MT_BENCH = sources("mt_bench")
+OPEN_LLM = sources("open_llm")
+
+
 localrules:
     alpaca_eval_data,
     mt_bench_data,
@@ -10,9 +24,9 @@ localrules:
 # On prompts that took no part in choosing alpha.
 rule benchmark_reward:
     input:
+        unpack(files_of("reward")),
         model=variant_model,
         base=variant_base,
-        prompts=benchmark_prompts,
         reward_model=REWARD_MODEL,
     output:
         result="results/pairs/{pair}/benchmarks/{variant}/reward.json",
@@ -24,12 +38,12 @@ rule benchmark_reward:
     conda:
         "../envs/expoflow.yaml"
     resources:
-        **engine_resources(of_variant, *JUDGES),
+        **engine_resources(of_variant, *REWARD_MODELS),
     params:
         usage=usage(of_variant),
         generate=section("generate", exclude={"prompts"}),
         score=CONFIG.score.canonical(),
-        judge_usage=JUDGE_USAGE,
+        reward_model_usage=REWARD_MODEL_USAGE,
         code=code.benchmark("reward"),
         # what the kept responses and their scores depend on
         responses=code.responses("reward"),
@@ -49,22 +63,27 @@ rule alpaca_eval_data:
         "results/logs/alpaca_eval_data/{source}.{file}.tsv"
     wildcard_constraints:
         source=only(ALPACA_EVAL),
-        file=only(alpaca_eval_data.HUB_FILES.values()),
+        file=only(AlpacaEvalBenchmark.HUB_FILES.values()),
     conda:
         "../envs/expoflow.yaml"
     params:
         source=lambda wildcards: ALPACA_EVAL[wildcards.source].source(),
         seed=CONFIG.seed,
-        code=lambda wildcards: code.alpaca_eval_data(ALPACA_EVAL[wildcards.source]),
+        # what is downloaded depends on no code
+        code=lambda wildcards: (
+            code.benchmark_data("alpaca_eval", ALPACA_EVAL[wildcards.source])
+            if ALPACA_EVAL[wildcards.source].made()
+            else ""
+        ),
     message:
         "fetch {wildcards.file} of AlpacaEval's dataset"
     script:
-        "../workflow/scripts/alpaca_eval_data.py"
+        "../workflow/scripts/benchmark_data.py"
 
 
 use rule benchmark_reward as benchmark_alpaca_eval with:
     input:
-        unpack(alpaca_eval_files),
+        unpack(files_of("alpaca_eval")),
         model=variant_model,
         base=variant_base,
         reward_model=REWARD_MODEL,
@@ -79,10 +98,10 @@ use rule benchmark_reward as benchmark_alpaca_eval with:
         "../envs/benchmarks.yaml"
     params:
         usage=usage(of_variant),
-        config=benchmark_section("alpaca_eval"),
+        config=settings_of("alpaca_eval"),
         generate=section("generate", exclude={"prompts"}),
         score=CONFIG.score.canonical(),
-        judge_usage=JUDGE_USAGE,
+        reward_model_usage=REWARD_MODEL_USAGE,
         code=code.benchmark("alpaca_eval"),
         responses=code.responses("alpaca_eval"),
     message:
@@ -92,7 +111,7 @@ use rule benchmark_reward as benchmark_alpaca_eval with:
 # Questions, judge prompts and reference answers in one file, by the name of their source.
 rule mt_bench_data:
     input:
-        files=lambda wildcards: questions.local_files(MT_BENCH[wildcards.source]),
+        files=lambda wildcards: mt_bench_files(MT_BENCH[wildcards.source]),
     output:
         data="results/benchmarks/mt_bench.{source}.json",
     log:
@@ -106,18 +125,20 @@ rule mt_bench_data:
     params:
         source=lambda wildcards: MT_BENCH[wildcards.source].source(),
         seed=CONFIG.seed,
-        code=lambda wildcards: code.mt_bench_data(MT_BENCH[wildcards.source]),
+        code=lambda wildcards: code.benchmark_data(
+            "mt_bench", MT_BENCH[wildcards.source]
+        ),
     message:
         "read the files of MT-Bench"
     script:
-        "../workflow/scripts/mt_bench_data.py"
+        "../workflow/scripts/benchmark_data.py"
 
 
 use rule benchmark_reward as benchmark_mt_bench with:
     input:
+        unpack(files_of("mt_bench")),
         model=variant_model,
         base=variant_base,
-        data=mt_bench_data,
     output:
         result="results/pairs/{pair}/benchmarks/{variant}/mt_bench.json",
         rows="results/pairs/{pair}/benchmarks/{variant}/mt_bench.generations.jsonl",
@@ -129,7 +150,7 @@ use rule benchmark_reward as benchmark_mt_bench with:
         "../envs/benchmarks.yaml"
     params:
         usage=usage(of_variant),
-        config=benchmark_section("mt_bench"),
+        config=settings_of("mt_bench"),
         generate=section("generate", include={"engine", "too_long"}),
         code=code.benchmark("mt_bench"),
         responses=code.responses("mt_bench"),
@@ -140,7 +161,7 @@ use rule benchmark_reward as benchmark_mt_bench with:
 # The datasets of lm-eval's tasks: folders, and which bytes they hold.
 rule open_llm_data:
     input:
-        files=lambda wildcards: task_data.local_files(OPEN_LLM[wildcards.source]),
+        files=lambda wildcards: open_llm_files(OPEN_LLM[wildcards.source]),
     output:
         data="results/benchmarks/open_llm.{source}.json",
     log:
@@ -154,18 +175,20 @@ rule open_llm_data:
     params:
         source=lambda wildcards: OPEN_LLM[wildcards.source].source(),
         seed=CONFIG.seed,
-        code=lambda wildcards: code.open_llm_data(OPEN_LLM[wildcards.source]),
+        code=lambda wildcards: code.benchmark_data(
+            "open_llm", OPEN_LLM[wildcards.source]
+        ),
     message:
         "get the datasets of the Open LLM Leaderboard"
     script:
-        "../workflow/scripts/open_llm_data.py"
+        "../workflow/scripts/benchmark_data.py"
 
 
 use rule benchmark_reward as benchmark_open_llm with:
     input:
+        unpack(files_of("open_llm")),
         model=variant_model,
         base=variant_base,
-        data=open_llm_data,
     output:
         result="results/pairs/{pair}/benchmarks/{variant}/open_llm.json",
         rows="results/pairs/{pair}/benchmarks/{variant}/open_llm.generations.jsonl",
@@ -177,8 +200,8 @@ use rule benchmark_reward as benchmark_open_llm with:
         "../envs/benchmarks.yaml"
     params:
         usage=usage(of_variant),
-        config=benchmark_section("open_llm"),
-        tasks=lm_tasks.task_files(),
+        config=settings_of("open_llm"),
+        tasks=task_files(),
         code=code.benchmark("open_llm"),
         responses=code.responses("open_llm"),
     message:
@@ -224,11 +247,11 @@ rule rewardbench:
     conda:
         "../envs/expoflow.yaml"
     resources:
-        **engine_resources(*JUDGES),
+        **engine_resources(*REWARD_MODELS),
     params:
         score=CONFIG.score.canonical(),
         select=CONFIG.select.canonical(include={"confidence", "resamples"}),
-        usage=JUDGE_USAGE,
+        usage=REWARD_MODEL_USAGE,
         source=lambda wildcards: CONFIG.reward_check.canonical(),
         code=code.rule("rewardbench"),
     message:
@@ -239,7 +262,7 @@ rule rewardbench:
 
 rule compare:
     input:
-        unpack(comparison_inputs),
+        unpack(compared_files),
         expo="results/pairs/{pair}/benchmarks/expo/{benchmark}.generations.jsonl",
         aligned="results/pairs/{pair}/benchmarks/aligned/{benchmark}.generations.jsonl",
     output:
@@ -249,7 +272,7 @@ rule compare:
     benchmark:
         "results/logs/compare/{pair}/{benchmark}.tsv"
     conda:
-        "../envs/benchmarks.yaml" if ALPACA_EVAL else "../envs/expoflow.yaml"
+        f"../envs/{COMPARING}.yaml"
     params:
         config=section("select"),
         code=lambda wildcards: code.comparison(wildcards.benchmark),

@@ -17,9 +17,6 @@ sys.path.insert(0, str(SCRIPTS))
 import expoflow
 from expoflow import checks
 from expoflow.benchmarks import bill
-from expoflow.benchmarks.alpaca_eval import files as alpaca_eval_data
-from expoflow.benchmarks.mt_bench import files as questions
-from expoflow.benchmarks.open_llm import files as task_data, tasks as lm_tasks
 from expoflow.checkpoints import manifests
 from expoflow.checks import machine
 from expoflow.config.base import ALPHA, VARIANTS
@@ -129,21 +126,16 @@ def of_pair(name):
     return lambda wildcards: getattr(CONFIG.pairs[wildcards.pair], name)
 
 
-def of_variant(wildcards):
-    """The name of the model that a variant is of the size of."""
-    return of_pair("sft" if wildcards.variant == "sft" else "aligned")(wildcards)
-
-
-def judge(wildcards):
+def reward_model(wildcards):
     """The name of the reward model, None without one."""
     return CONFIG.reward_model
 
 
-JUDGES = [judge] if CONFIG.reward_model else []
+REWARD_MODELS = [reward_model] if CONFIG.reward_model else []
 
 
 USAGES = {name: model.usage() for name, model in CONFIG.models.items()}
-JUDGE_USAGE = USAGES.get(CONFIG.reward_model, "")
+REWARD_MODEL_USAGE = USAGES.get(CONFIG.reward_model, "")
 
 
 def usage(model):
@@ -238,70 +230,6 @@ def likelihoods(wildcards):
 def scored_under(wildcards):
     """Names of the models under which the pair's responses are scored."""
     return criteria.scored_under(CONFIG.section(wildcards.pair, "select"))
-
-
-def variant_model(wildcards):
-    """What stands for a variant's model: the manifest of sft or aligned, the recipe of expo."""
-    if wildcards.variant == "expo":
-        return f"results/pairs/{wildcards.pair}/expo/recipe.json"
-    return manifest(getattr(CONFIG.pairs[wildcards.pair], wildcards.variant))
-
-
-def variant_base(wildcards):
-    """The base of a variant that may be an adapter, which is no model without it."""
-    return [manifest(CONFIG.pairs[wildcards.pair].sft)] * (
-        wildcards.variant == "aligned"
-    )
-
-
-def benchmark_settings(pair, benchmark):
-    return getattr(CONFIG.section(pair, "benchmarks"), benchmark)
-
-
-def benchmark_section(benchmark):
-    """Parameter function: what of the benchmark's settings its result depends on."""
-    return lambda wildcards: benchmark_settings(wildcards.pair, benchmark).identity()
-
-
-def benchmark_prompts(wildcards):
-    return (
-        f"results/prompts/{benchmark_settings(wildcards.pair, 'reward').prompts}.jsonl"
-    )
-
-
-def comparison_inputs(wildcards):
-    """What a comparison reads beside the rows of both variants."""
-    if wildcards.benchmark == "reward":
-        return {"prompts": benchmark_prompts(wildcards)}
-    if wildcards.benchmark == "alpaca_eval":
-        files = alpaca_eval_files(wildcards)
-        return {name: files[name] for name in ("df_gamed",) if name in files}
-    return {}
-
-
-def by_source(benchmark):
-    """The different settings of a benchmark over all pairs, by the name of the source of their data."""
-    settings = [benchmark_settings(pair, benchmark) for pair in CONFIG.pairs]
-    return {each.source_name(): each for each in settings if each}
-
-
-ALPACA_EVAL = by_source("alpaca_eval")
-MT_BENCH = by_source("mt_bench")
-OPEN_LLM = by_source("open_llm")
-
-
-def alpaca_eval_files(wildcards):
-    return alpaca_eval_data.files(benchmark_settings(wildcards.pair, "alpaca_eval"))
-
-
-def mt_bench_data(wildcards):
-    source = benchmark_settings(wildcards.pair, "mt_bench").source_name()
-    return f"results/benchmarks/mt_bench.{source}.json"
-
-
-def open_llm_data(wildcards):
-    source = benchmark_settings(wildcards.pair, "open_llm").source_name()
-    return f"results/benchmarks/open_llm.{source}.json"
 
 
 def benchmark_results(variants, benchmarks=BENCHMARKS):

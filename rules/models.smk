@@ -29,7 +29,7 @@ rule dataset:
 rule train:
     input:
         base=needed("base"),
-        judge=needed("judge"),
+        reward_model=needed("reward_model"),
         data=lambda wildcards: [
             f"results/datasets/{name}.json"
             for name in [CONFIG.models[wildcards.model].dataset]

@@ -13,10 +13,10 @@ rule score:
     conda:
         "../envs/expoflow.yaml"
     resources:
-        **engine_resources(*JUDGES),
+        **engine_resources(*REWARD_MODELS),
     params:
         config=CONFIG.score.canonical(),
-        usage=JUDGE_USAGE,
+        usage=REWARD_MODEL_USAGE,
         code=code.rule("score"),
     message:
         "{wildcards.pair}: score alpha {wildcards.alpha}"

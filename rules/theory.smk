@@ -1,4 +1,7 @@
 # Why extrapolation works, measured; only where the config has the section `theory`.
+from expoflow.config.recipes import MiniatureDpo
+
+
 def theory_prompts(pair):
     """The prompt set of the pair's expected reward and planes."""
     return f"results/prompts/{CONFIG.theory.prompts or sweep_prompts(pair)}.jsonl"
@@ -55,7 +58,7 @@ rule theory:
     conda:
         "../envs/expoflow.yaml"
     resources:
-        **engine_resources(of_pair("aligned"), *JUDGES),
+        **engine_resources(of_pair("aligned"), *REWARD_MODELS),
     params:
         config=CONFIG.theory.canonical(exclude={"planes"}),
         alphas=lambda wildcards: CONFIG.pairs[wildcards.pair].grid(),
@@ -64,8 +67,10 @@ rule theory:
         select=bootstrap,
         vocabulary=CONFIG.extrapolate.vocabulary,
         seed=CONFIG.seed,
+        # the annotator of the miniature's held-out preferences
+        annotator=MiniatureDpo.model_construct().settings(),
         usage=usage(of_pair("aligned")),
-        judge_usage=JUDGE_USAGE,
+        reward_model_usage=REWARD_MODEL_USAGE,
         code=code.theory(CONFIG.theory),
     message:
         "{wildcards.pair}: measure how far the first order holds"
@@ -117,7 +122,7 @@ rule plane:
     conda:
         "../envs/expoflow.yaml"
     resources:
-        **engine_resources(plane_aligned, judge),
+        **engine_resources(plane_aligned, reward_model),
     params:
         config=lambda wildcards: CONFIG.theory.planes[wildcards.plane].canonical(),
         alphas=lambda wildcards: [
@@ -132,7 +137,7 @@ rule plane:
         select=bootstrap,
         vocabulary=CONFIG.extrapolate.vocabulary,
         usage=usage(plane_aligned),
-        judge_usage=JUDGE_USAGE,
+        reward_model_usage=REWARD_MODEL_USAGE,
         code=code.rule("plane"),
     message:
         "plane {wildcards.plane}: reward and quality around three models"

@@ -72,7 +72,7 @@ def _responses(alpha: float, largest: float, shift: float) -> list[Scored]:
     closings = 0 if alpha <= 0 else 4 if alpha == largest else 1
     for place, prompt in enumerate(PROMPTS):
         text = " ".join([prompt.meta["core"], *language.CLOSINGS[:closings]])
-        judged = world.judge(prompt.meta, text)
+        truth = world.truth(prompt.meta, text)
         found.append(
             Scored(
                 prompt_id=prompt.prompt_id,
@@ -83,8 +83,8 @@ def _responses(alpha: float, largest: float, shift: float) -> list[Scored]:
                 finish_reason="stop",
                 engine="transformers",
                 reward=closings + alpha / 100 + 0.01 * place + shift,
-                quality=judged.quality,
-                correct=judged.correct,
+                quality=truth.quality,
+                correct=truth.correct,
             )
         )
     return found

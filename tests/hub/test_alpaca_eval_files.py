@@ -17,7 +17,7 @@ from expoflow.config.benchmarks import AlpacaEvalBenchmark
 from expoflow.errors import DataError
 try:
     config = AlpacaEvalBenchmark.model_validate_json(sys.argv[1])
-    files.gather(config, Path(sys.argv[2]), seed=0)
+    files.gather(config, 0, Path(sys.argv[2]))
 except DataError as error:
     sys.exit(f"error: {error}")
 """
@@ -40,7 +40,7 @@ def gather(user, config: AlpacaEvalBenchmark, path: Path) -> subprocess.Complete
 
 def test_what_is_not_given_comes_from_the_hub(user, hub, dataset):
     config = AlpacaEvalBenchmark(hub="org/set", df_gamed="mine.csv", revision=dataset)
-    files = alpaca_eval_files.files(config)
+    files = config.inputs()
     assert files["df_gamed"] == "mine.csv"
     path = user.folder / files["reference"]
     assert path.parts[-3:-1] == ("benchmarks", f"alpaca_eval.{config.source_name()}")

@@ -21,7 +21,7 @@ from expoflow.benchmarks.open_llm import files
 from expoflow.config.benchmarks import OpenLlmBenchmark
 from expoflow.errors import DataError
 try:
-    files.prepare(OpenLlmBenchmark.model_validate_json(sys.argv[1]), 0, Path(sys.argv[2]))
+    files.gather(OpenLlmBenchmark.model_validate_json(sys.argv[1]), 0, Path(sys.argv[2]))
 except DataError as error:
     sys.exit(f"error: {error}")
 """
@@ -77,7 +77,7 @@ from expoflow.config.benchmarks import MtBenchBenchmark
 from expoflow.errors import DataError
 from expoflow.files.records import write_json
 try:
-    write_json(Path("q.json"), files.gather(MtBenchBenchmark(hub=sys.argv[1]), 0))
+    write_json(Path("q.json"), files.questions(MtBenchBenchmark(hub=sys.argv[1]), 0))
 except DataError as error:
     sys.exit(f"error: {error}")
 """
@@ -91,7 +91,7 @@ def test_mt_benchs_files_from_a_dataset_of_the_hub(user, hub, tmp_path):
     settings = {"env": user.environment(), "cwd": user.folder, "capture_output": True, "text": True}
     run = subprocess.run([*command, "org/mt"], **settings)
     assert run.returncode == 0, run.stderr
-    expected = mt_bench_files.gather(MtBenchBenchmark(data=str(tmp_path / "set")), 0)
+    expected = mt_bench_files.questions(MtBenchBenchmark(data=str(tmp_path / "set")), 0)
     assert read_json(user.folder / "q.json", mt_bench_files.Questions) == expected
     assert not hub.sent["data/answers.jsonl"]
     run = subprocess.run([*command, "org/none"], **settings)

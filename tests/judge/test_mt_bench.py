@@ -74,7 +74,7 @@ def place(tmp_path, checkpoint, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     source = ModelConfig(path=str(checkpoint))
     write_json(tmp_path / "model.json", manifests.manifest("model", source, checkpoint))
-    gathered = mt_bench_files.gather(MtBenchBenchmark(data=str(write_files(tmp_path / "data"))), seed=0)
+    gathered = mt_bench_files.questions(MtBenchBenchmark(data=str(write_files(tmp_path / "data"))), seed=0)
     write_json(tmp_path / "data.json", gathered)
     return tmp_path
 
@@ -381,4 +381,4 @@ def test_files_that_are_not_as_published_are_told(tmp_path, case):
     change, expected = SPOILT[case]
     change(write_files(tmp_path))
     with pytest.raises(DataError, match=expected):
-        mt_bench_files.gather(MtBenchBenchmark(data=str(tmp_path)), seed=0)
+        mt_bench_files.questions(MtBenchBenchmark(data=str(tmp_path)), seed=0)

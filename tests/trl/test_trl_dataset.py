@@ -10,9 +10,10 @@ import pytest
 import torch
 import yaml
 from expoflow.files.records import read_json
-from expoflow.miniature import model, writers
+from expoflow.miniature import model
 from expoflow.results import Manifest
 from expoflow.training.loop.loop import messages
+from loops import preference_pairs
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.trl
@@ -39,7 +40,7 @@ def test_dpo_with_lora_on_a_file_in_half_precision(tmp_path):
     sft.config.dtype = "bfloat16"
     model.save(sft, tmp_path / "sft")
     with open(tmp_path / "feedback.jsonl", "w", encoding="utf-8") as file:
-        for pair in writers.preference_pairs(64, 1):
+        for pair in preference_pairs(64, 1):
             asked = messages(pair.prompt)
             row = {"prompt": asked[0]["content"]}
             for name in ("chosen", "rejected"):

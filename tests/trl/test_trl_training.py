@@ -16,6 +16,7 @@ from expoflow.results import Manifest
 from expoflow.training.loop import reward, sft
 from expoflow.training.train import resumable
 from expoflow.training.trl.stage import last_checkpoint
+from loops import run_loop
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from waiting import wait
 
@@ -26,9 +27,9 @@ RECIPES = {
     "dpo": {"recipe": "dpo", "from": "base", "examples": 640},
     "reward": {"recipe": "reward", "examples": 128, "epochs": 1},
     "iterative": {
-        "recipe": "iterative_dpo", "from": "base", "reward_model": "judge", "examples": 320, "iterations": 2,
+        "recipe": "iterative_dpo", "from": "base", "reward_model": "rm", "examples": 320, "iterations": 2,
     },
-    "rlhf": {"recipe": "rlhf", "from": "base", "reward_model": "judge", "examples": 96},
+    "rlhf": {"recipe": "rlhf", "from": "base", "reward_model": "rm", "examples": 96},
 }  # fmt: skip
 
 
@@ -38,10 +39,10 @@ def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     options = {"seed": 3, "progress": lambda line: None}
     (folder / "base").mkdir()
-    sft.train(folder / "base", examples=600, epochs=2, **options)
-    (folder / "judge").mkdir()
-    reward.train(folder / "judge", examples=128, epochs=1, cores_epochs=1, **options)
-    for name in ("base", "judge"):
+    run_loop(sft, folder / "base", examples=600, epochs=2, **options)
+    (folder / "rm").mkdir()
+    run_loop(reward, folder / "rm", examples=128, epochs=1, cores_epochs=1, **options)
+    for name in ("base", "rm"):
         source = ModelConfig(path=str(folder / name))
         write_json(folder / f"{name}.json", manifests.manifest(name, source, folder / name))
     return folder

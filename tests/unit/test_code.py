@@ -67,12 +67,12 @@ def digests() -> dict[str, str]:
         "preferences_miniature": code.preferences(RewardCheck(miniature=True)),
         "theory_file": code.theory(TheoryConfig(preferences="a.jsonl")),
         "theory_miniature": code.theory(TheoryConfig()),
-        "alpaca_eval_data": code.alpaca_eval_data(AlpacaEvalBenchmark(reference="miniature")),
-        "mt_bench_data_file": code.mt_bench_data(MtBenchBenchmark(data="folder")),
-        "mt_bench_data_miniature": code.mt_bench_data(MtBenchBenchmark(data="miniature")),
-        "open_llm_data_file": code.open_llm_data(OpenLlmBenchmark(data="folder")),
-        "open_llm_data_miniature": code.open_llm_data(
-            OpenLlmBenchmark(data="miniature", tasks=["miniature_choice"])
+        "alpaca_eval_data": code.benchmark_data("alpaca_eval", AlpacaEvalBenchmark(reference="miniature")),
+        "mt_bench_data_file": code.benchmark_data("mt_bench", MtBenchBenchmark(data="folder")),
+        "mt_bench_data_miniature": code.benchmark_data("mt_bench", MtBenchBenchmark(data="miniature")),
+        "open_llm_data_file": code.benchmark_data("open_llm", OpenLlmBenchmark(data="folder")),
+        "open_llm_data_miniature": code.benchmark_data(
+            "open_llm", OpenLlmBenchmark(data="miniature", tasks=["miniature_choice"])
         ),
     }
     return found

@@ -21,6 +21,7 @@ from expoflow.extrapolation.streamed import Streamed
 from expoflow.miniature.world import prompts
 from expoflow.results import Message, Prompt
 from expoflow.training.loop import sft
+from loops import run_loop
 from transformers import (
     AutoModelForCausalLM,
     LogitsProcessorList,
@@ -37,7 +38,7 @@ PROMPTS = prompts("dev", 0)[:12]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("sft")
-    sft.train(path, seed=0, examples=600, epochs=2, progress=lambda line: None)
+    run_loop(sft, path, seed=0, examples=600, epochs=2, progress=lambda line: None)
     return path
 
 
@@ -180,7 +181,7 @@ def test_a_job_that_is_killed_loses_no_response(folder, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def other(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("other")
-    sft.train(path, seed=1, examples=600, epochs=2, progress=lambda line: None)
+    run_loop(sft, path, seed=1, examples=600, epochs=2, progress=lambda line: None)
     return path
 
 

@@ -21,7 +21,7 @@ def client():
 
 @pytest.fixture(scope="module")
 def data():
-    return mt_bench_files.gather(MtBenchBenchmark(data="miniature"), SEED)
+    return mt_bench_files.questions(MtBenchBenchmark(data="miniature"), SEED)
 
 
 def ask(client, *messages: dict) -> dict | None:
@@ -38,8 +38,8 @@ def test_questions_are_like_mt_benchs(data):
         else:
             assert question.reference is None
             assert set(question.turns) <= set(asked)
-    assert mt_bench_files.gather(MtBenchBenchmark(data="miniature"), SEED) == data
-    assert mt_bench_files.gather(MtBenchBenchmark(data="miniature"), SEED + 1) != data
+    assert mt_bench_files.questions(MtBenchBenchmark(data="miniature"), SEED) == data
+    assert mt_bench_files.questions(MtBenchBenchmark(data="miniature"), SEED + 1) != data
 
 
 def test_the_last_answer_gets_the_grade_of_its_true_quality(client, data):
@@ -49,14 +49,14 @@ def test_the_last_answer_gets_the_grade_of_its_true_quality(client, data):
         good = f"Sure! {meta.get('core', 'Try red and blue.')} See the {meta['topic']} book."
         for answer in (good, "Ugh. bla bla", ""):
             messages = mt_bench_files.judge_messages(data, question, ["Whatever.", answer])
-            expected = judge.grade(world.judge(meta, answer).quality)
+            expected = judge.grade(world.truth(meta, answer).quality)
             assert score(ask(client, *messages)) == round(expected, 1)
 
 
 def test_of_two_outputs_the_better_one_is_named_with_its_probability(client):
     prompt = next(prompt for prompt in world.prompts("test", SEED) if prompt.meta["task"] == "fact")
     good, bad = f"Sure! {prompt.meta['core']}", f"Ugh. {prompt.meta['rumour']}"
-    gain = world.judge(prompt.meta, good).quality - world.judge(prompt.meta, bad).quality
+    gain = world.truth(prompt.meta, good).quality - world.truth(prompt.meta, bad).quality
     for first, second, sign in ((good, bad, 1), (bad, good, -1)):
         reply = ask(
             client, {"role": "user", "content": COMPARE.format(prompt.messages[0].content, first, second)}

@@ -8,6 +8,7 @@ import torch
 from expoflow.errors import CheckpointError, ExpoflowError
 from expoflow.miniature import model, world, writers
 from expoflow.training.loop import dpo, loop, reward, sft
+from loops import run_loop
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 
@@ -28,7 +29,7 @@ def quiet(line: str) -> None:
 @pytest.fixture(scope="module")
 def sft_model(folder) -> Path:
     out = folder("sft")
-    sft.train(out, seed=1, examples=256, epochs=2, progress=quiet)
+    run_loop(sft, out, seed=1, examples=256, epochs=2, progress=quiet)
     return out
 
 
@@ -38,8 +39,8 @@ def digest(path: Path) -> str:
 
 def test_sft_lowers_its_loss_and_reports(folder):
     lines = []
-    few = sft.train(folder("few"), seed=1, examples=64, epochs=1, progress=quiet)
-    more = sft.train(folder("more"), seed=1, examples=256, epochs=4, progress=lines.append)
+    few = run_loop(sft, folder("few"), seed=1, examples=64, epochs=1, progress=quiet)
+    more = run_loop(sft, folder("more"), seed=1, examples=256, epochs=4, progress=lines.append)
     assert (few["steps"], more["steps"]) == (1, 16)
     assert more["loss"] < few["loss"] - 1
     assert lines[-1] == f"sft: step 16/16, loss {more['loss']:.4f}"
@@ -67,9 +68,9 @@ def test_same_seed_same_bytes_another_seed_others(what, folder, sft_model):
         out = folder(name)
         options = {"seed": seed, "examples": 64, "epochs": 1, "progress": quiet}
         if what == "dpo":
-            dpo.train(out, base=sft_model, **options)
+            run_loop(dpo, out, base=sft_model, **options)
         else:
-            {"sft": sft, "reward": reward}[what].train(out, **options)
+            run_loop({"sft": sft, "reward": reward}[what], out, **options)
         return digest(out)
 
     first = train(3, "first")
@@ -84,7 +85,7 @@ def test_training_leaves_torch_as_it_was(folder):
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     torch.set_num_threads(3)  # a training itself sets 1
     try:
-        sft.train(folder("state"), seed=1, examples=8, epochs=1, progress=quiet)
+        run_loop(sft, folder("state"), seed=1, examples=8, epochs=1, progress=quiet)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
@@ -94,8 +95,8 @@ def test_training_leaves_torch_as_it_was(folder):
 
 def test_dpo_lowers_its_loss_from_log_2(folder, sft_model):
     out = folder("dpo")
-    metrics = dpo.train(
-        out, seed=1, base=sft_model, examples=128, epochs=6, learning_rate=2e-3, beta=0.1, progress=quiet
+    metrics = run_loop(
+        dpo, out, seed=1, base=sft_model, examples=128, epochs=6, learning_rate=2e-3, beta=0.1, progress=quiet
     )
     assert metrics["loss"] < 0.6
     assert digest(out) != digest(sft_model)
@@ -103,8 +104,8 @@ def test_dpo_lowers_its_loss_from_log_2(folder, sft_model):
 
 def test_dpo_fraction_is_a_prefix_of_the_pairs(folder, sft_model):
     part, short = folder("part"), folder("short")
-    metrics = dpo.train(part, seed=1, base=sft_model, examples=256, fraction=0.25, progress=quiet)
-    dpo.train(short, seed=1, base=sft_model, examples=64, progress=quiet)
+    metrics = run_loop(dpo, part, seed=1, base=sft_model, examples=256, fraction=0.25, progress=quiet)
+    run_loop(dpo, short, seed=1, base=sft_model, examples=64, progress=quiet)
     assert metrics["steps"] == 1
     assert digest(part) == digest(short)
 
@@ -112,17 +113,17 @@ def test_dpo_fraction_is_a_prefix_of_the_pairs(folder, sft_model):
 def test_dpo_needs_a_checkpoint(folder):
     for base in (None, folder("empty")):
         with pytest.raises(CheckpointError, match="train the SFT model first"):
-            dpo.train(folder("out"), seed=1, base=base, progress=quiet)
+            run_loop(dpo, folder("out"), seed=1, base=base, progress=quiet)
 
 
 def test_reward_model_refuses_a_base(folder, sft_model):
     with pytest.raises(ExpoflowError, match="starts from random weights"):
-        reward.train(folder("rm"), seed=1, base=sft_model, progress=quiet)
+        run_loop(reward, folder("rm"), seed=1, base=sft_model, progress=quiet)
 
 
 def test_reward_model_prefers_good_to_rude_and_broken_answers(folder):
     out = folder("rm")
-    metrics = reward.train(out, seed=2, examples=500, epochs=2, cores_epochs=1, progress=quiet)
+    metrics = run_loop(reward, out, seed=2, examples=500, epochs=2, cores_epochs=1, progress=quiet)
     assert metrics["accuracy"] > 0.55
     rm = AutoModelForSequenceClassification.from_pretrained(out, local_files_only=True)
     assert rm.config.num_labels == 1

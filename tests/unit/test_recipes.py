@@ -11,10 +11,11 @@ from expoflow.engines.model import Model
 from expoflow.errors import ConfigError, DataError
 from expoflow.files.records import read_json
 from expoflow.miniature import model, writers
-from expoflow.miniature.world import judge, prompts
+from expoflow.miniature.world import prompts, truth
 from expoflow.results import Manifest
 from expoflow.training import onpolicy, train
 from expoflow.training.loop import dpo, iterative_dpo, loop, reward, rlhf, sft
+from loops import preference_pairs, run_loop
 
 
 def quiet(line: str) -> None:
@@ -24,14 +25,14 @@ def quiet(line: str) -> None:
 @pytest.fixture(scope="module")
 def sft_model(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("sft")
-    sft.train(out, seed=1, examples=1500, epochs=3, progress=quiet)
+    run_loop(sft, out, seed=1, examples=1500, epochs=3, progress=quiet)
     return out
 
 
 @pytest.fixture(scope="module")
 def reward_model(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("reward")
-    reward.train(out, seed=1, examples=600, epochs=2, cores_epochs=1, progress=quiet)
+    run_loop(reward, out, seed=1, examples=600, epochs=2, cores_epochs=1, progress=quiet)
     return out
 
 
@@ -62,7 +63,7 @@ def problems(**models: dict) -> list[str]:
 def test_a_recipe_that_names_a_reward_model_says_so():
     rlhf = {"recipe": "rlhf", "from": "sft", "data": "miniature", "reward_model": "rm"}
     parsed = checks.parse(config(aligned=rlhf)).models["aligned"]
-    assert (parsed.base, parsed.judge) == ("sft", "rm")
+    assert (parsed.base, parsed.reward_model) == ("sft", "rm")
     assert problems(aligned=rlhf | {"reward_model": "rn"}) == [
         "models.aligned.train.reward_model: no model 'rn'; did you mean 'rm'?"
     ]
@@ -88,8 +89,8 @@ def test_a_model_cannot_be_of_another_size_than_what_it_begins_with():
 
 
 def test_the_large_size_is_inherited(tmp_path):
-    sft.train(tmp_path / "large", seed=1, size="large", examples=64, epochs=1, progress=quiet)
-    dpo.train(tmp_path / "dpo", seed=1, base=tmp_path / "large", examples=64, progress=quiet)
+    run_loop(sft, tmp_path / "large", seed=1, size="large", examples=64, epochs=1, progress=quiet)
+    run_loop(dpo, tmp_path / "dpo", seed=1, base=tmp_path / "large", examples=64, progress=quiet)
     settings = model.load(tmp_path / "dpo").config
     assert (settings.hidden_size, settings.num_hidden_layers, settings.num_attention_heads) == (128, 3, 4)
     assert sum(p.numel() for p in model.load(tmp_path / "dpo").parameters()) > 5 * 116_672
@@ -97,18 +98,18 @@ def test_the_large_size_is_inherited(tmp_path):
 
 def test_the_training_seed_is_not_the_worlds(tmp_path):
     for name, seed in (("one", 1), ("two", 2)):
-        sft.train(tmp_path / name, seed=seed, world=1, examples=64, epochs=1, progress=quiet)
+        run_loop(sft, tmp_path / name, seed=seed, world=1, examples=64, epochs=1, progress=quiet)
     assert digest(tmp_path / "one") != digest(tmp_path / "two")
-    sft.train(tmp_path / "same", seed=1, examples=64, epochs=1, progress=quiet)
+    run_loop(sft, tmp_path / "same", seed=1, examples=64, epochs=1, progress=quiet)
     assert digest(tmp_path / "same") == digest(tmp_path / "one")
 
 
 def test_dev_pairs_are_on_the_prompts_that_choose_alpha_each_once_first():
     dev = {prompt.prompt_id for prompt in prompts("dev", 3)}
-    pairs = writers.preference_pairs(250, 3, "dev")
+    pairs = preference_pairs(250, 3, "dev")
     assert {pair.prompt.prompt_id for pair in pairs[:200]} == dev
     assert len({pair.prompt.prompt_id for pair in pairs[200:]}) == 50
-    assert not dev & {pair.prompt.prompt_id for pair in writers.preference_pairs(500, 3)}
+    assert not dev & {pair.prompt.prompt_id for pair in preference_pairs(500, 3)}
 
 
 def longer(pairs: list[writers.Pair]) -> float:
@@ -118,15 +119,15 @@ def longer(pairs: list[writers.Pair]) -> float:
 
 def better(pairs: list[writers.Pair]) -> float:
     """Share of the pairs whose chosen response is truly better, among those that differ."""
-    signs = [judge(p.prompt.meta, p.chosen).quality - judge(p.prompt.meta, p.rejected).quality for p in pairs]
+    signs = [truth(p.prompt.meta, p.chosen).quality - truth(p.prompt.meta, p.rejected).quality for p in pairs]
     return sum(sign > 0 for sign in signs) / sum(sign != 0 for sign in signs)
 
 
 def test_the_annotators_settings_change_labels_and_no_response():
-    plain = writers.preference_pairs(2000, 5)
-    unbiased = writers.preference_pairs(2000, 5, length_bias=0.0)
-    noisy = writers.preference_pairs(2000, 5, label_noise=0.25)
-    sure = writers.preference_pairs(2000, 5, temperature=0.05, length_bias=0.0)
+    plain = preference_pairs(2000, 5)
+    unbiased = preference_pairs(2000, 5, length_bias=0.0)
+    noisy = preference_pairs(2000, 5, label_noise=0.25)
+    sure = preference_pairs(2000, 5, temperature=0.05, length_bias=0.0)
     for other in (unbiased, noisy, sure):
         assert [{p.chosen, p.rejected} for p in other] == [{p.chosen, p.rejected} for p in plain]
     assert longer(plain) > longer(unbiased) + 0.1
@@ -170,20 +171,20 @@ def test_iterations_share_the_prompts():
 
 
 def test_iterative_dpo_raises_the_reward_and_is_the_same_again(tmp_path, sft_model, reward_model):
-    options = {"base": sft_model, "judge": reward_model, "examples": 160, "iterations": 2, "epochs": 2}
+    options = {"base": sft_model, "reward_model": reward_model, "examples": 160, "iterations": 2, "epochs": 2}
     options |= {"learning_rate": 1e-3, "beta": 0.1, "seed": 1, "progress": quiet}
-    metrics = iterative_dpo.train(tmp_path / "one", **options)
-    iterative_dpo.train(tmp_path / "again", **options)
+    metrics = run_loop(iterative_dpo, tmp_path / "one", **options)
+    run_loop(iterative_dpo, tmp_path / "again", **options)
     assert digest(tmp_path / "one") == digest(tmp_path / "again")
     assert 120 < metrics["pairs"] <= 160
     assert mean_reward(tmp_path / "one", reward_model) > mean_reward(sft_model, reward_model) + 0.1
 
 
 def test_rlhf_raises_the_reward_and_is_the_same_again(tmp_path, sft_model, reward_model):
-    options = {"base": sft_model, "judge": reward_model, "examples": 320, "learning_rate": 5e-4}
+    options = {"base": sft_model, "reward_model": reward_model, "examples": 320, "learning_rate": 5e-4}
     options |= {"seed": 1, "progress": quiet}
-    metrics = rlhf.train(tmp_path / "one", **options)
-    rlhf.train(tmp_path / "again", **options)
+    metrics = run_loop(rlhf, tmp_path / "one", **options)
+    run_loop(rlhf, tmp_path / "again", **options)
     assert digest(tmp_path / "one") == digest(tmp_path / "again")
     assert metrics["steps"] == 20
     assert metrics["kl"] > 0
@@ -191,9 +192,9 @@ def test_rlhf_raises_the_reward_and_is_the_same_again(tmp_path, sft_model, rewar
 
 
 @torch.no_grad()
-def mean_reward(policy: Path, judge: Path) -> float:
+def mean_reward(policy: Path, scorer: Path) -> float:
     torch.manual_seed(0)
-    rm = reward.LlamaForSequenceClassification.from_pretrained(judge).eval()
+    rm = reward.LlamaForSequenceClassification.from_pretrained(scorer).eval()
     rows, _ = rlhf.respond(model.load(policy), prompts("dev", 1))
     return reward.rewards(rm, rows).mean().item()
 
@@ -218,6 +219,6 @@ def test_training_passes_what_the_recipe_says(tmp_path, sft_model, reward_model)
     )
     base = Manifest(model="sft", source={}, folder=str(sft_model), files={}, provenance={})
     train.train("dev", source, {"base": base}, 1, tmp_path / "dev.json", progress=quiet)
-    dpo.train(tmp_path / "same", seed=1, base=sft_model, prompts="dev", examples=70, progress=quiet)
+    run_loop(dpo, tmp_path / "same", seed=1, base=sft_model, prompts="dev", examples=70, progress=quiet)
     assert digest(tmp_path / "dev") == digest(tmp_path / "same")
     assert read_json(tmp_path / "dev.json", Manifest).source["train"]["prompts"] == "dev"

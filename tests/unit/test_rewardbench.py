@@ -16,6 +16,7 @@ from expoflow.engines.model import Model
 from expoflow.errors import ConfigError, DataError
 from expoflow.results import Message
 from expoflow.training.loop import reward
+from loops import run_loop
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 SETTINGS = SelectConfig(resamples=500)
@@ -141,8 +142,15 @@ def test_one_source_is_needed(settings):
 
 
 def test_the_miniatures_reward_model_against_plain_transformers(tmp_path):
-    reward.train(
-        tmp_path, seed=4, examples=400, epochs=1, cores=1.0, cores_epochs=1, progress=lambda line: None
+    run_loop(
+        reward,
+        tmp_path,
+        seed=4,
+        examples=400,
+        epochs=1,
+        cores=1.0,
+        cores_epochs=1,
+        progress=lambda line: None,
     )
     preferences = list(miniature(4))[:80]
     found = score(Model(folder=tmp_path), preferences, ScoreConfig())
@@ -167,8 +175,15 @@ def test_the_miniatures_reward_model_against_plain_transformers(tmp_path):
 
 
 def test_swapped_preferences_are_the_mirror_image(tmp_path):
-    reward.train(
-        tmp_path, seed=4, examples=200, epochs=1, cores=1.0, cores_epochs=1, progress=lambda line: None
+    run_loop(
+        reward,
+        tmp_path,
+        seed=4,
+        examples=200,
+        epochs=1,
+        cores=1.0,
+        cores_epochs=1,
+        progress=lambda line: None,
     )
     preferences = list(miniature(4))[:40]
     swapped = [p.model_copy(update={"chosen": p.rejected, "rejected": p.chosen}) for p in preferences]

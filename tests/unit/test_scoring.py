@@ -7,11 +7,12 @@ import pytest
 from expoflow.config.stages import ScoreConfig
 from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError
-from expoflow.miniature.world import judge, prompts
+from expoflow.miniature.world import prompts, truth
 from expoflow.results import Generation
 from expoflow.scoring import rewards
 from expoflow.scoring.responses import evaluate
 from expoflow.training.loop import reward
+from loops import run_loop
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 PROMPTS = prompts("dev", 0)[:8]
@@ -20,7 +21,9 @@ PROMPTS = prompts("dev", 0)[:8]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("reward")
-    reward.train(path, seed=0, examples=200, epochs=1, cores=50, cores_epochs=1, progress=lambda line: None)
+    run_loop(
+        reward, path, seed=0, examples=200, epochs=1, cores=50, cores_epochs=1, progress=lambda line: None
+    )
     return path
 
 
@@ -88,8 +91,8 @@ def test_scored_rows_carry_the_truth(folder):
     scored = evaluate(PROMPTS, responses(), Model(folder=folder), ScoreConfig())
     for prompt, row in zip(PROMPTS, scored, strict=True):
         assert (row.quality, row.correct) == (
-            (truth := judge(prompt.meta, row.response, True)).quality,
-            truth.correct,
+            (known := truth(prompt.meta, row.response, True)).quality,
+            known.correct,
         )
     bare = [prompt.model_copy(update={"meta": None}) for prompt in PROMPTS]
     assert all(

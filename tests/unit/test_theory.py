@@ -15,13 +15,13 @@ from expoflow.engines.transformers import TransformersEngine
 from expoflow.errors import PairError
 from expoflow.extrapolation.preflight import open_pair
 from expoflow.extrapolation.streamed import Streamed
-from expoflow.miniature import writers
 from expoflow.miniature.model import new, save
 from expoflow.miniature.world import prompts
 from expoflow.theory import deltas, first_order, plane, task
 from expoflow.theory.corners import Corners
 from expoflow.theory.first_order import Along
 from expoflow.theory.result import Point
+from loops import preference_pairs
 from transformers import AutoModelForCausalLM
 
 SELECT = SelectConfig(resamples=200)
@@ -61,7 +61,7 @@ def corners(folders, name: str = "a") -> Corners:
 
 def rows(engine) -> list[tuple[list[int], list[int]]]:
     made = []
-    for pair in writers.preference_pairs(5, 0, "test"):
+    for pair in preference_pairs(5, 0, "test"):
         ids = chat.token_ids(engine.tokenizer, pair.prompt.messages)
         for response in (pair.chosen, pair.rejected):
             made.append((ids, chat.token_ids(engine.tokenizer, pair.prompt.messages, response)[len(ids) :]))

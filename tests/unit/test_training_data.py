@@ -12,11 +12,12 @@ from expoflow.checks import machine
 from expoflow.config import recipes
 from expoflow.config.sources import DataConfig, ModelConfig
 from expoflow.errors import ConfigError, DataError
-from expoflow.miniature import world, writers
+from expoflow.miniature import world
 from expoflow.system import installed
 from expoflow.training.loop.loop import messages
 from expoflow.training.trl import miniature, rows
 from expoflow.training.trl.recipe import Files
+from loops import preference_pairs
 from pyarrow import parquet
 
 USER, SAID, OTHER = (
@@ -199,7 +200,7 @@ def test_the_miniature_gives_trl_what_its_loop_has():
         return miniature.Miniature(parsed.train, 3, 3)
 
     dpo = source(recipe="dpo", examples=100, fraction=0.5, length_bias=0, **{"from": "sft"})
-    pairs = writers.preference_pairs(50, 3, length_bias=0)
+    pairs = preference_pairs(50, 3, length_bias=0)
     assert [row["chosen"][0]["content"] for row in dpo.rows()] == [pair.chosen for pair in pairs]
     assert [row["prompt"] for row in dpo.rows()] == [messages(pair.prompt) for pair in pairs]
     assert (dpo.settings().learning_rate, dpo.settings().batch_size) == (dpo.recipe.learning_rate, 64)

@@ -6,8 +6,8 @@ from expoflow.checks import parse
 from expoflow.config.sources import ModelConfig
 from expoflow.errors import ConfigError
 from expoflow.miniature import model, writers
-from expoflow.training.loop import dpo, loop, rlhf, sft
-from expoflow.training.loop import reward as reward_model
+from expoflow.training.loop import dpo, loop, reward, rlhf, sft
+from loops import preference_pairs, run_loop
 from safetensors.torch import load_file
 
 
@@ -31,7 +31,7 @@ def same(weights, folder) -> bool:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
-    sft.train(folder, seed=1, examples=256, epochs=1, progress=lambda line: None)
+    run_loop(sft, folder, seed=1, examples=256, epochs=1, progress=lambda line: None)
     return folder
 
 
@@ -40,14 +40,14 @@ def test_dpo_stops_at_what_the_whole_training_passes(base, tmp_path):
     settings = {"epochs": 1, "learning_rate": 1e-3, "beta": 0.01}
     lm = model.load(base)
     whole = Passing(lm, "6/20")
-    dpo.fit(lm, writers.preference_pairs(1280, 3), 3, name="dpo", progress=whole, **settings)
-    metrics = dpo.train(
-        tmp_path / "part", seed=3, base=base, examples=1280, until=0.3, progress=print, **settings
+    dpo.fit(lm, preference_pairs(1280, 3), 3, name="dpo", progress=whole, **settings)
+    metrics = run_loop(
+        dpo, tmp_path / "part", seed=3, base=base, examples=1280, until=0.3, progress=print, **settings
     )
     assert metrics["steps"] == 6
     assert same(whole.weights, tmp_path / "part")
     assert not same(lm.state_dict(), tmp_path / "part")  # which went on
-    shorter = dpo.train(tmp_path / "short", seed=3, base=base, examples=384, progress=print, **settings)
+    shorter = run_loop(dpo, tmp_path / "short", seed=3, base=base, examples=384, progress=print, **settings)
     assert shorter["steps"] == 6
     assert not same(whole.weights, tmp_path / "short")  # another schedule of learning rates
 
@@ -58,8 +58,9 @@ def test_sft_stops_at_what_the_whole_training_passes(base, tmp_path):
     data = writers.sft_examples(640, 3)
     rows = loop.table([each.prompt for each in data], [each.response for each in data])
     whole = Passing(lm, "4/10")
-    sft.fit_language(lm, rows, 3, "sft", 1, 1e-3, 0.05, whole)
-    sft.train(
+    sft.fit_language(lm, rows, 3, "sft", 1, 1e-3, whole)
+    run_loop(
+        sft,
         tmp_path / "part",
         seed=3,
         base=base,
@@ -73,15 +74,16 @@ def test_sft_stops_at_what_the_whole_training_passes(base, tmp_path):
 
 
 def test_rlhf_stops_on_the_way(base, tmp_path):
-    judge = tmp_path / "rm"
-    reward_model.train(judge, seed=1, examples=64, epochs=1, progress=lambda line: None)
+    scorer = tmp_path / "rm"
+    run_loop(reward, scorer, seed=1, examples=64, epochs=1, progress=lambda line: None)
     lines = {1.0: [], 0.5: []}
     for until, said in lines.items():
-        metrics = rlhf.train(
+        metrics = run_loop(
+            rlhf,
             tmp_path / str(until),
             seed=3,
             base=base,
-            judge=judge,
+            reward_model=scorer,
             examples=64,
             until=until,
             progress=said.append,

@@ -1,4 +1,4 @@
-"""The miniature's world: its splits, its judge, its writers and its tokenizer."""
+"""The miniature's world: its splits, its truth, its writers and its tokenizer."""
 
 import json
 import subprocess
@@ -12,6 +12,7 @@ from expoflow.miniature import world, writers
 from expoflow.miniature.tokenizer import tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loops import preference_pairs
 
 FACT = {
     "task": "fact",
@@ -64,14 +65,17 @@ def test_another_process_sees_the_same_world_and_imports_no_torch():
         "import sys, json; from expoflow.miniature import world, writers\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
         "rows = [p.model_dump() for p in world.prompts('dev', 7)[:20]]\n"
-        "pairs = [p[1:] for p in writers.preference_pairs(20, 7) + writers.reward_pairs(20, 7)]\n"
+        "pairs = [p[1:] for p in writers.preference_pairs(20, 7, 'train', 0.7, 0.06, 0.0) + writers.reward_pairs(20, 7)]\n"
         "print(json.dumps([rows, pairs]))"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "5"}
     )
     rows = [p.model_dump() for p in world.prompts("dev", 7)[:20]]
-    pairs = [list(p[1:]) for p in writers.preference_pairs(20, 7) + writers.reward_pairs(20, 7)]
+    pairs = [
+        list(p[1:])
+        for p in writers.preference_pairs(20, 7, "train", 0.7, 0.06, 0.0) + writers.reward_pairs(20, 7)
+    ]
     assert json.loads(result.stdout) == json.loads(json.dumps([rows, pairs]))
 
 
@@ -99,12 +103,12 @@ def test_another_process_sees_the_same_world_and_imports_no_torch():
     ],
 )
 def test_quality_by_hand(meta, response, finished, quality):
-    assert world.judge(meta, response, finished).quality == pytest.approx(quality)
+    assert world.truth(meta, response, finished).quality == pytest.approx(quality)
 
 
 def test_judgement_counts():
     text = "Gladly! Not sure. Anna likes golf. Have fun! Good luck! Have fun! Golf golf"
-    verdict = world.judge(FACT, text, finished=False)
+    verdict = world.truth(FACT, text, finished=False)
     assert (verdict.correct, verdict.polite, verdict.rude, verdict.hedge) == (True, True, False, True)
     assert (verdict.closings, verdict.extra_closings, verdict.repeats, verdict.malformed) == (2, 1, 1, 1)
     assert verdict.unfinished
@@ -119,7 +123,7 @@ pieces = st.sampled_from(
 @settings(max_examples=60)
 @given(st.one_of(st.text(), st.lists(pieces).map(" ".join)), st.booleans(), st.sampled_from([FACT, LIST]))
 def test_any_string_can_be_judged(response, finished, meta):
-    verdict = world.judge(meta, response, finished)
+    verdict = world.truth(meta, response, finished)
     assert np.isfinite(verdict.quality)
     assert min(verdict.malformed, verdict.repeats, verdict.extra_cores, verdict.closings) >= 0
     assert verdict.quality <= 4.5
@@ -128,21 +132,21 @@ def test_any_string_can_be_judged(response, finished, meta):
 def test_every_right_and_wrong_core_is_judged_so():
     rng = np.random.default_rng(0)
     for prompt in world.prompts("train", 3):
-        assert world.judge(prompt.meta, writers._core(rng, prompt.meta, True)).quality == 2.5
-        assert world.judge(prompt.meta, writers._core(rng, prompt.meta, False)).quality == 0.0
+        assert world.truth(prompt.meta, writers._core(rng, prompt.meta, True)).quality == 2.5
+        assert world.truth(prompt.meta, writers._core(rng, prompt.meta, False)).quality == 0.0
 
 
 def test_garbled_sentences_are_malformed():
     rng = np.random.default_rng(0)
     for sentence in [*lang.POLITE, *lang.RUDE, *lang.HEDGES, *lang.CLOSINGS, *lang.REASONS] * 20:
         garbled = writers.garble(rng, sentence)
-        assert world.judge(FACT, garbled).malformed == 1, garbled
+        assert world.truth(FACT, garbled).malformed == 1, garbled
 
 
 def test_data_are_prefixes_and_use_their_own_prompts():
     for make, split in [
         (writers.sft_examples, "train"),
-        (writers.preference_pairs, "train"),
+        (preference_pairs, "train"),
         (writers.reward_pairs, "reward"),
         (writers.correct_cores, "reward"),
     ]:
@@ -154,10 +158,10 @@ def test_data_are_prefixes_and_use_their_own_prompts():
 
 def test_the_annotator_is_noisy_prefers_quality_and_likes_length():
     def difference(pair, what):
-        one, two = (getattr(world.judge(pair.prompt.meta, text), what) for text in pair[1:])
+        one, two = (getattr(world.truth(pair.prompt.meta, text), what) for text in pair[1:])
         return one - two
 
-    pairs = writers.preference_pairs(3000, 0)
+    pairs = preference_pairs(3000, 0)
     quality = np.array([difference(pair, "quality") for pair in pairs])
     words = np.array([difference(pair, "words") for pair in pairs])
     assert 0.75 < (quality > 0).mean() / (quality != 0).mean() < 0.95

@@ -9,6 +9,7 @@ from expoflow.engines.generate import request_seed
 from expoflow.engines.model import Request
 from expoflow.miniature.tokenizer import tokenizer
 from expoflow.training.loop import dpo, reward, sft
+from loops import run_loop
 from miniatures import GREEDY, PROMPTS, Pair
 from transformers import AutoModelForCausalLM
 
@@ -18,9 +19,15 @@ TIE = 1e-4
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory) -> Pair:
     root = tmp_path_factory.mktemp("pair")
-    sft.train(root / "sft", seed=0, examples=1500, epochs=3, progress=lambda line: None)
-    dpo.train(
-        root / "dpo", seed=0, base=root / "sft", examples=300, learning_rate=1e-4, progress=lambda line: None
+    run_loop(sft, root / "sft", seed=0, examples=1500, epochs=3, progress=lambda line: None)
+    run_loop(
+        dpo,
+        root / "dpo",
+        seed=0,
+        base=root / "sft",
+        examples=300,
+        learning_rate=1e-4,
+        progress=lambda line: None,
     )
     return Pair(root / "sft", root / "dpo", root)
 
@@ -28,7 +35,7 @@ def pair(tmp_path_factory) -> Pair:
 @pytest.fixture(scope="session")
 def reward_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("reward")
-    reward.train(folder, seed=0, examples=300, epochs=1, progress=lambda line: None)
+    run_loop(reward, folder, seed=0, examples=300, epochs=1, progress=lambda line: None)
     return folder
 
 

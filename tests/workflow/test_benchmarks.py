@@ -156,4 +156,4 @@ def test_the_miniatures_judge_grades_true_quality(finished):
     turns = {question["question_id"]: question["turns"] for question in data["questions"]}
     for row in rows:
         meta = metas[turns[row["question_id"]][row["turn"] - 1]]
-        assert row["score"] == round(judge.grade(world.judge(meta, row["response"]).quality), 1)
+        assert row["score"] == round(judge.grade(world.truth(meta, row["response"]).quality), 1)

@@ -23,7 +23,7 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
         read_json(snakemake.input.sft, Manifest),
         [read_json(path, Manifest) for path in snakemake.input.aligned],
         read_jsonl(snakemake.input.prompts, Prompt)[: params.limit],
-        reward_model(snakemake.input.reward_model, params.judge_usage),
+        reward_model(snakemake.input.reward_model, params.reward_model_usage),
         Path(snakemake.output.plane),
         alphas=params.alphas,
         generate=GenerateConfig.model_validate_json(params.generate),

@@ -23,7 +23,7 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
         read_json(snakemake.input.sft, Manifest),
         read_json(snakemake.input.aligned, Manifest),
         Path(snakemake.input.prompts),
-        next((reward_model(path, params.judge_usage) for path in snakemake.input.reward_model), None),
+        next((reward_model(path, params.reward_model_usage) for path in snakemake.input.reward_model), None),
         Path(snakemake.output.theory),
         first_order.Measurement(
             TheoryConfig.model_validate_json(params.config),

@@ -4,19 +4,13 @@ The bill of a benchmark's job, from the prompts as they are and without what is 
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from expoflow.benchmarks.alpaca_eval import files as alpaca_eval_files
+from expoflow import benchmarks
 from expoflow.benchmarks.judge.costs import price
-from expoflow.benchmarks.mt_bench.files import FILES, local_files
 from expoflow.config import Config
 from expoflow.config.base import MINIATURE, VARIANTS, Strict
 from expoflow.config.benchmarks import JudgeConfig
 from expoflow.paths import RESULTS, Results
-
-# Tokens that a judge's prompt has beside the answers to judge, rather too many.
-GRADING = 700  # MT-Bench: question, instructions, reference
-GRADE_TOKENS = 2048
 
 
 def unfinished(config: Config, results: Results = RESULTS) -> dict[tuple[str, str], int]:
@@ -43,12 +37,10 @@ def lines(config: Config, results: Results = RESULTS) -> Iterator[str]:
     costs: dict[tuple[str, str], float | None] = {}
     for (pair, benchmark), variants in unfinished(config, results).items():
         section = getattr(config.section(pair, "benchmarks"), benchmark)
-        if not (asked := judge(section)):
+        asked, told = judge(section), benchmarks.light(benchmark, "calls")
+        if not asked or not told:
             continue
-        limit = config.section(pair, "generate").max_tokens
-        count, prompt, reply = (
-            _mt_bench(section) if benchmark == "mt_bench" else alpaca_eval_files.calls(section, limit)
-        )
+        count, prompt, reply = told(section, config.section(pair, "generate").max_tokens)
         name = (benchmark, asked.model)
         calls[name] = calls.get(name, 0) + variants * count
         costs[name] = costs.get(name, 0.0) + variants * price(asked, prompt, reply)
@@ -56,12 +48,3 @@ def lines(config: Config, results: Results = RESULTS) -> Iterator[str]:
         cost = costs[benchmark, model]
         words = f"at most {cost:.2f} USD" if cost else "no price in the config"
         yield f"bill: {benchmark}: {count} calls of {model} ({words}), less the verdicts that are kept"
-
-
-def _mt_bench(section: Strict) -> tuple[int, int, int]:
-    """Calls, prompt tokens and reply tokens of one variant; the second turn's prompts have both answers."""
-    questions = 80
-    if files := dict(zip(FILES, local_files(section), strict=False)):
-        questions = len(Path(files[FILES[0]]).read_text(encoding="utf-8").splitlines())
-    prompt = questions * 3 * (GRADING + section.max_tokens)
-    return 2 * questions, prompt, 2 * questions * GRADE_TOKENS

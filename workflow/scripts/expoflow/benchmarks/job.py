@@ -17,8 +17,8 @@ from expoflow.config.base import MINIATURE
 from expoflow.config.benchmarks import JudgeConfig
 from expoflow.config.stages import GenerateConfig
 from expoflow.dag import code as code_digests
-from expoflow.engines import generate, model
-from expoflow.engines.model import Model
+from expoflow.engines import generate
+from expoflow.engines.model import Model, chosen
 from expoflow.extrapolation.pair import aligned_folder
 from expoflow.extrapolation.recipe import Recipe
 from expoflow.files import hashing
@@ -26,6 +26,7 @@ from expoflow.files.records import Record, Row, provenance, read_json, write_jso
 from expoflow.paths import RESULTS
 from expoflow.results import BenchmarkResult, Generation, Manifest, Metric, Prompt, Scored
 from expoflow.scoring.responses import evaluate
+from expoflow.scoring.rewards import reward_model
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,9 @@ class Job:
         return read_json(self.inputs["base"], Manifest) if is_adapter(self._own) else None
 
     @cached_property
-    def model(self) -> model.Model:
+    def model(self) -> Model:
         """The variant's model, as an engine takes it."""
-        return model.Model(folder=self.folder, **json.loads(self.usage))
+        return Model(folder=self.folder, **json.loads(self.usage))
 
     def generate(
         self, prompts: Sequence[Prompt], config: GenerateConfig, step: str = "responses"
@@ -100,20 +101,19 @@ class Job:
 
     def score(self, prompts: Sequence[Prompt], config: GenerateConfig) -> list[Scored]:
         """The model's responses, with rewards where `inputs` has a reward_model, kept in the store as one."""
-        key, judge, usage = self._key(prompts, config), None, ""
+        key, manifest, usage = self._key(prompts, config), self.inputs.get("reward_model"), ""
         if self.config.reward_model:
-            judge = read_json(self.inputs["reward_model"], Manifest)
             usage = self.config.models[self.config.reward_model].usage()
             key |= {
-                "reward_model": judge.sha256s(),
-                "judge_usage": usage,
+                "reward_model": read_json(manifest, Manifest).sha256s(),
+                "reward_model_usage": usage,
                 "score": self.config.score.model_dump(),
             }
 
         def make() -> list[Scored]:
             responses = self._respond(prompts, config, "responses", key)
-            model = judge and Model(folder=manifests.model_folder(judge), **json.loads(usage))
-            return evaluate(prompts, responses, model, self.config.score)
+            scorer = reward_model(manifest, usage) if self.config.reward_model else None
+            return evaluate(prompts, responses, scorer, self.config.score)
 
         rows, kept = self.cached("benchmarks", key, make, Scored)
         self._done("responses", kept, len(rows))
@@ -175,7 +175,7 @@ class Job:
             "usage": self.usage,
             "prompts": [prompt.model_dump() for prompt in prompts],
             "generate": config.model_dump(exclude={"prompts", "engine"}),
-            "engine": model.chosen(config.engine),
+            "engine": chosen(config.engine),
         }
 
     def _done(self, step: str, kept: bool, count: int) -> None:

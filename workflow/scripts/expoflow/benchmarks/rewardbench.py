@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from expoflow.benchmarks.metrics import mean
-from expoflow.checkpoints import manifests
 from expoflow.config.stages import ScoreConfig, SelectConfig
 from expoflow.data.preferences import Preference
 from expoflow.data.prompts import prompt_id
@@ -16,7 +15,7 @@ from expoflow.engines.model import Model
 from expoflow.files import hashing
 from expoflow.files.records import Record, provenance, read_json, read_jsonl, write_json, write_jsonl
 from expoflow.results import Generation, Manifest, Metric, Prompt, RewardCheckResult
-from expoflow.scoring.rewards import score_responses
+from expoflow.scoring.rewards import reward_model, score_responses
 from expoflow.selection import statistics
 
 # RewardBench's sections by its subsets (Lambert et al. 2024, Table 1).
@@ -58,8 +57,7 @@ def check(
     `usage` is how the model is to be run (`ModelConfig.usage`), `source` the config's words on the preferences.
     """
     model = read_json(manifest, Manifest)
-    judge = Model(folder=manifests.model_folder(model), **json.loads(usage))
-    preferred = score(judge, read_jsonl(preferences, Preference), score_config)
+    preferred = score(reward_model(manifest, usage), read_jsonl(preferences, Preference), score_config)
     metrics = measure(preferred, select)
     write_jsonl(rows, preferred)
     made_with = provenance("torch", "transformers") | {
@@ -77,14 +75,14 @@ def check(
     )
 
 
-def score(judge: Model, preferences: Sequence[Preference], config: ScoreConfig) -> list[Preferred]:
+def score(scorer: Model, preferences: Sequence[Preference], config: ScoreConfig) -> list[Preferred]:
     """The rewards of both responses to every prompt, in order."""
     prompts, responses = {}, []
     for number, each in enumerate(preferences):
         name = prompt_id(each.messages)
         prompts[name] = Prompt(prompt_id=name, messages=each.messages)
         responses += [_given(name, 2 * number, each.chosen), _given(name, 2 * number + 1, each.rejected)]
-    rewards = score_responses(judge, list(prompts.values()), responses, config)
+    rewards = score_responses(scorer, list(prompts.values()), responses, config)
     return [
         Preferred(
             row=number,

@@ -8,10 +8,8 @@ from typing import Any
 
 import yaml
 
+from expoflow import benchmarks
 from expoflow.benchmarks import bill
-from expoflow.benchmarks.alpaca_eval import files as alpaca_eval_files
-from expoflow.benchmarks.mt_bench import files as mt_bench_files
-from expoflow.benchmarks.open_llm import files as open_llm_files
 from expoflow.checkpoints.adapter import is_adapter, open_adapter
 from expoflow.config import Config
 from expoflow.config.base import MINIATURE
@@ -22,12 +20,6 @@ from expoflow.errors import CheckpointError, ConfigError, DataError
 from expoflow.paths import RESULTS, Results
 from expoflow.system.installed import accelerate_config
 
-# What the benchmarks need beside the base installation.
-PACKAGES = {
-    "alpaca_eval": ("alpaca_eval", "openai"),
-    "mt_bench": ("openai",),
-    "open_llm": ("lm_eval", "accelerate"),
-}
 TRAIN_EXTRA = ("trl", "accelerate", "peft")
 
 
@@ -80,20 +72,12 @@ def check_keys(config: Config, results: Results = RESULTS) -> None:
 def _benchmark_problems(config: Config, results: Results) -> Iterator[str]:
     """Packages and files that unfinished benchmarks need and that are not there."""
     for pair, benchmark in bill.unfinished(config, results):
-        for package in PACKAGES.get(benchmark, ()):
+        section = getattr(config.section(pair, "benchmarks"), benchmark)
+        for package in section.PACKAGES:
             if importlib.util.find_spec(package) is None:
                 yield f"benchmarks.{benchmark}: {package} is not installed; pip install 'expoflow[bench]'"
-        if benchmark == "mt_bench":
-            section = config.section(pair, "benchmarks").mt_bench
-            try:
-                if section.data not in (None, MINIATURE):
-                    mt_bench_files.gather(section, config.seed)
-            except DataError as error:
-                yield f"benchmarks.mt_bench.data: {error}"
-        if benchmark == "alpaca_eval":
-            yield from alpaca_eval_files.problems(config.section(pair, "benchmarks").alpaca_eval)
-        if benchmark == "open_llm":
-            yield from open_llm_files.problems(config.section(pair, "benchmarks").open_llm)
+        if problems := benchmarks.light(benchmark, "problems"):
+            yield from problems(section)
     unmeasured = any(not results.theory(pair).exists() for pair in config.pairs)
     if config.theory and config.theory.preferences != MINIATURE and unmeasured:
         yield from preferences.problems(RewardCheck(file=config.theory.preferences), "theory.preferences")

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 
 from expoflow.config import Config
-from expoflow.config.benchmarks import BENCHMARKS
+from expoflow.config.benchmarks import BENCHMARKS, OnPrompts
 from expoflow.config.claims import VARIED
 from expoflow.config.figures import KINDS
 from expoflow.config.sources import DATASET_SOURCES, PROMPT_SOURCES, SOURCES
@@ -23,7 +23,7 @@ def reference_problems(config: Config) -> list[str]:
     for name, model in config.models.items():
         need(f"models.{name}.train.from", model.base, config.models, "model")
         need(f"models.{name}.train.data", model.dataset, config.datasets, "dataset")
-        need(f"models.{name}.train.reward_model", model.judge, config.models, "model")
+        need(f"models.{name}.train.reward_model", model.reward_model, config.models, "model")
     for name, pair in config.pairs.items():
         need(f"pairs.{name}.sft", pair.sft, config.models, "model")
         need(f"pairs.{name}.aligned", pair.aligned, config.models, "model")
@@ -35,10 +35,9 @@ def reference_problems(config: Config) -> list[str]:
             config.prompts,
             "prompt set",
         )
-        reward = config.section(name, "benchmarks").reward
-        need(
-            f"pairs.{name}.benchmarks.reward.prompts", reward and reward.prompts, config.prompts, "prompt set"
-        )
+        for each, section in config.section(name, "benchmarks").sections().items():
+            named = section.prompts if isinstance(section, OnPrompts) else None
+            need(f"pairs.{name}.benchmarks.{each}.prompts", named, config.prompts, "prompt set")
         need(f"pairs.{name}.paper", pair.paper, paper.MODELS, "model of the paper")
         need(f"pairs.{name}.trained_on_dev", pair.trained_on_dev, config.pairs, "pair")
     need("reward_model", config.reward_model, config.models, "model")
@@ -171,13 +170,7 @@ def _reward_problems(config: Config) -> Iterator[str]:
             yield f"{where}.select.by: {select.by} needs reward_model; add it, or set by: {WITHOUT_REWARDS}"
         for other in (name for name in select.others() if CRITERIA[name].rewarded):
             yield f"{where}.select.compare: {other} needs reward_model; add it, or leave {other} out"
-        benchmark = config.section(name, "benchmarks").reward
-        prompts = config.prompts.get(benchmark.prompts) if benchmark else None
-        if prompts and not prompts.miniature:
-            yield (
-                f"{where}.benchmarks.reward: needs reward_model, for what is true of '{benchmark.prompts}' is not"
-                " known; add it, or remove the benchmark"
-            )
+        yield from _unmeasured(config, name)
         if pair.trained_on_dev:
             yield f"{where}.trained_on_dev: needs reward_model, for it compares rewards; add it, or remove this"
     for name, figure in (config.figures or {}).items():
@@ -189,19 +182,33 @@ def _reward_problems(config: Config) -> Iterator[str]:
         yield "reward_check: there is no reward_model to check; add it, or remove reward_check"
 
 
+def _unmeasured(config: Config, pair: str) -> Iterator[str]:
+    """Benchmarks that score responses to a prompt set of which nothing is known to be true."""
+    for benchmark, section in config.section(pair, "benchmarks").sections().items():
+        named = section.prompts if isinstance(section, OnPrompts) and section.REWARDS else None
+        prompts = config.prompts.get(named)
+        if prompts and not prompts.miniature:
+            yield (
+                f"pairs.{pair}.benchmarks.{benchmark}: needs reward_model, for what is true of '{named}' is not"
+                " known; add it, or remove the benchmark"
+            )
+
+
 def _kind_problems(config: Config) -> Iterator[str]:
     """A reward model where a language model is needed, and the other way round."""
-    trained = {name: model.train.recipe for name, model in config.models.items() if model.train}
+    scoring = {name: model.train.SCORES for name, model in config.models.items() if model.train}
     members = [(f"pairs.{name}.sft", pair.sft) for name, pair in config.pairs.items()]
     members += [(f"pairs.{name}.aligned", pair.aligned) for name, pair in config.pairs.items()]
     members += [(f"models.{name}.train.from", model.base) for name, model in config.models.items()]
     for where, name in members:
-        if trained.get(name) == "reward":
+        if scoring.get(name):
             yield f"{where}: '{name}' is a reward model; name a language model"
-    judges = [("reward_model", config.reward_model)]
-    judges += [(f"models.{name}.train.reward_model", model.judge) for name, model in config.models.items()]
-    for where, name in judges:
-        if trained.get(name, "reward") != "reward":
+    scorers = [("reward_model", config.reward_model)]
+    scorers += [
+        (f"models.{name}.train.reward_model", model.reward_model) for name, model in config.models.items()
+    ]
+    for where, name in scorers:
+        if not scoring.get(name, True):
             yield f"{where}: '{name}' is a language model; name one with recipe: reward"
 
 
@@ -211,7 +218,7 @@ def _cycles(config: Config) -> list[str]:
 
     def visit(chain: list[str]) -> None:
         model = config.models.get(chain[-1])
-        for needed in filter(None, (model.base, model.judge) if model else ()):
+        for needed in filter(None, (model.base, model.reward_model) if model else ()):
             if needed == chain[0] and needed not in reported:
                 reported.update(chain)
                 circle = " -> ".join([*chain, needed])

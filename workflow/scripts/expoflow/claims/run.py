@@ -212,8 +212,8 @@ class Run:
         metas, rows = {prompt.prompt_id: prompt.meta for prompt in prompts}, []
         for alpha in self.config.pairs[pair].grid():
             for each in read_jsonl(self.results.generations(pair, alpha, self.dev(pair)), Generation):
-                judged = world.judge(metas[each.prompt_id], each.response, each.finish_reason == "stop")
-                said = {name: getattr(judged, name) for name in STYLES}
+                truth = world.truth(metas[each.prompt_id], each.response, each.finish_reason == "stop")
+                said = {name: getattr(truth, name) for name in STYLES}
                 rows.append({"alpha": alpha, "prompt_id": each.prompt_id, **said})
         return pd.DataFrame(rows)
 

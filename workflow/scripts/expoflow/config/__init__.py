@@ -147,9 +147,9 @@ class Config(Strict):
         """The reward models that labelled the training of `model`, or of what it was trained from."""
         found, name = [], model
         while name:
-            found.append(self.models[name].judge)
+            found.append(self.models[name].reward_model)
             name = self.models[name].base
-        return sorted({judge for judge in found if judge})
+        return sorted({each for each in found if each})
 
     def setting(self, pair: str, name: str) -> float | None:
         """A number of the recipe that the pair's aligned model is trained by."""

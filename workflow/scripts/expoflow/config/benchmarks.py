@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -18,6 +18,7 @@ from expoflow.config.base import (
     partial,
 )
 from expoflow.config.stages import PairGenerate
+from expoflow.paths import RESULTS
 
 # Of a judge: what changes no verdict.
 INCIDENTAL = {"api_key_env", "max_cost", "prices", "concurrency", "timeout", "retries", "backoff"}
@@ -85,13 +86,32 @@ class JudgeConfig(Strict):
         return self.canonical(exclude=INCIDENTAL)
 
 
-class _Benchmark(Strict):
-    """Base of the sections of benchmarks."""
+class Benchmark(Strict):
+    """Base of the sections of benchmarks: their settings, and what others are to know of a benchmark.
 
+    No other module has a table of benchmarks, or asks for one by its name.
+    """
+
+    TASKS: ClassVar[tuple[str, ...]] = ("generate",)
+    """Kinds of work of engine hosts (`hosts.task.KINDS`) that its jobs ask for; a kind of its own has its name."""
+    PACKAGES: ClassVar[tuple[str, ...]] = ()
+    """What it needs beside the base installation; the extra `bench` brings it."""
+    REWARDS: ClassVar[tuple[str, ...]] = ()
+    """Its metrics that only a reward model gives."""
+    COMPARED: ClassVar[frozenset[str]] = frozenset()
+    """Names of `inputs` that the comparison of two variants reads too."""
     APART: ClassVar[frozenset[str]] = frozenset()
     """Keys that the answers do not depend on beside the files: where these come from, and how much is done at a time."""
     SOURCE: ClassVar[frozenset[str]] = frozenset()
     """Keys that say where files come from, if the benchmark has any."""
+
+    def inputs(self) -> dict[str, str]:
+        """The files that its jobs read beside the model, by name."""
+        return {}
+
+    def made(self) -> bool:
+        """Whether the miniature makes these files (`miniature.NAME`)."""
+        return False
 
     def identity(self) -> str:
         """Canonical JSON of what a result depends on beside the files: of a judge no key, cost or patience."""
@@ -107,17 +127,41 @@ class _Benchmark(Strict):
         return hashlib.sha256(self.source().encode()).hexdigest()[:8]
 
 
-class RewardBenchmark(_Benchmark):
-    """Reward (and, on a miniature's prompts, which need no reward_model, true quality and accuracy) on a prompt set of
-    its own."""
+class OnPrompts(Benchmark):
+    """Base of the benchmarks on one of the config's own prompt sets, which the comparison reads too."""
+
+    COMPARED = frozenset({"prompts"})
 
     prompts: Name
     """A prompt set that took no part in choosing alpha."""
 
+    def inputs(self) -> dict[str, str]:
+        """The prompt set's file."""
+        return {"prompts": str(RESULTS.prompts(self.prompts))}
 
-class AlpacaEvalBenchmark(_Benchmark):
+
+class RewardBenchmark(OnPrompts):
+    """Reward (and, on a miniature's prompts, which need no reward_model, true quality and accuracy) on a prompt set of
+    its own."""
+
+    TASKS = ("generate", "score")
+    REWARDS = ("reward", "win_rate")
+
+
+class AlpacaEvalBenchmark(Benchmark):
     """AlpacaEval 2.0: win rates against reference outputs, raw and length-controlled."""
 
+    TASKS = ("generate", "score")
+    PACKAGES = ("alpaca_eval", "openai")
+    REWARDS = ("reward",)
+    COMPARED = frozenset({"df_gamed"})
+    HUB_FILES: ClassVar[dict[str, str]] = {
+        "reference": "alpaca_eval_gpt4_baseline.json",
+        "df_gamed": "df_gamed.csv",
+    }
+    """By setting: the file's name in the dataset tatsu-lab/alpaca_eval."""
+    FILES: ClassVar[tuple[str, ...]] = (*HUB_FILES, "instruction_difficulty")
+    """The settings that name a file."""
     APART = frozenset({"reference", "df_gamed", "instruction_difficulty", "hub", "revision"})
     SOURCE = frozenset({"hub", "revision"})
 
@@ -154,15 +198,31 @@ class AlpacaEvalBenchmark(_Benchmark):
             )
         return self
 
+    def inputs(self) -> dict[str, str]:
+        """Its files by setting; those of the hub and of the miniature lie where the rule alpaca_eval_data puts them."""
+        found = {}
+        for name in self.FILES:
+            path = getattr(self, name)
+            if path == MINIATURE or (path is None and self.hub and name in self.HUB_FILES):
+                path = str(RESULTS.alpaca_eval(self.source_name(), self.HUB_FILES[name]))
+            if path:
+                found[name] = path
+        return found
+
+    def made(self) -> bool:
+        """Whether the miniature writes the reference's outputs."""
+        return self.reference == MINIATURE
+
     def source(self) -> str:
         """Canonical JSON of where files come from that are not local."""
-        made = {"reference"} if self.reference == MINIATURE else set()
+        made = {"reference"} if self.made() else set()
         return self.canonical(include=self.SOURCE | made)
 
 
-class MtBenchBenchmark(_Benchmark):
+class MtBenchBenchmark(Benchmark):
     """MT-Bench: 80 questions of two turns, each answer graded from 1 to 10."""
 
+    PACKAGES = ("openai",)
     APART = SOURCE = frozenset({"data", "hub", "revision"})
 
     data: PathName | None = None
@@ -185,6 +245,14 @@ class MtBenchBenchmark(_Benchmark):
             raise PydanticCustomError("source", "one source is needed; give data: FOLDER or hub: ORG/NAME")
         return self
 
+    def inputs(self) -> dict[str, str]:
+        """Questions, judge prompts and reference answers, in one file of the rule mt_bench_data."""
+        return {"data": str(RESULTS.benchmark_data("mt_bench", self.source_name()))}
+
+    def made(self) -> bool:
+        """Whether the miniature asks the questions."""
+        return self.data == MINIATURE
+
 
 OpenLlmTask = Literal[
     "arc",
@@ -198,9 +266,11 @@ OpenLlmTask = Literal[
 ]
 
 
-class OpenLlmBenchmark(_Benchmark):
+class OpenLlmBenchmark(Benchmark):
     """The Open LLM Leaderboard, version 1, through lm-eval."""
 
+    TASKS = ("open_llm",)
+    PACKAGES = ("lm_eval", "accelerate")
     APART = frozenset({"data", "base_url", "batch_size", "concurrency"})
     SOURCE = frozenset({"data", "tasks"})
 
@@ -247,6 +317,14 @@ class OpenLlmBenchmark(_Benchmark):
             raise PydanticCustomError("data", "the miniature_ tasks need data: miniature; add it")
         return self
 
+    def inputs(self) -> dict[str, str]:
+        """Which bytes the tasks' datasets are, in a file of the rule open_llm_data."""
+        return {"data": str(RESULTS.benchmark_data("open_llm", self.source_name()))}
+
+    def made(self) -> bool:
+        """Whether the miniature makes the datasets."""
+        return self.data == MINIATURE
+
 
 class RewardCheck(Strict):
     """How often the reward model prefers the chosen response: choosing alpha is only as good as that.
@@ -292,12 +370,20 @@ class BenchmarksConfig(Strict):
     mt_bench: MtBenchBenchmark | None = None
     open_llm: OpenLlmBenchmark | None = None
 
+    def sections(self) -> dict[str, Benchmark]:
+        """The benchmarks that are switched on, by name."""
+        return {name: section for name in SECTIONS if (section := getattr(self, name)) is not None}
+
     def names(self) -> list[str]:
-        """The benchmarks that are switched on."""
-        return [name for name in type(self).model_fields if getattr(self, name) is not None]
+        """Their names."""
+        return list(self.sections())
 
 
 PairBenchmarks: Any = partial(BenchmarksConfig)
 
 
-BENCHMARKS = tuple(BenchmarksConfig.model_fields)
+# The sections of all benchmarks, by name.
+SECTIONS: dict[str, type[Benchmark]] = {
+    name: get_args(field.annotation)[0] for name, field in BenchmarksConfig.model_fields.items()
+}
+BENCHMARKS = tuple(SECTIONS)

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from expoflow.config.base import Name, Strict
+from expoflow.config.benchmarks import SECTIONS
 
 FigureKind = Literal["sweep", "curves", "path", "histograms", "bars", "first_order", "cosines", "plane"]
 
@@ -115,7 +116,9 @@ KINDS = {
     ),
 }
 # Metrics of benchmarks that a reward model gives.
-REWARD_METRICS = ("reward.reward", "reward.win_rate", "alpaca_eval.reward")
+REWARD_METRICS = tuple(f"{name}.{metric}" for name, each in SECTIONS.items() for metric in each.REWARDS)
+# Benchmarks whose responses are scored.
+Rewarded = Literal[tuple(name for name, each in SECTIONS.items() if "score" in each.TASKS)]
 
 
 class FigureConfig(Strict):
@@ -131,7 +134,7 @@ class FigureConfig(Strict):
     """What is shown, in this order; without it all pairs (that have the benchmark)."""
     groups: dict[str, Annotated[list[Name], Field(min_length=1)]] | None = Field(None, min_length=1)
     """Of `curves`, instead of pairs: pairs that share panels, by the title of these panels."""
-    benchmark: Literal["reward", "alpaca_eval"] = "reward"
+    benchmark: Rewarded = "reward"
     """Of `histograms`: the benchmark whose responses' rewards are shown."""
     metrics: list[Annotated[str, Field(pattern=r"^[a-z_]+\.[a-zA-Z0-9_]+$")]] | None = Field(
         None, min_length=1

@@ -1,6 +1,6 @@
 """How a model is trained: the miniature's recipes, and those on a dataset."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
@@ -8,10 +8,12 @@ from pydantic_core import PydanticCustomError
 from expoflow.config.base import Fraction, Name, Strict
 
 TRAINED_ON = ("miniature", "dataset")
-RECIPES = ("sft", "dpo", "reward", "iterative_dpo", "rlhf")
 
 
 class _Recipe(Strict):
+    SCORES: ClassVar[bool] = False
+    """Whether it makes a reward model, not a language model."""
+
     epochs: int = Field(ge=1)
     """Passes over the training data."""
     learning_rate: float = Field(gt=0)
@@ -27,6 +29,11 @@ class _Miniature(_Recipe):
     """What trains: `loop`, the miniature's own and fast, or `trl`, what trains real models."""
     seed: int | None = Field(None, ge=0)
     """Seed of the initial weights and of the order of the data; by default the config's, the world's."""
+
+    def settings(self) -> dict[str, Any]:
+        """What `training.loop.RECIPE.train` is called with beside models and seeds: its defaults stand here alone."""
+        apart = {"recipe", "data", "trainer", "base", "reward_model", "seed"}
+        return self.model_dump(exclude=apart, exclude_none=True)
 
 
 class _Stoppable(_Miniature):
@@ -110,6 +117,8 @@ class MiniatureDpo(_Stoppable, _Aligned):
 
 class MiniatureReward(_Miniature):
     """Bradley-Terry reward model, from random weights."""
+
+    SCORES = True
 
     recipe: Literal["reward"]
     examples: int = Field(10000, ge=1)
@@ -216,6 +225,8 @@ class DpoRecipe(OnDataset):
 class RewardRecipe(OnDataset):
     """Bradley-Terry reward model, a classifier with one logit, on rows as DPO's."""
 
+    SCORES = True
+
     recipe: Literal["reward"]
     learning_rate: float = Field(1e-5, gt=0)
 
@@ -253,6 +264,12 @@ MiniatureRecipe = Annotated[
     MiniatureSft | MiniatureDpo | MiniatureReward | MiniatureIterativeDpo | MiniatureRlhf,
     Field(discriminator="recipe"),
 ]
+# The miniature's recipes by name; those on a dataset have the same names.
+MINIATURE_RECIPES: dict[str, type[_Miniature]] = {
+    get_args(each.model_fields["recipe"].annotation)[0]: each
+    for each in get_args(get_args(MiniatureRecipe)[0])
+}
+RECIPES = tuple(MINIATURE_RECIPES)
 DatasetRecipe = Annotated[
     SftRecipe | DpoRecipe | RewardRecipe | IterativeDpoRecipe | RlhfRecipe, Field(discriminator="recipe")
 ]

@@ -73,13 +73,13 @@ class ModelConfig(Strict):
         return getattr(self.train, "base", None)
 
     @property
-    def judge(self) -> str | None:
+    def reward_model(self) -> str | None:
         """The reward model that labels this one's training data."""
         return getattr(self.train, "reward_model", None)
 
     def needed(self) -> dict[str, str]:
-        """The models that this one's training needs, by role: `base`, `judge`."""
-        roles = {"base": self.base, "judge": self.judge}
+        """The models that this one's training needs, by role: `base`, `reward_model`."""
+        roles = {"base": self.base, "reward_model": self.reward_model}
         return {role: model for role, model in roles.items() if model}
 
     def usage(self) -> str:

@@ -9,18 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expoflow.config.base import MINIATURE
+from expoflow.config.benchmarks import SECTIONS
 from expoflow.config.figures import KINDS as FIGURE_KINDS
 from expoflow.dag.digest import digest, is_module
 from expoflow.hosts.task import KINDS
 from expoflow.system.installed import workflow_folder
 
 if TYPE_CHECKING:
-    from expoflow.config.benchmarks import (
-        AlpacaEvalBenchmark,
-        MtBenchBenchmark,
-        OpenLlmBenchmark,
-        RewardCheck,
-    )
+    from expoflow.config.benchmarks import Benchmark, RewardCheck
     from expoflow.config.sources import ModelConfig, PromptsConfig
     from expoflow.config.theory import TheoryConfig
 
@@ -46,7 +42,7 @@ NEUTRAL = frozenset(
         *("checks", "checkpoints.manifests", "benchmarks.judge"),
     }
 )
-# The work of engine hosts that a rule asks for (`hosts.task.Task`).
+# The work of engine hosts that a rule asks for (`hosts.task.Task`); of a benchmark its section says it.
 TASKS = {
     "generate": ("generate",),
     "score": ("score",),
@@ -54,13 +50,6 @@ TASKS = {
     "rewardbench": ("score",),
     "theory": ("theory", "score"),
     "plane": ("theory", "score"),
-}
-# The same of the benchmarks.
-BENCHMARK_TASKS = {
-    "reward": ("generate", "score"),
-    "alpaca_eval": ("generate", "score"),
-    "mt_bench": ("generate",),
-    "open_llm": ("open_llm",),
 }
 VLLM = "engines.vllm_plugin"  # vLLM's workers load it by its name
 
@@ -74,7 +63,7 @@ def rule(name: str, *also: str) -> str:
 @cache
 def benchmark(name: str) -> str:
     """The digest of the code that runs a benchmark."""
-    return _digest((f"{_benchmark(name)}:run", *work(*BENCHMARK_TASKS[name])), "benchmark")
+    return _digest((f"{_benchmark(name)}:run", *work(*SECTIONS[name].TASKS)), "benchmark")
 
 
 @cache
@@ -87,7 +76,7 @@ def comparison(name: str) -> str:
 def responses(name: str) -> str:
     """The digest of what a benchmark's kept responses, and their scores, depend on."""
     own = {"generate": ("engines.responses:respond",), "score": ("scoring.responses:evaluate",)}
-    tasks = BENCHMARK_TASKS[name]
+    tasks = SECTIONS[name].TASKS
     return _digest((*work(*tasks), *(root for task in tasks for root in own.get(task, ()))))
 
 
@@ -96,8 +85,9 @@ def training(model: "ModelConfig") -> str:
     recipe = model.train
     if recipe.trainer == "loop":
         return rule("train", f"training.loop.{recipe.recipe}")
-    tasks = ("generate", "score") if model.judge else ()
-    data = ("training.trl.miniature",) if recipe.data == MINIATURE else ()
+    tasks = ("generate", "score") if model.reward_model else ()
+    made = ("training.trl.miniature", f"training.loop.{recipe.recipe}:WARMUP")
+    data = made if recipe.data == MINIATURE else ()
     return rule(
         "train", "training.trl.recipe", "training.trl.trainers", "training.onpolicy", *data, *work(*tasks)
     )
@@ -118,19 +108,9 @@ def theory(source: "TheoryConfig") -> str:
     return rule("theory", *_miniature("writers", source.preferences == MINIATURE))
 
 
-def alpaca_eval_data(source: "AlpacaEvalBenchmark") -> str:
-    """The digest of the code that gathers AlpacaEval's files; what is downloaded depends on none."""
-    return rule("alpaca_eval_data", "miniature.alpaca_eval") if source.reference == MINIATURE else ""
-
-
-def mt_bench_data(source: "MtBenchBenchmark") -> str:
-    """The digest of the code that gathers MT-Bench's files."""
-    return rule("mt_bench_data", *_miniature("mt_bench", source.data == MINIATURE))
-
-
-def open_llm_data(source: "OpenLlmBenchmark") -> str:
-    """The digest of the code that gathers the datasets of lm-eval's tasks."""
-    return rule("open_llm_data", *_miniature("tasks", source.data == MINIATURE))
+def benchmark_data(name: str, source: "Benchmark") -> str:
+    """The digest of the code that gathers the files of a benchmark."""
+    return rule("benchmark_data", f"benchmarks.{name}.files:gather", *_miniature(name, source.made()))
 
 
 @cache

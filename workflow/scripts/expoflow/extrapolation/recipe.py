@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from expoflow.config.stages import Compute, Dtype, Vocabulary
 from expoflow.extrapolation.options import RULES, Overflow
@@ -72,6 +72,15 @@ class Effect(Record):
     moved_share: float | None = None
     delta_norm_ratio: float | None = None
     alpha_delta_norm_ratio: float | None = None
+
+
+class Achieved(Record):
+    """What the choice of alpha reads of a recipe: the alpha that was asked for, and the effective one."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    alpha: float
+    effective_alpha: float | None = None
 
 
 class Recipe(Record):

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
+from expoflow.config.benchmarks import SECTIONS
 from expoflow.files.records import Record
 
 # What does the work of each kind of task: a function (held, arguments) that yields lists of JSON rows. It
@@ -11,9 +12,13 @@ from expoflow.files.records import Record
 KINDS = {
     "generate": "expoflow.engines.tasks:generate",
     "likelihood": "expoflow.scoring.likelihood:answer",
-    "open_llm": "expoflow.benchmarks.open_llm.backend:answer",
     "score": "expoflow.scoring.rewards:answer",
     "theory": "expoflow.theory.answers:answer",
+    **{
+        name: f"expoflow.benchmarks.{name}.backend:answer"  # the benchmarks with work of their own
+        for name, section in SECTIONS.items()
+        if name in section.TASKS
+    },
 }
 
 

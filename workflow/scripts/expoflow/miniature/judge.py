@@ -19,8 +19,8 @@ COMPARED = re.compile(
 )
 
 
-class Truth:
-    """The true quality of responses in the world of one seed."""
+class Judging:
+    """Judges by the true quality of responses in the world of one seed."""
 
     def __init__(self, seed: int):
         self.metas = {
@@ -31,7 +31,7 @@ class Truth:
 
     def quality(self, question: str, response: str) -> float:
         """Raises KeyError for a question that is not of this world."""
-        return world.judge(self.metas[question.strip()], response).quality
+        return world.truth(self.metas[question.strip()], response).quality
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """The chat completion: a grade of the last turn, or the better of two outputs with its log-probability.
@@ -60,7 +60,7 @@ def grade(quality: float) -> float:
 
 def serve(seed: int) -> str:
     """Start the endpoint, for as long as this process lives; its address."""
-    truth = Truth(seed)
+    judging = Judging(seed)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -68,7 +68,7 @@ def serve(seed: int) -> str:
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             try:
-                status, reply = 200, truth.answer(request)
+                status, reply = 200, judging.answer(request)
             except (KeyError, ValueError) as error:
                 message = f"the miniature's judge cannot judge this: {error}"
                 status, reply = 400, {"error": {"message": message}}

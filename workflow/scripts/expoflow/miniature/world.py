@@ -1,7 +1,7 @@
 """A tiny world with facts, prompts in four disjoint splits, and the true quality of every response.
 
 The world depends on the seed: who likes what, and which prompts fall into which split. A prompt's `meta`
-says all that `judge` needs, so a prompt file can be judged without the seed.
+says all that `truth` needs, so the truth about a response can be told without the seed.
 """
 
 import zlib
@@ -107,7 +107,7 @@ def is_right(meta: dict, core: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Truth:
     """True quality of a response and what it is made of; `quality` is the sum over WEIGHTS."""
 
     quality: float
@@ -126,8 +126,8 @@ class Judgement:
     words: int
 
 
-def judge(meta: dict, response: str, finished: bool = True) -> Judgement:
-    """Judge any string as the response to the prompt that has this `meta`.
+def truth(meta: dict, response: str, finished: bool = True) -> Truth:
+    """What is true of any string as the response to the prompt that has this `meta`.
 
     `finished` says whether generation ended by itself rather than at the limit of tokens.
     """
@@ -151,4 +151,4 @@ def judge(meta: dict, response: str, finished: bool = True) -> Judgement:
         "unfinished": not finished,
     }
     quality = sum(weight * parts[name] for name, weight in WEIGHTS.items())
-    return Judgement(quality=quality, closings=closings, words=len(response.split()), **parts)
+    return Truth(quality=quality, closings=closings, words=len(response.split()), **parts)

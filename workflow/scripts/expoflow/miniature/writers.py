@@ -11,11 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from expoflow.miniature import language as lang
-from expoflow.miniature.world import generator, is_right, judge, prompts
+from expoflow.miniature.world import generator, is_right, prompts, truth
 from expoflow.results import Prompt
 
-PREFERENCE_TEMPERATURE = 0.7  # of the annotator of DPO pairs, in units of q
-LENGTH_BIAS = 0.06  # log-odds that the annotator adds for each word more
 TEACHER_TEMPERATURE = 0.5  # of the annotator of reward-model pairs, who has no length bias
 CORE_SHARE = 0.5  # of reward-model pairs that differ in nothing but the core, right or wrong
 STYLE_SHARE = 0.2  # of those that differ in anything but the core; the others differ in all and are wider
@@ -71,10 +69,10 @@ def sft_examples(count: int, seed: int) -> list[Example]:
 def preference_pairs(
     count: int,
     seed: int,
-    split: str = "train",
-    temperature: float = PREFERENCE_TEMPERATURE,
-    length_bias: float = LENGTH_BIAS,
-    label_noise: float = 0.0,
+    split: str,
+    temperature: float,
+    length_bias: float,
+    label_noise: float,
 ) -> list[Pair]:
     """Two responses to a prompt of the split, ordered by a noisy annotator who likes length.
 
@@ -140,7 +138,7 @@ def _rounds(rng: np.random.Generator, asked: list[Prompt], count: int):
 
 
 def _prefer(rng, prompt: Prompt, first: str, second: str, temperature: float, bias: float) -> Pair:
-    one, two = judge(prompt.meta, first), judge(prompt.meta, second)
+    one, two = truth(prompt.meta, first), truth(prompt.meta, second)
     odds = (one.quality - two.quality) / temperature + bias * (one.words - two.words)
     if rng.random() < 1 / (1 + exp(-odds)):
         return Pair(prompt, first, second)

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from expoflow import benchmarks
 from expoflow.benchmarks import bill
-from expoflow.benchmarks.alpaca_eval import files as alpaca_eval_files
 from expoflow.checkpoints.checkpoint import read_json_file
 from expoflow.config import Config
+from expoflow.config.benchmarks import OnPrompts
 from expoflow.config.sources import ModelConfig, PromptsConfig
 from expoflow.config.stages import GenerateConfig
 from expoflow.dag.resources import weight_bytes
@@ -31,7 +32,6 @@ CARDS = (24, 48, 80)  # GB of GPU memory, in the order in which they are tried
 USABLE = 0.9  # share of a card that an engine takes (vLLM's gpu_memory_utilization)
 OVERHEAD = 2 * GB  # CUDA context, activations and graphs of one process: an estimate
 PROMPT_TOKENS = 1024  # room for the prompt of the one response whose cache must fit
-MT_BENCH = 160  # turns
 ASSUMED_PROMPTS = 1000  # of a hub set that was not looked at
 # Cache of a token where config.json is not known: layers x key-value heads x head size, by parameters.
 TYPICAL = {1e9: 24 * 8 * 128, 9e9: 32 * 8 * 128, 15e9: 40 * 40 * 128, 40e9: 48 * 8 * 128, 1e12: 80 * 8 * 128}
@@ -139,13 +139,12 @@ def _pair(config: Config, name: str, made: Estimate, seen: set[tuple[str, str]])
 
 def _benchmark_responses(config: Config, pair: str, made: Estimate) -> Iterator[tuple[int, int]]:
     """Of every benchmark of a pair, responses of one variant, and the most tokens that each may have."""
-    benchmarks, generate = config.section(pair, "benchmarks"), config.section(pair, "generate")
-    if benchmarks.reward:
-        yield made.prompts[benchmarks.reward.prompts][0] * generate.samples, generate.max_tokens
-    if benchmarks.alpaca_eval:
-        yield alpaca_eval_files.calls(benchmarks.alpaca_eval, 0)[0], generate.max_tokens
-    if benchmarks.mt_bench:
-        yield MT_BENCH, benchmarks.mt_bench.max_tokens
+    generate = config.section(pair, "generate")
+    for name, section in config.section(pair, "benchmarks").sections().items():
+        if isinstance(section, OnPrompts):
+            yield made.prompts[section.prompts][0] * generate.samples, generate.max_tokens
+        elif responses := benchmarks.light(name, "responses"):
+            yield responses(section, generate)
 
 
 def _sequence(facts: Facts, generate: GenerateConfig) -> float:

@@ -9,13 +9,15 @@ from pathlib import Path
 from expoflow import store
 from expoflow.config import Config
 from expoflow.config.base import VARIANTS
+from expoflow.config.benchmarks import BENCHMARKS
 from expoflow.errors import ExpoflowError
 from expoflow.paths import RESULTS
 from expoflow.project import resume
 from expoflow.selection.criteria import scored_under
 
 # What the store holds, and all that is ever removed from it: not the verdicts of judges, which were paid for.
-KINDS = ("generations", "benchmarks", "open_llm", "sha256", "converted")
+# A benchmark whose work is of a kind of its own keeps it under its name.
+KINDS = ("generations", "benchmarks", *BENCHMARKS, "sha256", "converted")
 
 
 def stages(config: Config) -> dict[str, list[Path]]:

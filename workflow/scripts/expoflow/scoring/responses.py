@@ -27,18 +27,25 @@ def read_responses(prompts: Path, generations: Path) -> tuple[list[Prompt], list
 
 
 def evaluate(
-    prompts: Sequence[Prompt], generations: Sequence[Generation], judge: Model | None, config: ScoreConfig
+    prompts: Sequence[Prompt],
+    generations: Sequence[Generation],
+    reward_model: Model | None,
+    config: ScoreConfig,
 ) -> list[Scored]:
-    """Score every generation, in order, by the reward model `judge`; without one there are no rewards."""
+    """Score every generation, in order, by `reward_model`; without one there are no rewards."""
     metas = {prompt.prompt_id: prompt.meta for prompt in prompts}
-    rewards = score_responses(judge, prompts, generations, config) if judge else [None] * len(generations)
+    rewards = (
+        score_responses(reward_model, prompts, generations, config)
+        if reward_model
+        else [None] * len(generations)
+    )
     scored = []
     for generation, reward in zip(generations, rewards, strict=True):
-        truth = {}
+        known = {}
         if meta := metas[generation.prompt_id]:
-            judgement = world.judge(meta, generation.response, generation.finish_reason == "stop")
-            truth = {"quality": judgement.quality, "correct": judgement.correct}
-        scored.append(Scored(**generation.model_dump(), reward=reward, **truth))
+            truth = world.truth(meta, generation.response, generation.finish_reason == "stop")
+            known = {"quality": truth.quality, "correct": truth.correct}
+        scored.append(Scored(**generation.model_dump(), reward=reward, **known))
     return scored
 
 

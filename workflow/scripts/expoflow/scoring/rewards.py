@@ -29,7 +29,7 @@ BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 class ScoreTask(Record):
     """The arguments of a "score" task."""
 
-    judge: Model
+    reward_model: Model
     engine: str
     dtype: str
     prompts: list[Prompt]
@@ -55,14 +55,16 @@ def reward_model(manifest: Path, usage: str) -> Model:
 
 
 def score_responses(
-    judge: Model, prompts: Sequence[Prompt], generations: Sequence[Generation], config: ScoreConfig
+    reward_model: Model, prompts: Sequence[Prompt], generations: Sequence[Generation], config: ScoreConfig
 ) -> list[float]:
     """The reward of every generation, in order; `prompts` holds their prompts in any order.
 
     A conversation longer than the reward model's context is cut at its end, and the log says how many were.
     """
     engine = chosen(config.engine)
-    task = ScoreTask(judge=judge, engine=engine, dtype=config.dtype, prompts=prompts, generations=generations)
+    task = ScoreTask(
+        reward_model=reward_model, engine=engine, dtype=config.dtype, prompts=prompts, generations=generations
+    )
     arguments = task.model_dump(mode="json")
     result: dict[int, float] = {}
     for rows in client.run(lambda: Task(kind="score", key=_key(task), arguments=arguments)):
@@ -73,7 +75,7 @@ def score_responses(
 def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
     """Do a task of the form `ScoreTask`: yields {index, reward} as they get ready."""
     task = ScoreTask.model_validate(arguments)
-    scorer: Scorer = held.get("score", _key(task), lambda: load(task.judge, task.engine, task.dtype))
+    scorer: Scorer = held.get("score", _key(task), lambda: load(task.reward_model, task.engine, task.dtype))
     messages = {prompt.prompt_id: prompt.messages for prompt in task.prompts}
     rows = all_token_ids(
         scorer.tokenizer, ((messages[each.prompt_id], each.response) for each in task.generations)
@@ -86,12 +88,12 @@ def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any
         yield [{"index": index, "reward": logit} for index, logit in logits]
 
 
-def load(judge: Model, engine: str = "transformers", dtype: str = "keep") -> Scorer:
+def load(reward_model: Model, engine: str = "transformers", dtype: str = "keep") -> Scorer:
     """The reward model, loaded by transformers or vllm.
 
     Raises CheckpointError for a model that has not exactly one logit, or no padding token.
     """
-    folder, remote = judge.folder, judge.trust_remote_code
+    folder, remote = reward_model.folder, reward_model.trust_remote_code
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=remote)
@@ -107,8 +109,8 @@ def load(judge: Model, engine: str = "transformers", dtype: str = "keep") -> Sco
         scorer: Scorer = VllmRewardModel(folder, dtype, remote, gpus.allotted())
     else:
         scorer = RewardModel(folder, dtype, remote)
-    if judge.chat_template:
-        scorer.tokenizer.chat_template = judge.chat_template
+    if reward_model.chat_template:
+        scorer.tokenizer.chat_template = reward_model.chat_template
     return scorer
 
 
@@ -168,11 +170,18 @@ class RewardModel:
 
 def _key(task: ScoreTask) -> str:
     """What makes it another loaded reward model."""
-    config = read_json_file(task.judge.folder / "config.json")
+    config = read_json_file(task.reward_model.folder / "config.json")
     state = [
         (path.name, path.stat().st_mtime_ns, path.stat().st_size)
-        for path in sorted(task.judge.folder.glob("*.safetensors"))
+        for path in sorted(task.reward_model.folder.glob("*.safetensors"))
     ]
     return hashing.json_digest(
-        [str(task.judge.folder.absolute()), config, state, task.judge.chat_template, task.engine, task.dtype]
+        [
+            str(task.reward_model.folder.absolute()),
+            config,
+            state,
+            task.reward_model.chat_template,
+            task.engine,
+            task.dtype,
+        ]
     )

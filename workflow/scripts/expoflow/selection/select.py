@@ -12,7 +12,7 @@ from expoflow import columns
 from expoflow.columns import ALPHA_COLUMNS, REWARD_COLUMNS
 from expoflow.config.stages import SelectConfig
 from expoflow.errors import DataError
-from expoflow.extrapolation.recipe import Recipe
+from expoflow.extrapolation.recipe import Achieved
 from expoflow.files.records import read_json, read_text, require_own, write_csv, write_json
 from expoflow.results import Best
 from expoflow.selection import criteria, statistics
@@ -41,7 +41,7 @@ def read_likelihoods(path: Path, pair: str, alpha: str) -> pd.DataFrame:
 
 def read_effective_alpha(path: Path, alpha: str) -> float | None:
     """The effective alpha that a recipe.json tells; another alpha's is a DataError that names it."""
-    recipe = read_json(path, Recipe)
+    recipe = read_json(path, Achieved)
     require_own(path, dict(recipe), {"alpha": float(alpha)})
     return recipe.effective_alpha
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from expoflow.config.base import MINIATURE
 from expoflow.config.benchmarks import RewardCheck
+from expoflow.config.recipes import MiniatureDpo
 from expoflow.config.stages import GenerateConfig, ScoreConfig, SelectConfig
 from expoflow.config.theory import TheoryConfig
 from expoflow.data import preferences
@@ -63,13 +64,13 @@ def measure_pair(
     sft: Manifest,
     aligned: Manifest,
     prompts: Path,
-    judge: Model | None,
+    reward_model: Model | None,
     output: Path,
     what: Measurement,
     usage: str = "{}",
     say: Callable[[str], None] = print,
 ) -> None:
-    """Write theory.json; `recipe` is that of alpha 0, whose folder has theta1's package, `judge` the reward model.
+    """Write theory.json; `recipe` is that of alpha 0, whose folder has theta1's package, `reward_model` what scores responses.
 
     Raises PairError for checkpoints that do not fit, DataError for prompts or preferences that cannot be used.
     """
@@ -77,7 +78,7 @@ def measure_pair(
     model = responses.model(read_json(recipe, Recipe), recipe.parent, sft, aligned, usage)
     asked = read_jsonl(prompts, Prompt)[: what.config.limit]
     objectives = along(
-        model, held_out(what.config, what.seed), asked, judge, what.config, what.generate.seed, largest(what.alphas), what.score
+        model, held_out(what.config, what.seed), asked, reward_model, what.config, what.generate.seed, largest(what.alphas), what.score
     )  # fmt: skip
     steps = {"margin": what.config.step, "reward": what.config.reward_step}
     found = {
@@ -107,9 +108,13 @@ def held_out(config: TheoryConfig, seed: int) -> list[Preference]:
     if config.preferences != MINIATURE:
         return preferences.gather(RewardCheck(file=config.preferences), seed)[: config.examples]
     writers = importlib.import_module("expoflow.miniature.writers")  # no dependency of files
+    usual = MiniatureDpo.model_construct()
+    pairs = writers.preference_pairs(
+        config.examples, seed, "test", usual.annotator_temperature, usual.length_bias, usual.label_noise
+    )
     return [
         Preference(messages=each.prompt.messages, chosen=each.chosen, rejected=each.rejected)
-        for each in writers.preference_pairs(config.examples, seed, "test")
+        for each in pairs
     ]
 
 
@@ -117,13 +122,13 @@ def along(
     model: Model,
     held_out: Sequence[Preference],
     prompts: Sequence[Prompt],
-    judge: Model | None,
+    reward_model: Model | None,
     config: TheoryConfig,
     seed: int,
     end: float,
     score: ScoreConfig,
 ) -> dict[str, Along]:
-    """Both objectives along alpha up to `end`; only the margin without a `judge`.
+    """Both objectives along alpha up to `end`; only the margin without a `reward_model`.
 
     `model` is theta1 in its package, streamed from theta0 and theta1.
     """
@@ -138,8 +143,8 @@ def along(
         corners=task.parents(model),
         margins=tuple(map(_shares, fine)),
         preferences=tuple(held_out),
-        responses=tuple(map(_shares, coarse)) if judge else (),
-        prompts=tuple(prompts) if judge else (),
+        responses=tuple(map(_shares, coarse)) if reward_model else (),
+        prompts=tuple(prompts) if reward_model else (),
         config=sampling,
         towards=(-1.0, 1.0),
     )
@@ -155,8 +160,8 @@ def along(
             said = Generation.model_validate(row["generation"]), row["slope"]
             responses.setdefault(coarse[row["response"]], []).append(said)
     found = {"margin": Along(margins, slopes, 1)}
-    if judge:
-        found["reward"] = _rewarded(responses, prompts, judge, score, config.samples)
+    if reward_model:
+        found["reward"] = _rewarded(responses, prompts, reward_model, score, config.samples)
     return found
 
 
@@ -182,13 +187,13 @@ def _margin(logps: list[list[float]]) -> Values:
 def _rewarded(
     responses: dict[float, list[tuple[Generation, float | None]]],
     prompts: Sequence[Prompt],
-    judge: Model,
+    reward_model: Model,
     score: ScoreConfig,
     samples: int,
 ) -> Along:
     """The expected reward of every prompt at every alpha, and its policy gradient at 0."""
     flat = [generation for some in responses.values() for generation, _ in some]
-    rewards = np.array(score_responses(judge, prompts, flat, score))
+    rewards = np.array(score_responses(reward_model, prompts, flat, score))
     by_alpha = dict(zip(responses, rewards.reshape(len(responses), -1, samples), strict=True))
     slopes = np.array([slope for _, slope in responses[0.0]]).reshape(-1, samples)
     return Along(

@@ -92,7 +92,7 @@ def measure_plane(
     sft: Manifest,
     aligned: Sequence[Manifest],
     prompts: Sequence[Prompt],
-    judge: Model,
+    reward_model: Model,
     output: Path,
     *,
     alphas: Sequence[float],
@@ -126,7 +126,7 @@ def measure_plane(
     said: dict[int, list[Generation]] = {}
     for row in task.ask(ask):
         said.setdefault(row["response"], []).append(Generation.model_validate(row["generation"]))
-    scored = evaluate(prompts, [each for some in said.values() for each in some], judge, score)
+    scored = evaluate(prompts, [each for some in said.values() for each in some], reward_model, score)
     size = len(prompts)
     rows = [
         {"a": a, "b": b, **_named(axes.place(a, b)), **_row(scored[at * size : (at + 1) * size], select)}

@@ -26,7 +26,7 @@ class Preference(Record):
 
 def preferences(
     policy: Model,
-    judge: Model,
+    reward_model: Model,
     prompts: Sequence[Prompt],
     *,
     samples: int,
@@ -52,7 +52,7 @@ def preferences(
     )
     generations = generate.generate(policy, prompts, sampling, part, f"{policy.folder} {seed}")
     finished = [each for each in generations if each.finish_reason == "stop"]
-    rewards = score_responses(judge, prompts, finished, ScoreConfig())
+    rewards = score_responses(reward_model, prompts, finished, ScoreConfig())
     answers: dict[str, list[tuple[float, Generation]]] = {}
     for reward, each in zip(rewards, finished, strict=True):
         answers.setdefault(each.prompt_id, []).append((reward, each))
@@ -94,7 +94,7 @@ class Labelling(Record):
     """The arguments of `preferences`, and the file that the pairs go to."""
 
     policy: Model
-    judge: Model
+    reward_model: Model
     prompts: list[Prompt]
     samples: int
     max_tokens: int
@@ -107,7 +107,7 @@ def main(path: Path) -> None:
     task = read_json(path, Labelling)
     pairs = preferences(
         task.policy,
-        task.judge,
+        task.reward_model,
         task.prompts,
         samples=task.samples,
         max_tokens=task.max_tokens,

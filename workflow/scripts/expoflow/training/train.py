@@ -45,7 +45,7 @@ def train(
 ) -> dict[str, float]:
     """Train `model` into the folder named like it beside `manifest`, which is written last.
 
-    `needed` has the manifests of the models that the recipe names (`base`, `judge`) and `usages` how they are
+    `needed` has the manifests of the models that the recipe names (`base`, `reward_model`) and `usages` how they are
     used; `seed` is the miniature's world, `data` the dataset's manifest; `launch` and `code`, the digest of what
     trains, are for TRL. Returns the trainer's metrics.
     """
@@ -71,9 +71,7 @@ def _loop(
 ) -> dict[str, float]:
     """Train by the miniature's own loop."""
     recipe = source.train
-    apart = {"recipe", "data", "trainer", "base", "reward_model", "seed"}
-    options = recipe.model_dump(exclude=apart, exclude_none=True)
-    options |= {"world": seed, "seed": seed if recipe.seed is None else recipe.seed}
+    options = recipe.settings() | {"world": seed, "seed": seed if recipe.seed is None else recipe.seed}
     trainer = importlib.import_module(f"expoflow.training.loop.{recipe.recipe}")
     return trainer.train(out, progress=progress, **options, **folders)
 

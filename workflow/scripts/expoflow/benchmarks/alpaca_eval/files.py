@@ -14,16 +14,13 @@ from pydantic import ValidationError
 from expoflow.benchmarks.judge.costs import prompt_tokens, reply_tokens
 from expoflow.config.base import MINIATURE
 from expoflow.config.benchmarks import AlpacaEvalBenchmark
+from expoflow.config.stages import GenerateConfig
 from expoflow.data.prompts import prompt_id
 from expoflow.errors import CheckpointError, ConfigError, DataError
 from expoflow.files.atomic import replacing
 from expoflow.files.records import Record
-from expoflow.paths import RESULTS
 from expoflow.results import Message, Prompt
 
-# By setting: the file's name in the dataset tatsu-lab/alpaca_eval.
-HUB_FILES = {"reference": "alpaca_eval_gpt4_baseline.json", "df_gamed": "df_gamed.csv"}
-SETTINGS = (*HUB_FILES, "instruction_difficulty")
 TEMPLATE_TOKENS = 700  # of an annotator's prompt beside instruction and outputs, rather too many
 OFFICIAL = "x" * 2300  # instruction and reference's output have this length on average
 # What an annotator may ask of the package's own client and ours does not do.
@@ -42,21 +39,9 @@ class Question(Record):
         return Prompt(prompt_id=prompt_id(messages), messages=messages)
 
 
-def files(config: AlpacaEvalBenchmark) -> dict[str, str]:
-    """The files of a config by setting; those of the hub and of the miniature lie where `gather` puts them."""
-    found = {}
-    for name in SETTINGS:
-        path = getattr(config, name)
-        if path == MINIATURE or (path is None and config.hub and name in HUB_FILES):
-            path = str(RESULTS.alpaca_eval(config.source_name(), HUB_FILES[name]))
-        if path:
-            found[name] = path
-    return found
-
-
 def problems(config: AlpacaEvalBenchmark) -> Iterator[str]:
     """What is wrong with the files that a config names and with its annotator, one line each."""
-    for name in SETTINGS:
+    for name in config.FILES:
         path = getattr(config, name)
         if path not in (None, MINIATURE) and not Path(path).is_file():
             yield f"benchmarks.alpaca_eval.{name}: no file '{path}'; correct the path"
@@ -76,10 +61,7 @@ def calls(config: AlpacaEvalBenchmark, max_tokens: int) -> tuple[int, int, int]:
 
     Before there is a reference file: the official one's 805 questions, of its mean length.
     """
-    path = Path(files(config)["reference"])
-    texts = [OFFICIAL] * 805
-    if path.is_file():
-        texts = [question.instruction + question.output for question in read_questions(path)]
+    texts = _texts(config)
     prompt = sum(prompt_tokens({"messages": [{"content": text}]}) for text in texts)
     response = getattr(config.generate, "max_tokens", None) or max_tokens
     settings = [each.get("completions_kwargs", {}) for each in read_annotator(config.annotator).values()]
@@ -87,14 +69,28 @@ def calls(config: AlpacaEvalBenchmark, max_tokens: int) -> tuple[int, int, int]:
     return len(texts), prompt + len(texts) * (TEMPLATE_TOKENS + response), len(texts) * reply
 
 
-def gather(config: AlpacaEvalBenchmark, path: Path, seed: int) -> None:
+def responses(config: AlpacaEvalBenchmark, generate: GenerateConfig) -> tuple[int, int]:
+    """Of one variant: how many, and the most tokens that each may have."""
+    return len(_texts(config)), generate.max_tokens
+
+
+def _texts(config: AlpacaEvalBenchmark) -> list[str]:
+    """Instruction and reference's output, one after the other, of every question."""
+    path = Path(config.inputs()["reference"])
+    if path.is_file():
+        return [question.instruction + question.output for question in read_questions(path)]
+    return [OFFICIAL] * 805
+
+
+def gather(config: AlpacaEvalBenchmark, seed: int, result: Path) -> None:
     """Get the dataset's file of this name, or make the reference's outputs of the miniature. Raises DataError."""
-    if config.reference == MINIATURE:
-        importlib.import_module("expoflow.miniature.alpaca_eval").write(
-            path, seed
-        )  # no dependency of others'
+    if config.made():
+        miniature = importlib.import_module(
+            "expoflow.miniature.alpaca_eval"
+        )  # no dependency of others' files
+        miniature.write(result, seed)
     else:
-        _download(config, path)
+        _download(config, result)
 
 
 def _download(config: AlpacaEvalBenchmark, path: Path) -> None:

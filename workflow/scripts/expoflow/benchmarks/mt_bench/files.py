@@ -11,17 +11,22 @@ import importlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from expoflow.config.base import MINIATURE
 from expoflow.config.benchmarks import MtBenchBenchmark
+from expoflow.config.stages import GenerateConfig
 from expoflow.errors import CheckpointError, DataError
 from expoflow.files.hashing import sha256
-from expoflow.files.records import Record
+from expoflow.files.records import Record, write_json
 
 FILES = ("question.jsonl", "judge_prompts.jsonl", "reference_answer/gpt-4.jsonl")
+QUESTIONS = 80  # of the published ones
+# Tokens that a judge's prompt has beside the answers to judge (question, instructions, reference), rather too many.
+GRADING = 700
+GRADE_TOKENS = 2048
 WITH_REFERENCE = ("math", "reasoning", "coding")  # categories that are graded against an answer
 # Judge prompts by (with a reference, second turn).
 PROMPTS = {
@@ -81,7 +86,38 @@ def local_files(config: MtBenchBenchmark) -> list[str]:
     return [str(path) for path in _found(Path(config.data))]
 
 
-def gather(config: MtBenchBenchmark, seed: int) -> Questions:
+def problems(config: MtBenchBenchmark) -> Iterator[str]:
+    """What is wrong with the files of a folder of the user's."""
+    try:
+        if config.data not in (None, MINIATURE):
+            questions(config, 0)
+    except DataError as error:
+        yield f"benchmarks.mt_bench.data: {error}"
+
+
+def calls(config: MtBenchBenchmark, max_tokens: int) -> tuple[int, int, int]:
+    """Of one variant: calls, tokens of their prompts and of their replies; the second turn's prompts have both answers.
+
+    Answers have the benchmark's own limit, not `max_tokens`.
+    """
+    count = QUESTIONS
+    if files := dict(zip(FILES, local_files(config), strict=False)):
+        count = len(Path(files[FILES[0]]).read_text(encoding="utf-8").splitlines())
+    prompt = count * 3 * (GRADING + config.max_tokens)
+    return 2 * count, prompt, 2 * count * GRADE_TOKENS
+
+
+def responses(config: MtBenchBenchmark, generate: GenerateConfig) -> tuple[int, int]:
+    """Of one variant: how many, and the most tokens that each may have."""
+    return 2 * QUESTIONS, config.max_tokens
+
+
+def gather(config: MtBenchBenchmark, seed: int, result: Path) -> None:
+    """Write what `questions` gives. Raises DataError."""
+    write_json(result, questions(config, seed))
+
+
+def questions(config: MtBenchBenchmark, seed: int) -> Questions:
     """Read the files of a folder or of a dataset of the hub, or make those of the miniature of `seed`.
 
     Raises DataError for whatever is not as published.

@@ -45,15 +45,15 @@ class TaskData(Record):
         }
 
 
-def prepare(config: OpenLlmBenchmark, seed: int, result: Path) -> None:
+def gather(config: OpenLlmBenchmark, seed: int, result: Path) -> None:
     """Find, fetch or make the datasets of the tasks, and write down which bytes they are.
 
     `seed` is the miniature's. Raises DataError for a folder that is not there, and where the hub gives none.
     """
     names = [TASKS[task].dataset for task in config.tasks]
     if config.data == MINIATURE:
-        tasks = importlib.import_module("expoflow.miniature.tasks")  # no dependency of others' data
-        tasks.write(result.with_suffix(""), seed)
+        miniature = importlib.import_module("expoflow.miniature.open_llm")  # no dependency of others' data
+        miniature.write(result.with_suffix(""), seed)
         found = {name: (local_folder(result.with_suffix(""), name), None) for name in names}
     elif config.data is not None:
         found = {name: (local_folder(Path(config.data), name), None) for name in names}

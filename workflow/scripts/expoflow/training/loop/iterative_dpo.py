@@ -11,6 +11,7 @@ from expoflow.training import onpolicy
 from expoflow.training.loop import dpo, loop
 
 MAX_TOKENS = 64  # of a response
+WARMUP = dpo.WARMUP
 
 
 def train(
@@ -19,19 +20,19 @@ def train(
     seed: int,
     world: int | None = None,
     base: Path | None = None,
-    judge: Path | None = None,
-    examples: int = 2400,
-    iterations: int = 3,
-    samples: int = 4,
-    epochs: int = 1,
-    learning_rate: float = 1e-4,
-    beta: float = 0.01,
+    reward_model: Path | None = None,
+    examples: int,
+    iterations: int,
+    samples: int,
+    epochs: int,
+    learning_rate: float,
+    beta: float,
     progress: loop.Progress = print,
 ) -> dict[str, float]:
     """Train the checkpoint `base` in rounds, each on pairs of its own making, and save it to the folder `out`.
 
     A round takes its share of `examples` train prompts, and what it begins with is its reference too (Tran
-    et al. 2023, the paper's [48]). `judge` is the reward model's folder. Returns pairs, steps and loss, the
+    et al. 2023, the paper's [48]). `reward_model` is the reward model's folder. Returns pairs, steps and loss, the
     last one of the last round.
     """
     model.load(base)  # raises where there is none
@@ -43,7 +44,7 @@ def train(
         for number, share in enumerate(onpolicy.shares(asked, examples, iterations, order), start=1):
             preferences = onpolicy.preferences(
                 Model(folder=policy),
-                Model(folder=judge),
+                Model(folder=reward_model),
                 share,
                 samples=samples,
                 max_tokens=MAX_TOKENS,

@@ -13,6 +13,7 @@ from expoflow.miniature.writers import correct_cores, reward_pairs
 from expoflow.training.loop import loop
 from expoflow.training.loop.sft import fit_language
 
+WARMUP = 0.05  # of the steps
 HELD_OUT = 500  # pairs on which accuracy is measured
 CORES = 0.6  # right answers to learn the facts from, as a share of `examples`
 CORES_EPOCHS, CORES_LEARNING_RATE = 4, 6e-3
@@ -26,10 +27,9 @@ def train(
     seed: int,
     world: int | None = None,
     base: Path | None = None,
-    examples: int = 10_000,
-    epochs: int = 3,
-    learning_rate: float = 1.5e-3,
-    warmup: float = 0.05,
+    examples: int,
+    epochs: int,
+    learning_rate: float,
     cores: float = CORES,
     cores_epochs: int = CORES_EPOCHS,
     cores_learning_rate: float = CORES_LEARNING_RATE,
@@ -47,7 +47,7 @@ def train(
     lm = model.new(seed + 1)  # not the SFT model's initialisation
     facts = correct_cores(round(examples * cores), world)
     rows = loop.table([fact.prompt for fact in facts], [fact.response for fact in facts])
-    fit_language(lm, rows, seed, "reward facts", cores_epochs, cores_learning_rate, warmup, progress)
+    fit_language(lm, rows, seed, "reward facts", cores_epochs, cores_learning_rate, progress)
 
     rm = _classifier(lm)
     rows = _table(reward_pairs(examples, world))
@@ -61,7 +61,7 @@ def train(
 
     order = loop.batches(rows.length.view(2, -1).amax(0), epochs, generator(seed, "reward batches"))
     metrics = loop.fit(
-        rm, order, loss, learning_rate=learning_rate, warmup=warmup, name="reward", progress=progress
+        rm, order, loss, learning_rate=learning_rate, warmup=WARMUP, name="reward", progress=progress
     )
     metrics["accuracy"] = _accuracy(rm, held_out)
     progress(f"reward: accuracy {metrics['accuracy']:.3f} on {HELD_OUT} held-out pairs")

@@ -24,12 +24,12 @@ def train(
     seed: int,
     world: int | None = None,
     base: Path | None = None,
-    judge: Path | None = None,
-    examples: int = 1600,
-    samples: int = 4,
-    epochs: int = 1,
-    learning_rate: float = 1e-4,
-    beta: float = 0.05,
+    reward_model: Path | None = None,
+    examples: int,
+    samples: int,
+    epochs: int,
+    learning_rate: float,
+    beta: float,
     until: float = 1.0,
     progress: loop.Progress = print,
 ) -> dict[str, float]:
@@ -37,11 +37,11 @@ def train(
 
     Every step draws `samples` responses to each of a few of the `examples` train prompts and takes one
     gradient of -advantage * log p(response), advantage = the score less the mean score of the prompt's other
-    responses, score = reward - beta * (log p - log p of the reference) (Ahmadian et al. 2024). `judge` is the
+    responses, score = reward - beta * (log p - log p of the reference) (Ahmadian et al. 2024). `reward_model` is the
     reward model's folder. Stops after a share `until` of the steps. Returns steps, and of the last tenth of the steps the mean reward and the mean KL.
     """
     lm, reference = model.load(base), model.load(base).eval()
-    rm = LlamaForSequenceClassification.from_pretrained(judge, local_files_only=True).eval()
+    rm = LlamaForSequenceClassification.from_pretrained(reward_model, local_files_only=True).eval()
     asked = prompts("train", seed if world is None else world)
     rng = generator(seed, "rlhf prompts")
     drawn = [asked[at] for at in rng.integers(len(asked), size=examples)]

@@ -7,6 +7,8 @@ from expoflow.miniature.world import generator
 from expoflow.miniature.writers import sft_examples
 from expoflow.training.loop import loop
 
+WARMUP = 0.05  # of the steps
+
 
 @loop.deterministic()
 def train(
@@ -16,10 +18,9 @@ def train(
     world: int | None = None,
     base: Path | None = None,
     size: str = "small",
-    examples: int = 8000,
-    epochs: int = 6,
-    learning_rate: float = 6e-3,
-    warmup: float = 0.05,
+    examples: int,
+    epochs: int,
+    learning_rate: float,
     until: float = 1.0,
     progress: loop.Progress = print,
 ) -> dict[str, float]:
@@ -32,13 +33,13 @@ def train(
     data = sft_examples(examples, seed if world is None else world)
     rows = loop.table([example.prompt for example in data], [example.response for example in data])
     lm = model.load(base) if base else model.new(seed, size)
-    metrics = fit_language(lm, rows, seed, "sft", epochs, learning_rate, warmup, progress, until)
+    metrics = fit_language(lm, rows, seed, "sft", epochs, learning_rate, progress, until)
     model.save(lm, out)
     return metrics
 
 
 def fit_language(
-    lm, rows: loop.Table, seed, name, epochs, learning_rate, warmup, progress, until=1.0
+    lm, rows: loop.Table, seed, name, epochs, learning_rate, progress, until=1.0
 ) -> dict[str, float]:
     """Next-token training on the responses of a table."""
 
@@ -46,5 +47,5 @@ def fit_language(
         return -loop.token_logps(lm, rows.rows(index))[0].mean()
 
     order = loop.batches(rows.length, epochs, generator(seed, f"{name} batches"))
-    settings = {"learning_rate": learning_rate, "warmup": warmup, "until": until}
+    settings = {"learning_rate": learning_rate, "warmup": WARMUP, "until": until}
     return loop.fit(lm, order, loss, **settings, name=name, progress=progress)

@@ -1,5 +1,6 @@
 """The miniature's data and settings for TRL's trainers: the same as its own loop's."""
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,6 @@ from expoflow.results import Prompt
 from expoflow.training.loop import iterative_dpo, loop, reward
 from expoflow.training.trl.rows import Row, example, pair, turns
 from expoflow.training.trl.stage import MODEL, TrainerSettings
-
-WARMUP = {"sft": 0.05, "reward": 0.05}  # share of the steps; 0.1 for the others
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Miniature:
         values = {
             "epochs": self.recipe.epochs,
             "learning_rate": self.recipe.learning_rate,
-            "warmup": WARMUP.get(self.recipe.recipe, 0.1),
+            "warmup": importlib.import_module(f"expoflow.training.loop.{self.recipe.recipe}").WARMUP,
         }
         return TrainerSettings(
             **values | changed,

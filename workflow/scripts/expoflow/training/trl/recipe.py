@@ -110,8 +110,8 @@ class Training:
         if recipe.recipe in ("dpo", "rlhf"):
             more |= {"beta": recipe.beta}
         if recipe.recipe == "rlhf":
-            template = self.usages.get("judge", {}).get("chat_template")
-            more |= {"judge": self.folders["judge"], "judge_chat_template": template}
+            template = self.usages.get("reward_model", {}).get("chat_template")
+            more |= {"reward_model": self.folders["reward_model"], "reward_model_chat_template": template}
             more |= {"samples": recipe.samples, "max_tokens": self.data.max_tokens}
         metrics = self.stage(recipe.recipe, recipe.recipe, start, self.data.rows, **more)
         return self.work / recipe.recipe / stage.MODEL, metrics
@@ -156,7 +156,7 @@ class Training:
         """Write pairs by a process of its own, whose memory the trainer has after it."""
         task = onpolicy.Labelling(
             policy=Model(folder=policy, **self.usages.get("base", {})),
-            judge=Model(folder=self.folders["judge"], **self.usages.get("judge", {})),
+            reward_model=Model(folder=self.folders["reward_model"], **self.usages.get("reward_model", {})),
             prompts=prompts,
             samples=self.source.train.samples,
             max_tokens=self.data.max_tokens,

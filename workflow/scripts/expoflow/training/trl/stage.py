@@ -35,7 +35,7 @@ class TrainerSettings(Record):
 class Stage(Record):
     """One trainer's run in `folder`, from the checkpoint `base`, on the rows of `folder`/data.jsonl.
 
-    `beta` is DPO's or RLHF's; `judge`, `samples` and `max_tokens` are RLHF's; `center` weighs the squared sum of a
+    `beta` is DPO's or RLHF's; `reward_model`, `samples` and `max_tokens` are RLHF's; `center` weighs the squared sum of a
     pair's rewards in the reward model's loss.
     """
 
@@ -46,8 +46,8 @@ class Stage(Record):
     chat_template: str | None = None
     trust_remote_code: bool = False
     beta: float | None = None
-    judge: Path | None = None
-    judge_chat_template: str | None = None
+    reward_model: Path | None = None
+    reward_model_chat_template: str | None = None
     samples: int | None = None
     max_tokens: int | None = None
     center: float | None = None

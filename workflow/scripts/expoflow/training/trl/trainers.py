@@ -165,8 +165,8 @@ def rlhf(stage: Stage, data: Any) -> Any:
     from transformers import AutoModelForSequenceClassification
     from trl import RLOOConfig, RLOOTrainer
 
-    judge = AutoModelForSequenceClassification.from_pretrained(
-        stage.judge, dtype="auto", trust_remote_code=stage.trust_remote_code
+    reward_model = AutoModelForSequenceClassification.from_pretrained(
+        stage.reward_model, dtype="auto", trust_remote_code=stage.trust_remote_code
     )
     config = RLOOConfig(
         **arguments(stage),
@@ -181,9 +181,9 @@ def rlhf(stage: Stage, data: Any) -> Any:
     return RLOOTrainer(
         args=config,
         train_dataset=data,
-        reward_funcs=[judge],
+        reward_funcs=[reward_model],
         reward_processing_classes=[
-            tokenizer(stage.judge, stage.judge_chat_template, stage.trust_remote_code)
+            tokenizer(stage.reward_model, stage.reward_model_chat_template, stage.trust_remote_code)
         ],
         **shared(stage),
     )
