@@ -16,8 +16,6 @@ installed = importlib.util.find_spec("expoflow")
 sys.path.insert(0, str(SCRIPTS))
 import expoflow
 from expoflow import checks
-from expoflow.benchmarks import bill
-from expoflow.checkpoints import manifests
 from expoflow.checks import machine
 from expoflow.config.base import ALPHA, VARIANTS
 from expoflow.config.benchmarks import BENCHMARKS
@@ -25,9 +23,6 @@ from expoflow.dag import code, resources
 from expoflow.dag.wildcards import only
 from expoflow.errors import ConfigError, ExpoflowError
 from expoflow.project.begin import begin
-from expoflow.reporting import paper, paper_tables
-from expoflow.reporting.run_end import closing_words, salvage
-from expoflow.selection import criteria
 from expoflow.system import collector
 from expoflow.system.installed import require_own
 
@@ -40,14 +35,9 @@ try:
     CONFIG = checks.load(config, workflow.configfiles)
     if workflow.is_main_process:
         machine.check_sources(CONFIG)
-        for line in bill.lines(CONFIG):
-            print(line, file=sys.stderr)
 except ConfigError as error:
     raise WorkflowError(f"the config has problems:\n{error}")
 
-TRAINED = [name for name, model in CONFIG.models.items() if model.source == "train"]
-LOCAL = [name for name, model in CONFIG.models.items() if model.source == "path"]
-HUB = [name for name, model in CONFIG.models.items() if model.source == "hub"]
 # Jobs are offline but for download, and for weights that are gone: there the user's own word counts.
 os.environ.setdefault("EXPOFLOW_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
 FIGURES = CONFIG.drawn()
@@ -85,21 +75,16 @@ wildcard_constraints:
     figure=only(FIGURES),
 
 
+# What is made if nothing else is asked for; every rule file adds what its own rules make.
+RESULTS_OF_ALL = []
+
+
 def manifest(model):
     return f"results/models/{model}.json"
 
 
 # The reward model's manifest, where there is one.
 REWARD_MODEL = manifest(CONFIG.reward_model) if CONFIG.reward_model else []
-
-
-def needed(role):
-    """Input function: the manifest of what a model is trained from, or of what labels its data."""
-    return lambda wildcards: [
-        manifest(model)
-        for each, model in CONFIG.models[wildcards.model].needed().items()
-        if each == role
-    ]
 
 
 def alpha_folder(pair, alpha):
@@ -220,136 +205,5 @@ def of_grid(path):
     ]
 
 
-def likelihoods(wildcards):
-    """Input function: the likelihoods that the pair's alpha is chosen by, or compared by; else none."""
-    if not scored_under(wildcards):
-        return []
-    return of_grid("{folder}/{prompts}.likelihoods.csv")(wildcards)
-
-
-def scored_under(wildcards):
-    """Names of the models under which the pair's responses are scored."""
-    return criteria.scored_under(CONFIG.section(wildcards.pair, "select"))
-
-
-def benchmark_results(variants, benchmarks=BENCHMARKS):
-    """The results of `variants` on those of `benchmarks` that a pair has, for every pair."""
-    return [
-        f"results/pairs/{pair}/benchmarks/{variant}/{benchmark}.json"
-        for pair in CONFIG.pairs
-        for benchmark in CONFIG.section(pair, "benchmarks").names()
-        for variant in variants
-        if benchmark in benchmarks
-    ]
-
-
 def of_pairs(name):
     return expand("results/pairs/{pair}/{name}", pair=CONFIG.pairs, name=name)
-
-
-def all_rewards():
-    return [
-        f"{alpha_folder(pair, alpha)}/{sweep_prompts(pair)}.rewards.csv"
-        for pair in CONFIG.pairs
-        for alpha in CONFIG.pairs[pair].grid()
-    ]
-
-
-# What the paper published of the models that pairs repeat.
-REPEATED = {
-    name: [number._asdict() | {"value": str(number.value)} for number in numbers]
-    for name, pair in CONFIG.pairs.items()
-    if (numbers := paper.published(pair.paper))
-}
-PAPER_REWARDS = (
-    CONFIG.reward_model is not None
-    and CONFIG.models[CONFIG.reward_model].hub == paper.REWARD_MODEL
-)
-REWARDS_NOTE = "" if PAPER_REWARDS or not CONFIG.reward_model else paper.OTHER_REWARDS
-
-
-# The reward models that score the responses of pairs whose training they labelled.
-LABELLERS = {
-    pair: next(
-        name
-        for name in CONFIG.labellers(CONFIG.pairs[pair].aligned)
-        if name != CONFIG.reward_model
-    )
-    for pair in (CONFIG.claims.labelled if CONFIG.claims else [])
-}
-
-
-def claim_inputs():
-    """What claims read beside the joint tables: responses, and the scores of other reward models."""
-    claims = CONFIG.claims
-    spoken = [*claims.fractions, *claims.length_bias] if claims else []
-    found = [
-        f"{alpha_folder(pair, alpha)}/{sweep_prompts(pair)}.generations.jsonl"
-        for pair in dict.fromkeys(spoken)
-        for alpha in CONFIG.pairs[pair].grid()
-    ]
-    found += [
-        f"{alpha_folder(pair, alpha)}/{sweep_prompts(pair)}.{labeller}.rewards.csv"
-        for pair, labeller in LABELLERS.items()
-        for alpha in CONFIG.pairs[pair].grid()
-    ]
-    return found + [
-        f"results/prompts/{name}.jsonl"
-        for name in sorted({sweep_prompts(p) for p in spoken})
-    ]
-
-
-def salvage_benchmarks():
-    """After a failed run: the tables with its gaps; what to say of them."""
-    results = benchmark_results([*VARIANTS, "expo-aligned"])
-    return salvage(list(map(Path, results)), captions())
-
-
-TABLES = expand(
-    "results/{table}.csv", table=["alphas", "rewards", "benchmarks", "summary"]
-)
-PLOTS = expand("results/figures/{figure}.{kind}", figure=FIGURES, kind=["svg", "png"])
-APPENDICES = expand(
-    "results/tables/{table}.{kind}",
-    table=[
-        "appendix_e",
-        *(
-            ["appendix_f"]
-            if any(p.trained_on_dev for p in CONFIG.pairs.values())
-            else []
-        ),
-        *(["reproduction"] if REPEATED else []),
-    ],
-    kind=["csv", "md"],
-)
-PAPER_TABLES = expand(
-    "results/tables/{table}.{kind}",
-    table=["table1", "table2", "appendix_d"],
-    kind=["csv", "md"],
-)
-MEASURED = [
-    *of_pairs("theory.json" if CONFIG.theory else []),
-    *(["results/cosines.csv"] if CONFIG.theory and CONFIG.kin() else []),
-    *expand(
-        "results/planes/{plane}.csv",
-        plane=CONFIG.theory.planes if CONFIG.theory else [],
-    ),
-]
-# The rewards stand here too: Snakemake remakes a deleted file only where it is asked for.
-RESULTS_OF_ALL = [
-    *TABLES,
-    *PLOTS,
-    *APPENDICES,
-    # of the paper's benchmarks, where a pair has one
-    *(PAPER_TABLES if benchmark_results(["expo"], paper_tables.BENCHMARKS) else []),
-    *(
-        [f"results/models/{CONFIG.reward_model}.rewardbench.json"]
-        if CONFIG.reward_check
-        else []
-    ),
-    *MEASURED,
-    *(["results/claims.csv"] if CONFIG.claims else []),
-    "results/report.html",
-    *of_pairs("expo/recipe.json"),
-    *all_rewards(),
-]

@@ -68,3 +68,6 @@ rule export:
         "{wildcards.pair}: write the checkpoint at the chosen alpha"
     script:
         "../workflow/scripts/export.py"
+
+
+RESULTS_OF_ALL += of_pairs("expo/recipe.json")

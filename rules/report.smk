@@ -2,6 +2,20 @@
 from expoflow.config.figures import KINDS as FIGURE_KINDS
 from expoflow.dag.figures import inputs as figure_inputs
 from expoflow.reporting.page import caption
+from expoflow.reporting import paper, paper_tables
+from expoflow.reporting.run_end import closing_words, salvage
+
+# What the paper published of the models that pairs repeat.
+REPEATED = {
+    name: [number._asdict() | {"value": str(number.value)} for number in numbers]
+    for name, pair in CONFIG.pairs.items()
+    if (numbers := paper.published(pair.paper))
+}
+PAPER_REWARDS = (
+    CONFIG.reward_model is not None
+    and CONFIG.models[CONFIG.reward_model].hub == paper.REWARD_MODEL
+)
+REWARDS_NOTE = "" if PAPER_REWARDS or not CONFIG.reward_model else paper.OTHER_REWARDS
 
 
 def marks(figure):
@@ -46,6 +60,41 @@ def appendix_pairs():
         }
         for name, pair in CONFIG.pairs.items()
     }
+
+
+def salvage_benchmarks():
+    """After a failed run: the tables with its gaps; what to say of them."""
+    results = benchmark_results([*VARIANTS, "expo-aligned"])
+    return salvage(list(map(Path, results)), captions())
+
+
+TABLES = expand(
+    "results/{table}.csv", table=["alphas", "rewards", "benchmarks", "summary"]
+)
+PLOTS = expand("results/figures/{figure}.{kind}", figure=FIGURES, kind=["svg", "png"])
+APPENDICES = expand(
+    "results/tables/{table}.{kind}",
+    table=[
+        "appendix_e",
+        *(
+            ["appendix_f"]
+            if any(p.trained_on_dev for p in CONFIG.pairs.values())
+            else []
+        ),
+        *(["reproduction"] if REPEATED else []),
+    ],
+    kind=["csv", "md"],
+)
+PAPER_TABLES = expand(
+    "results/tables/{table}.{kind}",
+    table=["table1", "table2", "appendix_d"],
+    kind=["csv", "md"],
+)
+
+RESULTS_OF_ALL += [*TABLES, *PLOTS, *APPENDICES, "results/report.html"]
+# of the paper's benchmarks, if a pair has one
+if benchmark_results(["expo"], paper_tables.BENCHMARKS):
+    RESULTS_OF_ALL += PAPER_TABLES
 
 
 rule tables:
