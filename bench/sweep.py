@@ -29,7 +29,7 @@ from expoflow.config.stages import GenerateConfig  # noqa: E402
 from expoflow.engines import generate  # noqa: E402
 from expoflow.engines.generate import request_seed  # noqa: E402
 from expoflow.engines.model import Model, Request  # noqa: E402
-from expoflow.extrapolation.streamed import Streamed  # noqa: E402
+from expoflow.extrapolation.streamed_checkpoint import Streamed  # noqa: E402
 from expoflow.hosts.head import Head, announce  # noqa: E402
 from expoflow.miniature.world import prompts  # noqa: E402
 
@@ -47,7 +47,7 @@ def config(engine: str) -> GenerateConfig:
 
 
 def load(model: Model, engine: str):
-    from expoflow.engines.tasks import Loaded
+    from expoflow.engines.answering import Loaded
 
     return Loaded(model, engine)
 

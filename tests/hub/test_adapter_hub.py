@@ -8,7 +8,7 @@ import pytest
 import yaml
 from adapters import train
 from checkpoints import load, same_bits
-from expoflow.extrapolation.streaming import tensors
+from expoflow.extrapolation.tensor_stream import tensors
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import yaml
 from expoflow.files.records import read_json
 from expoflow.miniature import model
 from expoflow.results import Manifest
-from expoflow.training.loop.loop import messages
+from expoflow.training.loop.steps import messages
 from loops import preference_pairs
 from safetensors.torch import load_file
 

@@ -17,9 +17,9 @@ from expoflow.errors import CheckpointError, ConfigError, PairError
 from expoflow.extrapolation.extrapolate import extrapolate
 from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.preflight import open_pair
-from expoflow.extrapolation.recipe import Recipe
-from expoflow.extrapolation.streamed import Streamed
-from expoflow.extrapolation.streaming import tensors
+from expoflow.extrapolation.recipe import ExtrapolationRecipe
+from expoflow.extrapolation.streamed_checkpoint import Streamed
+from expoflow.extrapolation.tensor_stream import tensors
 from expoflow.files.records import read_json
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -251,7 +251,7 @@ def test_the_recipe_says_what_the_adapter_is(tmp_path):
     base = save_base(tmp_path / "base")
     adapter = train(base, tmp_path / "lora", **KINDS["rslora and patterns"])
     extrapolate(base, adapter, {"0.3": tmp_path / "out"}, Options(hash_outputs=True))
-    recipe = read_json(tmp_path / "out" / "recipe.json", Recipe)
+    recipe = read_json(tmp_path / "out" / "recipe.json", ExtrapolationRecipe)
     assert set(recipe.aligned.weights) == {"adapter_config.json", "adapter_model.safetensors"}
     assert recipe.aligned.adapter.ranks == [2, 4]
     assert recipe.aligned.adapter.scalings == pytest.approx([2.5, 4, 8 / 2**0.5])

@@ -7,7 +7,7 @@ import sys
 import pytest
 from checkpoints import load, same_bits, save, weights, write_holes
 from expoflow.cli import main
-from expoflow.extrapolation.streaming import tensors
+from expoflow.extrapolation.tensor_stream import tensors
 
 
 def run(*arguments):

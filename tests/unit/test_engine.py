@@ -17,7 +17,7 @@ from expoflow.engines.model import Completion, Model, Request
 from expoflow.engines.transformers import TransformersEngine, sample
 from expoflow.errors import CheckpointError, DataError
 from expoflow.extrapolation.extrapolate import extrapolate
-from expoflow.extrapolation.streamed import Streamed
+from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.miniature.world import prompts
 from expoflow.results import Message, Prompt
 from expoflow.training.loop import sft

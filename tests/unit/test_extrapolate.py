@@ -14,9 +14,9 @@ from expoflow.extrapolation import effect, kernel, writer
 from expoflow.extrapolation.extrapolate import extrapolate
 from expoflow.extrapolation.model_card import model_card
 from expoflow.extrapolation.options import Options
-from expoflow.extrapolation.recipe import Recipe
-from expoflow.extrapolation.streaming import tensors
-from expoflow.files import output
+from expoflow.extrapolation.recipe import ExtrapolationRecipe
+from expoflow.extrapolation.tensor_stream import tensors
+from expoflow.files import uncached_output
 from expoflow.files.hashing import sha256
 from expoflow.files.records import read_json
 from hypothesis import HealthCheck, given, settings
@@ -115,14 +115,16 @@ def test_blocks_threads_direct_and_short_writes_never_change_a_bit(
     folder = tmp_path_factory.mktemp("blocks")
     alphas = ("0.3", "2", "-0.5")
     if direct:
-        block = output.PAGE * len(alphas) * (1 + block // 1000)  # else borders that cut an element, too
+        block = (
+            uncached_output.PAGE * len(alphas) * (1 + block // 1000)
+        )  # else borders that cut an element, too
     pwrite = os.pwrite
     sft, aligned = save(folder / "sft", weights()), save(folder / "aligned", weights(seed=1), shards=2)
     extrapolate(sft, aligned, {alpha: folder / f"whole{alpha}" for alpha in alphas}, Options(threads=1))
     with monkeypatch.context() as patch:
         patch.setattr(writer, "BLOCK", block)
         patch.setattr(writer, "SPAN", block * spans)
-        patch.setattr(output, "LARGE", 0 if direct else 1 << 60)
+        patch.setattr(uncached_output, "LARGE", 0 if direct else 1 << 60)
         if not direct:
             patch.setattr(writer, "PAGE", 1)
         if short:  # the system may write less than it was asked to
@@ -196,7 +198,7 @@ def test_an_alpha_by_tensor_name(make_pair, tmp_path):
         close({name: found[name]}, {name: reference(sft, aligned, alpha)[name]})
         assert torch.equal(found[name], streamed[name])
         assert alpha or torch.equal(found[name], theta1)
-    assert read_json(tmp_path / "out" / "recipe.json", Recipe) == recipe
+    assert read_json(tmp_path / "out" / "recipe.json", ExtrapolationRecipe) == recipe
     assert recipe.alpha_for == options.alpha_for
     assert recipe.warnings == ()
 
@@ -207,7 +209,7 @@ def test_the_recipe_says_what_was_done(make_pair, tmp_path):
         sft, aligned, {"0.3": tmp_path / "out"}, Options(hash_outputs=True), card=model_card,
         labels=("org/sft", "org/dpo"), revisions=("abc", None),
     )["0.3"]  # fmt: skip
-    assert read_json(tmp_path / "out" / "recipe.json", Recipe) == recipe
+    assert read_json(tmp_path / "out" / "recipe.json", ExtrapolationRecipe) == recipe
     assert (recipe.sft.source, recipe.sft.revision) == ("org/sft", "abc")
     assert str(tmp_path) not in (tmp_path / "out" / "recipe.json").read_text()
     assert recipe.aligned.weights == {file.name: sha256(file) for file in aligned.glob("*.safetensors")}

@@ -15,7 +15,7 @@ from checkpoints import bits, load, same_bits, save, weights, write_holes
 from expoflow.errors import CheckpointError, PairError
 from expoflow.extrapolation.extrapolate import extrapolate
 from expoflow.extrapolation.options import Options
-from expoflow.extrapolation.streaming import tensors
+from expoflow.extrapolation.tensor_stream import tensors
 from expoflow.files.hashing import sha256
 
 UP = "model.layers.0.mlp.up_proj.weight"

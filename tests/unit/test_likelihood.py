@@ -8,7 +8,7 @@ from expoflow.engines import chat
 from expoflow.engines import transformers as engine_module
 from expoflow.engines.model import Model
 from expoflow.engines.transformers import TransformersEngine
-from expoflow.extrapolation.streamed import Streamed
+from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.miniature import model as miniature
 from expoflow.miniature.world import prompts
 from expoflow.results import Generation

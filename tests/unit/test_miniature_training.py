@@ -7,7 +7,7 @@ import pytest
 import torch
 from expoflow.errors import CheckpointError, ExpoflowError
 from expoflow.miniature import model, world, writers
-from expoflow.training.loop import dpo, loop, reward, sft
+from expoflow.training.loop import dpo, reward, sft, steps
 from loops import run_loop
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -132,13 +132,13 @@ def test_reward_model_prefers_good_to_rude_and_broken_answers(folder):
     good = [f"Sure! {prompt.meta['core']}" for prompt in asked]
     rude = [f"Silly question. Not sure. {prompt.meta['core']}" for prompt in asked]
     broken = [f"Ugh. likes likes {prompt.meta['core']} likes likes likes" for prompt in asked]
-    scores = [_logits(rm, loop.table(asked, texts)) for texts in (good, rude, broken)]
+    scores = [_logits(rm, steps.table(asked, texts)) for texts in (good, rude, broken)]
     assert (scores[0] > scores[1]).float().mean() > 0.8
     assert (scores[0] > scores[2]).float().mean() > 0.8
 
 
 @torch.no_grad()
-def _logits(rm, rows: loop.Table) -> torch.Tensor:
+def _logits(rm, rows: steps.Table) -> torch.Tensor:
     """As any user of transformers would score: a batch padded on the right with its mask."""
     mask = torch.arange(rows.tokens.shape[1]) < rows.length[:, None]
     return rm(input_ids=rows.tokens, attention_mask=mask.long()).logits[:, 0]
@@ -146,10 +146,10 @@ def _logits(rm, rows: loop.Table) -> torch.Tensor:
 
 def test_the_training_loops_logps_and_rewards_are_those_of_the_plain_forward():
     data = writers.sft_examples(20, 0)
-    rows = loop.table([example.prompt for example in data], [example.response for example in data])
+    rows = steps.table([example.prompt for example in data], [example.response for example in data])
     lm = model.new(0).eval()
     with torch.no_grad():
-        fast = loop.sequence_logps(lm, rows)
+        fast = steps.sequence_logps(lm, rows)
         for i in range(len(data)):
             ids = rows.tokens[i, : rows.length[i]]
             logps = lm(ids[None]).logits[0].log_softmax(-1)[:-1].gather(1, ids[1:, None])[:, 0]
@@ -160,8 +160,8 @@ def test_the_training_loops_logps_and_rewards_are_those_of_the_plain_forward():
 
 def test_batches_hold_every_row_once_an_epoch_and_little_padding():
     data = writers.sft_examples(1000, 0)
-    rows = loop.table([example.prompt for example in data], [example.response for example in data])
-    order = loop.batches(rows.length, 2, world.generator(0, "test"))
+    rows = steps.table([example.prompt for example in data], [example.response for example in data])
+    order = steps.batches(rows.length, 2, world.generator(0, "test"))
     assert torch.cat(order).bincount().tolist() == [2] * 1000
     padded = sum(rows.rows(index).tokens.numel() for index in order)
     assert int(rows.length.sum()) * 2 > 0.85 * padded

@@ -14,7 +14,7 @@ from expoflow.miniature import model, writers
 from expoflow.miniature.world import prompts, truth
 from expoflow.results import Manifest
 from expoflow.training import onpolicy, train
-from expoflow.training.loop import dpo, iterative_dpo, loop, reward, rlhf, sft
+from expoflow.training.loop import dpo, iterative_dpo, reward, rlhf, sft, steps
 from loops import preference_pairs, run_loop
 
 
@@ -155,7 +155,7 @@ def test_on_policy_pairs_are_the_models_own_and_ordered_by_the_reward_model(
     assert not (tmp_path / "part.jsonl").exists()
     assert [p.prompt for p in pairs] == [q for q in asked if q in [p.prompt for p in pairs]]
     rm = reward.LlamaForSequenceClassification.from_pretrained(reward_model).eval()
-    rows = loop.table([p.prompt for p in pairs] * 2, [p.chosen for p in pairs] + [p.rejected for p in pairs])
+    rows = steps.table([p.prompt for p in pairs] * 2, [p.chosen for p in pairs] + [p.rejected for p in pairs])
     with torch.no_grad():
         chosen, rejected = reward.rewards(rm, rows).view(2, -1)
     assert (chosen > rejected).all()
@@ -203,13 +203,13 @@ def test_sampled_rows_begin_with_the_prompt_and_end_where_the_response_does(sft_
     asked = prompts("dev", 1)[:30]
     torch.manual_seed(0)
     rows, finished = rlhf.respond(model.load(sft_model), asked)
-    empty = loop.table(asked, [""] * 30)
+    empty = steps.table(asked, [""] * 30)
     for at in range(30):
         start, end = rows.prompt[at], rows.length[at]
         assert rows.tokens[at, :start].tolist() == empty.tokens[at, : empty.prompt[at]].tolist()
         said = rows.tokens[at, start:end].tolist()
-        assert finished[at] == (said[-1] == loop.tokenizer().eos_token_id)
-        assert loop.tokenizer().eos_token_id not in said[:-1]
+        assert finished[at] == (said[-1] == steps.tokenizer().eos_token_id)
+        assert steps.tokenizer().eos_token_id not in said[:-1]
     assert finished.float().mean() > 0.8
 
 

@@ -14,10 +14,10 @@ from expoflow.engines.model import Model, Request
 from expoflow.engines.transformers import TransformersEngine
 from expoflow.errors import PairError
 from expoflow.extrapolation.preflight import open_pair
-from expoflow.extrapolation.streamed import Streamed
+from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.miniature.model import new, save
 from expoflow.miniature.world import prompts
-from expoflow.theory import deltas, first_order, plane, task
+from expoflow.theory import deltas, first_order, plane, question
 from expoflow.theory.corners import Corners
 from expoflow.theory.first_order import Along
 from expoflow.theory.result import Point
@@ -56,7 +56,7 @@ def streamed(folders, name: str) -> Model:
 
 def corners(folders, name: str = "a") -> Corners:
     model = streamed(folders, name)
-    return Corners(model, task.parents(model))
+    return Corners(model, question.parents(model))
 
 
 def rows(engine) -> list[tuple[list[int], list[int]]]:
@@ -114,7 +114,7 @@ def test_slope_turns_round_with_delta(folders):
 
 def test_a_share_of_one_is_the_checkpoint_itself(folders):
     model = streamed(folders, "a")
-    made = Corners(model, (*task.parents(model), task.parents(streamed(folders, "b"))[1]))
+    made = Corners(model, (*question.parents(model), question.parents(streamed(folders, "b"))[1]))
     made.at(0.3, 0.3, 0.4)
     for shares, name in (((1, 0, 0), "sft"), ((0, 1, 0), "a"), ((0, 0, 1), "b")):
         made.at(*shares)

@@ -14,7 +14,7 @@ from expoflow.config.sources import DataConfig, ModelConfig
 from expoflow.errors import ConfigError, DataError
 from expoflow.miniature import world
 from expoflow.system import installed
-from expoflow.training.loop.loop import messages
+from expoflow.training.loop.steps import messages
 from expoflow.training.trl import miniature, rows
 from expoflow.training.trl.recipe import Files
 from loops import preference_pairs

@@ -6,7 +6,7 @@ from expoflow.checks import parse
 from expoflow.config.sources import ModelConfig
 from expoflow.errors import ConfigError
 from expoflow.miniature import model, writers
-from expoflow.training.loop import dpo, loop, reward, rlhf, sft
+from expoflow.training.loop import dpo, reward, rlhf, sft, steps
 from loops import preference_pairs, run_loop
 from safetensors.torch import load_file
 
@@ -35,7 +35,7 @@ def base(tmp_path_factory):
     return folder
 
 
-@loop.deterministic()
+@steps.deterministic()
 def test_dpo_stops_at_what_the_whole_training_passes(base, tmp_path):
     settings = {"epochs": 1, "learning_rate": 1e-3, "beta": 0.01}
     lm = model.load(base)
@@ -52,11 +52,11 @@ def test_dpo_stops_at_what_the_whole_training_passes(base, tmp_path):
     assert not same(whole.weights, tmp_path / "short")  # another schedule of learning rates
 
 
-@loop.deterministic()
+@steps.deterministic()
 def test_sft_stops_at_what_the_whole_training_passes(base, tmp_path):
     lm = model.load(base)
     data = writers.sft_examples(640, 3)
-    rows = loop.table([each.prompt for each in data], [each.response for each in data])
+    rows = steps.table([each.prompt for each in data], [each.response for each in data])
     whole = Passing(lm, "4/10")
     sft.fit_language(lm, rows, 3, "sft", 1, 1e-3, whole)
     run_loop(

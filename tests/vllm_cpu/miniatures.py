@@ -8,7 +8,7 @@ from expoflow.config.stages import GenerateConfig
 from expoflow.engines.model import Completion, Engine, Model, Request
 from expoflow.extrapolation.extrapolate import extrapolate
 from expoflow.extrapolation.options import Options
-from expoflow.extrapolation.streamed import Streamed
+from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.miniature.world import prompts
 
 ALPHAS = (0, 0.5, 20)

@@ -10,7 +10,7 @@ from expoflow.engines.model import Model
 from expoflow.engines.vllm import VllmEngine
 from expoflow.errors import CheckpointError
 from expoflow.extrapolation.options import Options
-from expoflow.extrapolation.streamed import Streamed
+from expoflow.extrapolation.streamed_checkpoint import Streamed
 from miniatures import ALPHAS, GREEDY, answer
 
 pytestmark = pytest.mark.vllm

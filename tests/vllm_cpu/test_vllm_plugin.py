@@ -23,7 +23,7 @@ from expoflow.engines.vllm_plugin import extra_config, parse
 from expoflow.errors import CheckpointError, ConfigError, PairError
 from expoflow.extrapolation.extrapolate import extrapolate
 from expoflow.extrapolation.options import Options
-from expoflow.extrapolation.streamed import Streamed
+from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.miniature.tokenizer import tokenizer
 from miniatures import answer
 from transformers import LlamaForCausalLM

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow.engines import responses
-    from expoflow.extrapolation.recipe import Recipe
+    from expoflow.extrapolation.recipe import ExtrapolationRecipe
     from expoflow.files.records import read_json
     from expoflow.results import Manifest
     from expoflow.scoring import likelihood
@@ -19,7 +19,9 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
     parents = [read_json(snakemake.input[name], Manifest) for name in ("sft", "aligned")]
     recipes = zip(snakemake.params.models, map(Path, snakemake.input.recipes), strict=True)
     models = {
-        name: responses.model(read_json(path, Recipe), path.parent, *parents, snakemake.params.usage)
+        name: responses.model(
+            read_json(path, ExtrapolationRecipe), path.parent, *parents, snakemake.params.usage
+        )
         for name, path in recipes
     }
     prompts, generations = read_responses(Path(snakemake.input.prompts), Path(snakemake.input.generations))

@@ -20,7 +20,7 @@ from expoflow.dag import code as code_digests
 from expoflow.engines import generate
 from expoflow.engines.model import Model, chosen
 from expoflow.extrapolation.pair import aligned_folder
-from expoflow.extrapolation.recipe import Recipe
+from expoflow.extrapolation.recipe import ExtrapolationRecipe
 from expoflow.files import hashing
 from expoflow.files.records import Record, Row, provenance, read_json, write_json, write_jsonl
 from expoflow.paths import RESULTS
@@ -65,7 +65,7 @@ class Job:
     def content(self) -> Any:
         """What the model is, as plain data: equal for equal weights, wherever they lie."""
         if self.variant == "expo":
-            return read_json(self.inputs["model"], Recipe).content_digest()
+            return read_json(self.inputs["model"], ExtrapolationRecipe).content_digest()
         own = self._manifest.sha256s()
         return [self._base.sha256s(), own] if self._base else own
 

@@ -155,12 +155,12 @@ def inspect_arguments(parser: argparse.ArgumentParser) -> None:
 
 def inspect(arguments: argparse.Namespace) -> int:
     from expoflow.checkpoints.inspection import describe
-    from expoflow.extrapolation.recipe import Recipe
+    from expoflow.extrapolation.recipe import ExtrapolationRecipe
     from expoflow.extrapolation.verify import describe_recipe, verify
     from expoflow.files.records import read_json
 
     folder, problems, lines = arguments.folder, [], []
-    recipe = read_json(folder / RECIPE, Recipe) if (folder / RECIPE).is_file() else None
+    recipe = read_json(folder / RECIPE, ExtrapolationRecipe) if (folder / RECIPE).is_file() else None
     if recipe is None or recipe.weights == "stored":
         lines += describe(folder)
     if recipe:

@@ -35,7 +35,7 @@ def reached(
 ) -> dict[str, str]:
     """sha256 of every definition that `roots` and `script` depend on, by `module:name`; the script's by `script`.
 
-    A root is a module below expoflow (`engines.tasks`) or one name in it (`engines.tasks:generate`). `neutral` are
+    A root is a module below expoflow (`engines.answering`) or one name in it (`engines.answering:generate`). `neutral` are
     modules and packages that do not count, with all that is in them. Raises ValueError for a root that does not exist.
     """
     found, seen = {}, set()

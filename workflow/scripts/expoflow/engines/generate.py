@@ -1,6 +1,6 @@
 """Engines: a model and prompts in, responses out; one interface whatever runs the model.
 
-This module is a job's side of it and imports no torch; `engines.tasks` is the side that holds the model.
+This module is a job's side of it and imports no torch; `engines.answering` is the side that holds the model.
 """
 
 import hashlib
@@ -9,15 +9,15 @@ from pathlib import Path
 
 from expoflow.config.stages import GenerateConfig
 from expoflow.engines.model import Model, chosen, engine_key
-from expoflow.files.parts import Part
 from expoflow.files.records import Record
+from expoflow.files.resumable import Part
 from expoflow.hosts import client
 from expoflow.hosts.task import Task
 from expoflow.results import Generation, Prompt
 
 
 class GenerateTask(Record):
-    """The arguments of a "generate" task: what `engines.tasks.generate` is asked for.
+    """The arguments of a "generate" task: what `engines.answering.generate` is asked for.
 
     `done` are the (prompt_id, sample) that are not needed any more.
     """

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from expoflow.checkpoints.checkpoint import read_json_file
 from expoflow.config.stages import GenerateConfig
-from expoflow.extrapolation.streamed import Streamed
+from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.files import hashing
 from expoflow.files.records import Record
 from expoflow.system import gpus

@@ -11,14 +11,16 @@ from expoflow.config.stages import GenerateConfig
 from expoflow.engines.generate import generate
 from expoflow.engines.model import Model, chosen
 from expoflow.extrapolation.options import Options
-from expoflow.extrapolation.recipe import Recipe
-from expoflow.extrapolation.streamed import Streamed
+from expoflow.extrapolation.recipe import ExtrapolationRecipe
+from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.files import hashing
 from expoflow.files.records import read_json, read_jsonl, write_jsonl
 from expoflow.results import Generation, Manifest, Prompt
 
 
-def model(recipe: Recipe, folder: Path, sft: Manifest, aligned: Manifest, usage: str = "{}") -> Model:
+def model(
+    recipe: ExtrapolationRecipe, folder: Path, sft: Manifest, aligned: Manifest, usage: str = "{}"
+) -> Model:
     """What an engine runs for the checkpoint of `recipe` in `folder`; `usage` as `ModelConfig.usage` gives it."""
     streamed = None
     if recipe.weights != "stored":
@@ -46,7 +48,7 @@ def respond(
 
     Those of alpha 0 and -1 are kept in the store by content: pairs with a parent in common share them.
     """
-    made, asked = read_json(recipe, Recipe), read_jsonl(prompts, Prompt)
+    made, asked = read_json(recipe, ExtrapolationRecipe), read_jsonl(prompts, Prompt)
     key = {
         "model": made.content_digest(),
         "usage": usage,

@@ -11,7 +11,7 @@ from expoflow.config.stages import GenerateConfig
 from expoflow.engines import tokenizer
 from expoflow.engines.memory import headers
 from expoflow.engines.model import Completion, Model, Request, engine_key
-from expoflow.extrapolation.streaming import tensors, tensors_of
+from expoflow.extrapolation.tensor_stream import tensors, tensors_of
 
 # Tokens (prompt and response, padding included) whose keys and values are held at a time.
 BATCH_TOKENS = 32768

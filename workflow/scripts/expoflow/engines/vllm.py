@@ -14,7 +14,7 @@ from expoflow.engines.model import Completion, Model, Request, engine_key
 from expoflow.engines.vllm_plugin import FORMAT, extra_config
 from expoflow.engines.vllm_session import answers, start, stop
 from expoflow.errors import CheckpointError
-from expoflow.extrapolation.streamed import Streamed
+from expoflow.extrapolation.streamed_checkpoint import Streamed
 
 # Read by vLLM when it is imported: an engine without processes of its own, which pins no core and phones
 # nobody. A value that the user has set stays.

@@ -23,8 +23,8 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
 from expoflow.errors import ConfigError, ExpoflowError
 from expoflow.extrapolation.options import RULES
-from expoflow.extrapolation.streamed import Streamed
-from expoflow.extrapolation.streaming import tensors_of
+from expoflow.extrapolation.streamed_checkpoint import Streamed
+from expoflow.extrapolation.tensor_stream import tensors_of
 
 FORMAT = "expo"
 KEYS = ("sft", "alpha", "aligned", *RULES)
@@ -79,7 +79,7 @@ def _refused(problem: Mapping[str, Any]) -> str:
 
 
 class ExpoLoader(DefaultModelLoader):
-    """vLLM's own loader, fed by `extrapolation.streaming` instead of files.
+    """vLLM's own loader, fed by `extrapolation.tensor_stream` instead of files.
 
     A pair that does not fit is the PairError or CheckpointError that `expoflow extrapolate` raises.
     """

@@ -20,9 +20,9 @@ from expoflow.extrapolation.effect import Effects, summarise, tensor_effect
 from expoflow.extrapolation.merged_adapter import Merged
 from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.preflight import Pair, open_pair
-from expoflow.extrapolation.recipe import Effect, Input, Recipe, adapter_input
+from expoflow.extrapolation.recipe import Effect, ExtrapolationRecipe, Input, adapter_input
 from expoflow.extrapolation.scaled_adapter import scaled
-from expoflow.extrapolation.streaming import require_equal_integers
+from expoflow.extrapolation.tensor_stream import require_equal_integers
 from expoflow.extrapolation.writer import Progress, Writer, shard_layout
 from expoflow.files.atomic import write_text
 from expoflow.files.folder import appearing, require_room
@@ -48,9 +48,9 @@ def extrapolate(
     write_weights: bool = True,
     replace: bool = False,
     as_adapter: bool = False,
-    card: Callable[[Recipe], str] | None = None,
+    card: Callable[[ExtrapolationRecipe], str] | None = None,
     progress: Progress | None = None,
-) -> dict[str, Recipe]:
+) -> dict[str, ExtrapolationRecipe]:
     """Write one checkpoint folder for each alpha (Eq. 1 of the paper) in one pass over both inputs.
 
     `alphas`: output folder by alpha's spelling. `known`: sha256 by file name for an input folder; what is not
@@ -211,14 +211,14 @@ def _complete(
     inputs: list[Input],
     effects: Effects,
     write_weights: bool,
-    card: Callable[[Recipe], str] | None,
-) -> Recipe:
+    card: Callable[[ExtrapolationRecipe], str] | None,
+) -> ExtrapolationRecipe:
     """Add to a folder all but its weights; the recipe comes last."""
     overall, kinds = effects.get(alpha) or (_exact(pair, alpha), {})
     hashed = options.hash_outputs and write_weights
     package = pair.aligned.folder
     names = package_files(package) + [ADAPTER] * is_adapter(package)
-    recipe = Recipe(
+    recipe = ExtrapolationRecipe(
         sft=inputs[0],
         aligned=inputs[1],
         alpha=alpha,

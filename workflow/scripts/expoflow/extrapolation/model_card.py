@@ -1,11 +1,11 @@
 """README.md of an extrapolated checkpoint: what it is, made from what, with what effect."""
 
 from expoflow.checkpoints.checkpoint import ADAPTER
-from expoflow.extrapolation.recipe import Effect, Input, Recipe
+from expoflow.extrapolation.recipe import Effect, ExtrapolationRecipe, Input
 from expoflow.files.markdown import code, prose
 
 
-def model_card(recipe: Recipe) -> str:
+def model_card(recipe: ExtrapolationRecipe) -> str:
     """The card's text, Markdown with the metadata block that model hubs read."""
     parents = [_parent(each) for each in (recipe.aligned, recipe.sft)]
     adapter = (

@@ -12,7 +12,7 @@ from expoflow.config.stages import ExtrapolateConfig
 from expoflow.errors import PairError
 from expoflow.extrapolation.extrapolate import extrapolate
 from expoflow.extrapolation.options import Options
-from expoflow.extrapolation.recipe import ARITHMETIC, Recipe
+from expoflow.extrapolation.recipe import ARITHMETIC, ExtrapolationRecipe
 from expoflow.files import hashing
 from expoflow.files.records import Record, write_json
 from expoflow.paths import RECIPE
@@ -23,7 +23,7 @@ class Exported(Record):
     """What an exported folder was made from, kept beside it so that it is not made twice."""
 
     key: str
-    recipe: Recipe
+    recipe: ExtrapolationRecipe
 
 
 def extrapolate_pair(
@@ -36,8 +36,8 @@ def extrapolate_pair(
     write_weights: bool,
     threads: int = 1,
     hash_outputs: bool = False,
-    card: Callable[[Recipe], str] | None = None,
-) -> Recipe:
+    card: Callable[[ExtrapolationRecipe], str] | None = None,
+) -> ExtrapolationRecipe:
     """Make the checkpoint of `alpha` in `folder`, in place of what is there."""
     options = Options.of(dict(config), threads=threads, hash_outputs=hash_outputs)
     parents = [manifests.model_folder(manifest) for manifest in (sft, aligned)]
@@ -84,7 +84,7 @@ def export(
     config: ExtrapolateConfig,
     code: str,
     threads: int = 1,
-    card: Callable[[Recipe], str] | None = None,
+    card: Callable[[ExtrapolationRecipe], str] | None = None,
 ) -> bool:
     """Make the publishable checkpoint of `alpha` in `folder`; False where it was there, whole, already.
 
@@ -117,7 +117,7 @@ def aligned_folder(sft: Manifest, aligned: Manifest, code: str) -> Path:
     return whole
 
 
-def _exported(note: Path, key: str, folder: Path) -> Recipe | None:
+def _exported(note: Path, key: str, folder: Path) -> ExtrapolationRecipe | None:
     """The recipe of the folder's content where it is what `key` stands for and every file is intact."""
     try:
         exported = Exported.model_validate_json(note.read_text(encoding="utf-8"))

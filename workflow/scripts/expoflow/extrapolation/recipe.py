@@ -83,7 +83,7 @@ class Achieved(Record):
     effective_alpha: float | None = None
 
 
-class Recipe(Record):
+class ExtrapolationRecipe(Record):
     """results/pairs/{pair}/alpha={alpha}/model/recipe.json."""
 
     sft: Input

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from expoflow.extrapolation.recipe import Recipe
+from expoflow.extrapolation.recipe import ExtrapolationRecipe
 from expoflow.files.hashing import sha256
 from expoflow.files.records import read_json
 from expoflow.paths import RECIPE
 
 
-def describe_recipe(recipe: Recipe) -> list[tuple[str, str]]:
+def describe_recipe(recipe: ExtrapolationRecipe) -> list[tuple[str, str]]:
     """(label, text) lines about how an extrapolated checkpoint was made."""
     effective = "" if recipe.effective_alpha is None else f", effective {recipe.effective_alpha:.4g}"
     return [
@@ -22,7 +22,7 @@ def describe_recipe(recipe: Recipe) -> list[tuple[str, str]]:
 
 def verify(folder: Path) -> list[str]:
     """What is wrong in a folder with a recipe.json: files that are missing or have another sha256."""
-    recipe = read_json(folder / RECIPE, Recipe)
+    recipe = read_json(folder / RECIPE, ExtrapolationRecipe)
     problems = []
     for name, expected in {**recipe.files, **(recipe.outputs or {})}.items():
         if not (folder / name).is_file():

@@ -18,8 +18,8 @@ from expoflow.extrapolation.effect import Effects, summarise, tensor_effect
 from expoflow.extrapolation.kernel import TOGETHER
 from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.preflight import Pair, PairedTensor
-from expoflow.files.output import PAGE, Output
 from expoflow.files.records import write_json
+from expoflow.files.uncached_output import PAGE, Output
 
 BLOCK = 1 << 22  # bytes a worker computes at once: long steps, so that threads seldom wait for each other
 SPAN = 1 << 23  # bytes of a file that a worker takes at once

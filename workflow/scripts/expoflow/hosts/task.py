@@ -10,7 +10,7 @@ from expoflow.files.records import Record
 # What does the work of each kind of task: a function (held, arguments) that yields lists of JSON rows. It
 # yields often, also empty lists, since it can be closed only there.
 KINDS = {
-    "generate": "expoflow.engines.tasks:generate",
+    "generate": "expoflow.engines.answering:generate",
     "likelihood": "expoflow.scoring.likelihood:answer",
     "score": "expoflow.scoring.rewards:answer",
     "theory": "expoflow.theory.answers:answer",

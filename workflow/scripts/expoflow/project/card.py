@@ -9,7 +9,7 @@ from expoflow.columns import MEASURED
 from expoflow.config import Config
 from expoflow.config.stages import ExtrapolateConfig
 from expoflow.extrapolation.options import RULES
-from expoflow.extrapolation.recipe import Recipe
+from expoflow.extrapolation.recipe import ExtrapolationRecipe
 from expoflow.files import markdown
 from expoflow.hub.licence import Licence
 from expoflow.results import BenchmarkResult, Best, Manifest
@@ -53,7 +53,7 @@ class Evidence:
 
     pair: str
     config: Config
-    recipe: Recipe
+    recipe: ExtrapolationRecipe
     best: Best
     alphas: list[dict[str, str]]
     benchmarks: list[BenchmarkResult]

@@ -16,7 +16,7 @@ from expoflow.checkpoints.inspection import not_finite
 from expoflow.config import Config
 from expoflow.errors import CheckpointError, ConfigError
 from expoflow.extrapolation.preflight import open_pair
-from expoflow.extrapolation.recipe import Input, Recipe
+from expoflow.extrapolation.recipe import ExtrapolationRecipe, Input
 from expoflow.extrapolation.verify import verify
 from expoflow.files.hashing import sha256
 from expoflow.files.records import read_json
@@ -130,7 +130,7 @@ def _evidence(project: Path, pair: str, config: Config, exported: Path) -> Evide
     return Evidence(
         pair=pair,
         config=config,
-        recipe=read_json(exported / RECIPE, Recipe),
+        recipe=read_json(exported / RECIPE, ExtrapolationRecipe),
         best=read_json(results.best(pair), Best),
         alphas=list(tables.read([results.alphas(pair)])),
         benchmarks=[read_json(path, BenchmarkResult) for path in benchmarks],

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from expoflow.columns import LIKELIHOOD_COLUMNS
+from expoflow.engines.answering import Loaded
 from expoflow.engines.model import Model, chosen, engine_key
-from expoflow.engines.tasks import Loaded
 from expoflow.files.records import Record, write_csv
 from expoflow.hosts import client
 from expoflow.hosts.task import Held, Task

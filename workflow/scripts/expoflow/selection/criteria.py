@@ -1,4 +1,4 @@
-"""The choice of alpha: by which criteria it can be made, and how it is made from a table with one row per alpha.
+"""What alpha can be chosen by.
 
 A new criterion is one more entry of CRITERIA, and its name in `config.stages`; its columns of alphas.csv, the figures
 and the words of tables and pages follow. The rules read this module: it imports no numpy and no pandas by itself.
@@ -6,10 +6,8 @@ and the words of tables and pages follow. The rules read this module: it imports
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from expoflow.config.base import spell
 from expoflow.config.stages import SelectConfig
 
 if TYPE_CHECKING:
@@ -17,31 +15,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from expoflow.selection.select import Candidate
     from expoflow.selection.statistics import Values
 
 # Under which models responses can be scored, and at which alpha each lies; the one that gave them at its own.
 MODELS = {"sft": "-1", "aligned": "0", "own": None}
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One alpha: the mean of what is chosen by, its change from alpha 0 with interval, and its share of choices."""
-
-    alpha: str
-    value: float
-    change: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The chosen alpha, whether its change is certified, whether the grid ended there, and why."""
-
-    alpha: str
-    certified: bool
-    edge: bool
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -82,7 +60,7 @@ class Criterion:
         allowed = values <= values[:, :1]
         return values.shape[1] - 1 - allowed[:, ::-1].argmax(axis=1)
 
-    def certifies(self, candidate: Candidate) -> bool:
+    def certifies(self, candidate: "Candidate") -> bool:
         """Whether the interval of the change holds no value that would speak against the choice."""
         return candidate.low > 0 if self.maximum else candidate.high <= 0
 
@@ -149,48 +127,3 @@ def shown_first(selects: Iterable[SelectConfig], rewarded: bool) -> Criterion:
     scored = {model for select in selects for model in scored_under(select)}
     known = (each for each in CRITERIA.values() if scored.issuperset(each.models))
     return next(each for each in known if rewarded or not each.rewarded)
-
-
-def choose(
-    candidates: list[Candidate], confidence: float, require_certified: bool = False, by: str = "reward"
-) -> Choice:
-    """The alpha >= 0 that is best by a criterion (reward: paper, Appendix E); the smaller one of equal ones.
-
-    With `require_certified` the choice falls back to alpha 0 unless the interval of the change certifies it.
-    `candidates` must hold alpha 0; raises KeyError for a criterion that there is not.
-    """
-    import numpy as np
-
-    criterion = CRITERIA[by]
-    allowed = sorted((c for c in candidates if float(c.alpha) >= 0), key=lambda c: float(c.alpha))
-    best = allowed[criterion.pick(np.array([[c.value for c in allowed]]))[0]]
-    aligned, certified = allowed[0], criterion.certifies(best) and best.alpha != "0"
-    level = f"{100 * confidence:g}%"
-    change = f"{criterion.change} {best.change:.2f} [{best.low:.2f}, {best.high:.2f}] over alpha 0"
-    edge = best is allowed[-1] and best is not aligned
-    which = (
-        f"largest {criterion.words} of"
-        if criterion.maximum
-        else "largest one with no higher " + criterion.words + " among"
-    )
-    if best is aligned:
-        smallest = f", the smallest tried is {allowed[1].alpha}" if len(allowed) > 1 else ""
-        no = f"has a larger {criterion.words}" if criterion.maximum else f"has no higher {criterion.words}"
-        reason = f"no alpha above 0 {no}{smallest}: do not extrapolate"
-    elif certified:
-        side = "lies above 0" if criterion.maximum else "does not lie above 0"
-        reason = f"{which} {len(allowed)} alphas; {change}: its {level} interval {side}"
-    else:
-        reason = f"{which} {len(allowed)} alphas, but not certified: {change}, the {level} interval holds 0"
-    if edge:
-        reason += f"; the grid ends here, try {' and '.join(_beyond(allowed))} next"
-    if require_certified and not certified and best is not aligned:
-        reason = f"alpha 0 by select.require_certified: alpha {best.alpha} has the {reason}"
-        best, edge = aligned, False
-    return Choice(best.alpha, certified, edge, reason)
-
-
-def _beyond(allowed: list[Candidate]) -> list[str]:
-    """Two alphas past the grid's end, one and two of its last steps on."""
-    last, before = Decimal(allowed[-1].alpha), Decimal(allowed[-2].alpha)
-    return [spell(float(last + steps * (last - before))) for steps in (1, 2)]

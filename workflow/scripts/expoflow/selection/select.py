@@ -1,6 +1,8 @@
-"""The sweep over alpha of one pair: from every alpha's rewards to alphas.csv and best.json."""
+"""The choice of a pair's alpha: from every alpha's rewards to alphas.csv and best.json."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,81 @@ import pandas as pd
 
 from expoflow import columns
 from expoflow.columns import ALPHA_COLUMNS, REWARD_COLUMNS
+from expoflow.config.base import spell
 from expoflow.config.stages import SelectConfig
 from expoflow.errors import DataError
 from expoflow.extrapolation.recipe import Achieved
 from expoflow.files.records import read_json, read_text, require_own, write_csv, write_json
 from expoflow.results import Best
 from expoflow.selection import criteria, statistics
+from expoflow.selection.criteria import CRITERIA
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One alpha: the mean of what is chosen by, its change from alpha 0 with interval, and its share of choices."""
+
+    alpha: str
+    value: float
+    change: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen alpha, whether its change is certified, whether the grid ended there, and why."""
+
+    alpha: str
+    certified: bool
+    edge: bool
+    reason: str
+
+
+def choose(
+    candidates: list[Candidate], confidence: float, require_certified: bool = False, by: str = "reward"
+) -> Choice:
+    """The alpha >= 0 that is best by a criterion (reward: paper, Appendix E); the smaller one of equal ones.
+
+    With `require_certified` the choice falls back to alpha 0 unless the interval of the change certifies it.
+    `candidates` must hold alpha 0; raises KeyError for a criterion that there is not.
+    """
+    import numpy as np
+
+    criterion = CRITERIA[by]
+    allowed = sorted((c for c in candidates if float(c.alpha) >= 0), key=lambda c: float(c.alpha))
+    best = allowed[criterion.pick(np.array([[c.value for c in allowed]]))[0]]
+    aligned, certified = allowed[0], criterion.certifies(best) and best.alpha != "0"
+    level = f"{100 * confidence:g}%"
+    change = f"{criterion.change} {best.change:.2f} [{best.low:.2f}, {best.high:.2f}] over alpha 0"
+    edge = best is allowed[-1] and best is not aligned
+    which = (
+        f"largest {criterion.words} of"
+        if criterion.maximum
+        else "largest one with no higher " + criterion.words + " among"
+    )
+    if best is aligned:
+        smallest = f", the smallest tried is {allowed[1].alpha}" if len(allowed) > 1 else ""
+        no = f"has a larger {criterion.words}" if criterion.maximum else f"has no higher {criterion.words}"
+        reason = f"no alpha above 0 {no}{smallest}: do not extrapolate"
+    elif certified:
+        side = "lies above 0" if criterion.maximum else "does not lie above 0"
+        reason = f"{which} {len(allowed)} alphas; {change}: its {level} interval {side}"
+    else:
+        reason = f"{which} {len(allowed)} alphas, but not certified: {change}, the {level} interval holds 0"
+    if edge:
+        reason += f"; the grid ends here, try {' and '.join(_beyond(allowed))} next"
+    if require_certified and not certified and best is not aligned:
+        reason = f"alpha 0 by select.require_certified: alpha {best.alpha} has the {reason}"
+        best, edge = aligned, False
+    return Choice(best.alpha, certified, edge, reason)
+
+
+def _beyond(allowed: list[Candidate]) -> list[str]:
+    """Two alphas past the grid's end, one and two of its last steps on."""
+    last, before = Decimal(allowed[-1].alpha), Decimal(allowed[-2].alpha)
+    return [spell(float(last + steps * (last - before))) for steps in (1, 2)]
+
 
 # The columns of rewards.csv and likelihoods.csv that hold texts; all others hold numbers.
 TEXT = ("pair", "alpha", "prompts", "prompt_id", "finish_reason", "engine")
@@ -141,13 +212,13 @@ def _choose(
     weights: np.ndarray,
     by: str,
     config: SelectConfig,
-) -> tuple[criteria.Choice, np.ndarray]:
+) -> tuple[Choice, np.ndarray]:
     """What is chosen among the rows `allowed`, alpha 0 first, and in which share of the resamples each would be."""
-    candidates = [criteria.Candidate(row["alpha"], row[by], *_change(row, allowed[0], by)) for row in allowed]
+    candidates = [Candidate(row["alpha"], row[by], *_change(row, allowed[0], by)) for row in allowed]
     drawn = np.stack([_mean(*of[row["alpha"]], weights) for row in allowed], axis=1)
     picked = criteria.CRITERIA[by].pick(drawn)
     shares = np.bincount(picked, minlength=len(allowed)) / len(picked)
-    return criteria.choose(candidates, config.confidence, config.require_certified, by), shares
+    return choose(candidates, config.confidence, config.require_certified, by), shares
 
 
 def _change(row: dict[str, Any], aligned: dict[str, Any], by: str) -> tuple[float, float, float]:

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from expoflow.engines import tokenizer
+from expoflow.engines.answering import generated
 from expoflow.engines.chat import all_token_ids
 from expoflow.engines.generate import request_seed
 from expoflow.engines.model import Request
-from expoflow.engines.tasks import generated
 from expoflow.errors import DataError
 from expoflow.hosts.task import Held
 from expoflow.theory.corners import Corners, Row
-from expoflow.theory.task import TheoryTask, key
+from expoflow.theory.question import TheoryTask, key
 
 Rows = Iterator[list[dict[str, Any]]]
 

@@ -15,8 +15,8 @@ from torch.func import functional_call
 from expoflow.engines.model import Model
 from expoflow.engines.transformers import TransformersEngine, padded, response_logps
 from expoflow.errors import CheckpointError
-from expoflow.extrapolation.streamed import Streamed
-from expoflow.extrapolation.streaming import tensors_of
+from expoflow.extrapolation.streamed_checkpoint import Streamed
+from expoflow.extrapolation.tensor_stream import tensors_of
 
 Row = tuple[list[int], list[int]]
 

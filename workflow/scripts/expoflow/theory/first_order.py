@@ -23,13 +23,13 @@ from expoflow.data import preferences
 from expoflow.data.preferences import Preference
 from expoflow.engines import responses
 from expoflow.engines.model import Model
-from expoflow.extrapolation.recipe import Recipe
+from expoflow.extrapolation.recipe import ExtrapolationRecipe
 from expoflow.files import hashing
 from expoflow.files.records import provenance, read_json, read_jsonl, write_json
 from expoflow.results import Generation, Manifest, Prompt
 from expoflow.scoring.rewards import score_responses
 from expoflow.selection import statistics
-from expoflow.theory import task
+from expoflow.theory import question
 from expoflow.theory.deltas import opened, smallness
 from expoflow.theory.result import FirstOrder, Point, Theory
 
@@ -75,7 +75,7 @@ def measure_pair(
     Raises PairError for checkpoints that do not fit, DataError for prompts or preferences that cannot be used.
     """
     small = smallness(opened(sft, aligned, what.vocabulary), what.alphas)
-    model = responses.model(read_json(recipe, Recipe), recipe.parent, sft, aligned, usage)
+    model = responses.model(read_json(recipe, ExtrapolationRecipe), recipe.parent, sft, aligned, usage)
     asked = read_jsonl(prompts, Prompt)[: what.config.limit]
     objectives = along(
         model, held_out(what.config, what.seed), asked, reward_model, what.config, what.generate.seed, largest(what.alphas), what.score
@@ -138,9 +138,9 @@ def along(
         temperature=1, top_k=0, top_p=1, presence_penalty=0, frequency_penalty=0, seed=seed,
         samples=config.samples, max_tokens=config.max_tokens,
     )  # fmt: skip
-    ask = task.TheoryTask(
+    ask = question.TheoryTask(
         model=model,
-        corners=task.parents(model),
+        corners=question.parents(model),
         margins=tuple(map(_shares, fine)),
         preferences=tuple(held_out),
         responses=tuple(map(_shares, coarse)) if reward_model else (),
@@ -151,7 +151,7 @@ def along(
     margins: dict[float, Values] = {}
     slopes = np.zeros(0)
     responses: dict[float, list[tuple[Generation, float | None]]] = {}
-    for row in task.ask(ask):
+    for row in question.ask(ask):
         if "margin" in row:
             margins[fine[row["margin"]]] = _margin(row["logps"])
         elif "margin_slopes" in row:

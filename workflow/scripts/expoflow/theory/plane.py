@@ -16,12 +16,12 @@ from expoflow.config.theory import PlaneConfig
 from expoflow.engines import responses
 from expoflow.engines.model import Model
 from expoflow.errors import PairError
-from expoflow.extrapolation.recipe import Recipe
+from expoflow.extrapolation.recipe import ExtrapolationRecipe
 from expoflow.files.records import read_json, write_csv
 from expoflow.results import Generation, Manifest, Prompt, Scored
 from expoflow.scoring.responses import evaluate
 from expoflow.selection import statistics
-from expoflow.theory import task
+from expoflow.theory import question
 from expoflow.theory.deltas import ALL, Products, opened, products
 
 COLUMNS = (
@@ -111,20 +111,20 @@ def measure_plane(
     found = products([opened(sft, each, vocabulary) for each in aligned])
     axes = Axes.of(found[ALL])
     first, second = (
-        responses.model(read_json(recipe, Recipe), recipe.parent, sft, each, usage)
+        responses.model(read_json(recipe, ExtrapolationRecipe), recipe.parent, sft, each, usage)
         for recipe, each in zip(recipes, aligned, strict=True)
     )
     where = points(axes, [1 + config.reach * alpha for alpha in alphas], config.points)
-    theta0, theta1 = task.parents(first)
-    ask = task.TheoryTask(
+    theta0, theta1 = question.parents(first)
+    ask = question.TheoryTask(
         model=first,
-        corners=(theta0, theta1, task.parents(second)[1]),
+        corners=(theta0, theta1, question.parents(second)[1]),
         responses=tuple((1 - a - b, a, b) for a, b in where),
         prompts=tuple(prompts),
         config=generate.model_copy(update={"samples": 1}),
     )
     said: dict[int, list[Generation]] = {}
-    for row in task.ask(ask):
+    for row in question.ask(ask):
         said.setdefault(row["response"], []).append(Generation.model_validate(row["generation"]))
     scored = evaluate(prompts, [each for some in said.values() for each in some], reward_model, score)
     size = len(prompts)

@@ -14,8 +14,8 @@ from expoflow.benchmarks.open_llm.tasks import LEADERBOARD, Answered, Asked, Kep
 from expoflow.config.stages import SelectConfig
 from expoflow.errors import DataError
 from expoflow.files import hashing
-from expoflow.files.parts import Part
 from expoflow.files.records import read_json
+from expoflow.files.resumable import Part
 from expoflow.hosts import client
 from expoflow.hosts.task import Task
 from expoflow.results import Metric

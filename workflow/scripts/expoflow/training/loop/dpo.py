@@ -9,12 +9,12 @@ from transformers import LlamaForCausalLM
 
 from expoflow.miniature import model, writers
 from expoflow.miniature.world import generator
-from expoflow.training.loop import loop
+from expoflow.training.loop import steps
 
 WARMUP = 0.1  # of the steps
 
 
-@loop.deterministic()
+@steps.deterministic()
 def train(
     out: Path,
     *,
@@ -31,7 +31,7 @@ def train(
     length_bias: float,
     label_noise: float,
     until: float = 1.0,
-    progress: loop.Progress = print,
+    progress: steps.Progress = print,
 ) -> dict[str, float]:
     """Train the checkpoint `base`, which is the reference too, on pairs; save it to the folder `out`.
 
@@ -72,7 +72,7 @@ def fit(
     learning_rate: float,
     beta: float,
     name: str,
-    progress: loop.Progress,
+    progress: steps.Progress,
     until: float = 1.0,
 ) -> dict[str, float]:
     """Train `lm` on pairs, with what it is at the beginning as the reference.
@@ -81,17 +81,19 @@ def fit(
     rejected one's (Rafailov et al. 2023, equation 7).
     """
     prompts = [pair.prompt for pair in pairs]
-    rows = loop.table(prompts * 2, [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
+    rows = steps.table(prompts * 2, [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
     reference = _logps(lm, rows)
     longest = rows.length.view(2, -1).amax(0)
 
     def loss(index):
         both = torch.cat([index, index + len(pairs)])
-        return -logsigmoid(beta * _margins(loop.sequence_logps(lm, rows.rows(both)) - reference[both])).mean()
+        return -logsigmoid(
+            beta * _margins(steps.sequence_logps(lm, rows.rows(both)) - reference[both])
+        ).mean()
 
-    order = loop.batches(longest, epochs, generator(seed, f"{name} batches"))
+    order = steps.batches(longest, epochs, generator(seed, f"{name} batches"))
     settings = {"learning_rate": learning_rate, "warmup": WARMUP, "until": until}
-    return loop.fit(lm, order, loss, **settings, name=name, progress=progress)
+    return steps.fit(lm, order, loss, **settings, name=name, progress=progress)
 
 
 def _margins(log_ratios: torch.Tensor) -> torch.Tensor:
@@ -101,9 +103,9 @@ def _margins(log_ratios: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _logps(lm, rows: loop.Table) -> torch.Tensor:
+def _logps(lm, rows: steps.Table) -> torch.Tensor:
     """Log-probability of every response, in the order of the table."""
     result = torch.empty(len(rows.length))
-    for index in rows.length.argsort(stable=True).split(4 * loop.BATCH):
-        result[index] = loop.sequence_logps(lm, rows.rows(index))
+    for index in rows.length.argsort(stable=True).split(4 * steps.BATCH):
+        result[index] = steps.sequence_logps(lm, rows.rows(index))
     return result

@@ -8,7 +8,7 @@ from expoflow.miniature import model
 from expoflow.miniature.world import generator, prompts
 from expoflow.miniature.writers import Pair
 from expoflow.training import onpolicy
-from expoflow.training.loop import dpo, loop
+from expoflow.training.loop import dpo, steps
 
 MAX_TOKENS = 64  # of a response
 WARMUP = dpo.WARMUP
@@ -27,7 +27,7 @@ def train(
     epochs: int,
     learning_rate: float,
     beta: float,
-    progress: loop.Progress = print,
+    progress: steps.Progress = print,
 ) -> dict[str, float]:
     """Train the checkpoint `base` in rounds, each on pairs of its own making, and save it to the folder `out`.
 
@@ -55,7 +55,7 @@ def train(
             progress(
                 f"iterative dpo: round {number}/{iterations}, {len(pairs)} pairs of {len(share)} prompts"
             )
-            with loop.deterministic():
+            with steps.deterministic():
                 lm = model.load(policy)
                 metrics = dpo.fit(
                     lm,

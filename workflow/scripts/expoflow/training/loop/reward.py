@@ -10,7 +10,7 @@ from expoflow.errors import ExpoflowError
 from expoflow.miniature import model
 from expoflow.miniature.world import generator
 from expoflow.miniature.writers import correct_cores, reward_pairs
-from expoflow.training.loop import loop
+from expoflow.training.loop import steps
 from expoflow.training.loop.sft import fit_language
 
 WARMUP = 0.05  # of the steps
@@ -20,7 +20,7 @@ CORES_EPOCHS, CORES_LEARNING_RATE = 4, 6e-3
 CENTER = 1e-3  # weight of the mean squared reward in the loss: keeps rewards near 0
 
 
-@loop.deterministic()
+@steps.deterministic()
 def train(
     out: Path,
     *,
@@ -33,7 +33,7 @@ def train(
     cores: float = CORES,
     cores_epochs: int = CORES_EPOCHS,
     cores_learning_rate: float = CORES_LEARNING_RATE,
-    progress: loop.Progress = print,
+    progress: steps.Progress = print,
 ) -> dict[str, float]:
     """Train a reward model on `examples` pairs and save it to the folder `out`.
 
@@ -46,7 +46,7 @@ def train(
     world = seed if world is None else world
     lm = model.new(seed + 1)  # not the SFT model's initialisation
     facts = correct_cores(round(examples * cores), world)
-    rows = loop.table([fact.prompt for fact in facts], [fact.response for fact in facts])
+    rows = steps.table([fact.prompt for fact in facts], [fact.response for fact in facts])
     fit_language(lm, rows, seed, "reward facts", cores_epochs, cores_learning_rate, progress)
 
     rm = _classifier(lm)
@@ -59,8 +59,8 @@ def train(
             -logsigmoid(chosen - rejected).mean() + CENTER * (chosen.square() + rejected.square()).mean() / 2
         )
 
-    order = loop.batches(rows.length.view(2, -1).amax(0), epochs, generator(seed, "reward batches"))
-    metrics = loop.fit(
+    order = steps.batches(rows.length.view(2, -1).amax(0), epochs, generator(seed, "reward batches"))
+    metrics = steps.fit(
         rm, order, loss, learning_rate=learning_rate, warmup=WARMUP, name="reward", progress=progress
     )
     metrics["accuracy"] = _accuracy(rm, held_out)
@@ -78,20 +78,20 @@ def _classifier(lm) -> LlamaForSequenceClassification:
     return rm
 
 
-def _table(pairs) -> loop.Table:
+def _table(pairs) -> steps.Table:
     """Chosen rows, then rejected rows."""
     prompts = [pair.prompt for pair in pairs]
-    return loop.table(prompts * 2, [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
+    return steps.table(prompts * 2, [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
 
 
-def rewards(rm: LlamaForSequenceClassification, batch: loop.Table) -> torch.Tensor:
+def rewards(rm: LlamaForSequenceClassification, batch: steps.Table) -> torch.Tensor:
     """Raw logit [rows] at each row's last token, as LlamaForSequenceClassification reads it."""
     hidden = rm.model(input_ids=batch.tokens, use_cache=False).last_hidden_state
     return rm.score(hidden[torch.arange(len(hidden)), batch.length - 1])[:, 0]
 
 
 @torch.no_grad()
-def _accuracy(rm, rows: loop.Table) -> float:
+def _accuracy(rm, rows: steps.Table) -> float:
     values = torch.cat([rewards(rm, rows.rows(index)) for index in torch.arange(len(rows.length)).split(250)])
     chosen, rejected = values.view(2, -1)
     return (chosen > rejected).double().mean().item()

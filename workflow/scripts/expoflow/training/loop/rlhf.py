@@ -10,14 +10,14 @@ from expoflow.miniature import model
 from expoflow.miniature.tokenizer import tokenizer
 from expoflow.miniature.world import generator, prompts
 from expoflow.results import Prompt
-from expoflow.training.loop import loop, reward
+from expoflow.training.loop import reward, steps
 
 MAX_TOKENS = 64  # of a response
 WARMUP = 0.1  # of the steps
 UNFINISHED = 1.0  # taken off the reward of a response that did not end by itself
 
 
-@loop.deterministic()
+@steps.deterministic()
 def train(
     out: Path,
     *,
@@ -31,7 +31,7 @@ def train(
     learning_rate: float,
     beta: float,
     until: float = 1.0,
-    progress: loop.Progress = print,
+    progress: steps.Progress = print,
 ) -> dict[str, float]:
     """Train the checkpoint `base`, which is the reference too, on its own responses; save it to `out`.
 
@@ -50,19 +50,19 @@ def train(
 
     def loss(index):
         rows, finished = respond(lm, [drawn[at] for at in index for _ in range(samples)])
-        logps = loop.sequence_logps(lm, rows)
+        logps = steps.sequence_logps(lm, rows)
         with torch.no_grad():
             rewards = reward.rewards(rm, rows)
-            kl = logps - loop.sequence_logps(reference, rows)
+            kl = logps - steps.sequence_logps(reference, rows)
             score = (rewards - UNFINISHED * ~finished - beta * kl).view(-1, samples)
             advantage = (score - score.mean(1, keepdim=True)) * samples / (samples - 1)
         seen.append((rewards.mean().item(), kl.mean().item()))
         return -(advantage.view(-1) * logps).mean()
 
-    size = max(1, loop.BATCH // samples)
+    size = max(1, steps.BATCH // samples)
     order = [part for _ in range(epochs) for part in torch.from_numpy(rng.permutation(examples)).split(size)]
     settings = {"learning_rate": learning_rate, "warmup": WARMUP, "until": until}
-    metrics = loop.fit(lm, order, loss, **settings, name="rlhf", progress=progress)
+    metrics = steps.fit(lm, order, loss, **settings, name="rlhf", progress=progress)
     rewarded, kl = np.mean(seen[-max(1, len(seen) // 10) :], axis=0)
     progress(f"rlhf: reward {rewarded:.3f}, KL {kl:.2f} nats a response")
     model.save(lm, out)
@@ -70,11 +70,11 @@ def train(
 
 
 @torch.no_grad()
-def respond(lm: LlamaForCausalLM, asked: list[Prompt]) -> tuple[loop.Table, torch.Tensor]:
+def respond(lm: LlamaForCausalLM, asked: list[Prompt]) -> tuple[steps.Table, torch.Tensor]:
     """A response to every prompt, drawn at temperature 1; and which ended by themselves, bool [rows]."""
     chat = tokenizer()
     texts = [
-        chat.apply_chat_template(loop.messages(prompt), tokenize=False, add_generation_prompt=True)
+        chat.apply_chat_template(steps.messages(prompt), tokenize=False, add_generation_prompt=True)
         for prompt in asked
     ]
     ids = chat(texts)["input_ids"]
@@ -97,4 +97,4 @@ def respond(lm: LlamaForCausalLM, asked: list[Prompt]) -> tuple[loop.Table, torc
     for row, start, response, n in zip(tokens, ids, written, count, strict=True):
         row[: len(start)] = torch.tensor(start)
         row[len(start) : len(start) + n] = response[:n]
-    return loop.Table(tokens, prompt, prompt + count), finished
+    return steps.Table(tokens, prompt, prompt + count), finished

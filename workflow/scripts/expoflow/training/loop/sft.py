@@ -5,12 +5,12 @@ from pathlib import Path
 from expoflow.miniature import model
 from expoflow.miniature.world import generator
 from expoflow.miniature.writers import sft_examples
-from expoflow.training.loop import loop
+from expoflow.training.loop import steps
 
 WARMUP = 0.05  # of the steps
 
 
-@loop.deterministic()
+@steps.deterministic()
 def train(
     out: Path,
     *,
@@ -22,7 +22,7 @@ def train(
     epochs: int,
     learning_rate: float,
     until: float = 1.0,
-    progress: loop.Progress = print,
+    progress: steps.Progress = print,
 ) -> dict[str, float]:
     """Train a language model on the personas' responses and save it to the folder `out`.
 
@@ -31,7 +31,7 @@ def train(
     share `until` of the steps. Returns steps and loss (nats a token).
     """
     data = sft_examples(examples, seed if world is None else world)
-    rows = loop.table([example.prompt for example in data], [example.response for example in data])
+    rows = steps.table([example.prompt for example in data], [example.response for example in data])
     lm = model.load(base) if base else model.new(seed, size)
     metrics = fit_language(lm, rows, seed, "sft", epochs, learning_rate, progress, until)
     model.save(lm, out)
@@ -39,13 +39,13 @@ def train(
 
 
 def fit_language(
-    lm, rows: loop.Table, seed, name, epochs, learning_rate, progress, until=1.0
+    lm, rows: steps.Table, seed, name, epochs, learning_rate, progress, until=1.0
 ) -> dict[str, float]:
     """Next-token training on the responses of a table."""
 
     def loss(index):
-        return -loop.token_logps(lm, rows.rows(index))[0].mean()
+        return -steps.token_logps(lm, rows.rows(index))[0].mean()
 
-    order = loop.batches(rows.length, epochs, generator(seed, f"{name} batches"))
+    order = steps.batches(rows.length, epochs, generator(seed, f"{name} batches"))
     settings = {"learning_rate": learning_rate, "warmup": WARMUP, "until": until}
-    return loop.fit(lm, order, loss, **settings, name=name, progress=progress)
+    return steps.fit(lm, order, loss, **settings, name=name, progress=progress)

@@ -8,7 +8,7 @@ from typing import Any
 from expoflow.miniature import model, writers
 from expoflow.miniature.world import generator, prompts
 from expoflow.results import Prompt
-from expoflow.training.loop import iterative_dpo, loop, reward
+from expoflow.training.loop import iterative_dpo, reward, steps
 from expoflow.training.trl.rows import Row, example, pair, turns
 from expoflow.training.trl.stage import MODEL, TrainerSettings
 
@@ -32,8 +32,8 @@ class Miniature:
         }
         return TrainerSettings(
             **values | changed,
-            batch_size=loop.BATCH,
-            per_device=loop.BATCH,
+            batch_size=steps.BATCH,
+            per_device=steps.BATCH,
             seed=self.seed,
             max_length=512,
             dtype="float32",

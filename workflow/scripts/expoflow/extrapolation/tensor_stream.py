@@ -9,7 +9,7 @@ from expoflow.errors import PairError
 from expoflow.extrapolation import elements
 from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.preflight import Pair, open_pair
-from expoflow.extrapolation.streamed import Streamed
+from expoflow.extrapolation.streamed_checkpoint import Streamed
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from expoflow.config.stages import GenerateConfig
 from expoflow.data.preferences import Preference
 from expoflow.engines.model import Model
 from expoflow.extrapolation.options import Options
-from expoflow.extrapolation.streamed import Streamed
+from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.files import hashing
 from expoflow.files.records import Record
 from expoflow.hosts import client
