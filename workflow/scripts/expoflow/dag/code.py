@@ -86,7 +86,10 @@ def training(model: "ModelConfig") -> str:
     if recipe.trainer == "loop":
         return rule("train", f"training.loop.{recipe.recipe}")
     tasks = ("generate", "score") if model.reward_model else ()
-    made = ("training.trl.miniature", f"training.loop.{recipe.recipe}:WARMUP")
+    made = (
+        "training.trl.miniature",
+        *(f"training.loop.{recipe.recipe}:{name}" for name in ("data", "WARMUP")),
+    )
     data = made if recipe.data == MINIATURE else ()
     return rule(
         "train", "training.trl.recipe", "training.trl.trainers", "training.onpolicy", *data, *work(*tasks)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.functional import logsigmoid
@@ -39,13 +40,15 @@ def train(
     their order, `world` that of the data where it is another one. Stops after a share `until` of the steps.
     Returns steps and loss.
     """
-    pairs = writers.preference_pairs(
-        round(examples * fraction),
+    pairs = data(
+        seed,
         seed if world is None else world,
-        prompts,
-        annotator_temperature,
-        length_bias,
-        label_noise,
+        prompts=prompts,
+        examples=examples,
+        fraction=fraction,
+        annotator_temperature=annotator_temperature,
+        length_bias=length_bias,
+        label_noise=label_noise,
     )
     lm = model.load(base)
     metrics = fit(
@@ -61,6 +64,24 @@ def train(
     )
     model.save(lm, out)
     return metrics
+
+
+def data(
+    seed: int,
+    world: int,
+    *,
+    prompts: str,
+    examples: int,
+    fraction: float,
+    annotator_temperature: float,
+    length_bias: float,
+    label_noise: float,
+    **others: Any,
+) -> list[writers.Pair]:
+    """Pairs of the miniature's writers."""
+    return writers.preference_pairs(
+        round(examples * fraction), world, prompts, annotator_temperature, length_bias, label_noise
+    )
 
 
 def fit(

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from expoflow.engines.model import Model
 from expoflow.miniature import model
 from expoflow.miniature.world import generator, prompts
 from expoflow.miniature.writers import Pair
+from expoflow.results import Prompt
 from expoflow.training import onpolicy
 from expoflow.training.loop import dpo, steps
 
@@ -36,12 +38,13 @@ def train(
     last one of the last round.
     """
     model.load(base)  # raises where there is none
-    asked = prompts("train", seed if world is None else world)
-    order = generator(seed, "iterative dpo prompts").permutation(len(asked)).tolist()
+    asked = data(seed, seed if world is None else world)
     total = {"pairs": 0, "steps": 0}
     with TemporaryDirectory() as kept:
         policy = base
-        for number, share in enumerate(onpolicy.shares(asked, examples, iterations, order), start=1):
+        for number, share in enumerate(
+            onpolicy.shares(asked, examples, iterations, range(len(asked))), start=1
+        ):
             preferences = onpolicy.preferences(
                 Model(folder=policy),
                 Model(folder=reward_model),
@@ -72,3 +75,9 @@ def train(
             policy = out if number == iterations else Path(kept) / f"round-{number}"
             model.save(lm, policy)
     return total | {"loss": metrics["loss"]}
+
+
+def data(seed: int, world: int, **others: Any) -> list[Prompt]:
+    """The train prompts, shuffled: of them the rounds take theirs, one after the other."""
+    asked = prompts("train", world)
+    return [asked[at] for at in generator(seed, "iterative dpo prompts").permutation(len(asked))]

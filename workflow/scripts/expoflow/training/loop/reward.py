@@ -1,6 +1,7 @@
 """The miniature's reward model: a LlamaForSequenceClassification with one raw logit."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.functional import logsigmoid
@@ -9,7 +10,7 @@ from transformers import LlamaForSequenceClassification
 from expoflow.errors import ExpoflowError
 from expoflow.miniature import model
 from expoflow.miniature.world import generator
-from expoflow.miniature.writers import correct_cores, reward_pairs
+from expoflow.miniature.writers import Pair, correct_cores, reward_pairs
 from expoflow.training.loop import steps
 from expoflow.training.loop.sft import fit_language
 
@@ -50,7 +51,7 @@ def train(
     fit_language(lm, rows, seed, "reward facts", cores_epochs, cores_learning_rate, progress)
 
     rm = _classifier(lm)
-    rows = _table(reward_pairs(examples, world))
+    rows = _table(data(seed, world, examples=examples))
     held_out = _table(reward_pairs(HELD_OUT, world, "reward held-out"))
 
     def loss(index):
@@ -67,6 +68,11 @@ def train(
     progress(f"reward: accuracy {metrics['accuracy']:.3f} on {HELD_OUT} held-out pairs")
     model.save(rm, out)
     return metrics
+
+
+def data(seed: int, world: int, *, examples: int, **others: Any) -> list[Pair]:
+    """Pairs on prompts that no language model is trained on."""
+    return reward_pairs(examples, world)
 
 
 def _classifier(lm) -> LlamaForSequenceClassification:

@@ -1,6 +1,7 @@
 """RLHF of the miniature: REINFORCE leave-one-out (RLOO) on a reward model, tied to the reference by KL."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,9 +43,8 @@ def train(
     """
     lm, reference = model.load(base), model.load(base).eval()
     rm = LlamaForSequenceClassification.from_pretrained(reward_model, local_files_only=True).eval()
-    asked = prompts("train", seed if world is None else world)
     rng = generator(seed, "rlhf prompts")
-    drawn = [asked[at] for at in rng.integers(len(asked), size=examples)]
+    drawn = _drawn(rng, seed if world is None else world, examples)
     seen: list[tuple[float, float]] = []
     torch.manual_seed(seed)
 
@@ -67,6 +67,16 @@ def train(
     progress(f"rlhf: reward {rewarded:.3f}, KL {kl:.2f} nats a response")
     model.save(lm, out)
     return {"steps": metrics["steps"], "reward": float(rewarded), "kl": float(kl)}
+
+
+def data(seed: int, world: int, *, examples: int, **others: Any) -> list[Prompt]:
+    """Train prompts, drawn at random."""
+    return _drawn(generator(seed, "rlhf prompts"), world, examples)
+
+
+def _drawn(rng: np.random.Generator, world: int, examples: int) -> list[Prompt]:
+    asked = prompts("train", world)
+    return [asked[at] for at in rng.integers(len(asked), size=examples)]
 
 
 @torch.no_grad()

@@ -1,10 +1,11 @@
 """Supervised fine-tuning of the miniature: theta0."""
 
 from pathlib import Path
+from typing import Any
 
 from expoflow.miniature import model
 from expoflow.miniature.world import generator
-from expoflow.miniature.writers import sft_examples
+from expoflow.miniature.writers import Example, sft_examples
 from expoflow.training.loop import steps
 
 WARMUP = 0.05  # of the steps
@@ -30,12 +31,17 @@ def train(
     `world` that of the data where it is another one. The loss is the mean over response tokens. Stops after a
     share `until` of the steps. Returns steps and loss (nats a token).
     """
-    data = sft_examples(examples, seed if world is None else world)
-    rows = steps.table([example.prompt for example in data], [example.response for example in data])
+    said = data(seed, seed if world is None else world, examples=examples)
+    rows = steps.table([example.prompt for example in said], [example.response for example in said])
     lm = model.load(base) if base else model.new(seed, size)
     metrics = fit_language(lm, rows, seed, "sft", epochs, learning_rate, progress, until)
     model.save(lm, out)
     return metrics
+
+
+def data(seed: int, world: int, *, examples: int, **others: Any) -> list[Example]:
+    """Responses to imitate."""
+    return sft_examples(examples, world)
 
 
 def fit_language(

@@ -3,10 +3,10 @@
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from expoflow.miniature import model, writers
-from expoflow.miniature.world import generator, prompts
 from expoflow.results import Prompt
 from expoflow.training.loop import iterative_dpo, reward, steps
 from expoflow.training.trl.rows import Row, example, pair, turns
@@ -28,7 +28,7 @@ class Miniature:
         values = {
             "epochs": self.recipe.epochs,
             "learning_rate": self.recipe.learning_rate,
-            "warmup": importlib.import_module(f"expoflow.training.loop.{self.recipe.recipe}").WARMUP,
+            "warmup": self._loop().WARMUP,
         }
         return TrainerSettings(
             **values | changed,
@@ -43,30 +43,18 @@ class Miniature:
 
     def rows(self) -> list[Row]:
         """What the recipe's own loop trains on."""
-        recipe = self.recipe
-        if recipe.recipe == "sft":
-            return _examples(writers.sft_examples(recipe.examples, self.world))
-        if recipe.recipe == "reward":
-            return _pairs(writers.reward_pairs(recipe.examples, self.world))
-        if recipe.recipe == "rlhf":
-            asked = prompts("train", self.world)
-            drawn = generator(self.seed, "rlhf prompts").integers(len(asked), size=recipe.examples)
-            return [{"prompt": turns(asked[at])} for at in drawn]
-        return _pairs(
-            writers.preference_pairs(
-                round(recipe.examples * recipe.fraction),
-                self.world,
-                recipe.prompts,
-                recipe.annotator_temperature,
-                recipe.length_bias,
-                recipe.label_noise,
-            )
-        )
+        return [_row(each) for each in self._data()]
 
     def prompts(self) -> list[Prompt]:
-        """The train prompts in iterative DPO's order."""
-        asked = prompts("train", self.world)
-        return [asked[at] for at in generator(self.seed, "iterative dpo prompts").permutation(len(asked))]
+        """The prompts of a recipe that trains on the model's own responses, in its order."""
+        return self._data()
+
+    def _data(self) -> list[Any]:
+        """Examples, pairs or prompts, as the recipe's own loop has them."""
+        return self._loop().data(self.seed, self.world, **self.recipe.settings())
+
+    def _loop(self) -> ModuleType:
+        return importlib.import_module(f"expoflow.training.loop.{self.recipe.recipe}")
 
     def count(self) -> int:
         """As the recipe says."""
@@ -76,7 +64,7 @@ class Miniature:
         """`base`, or random weights; the reward model has learned the facts before it learns to judge."""
         if base is not None:
             return base
-        rewards = self.recipe.recipe == "reward"
+        rewards = self.recipe.SCORES
         start = work / "start"
         lm = model.new(self.seed + 1) if rewards else model.new(self.seed, self.recipe.size)
         model.save(lm, start)
@@ -88,15 +76,16 @@ class Miniature:
             "facts",
             "sft",
             start,
-            lambda: _examples(writers.correct_cores(count, self.world)),
+            lambda: [_row(each) for each in writers.correct_cores(count, self.world)],
             settings=facts,
         )
         return work / "facts" / MODEL
 
 
-def _examples(examples: list[writers.Example]) -> list[Row]:
-    return [example(turns(each.prompt), each.response) for each in examples]
-
-
-def _pairs(pairs: list[writers.Pair]) -> list[Row]:
-    return [pair(turns(each.prompt), each.chosen, each.rejected) for each in pairs]
+def _row(each: writers.Example | writers.Pair | Prompt) -> Row:
+    """A piece of the loops' data as a row for TRL."""
+    if isinstance(each, writers.Example):
+        return example(turns(each.prompt), each.response)
+    if isinstance(each, writers.Pair):
+        return pair(turns(each.prompt), each.chosen, each.rejected)
+    return {"prompt": turns(each)}

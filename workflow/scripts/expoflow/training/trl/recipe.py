@@ -68,7 +68,7 @@ class Files:
     def rows(self) -> list[Row]:
         """The rows that the recipe's fraction keeps."""
         rows = read(self.recipe.recipe, self.files, self.recipe.fraction)
-        if self.recipe.recipe == "rlhf":
+        if hasattr(self.recipe, "reward_model"):  # the responses are the model's own
             return [{"prompt": turns(prompt)} for prompt in distinct_prompts(rows)]
         return rows
 
@@ -104,15 +104,14 @@ class Training:
         """The trained checkpoint's folder and the last stage's metrics."""
         recipe = self.source.train
         start = self.data.begin(self.folders.get("base"), self.work, self.stage)
-        if recipe.recipe == "iterative_dpo":
+        if hasattr(recipe, "iterations"):
             return self.iterate(start)
-        more: dict[str, Any] = {"center": self.data.center} if recipe.recipe == "reward" else {}
-        if recipe.recipe in ("dpo", "rlhf"):
-            more |= {"beta": recipe.beta}
-        if recipe.recipe == "rlhf":
+        more: dict[str, Any] = {"center": self.data.center} if recipe.SCORES else {}
+        more |= {name: getattr(recipe, name) for name in ("beta", "samples") if hasattr(recipe, name)}
+        if self.source.reward_model:
             template = self.usages.get("reward_model", {}).get("chat_template")
             more |= {"reward_model": self.folders["reward_model"], "reward_model_chat_template": template}
-            more |= {"samples": recipe.samples, "max_tokens": self.data.max_tokens}
+            more |= {"max_tokens": self.data.max_tokens}
         metrics = self.stage(recipe.recipe, recipe.recipe, start, self.data.rows, **more)
         return self.work / recipe.recipe / stage.MODEL, metrics
 

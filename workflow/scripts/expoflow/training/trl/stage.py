@@ -39,7 +39,8 @@ class Stage(Record):
     pair's rewards in the reward model's loss.
     """
 
-    trainer: Literal["sft", "dpo", "reward", "rlhf"]
+    trainer: str
+    """One of `training.trl.trainers.BUILDERS`."""
     folder: Path
     base: Path
     settings: TrainerSettings
