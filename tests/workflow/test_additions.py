@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tree import REPOSITORY
+from tree import REPOSITORY, Tree
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("finished")]
+pytestmark = pytest.mark.workflow
 LIBRARY = "workflow/scripts/expoflow"
 BRIEF = """\
         Criterion(
@@ -45,6 +45,69 @@ def lengths(plan):
     return figure
 '''
 
+WORD_COUNT_SECTION = '''class WordCountBenchmark(OnPrompts):
+    """Words of responses to a prompt set of its own."""
+
+    least: int = Field(1, ge=0)
+    """A response of fewer words counts as none."""
+
+
+'''
+WORD_COUNT_FIELD = "    word_count: WordCountBenchmark | None = None\n"
+WORD_COUNT = '''"""Words of responses: how many, on prompts that took no part in choosing alpha."""
+
+import numpy as np
+
+from expoflow.benchmarks.metrics import difference, mean
+from expoflow.files.records import read_jsonl
+from expoflow.results import Generation, Prompt
+
+
+def run(job):
+    """Generate responses and count their words."""
+    prompts = read_jsonl(job.inputs["prompts"], Prompt)
+    rows = job.generate(prompts, job.config.section(job.pair, "generate"))
+    job.write(rows, [mean("words", words(rows, job.settings.least))], job.inputs["prompts"].stem)
+
+
+def run_comparison(comparison):
+    """The paired difference over responses."""
+    after, before = (
+        words(comparison.rows(variant, Generation), comparison.settings.least) for variant in ("expo", "aligned")
+    )
+    metric = difference("words", after - before, comparison.select)
+    comparison.write([metric], comparison.inputs["prompts"].stem)
+
+
+def words(rows, least):
+    """Words of every response."""
+    counts = np.array([len(row.response.split()) for row in rows], float)
+    return np.where(counts < least, 0, counts)
+'''
+WORD_COUNT_RULE = """
+
+use rule benchmark_reward as benchmark_word_count with:
+    input:
+        unpack(files_of("word_count")),
+        model=variant_model,
+        base=variant_base,
+    output:
+        result="results/pairs/{pair}/benchmarks/{variant}/word_count.json",
+        rows="results/pairs/{pair}/benchmarks/{variant}/word_count.generations.jsonl",
+    log:
+        "results/logs/benchmark/{pair}/{variant}.word_count.log",
+    benchmark:
+        "results/logs/benchmark/{pair}/{variant}.word_count.tsv"
+    params:
+        usage=usage(of_variant),
+        config=settings_of("word_count"),
+        generate=section("generate", exclude={"prompts"}),
+        code=code.benchmark("word_count"),
+        responses=code.responses("word_count"),
+    message:
+        "{wildcards.pair}: benchmark word count of {wildcards.variant}"
+"""
+
 
 @pytest.fixture
 def copy(clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -78,6 +141,12 @@ def changed(copy: Path) -> set[str]:
         for name in names
         if not (REPOSITORY / name).is_file() or (copy / name).read_bytes() != (REPOSITORY / name).read_bytes()
     }
+
+
+def expoflow(tree: Tree, *arguments: str) -> str:
+    """What a command of expoflow's prints in the tree."""
+    command = [sys.executable, "-m", "expoflow.cli", *arguments]
+    return subprocess.run(command, cwd=tree.folder, check=True, capture_output=True, text=True).stdout
 
 
 def test_a_criterion_is_its_name_and_its_entry(finished, copy):
@@ -143,3 +212,50 @@ def test_a_kind_of_figure_is_its_entry_and_its_function(finished, copy):
     path = copy / LIBRARY / "reporting/figures/lengths.py"
     path.write_text(path.read_text().replace("how long", "so long"))
     assert finished.planned(*wanted) == {"figure": 1}
+
+
+def test_a_benchmark_is_its_section_its_module_and_its_rule(finished, copy):
+    section, module, rules = (
+        f"{LIBRARY}/config/benchmarks.py",
+        f"{LIBRARY}/benchmarks/word_count.py",
+        "rules/benchmark.smk",
+    )
+    insert(copy / section, "class RewardCheck(", WORD_COUNT_SECTION)
+    insert(copy / section, "    open_llm: OpenLlmBenchmark | None = None\n", WORD_COUNT_FIELD)
+    (copy / module).write_text(WORD_COUNT)
+    (copy / rules).write_text((copy / rules).read_text() + WORD_COUNT_RULE)
+    write_schema(copy)
+    assert changed(copy) == {SCHEMA, section, module, rules}
+    tree = Tree(finished.folder, finished.store, copy)
+    tree.edit(lambda config: config["benchmarks"].update(word_count={"prompts": "tset"}))
+    assert "tiny.benchmarks.word_count.prompts: no prompt set 'tset'; did you mean 'test'?" in tree.snakemake(
+        "--dry-run", check=False
+    )
+    tree.edit(lambda config: config["benchmarks"].update(word_count={"prompts": "test", "least": 2}))
+    joint = {"benchmark_table": 1, "report": 1}
+    assert tree.planned() == {"benchmark_word_count": 3, "compare": 1} | joint
+    # 24 prompts of 4 alphas, and 300 of three variants for either benchmark
+    plan = expoflow(tree, "plan", "--offline", "--configfile", "config.yaml")
+    assert f"responses: {4 * 24 + 2 * 3 * 300:,}, of" in plan
+    tree.snakemake("--cores", "2")
+    assert tree.planned() == {}
+
+    folder = tree.folder / "results/pairs/tiny/benchmarks"
+    values = {}
+    for variant in ("sft", "aligned", "expo"):
+        lines = (folder / variant / "word_count.generations.jsonl").read_text().splitlines()
+        counts = [len(json.loads(line)["response"].split()) for line in lines]
+        counts = [count if count >= 2 else 0 for count in counts]
+        values[variant] = sum(counts) / len(counts)
+        result = json.loads((folder / variant / "word_count.json").read_text())
+        assert (result["benchmark"], result["prompts"], len(lines)) == ("word_count", "test", 300)
+        assert result["metrics"][0]["value"] == pytest.approx(values[variant])
+    values["expo-aligned"] = values["expo"] - values["aligned"]
+    (difference,) = json.loads((folder / "expo-aligned/word_count.json").read_text())["metrics"]
+    assert difference["low"] <= difference["value"] <= difference["high"]
+
+    rows = csv.DictReader(tree.read("benchmarks.csv").decode().splitlines())
+    found = {row["variant"]: row for row in rows if row["benchmark"] == "word_count"}
+    assert {variant: row["metric"] for variant, row in found.items()} == dict.fromkeys(values, "words")
+    assert {variant: float(row["value"]) for variant, row in found.items()} == pytest.approx(values, rel=1e-5)
+    assert "<td>word_count</td><td>words</td>" in tree.read("report.html").decode()

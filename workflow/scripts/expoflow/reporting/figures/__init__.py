@@ -1,4 +1,7 @@
-"""Figures, drawn from the result files alone; one function a kind of figure, small multiples by pair."""
+"""Figures, drawn from the result files alone; one function a kind of figure, small multiples by pair.
+
+A new kind is an entry of `config.figures.KINDS` and a function in a module here; docs/contributing.md says more.
+"""
 
 import importlib
 from collections.abc import Callable
