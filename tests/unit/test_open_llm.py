@@ -19,7 +19,7 @@ import leaderboard_data as data
 from completions_server import serving
 from expoflow.benchmarks.open_llm import benchmark as open_llm
 from expoflow.benchmarks.open_llm import harness
-from expoflow.benchmarks.open_llm.files import TaskData, local_files, prepare
+from expoflow.benchmarks.open_llm.files import TaskData, gather, local_files
 from expoflow.benchmarks.open_llm.tasks import LEADERBOARD, TASKS, Answered, Asked, normalised
 from expoflow.checkpoints import manifests
 from expoflow.checks import parse
@@ -30,7 +30,8 @@ from expoflow.config.stages import SelectConfig
 from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError, ConfigError, DataError
 from expoflow.files.records import read_json, read_jsonl, write_json
-from expoflow.miniature import tasks, world
+from expoflow.miniature import open_llm as made
+from expoflow.miniature import world
 from expoflow.results import BenchmarkResult
 from expoflow.training.loop import sft
 from loops import run_loop
@@ -61,7 +62,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("leaderboard")
     data.write_all(path / "data")
     data.write_model(path / "model")
-    prepare(OpenLlmBenchmark(data=str(path / "data")), 0, path / "data.json")
+    gather(OpenLlmBenchmark(data=str(path / "data")), 0, path / "data.json")
     return path
 
 
@@ -291,10 +292,10 @@ def test_an_incomplete_mmlu_is_refused(results):
 def test_a_missing_dataset_is_named_with_the_command_that_gets_it(tmp_path):
     settings = OpenLlmBenchmark(tasks=["mmlu"], data=str(tmp_path))
     with pytest.raises(DataError, match="hf download --repo-type dataset cais/mmlu --local-dir"):
-        prepare(settings, 0, tmp_path / "data.json")
+        gather(settings, 0, tmp_path / "data.json")
     (tmp_path / "mmlu").mkdir()
     with pytest.raises(DataError, match="has no data"):
-        prepare(settings, 0, tmp_path / "data.json")
+        gather(settings, 0, tmp_path / "data.json")
     (tmp_path / "mmlu" / "anatomy").mkdir()
     (tmp_path / "mmlu" / "anatomy" / "test.jsonl").write_text("{}")
     (tmp_path / "mmlu" / ".cache").mkdir()
@@ -341,7 +342,7 @@ def miniature(tmp_path_factory):
     path = tmp_path_factory.mktemp("miniature")
     run_loop(sft, path / "model", seed=3, examples=600, epochs=3, progress=lambda line: None)
     settings = OpenLlmBenchmark(tasks=["miniature_choice", "miniature_answer"], data="miniature")
-    prepare(settings, 3, path / "data.json")
+    gather(settings, 3, path / "data.json")
     return path
 
 
@@ -388,7 +389,7 @@ def _log_likelihood(miniature, ids, text) -> float:
 
 def test_the_miniatures_data_depend_on_the_seed_alone(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        tasks.write(tmp_path / name, seed)
+        made.write(tmp_path / name, seed)
     a, b, c = ((tmp_path / n / "miniature/choice/test.jsonl").read_text() for n in "abc")
     assert a == b != c
 
