@@ -1,18 +1,5 @@
 # Checkpoints: trained here, a folder of the user's, or from the hub; and what is trained on.
-from expoflow.checkpoints import manifests
-
-TRAINED = [name for name, model in CONFIG.models.items() if model.source == "train"]
-LOCAL = [name for name, model in CONFIG.models.items() if model.source == "path"]
-HUB = [name for name, model in CONFIG.models.items() if model.source == "hub"]
-
-
-def needed(role):
-    """Input function: the manifest of what a model is trained from, or of what labels its data."""
-    return lambda wildcards: [
-        manifest(model)
-        for each, model in CONFIG.models[wildcards.model].needed().items()
-        if each == role
-    ]
+include: "inputs/models.smk"
 
 
 # Nodes of a cluster often have no way out: the head process downloads.

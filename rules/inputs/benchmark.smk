@@ -1,0 +1,91 @@
+# What the rules of benchmark.smk ask: input functions, and lists.
+from expoflow.benchmarks import bill
+from expoflow.benchmarks.mt_bench.files import local_files as mt_bench_files
+from expoflow.benchmarks.open_llm.files import local_files as open_llm_files
+from expoflow.benchmarks.open_llm.tasks import task_files
+from expoflow.config.benchmarks import BENCHMARKS, AlpacaEvalBenchmark
+
+
+def of_variant(wildcards):
+    """The name of the model that a variant is of the size of."""
+    return of_pair("sft" if wildcards.variant == "sft" else "aligned")(wildcards)
+
+
+def variant_model(wildcards):
+    """What stands for a variant's model: the manifest of sft or aligned, the recipe of expo."""
+    if wildcards.variant == "expo":
+        return f"results/pairs/{wildcards.pair}/expo/recipe.json"
+    return manifest(getattr(CONFIG.pairs[wildcards.pair], wildcards.variant))
+
+
+def variant_base(wildcards):
+    """The base of a variant that may be an adapter, which is no model without it."""
+    return [manifest(CONFIG.pairs[wildcards.pair].sft)] * (
+        wildcards.variant == "aligned"
+    )
+
+
+def settings(pair, benchmark):
+    """A benchmark's section, None where the pair has not this benchmark."""
+    return getattr(CONFIG.section(pair, "benchmarks"), benchmark)
+
+
+def settings_of(benchmark):
+    """Parameter: what of a benchmark's section its result depends on."""
+    return lambda wildcards: settings(wildcards.pair, benchmark).identity()
+
+
+def files_of(benchmark):
+    """Input function: what a benchmark's jobs read beside the model, by name."""
+    return lambda wildcards: settings(wildcards.pair, benchmark).inputs()
+
+
+def compared_files(wildcards):
+    """Input function: what a comparison reads beside the rows of both variants, by name."""
+    section = settings(wildcards.pair, wildcards.benchmark)
+    return {
+        name: file
+        for name, file in section.inputs().items()
+        if name in section.COMPARED
+    }
+
+
+def sources(benchmark):
+    """The different sections of a benchmark over all pairs, by the name of the source of their files."""
+    sections = [settings(pair, benchmark) for pair in CONFIG.pairs]
+    return {each.source_name(): each for each in sections if each}
+
+
+# A comparison may need what its benchmark does.
+COMPARING = (
+    "benchmarks"
+    if any(
+        section.PACKAGES
+        for pair in CONFIG.pairs
+        for section in CONFIG.section(pair, "benchmarks").sections().values()
+    )
+    else "expoflow"
+)
+
+
+def benchmark_results(variants, benchmarks=BENCHMARKS):
+    """The results of `variants` on those of `benchmarks` that a pair has, for every pair."""
+    return [
+        f"results/pairs/{pair}/benchmarks/{variant}/{benchmark}.json"
+        for pair in CONFIG.pairs
+        for benchmark in CONFIG.section(pair, "benchmarks").names()
+        for variant in variants
+        if benchmark in benchmarks
+    ]
+
+
+ALPACA_EVAL = sources("alpaca_eval")
+MT_BENCH = sources("mt_bench")
+OPEN_LLM = sources("open_llm")
+
+if CONFIG.reward_check:
+    RESULTS_OF_ALL.append(f"results/models/{CONFIG.reward_model}.rewardbench.json")
+# What judges may cost, before anything is paid for.
+if workflow.is_main_process:
+    for line in bill.lines(CONFIG):
+        print(line, file=sys.stderr)

@@ -1,0 +1,97 @@
+# What the rules of report.smk ask: input functions, and lists.
+from expoflow.config.figures import KINDS as FIGURE_KINDS
+from expoflow.dag.figures import inputs as figure_inputs
+from expoflow.reporting.page import caption
+from expoflow.reporting import paper, paper_tables
+from expoflow.reporting.run_end import closing_words, salvage
+
+# What the paper published of the models that pairs repeat.
+REPEATED = {
+    name: [number._asdict() | {"value": str(number.value)} for number in numbers]
+    for name, pair in CONFIG.pairs.items()
+    if (numbers := paper.published(pair.paper))
+}
+PAPER_REWARDS = (
+    CONFIG.reward_model is not None
+    and CONFIG.models[CONFIG.reward_model].hub == paper.REWARD_MODEL
+)
+REWARDS_NOTE = "" if PAPER_REWARDS or not CONFIG.reward_model else paper.OTHER_REWARDS
+
+
+def marks(figure):
+    """The paper's numbers that a figure shows, by pair, variant and quantity."""
+    shown = figure.metrics or FIGURE_KINDS[figure.kind].marks
+    found = {}
+    for pair in figure.pairs:
+        for number in REPEATED.get(pair, ()):
+            if number["quantity"] in shown:
+                variants = found.setdefault(pair, {}).setdefault(number["variant"], {})
+                variants[number["quantity"]] = float(number["value"])
+    return found
+
+
+SHOWN_FIRST = criteria.shown_first(
+    (CONFIG.section(pair, "select") for pair in CONFIG.pairs),
+    CONFIG.reward_model is not None,
+)
+
+
+def captions():
+    """The text below every figure."""
+    return {
+        name: caption(figure, bool(marks(figure)), SHOWN_FIRST)
+        for name, figure in FIGURES.items()
+    }
+
+
+def inert(text):
+    """`text` with `<` as JSON escapes it: Snakemake's report puts a figure's params into a script of its page."""
+    return text.replace("<", "\\u003c")
+
+
+def appendix_pairs():
+    """What the tables of the appendices say of a pair beside its results."""
+    return {
+        name: {
+            "sft": pair.sft,
+            "aligned": pair.aligned,
+            "paper": pair.paper,
+            "trained_on_dev": pair.trained_on_dev,
+        }
+        for name, pair in CONFIG.pairs.items()
+    }
+
+
+def salvage_benchmarks():
+    """After a failed run: the tables with its gaps; what to say of them."""
+    results = benchmark_results([*VARIANTS, "expo-aligned"])
+    return salvage(list(map(Path, results)), captions())
+
+
+TABLES = expand(
+    "results/{table}.csv", table=["alphas", "rewards", "benchmarks", "summary"]
+)
+PLOTS = expand("results/figures/{figure}.{kind}", figure=FIGURES, kind=["svg", "png"])
+APPENDICES = expand(
+    "results/tables/{table}.{kind}",
+    table=[
+        "appendix_e",
+        *(
+            ["appendix_f"]
+            if any(p.trained_on_dev for p in CONFIG.pairs.values())
+            else []
+        ),
+        *(["reproduction"] if REPEATED else []),
+    ],
+    kind=["csv", "md"],
+)
+PAPER_TABLES = expand(
+    "results/tables/{table}.{kind}",
+    table=["table1", "table2", "appendix_d"],
+    kind=["csv", "md"],
+)
+
+RESULTS_OF_ALL += [*TABLES, *PLOTS, *APPENDICES, "results/report.html"]
+# of the paper's benchmarks, if a pair has one
+if benchmark_results(["expo"], paper_tables.BENCHMARKS):
+    RESULTS_OF_ALL += PAPER_TABLES
