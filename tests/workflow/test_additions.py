@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tree import REPOSITORY, Tree
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.long]
 LIBRARY = "workflow/scripts/expoflow"
 BRIEF = """\
         Criterion(

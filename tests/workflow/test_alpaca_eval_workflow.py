@@ -8,7 +8,7 @@ import pytest
 from judge_server import JudgeServer, completion
 
 pytest.importorskip("alpaca_eval", reason="pip install 'expoflow[bench]'")
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.long]
 JOBS = {"benchmark_alpaca_eval": 3, "compare": 1, "benchmark_table": 1, "paper_tables": 1, "report": 1}
 N = 24
 OUTPUTS = re.compile(r'"output": """(.*?)"""', re.DOTALL)

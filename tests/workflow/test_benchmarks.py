@@ -8,7 +8,7 @@ import pytest
 from expoflow.miniature import judge, world
 from judge_server import JudgeServer
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.long]
 JUDGE = {"model": "judge", "api_key_env": "", "backoff": 0, "retries": 1}
 JOBS = {"benchmark_mt_bench": 3, "compare": 1, "benchmark_table": 1, "paper_tables": 1, "report": 1}
 ALL = JOBS | {"mt_bench_data": 1}

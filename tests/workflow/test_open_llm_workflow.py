@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'expoflow[bench]'")
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.long]
 SETTINGS = {"data": "miniature", "tasks": ["miniature_choice", "miniature_answer"], "chat_template": True}
 JOBS = {"benchmark_open_llm": 3, "compare": 1, "benchmark_table": 1, "paper_tables": 1, "report": 1}
 

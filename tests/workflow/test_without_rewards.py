@@ -9,7 +9,7 @@ from expoflow.project.folder import read_config
 from expoflow.project.publication import _evidence
 from test_caching import AFTER_SELECT
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.long]
 
 
 def rows(tree, name: str) -> list[dict[str, str]]:
