@@ -216,7 +216,7 @@ def test_the_configs_in_the_documentation_are_accepted():
     text = (installed.workflow_folder() / "docs/training.md").read_text()
     shown = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
     shown |= {key: project()[key] for key in ("prompts",)}
-    shown |= {"reward_model": "judge", "pairs": {"pair": {"sft": "sft", "aligned": "dpo", "alphas": [1]}}}
+    shown |= {"reward_model": "rm", "pairs": {"pair": {"sft": "sft", "aligned": "dpo", "alphas": [1]}}}
     assert {model.train.recipe for model in checks.parse(shown).models.values() if model.train} == set(
         recipes.RECIPES
     ) - {"reward"}
