@@ -1,6 +1,5 @@
 # Read once by every Snakemake process, also by each cluster job: imports no torch.
 import importlib.util
-import json
 import os
 import sys
 from functools import cache

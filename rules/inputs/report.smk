@@ -1,4 +1,6 @@
 # What the rules of report.smk ask: input functions, and lists.
+import json
+
 from expoflow.config.figures import KINDS as FIGURE_KINDS
 from expoflow.dag.figures import inputs as figure_inputs
 from expoflow.reporting.page import caption

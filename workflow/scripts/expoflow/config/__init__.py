@@ -4,7 +4,6 @@
 """
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -168,8 +167,3 @@ class Config(Strict):
 def schema() -> str:
     """config/schema.json: JSON schema of the whole config, for editors."""
     return json.dumps(Config.model_json_schema(by_alias=True), indent=2, ensure_ascii=False) + "\n"
-
-
-def schema_path(root: Path) -> Path:
-    """Where the schema lies in a checkout."""
-    return root / "config" / "schema.json"

@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 # What changes how a result is made, kept or told, never what it says. The values of a config are parameters of their
 # own; the bytes of a commit are the same, however they come; a judge's verdicts are kept with all they depend on.
 NEUTRAL = frozenset(
-    {
-        *(
-            "errors",
-            "config",
-            "results",
-            "paths",
-            "store",
-            "files",
-            "system",
-            "hosts",
-            "hub",
-            "dag",
-            "cli",
-            "project",
-        ),
-        *("checks", "checkpoints.manifests", "benchmarks.judge"),
-    }
+    [
+        "errors",
+        "paths",
+        "config",
+        "files",
+        "results",
+        "store",
+        "system",
+        "hosts",
+        "dag",
+        "hub",
+        "checks",
+        "project",
+        "cli",
+        "checkpoints.manifests",
+        "benchmarks.judge",
+    ]
 )
 # The work of engine hosts that a rule asks for (`hosts.task.Task`); of a benchmark its section says it.
 TASKS = {
