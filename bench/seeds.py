@@ -18,7 +18,7 @@ from expoflow.engines.model import Model, Request
 from expoflow.engines.transformers import TransformersEngine
 from expoflow.files.records import read_jsonl
 from expoflow.results import Prompt
-from expoflow.scoring.rewards import RewardModel
+from expoflow.scoring import rewards
 
 SEEDS = range(100, 116)
 
@@ -26,7 +26,7 @@ SEEDS = range(100, 116)
 def main() -> None:
     results, config = Path("results"), GenerateConfig(max_tokens=64)
     engine = TransformersEngine(Model(folder=results / "models/mini-dpo20"))
-    reward_model = RewardModel(results / "models/mini-reward")
+    reward_model = rewards.load(Model(folder=results / "models/mini-reward"))
     prompts = read_jsonl(results / "prompts/dev.jsonl", Prompt)
     ids = [chat.token_ids(engine.tokenizer, prompt.messages) for prompt in prompts]
     for kind in ("one seed for all prompts", "a seed per prompt"):

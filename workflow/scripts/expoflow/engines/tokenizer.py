@@ -34,9 +34,9 @@ def tokenizer(model: Model) -> Any:
 
 def config(model: Model) -> Any:
     """The model's config, as transformers reads it."""
-    from transformers import AutoConfig
+    from expoflow.checkpoints.loading import read_config
 
-    return AutoConfig.from_pretrained(model.folder, trust_remote_code=model.trust_remote_code)
+    return read_config(model.folder, model.trust_remote_code)
 
 
 def stop_ids(model: Model) -> set[int]:

@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import DynamicCache
 
+from expoflow.checkpoints.loading import REPORT, model_class, require_whole
 from expoflow.checkpoints.pickles import converted
 from expoflow.config.stages import GenerateConfig
 from expoflow.engines import tokenizer
@@ -43,7 +44,7 @@ class TransformersEngine:
             state = self.model.state_dict()
             with torch.no_grad():
                 for name, tensor in _weights(model):
-                    if name in state:  # else a buffer that transformers computes by itself
+                    if name in state:  # else a constant that the class computes by itself
                         state[name].copy_(tensor)
             self._describe(model)
         else:
@@ -96,16 +97,18 @@ class TransformersEngine:
 
     def _load(self, model: Model) -> None:
         config = tokenizer.config(model)
-        remote = model.trust_remote_code
-        with torch.device("meta"):  # the class alone is wanted: only it takes a state dict without a folder
-            architecture = type(AutoModelForCausalLM.from_config(config, trust_remote_code=remote))
-        loaded = architecture.from_pretrained(
+        architecture = model_class(config, model.folder, "language model", model.trust_remote_code)
+        weights = dict(_weights(model))
+        loaded, report = architecture.from_pretrained(
             None,
             config=config,
-            state_dict=dict(_weights(model)),
+            state_dict=weights,
             dtype=self.dtype or config.dtype,
             attn_implementation=self.attention,
+            **REPORT,
         )
+        require_whole(report, model.folder, "language model")
+        self.names = frozenset(weights)
         self.model = loaded.eval().to(self.device)
         self._describe(model)
 
@@ -115,12 +118,14 @@ class TransformersEngine:
         self.context = self.model.config.get_text_config().max_position_embeddings
 
     def _fits(self, model: Model) -> bool:
-        """Whether the tensors of `model` are the loaded model's, name by name."""
-        state = self.model.state_dict()
-        given = {name: shape for name, shape in _shapes(model) if name in state}
+        """Whether the tensors of `model` are those that were loaded whole, and the class has them name by name."""
+        state, shapes = self.model.state_dict(), dict(_shapes(model))
+        given = {name: shape for name, shape in shapes.items() if name in state}
         places = {state[name].data_ptr() for name in given}
-        return all(tuple(state[name].shape) == shape for name, shape in given.items()) and all(
-            parameter.data_ptr() in places for parameter in self.model.parameters()
+        return (
+            self.names == shapes.keys()
+            and all(tuple(state[name].shape) == shape for name, shape in given.items())
+            and all(parameter.data_ptr() in places for parameter in self.model.parameters())
         )
 
     def _sample(

@@ -8,8 +8,10 @@ from typing import Any
 from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
+from expoflow.checkpoints.loading import require_loadable
 from expoflow.config.stages import GenerateConfig
 from expoflow.engines import tokenizer
+from expoflow.engines.memory import headers
 from expoflow.engines.model import Completion, Model, Request, engine_key
 from expoflow.engines.vllm_plugin import FORMAT, extra_config
 from expoflow.engines.vllm_session import answers, start, stop
@@ -35,7 +37,12 @@ class VllmEngine:
     name = "vllm"
 
     def __init__(self, model: Model, gpus: int = 1):
-        """Load the model; vLLM's own error says what is lacking where it does not fit into memory."""
+        """Load the model; vLLM's own error says what is lacking where it does not fit into memory.
+
+        Raises CheckpointError for a checkpoint that its class would not load whole.
+        """
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._require_loadable(model)
         self.engine = start(
             model.folder,
             tokenizer.config(model),
@@ -59,6 +66,7 @@ class VllmEngine:
         the former model is then still there.
         """
         tokenizer.require_same_architecture(self.key, self.loaded, model, self.name)
+        self._require_loadable(model)
         reasons = self.engine.collective_rpc("set_weights", args=(str(model.folder), _extra(model)))
         if reason := next(filter(None, reasons), None):
             raise CheckpointError(reason)
@@ -98,6 +106,14 @@ class VllmEngine:
     def close(self) -> None:
         """Free the model's memory; another engine may then be made in this process."""
         stop(self)
+
+    def _require_loadable(self, model: Model) -> None:
+        """Raise CheckpointError if the model's class would not load it whole; its names and shapes are asked once."""
+        tensors = headers(model)
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        if shapes != self.shapes:
+            require_loadable(model.folder, tensors, remote=model.trust_remote_code)
+            self.shapes = shapes
 
     def _describe(self, model: Model) -> None:
         self.loaded, self.key = model, engine_key(model, self.name)

@@ -1,12 +1,14 @@
 """Rewards: the reward model's raw logit for (prompt, response)."""
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from expoflow.checkpoints import manifests
-from expoflow.checkpoints.checkpoint import read_json_file
+from expoflow.checkpoints import loading, manifests, reward_heads
+from expoflow.checkpoints.checkpoint import open_checkpoint, read_json_file
+from expoflow.checkpoints.pickles import converted
 from expoflow.config.stages import ScoreConfig
 from expoflow.engines.chat import all_token_ids
 from expoflow.engines.model import Model, chosen
@@ -93,38 +95,51 @@ def load(reward_model: Model, engine: str = "transformers", dtype: str = "keep")
 
     Raises CheckpointError for a model that has not exactly one logit, or no padding token.
     """
-    folder, remote = reward_model.folder, reward_model.trust_remote_code
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=remote)
-    if config.num_labels != 1:
-        raise CheckpointError(
-            f"reward model '{folder}' has {config.num_labels} logits; one with num_labels 1 is needed"
-        )
+    folder, remote = converted(reward_model.folder), reward_model.trust_remote_code
+    tensors = open_checkpoint(folder).tensors
+    config = loading.reward_config(loading.read_config(folder, remote), folder, tensors)
     if config.pad_token_id is None:
         raise CheckpointError(f"reward model '{folder}' has no pad_token_id; set it in its config.json")
     if engine == "vllm":
         from expoflow.scoring.rewards_vllm import VllmRewardModel
 
-        scorer: Scorer = VllmRewardModel(folder, dtype, remote, gpus.allotted())
+        loading.require_loadable(folder, tensors, "reward model", remote)
+        scorer: Scorer = VllmRewardModel(folder, config, dtype, remote, gpus.allotted())
     else:
-        scorer = RewardModel(folder, dtype, remote)
+        scorer = RewardModel(folder, config, tensors, dtype, remote)
     if reward_model.chat_template:
         scorer.tokenizer.chat_template = reward_model.chat_template
     return scorer
 
 
 class RewardModel:
-    """A sequence classifier with one logit from a checkpoint folder, in its own type unless `dtype` says else."""
+    """A sequence classifier with one logit from a checkpoint folder, in its own type unless `dtype` says else.
 
-    def __init__(self, folder: Path, dtype: str = "keep", trust_remote_code: bool = False):
+    `config` as `checkpoints.loading.reward_config` gives it, `names` are those of the tensors in the files.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Any,
+        names: Iterable[str],
+        dtype: str = "keep",
+        trust_remote_code: bool = False,
+    ):
         import torch
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoTokenizer
 
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype="auto" if dtype == "keep" else dtype, trust_remote_code=trust_remote_code
+        architecture = loading.model_class(config, folder, "reward model", trust_remote_code)
+        mapping = {f"^{re.escape(name)}$": head for name, head in reward_heads.renamed(names).items()}
+        model, report = architecture.from_pretrained(
+            folder,
+            config=config,
+            dtype="auto" if dtype == "keep" else dtype,
+            key_mapping=mapping or None,
+            **loading.REPORT,
         )
+        loading.require_whole(report, folder, "reward model")
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = model.eval().to(self.device)
 

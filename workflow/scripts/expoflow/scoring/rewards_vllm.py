@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoTokenizer
 from vllm import PoolingParams
 
 from expoflow.engines.vllm_session import answers, start, stop
@@ -15,9 +16,11 @@ class VllmRewardModel:
     Over `gpus` GPUs (tensor parallel).
     """
 
-    def __init__(self, folder: Path, dtype: str = "keep", trust_remote_code: bool = False, gpus: int = 1):
+    def __init__(
+        self, folder: Path, config: Any, dtype: str = "keep", trust_remote_code: bool = False, gpus: int = 1
+    ):
         trust = {"trust_remote_code": trust_remote_code}
-        self.config = AutoConfig.from_pretrained(folder, **trust)
+        self.config = config
         self.tokenizer = AutoTokenizer.from_pretrained(folder, **trust)
         self.engine = start(folder, self.config, dtype, runner="pooling", tensor_parallel_size=gpus, **trust)
 

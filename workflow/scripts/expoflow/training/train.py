@@ -13,7 +13,10 @@ from typing import Any
 
 from expoflow import paths
 from expoflow.checkpoints import manifests
+from expoflow.checkpoints.checkpoint import open_checkpoint
+from expoflow.checkpoints.pickles import converted
 from expoflow.config.sources import ModelConfig
+from expoflow.errors import CheckpointError
 from expoflow.files.atomic import write_text
 from expoflow.files.folder import appearing
 from expoflow.files.records import write_json
@@ -51,6 +54,8 @@ def train(
     """
     folder = paths.weights(manifest)
     folders = {role: manifests.model_folder(each) for role, each in needed.items()}
+    for role, each in folders.items():
+        _require_loadable(each, role, (usages or {}).get(role, {}))
     if source.train.trainer == "loop":
         with appearing(folder, replace=True) as unfinished:
             metrics = _loop(source, folders, seed, unfinished, progress)
@@ -64,6 +69,19 @@ def train(
             shutil.copytree(trained, unfinished, copy_function=_link, dirs_exist_ok=True)
         write_json(manifest, manifests.manifest(model, source, folder, *PACKAGES))
     return metrics
+
+
+def _require_loadable(folder: Path, role: str, usage: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if trainers, which load by themselves, would make a weight of the model at random."""
+    from expoflow.checkpoints import loading, reward_heads
+
+    tensors = open_checkpoint(converted(folder)).tensors
+    if role == "reward_model" and (head := next(iter(reward_heads.renamed(tensors)), None)):
+        raise CheckpointError(
+            f"{folder}: its head is called {head}, where trainers look for {reward_heads.HEAD}.weight; rename that tensor"
+        )
+    kind = "reward model" if role == "reward_model" else "language model"
+    loading.require_loadable(folder, tensors, kind, usage.get("trust_remote_code", False))
 
 
 def _loop(

@@ -15,11 +15,12 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, hash_args
 from lm_eval.api.registry import get_model
 from lm_eval.tasks import TaskManager
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoTokenizer
 
 from expoflow.benchmarks.open_llm.tasks import TASK_FILES, Kept
+from expoflow.checkpoints.loading import read_config, require_loadable
 from expoflow.config.benchmarks import OpenLlmBenchmark
-from expoflow.engines.memory import free_memory
+from expoflow.engines.memory import free_memory, headers
 from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError
 
@@ -116,7 +117,9 @@ def language_model(model: Model, config: OpenLlmBenchmark) -> LM:
     """
     folder, remote = str(model.folder.absolute()), model.trust_remote_code
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
-    settings = AutoConfig.from_pretrained(folder, trust_remote_code=remote)
+    settings = read_config(model.folder, remote)
+    if config.backend != "completions":  # a server has loaded it by itself
+        require_loadable(model.folder, headers(model), remote=remote)
     length = min(config.context, getattr(settings, "max_position_embeddings", config.context))
     bos = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
     common = {"pretrained": folder, "trust_remote_code": remote, "add_bos_token": bos}

@@ -1,0 +1,217 @@
+"""Loads that are whole: every weight that a model's class has comes from the checkpoint.
+
+Transformers makes a weight at random that it does not find, and leaves out a tensor that it does not know; it says so in a
+warning alone. Here either is an error. The class itself says what it needs: on the device `meta` a model of any size is
+loaded in a moment from the names and shapes of its tensors, without a byte of them.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from expoflow.checkpoints import reward_heads
+from expoflow.checkpoints.checkpoint import read_json_file
+from expoflow.checkpoints.header import Tensor
+from expoflow.checkpoints.tensor_names import BUFFER, HEAD
+from expoflow.errors import CheckpointError
+
+Role = Literal["language model", "reward model"]
+LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks?)\.(\d+)\.")
+# What wraps a model while it is trained, by the prefix that it gives to every name.
+WRAPPERS = {
+    "_orig_mod.": "torch.compile",
+    "module.": "DataParallel or DeepSpeed",
+    "_fsdp_wrapped_module.": "FSDP",
+    "_checkpoint_wrapped_module.": "activation checkpointing",
+    "base_model.model.": "peft",
+    "pretrained_model.": "TRL's value head",
+}
+# What classifiers call their heads: those of transformers, and those that are renamed.
+HEADS = ("score.", "classifier.", "head.", *(f"{name}." for name in reward_heads.LINEAR))
+SHOWN = 3  # names in a message
+
+
+def read_config(folder: Path, remote: bool = False) -> Any:
+    """The model's config as transformers reads it. Raises CheckpointError for one that it does not know."""
+    import transformers
+
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=remote)
+    except Exception as error:  # whatever stands in a user's config.json, or in code beside it
+        kind = read_json_file(folder / "config.json").get("model_type")
+        raise CheckpointError(
+            f"{folder}: transformers {transformers.__version__} cannot read its config.json (model_type {kind!r}):"
+            f" {_first_line(error)}; correct it, or, for a model with code of its own, read that code and set"
+            " trust_remote_code: true"
+        ) from None
+
+
+def require_loadable(
+    folder: Path, tensors: Mapping[str, Tensor], role: Role = "language model", remote: bool = False
+) -> None:
+    """Raise CheckpointError if the model's class does not find all it needs among `tensors`, or finds more than it knows.
+
+    Reads no weight: `tensors` come from the headers of the files.
+    """
+    import torch
+
+    from expoflow.checkpoints.torch_types import TORCH
+
+    config = read_config(folder, remote)
+    if role == "reward model":
+        config = reward_config(config, folder, tensors)
+    names = reward_heads.renamed(tensors) if role == "reward model" else {}
+    state = {
+        names.get(name, name): torch.empty(
+            tensor.shape, dtype=TORCH.get(tensor.dtype, torch.float32), device="meta"
+        )
+        for name, tensor in tensors.items()
+    }
+    settings = {"config": config, "state_dict": state, "device_map": "meta"}
+    try:
+        _, report = model_class(config, folder, role, remote).from_pretrained(None, **settings, **REPORT)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"{folder}: transformers cannot build this {role} by its config.json: {_first_line(error)}; correct it"
+        ) from None
+    require_whole(report, folder, role)
+
+
+# What `from_pretrained` has to be asked for so that `require_whole` can see everything.
+REPORT = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+
+
+def model_class(config: Any, folder: Path, role: Role, remote: bool = False) -> Any:
+    """Transformers' class for a config. Raises CheckpointError if there is none for the role."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    auto = AutoModelForCausalLM if role == "language model" else AutoModelForSequenceClassification
+    try:
+        with torch.device("meta"):  # the class alone is wanted: only it takes a state dict without a folder
+            return type(auto.from_config(config, trust_remote_code=remote))
+    except Exception as error:
+        raise CheckpointError(
+            f"{folder}: transformers has no {role} for model_type {config.model_type!r} by its config.json:"
+            f" {_first_line(error)}"
+        ) from None
+
+
+def reward_config(config: Any, folder: Path, tensors: Mapping[str, Any]) -> Any:
+    """A reward model's config with the number of logits that its head has; `tensors` by name, with shapes.
+
+    Raises CheckpointError for a model that is known to need code of its own, or that has not exactly one logit.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    said = read_json_file(folder / "config.json")
+    if reason := reward_heads.refused(said, shapes):
+        raise CheckpointError(f"reward model {folder}: {reason}")
+    if reward_heads.logits(shapes) == 1 and not {"id2label", "num_labels"} & said.keys():
+        config.num_labels = 1  # transformers takes 2 if config.json is silent
+    elif not any(name.startswith(HEADS) for name in shapes):
+        raise CheckpointError(
+            f"reward model {folder}: has no trained head, as a language model has none; {reward_heads.USUAL}"
+        )
+    if config.num_labels != 1:
+        raise CheckpointError(
+            f"reward model {folder}: has {config.num_labels} logits by its config.json; one with num_labels 1 is needed:"
+            f" {reward_heads.USUAL}"
+        )
+    return config
+
+
+def require_whole(report: Mapping[str, Any], folder: Path, role: Role) -> None:
+    """Raise CheckpointError for a load that was not whole; `report` is transformers' `output_loading_info`."""
+    missing = sorted(report["missing_keys"])
+    unexpected = sorted(name for name in report["unexpected_keys"] if not BUFFER.search(name))
+    if role == "reward model":  # what a language model left behind when it got its new head
+        unexpected = [name for name in unexpected if not HEAD.search(name)]
+    mismatched = sorted(report["mismatched_keys"])
+    errors = [str(error) for error in report.get("error_msgs") or ()]
+    if missing or unexpected or mismatched or errors:
+        reason = _cause(missing, unexpected, mismatched, role) or "; ".join(errors)
+        raise CheckpointError(f"{folder}: {reason}")
+
+
+def _cause(missing: list[str], unexpected: list[str], mismatched: list[Any], role: Role) -> str:
+    """What is the matter with a checkpoint, as far as names and shapes tell, and the remedy."""
+    if missing and unexpected and (prefix := _prefix(missing, unexpected)):
+        wrapper = next(
+            (WRAPPERS[each] for each in WRAPPERS if prefix.endswith(each)), "what wrapped the model"
+        )
+        return (
+            f"its tensors are named {prefix}..., as in {unexpected[0]}: {wrapper} wrapped the model that was saved, and"
+            f" {len(missing)} weights would be random; save the model inside it (unwrap it, then save_pretrained)"
+        )
+    if mismatched:
+        name, have, need = mismatched[0]
+        more = f" and {len(mismatched) - 1} more" if len(mismatched) > 1 else ""
+        return (
+            f"tensor {name}{more} is {_shape(have)} in its files and {_shape(need)} by its config.json; give the config.json"
+            " that belongs to the weights"
+        )
+    if missing:
+        return _missing(missing, unexpected, role)
+    layers = _layers(unexpected)
+    if len(layers) and min(layers) > 0 and all(LAYER.search(name) for name in unexpected):
+        return (
+            f"its files have layers that its config.json does not, up to layer {max(layers)}: {_some(unexpected)}: they would"
+            " be left out; correct num_hidden_layers"
+        )
+    return (
+        f"its files have tensors that its class does not know: {_some(unexpected)}: they would be left out; give the model"
+        " that its config.json describes"
+    )
+
+
+def _missing(missing: list[str], unexpected: list[str], role: Role) -> str:
+    layers, random = _layers(missing), f"{len(missing)} weights would be random"
+    beside = f"; its files have {_some(unexpected)} instead" if unexpected else ""
+    if role == "reward model" and all(name.startswith(HEADS) for name in missing):
+        return (
+            f"no trained head: {_some(missing)} is not in its files{beside}; is it a language model, or a reward model with"
+            f" another head? {reward_heads.USUAL}"
+        )
+    if all(HEAD.search(name) for name in missing):
+        return (
+            f"the head {missing[0]} is not in its files and would be random; if it is tied to the embeddings, set"
+            f" tie_word_embeddings: true in its config.json, else save the model with its head{beside}"
+        )
+    if layers and all(LAYER.search(name) for name in missing):
+        return (
+            f"its config.json has more layers than its files: {_some(missing)}: {random}; correct num_hidden_layers, or"
+            f" give the whole model{beside}"
+        )
+    return f"tensors that its class needs are not in its files: {_some(missing)}: {random}{beside}; give a whole model"
+
+
+def _prefix(missing: list[str], unexpected: list[str]) -> str | None:
+    """The prefix without which the unexpected names are the missing ones; a head that is tied is in no file."""
+    wanted = {name for name in missing if not HEAD.search(name)}
+    if not wanted:
+        return None
+    longest = max(wanted, key=len)
+    found = next((name for name in unexpected if name.endswith(longest)), "")
+    prefix = found.removesuffix(longest)
+    return prefix if prefix and wanted <= {name.removeprefix(prefix) for name in unexpected} else None
+
+
+def _layers(names: Iterable[str]) -> set[int]:
+    return {int(found[1]) for name in names if (found := LAYER.search(name))}
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape)) or "0-d"
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
