@@ -15,13 +15,12 @@ installed = importlib.util.find_spec("expoflow")
 sys.path.insert(0, str(SCRIPTS))
 import expoflow
 from expoflow import checks
-from expoflow.checks import machine
 from expoflow.config.base import ALPHA, VARIANTS
 from expoflow.config.benchmarks import BENCHMARKS
 from expoflow.dag import code, resources
 from expoflow.dag.wildcards import only
-from expoflow.errors import ConfigError, ExpoflowError
-from expoflow.project.begin import begin
+from expoflow.errors import ExpoflowError
+from expoflow.project.begin import begin, look
 from expoflow.system import collector
 from expoflow.system.installed import require_own
 
@@ -33,8 +32,8 @@ collector.relax()
 try:
     CONFIG = checks.load(config, workflow.configfiles)
     if workflow.is_main_process:
-        machine.check_sources(CONFIG)
-except ConfigError as error:
+        look(CONFIG, sys.argv[1:])
+except ExpoflowError as error:
     raise WorkflowError(f"the config has problems:\n{error}")
 
 # Jobs are offline but for download, and for weights that are gone: there the user's own word counts.

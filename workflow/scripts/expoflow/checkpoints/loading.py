@@ -101,7 +101,7 @@ def model_class(config: Any, folder: Path, role: Role, remote: bool = False) -> 
 
 
 def reward_config(config: Any, folder: Path, tensors: Mapping[str, Any]) -> Any:
-    """A reward model's config with the number of logits that its head has; `tensors` by name, with shapes.
+    """A reward model's config with the number of logits that its head has; `tensors` by name, with shapes, if they are known.
 
     Raises CheckpointError for a model that is known to need code of its own, or that has not exactly one logit.
     """
@@ -111,7 +111,7 @@ def reward_config(config: Any, folder: Path, tensors: Mapping[str, Any]) -> Any:
         raise CheckpointError(f"reward model {folder}: {reason}")
     if reward_heads.logits(shapes) == 1 and not {"id2label", "num_labels"} & said.keys():
         config.num_labels = 1  # transformers takes 2 if config.json is silent
-    elif not any(name.startswith(HEADS) for name in shapes):
+    elif shapes and not any(name.startswith(HEADS) for name in shapes):
         raise CheckpointError(
             f"reward model {folder}: has no trained head, as a language model has none; {reward_heads.USUAL}"
         )

@@ -16,10 +16,12 @@ def plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def plan(arguments: argparse.Namespace) -> int:
-    from expoflow.project import estimate, folder
+    from expoflow.project import begin, estimate, folder
 
     config = folder.read_config_file(arguments.configfile)
+    notes = begin.look_at_models(config, hub=not arguments.offline)
     print("\n".join(estimate.lines(estimate.plan(config, online=not arguments.offline))))
+    print("\n".join(notes), end="\n" * bool(notes))
     return 0
 
 

@@ -12,6 +12,7 @@ from expoflow.config.stages import GenerateConfig
 from expoflow.engines import tokenizer
 from expoflow.engines.memory import headers
 from expoflow.engines.model import Completion, Model, Request, engine_key
+from expoflow.engines.support import context, require_supported
 from expoflow.extrapolation.tensor_stream import tensors, tensors_of
 
 # Tokens (prompt and response, padding included) whose keys and values are held at a time.
@@ -97,6 +98,7 @@ class TransformersEngine:
 
     def _load(self, model: Model) -> None:
         config = tokenizer.config(model)
+        require_supported(config, model.folder, self.name, model.trust_remote_code)
         architecture = model_class(config, model.folder, "language model", model.trust_remote_code)
         weights = dict(_weights(model))
         loaded, report = architecture.from_pretrained(
@@ -115,7 +117,7 @@ class TransformersEngine:
     def _describe(self, model: Model) -> None:
         self.loaded, self.key = model, engine_key(model, self.name)
         self.tokenizer, self.stop = tokenizer.tokenizer(model), tokenizer.stop_ids(model)
-        self.context = self.model.config.get_text_config().max_position_embeddings
+        self.context = context(self.model.config)
 
     def _fits(self, model: Model) -> bool:
         """Whether the tensors of `model` are those that were loaded whole, and the class has them name by name."""

@@ -1,14 +1,51 @@
 """What happens in the main Snakemake process before the first job of a run."""
 
+import os
+import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from expoflow import store
-from expoflow.checks.machine import check_keys
+from expoflow.checks.early import check_models
+from expoflow.checks.machine import check_keys, check_sources
 from expoflow.config import Config
 from expoflow.errors import ConfigError, ExpoflowError
 from expoflow.hosts.head import announce
 from expoflow.project import resume
+
+DRY = {"-n", "--dry-run", "--dryrun"}
+HUB = "https://huggingface.co"
+PATIENCE = 3  # seconds in which the hub must answer a dry run
+
+
+def look(config: Config, command: Sequence[str]) -> None:
+    """Look at the files and models that are here; in a dry run at models of the hub too. Raises ConfigError.
+
+    `command` are Snakemake's arguments. A real run looks at the hub when it begins (`begin`).
+    """
+    check_sources(config)
+    dry = bool(DRY.intersection(command))
+    hub = any(model.hub for model in config.models.values())
+    if dry and hub and not _hub_answers():
+        print("models of the hub are not looked at: the hub does not answer", file=sys.stderr)
+        hub = False
+    notes = look_at_models(config, hub=dry and hub)
+    if dry:
+        _say(notes)
+
+
+def look_at_models(config: Config, hub: bool) -> list[str]:
+    """Do the models fit together, can they be run, do the prompts reach them? What is worth saying. Raises ConfigError.
+
+    With `hub` those of the hub are looked at too, by their headers and small files, before any download.
+    """
+    if hub and any(model.hub for model in config.models.values()):
+        from expoflow.checks.pairs import check_pairs
+
+        check_pairs(config)
+    return check_models(config, hub=hub)
 
 
 def begin(
@@ -22,25 +59,35 @@ def begin(
 ) -> None:
     """Make sure that a run can begin in `folder`, and announce this process to its jobs.
 
-    The keys of judges must be there, models of the hub must fit together by their headers, and nothing of a killed run
-    may still be at work here; a run that only touches files needs none of this. `command` are Snakemake's arguments,
+    The keys of judges must be there, models must be of use, those of the hub by their headers, and nothing of a killed
+    run may still be at work here; a run that only touches files needs none of this. `command` are Snakemake's arguments,
     by which the run can be resumed. The jobs of a local run on `cores` cores share engines (`hosts`); those of a
     `cluster`, and with None, have their own. Raises ExpoflowError.
     """
     store.use()
     if not touch:
         check_keys(config)
-        _require_fitting_pairs(config)
+        try:
+            _say(look_at_models(config, hub=True))
+        except ConfigError as error:
+            raise ExpoflowError(f"nothing was downloaded:\n{error}") from None
         resume.begin(command, folder, cluster=cluster)
     announce(cores, width=max(model.resources.gpus or 1 for model in config.models.values()))
 
 
-def _require_fitting_pairs(config: Config) -> None:
-    """Models of the hub must fit together, by their headers."""
-    if any(model.hub for model in config.models.values()):
-        from expoflow.checks.pairs import check_pairs
+def _say(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(line, file=sys.stderr)
 
-        try:
-            check_pairs(config)
-        except ConfigError as error:
-            raise ExpoflowError(f"nothing was downloaded:\n{error}") from None
+
+def _hub_answers() -> bool:
+    """Whether the hub can be reached and may be asked; a dry run must not wait long for it."""
+    address = urlsplit(os.environ.get("HF_ENDPOINT", HUB))
+    port = address.port or (443 if address.scheme == "https" else 80)
+    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
+        return False
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=PATIENCE).close()
+    except OSError:
+        return False
+    return True

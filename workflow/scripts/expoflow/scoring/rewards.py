@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,8 +10,10 @@ from expoflow.checkpoints import loading, manifests, reward_heads
 from expoflow.checkpoints.checkpoint import open_checkpoint, read_json_file
 from expoflow.checkpoints.pickles import converted
 from expoflow.config.stages import ScoreConfig
+from expoflow.engines import tokenizer
 from expoflow.engines.chat import all_token_ids
 from expoflow.engines.model import Model, chosen
+from expoflow.engines.support import context
 from expoflow.errors import CheckpointError
 from expoflow.files import hashing
 from expoflow.files.records import Record, read_json
@@ -95,11 +97,10 @@ def load(reward_model: Model, engine: str = "transformers", dtype: str = "keep")
 
     Raises CheckpointError for a model that has not exactly one logit, or no padding token.
     """
-    folder, remote = converted(reward_model.folder), reward_model.trust_remote_code
+    reward_model = reward_model.model_copy(update={"folder": converted(reward_model.folder)})
+    folder, remote = reward_model.folder, reward_model.trust_remote_code
     tensors = open_checkpoint(folder).tensors
-    config = loading.reward_config(loading.read_config(folder, remote), folder, tensors)
-    if config.pad_token_id is None:
-        raise CheckpointError(f"reward model '{folder}' has no pad_token_id; set it in its config.json")
+    config = reward_config(reward_model, loading.read_config(folder, remote), tensors, engine)
     if engine == "vllm":
         from expoflow.scoring.rewards_vllm import VllmRewardModel
 
@@ -110,6 +111,38 @@ def load(reward_model: Model, engine: str = "transformers", dtype: str = "keep")
     if reward_model.chat_template:
         scorer.tokenizer.chat_template = reward_model.chat_template
     return scorer
+
+
+def reward_config(
+    reward_model: Model, config: Any, tensors: Mapping[str, Any] | None, engine: str = "transformers"
+) -> Any:
+    """A reward model's config, as transformers reads it, with the padding token that the user has given.
+
+    `tensors` are those of its files by name, with shapes; None if they are not known. Raises CheckpointError for a model
+    that has not exactly one logit, that `engine` cannot load, or that has no padding token.
+    """
+    folder = reward_model.folder
+    config = loading.reward_config(config, folder, tensors or {})
+    if engine == "vllm" and (head := next(iter(reward_heads.renamed(tensors or {})), None)):
+        raise CheckpointError(
+            f"reward model {folder}: vLLM does not know its head {head}; set score.engine: transformers"
+        )
+    padding = config.pad_token_id
+    if padding is not None and 0 <= padding < config.get_text_config().vocab_size:
+        return config
+    loaded = tokenizer.tokenizer(reward_model)
+    if reward_model.pad_token is None:
+        has = f"; its tokenizer has {loaded.pad_token!r}" if loaded.pad_token else ""
+        raise CheckpointError(
+            f"reward model {folder}: its config.json has pad_token_id {padding}, so that it cannot score batches; give its"
+            f" padding token as `pad_token:` of the model{has}"
+        )
+    config.pad_token_id = loaded.get_vocab().get(reward_model.pad_token)
+    if config.pad_token_id is None:
+        raise CheckpointError(
+            f"reward model {folder}: its tokenizer has no token {reward_model.pad_token!r}; correct `pad_token:` of the model"
+        )
+    return config
 
 
 class RewardModel:
@@ -146,7 +179,7 @@ class RewardModel:
     @property
     def context(self) -> int:
         """The most tokens that a conversation may have."""
-        return self.model.config.max_position_embeddings
+        return context(self.model.config)
 
     def logits(self, rows: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, float]]]:
         """The logit of every row of token ids, batch by batch; batches go by length under a token budget."""

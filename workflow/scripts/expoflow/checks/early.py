@@ -1,0 +1,176 @@
+"""The models of a config are looked at before any job, in a child process, and once for what does not change."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import expoflow
+from expoflow import store
+from expoflow.checkpoints.adapter import is_adapter
+from expoflow.checkpoints.checkpoint import open_checkpoint
+from expoflow.checks.models import Answer, Question
+from expoflow.config import Config
+from expoflow.config.benchmarks import OnPrompts
+from expoflow.dag.digest import digest
+from expoflow.data import prompts as prompt_sets
+from expoflow.engines.model import Model, chosen
+from expoflow.errors import ConfigError, DataError, ExpoflowError
+from expoflow.files.records import read_json, read_jsonl, write_json
+from expoflow.paths import RESULTS, Results
+from expoflow.results import Manifest, Prompt
+
+FIRST = 1000  # prompts of a set that are looked at
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+LONGEST = 1800  # seconds that the child may take
+# The child imports this library, whatever else is installed; its folder does not stay on the path (`select`).
+CHILD = "import sys; sys.path.insert(0, sys.argv[1]); import expoflow; del sys.path[0]; from expoflow.checks import models; models.main()"
+
+
+def check_models(config: Config, results: Results = RESULTS, hub: bool = False) -> list[str]:
+    """What is worth saying of the models that are not trained here; all problems are in one ConfigError.
+
+    Those of the hub that are not here yet are looked at with `hub`, by their headers.
+    """
+    with ExitStack() as stack:
+        questions = list(_questions(config, results, hub, stack))
+        keys = [_key(question) for question in questions]
+        answers = {key: answer for key in keys if (answer := _kept(key))}
+        open_ = {key: each for key, each in zip(keys, questions, strict=True) if key not in answers}
+        answers |= dict(zip(open_, _asked(open_.values()), strict=True)) if open_ else {}
+    for key in open_:
+        if not answers[key].problems:  # what is wrong is looked at again
+            with suppress(OSError):
+                write_json(_place(key), answers[key])
+    if problems := [line for key in keys for line in answers[key].problems]:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return [line for key in keys for line in answers[key].notes]
+
+
+def _questions(config: Config, results: Results, hub: bool, stack: ExitStack) -> Iterator[Question]:
+    """What is asked of every model that is a folder here, or with `hub` on the hub."""
+    sets = {name: _prompts(config, name, results) for name in config.prompts}
+    for name, source in config.models.items():
+        folder = None if source.train else _folder(config, name, results, hub, stack)
+        if folder is None or is_adapter(folder):  # an adapter is looked at when it is opened on its base
+            continue
+        usage = json.loads(source.usage(config.date))
+        used = {pair: each for pair, each in config.pairs.items() if name in (each.sft, each.aligned)}
+        generate = [config.section(pair, "generate") for pair in used]
+        scores = name == config.reward_model
+        if not used and not scores:
+            continue
+        named = dict.fromkeys(
+            each for pair in (config.pairs if scores else used) for each in _sets(config, pair)
+        )
+        yield Question(
+            name=name,
+            model=Model(folder=folder.absolute(), **usage),
+            engine=chosen(generate[0].engine) if generate else None,
+            scored_by=chosen(config.score.engine) if scores else None,
+            weights=any(folder.glob("*.safetensors")),
+            prompts={each: sets[each] for each in named if sets[each]},
+            too_long=generate[0].too_long if generate else "skip",
+        )
+
+
+def _sets(config: Config, pair: str) -> Iterator[str]:
+    """The prompt sets that a pair's models answer."""
+    yield config.section(pair, "generate").prompts
+    for section in config.section(pair, "benchmarks").sections().values():
+        if isinstance(section, OnPrompts):
+            yield section.prompts
+    if config.theory and config.theory.prompts:
+        yield config.theory.prompts
+
+
+def _prompts(config: Config, name: str, results: Results) -> list[Prompt]:
+    """The first prompts of a set, as far as they are here."""
+    source = config.prompts[name]
+    if results.prompts(name).exists():
+        return read_jsonl(results.prompts(name), Prompt)[:FIRST]
+    if source.hub:
+        return []
+    with suppress(DataError):  # `checks.machine` says what is wrong with it
+        return prompt_sets.load(source, config.seed)[:FIRST]
+    return []
+
+
+def _folder(config: Config, name: str, results: Results, hub: bool, stack: ExitStack) -> Path | None:
+    """Where a model's small files and headers are; None where they are not here."""
+    source, manifest = config.models[name], results.manifest(name)
+    if manifest.exists():
+        folder = Path(read_json(manifest, Manifest).folder)
+        return folder if (folder / "config.json").is_file() else None
+    if source.path:
+        return Path(source.path)
+    if not hub:
+        return None
+    from expoflow.hub.headers import headers
+
+    here = stack.enter_context(tempfile.TemporaryDirectory(prefix="expoflow-"))
+    return headers(source.hub, source.revision, Path(here))
+
+
+def _key(question: Question) -> str:
+    """The content that an answer depends on."""
+    content = hashlib.sha256()
+    said = question.model_dump(mode="json", exclude={"model": {"folder"}})
+    code = digest(["checks.models", "scoring.rewards", "engines.support"])
+    content.update(json.dumps([said, code, _versions()], sort_keys=True).encode())
+    for path in sorted(path for path in question.model.folder.iterdir() if path.is_file()):
+        if path.suffix not in WEIGHTS:
+            content.update(f"\n{path.name}\n".encode() + path.read_bytes())
+    if question.weights:
+        with suppress(ExpoflowError):  # the child says what is wrong
+            tensors = open_checkpoint(question.model.folder).tensors.values()
+            content.update(repr([(each.name, each.dtype, each.shape) for each in tensors]).encode())
+    return content.hexdigest()
+
+
+def _versions() -> list[str]:
+    from importlib.metadata import version
+
+    return [version(package) for package in ("torch", "transformers", "tokenizers")]
+
+
+def _place(key: str) -> Path:
+    return store.root() / "checks" / key[:2] / f"{key}.json"
+
+
+def _kept(key: str) -> Answer | None:
+    with suppress(OSError, DataError):
+        return read_json(_place(key), Answer)
+    return None
+
+
+def _asked(questions: Iterable[Question]) -> list[Answer]:
+    """The answers of a child process, in order."""
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    quiet = {
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD, str(Path(expoflow.__file__).parents[1])],
+            input=json.dumps([each.model_dump(mode="json") for each in questions]),
+            capture_output=True,
+            text=True,
+            timeout=LONGEST,
+            env=os.environ | offline | quiet,
+        )
+        return [Answer.model_validate(each) for each in json.loads(done.stdout)]
+    except subprocess.TimeoutExpired:
+        reason = f"it took more than {LONGEST} seconds"
+    except ValueError:
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    raise ExpoflowError(
+        f"the models could not be looked at before the run: {reason}; give the machine more memory"
+    )

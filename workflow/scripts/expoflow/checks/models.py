@@ -1,0 +1,105 @@
+"""What a config's models are asked before any job: does the engine know them, do their weights have places, do prompts reach them?
+
+It runs in a process of its own, for it imports torch and transformers: the head reads a Snakefile without them. The headers of
+weight files, config.json and tokenizer files are all that it reads of a model.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+
+from expoflow.checkpoints import loading
+from expoflow.checkpoints.checkpoint import open_checkpoint
+from expoflow.engines.model import Model
+from expoflow.errors import CheckpointError, ExpoflowError
+from expoflow.files.records import Record
+from expoflow.results import Prompt
+
+RESPONSE = "Yes."  # to whatever is asked: for a reward model's template
+
+
+class Question(Record):
+    """A model of the config by its `name`, and what it is used for.
+
+    `engine` runs it as a language model, `scored_by` as a reward model; None for what it is not. `weights`: its files are
+    whole checkpoints in safetensors, whose headers can be read. `prompts` are the first ones of every set that it is given,
+    and `too_long` what is done to those that leave no room.
+    """
+
+    name: str
+    model: Model
+    engine: str | None
+    scored_by: str | None
+    weights: bool
+    prompts: dict[str, list[Prompt]]
+    too_long: str
+
+
+class Answer(Record):
+    """What is wrong with a model, and what is worth saying, one line each."""
+
+    problems: list[str]
+    notes: list[str]
+
+
+def examine(question: Question) -> Answer:
+    """Everything about a model that can be known without its weights."""
+    problems, notes = [], []
+    try:
+        notes += _examined(question)
+    except ExpoflowError as error:
+        problems += str(error).splitlines()
+    except Exception as error:  # files of a user's: nothing of theirs may end in a traceback
+        problems.append(f"{question.model.folder}: {type(error).__name__}: {error}; correct its files")
+    where = f"models.{question.name}"
+    return Answer(
+        problems=[f"{where}: {line}" for line in problems], notes=[f"{where}: {line}" for line in notes]
+    )
+
+
+def _examined(question: Question) -> Iterator[str]:
+    """Notes; raises ExpoflowError for what is wrong."""
+    from expoflow.engines.support import context, require_supported
+    from expoflow.scoring.rewards import reward_config
+
+    model = question.model
+    tensors = open_checkpoint(model.folder).tensors if question.weights else None
+    config = loading.read_config(model.folder, model.trust_remote_code)
+    if question.engine:
+        require_supported(config, model.folder, question.engine, model.trust_remote_code)
+        if tensors is not None:
+            loading.require_loadable(model.folder, tensors, remote=model.trust_remote_code)
+        yield from _prompts(question, context(config), None)
+    if question.scored_by:
+        config = reward_config(model, config, tensors, question.scored_by)
+        if tensors is not None:
+            loading.require_loadable(model.folder, tensors, "reward model", model.trust_remote_code)
+        yield from _prompts(question, context(config), RESPONSE)
+
+
+def _prompts(question: Question, context: int, response: str | None) -> Iterator[str]:
+    """Prompts as the model's own template and tokenizer make them."""
+    from expoflow.engines import tokenizer
+    from expoflow.engines.chat import Chat
+
+    chat = Chat.of(tokenizer.tokenizer(question.model), question.model)
+    for name, prompts in question.prompts.items():
+        rows = chat.all_token_ids((prompt.messages, response) for prompt in prompts)
+        if long := [prompt for prompt, row in zip(prompts, rows, strict=True) if len(row) >= context]:
+            text = (
+                f"{len(long)} of {len(prompts)} prompts of '{name}' have {context} tokens or more, the model's context"
+                f" (the first: {long[0].prompt_id})"
+            )
+            if response is not None:
+                yield f"{text}; they are cut"
+            elif question.too_long == "error":
+                raise CheckpointError(f"{text}; remove them, or set generate.too_long to skip or truncate")
+            else:
+                yield f"{text}; generate.too_long: {question.too_long}"
+
+
+def main() -> None:
+    """Answer the questions on stdin, a JSON list, by a JSON list on stdout."""
+    questions = [Question.model_validate(each) for each in json.load(sys.stdin)]
+    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
+    json.dump([examine(each).model_dump() for each in questions], answers)
