@@ -19,7 +19,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 import numpy as np
 import torch
-from expoflow.engines.chat import token_ids
+from expoflow.engines.chat import Chat
 from expoflow.engines.model import Model
 from expoflow.miniature.tokenizer import tokenizer
 from expoflow.miniature.world import prompts
@@ -71,7 +71,8 @@ def main() -> None:
         for _ in range(arguments.repeats):
             began = clock()
             rows = [
-                token_ids(model.tokenizer, p.messages, text) for p, text in zip(asked, texts, strict=True)
+                Chat(model.tokenizer).token_ids(p.messages, text)
+                for p, text in zip(asked, texts, strict=True)
             ]
             ours = dict(pair for batch in model.logits(rows) for pair in batch)
             times["expoflow"].append(clock() - began)

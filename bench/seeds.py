@@ -12,7 +12,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 import numpy as np
 from expoflow.config.stages import GenerateConfig
-from expoflow.engines import chat
+from expoflow.engines.chat import Chat
 from expoflow.engines.generate import request_seed
 from expoflow.engines.model import Model, Request
 from expoflow.engines.transformers import TransformersEngine
@@ -28,7 +28,7 @@ def main() -> None:
     engine = TransformersEngine(Model(folder=results / "models/mini-dpo20"))
     reward_model = rewards.load(Model(folder=results / "models/mini-reward"))
     prompts = read_jsonl(results / "prompts/dev.jsonl", Prompt)
-    ids = [chat.token_ids(engine.tokenizer, prompt.messages) for prompt in prompts]
+    ids = [Chat(engine.tokenizer).token_ids(prompt.messages) for prompt in prompts]
     for kind in ("one seed for all prompts", "a seed per prompt"):
         means = []
         for seed in SEEDS:
@@ -36,7 +36,7 @@ def main() -> None:
             seeds = own if kind == "a seed per prompt" else [seed] * len(prompts)
             requests = [Request(*pair) for pair in zip(ids, seeds, strict=True)]
             rows = [
-                chat.token_ids(reward_model.tokenizer, prompts[index].messages, completion.text)
+                Chat(reward_model.tokenizer).token_ids(prompts[index].messages, completion.text)
                 for finished in engine.generate(requests, config)
                 for index, completion in finished
             ]

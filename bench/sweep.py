@@ -54,13 +54,14 @@ def load(model: Model, engine: str):
 
 def raw(where: argparse.Namespace) -> dict[str, float]:
     """One engine start, and what the engine itself takes for every alpha's tokens."""
-    from expoflow.engines.chat import token_ids
+    from expoflow.engines.chat import Chat
 
     result = {"generation": 0.0, "tokens": 0}
     loaded = load(Model(folder=where.aligned), where.engine)
     result["start"] = time.time() - STARTED
+    chat = Chat(loaded.engine.tokenizer)
     requests = [
-        Request(token_ids(loaded.engine.tokenizer, each.messages), request_seed(42, 0, each.prompt_id))
+        Request(chat.token_ids(each.messages), request_seed(42, 0, each.prompt_id))
         for each in asked(where.prompts)
     ]
     for alpha in ALPHAS:

@@ -117,7 +117,7 @@ def reward_model(wildcards):
 REWARD_MODELS = [reward_model] if CONFIG.reward_model else []
 
 
-USAGES = {name: model.usage() for name, model in CONFIG.models.items()}
+USAGES = {name: model.usage(CONFIG.date) for name, model in CONFIG.models.items()}
 REWARD_MODEL_USAGE = USAGES.get(CONFIG.reward_model, "")
 
 

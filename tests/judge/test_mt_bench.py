@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ def make_job(config: dict, variant: str = "aligned", said: list | None = None) -
         benchmark="mt_bench",
         config=parse(config),
         inputs={"model": Path("model.json"), "data": Path("data.json")},
-        usage=ModelConfig(path="x").usage(),
+        usage=ModelConfig(path="x").usage(date(2024, 7, 26)),
         code="0",
         result=Path(f"{variant}.json"),
         rows=Path(f"{variant}.generations.jsonl"),

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from expoflow.config.stages import GenerateConfig
-from expoflow.engines import chat, generate, memory
+from expoflow.engines import generate, memory
 from expoflow.engines import transformers as engine_module
+from expoflow.engines.chat import Chat
 from expoflow.engines.generate import request_seed
 from expoflow.engines.model import Completion, Model, Request
 from expoflow.engines.transformers import TransformersEngine, sample
@@ -55,7 +56,7 @@ def answers(engine, asked, config, done=()) -> list[Completion]:
 
 def requests(engine, prompts=PROMPTS) -> list[Request]:
     return [
-        Request(chat.token_ids(engine.tokenizer, prompt.messages), request_seed(42, 0, prompt.prompt_id))
+        Request(Chat(engine.tokenizer).token_ids(prompt.messages), request_seed(42, 0, prompt.prompt_id))
         for prompt in prompts
     ]
 
@@ -296,12 +297,12 @@ def test_exactly_one_bos_whoever_writes_it(engine):
             template.replace("{{ bos_token }}", "").replace("{{- bos_token }}", ""),
         ):
             tokenizer.chat_template = text
-            ids = chat.token_ids(tokenizer, PROMPTS[0].messages)
+            ids = Chat(tokenizer).token_ids(PROMPTS[0].messages)
             assert ids.count(bos) <= 1
             assert ids[0] == bos or "bos_token" not in text
         tokenizer.chat_template = None
         with pytest.raises(CheckpointError, match="has no chat template"):
-            chat.token_ids(tokenizer, PROMPTS[0].messages)
+            Chat(tokenizer).token_ids(PROMPTS[0].messages)
     finally:
         tokenizer.chat_template = template
 

@@ -4,8 +4,8 @@ import csv
 
 import pytest
 import torch
-from expoflow.engines import chat
 from expoflow.engines import transformers as engine_module
+from expoflow.engines.chat import Chat
 from expoflow.engines.model import Model
 from expoflow.engines.transformers import TransformersEngine
 from expoflow.extrapolation.streamed_checkpoint import Streamed
@@ -46,7 +46,7 @@ def expected(folder, generations):
     """(tokens, log-probability) of every response, by itself, in float64."""
     tokenizer = TransformersEngine(Model(folder=folder)).tokenizer
     model = AutoModelForCausalLM.from_pretrained(folder).double().eval()
-    asked = {prompt.prompt_id: chat.token_ids(tokenizer, prompt.messages) for prompt in PROMPTS}
+    asked = {prompt.prompt_id: Chat(tokenizer).token_ids(prompt.messages) for prompt in PROMPTS}
     for each in generations:
         prompt, response = (
             asked[each.prompt_id],
@@ -91,7 +91,7 @@ def test_a_response_longer_than_the_context_is_cut(folders, generations):
         {"aligned": Model(folder=folders / "aligned")}, PROMPTS, long, "transformers"
     )
     tokenizer = TransformersEngine(Model(folder=folders / "aligned")).tokenizer
-    assert row["tokens"] == 512 - 1 - len(chat.token_ids(tokenizer, PROMPTS[0].messages))
+    assert row["tokens"] == 512 - 1 - len(Chat(tokenizer).token_ids(PROMPTS[0].messages))
 
 
 def test_the_table(tmp_path, generations):

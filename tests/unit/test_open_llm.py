@@ -27,6 +27,7 @@ from expoflow.checks.machine import check_sources
 from expoflow.config.benchmarks import OpenLlmBenchmark
 from expoflow.config.sources import ModelConfig
 from expoflow.config.stages import SelectConfig
+from expoflow.engines.chat import Chat
 from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError, ConfigError, DataError
 from expoflow.files.records import read_json, read_jsonl, write_json
@@ -73,7 +74,8 @@ def evaluate(folder: Path, config: OpenLlmBenchmark) -> dict:
         config=config,
         data={name: each.folder for name, each in datasets.items()},
     )
-    model = harness.Resuming(harness.language_model(asked.model, config), [], lambda kept: None)
+    loaded = harness.language_model(asked.model, config)
+    model = harness.Resuming(loaded, Chat.of(loaded.tokenizer, asked.model), [], lambda kept: None)
     return harness.evaluate(model, asked.folders(), config)
 
 
@@ -155,7 +157,7 @@ config = parse(json.loads((out / "config.json").read_text()))
 open_llm.run(Job(
     pair="pair", variant="aligned", benchmark="open_llm", config=config,
     inputs={{"model": out / "model.json", "data": Path({str(folder / "data.json")!r})}},
-    usage=config.models["aligned"].usage(), code="1", result=out / "open_llm.json",
+    usage=config.models["aligned"].usage(config.date), code="1", result=out / "open_llm.json",
     rows=out / "open_llm.generations.jsonl",
 ))
 """
@@ -369,11 +371,10 @@ def test_the_miniatures_tasks_are_true_to_its_world(miniature, tmp_path):
 
 
 def _tokens(miniature, prompt, choice):
-    from expoflow.engines.chat import all_token_ids
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(miniature / "model")
-    (ids,) = all_token_ids(tokenizer, [(prompt.messages, None)])
+    ids = Chat(tokenizer).token_ids(prompt.messages)
     return ids, tokenizer(choice, add_special_tokens=False).input_ids
 
 

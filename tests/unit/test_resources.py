@@ -1,5 +1,6 @@
 """What jobs ask a cluster for, at the sizes of real models."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -65,4 +66,4 @@ def test_resources_are_no_part_of_what_a_result_depends_on():
     plain, wide = ModelConfig(path="m"), ModelConfig(path="m", resources={"gpus": 4})
     assert wide.resources.gpus == 4
     assert plain.canonical() == wide.canonical()
-    assert plain.usage() == wide.usage()
+    assert plain.usage(date.today()) == wide.usage(date.today())

@@ -9,7 +9,7 @@ import torch
 from expoflow.config.stages import GenerateConfig, ScoreConfig, SelectConfig
 from expoflow.config.theory import PlaneConfig, TheoryConfig
 from expoflow.data.preferences import Preference
-from expoflow.engines import chat
+from expoflow.engines.chat import Chat
 from expoflow.engines.model import Model, Request
 from expoflow.engines.transformers import TransformersEngine
 from expoflow.errors import PairError
@@ -62,9 +62,9 @@ def corners(folders, name: str = "a") -> Corners:
 def rows(engine) -> list[tuple[list[int], list[int]]]:
     made = []
     for pair in preference_pairs(5, 0, "test"):
-        ids = chat.token_ids(engine.tokenizer, pair.prompt.messages)
+        ids = Chat(engine.tokenizer).token_ids(pair.prompt.messages)
         for response in (pair.chosen, pair.rejected):
-            made.append((ids, chat.token_ids(engine.tokenizer, pair.prompt.messages, response)[len(ids) :]))
+            made.append((ids, Chat(engine.tokenizer).token_ids(pair.prompt.messages, response)[len(ids) :]))
     return made
 
 
@@ -130,7 +130,7 @@ def test_written_tokens_are_the_engines_answers(folders):
     engine = TransformersEngine(Model(folder=folders / "a"))
     config = GenerateConfig(temperature=1, top_k=0, top_p=1, max_tokens=9)
     requests = [
-        Request(chat.token_ids(engine.tokenizer, each.messages), seed)
+        Request(Chat(engine.tokenizer).token_ids(each.messages), seed)
         for seed, each in enumerate(prompts("dev", 0)[:4])
     ]
     written = dict(each for some in engine.written(requests, config) for each in some)

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-vllm` has it")
 
-from expoflow.engines.chat import token_ids
+from expoflow.engines.chat import Chat
 from expoflow.engines.model import Model
 from expoflow.scoring.rewards import load
 from miniatures import PROMPTS
@@ -24,10 +24,9 @@ def scorers(reward_folder):
 
 @pytest.fixture(scope="module")
 def rows(scorers) -> list[list[int]]:
-    tokenizer = scorers[0].tokenizer
+    chat = Chat(scorers[0].tokenizer)
     return [
-        token_ids(tokenizer, prompt.messages, RESPONSES[at % len(RESPONSES)])
-        for at, prompt in enumerate(PROMPTS)
+        chat.token_ids(prompt.messages, RESPONSES[at % len(RESPONSES)]) for at, prompt in enumerate(PROMPTS)
     ]
 
 

@@ -103,7 +103,7 @@ class Job:
         """The model's responses, with rewards where `inputs` has a reward_model, kept in the store as one."""
         key, manifest, usage = self._key(prompts, config), self.inputs.get("reward_model"), ""
         if self.config.reward_model:
-            usage = self.config.models[self.config.reward_model].usage()
+            usage = self.config.models[self.config.reward_model].usage(self.config.date)
             key |= {
                 "reward_model": read_json(manifest, Manifest).sha256s(),
                 "reward_model_usage": usage,

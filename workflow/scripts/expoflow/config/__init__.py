@@ -3,6 +3,7 @@
 `python -m expoflow.config > config/schema.json` writes the schema; a test fails when it drifts.
 """
 
+import datetime
 import json
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from expoflow.config.base import REFERENCE_ALPHAS, Alpha, Name, Strict, check_di
 from expoflow.config.benchmarks import BenchmarksConfig, PairBenchmarks, RewardCheck
 from expoflow.config.claims import ClaimsConfig
 from expoflow.config.figures import FIGURES, KINDS, FigureConfig
-from expoflow.config.sources import DataConfig, ModelConfig, PromptsConfig
+from expoflow.config.sources import DATE, DataConfig, ModelConfig, PromptsConfig
 from expoflow.config.stages import (
     WITHOUT_REWARDS,
     ExtrapolateConfig,
@@ -58,6 +59,8 @@ class Config(Strict):
 
     seed: int = Field(42, ge=0)
     """Seed of everything the miniature makes and trains."""
+    date: datetime.date = datetime.date.fromisoformat(DATE)
+    """The day that chat templates with `strftime_now` write into prompts."""
     models: dict[Name, ModelConfig]
     """Checkpoints by name."""
     datasets: dict[Name, DataConfig] = {}

@@ -1,5 +1,6 @@
 """Where models, datasets and prompts come from."""
 
+import datetime
 import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -13,6 +14,8 @@ from expoflow.config.recipes import LAUNCH, OnDataset, TrainingRecipe
 SOURCES = ("train", "path", "hub")
 PROMPT_SOURCES = ("miniature", "file", "hub")
 DATASET_SOURCES = ("file", "hub")
+DATE = "2024-07-26"
+"""The day that chat templates are told, as Llama 3.1's names it by itself."""
 
 
 class ResourcesConfig(Strict):
@@ -37,6 +40,10 @@ class ModelConfig(Strict):
     """A Jinja file that is used instead of the tokenizer's chat template."""
     stop: list[Annotated[int, Field(ge=0)]] = []
     """Token ids that end a response, beside those of the model's generation_config."""
+    system: Literal["keep", "merge", "drop"] = "keep"
+    """What becomes of system messages: given to the chat template, put before the first user message, or left out."""
+    pad_token: str | None = None
+    """The text of a reward model's padding token, if neither its config nor its tokenizer names one."""
     trust_remote_code: bool = False
     """Run the Python code that lies in the checkpoint's folder: only for code that you have read."""
     resources: ResourcesConfig = Field(ResourcesConfig(), exclude=True)
@@ -82,11 +89,14 @@ class ModelConfig(Strict):
         roles = {"base": self.base, "reward_model": self.reward_model}
         return {role: model for role, model in roles.items() if model}
 
-    def usage(self) -> str:
-        """Canonical JSON of what changes how the model is run: the template's text, stop tokens, code."""
+    def usage(self, date: datetime.date) -> str:
+        """Canonical JSON of what changes how the model is run, as `engines.model.Model` has it.
+
+        `date` is the config's; the template is its text.
+        """
+        usage = self.model_dump(include={"stop", "system", "pad_token", "trust_remote_code"})
         template = Path(self.chat_template).read_text(encoding="utf-8") if self.chat_template else None
-        usage = {"chat_template": template, "stop": self.stop, "trust_remote_code": self.trust_remote_code}
-        return json.dumps(usage, sort_keys=True)
+        return json.dumps(usage | {"chat_template": template, "date": date.isoformat()}, sort_keys=True)
 
 
 class DataConfig(Strict):

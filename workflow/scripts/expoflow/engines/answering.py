@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from expoflow.config.stages import GenerateConfig
-from expoflow.engines.chat import all_token_ids
+from expoflow.engines.chat import Chat
 from expoflow.engines.generate import GenerateTask, request_seed
 from expoflow.engines.memory import require_memory
 from expoflow.engines.model import Completion, Engine, Model, Request, engine_key
@@ -30,14 +30,16 @@ class Loaded:
             self.engine = TransformersEngine(model)
         self.model = model
         self._prompts: dict[str, list[int]] = {}
-        self._read_by: Any = None
+        self._read_by: tuple[Any, ...] = ()
 
     def token_ids(self, prompts: list[Prompt]) -> list[list[int]]:
-        """Token ids of the prompts; those of the last call are known as long as the tokenizer is the same."""
-        if self._read_by is not self.engine.tokenizer:
-            self._prompts, self._read_by = {}, self.engine.tokenizer
+        """Token ids of the prompts; those of the last call are known as long as they are made the same way."""
+        read_by = (self.engine.tokenizer, self.model.system, self.model.date)
+        if self._read_by != read_by:
+            self._prompts, self._read_by = {}, read_by
         new = [prompt for prompt in prompts if prompt.prompt_id not in self._prompts]
-        rows = all_token_ids(self.engine.tokenizer, ((prompt.messages, None) for prompt in new))
+        chat = Chat.of(self.engine.tokenizer, self.model)
+        rows = chat.all_token_ids((prompt.messages, None) for prompt in new)
         known = self._prompts | {prompt.prompt_id: row for prompt, row in zip(new, rows, strict=True)}
         self._prompts = {prompt.prompt_id: known[prompt.prompt_id] for prompt in prompts}
         return [*self._prompts.values()]

@@ -1,44 +1,250 @@
-"""Messages to token ids through the chat template, with exactly one BOS."""
+"""Messages to token ids through a model's chat template, with exactly one BOS; what a template loses is an error."""
 
+import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, Self
 
-from expoflow.errors import CheckpointError
+from jinja2 import TemplateSyntaxError
+
+from expoflow.config.sources import DATE
+from expoflow.data.prompts import prompt_id
+from expoflow.engines.model import Model
+from expoflow.errors import CheckpointError, DataError
 from expoflow.results import Message
 
+Turn = dict[str, str]
+QUESTION, ANSWER = "the question 5417", "the answer 9032"
+END_OF_REASONING = "</think>"
 
-def token_ids(tokenizer: Any, messages: Sequence[Message], response: str | None = None) -> list[int]:
-    """Token ids of a conversation that asks for a response, or that ends with `response`."""
-    return all_token_ids(tokenizer, [(messages, response)])[0]
 
+class Chat:
+    """A tokenizer and how a model takes conversations.
 
-def all_token_ids(
-    tokenizer: Any, conversations: Iterable[tuple[Sequence[Message], str | None]]
-) -> list[list[int]]:
-    """`token_ids` of many (messages, response), at once since that is several times as fast.
-
-    Templates that write the BOS themselves and tokenizers that add it again give one BOS all the same;
-    a model that uses none gets none. Raises CheckpointError for a tokenizer without a chat template.
+    `name` is the model's, for errors. `system` says what becomes of system messages: `keep`; `merge` puts their text
+    and a blank line before the first user message; `drop` leaves them out. `date` (ISO) is the day that a template's
+    `strftime_now` tells.
     """
-    if not tokenizer.chat_template:
-        raise CheckpointError(
-            f"tokenizer of '{tokenizer.name_or_path}' has no chat template; give one as `chat_template:` of the model"
-        )
-    texts = []
-    for messages, response in conversations:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        turns += [{"role": "assistant", "content": response}] if response is not None else []
-        texts.append(
-            tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=response is None)
-        )
-    rows = [list(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
-    bos = tokenizer.bos_token_id
-    if bos is None:
+
+    def __init__(self, tokenizer: Any, name: str = "", system: str = "keep", date: str = DATE):
+        self.tokenizer, self.system = tokenizer, system
+        self.name = name or tokenizer.name_or_path
+        self.now = datetime.fromisoformat(date).strftime
+
+    @classmethod
+    def of(cls, tokenizer: Any, model: Model) -> Self:
+        """What an engine's model says, with its tokenizer."""
+        return cls(tokenizer, str(model.folder), model.system, model.date)
+
+    def token_ids(self, messages: Sequence[Message], response: str | None = None) -> list[int]:
+        """Token ids of a conversation that asks for a response, or that ends with `response`."""
+        return self.all_token_ids([(messages, response)])[0]
+
+    def all_token_ids(self, conversations: Iterable[tuple[Sequence[Message], str | None]]) -> list[list[int]]:
+        """`token_ids` of many (messages, response), at once since that is several times as fast.
+
+        Templates that write the BOS themselves and tokenizers that add it again give one BOS all the same; a model
+        that uses none gets none. A conversation that ends with a response has the [CLS] and [SEP] of a tokenizer that
+        adds both. Raises what `text` raises, and DataError where two different prompts give the same text.
+        """
+        given = list(conversations)
+        texts = [self.text(messages, response) for messages, response in given]
+        self._require_different(given, texts)
+        rows = self._tokenized(texts, given)
+        cls, sep = self._brackets()
+        bos = self.tokenizer.bos_token_id
+        adds = bos is not None and self.tokenizer("")["input_ids"][:1] == [bos]
+        for (messages, response), text, ids in zip(given, texts, rows, strict=True):
+            if sep is not None and response is not None:
+                begin_with(ids, cls)
+                if ids[-1] != sep:
+                    ids.append(sep)
+            elif adds and not text.lstrip().startswith(self.tokenizer.bos_token):
+                begin_with(ids, bos)
+            while len(ids) > 1 and ids[0] == ids[1] and ids[0] in (bos, cls):
+                del ids[0]
+            if not ids:
+                raise DataError(
+                    f"{self._where(messages)}: the chat template makes no token of it; {self._another()}"
+                )
         return rows
-    adds = tokenizer("")["input_ids"][:1] == [bos]
-    for ids in rows:
-        if adds:
-            ids.insert(0, bos)
-        while ids[:2] == [bos, bos]:
-            del ids[0]
-    return rows
+
+    def cut(self, ids: list[int], context: int) -> list[int]:
+        """The first `context` token ids of a conversation with a response; a [SEP] at its end stays there."""
+        _, sep = self._brackets()
+        if len(ids) <= context or sep is None:
+            return ids[:context]
+        return [*ids[: context - 1], sep]
+
+    def text(self, messages: Sequence[Message], response: str | None = None, **options: Any) -> str:
+        """The conversation as the template writes it; `options` go to `apply_chat_template`.
+
+        Raises CheckpointError without a chat template or for one that is no Jinja, DataError for a conversation that
+        the template refuses or of which it leaves a message out.
+        """
+        if not self.tokenizer.chat_template:
+            raise CheckpointError(
+                f"tokenizer of '{self.name}' has no chat template; give one as `chat_template:` of the model"
+            )
+        turns = with_system(plain(messages), self.system)
+        turns += [{"role": "assistant", "content": response}] if response is not None else []
+        options = {"add_generation_prompt": response is None, "strftime_now": self.now, **options}
+        try:
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False, **options)
+        except TemplateSyntaxError as error:
+            raise CheckpointError(
+                f"model '{self.name}': its chat template is no Jinja (line {error.lineno}: {_line(error)}); "
+                "correct it, or give another as `chat_template:` of the model"
+            ) from None
+        except Exception as error:  # whatever the template's author has written
+            raise DataError(
+                f"{self._where(messages)}: the chat template refuses it ({_line(error)}); {self._remedy(turns)}"
+            ) from None
+        if lost := _lost(text, turns):
+            raise DataError(
+                f"{self._where(messages)}: the chat template leaves out the message of role '{lost['role']}' "
+                f"({_short(lost['content'])}); {self._remedy([lost])}"
+            )
+        return text
+
+    def turn_end(self) -> int | None:
+        """The token that the template writes after an assistant's text, if it is a token of its own.
+
+        None without one, and for a token that begins a turn: one that stands right before a message's text. White
+        space may stand around it.
+        """
+        asked = [Message(role="user", content=QUESTION)]
+        try:
+            text = self.text(asked, ANSWER)
+        except (CheckpointError, DataError):
+            return None  # the prompts will show what is wrong
+        before, _, after = text.rpartition(ANSWER)
+        end = self._tokens(after)
+        begins = [self._tokens(part)[-1:] for part in (before, before.partition(QUESTION)[0])]
+        own = {*self.tokenizer.get_added_vocab().values(), *self.tokenizer.all_special_ids}
+        return end[0] if end and own.issuperset(end) and end[:1] not in begins else None
+
+    def _tokens(self, text: str) -> list[int]:
+        """Token ids of a piece of a template without those of white space."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [token for token in ids if self.tokenizer.decode([token]).strip()]
+
+    def _tokenized(self, texts: list[str], given: Sequence[tuple[Sequence[Message], Any]]) -> list[list[int]]:
+        if not texts:
+            return []
+        try:
+            return [list(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        except (TypeError, ValueError):
+            for (messages, _), text in zip(given, texts, strict=True):
+                try:
+                    text.encode()
+                except UnicodeEncodeError as error:
+                    raise DataError(
+                        f"{self._where(messages)}: no text ({_line(error)}); remove what is no character"
+                    ) from None
+            raise
+
+    def _brackets(self) -> tuple[int | None, int | None]:
+        """[CLS] and [SEP] of a tokenizer that adds both, else None."""
+        ends = (self.tokenizer.cls_token_id, self.tokenizer.sep_token_id)
+        return ends if None not in ends and self.tokenizer("")["input_ids"] == [*ends] else (None, None)
+
+    def _require_different(
+        self, given: Sequence[tuple[Sequence[Message], str | None]], texts: Sequence[str]
+    ) -> None:
+        first: dict[str, Sequence[Message]] = {}
+        for (messages, response), text in zip(given, texts, strict=True):
+            if response is None:
+                other = first.setdefault(text, messages)
+                if other is not messages and _essences(other) != _essences(messages):
+                    raise DataError(
+                        f"model '{self.name}': prompts {prompt_id(other)} and {prompt_id(messages)} are different, but "
+                        f"the chat template writes the same for both; {self._remedy(plain(messages))}"
+                    )
+
+    def _where(self, messages: Sequence[Message]) -> str:
+        return f"model '{self.name}', prompt {prompt_id(messages)}"
+
+    def _remedy(self, turns: Sequence[Turn]) -> str:
+        if self.system == "keep" and any(turn["role"] == "system" for turn in turns):
+            return f"set `system: merge` or `system: drop` of the model, or {self._another()}"
+        return f"use other roles or texts in the prompts, or {self._another()}"
+
+    def _another(self) -> str:
+        return "give another template as `chat_template:` of the model"
+
+
+def plain(messages: Sequence[Message]) -> list[Turn]:
+    """Messages as a chat template takes them."""
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def with_system(turns: list[Turn], system: str) -> list[Turn]:
+    """`turns` with their system messages as `system` says: `keep`, `merge` or `drop`."""
+    texts = [turn["content"] for turn in turns if turn["role"] == "system"]
+    if system == "keep" or not texts:
+        return turns
+    turns = [turn for turn in turns if turn["role"] != "system"]
+    if system == "merge":
+        first = next((at for at, turn in enumerate(turns) if turn["role"] == "user"), None)
+        asked = [] if first is None else [turns.pop(first)["content"]]
+        turns.insert(first or 0, {"role": "user", "content": "\n\n".join([*texts, *asked])})
+    return turns
+
+
+def begin_with(ids: list[int], token: int) -> None:
+    """Put `token` first unless it is there."""
+    if ids[:1] != [token]:
+        ids.insert(0, token)
+
+
+def _lost(text: str, turns: Sequence[Turn]) -> Turn | None:
+    """The first turn that is not in `text`, in order; a system message may stand anywhere.
+
+    A template may change white space, strip an assistant's reasoning, and write a tool's answer as JSON.
+    """
+    if _missing(text, turns) is None:
+        return None
+    text = _bare(text)
+    contents = [_essence(turn["role"], turn["content"]) for turn in turns]
+    written = [json.dumps(turn["content"], ensure_ascii=False)[1:-1] for turn in turns]
+    forms = [
+        turn | {"content": content if content in text else _bare(form)}
+        for turn, content, form in zip(turns, contents, written, strict=True)
+    ]
+    at = _missing(text, forms)
+    return None if at is None else turns[at]
+
+
+def _missing(text: str, turns: Sequence[Turn]) -> int | None:
+    end = 0
+    for at, turn in enumerate(turns):
+        content = turn["content"].strip()
+        found = text.find(content, 0 if turn["role"] == "system" else end)
+        if found < 0:
+            return at
+        if turn["role"] != "system":
+            end = found + len(content)
+    return None
+
+
+def _bare(text: str) -> str:
+    """Without white space."""
+    return "".join(text.split())
+
+
+def _essence(role: str, content: str) -> str:
+    """A message's text without what any template may strip."""
+    return _bare(content.rpartition(END_OF_REASONING)[2] if role == "assistant" else content)
+
+
+def _essences(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    return [(each.role, _essence(each.role, each.content)) for each in messages]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{error}".split())[:200] or type(error).__name__
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:37]}...")

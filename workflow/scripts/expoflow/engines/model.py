@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from expoflow.checkpoints.checkpoint import read_json_file
+from expoflow.config.sources import DATE
 from expoflow.config.stages import GenerateConfig
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.files import hashing
@@ -21,13 +22,17 @@ class Model(Record):
     """What an engine runs; plain data, so that it can be sent to another process.
 
     `folder` has config and tokenizer, and the weights too unless they are `streamed`. `chat_template` (the
-    template itself) and `stop` (token ids beside generation_config's) override what the folder says.
+    template itself), `stop` (further token ids) and `pad_token` (a reward model's) override what the folder says;
+    `system` and `date` are those of `engines.chat.Chat`.
     """
 
     folder: Path
     streamed: Streamed | None = None
     chat_template: str | None = None
     stop: tuple[int, ...] = ()
+    system: str = "keep"
+    date: str = DATE
+    pad_token: str | None = None
     trust_remote_code: bool = False
 
 

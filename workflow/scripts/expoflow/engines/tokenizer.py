@@ -4,6 +4,7 @@ import hashlib
 import re
 from typing import Any
 
+from expoflow.engines.chat import Chat
 from expoflow.engines.model import Completion, Model, engine_key
 from expoflow.errors import CheckpointError
 
@@ -40,13 +41,17 @@ def config(model: Model) -> Any:
 
 
 def stop_ids(model: Model) -> set[int]:
-    """The tokens that end a response: generation_config's, else config's, and those that the user added."""
+    """The tokens that end a response: all that generation_config, config or tokenizer call eos, the one that the chat
+    template writes after a response, and those that the user added."""
     from transformers import GenerationConfig
 
-    own = (model.folder / "generation_config.json").is_file()
-    stop = GenerationConfig.from_pretrained(model.folder).eos_token_id if own else None
-    stop = config(model).eos_token_id if stop is None else stop
-    return {*(stop if isinstance(stop, list) else [stop]), *model.stop} - {None}
+    settings, own = config(model), tokenizer(model)
+    configs = (settings, settings.get_text_config())
+    named = [own.eos_token_id, *(getattr(each, "eos_token_id", None) for each in configs)]
+    if (model.folder / "generation_config.json").is_file():
+        named.append(GenerationConfig.from_pretrained(model.folder).eos_token_id)
+    several = {token for stop in named for token in (stop if isinstance(stop, list) else [stop])}
+    return (several | {Chat.of(own, model).turn_end(), *model.stop}) - {None}
 
 
 def completion(tokenizer: Any, tokens: list[int], stop: set[int]) -> Completion:

@@ -11,7 +11,7 @@ from expoflow.checkpoints.checkpoint import open_checkpoint, read_json_file
 from expoflow.checkpoints.pickles import converted
 from expoflow.config.stages import ScoreConfig
 from expoflow.engines import tokenizer
-from expoflow.engines.chat import all_token_ids
+from expoflow.engines.chat import Chat
 from expoflow.engines.model import Model, chosen
 from expoflow.engines.support import context
 from expoflow.errors import CheckpointError
@@ -81,14 +81,13 @@ def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any
     task = ScoreTask.model_validate(arguments)
     scorer: Scorer = held.get("score", _key(task), lambda: load(task.reward_model, task.engine, task.dtype))
     messages = {prompt.prompt_id: prompt.messages for prompt in task.prompts}
-    rows = all_token_ids(
-        scorer.tokenizer, ((messages[each.prompt_id], each.response) for each in task.generations)
-    )
+    chat = Chat.of(scorer.tokenizer, task.reward_model)
+    rows = chat.all_token_ids((messages[each.prompt_id], each.response) for each in task.generations)
     if cut := sum(len(row) > scorer.context for row in rows):
         print(
             f"warning: {cut} of {len(rows)} conversations cut to the reward model's {scorer.context} tokens"
         )
-    for logits in scorer.logits([row[: scorer.context] for row in rows]):
+    for logits in scorer.logits([chat.cut(row, scorer.context) for row in rows]):
         yield [{"index": index, "reward": logit} for index, logit in logits]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from expoflow.engines import tokenizer
 from expoflow.engines.answering import generated
-from expoflow.engines.chat import all_token_ids
+from expoflow.engines.chat import Chat
 from expoflow.engines.generate import request_seed
 from expoflow.engines.model import Request
 from expoflow.errors import DataError
@@ -47,12 +47,12 @@ def _in_order(scored: Iterator[list[tuple[int, float]]], count: int) -> list[lis
 def _conversations(corners: Corners, ask: TheoryTask) -> list[Row]:
     """(prompt, response) token ids of every preference's chosen, then rejected response, as they are trained on:
     with what the chat template writes after it."""
-    tokenizer, context = corners.engine.tokenizer, corners.engine.context
-    asked = all_token_ids(tokenizer, ((each.messages, None) for each in ask.preferences))
+    chat, context = Chat.of(corners.engine.tokenizer, ask.model), corners.engine.context
+    asked = chat.all_token_ids((each.messages, None) for each in ask.preferences)
     rows = []
     for prompt, each in zip(asked, ask.preferences, strict=True):
         both = [(each.messages, each.chosen), (each.messages, each.rejected)]
-        for ids in all_token_ids(tokenizer, both):
+        for ids in chat.all_token_ids(both):
             ids = ids[:context]
             start = next((at for at, pair in enumerate(zip(prompt, ids)) if pair[0] != pair[1]), len(prompt))  # noqa: B905
             if start >= len(ids):
@@ -65,7 +65,8 @@ def _conversations(corners: Corners, ask: TheoryTask) -> list[Row]:
 
 def _responses(corners: Corners, ask: TheoryTask) -> Rows:
     engine, config = corners.engine, ask.config
-    prompts = all_token_ids(engine.tokenizer, ((each.messages, None) for each in ask.prompts))
+    chat = Chat.of(engine.tokenizer, ask.model)
+    prompts = chat.all_token_ids((each.messages, None) for each in ask.prompts)
     for prompt, ids in zip(ask.prompts, prompts, strict=True):
         if len(ids) >= engine.context:
             raise DataError(

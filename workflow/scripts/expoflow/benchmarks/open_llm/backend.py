@@ -14,6 +14,7 @@ from lm_eval.api.model import LM
 
 from expoflow.benchmarks.open_llm import harness
 from expoflow.benchmarks.open_llm.tasks import Answered, Asked, Kept, normalised
+from expoflow.engines.chat import Chat
 from expoflow.hosts.task import Held
 
 
@@ -52,7 +53,8 @@ def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any
     )
 
     def ask(tell: Callable[[Kept], None]) -> list[Answered]:
-        resuming = harness.Resuming(loaded.lm, asked.kept, tell)
+        chat = Chat.of(loaded.lm.tokenizer, asked.model)
+        resuming = harness.Resuming(loaded.lm, chat, asked.kept, tell)
         return normalised(harness.evaluate(resuming, asked.folders(), asked.config), asked.config.tasks)
 
     with closing(told(ask)) as steps:

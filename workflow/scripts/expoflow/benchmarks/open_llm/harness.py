@@ -20,9 +20,15 @@ from transformers import AutoTokenizer
 from expoflow.benchmarks.open_llm.tasks import TASK_FILES, Kept
 from expoflow.checkpoints.loading import read_config, require_loadable
 from expoflow.config.benchmarks import OpenLlmBenchmark
+<<<<<<< HEAD
 from expoflow.engines.memory import free_memory, headers
+=======
+from expoflow.engines.chat import Chat
+from expoflow.engines.memory import free_memory
+>>>>>>> i17-chat
 from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError
+from expoflow.results import Message
 
 ASKED = "asked"
 GROUPS = ("open_llm.yaml", "miniature.yaml")
@@ -31,11 +37,14 @@ LARGEST_BATCH = 64
 
 
 class Resuming(LM):
-    """A language model whose answers are told as they come; what is `kept` from before is not asked again."""
+    """A language model whose answers are told as they come; what is `kept` from before is not asked again.
 
-    def __init__(self, model: LM, kept: Sequence[Kept], tell: Callable[[Kept], None]):
+    Conversations are written by `chat`.
+    """
+
+    def __init__(self, model: LM, chat: Chat, kept: Sequence[Kept], tell: Callable[[Kept], None]):
         super().__init__()
-        self.model, self.tell = model, tell
+        self.model, self.chat, self.tell = model, chat, tell
         self.answers = {row.request: row.answer for row in kept}
         model.set_cache_hook(self)
 
@@ -69,8 +78,12 @@ class Resuming(LM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The conversation as the model's text."""
-        return self.model.apply_chat_template(chat_history, add_generation_prompt)
+        """The conversation as the model's text; lm-eval itself leaves system messages out if a template refuses them."""
+        return self.chat.text(
+            [Message(**turn) for turn in chat_history],
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """The template's text."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from expoflow.config.sources import ModelConfig
+from expoflow.engines.chat import with_system
 from expoflow.engines.model import Model
 from expoflow.errors import ExpoflowError
 from expoflow.files.records import read_jsonl, write_json
@@ -120,13 +121,15 @@ class Training:
     ) -> dict[str, float]:
         """Run one stage in its folder `name`, unless it is done."""
         usage = self.usages.get("base", {})
-        values = {
-            "settings": self.data.settings(),
-            "chat_template": usage.get("chat_template"),
-            "trust_remote_code": usage.get("trust_remote_code", False),
-        }
-        task = Stage(trainer=trainer, folder=self.work / name, base=base, **values | more)
-        metrics = stage.run(task, rows, self.accelerate, self.threads)
+        given = {key: usage[key] for key in ("chat_template", "date", "trust_remote_code") if key in usage}
+        values = {"settings": self.data.settings(), **given, **more}
+        task = Stage(trainer=trainer, folder=self.work / name, base=base, **values)
+
+        def shown() -> list[Row]:
+            system = usage.get("system", "keep")
+            return [{column: with_system(each, system) for column, each in row.items()} for row in rows()]
+
+        metrics = stage.run(task, shown, self.accelerate, self.threads)
         self.progress(f"{name}: {metrics['steps']} steps, loss {metrics['loss']:.4f}")
         return metrics
 

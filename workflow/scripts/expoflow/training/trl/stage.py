@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from expoflow.config.recipes import Lora
+from expoflow.config.sources import DATE
 from expoflow.errors import ExpoflowError
 from expoflow.files.atomic import replacing
 from expoflow.files.records import Record, read_json, write_json
@@ -45,6 +46,8 @@ class Stage(Record):
     base: Path
     settings: TrainerSettings
     chat_template: str | None = None
+    date: str = DATE
+    """What `strftime_now` of the templates tells."""
     trust_remote_code: bool = False
     beta: float | None = None
     reward_model: Path | None = None

@@ -3,6 +3,8 @@
 import os
 import shutil
 import sys
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +88,15 @@ def arguments(stage: Stage) -> dict[str, Any]:
     }
 
 
-def tokenizer(folder: Path, template: str | None, remote: bool) -> Any:
-    """The tokenizer of a checkpoint, with the chat template that the config gives it."""
+def tokenizer(folder: Path, template: str | None, stage: Stage) -> Any:
+    """The tokenizer of a checkpoint, with the chat template that the config gives it and the config's date."""
     from transformers import AutoTokenizer
 
-    loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
+    loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=stage.trust_remote_code)
     if template:
         loaded.chat_template = template
+    today = datetime.fromisoformat(stage.date).strftime
+    loaded.apply_chat_template = partial(loaded.apply_chat_template, strftime_now=today)
     return loaded
 
 
@@ -112,7 +116,7 @@ def shared(stage: Stage) -> dict[str, Any]:
         )
     return {
         "model": str(stage.base),
-        "processing_class": tokenizer(stage.base, stage.chat_template, stage.trust_remote_code),
+        "processing_class": tokenizer(stage.base, stage.chat_template, stage),
         "peft_config": peft,
     }
 
@@ -182,9 +186,7 @@ def rlhf(stage: Stage, data: Any) -> Any:
         args=config,
         train_dataset=data,
         reward_funcs=[reward_model],
-        reward_processing_classes=[
-            tokenizer(stage.reward_model, stage.reward_model_chat_template, stage.trust_remote_code)
-        ],
+        reward_processing_classes=[tokenizer(stage.reward_model, stage.reward_model_chat_template, stage)],
         **shared(stage),
     )
 
