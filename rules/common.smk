@@ -33,7 +33,9 @@ collector.relax()
 try:
     CONFIG = checks.load(config, workflow.configfiles)
     if workflow.is_main_process:
-        machine.check_sources(CONFIG)
+        machine.check_sources(
+            CONFIG, say=lambda line: print(line, file=sys.stderr, flush=True)
+        )
 except ConfigError as error:
     raise WorkflowError(f"the config has problems:\n{error}")
 
