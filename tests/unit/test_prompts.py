@@ -1,14 +1,22 @@
 """Prompt files of every form, and what is wrong with the others."""
 
+import codecs
+import gzip
+import io
 import json
 
 import pandas as pd
+import pyarrow
 import pytest
 from expoflow.config.sources import PromptsConfig
 from expoflow.data.prompts import load, prompt_id, read
 from expoflow.errors import DataError
 from expoflow.hub.cards import split_files
 from expoflow.results import Message
+
+USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+PART, IMAGE = {"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "a.png"}}
 
 
 def write(tmp_path, *rows):
@@ -32,13 +40,56 @@ def test_the_id_is_of_the_canonical_messages():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("{", ":2: not JSON"),
+        ("}", ":2: not JSON (Expecting value); write one JSON object a line"),
+        ("{", ":2: an object that stands on several lines; write one JSON object a line"),
+        ("9" * 5000, ":2: cannot be read (Exceeds the limit"),
         ([1], ":2: holds a list; write one JSON object a line"),
         ({"p": 1}, ":2: no field 'q' (has: p); set `field:` to the prompt's"),
         ({"q": " "}, ":2: field 'q' must be a text or a list"),
         ({"q": []}, ":2: field 'q' must be a text or a list"),
-        ({"q": [{"role": "user"}]}, ":2: field 'q' must be a text or a list"),
-        ({"q": [{"role": "assistant", "content": "a"}]}, ":2: field 'q' ends with an answer"),
+        ({"q": 3}, ":2: field 'q' must be a text or a list of {role, content} messages, not a int"),
+        (
+            {"q": '[{"role": "user", "content": "a"}]'},
+            ":2: field 'q' is a list of messages that was written as",
+        ),
+        (
+            {"q": "[{'content': 'a', 'role': 'user'}]"},
+            ":2: field 'q' is a list of messages that was written as",
+        ),
+        ({"q": ["a"]}, ":2: message 1 of 'q' is a str; write {role, content}"),
+        ({"q": [{"role": "user"}]}, ":2: message 1 of 'q' has no content; write a text"),
+        ({"q": [{"content": "a"}]}, ":2: message 1 of 'q' has no role; write user, assistant, system, tool"),
+        (
+            {"q": [USER, {"role": "human", "content": "a"}]},
+            ":2: message 2 of 'q' has role 'human'; write user",
+        ),
+        ({"q": [{"role": "User", "content": "a"}]}, ":2: message 1 of 'q' has role 'User'; write user"),
+        ({"q": [{"role": "critic", "content": "a"}]}, "'critic'; write user, assistant, system, tool"),
+        (
+            {"q": [USER | {"name": "bob"}]},
+            ":2: message 1 of 'q' has 'name', which would be lost; remove the key",
+        ),
+        ({"q": [CALL, USER]}, ":2: message 1 of 'q' has 'tool_calls', which would be lost; remove the key"),
+        (
+            {"q": [{"from": "human", "value": "a"}]},
+            "from and value (ShareGPT); write role and content, with user",
+        ),
+        ({"q": [{"role": "user", "content": " \n"}]}, ":2: message 1 of 'q' is empty; write its content"),
+        ({"q": [{"role": "user", "content": [IMAGE]}]}, "has content of type 'image_url'; only text is read"),
+        ({"q": [{"role": "user", "content": [PART, PART]}]}, "has 2 parts of text, which programs join in"),
+        (
+            {"q": [{"role": "user", "content": 3}]},
+            ":2: message 1 of 'q' has no text as content; write a text",
+        ),
+        ({"q": [ANSWER]}, ":2: field 'q' has no message of the user before the answer; name the field"),
+        (
+            {"q": [{"role": "system", "content": "s"}]},
+            ":2: field 'q' has no message of the user; name the field",
+        ),
+        (
+            {"q": [USER, ANSWER, ANSWER]},
+            "message 2 of 'q', the last one to be answered, is of role 'assistant'",
+        ),
         ({"q": "first"}, ":2: this prompt stands there twice"),
     ],
 )
@@ -48,17 +99,35 @@ def test_bad_lines_are_named(tmp_path, row, message):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet", "json"])
-def test_every_format_gives_the_same_prompts(tmp_path, suffix):
-    path, rows = tmp_path / f"prompts.{suffix}", [{"q": f"Tell me, NA or {n}?\n", "n": n} for n in range(9)]
-    if suffix == "jsonl":
-        path = write(tmp_path, *rows)
-    elif suffix == "json":
-        path.write_text(json.dumps(rows))
-    elif suffix == "csv":
-        pd.DataFrame(rows).to_csv(path, index=False)
-    else:
-        pd.DataFrame(rows).to_parquet(path)
+def test_conversations_as_the_chat_endpoints_have_them(tmp_path):
+    nulls = {"name": None, "tool_calls": None, "function_call": None, "refusal": ""}
+    chat = [{"role": "user", "content": [PART | {"image_url": None}]} | nulls, ANSWER | nulls, USER | nulls]
+    (prompt,) = read([write(tmp_path, {"q": chat})], "q")
+    assert prompt.messages == [Message(**USER), Message(**ANSWER), Message(**USER)]
+    assert prompt.prompt_id == prompt_id(prompt.messages)
+
+
+def test_an_answer_at_the_end_is_left_out_and_counted(tmp_path):
+    said = []
+    other = USER | {"content": "other"}
+    path = write(tmp_path, {"q": [USER, ANSWER, other, ANSWER | {"content": ""}]}, {"q": "text"})
+    prompts = read([path], "q", say=said.append)
+    assert [message.content for message in prompts[0].messages] == ["a", "b", "other"]
+    assert said == [
+        "prompts.jsonl: 1 of 2 conversations end with an answer, which is left out: the prompt is what stands before it"
+    ]
+    with pytest.raises(DataError, match=":2: this prompt stands there twice"):
+        read([write(tmp_path, {"q": [USER, ANSWER]}, {"q": "a"})], "q")
+
+
+@pytest.mark.parametrize("packed", ["", ".gz", ".zst"])
+@pytest.mark.parametrize(
+    "suffix", [".jsonl", ".csv", ".tsv", ".parquet", ".json", ".JSONL", ".CSV", ".PARQUET", ".txt", ""]
+)
+def test_every_format_gives_the_same_prompts(tmp_path, suffix, packed):
+    path = tmp_path / f"prompts{suffix}{packed if suffix.islower() else packed.upper()}"
+    rows = [{"q": f"Tell me, NA or {n}?\n", "n": n} for n in range(9)]
+    path.write_bytes(pack(encoded(suffix.lower(), rows), packed))
     source = PromptsConfig(file=str(path), field="q")
     prompts = load(source, 0)
     assert [prompt.messages[0].content for prompt in prompts] == [row["q"] for row in rows]
@@ -69,30 +138,101 @@ def test_every_format_gives_the_same_prompts(tmp_path, suffix):
     assert load(source.model_copy(update={"subset": 40}), 0) == prompts
 
 
+def encoded(suffix: str, rows: list[dict]) -> bytes:
+    """A file of that format, by other programs than the reader; text begins with a BOM, as some write it."""
+    table, file = pd.DataFrame(rows), io.BytesIO()
+    if suffix == ".parquet":
+        table.to_parquet(file)
+    elif suffix in (".csv", ".tsv"):
+        table.to_csv(file, index=False, sep="," if suffix == ".csv" else "\t", encoding="utf-8-sig")
+    else:
+        lines = json.dumps(rows, indent=1) if suffix == ".json" else "\r\n".join(map(json.dumps, rows))
+        file.write(codecs.BOM_UTF8 + lines.encode())
+    return file.getvalue()
+
+
+def pack(data: bytes, packed: str) -> bytes:
+    if packed == ".zst":
+        target = pyarrow.BufferOutputStream()
+        with pyarrow.CompressedOutputStream(target, "zstd") as file:
+            file.write(data)
+        return target.getvalue().to_pybytes()
+    return gzip.compress(data) if packed else data
+
+
+@pytest.mark.parametrize("packed", [".gz", ".zst"])
+def test_a_packed_file_that_is_cut_is_no_shorter_one(tmp_path, packed):
+    path = tmp_path / f"p.jsonl{packed}"
+    whole = pack("".join(json.dumps({"q": str(n)}) + "\n" for n in range(100)).encode(), packed)
+    for end in (3, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:end])
+        with pytest.raises(DataError, match=f"p.jsonl{packed}' cannot be unpacked .*: copy or pack it again"):
+            read([path], "q")
+
+
+def test_an_array_is_read_whatever_the_file_is_called(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps([{"q": "a"}, {"q": "b"}], indent=2))
+    assert len(read([path], "q")) == 2
+    path.write_text(json.dumps([{"q": "a"}, {"p": "b"}]))
+    with pytest.raises(DataError, match=r"p\.jsonl row 2: no field 'q'"):
+        read([path], "q")
+
+
 def test_conversations_in_parquet(tmp_path):
     chat = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
     pd.DataFrame({"q": [chat[:1]], "messages": [chat]}).to_parquet(tmp_path / "p.parquet")
     (prompt,) = read([tmp_path / "p.parquet"], "q")
     assert prompt.messages[0].content == "one"
-    with pytest.raises(DataError, match="row 1: field 'messages' ends with an answer"):
-        read([tmp_path / "p.parquet"], "messages")
+    assert read([tmp_path / "p.parquet"], "messages") == [prompt]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("p.parquet", "q", "is no Parquet file"),
-        ("p.csv", 'q\n"a', r"is no CSV file \(unexpected end of data\)"),
-        ("p.csv", "q,r\n1\n", "row 1 has not 2 fields"),
-        ("p.csv", "q\n1,2\n", "row 1 has not 1 fields"),
-        ("p.csv", "q\n", "has no prompts"),
-        ("p.json", "[1, {]", "not JSON"),
+        ("p.parquet", b"q", "is no Parquet file"),
+        ("p.csv", b'q\n"a', r"is no CSV file \(unexpected end of data\)"),
+        ("p.csv", b"q,r\n1\n", "row 1 has not 2 fields"),
+        ("p.csv", b"q\n1,2\n", "row 1 has not 1 fields"),
+        ("p.csv", b"q;r\na;b\n", "its columns are separated by ';', not by ','"),
+        ("p.csv", b"q,q\na,b\n", "has the column 'q' twice; rename or remove one"),
+        ("p.csv", b"q\n", "has no prompts"),
+        ("p.json", b"[1, {]", "not JSON"),
+        (
+            "p.json",
+            b'[\n{"q": "a"},\n{"q": "b}\n]',
+            "not JSON .Invalid control character at at line 3.; write",
+        ),
+        ("p.json", b'{\n "data": [{"q": "a"}]\n}', ":1: an object that stands on several lines"),
+        ("p.jsonl", b"[1]\n[2]\n", ":1: holds a list; write one JSON object a line"),
+        (
+            "p.jsonl",
+            '{"q": "é"}'.encode("utf-16"),
+            "is UTF-16 text, and is read as .jsonl by its name; save it",
+        ),
+        ("p.csv", "q\na\n".encode("utf-32"), "is UTF-32 text, and is read as .csv"),
+        ("p.jsonl", b'{"q": "a"}\n{"q": "caf\xe9"}', r":2: is not UTF-8 \(byte 0xe9\); save it in UTF-8"),
+        ("p.csv", b"q\ncaf\xe9\n", r":2: is not UTF-8 \(byte 0xe9\)"),
+        ("p.jsonl", gzip.compress(b"{}"), "is packed by gzip, .* let its name end in .gz"),
+        ("p.jsonl.gz", b'{"q": "a"}', "cannot be unpacked"),
+        ("p.csv.gz", gzip.compress(gzip.compress(b"q")), "is packed by gzip, and is read as .csv"),
+        ("p.jsonl.zst", gzip.compress(b"{}"), "is packed by gzip, and is read as .zst by its name"),
+        (
+            "p.csv",
+            b"PAR1....",
+            "is a Parquet file, and is read as .csv by its name; let its name end in .parquet",
+        ),
+        ("p.csv", b"PK\x03\x04....", "is a ZIP archive or a spreadsheet, .* save its table as .csv"),
+        ("p.xlsx", b"\xd0\xcf\x11\xe0", "is not UTF-8 .* give a .jsonl, .json, .csv, .tsv or .parquet file"),
         ("none.csv", None, "cannot read '.*': No such file or directory"),
+        ("folder.jsonl", "folder", "cannot read '.*': Is a directory; correct the path"),
     ],
 )
 def test_a_file_that_is_broken(tmp_path, name, content, message):
-    if content is not None:
-        (tmp_path / name).write_text(content)
+    if content == "folder":
+        (tmp_path / name).mkdir()
+    elif content is not None:
+        (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         read([tmp_path / name], "q")
 
@@ -112,6 +252,7 @@ NAMES = [
     "README.md", "data/train-00000-of-00001.parquet", "data/test_gen-00000-of-00002.parquet",
     "data/test_gen-00001-of-00002.parquet", "small/a.jsonl", "small/b.jsonl", "test_gen.csv",
 ]  # fmt: skip
+PACKED = ["packed.JSONL.gz", "packed.jsonl.zst"]
 
 
 @pytest.mark.parametrize(
@@ -122,13 +263,14 @@ NAMES = [
         (CARD, None, "test", "no split 'test'; its splits are train, test_gen"),
         (CARD, "tiny", "test", "no configuration 'tiny'; its configurations are default, small"),
         ("", None, "train", NAMES[1:2]),
+        ("", None, "packed", PACKED[:1]),
         ("---\na: [\n---\n", None, "test_gen", NAMES[2:4]),
         ("", None, "gen", "no Parquet, JSON or CSV files of split 'gen'"),
     ],
 )
 def test_files_of_a_split(card, config, split, expected):
     if isinstance(expected, list):
-        assert split_files(card, NAMES, config, split, "org/data") == expected
+        assert split_files(card, NAMES + PACKED, config, split, "org/data") == expected
     else:
         with pytest.raises(DataError, match=f"org/data: {expected}"):
             split_files(card, NAMES, config, split, "org/data")

@@ -104,11 +104,20 @@ def test_conversations_as_the_hubs_preference_sets_have_them(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"prompt": "a?", "chosen": "b"}', "row 1: no column 'rejected' .has: prompt, chosen."),
+        ('{"prompt": "a?", "chosen": "b"}', ":1: no column 'rejected' .has: prompt, chosen."),
         ("nonsense", ":1: not JSON"),
-        ("[1]", ":1: holds a list; write one JSON object a line"),
-        ('{"chosen": "b", "rejected": "c"}', "row 1: no prompt; give one as column 'prompt'"),
-        ('{"prompt": "a", "chosen": [1], "rejected": "c"}', "column 'chosen' must be a text or a list"),
+        ("[1]", " row 1: holds a int; write one JSON object a line"),
+        ('{"chosen": "b", "rejected": "c"}', ":1: no prompt; give one as column 'prompt'"),
+        ('{"prompt": "a", "chosen": [1], "rejected": "c"}', ":1: message 1 of 'chosen' is a int"),
+        (
+            '{"prompt": "a", "chosen": [{"role": "user", "content": "b"}], "rejected": "c"}',
+            "end with an answer",
+        ),
+        (
+            '{"prompt": [{"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}], "chosen": "b",'
+            ' "rejected": "c"}',
+            "column 'prompt' ends with an answer",
+        ),
         ("", "has no preferences"),
     ],
 )
@@ -121,7 +130,8 @@ def test_bad_files_are_named(tmp_path, line, message):
 def test_files_that_are_none(tmp_path):
     with pytest.raises(DataError, match="correct the path"):
         gather(RewardCheck(file=str(tmp_path / "p.csv")), seed=0)
-    with pytest.raises(DataError, match=r"give a .jsonl, .csv or .parquet file"):
+    (tmp_path / "p.xlsx").write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match=r"is a ZIP archive or a spreadsheet"):
         gather(RewardCheck(file=str(tmp_path / "p.xlsx")), seed=0)
     (tmp_path / "p.parquet").write_text("no")
     with pytest.raises(DataError, match="is no Parquet file"):

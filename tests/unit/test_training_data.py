@@ -166,7 +166,16 @@ def test_sft_reads_messages_or_completions(tmp_path):
             {"prompt": "why?", "chosen": "because"},
             "a.jsonl:1: no column 'rejected' .has: prompt, chosen.; rename",
         ),
-        ({**ROW, "chosen": [USER]}, "column 'chosen' must be a text, or .* that end with one of assistant"),
+        (
+            {**ROW, "chosen": [USER]},
+            "column 'chosen' must be a text, or messages that end with one of the assist",
+        ),
+        (
+            {**ROW, "rejected": [USER, {"role": "bot", "content": "a"}]},
+            "of 'rejected' has role 'bot'; write assistant",
+        ),
+        ({**ROW, "chosen": "a", "prompt": [USER, SAID]}, "column 'prompt' ends with an answer"),
+        ({**ROW, "chosen": [USER, SAID | {"content": None}]}, "message 2 of 'chosen' has no content"),
         ({"chosen": "a", "rejected": "b"}, "no column 'prompt'"),
     ],
 )

@@ -22,6 +22,6 @@ with job_log(snakemake.log[0], snakemake.threads, offline=False) as say:
         note = target.with_name(f".{name}.commit.json")
         download.remember_commit(note, f"prompts {name}", source.hub, source.revision, commit, say)
         origin = f" of {source.hub}, {source.split}, {commit}"
-    prompts = load(source, snakemake.params.seed, files)
+    prompts = load(source, snakemake.params.seed, files, say)
     write_jsonl(target, prompts)
     say(f"prompts {name}: {len(prompts)}{origin}")

@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from expoflow.system.installed import accelerate_config
 TRAIN_EXTRA = ("trl", "accelerate", "peft")
 
 
-def check_sources(config: Config, results: Results = RESULTS) -> None:
-    """Look at the files that a config names; all problems are in one ConfigError.
+def check_sources(
+    config: Config, results: Results = RESULTS, say: Callable[[str], None] = lambda line: None
+) -> None:
+    """Look at the files that a config names; all problems are in one ConfigError, `say` is told what is no problem.
 
     A source whose manifest or prompt file is finished is not looked at again. Costs no torch import.
     """
@@ -46,7 +48,7 @@ def check_sources(config: Config, results: Results = RESULTS) -> None:
     for name, prompts in config.prompts.items():
         if prompts.file is not None and not results.prompts(name).exists():
             try:
-                prompt_sets.load(prompts, config.seed)
+                prompt_sets.load(prompts, config.seed, say=say)
             except DataError as error:
                 problems.append(f"prompts.{name}.file: {error}")
     problems += _engine_problems(config)

@@ -103,7 +103,7 @@ class DataConfig(Strict):
     """Rows of a local file, or of a dataset on the Hugging Face hub."""
 
     file: PathName | None = None
-    """JSON lines, .csv or .parquet, relative to the Snakemake directory."""
+    """JSON lines, .json, .csv, .tsv or .parquet, also as .gz or .zst, relative to the Snakemake directory."""
     hub: Annotated[str, AfterValidator(check_repository)] | None = None
     """A dataset on the Hugging Face hub: ORG/NAME."""
     revision: str | None = Field(None, pattern=REVISION)
@@ -129,7 +129,7 @@ class PromptsConfig(DataConfig):
     miniature: Literal["dev", "test"] | None = None
     """A split of the built-in world."""
     field: str = "prompt"
-    """The field of each row: a text, or a list of {role, content} messages."""
+    """The field of each row: a text, or a list of {role, content} messages; an answer at its end is left out."""
     subset: int | None = Field(None, ge=1)
     """That many prompts, drawn with `seed`, in their order in the set; all where there are no more."""
     seed: int = Field(42, ge=0)

@@ -1,15 +1,13 @@
 """Preferences: a prompt, a response that is better, and one that is worse; from a file, the hub or the world."""
 
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from expoflow.config.benchmarks import RewardCheck
 from expoflow.config.sources import DataConfig
-from expoflow.data import rows
+from expoflow.data import messages, rows
 from expoflow.errors import CheckpointError, DataError
 from expoflow.files.records import Record
 from expoflow.results import Message
@@ -39,10 +37,7 @@ def gather(config: RewardCheck, seed: int) -> list[Preference]:
     """All preferences of the configured source; `seed` is the miniature's. Raises DataError."""
     if config.miniature:
         return list(miniature(seed))
-    if config.hub is not None:
-        return read(_from_hub(config), config, config.hub)
-    path = Path(config.file)
-    return read(_rows(path), config, str(path))
+    return read(_from_hub(config) if config.hub else [Path(config.file)], config)
 
 
 def miniature(seed: int) -> Iterator[Preference]:
@@ -57,11 +52,11 @@ def miniature(seed: int) -> Iterator[Preference]:
         )
 
 
-def read(rows: Iterable[dict[str, Any]], config: RewardCheck, source: str) -> list[Preference]:
-    """The preferences of rows that have the configured columns; an error names `source` and the row, from 1."""
-    preferences = [_preference(row, config, f"{source}: row {i}") for i, row in enumerate(rows, start=1)]
+def read(paths: Sequence[Path], config: RewardCheck) -> list[Preference]:
+    """The preferences of files that have the configured columns; an error names the row. Raises DataError."""
+    preferences = [_preference(row, config, where) for path in paths for where, row in rows.rows(path)]
     if not preferences:
-        raise DataError(f"{source}: has no preferences; write one a row")
+        raise DataError(f"'{paths[0]}' has no preferences; write one a row")
     return preferences
 
 
@@ -75,54 +70,39 @@ def _preference(row: dict[str, Any], config: RewardCheck, where: str) -> Prefere
     before, chosen = _response(row[config.chosen], where, config.chosen)
     other, rejected = _response(row[config.rejected], where, config.rejected)
     if row.get(config.prompt):
-        messages = _messages(row[config.prompt], where, config.prompt)
+        asked, answer = messages.question(row[config.prompt], where, config.prompt)
+        if answer is not None:
+            raise DataError(
+                f"{where}: column '{config.prompt}' ends with an answer; name the one that ends with the question"
+            )
     elif before and before == other:
-        messages = before
+        asked = before
     else:
         raise DataError(
             f"{where}: no prompt; give one as column '{config.prompt}', or set reward_check.prompt"
         )
     subset = str(row[config.subset]) if config.subset else None
-    return Preference(messages=messages, chosen=chosen, rejected=rejected, subset=subset)
+    return Preference(messages=asked, chosen=chosen, rejected=rejected, subset=subset)
 
 
 def _response(value: Any, where: str, column: str) -> tuple[list[Message], str]:
-    """The messages before a response, where it is given as a conversation, and the response's text."""
+    """The messages before a response, if it is given as a conversation, and the response's text."""
     if isinstance(value, str):
         return [], value
-    *before, last = _messages(value, where, column)
-    return before, last.content
+    before, answer = messages.conversation(value, where, column)
+    if answer is None:
+        raise DataError(f"{where}: column '{column}' does not end with an answer; name another column")
+    return before, answer
 
 
-def _messages(value: Any, where: str, column: str) -> list[Message]:
-    if isinstance(value, str):
-        return [Message(role="user", content=value)]
-    try:
-        messages = [Message(role=each["role"], content=each["content"]) for each in value]
-    except (TypeError, KeyError, ValidationError):
-        messages = []
-    if not messages:
-        raise DataError(f"{where}: column '{column}' must be a text or a list of {{role, content}} messages")
-    return messages
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSON lines, CSV or Parquet file."""
-    if path.suffix not in (".jsonl", ".json", ".csv", ".parquet"):
-        raise DataError(f"'{path}' is not read; give a .jsonl, .csv or .parquet file")
-    yield from (row for _, row in rows.rows(path))
-
-
-def _from_hub(config: RewardCheck) -> Iterator[dict[str, Any]]:
-    """The rows of a split of a dataset of the hub's."""
+def _from_hub(config: RewardCheck) -> list[Path]:
+    """The files of a split of a dataset of the hub's."""
     from expoflow.hub import download
 
     source = DataConfig(hub=config.hub, revision=config.revision, split=config.split)
     try:
-        _, files = download.dataset(source)
+        return download.dataset(source)[1]
     except (CheckpointError, DataError) as error:
         raise DataError(
             f"dataset '{config.hub}': split '{config.split}' is not read ({error}); correct reward_check.split"
         ) from None
-    for path in files:
-        yield from (row for _, row in rows.rows(path))

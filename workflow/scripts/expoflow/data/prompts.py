@@ -4,13 +4,11 @@ import hashlib
 import importlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from expoflow.config.sources import PromptsConfig
+from expoflow.data.messages import question
 from expoflow.data.rows import rows
 from expoflow.errors import DataError
 from expoflow.results import Message, Prompt
@@ -24,8 +22,13 @@ def prompt_id(messages: Sequence[Message]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def load(source: PromptsConfig, seed: int, files: Sequence[Path] = ()) -> list[Prompt]:
-    """The prompts that `source` stands for; `seed` is the miniature's. Raises DataError.
+def load(
+    source: PromptsConfig,
+    seed: int,
+    files: Sequence[Path] = (),
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Prompt]:
+    """The prompts that `source` stands for; `seed` is the miniature's. `say` is told what is left out. Raises DataError.
 
     `files` are those of a dataset of the hub (`hub.download.dataset`). A prompt that stands twice is an error
     in a file of the user's; the hub's, which the user cannot correct, are taken once.
@@ -34,50 +37,45 @@ def load(source: PromptsConfig, seed: int, files: Sequence[Path] = ()) -> list[P
         world = importlib.import_module("expoflow.miniature.world")  # no dependency of prompt files
         prompts = world.prompts(source.miniature, seed)
     else:
-        prompts = read(files or [Path(source.file)], source.field, repeated="once" if source.hub else "error")
+        repeated = "once" if source.hub else "error"
+        prompts = read(files or [Path(source.file)], source.field, repeated, say)
     if source.subset is not None and source.subset < len(prompts):
         chosen = random.Random(source.seed).sample(range(len(prompts)), source.subset)
         prompts = [prompts[at] for at in sorted(chosen)]
     return prompts
 
 
-def read(paths: Sequence[Path], field: str, repeated: str = "error") -> list[Prompt]:
+def read(
+    paths: Sequence[Path],
+    field: str,
+    repeated: str = "error",
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Prompt]:
     """Read prompts from files: `field` of each row is a text or a list of {role, content} messages.
 
-    Raises DataError, with the row's number, for a row that has no such field, is empty, ends with an answer,
+    An answer at the end of a conversation is left out: what stands before it is the prompt, and `say` is told how many
+    there are. Raises DataError, with the row's place, for a row that has no such field, is empty, asks for no response,
     or stands there twice (unless `repeated` is "once").
     """
     prompts: dict[str, Prompt] = {}
+    count = answered = 0
     for path in paths:
         for where, row in rows(path):
-            prompt = _prompt(row, field, where)
+            if field not in row:
+                raise DataError(
+                    f"{where}: no field '{field}' (has: {', '.join(row)}); set `field:` to the prompt's"
+                )
+            messages, answer = question(row[field], where, field)
+            prompt = Prompt(prompt_id=prompt_id(messages), messages=messages)
             if repeated == "error" and prompt.prompt_id in prompts:
                 raise DataError(f"{where}: this prompt stands there twice; remove one")
             prompts.setdefault(prompt.prompt_id, prompt)
+            count, answered = count + 1, answered + (answer is not None)
     if not prompts:
         raise DataError(f"'{paths[0]}' has no prompts; write one row, or one JSON object a line, for each")
-    return list(prompts.values())
-
-
-def _prompt(row: dict[str, Any], field: str, where: str) -> Prompt:
-    if field not in row:
-        raise DataError(f"{where}: no field '{field}' (has: {', '.join(row)}); set `field:` to the prompt's")
-    messages = _messages(row[field], where, field)
-    if messages[-1].role == "assistant":
-        raise DataError(
-            f"{where}: field '{field}' ends with an answer; name the field that ends with the question"
+    if answered:
+        say(
+            f"{paths[0].name}: {answered} of {count} conversations end with an answer, which is left out: the prompt is"
+            " what stands before it"
         )
-    return Prompt(prompt_id=prompt_id(messages), messages=messages)
-
-
-def _messages(value: Any, where: str, field: str) -> list[Message]:
-    if isinstance(value, str) and value.strip():
-        return [Message(role="user", content=value)]
-    try:
-        if isinstance(value, list) and value:
-            return [Message.model_validate(message) for message in value]
-    except ValidationError:
-        pass
-    raise DataError(
-        f"{where}: field '{field}' must be a text or a list of {{role, content}} messages, not empty"
-    )
+    return list(prompts.values())

@@ -8,9 +8,12 @@ from typing import Any
 import yaml
 
 from expoflow.errors import DataError
+from expoflow.files.formats import FORMATS, PACKED
 
 CARD = "README.md"
-FORMATS = (".parquet", ".jsonl", ".json", ".csv")  # the first that a split has is taken
+SUFFIXES = tuple(
+    each + packed for each in FORMATS for packed in ("", *PACKED)
+)  # the first that a split has is taken
 NUMBERED = re.compile(r"-(\d+)-of-(\d+)\.")
 
 
@@ -36,14 +39,14 @@ def split_files(card: str, names: Sequence[str], config: str | None, split: str,
         found = [
             name for name in names if word.search(name) and (config is None or config in name.split("/")[:-1])
         ]
-    for suffix in FORMATS:
-        if files := sorted(name for name in found if name.endswith(suffix)):
+    for suffix in SUFFIXES:
+        if files := sorted(name for name in found if name.lower().endswith(suffix)):
             folders = sorted({name.rpartition("/")[0] for name in files})
             if not said and len(folders) > 1:
                 raise DataError(f"{repo}: {split} is in {', '.join(folders)}; add config: to choose one")
             _require_all(repo, files)
             return files
-    data = [name for name in names if name.endswith(FORMATS)]
+    data = [name for name in names if name.lower().endswith(SUFFIXES)]
     raise DataError(
         f"{repo}: no Parquet, JSON or CSV files of split '{split}' (has: {', '.join(data[:8]) or 'none'}); correct "
         "split: and config:, or try revision: refs/convert/parquet"

@@ -25,7 +25,7 @@ def look(config: Config, command: Sequence[str]) -> None:
 
     `command` are Snakemake's arguments. A real run looks at the hub when it begins (`begin`).
     """
-    check_sources(config)
+    check_sources(config, say=lambda line: _say([line]))
     dry = bool(DRY.intersection(command))
     hub = any(model.hub for model in config.models.values())
     if dry and hub and not _hub_answers():

@@ -30,7 +30,7 @@ COMMENTS = {
     "models": "sft: what alignment began with; reward: a sequence classifier with one logit. path: DIR, or hub: ORG/NAME",
     "select": "nll: the largest alpha whose responses are no less likely under the aligned model; reward needs reward_model",
     "pairs": "0 (aligned) and -1 (sft) are always among the alphas",
-    "prompts": "dev chooses alpha, test judges the choice. file: JSON lines, .csv or .parquet, or hub: ORG/NAME with split",
+    "prompts": "dev chooses alpha, test judges the choice. file: JSON lines, CSV or Parquet (docs/data.md), or hub: ORG/NAME with split",
     "generate": "what does not stand here is the paper's: temperature 0.7, top_k 40, top_p 0.9, penalties 0.1",
     "extrapolate": "streamed: the sweep writes no weights, only the chosen model is stored",
     "benchmarks": "sft, aligned and expo on prompts that took no part in the choice",

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from expoflow.data.messages import conversation, question
 from expoflow.data.prompts import prompt_id
 from expoflow.data.rows import rows
 from expoflow.errors import DataError
@@ -54,7 +55,8 @@ def distinct_prompts(read_rows: Iterable[Row]) -> list[Prompt]:
 
 def _sft(row: dict[str, Any], where: str) -> Row:
     if "messages" in row:
-        return {"messages": _turns(row, "messages", where, "assistant")}
+        before, answer = _answered(row, "messages", where)
+        return {"messages": [*before, _answer(answer)]}
     return {"prompt": _prompt(row, where), "completion": [_answer(_text(row, "completion", where))]}
 
 
@@ -72,41 +74,39 @@ READERS = {"sft": _sft, "dpo": _pair, "reward": _pair, "iterative_dpo": _asked, 
 
 
 def _prompt(row: dict[str, Any], where: str) -> Turns:
-    if isinstance(row.get("prompt"), str) and row["prompt"].strip():
-        return [{"role": "user", "content": row["prompt"]}]
-    return _turns(row, "prompt", where, "user")
+    messages, answer = question(_value(row, "prompt", where), where, "prompt")
+    if answer is not None:
+        raise DataError(f"{where}: column 'prompt' ends with an answer; it must end with the question")
+    return [message.model_dump() for message in messages]
 
 
 def _split(row: dict[str, Any], field: str, where: str) -> tuple[Turns, str]:
     """What comes before the response, perhaps nothing, and the response."""
     if isinstance(row.get(field), str):
-        return [], _text(row, field, where)
-    said = _turns(row, field, where, "assistant")
-    return said[:-1], said[-1]["content"]
+        return [], row[field]
+    return _answered(row, field, where)
 
 
 def _text(row: dict[str, Any], field: str, where: str) -> str:
-    if isinstance(row.get(field), str):
-        return row[field]
-    return _turns(row, field, where, "assistant")[-1]["content"]
+    return _split(row, field, where)[1]
 
 
-def _turns(row: dict[str, Any], field: str, where: str, last: str) -> Turns:
-    """Messages whose last one is of the role `last`."""
+def _answered(row: dict[str, Any], field: str, where: str) -> tuple[Turns, str]:
+    """The messages before the answer that a conversation ends with, and the answer."""
+    messages, answer = conversation(_value(row, field, where), where, field)
+    if answer is None:
+        raise DataError(
+            f"{where}: column '{field}' must be a text, or messages that end with one of the assistant"
+        )
+    return [message.model_dump() for message in messages], answer
+
+
+def _value(row: dict[str, Any], field: str, where: str) -> Any:
     if field not in row:
         raise DataError(
             f"{where}: no column '{field}' (has: {', '.join(row)}); rename it, or take other data"
         )
-    value = row[field]
-    try:
-        said = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in value]
-    except (TypeError, KeyError):
-        said = []
-    if not said or said[-1]["role"] != last:
-        raise DataError(
-            f"{where}: column '{field}' must be a text, or {{role, content}} messages that end with one of {last}"
-        )
-    return said
+    return row[field]
 
 
 def _answer(text: str) -> dict[str, str]:

@@ -1,0 +1,106 @@
+"""A conversation as a data file has it: messages with role and content."""
+
+import re
+from typing import Any
+
+from expoflow.errors import DataError
+from expoflow.results import Message
+
+ROLES = ("user", "assistant", "system", "tool")
+# What other forms call the roles; a template would leave such a message out, or take it for something else.
+ALIASES = {
+    "human": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "ai": "assistant",
+    "developer": "system",
+    "function": "tool",
+}
+# A list of messages that was written as a text, as pandas does in a CSV file.
+WRITTEN = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value)["']\s*:""")
+EMPTY = (None, "", [], {})  # what a key holds that says nothing, such as tool_calls: null
+
+
+def conversation(value: Any, where: str, field: str) -> tuple[list[Message], str | None]:
+    """The messages that `value` of a row's `field` stands for, and the answer to them if it ends with one.
+
+    `value` is a text, which the user says, or a list of {role, content}; a content is a text, or a list with one part
+    {"type": "text", "text": ...}. Keys without a value count for nothing. The answer is the content of a last message
+    of the assistant; it may be empty, the others may not. `where` is the row's place, for the DataError of whatever
+    cannot be read as it is meant.
+    """
+    if isinstance(value, str) and WRITTEN.match(value):
+        raise DataError(
+            f"{where}: field '{field}' is a list of messages that was written as a text; save the rows as JSON lines or"
+            " Parquet, with the list itself"
+        )
+    if isinstance(value, str) and value.strip():
+        return [Message(role="user", content=value)], None
+    if not isinstance(value, list) or not value:
+        raise DataError(
+            f"{where}: field '{field}' must be a text or a list of {{role, content}} messages, not"
+            f" {'empty' if value in EMPTY or isinstance(value, str) else f'a {type(value).__name__}'}"
+        )
+    messages = [
+        _message(each, f"{where}: message {number} of '{field}'") for number, each in enumerate(value, 1)
+    ]
+    answer = messages.pop().content if messages[-1].role == "assistant" else None
+    for number, message in enumerate(messages, 1):
+        if not message.content.strip():
+            raise DataError(
+                f"{where}: message {number} of '{field}' is empty; write its content, or remove the message"
+            )
+    return messages, answer
+
+
+def question(value: Any, where: str, field: str) -> tuple[list[Message], str | None]:
+    """As `conversation`, for messages that ask for a response: the last of them is the user's or a tool's."""
+    messages, answer = conversation(value, where, field)
+    if not any(message.role == "user" for message in messages):
+        raise DataError(
+            f"{where}: field '{field}' has no message of the user"
+            f"{' before the answer' if answer is not None else ''}; name the field that has the question"
+        )
+    if messages[-1].role not in ("user", "tool"):
+        raise DataError(
+            f"{where}: message {len(messages)} of '{field}', the last one to be answered, is of role"
+            f" '{messages[-1].role}'; end with the user's"
+        )
+    return messages, answer
+
+
+def _message(value: Any, where: str) -> Message:
+    if not isinstance(value, dict):
+        raise DataError(f"{where} is a {type(value).__name__}; write {{role, content}}")
+    said = {key: each for key, each in value.items() if each not in EMPTY}
+    if {"from", "value"} <= said.keys():
+        raise DataError(
+            f"{where} has the keys from and value (ShareGPT); write role and content, with user for human and"
+            " assistant for gpt"
+        )
+    if more := next((key for key in said if key not in ("role", "content")), None):
+        raise DataError(f"{where} has '{more}', which would be lost; remove the key, or the row")
+    role = said.get("role")
+    if role not in ROLES:
+        lower = str(role).lower()
+        known = ALIASES.get(lower, lower)
+        remedy = known if known in ROLES else ", ".join(ROLES)
+        raise DataError(f"{where} has {f'role {role!r}' if role else 'no role'}; write {remedy}")
+    return Message(role=role, content=_content(value.get("content"), where))
+
+
+def _content(value: Any, where: str) -> str:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise DataError(f"{where} has {'no' if value is None else 'no text as'} content; write a text")
+    kinds = [each.get("type") if isinstance(each, dict) else type(each).__name__ for each in value]
+    if other := next((kind for kind in kinds if kind != "text"), None):
+        raise DataError(f"{where} has content of type {other!r}; only text is read")
+    if len(value) != 1 or not isinstance(value[0].get("text"), str):
+        raise DataError(
+            f"{where} has {len(value)} parts of text, which programs join in different ways; write one text"
+        )
+    return value[0]["text"]
