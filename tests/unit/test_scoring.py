@@ -76,7 +76,7 @@ def test_a_conversation_beyond_the_context_is_cut_and_told(folder, tmp_path, cap
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
-    [("id2label", {"0": "a", "1": "b"}, "has 2 logits"), ("pad_token_id", None, "has no pad_token_id")],
+    [("id2label", {"0": "a", "1": "b"}, "has 2 logits"), ("pad_token_id", None, "has pad_token_id None")],
 )
 def test_what_is_no_reward_model_is_refused(folder, tmp_path, key, value, message):
     for path in folder.iterdir():

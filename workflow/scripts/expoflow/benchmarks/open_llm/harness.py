@@ -20,12 +20,8 @@ from transformers import AutoTokenizer
 from expoflow.benchmarks.open_llm.tasks import TASK_FILES, Kept
 from expoflow.checkpoints.loading import read_config, require_loadable
 from expoflow.config.benchmarks import OpenLlmBenchmark
-<<<<<<< HEAD
-from expoflow.engines.memory import free_memory, headers
-=======
 from expoflow.engines.chat import Chat
-from expoflow.engines.memory import free_memory
->>>>>>> i17-chat
+from expoflow.engines.memory import free_memory, headers
 from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError
 from expoflow.results import Message
