@@ -94,9 +94,13 @@ def model_class(config: Any, folder: Path, role: Role, remote: bool = False) -> 
         with torch.device("meta"):  # the class alone is wanted: only it takes a state dict without a folder
             return type(auto.from_config(config, trust_remote_code=remote))
     except Exception as error:
+        remedy = (
+            "`expoflow extrapolate` makes its checkpoints"
+            if role == "language model"
+            else f"it is no sequence classifier: {reward_heads.USUAL}"
+        )
         raise CheckpointError(
-            f"{folder}: transformers has no {role} for model_type {config.model_type!r} by its config.json:"
-            f" {_first_line(error)}"
+            f"{folder}: transformers has no {role} for model_type {config.model_type!r} ({_first_line(error)}); {remedy}"
         ) from None
 
 

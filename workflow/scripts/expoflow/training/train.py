@@ -55,10 +55,11 @@ def train(
     folder = paths.weights(manifest)
     folders = {role: manifests.model_folder(each) for role, each in needed.items()}
     for role, each in folders.items():
-        _require_loadable(each, role, (usages or {}).get(role, {}))
+        _require_loadable(each, role == "reward_model", (usages or {}).get(role, {}))
     if source.train.trainer == "loop":
         with appearing(folder, replace=True) as unfinished:
             metrics = _loop(source, folders, seed, unfinished, progress)
+            _require_loadable(unfinished, source.train.SCORES)
         write_json(manifest, manifests.manifest(model, source, folder))
         return metrics
     hashes = [each.sha256s() for each in (*needed.values(), *([data] if data else []))]
@@ -67,21 +68,25 @@ def train(
         trained, metrics = _trl(source, folders, seed, data, usages or {}, work, launch, progress)
         with appearing(folder, replace=True) as unfinished:
             shutil.copytree(trained, unfinished, copy_function=_link, dirs_exist_ok=True)
+            _require_loadable(unfinished, source.train.SCORES, (usages or {}).get("base", {}))
         write_json(manifest, manifests.manifest(model, source, folder, *PACKAGES))
     return metrics
 
 
-def _require_loadable(folder: Path, role: str, usage: Mapping[str, Any]) -> None:
-    """Raise CheckpointError if trainers, which load by themselves, would make a weight of the model at random."""
+def _require_loadable(folder: Path, scores: bool, usage: Mapping[str, Any] | None = None) -> None:
+    """Raise CheckpointError if trainers and engines would make a weight of a model at random.
+
+    `scores`: it is a reward model.
+    """
     from expoflow.checkpoints import loading, reward_heads
 
     tensors = open_checkpoint(converted(folder)).tensors
-    if role == "reward_model" and (head := next(iter(reward_heads.renamed(tensors)), None)):
+    if scores and (head := next(iter(reward_heads.renamed(tensors)), None)):
         raise CheckpointError(
             f"{folder}: its head is called {head}, where trainers look for {reward_heads.HEAD}.weight; rename that tensor"
         )
-    kind = "reward model" if role == "reward_model" else "language model"
-    loading.require_loadable(folder, tensors, kind, usage.get("trust_remote_code", False))
+    role = "reward model" if scores else "language model"
+    loading.require_loadable(folder, tensors, role, (usage or {}).get("trust_remote_code", False))
 
 
 def _loop(
