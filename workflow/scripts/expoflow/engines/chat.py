@@ -50,14 +50,18 @@ class Chat:
         given = list(conversations)
         texts = [self.text(messages, response) for messages, response in given]
         self._require_different(given, texts)
-        rows = self._tokenized(texts, given)
+        rows = (
+            [list(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+            if texts
+            else []
+        )
         cls, sep = self._brackets()
         bos = self.tokenizer.bos_token_id
         adds = bos is not None and self.tokenizer("")["input_ids"][:1] == [bos]
         for (messages, response), text, ids in zip(given, texts, rows, strict=True):
             if sep is not None and response is not None:
                 begin_with(ids, cls)
-                if ids[-1] != sep:
+                if not text.rstrip().endswith(self.tokenizer.sep_token):
                     ids.append(sep)
             elif adds and not text.lstrip().startswith(self.tokenizer.bos_token):
                 begin_with(ids, bos)
@@ -128,21 +132,6 @@ class Chat:
         """Token ids of a piece of a template without those of white space."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [token for token in ids if self.tokenizer.decode([token]).strip()]
-
-    def _tokenized(self, texts: list[str], given: Sequence[tuple[Sequence[Message], Any]]) -> list[list[int]]:
-        if not texts:
-            return []
-        try:
-            return [list(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
-        except (TypeError, ValueError):
-            for (messages, _), text in zip(given, texts, strict=True):
-                try:
-                    text.encode()
-                except UnicodeEncodeError as error:
-                    raise DataError(
-                        f"{self._where(messages)}: no text ({_line(error)}); remove what is no character"
-                    ) from None
-            raise
 
     def _brackets(self) -> tuple[int | None, int | None]:
         """[CLS] and [SEP] of a tokenizer that adds both, else None."""
