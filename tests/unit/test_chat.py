@@ -52,13 +52,12 @@ def test_a_role_that_the_template_ignores_is_named():
 
 
 def test_a_message_whose_text_stands_in_another_one_alone_is_missed():
-    """The tulu format leaves the system message out, though its words stand in the user's."""
-    with pytest.raises(DataError, match="leaves out the message of role 'system'"):
-        Chat(tokenizer(FORM["tulu"])).token_ids([said("system", "Be kind."), USER])
-    lost = [said("user", "yes"), said("human", "yes"), said("user", "yes or no?")]
-    assert "yes" in Chat(tokenizer(FORM["tulu"])).text([lost[0], lost[2]])
-    with pytest.raises(DataError, match="leaves out the message of role"):
-        Chat(tokenizer(FORM["tulu"])).token_ids(lost[:2])
+    """The tulu format leaves the system message out; its words stand in the user's, and in the format."""
+    for words in ("France", "user", "a", "?"):
+        with pytest.raises(DataError, match="leaves out the message of role 'system'"):
+            Chat(tokenizer(FORM["tulu"])).token_ids([said("system", words), USER])
+    with pytest.raises(DataError, match="leaves out the message of role 'human'"):
+        Chat(tokenizer(FORM["tulu"])).token_ids([said("human", "a")])
 
 
 @pytest.mark.parametrize(
@@ -211,6 +210,21 @@ def test_all_that_may_end_a_response_does(folder, tmp_path):
     named = variant(folder, tmp_path / "named", {"config": 7, "generation_config": [8, 9]})
     assert stop_ids(Model(folder=named, stop=(5,))) == {end, eos, 7, 8, 9, 5}
     assert stop_ids(Model(folder=folder, chat_template=PLAIN)) == {eos}
+    assert stop_ids(Model(folder=variant(folder, tmp_path / "none", {"generation_config": -1}))) == {end, eos}
+    wrong = variant(folder, tmp_path / "wrong", {"generation_config": [7, "</s>"]})
+    with pytest.raises(
+        CheckpointError, match=r"generation_config\.json has eos_token_id '</s>', which is no token id"
+    ):
+        stop_ids(Model(folder=wrong))
+
+
+def test_a_tokenizer_that_cannot_be_loaded_is_one_line(folder, tmp_path):
+    broken = variant(folder, tmp_path / "broken", {})
+    (broken / "tokenizer.json").write_text('{"version": "1.0"}')
+    with pytest.raises(
+        CheckpointError, match=r"broken: its tokenizer cannot be loaded .*copy the tokenizer's files"
+    ):
+        stop_ids(Model(folder=broken))
 
 
 @pytest.mark.parametrize("token", ["<|im_end|>", "<|endoftext|>"])

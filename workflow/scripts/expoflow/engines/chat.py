@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Self
 
@@ -30,6 +31,7 @@ class Chat:
         self.tokenizer, self.system = tokenizer, system
         self.name = name or tokenizer.name_or_path
         self.now = datetime.fromisoformat(date).strftime
+        self._tried: set[tuple[Any, ...]] = set()
 
     @classmethod
     def of(cls, tokenizer: Any, model: Model) -> Self:
@@ -86,7 +88,7 @@ class Chat:
         Raises CheckpointError without a chat template or for one that is no Jinja, DataError for a conversation that
         the template refuses or of which it leaves a message out.
         """
-        if not self.tokenizer.chat_template:
+        if not getattr(self.tokenizer, "chat_template", None):
             raise CheckpointError(
                 f"tokenizer of '{self.name}' has no chat template; give one as `chat_template:` of the model"
             )
@@ -104,7 +106,7 @@ class Chat:
             raise DataError(
                 f"{self._where(messages)}: the chat template refuses it ({_line(error)}); {self._remedy(turns)}"
             ) from None
-        if lost := _lost(text, turns):
+        if lost := self._ignored(turns, options) or _lost(text, turns):
             raise DataError(
                 f"{self._where(messages)}: the chat template leaves out the message of role '{lost['role']}' "
                 f"({_short(lost['content'])}); {self._remedy([lost])}"
@@ -127,6 +129,19 @@ class Chat:
         begins = [self._tokens(part)[-1:] for part in (before, before.partition(QUESTION)[0])]
         own = {*self.tokenizer.get_added_vocab().values(), *self.tokenizer.all_special_ids}
         return end[0] if end and own.issuperset(end) and end[:1] not in begins else None
+
+    def _ignored(self, turns: Sequence[Turn], options: dict[str, Any]) -> Turn | None:
+        """The first turn that is not there when each has a text that stands nowhere else; tried once for the same roles."""
+        roles = (*(turn["role"] for turn in turns), options["add_generation_prompt"])
+        if roles in self._tried:
+            return None
+        self._tried.add(roles)
+        marked = [turn | {"content": f"the {at}th message 5417"} for at, turn in enumerate(turns)]
+        with suppress(Exception):  # a template may want other texts than these
+            text = self.tokenizer.apply_chat_template(marked, tokenize=False, **options)
+            lost = _missing(text, marked)
+            return None if lost is None else turns[lost]
+        return None
 
     def _tokens(self, text: str) -> list[int]:
         """Token ids of a piece of a template without those of white space."""
@@ -155,8 +170,9 @@ class Chat:
         return f"model '{self.name}', prompt {prompt_id(messages)}"
 
     def _remedy(self, turns: Sequence[Turn]) -> str:
-        if self.system == "keep" and any(turn["role"] == "system" for turn in turns):
-            return f"set `system: merge` or `system: drop` of the model, or {self._another()}"
+        others = {"keep": "`system: merge` or `system: drop`", "drop": "`system: merge`"}
+        if self.system in others and any(turn["role"] == "system" for turn in turns):
+            return f"set {others[self.system]} of the model, or {self._another()}"
         return f"use other roles or texts in the prompts, or {self._another()}"
 
     def _another(self) -> str:
