@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from expoflow.files.records import read_json
-from expoflow.miniature import model
+from expoflow.miniature import model, tokenizer
 from expoflow.results import Manifest
 from expoflow.training.loop.steps import messages
 from loops import preference_pairs
@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 
 pytestmark = pytest.mark.trl
 REPOSITORY = Path(__file__).parents[2]
+# What refuses a system message and any day but the config's.
+STRICT = "{% if messages[0]['role'] == 'system' or strftime_now('%Y') != '1999' %}{{ raise_exception('no') }}{% endif %}"
 
 
 def make(folder: Path, *targets: str) -> str:
@@ -41,15 +43,21 @@ def test_dpo_with_lora_on_a_file_in_half_precision(tmp_path):
     model.save(sft, tmp_path / "sft")
     with open(tmp_path / "feedback.jsonl", "w", encoding="utf-8") as file:
         for pair in preference_pairs(64, 1):
-            asked = messages(pair.prompt)
-            row = {"prompt": asked[0]["content"]}
+            asked = [{"role": "system", "content": "Be brief."}, *messages(pair.prompt)]
+            row = {"prompt": asked[1]["content"]}
             for name in ("chosen", "rejected"):
                 row[name] = [*asked, {"role": "assistant", "content": getattr(pair, name)}]
             file.write(json.dumps(row) + "\n")
     recipe = {"recipe": "dpo", "from": "sft", "data": "feedback", "fraction": 0.5, "learning_rate": 1e-2}
     recipe |= {"accelerate": "single", "lora": {"rank": 4}, "batch_size": 16, "per_device": 8}
+    (tmp_path / "strict.jinja").write_text(STRICT + tokenizer.CHAT_TEMPLATE)
     config = {
-        "models": {"sft": {"path": "sft"}, "dpo": {"train": recipe}, "rm": {"path": "sft"}},
+        "date": "1999-12-31",
+        "models": {
+            "sft": {"path": "sft", "system": "merge", "chat_template": "strict.jinja"},
+            "dpo": {"train": recipe},
+            "rm": {"path": "sft"},
+        },
         "datasets": {"feedback": {"file": "feedback.jsonl"}},
         "pairs": {"pair": {"sft": "sft", "aligned": "dpo", "alphas": [0.5]}},
         "prompts": {"dev": {"miniature": "dev"}},

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Self
 
@@ -30,6 +31,7 @@ class Chat:
         self.tokenizer, self.system = tokenizer, system
         self.name = name or tokenizer.name_or_path
         self.now = datetime.fromisoformat(date).strftime
+        self._tried: set[tuple[Any, ...]] = set()
 
     @classmethod
     def of(cls, tokenizer: Any, model: Model) -> Self:
@@ -50,14 +52,18 @@ class Chat:
         given = list(conversations)
         texts = [self.text(messages, response) for messages, response in given]
         self._require_different(given, texts)
-        rows = self._tokenized(texts, given)
+        rows = (
+            [list(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+            if texts
+            else []
+        )
         cls, sep = self._brackets()
         bos = self.tokenizer.bos_token_id
         adds = bos is not None and self.tokenizer("")["input_ids"][:1] == [bos]
         for (messages, response), text, ids in zip(given, texts, rows, strict=True):
             if sep is not None and response is not None:
                 begin_with(ids, cls)
-                if ids[-1] != sep:
+                if not text.rstrip().endswith(self.tokenizer.sep_token):
                     ids.append(sep)
             elif adds and not text.lstrip().startswith(self.tokenizer.bos_token):
                 begin_with(ids, bos)
@@ -82,7 +88,7 @@ class Chat:
         Raises CheckpointError without a chat template or for one that is no Jinja, DataError for a conversation that
         the template refuses or of which it leaves a message out.
         """
-        if not self.tokenizer.chat_template:
+        if not getattr(self.tokenizer, "chat_template", None):
             raise CheckpointError(
                 f"tokenizer of '{self.name}' has no chat template; give one as `chat_template:` of the model"
             )
@@ -100,7 +106,7 @@ class Chat:
             raise DataError(
                 f"{self._where(messages)}: the chat template refuses it ({_line(error)}); {self._remedy(turns)}"
             ) from None
-        if lost := _lost(text, turns):
+        if lost := self._ignored(turns, options) or _lost(text, turns):
             raise DataError(
                 f"{self._where(messages)}: the chat template leaves out the message of role '{lost['role']}' "
                 f"({_short(lost['content'])}); {self._remedy([lost])}"
@@ -124,25 +130,23 @@ class Chat:
         own = {*self.tokenizer.get_added_vocab().values(), *self.tokenizer.all_special_ids}
         return end[0] if end and own.issuperset(end) and end[:1] not in begins else None
 
+    def _ignored(self, turns: Sequence[Turn], options: dict[str, Any]) -> Turn | None:
+        """The first turn that is not there when each has a text that stands nowhere else; tried once for the same roles."""
+        roles = (*(turn["role"] for turn in turns), options["add_generation_prompt"])
+        if roles in self._tried:
+            return None
+        self._tried.add(roles)
+        marked = [turn | {"content": f"the {at}th message 5417"} for at, turn in enumerate(turns)]
+        with suppress(Exception):  # a template may want other texts than these
+            text = self.tokenizer.apply_chat_template(marked, tokenize=False, **options)
+            lost = _missing(text, marked)
+            return None if lost is None else turns[lost]
+        return None
+
     def _tokens(self, text: str) -> list[int]:
         """Token ids of a piece of a template without those of white space."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [token for token in ids if self.tokenizer.decode([token]).strip()]
-
-    def _tokenized(self, texts: list[str], given: Sequence[tuple[Sequence[Message], Any]]) -> list[list[int]]:
-        if not texts:
-            return []
-        try:
-            return [list(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
-        except (TypeError, ValueError):
-            for (messages, _), text in zip(given, texts, strict=True):
-                try:
-                    text.encode()
-                except UnicodeEncodeError as error:
-                    raise DataError(
-                        f"{self._where(messages)}: no text ({_line(error)}); remove what is no character"
-                    ) from None
-            raise
 
     def _brackets(self) -> tuple[int | None, int | None]:
         """[CLS] and [SEP] of a tokenizer that adds both, else None."""
@@ -166,8 +170,9 @@ class Chat:
         return f"model '{self.name}', prompt {prompt_id(messages)}"
 
     def _remedy(self, turns: Sequence[Turn]) -> str:
-        if self.system == "keep" and any(turn["role"] == "system" for turn in turns):
-            return f"set `system: merge` or `system: drop` of the model, or {self._another()}"
+        others = {"keep": "`system: merge` or `system: drop`", "drop": "`system: merge`"}
+        if self.system in others and any(turn["role"] == "system" for turn in turns):
+            return f"set {others[self.system]} of the model, or {self._another()}"
         return f"use other roles or texts in the prompts, or {self._another()}"
 
     def _another(self) -> str:

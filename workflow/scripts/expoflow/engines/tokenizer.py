@@ -4,6 +4,7 @@ import hashlib
 import re
 from typing import Any
 
+from expoflow.checkpoints.checkpoint import read_json_file
 from expoflow.engines.chat import Chat
 from expoflow.engines.model import Completion, Model, engine_key
 from expoflow.errors import CheckpointError
@@ -25,7 +26,13 @@ def tokenizer(model: Model) -> Any:
     if key not in kept:
         from transformers import AutoTokenizer
 
-        loaded = AutoTokenizer.from_pretrained(model.folder, trust_remote_code=model.trust_remote_code)
+        try:
+            loaded = AutoTokenizer.from_pretrained(model.folder, trust_remote_code=model.trust_remote_code)
+        except Exception as error:  # tokenizers' own are of no class
+            raise CheckpointError(
+                f"{model.folder}: its tokenizer cannot be loaded ({' '.join(str(error).split())[:200]}); "
+                "copy the tokenizer's files from the model that it was trained from"
+            ) from None
         if model.chat_template:
             loaded.chat_template = model.chat_template
         kept.clear()
@@ -42,16 +49,28 @@ def config(model: Model) -> Any:
 
 def stop_ids(model: Model) -> set[int]:
     """The tokens that end a response: all that generation_config, config or tokenizer call eos, the one that the chat
-    template writes after a response, and those that the user added."""
-    from transformers import GenerationConfig
+    template writes after a response, and those that the user added.
 
+    Raises CheckpointError for an eos that is no token id.
+    """
     settings, own = config(model), tokenizer(model)
-    configs = (settings, settings.get_text_config())
-    named = [own.eos_token_id, *(getattr(each, "eos_token_id", None) for each in configs)]
-    if (model.folder / "generation_config.json").is_file():
-        named.append(GenerationConfig.from_pretrained(model.folder).eos_token_id)
-    several = {token for stop in named for token in (stop if isinstance(stop, list) else [stop])}
-    return (several | {Chat.of(own, model).turn_end(), *model.stop}) - {None}
+    named = {
+        "generation_config.json": read_json_file(model.folder / "generation_config.json").get("eos_token_id"),
+        "config.json": getattr(settings, "eos_token_id", None),
+        "config.json's text_config": getattr(settings.get_text_config(), "eos_token_id", None),
+        "the tokenizer": own.eos_token_id,
+        "the chat template": Chat.of(own, model).turn_end(),
+    }
+    found = set(model.stop)
+    for place, tokens in named.items():
+        for token in tokens if isinstance(tokens, list) else [tokens]:
+            if type(token) is int:
+                found.add(token)
+            elif token is not None:
+                raise CheckpointError(
+                    f"{model.folder}: {place} has eos_token_id {token!r}, which is no token id; correct it"
+                )
+    return {token for token in found if token >= 0}  # -1 stands for none
 
 
 def completion(tokenizer: Any, tokens: list[int], stop: set[int]) -> Completion:
