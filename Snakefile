@@ -64,7 +64,9 @@ onsuccess:
 
 # With --keep-going a benchmark that failed leaves a gap in the tables, made all the same in results/partial.
 onerror:
-    print(salvage_benchmarks(), file=sys.stderr)
+    print(
+        *filter(None, [salvage_benchmarks(), WORDS.last()]), sep="\n", file=sys.stderr
+    )
 
 
 report: "rules/captions/workflow.rst"

@@ -20,6 +20,7 @@ from expoflow.config.benchmarks import BENCHMARKS
 from expoflow.dag import code, resources
 from expoflow.dag.wildcards import only
 from expoflow.errors import ExpoflowError
+from expoflow.project import terminal
 from expoflow.project.begin import begin, look
 from expoflow.system import collector
 from expoflow.system.installed import require_own
@@ -28,6 +29,9 @@ sys.path.remove(str(SCRIPTS))
 
 # The graph of jobs is large, and none of it is garbage.
 collector.relax()
+
+if workflow.is_main_process:
+    WORDS = terminal.listen()
 
 try:
     CONFIG = checks.load(config, workflow.configfiles)

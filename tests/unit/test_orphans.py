@@ -115,6 +115,52 @@ def test_the_folder_in_which_a_run_was_started_is_gone(dead):
         resume.resume(Path(dead.folder), dead=False, say=print)
 
 
+def test_what_a_lock_means(dead, tmp_path):
+    folder = Path(dead.folder)
+    resumed = f"expoflow resume {folder}"
+    assert resume.lock_words(Path()) == (
+        f"the last run in this folder (process {dead.pid}) was killed; go on with: {resumed}"
+    )
+    elsewhere = dead.model_copy(update={"host": "node7"})
+    write_json(resume.NOTE, elsewhere)
+    assert resume.lock_words(folder).endswith(f"if it has ended, go on on node7 with: {resumed}")
+    write_json(resume.NOTE, elsewhere.model_copy(update={"cluster": True}))
+    assert resume.lock_words(folder).endswith(
+        f"is at work on node7 (process {dead.pid}), or was killed there; if it has ended, go on with: {resumed} --dead"
+    )
+    resume.NOTE.unlink()
+    assert "no process of this machine is at work in it; if its run was killed, run snakemake --unlock" in (
+        resume.lock_words(folder)
+    )
+
+
+def test_a_lock_of_a_run_that_is_alive(dead):
+    head = subprocess.Popen(SLEEP)
+    alive = {"pid": head.pid, "start": resume.started(head.pid)}
+    write_json(resume.NOTE, dead.model_copy(update=alive))
+    assert resume.lock_words(Path()) == (
+        f"a run is at work in this folder (process {head.pid}); wait for its end, or stop it"
+    )
+    head.kill()
+    head.wait()
+
+
+def test_a_lock_of_a_run_that_has_left_no_note_yet(dead):
+    """Its head is told from the jobs of the dead one, which may name snakemake too."""
+    named = [*SLEEP, "snakemake"]
+    job = subprocess.Popen(named, env=os.environ | {resume.MARK: dead.folder})
+    while f"{resume.MARK}={dead.folder}" not in Path(f"/proc/{job.pid}/environ").read_text():
+        time.sleep(0.01)
+    assert "was killed; go on with" in resume.lock_words(Path())
+    head = subprocess.Popen(named)
+    while b"snakemake" not in Path(f"/proc/{head.pid}/cmdline").read_bytes():
+        time.sleep(0.01)
+    assert f"a run is at work in this folder (process {head.pid})" in resume.lock_words(Path())
+    for process in (job, head):
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize("pid", [0, -1, 1 << 32])
 def test_a_note_of_a_process_that_cannot_be(dead, pid):
     write_json(resume.NOTE, dead.model_dump() | {"pid": pid})

@@ -24,6 +24,7 @@ from expoflow.cli.run import init, resume, resume_arguments, run, run_arguments
 from expoflow.cli.status import clean, clean_arguments, plan, plan_arguments, status
 from expoflow.errors import ExpoflowError
 from expoflow.system import collector
+from expoflow.system.last_words import last_words
 
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 
@@ -88,9 +89,9 @@ def main(argv: list[str] | None = None) -> int:
         status = arguments.run(arguments)
         sys.stdout.flush()
         return status
-    except BrokenPipeError:
+    except BrokenPipeError as error:
         if not _unread():  # another pipe or connection
-            raise
+            return _failed(error)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left to be written
         return 128 + signal.SIGPIPE
     except ExpoflowError as error:
@@ -100,6 +101,15 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("expoflow: interrupted; nothing is left behind", file=sys.stderr)
         return 130
+    except Exception as error:
+        return _failed(error)
+
+
+def _failed(error: Exception) -> int:
+    """Say what nobody foresaw; the exit status, 2 if its user can solve it."""
+    trace, line = last_words(error, "the lines above")
+    print(f"{trace}expoflow: {line}", file=sys.stderr)
+    return 1 if trace else 2
 
 
 def _unread() -> bool:

@@ -50,9 +50,9 @@ def tried_twice(slot: "Slot", make: Callable[[], Task]) -> Iterator[list[dict[st
             return
         except DiedError as death:
             slot.head.require()
+            then = "" if again else "; starting another one"
+            print(f"error: {death}{then}. Its log ends:\n{slot.tail()}", flush=True)
             if again:
                 raise ExpoflowError(
-                    f"{death}, and so did the one before; see {slot.log}, or set EXPOFLOW_HOST=off to do"
-                    f" without hosts. Its log ends:\n{slot.tail()}"
+                    f"{death}, and so did the one before; see {slot.log}, or set EXPOFLOW_HOST=off to do without hosts"
                 ) from None
-            print(f"error: {death}; starting another one. Its log ends:\n{slot.tail()}", flush=True)

@@ -27,6 +27,7 @@ from expoflow.hosts.head import Head
 from expoflow.hosts.slot import Slot, entered
 from expoflow.hosts.task import Held, Task, work
 from expoflow.system import processes
+from expoflow.system.last_words import environment
 
 # Seconds that the work under way has to come to its next yield after the head's end.
 GRACE = 5
@@ -177,7 +178,7 @@ class Host:
             self.held.clear()  # it may be half changed
             with suppress(GoneError):
                 client.send(error=[type(error).__name__, str(error)])
-        except BaseException:
+        except BaseException as error:
             failed = traceback.format_exc()
             self.voice.log.write(failed)
             self.voice.flush()
@@ -186,7 +187,8 @@ class Host:
             with suppress(Exception):
                 self.held.clear()
             with suppress(GoneError):
-                client.send(failed=failed)
+                line = environment(error)
+                client.send(**({"error": ["ExpoflowError", line]} if line else {"failed": failed}))
             self._end(clear=False)
         finally:
             self.voice.job = None

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from expoflow.errors import ExpoflowError
 from expoflow.files.records import Record, read_json, write_json
-from expoflow.system.processes import ended, started
+from expoflow.system.processes import ended, running, started
 
 NOTE = Path(".snakemake", "expoflow-run.json")
 MARK = "EXPOFLOW_RUN"
@@ -143,6 +143,33 @@ def _cluster_jobs(folder: str) -> dict[str, str]:
     return {
         number: state for number, state, name, where in rows if where == folder and RUN_ID.fullmatch(name)
     }
+
+
+def lock_words(folder: Path) -> str:
+    """What Snakemake's lock in `folder` means, with what to do: a run is at work there, or one was killed."""
+    run, place = last_run(folder), folder.resolve()
+    here = run is not None and run.host == socket.gethostname()
+    if here and run.alive():
+        head = run.pid
+    else:  # one that has not left its note yet; not the orphans of a head that was killed
+        orphans = _processes(str(place))
+        head = next(
+            (pid for pid, where in running("snakemake") if where == place and pid not in orphans), None
+        )
+    if head is not None:
+        return f"a run is at work in this folder (process {head}); wait for its end, or stop it"
+    if run is None:
+        return (
+            "this folder is locked, and no process of this machine is at work in it; if its run was killed, "
+            + "run snakemake --unlock, then start it as before"
+        )
+    command = f"expoflow resume {shlex.quote(str(place))}"
+    if here:
+        return f"the last run in this folder (process {run.pid}) was killed; go on with: {command}"
+    return (
+        f"a run in this folder is at work on {run.host} (process {run.pid}), or was killed there; if it has ended, go on "
+        + (f"with: {command} --dead" if run.cluster else f"on {run.host} with: {command}")
+    )
 
 
 def resume(folder: Path, dead: bool, say: Callable[[str], None]) -> NoReturn:

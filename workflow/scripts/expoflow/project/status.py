@@ -14,6 +14,7 @@ from expoflow.errors import ExpoflowError
 from expoflow.paths import RESULTS
 from expoflow.project import resume
 from expoflow.selection.criteria import scored_under
+from expoflow.system.processes import running
 
 # What the store holds, and all that is ever removed from it: not the verdicts of judges, which were paid for.
 # A benchmark whose work is of a kind of its own keeps it under its name.
@@ -52,14 +53,9 @@ def runs() -> dict[Path, int]:
     lock. Without Linux's /proc there are none to be seen.
     """
     found: dict[Path, int] = {}
-    for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
-        try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            folder = (process / "cwd").readlink()
-        except OSError:  # another user's, or just gone
-            continue
-        if any(word.rsplit(b"/")[-1] == b"snakemake" for word in words) and locked(folder):
-            found.setdefault(folder, int(process.name))
+    for process, folder in running("snakemake"):
+        if locked(folder):
+            found.setdefault(folder, process)
     return found
 
 

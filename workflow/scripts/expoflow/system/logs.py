@@ -2,22 +2,23 @@
 
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 from expoflow.errors import ExpoflowError
 from expoflow.system import collector
+from expoflow.system.last_words import last_words
 
 
 @contextmanager
 def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Callable[[str], None]]:
     """Send stdout and stderr, those of subprocesses too, to `path` and set the job's environment.
 
-    Yields `say`, for the one line that a job has to tell: it goes to the log and to the terminal. An ExpoflowError is
-    written as its message, any other exception with its traceback, to the terminal where the log cannot be written;
-    either ends the process with status 1. Call it before torch or numpy is imported: it sets their thread count.
+    Yields `say`, for the one line that a job has to tell: it goes to the log and to the terminal. Any exception ends the
+    process with status 1, and the log with a line "error: ...", written to the terminal if the log cannot be written:
+    the message of an ExpoflowError, else what `last_words` gives, after its traceback. Call it before torch or numpy is
+    imported: it sets their thread count.
     """
     collector.relax()
     os.environ |= {
@@ -51,5 +52,8 @@ def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Calla
             yield say
         except ExpoflowError as error:
             fail(f"error: {error}")
-        except BaseException:
-            fail(traceback.format_exc())
+        except KeyboardInterrupt:
+            fail("error: interrupted; run snakemake again to go on")
+        except BaseException as error:
+            trace, line = last_words(error, path)
+            fail(f"{trace}error: {line}")

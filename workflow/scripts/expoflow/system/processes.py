@@ -1,7 +1,9 @@
-"""Processes: whether one is the same as before, and whether it has ended."""
+"""Processes: whether one is the same as before, whether it has ended, and which ones run a program."""
 
 import os
 import select
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -12,6 +14,27 @@ def started(pid: int) -> int:
     except FileNotFoundError:
         raise ProcessLookupError(pid) from None
     return int(text.rpartition(")")[2].split()[19])
+
+
+def running(program: str) -> Iterator[tuple[int, Path]]:
+    """The processes of this machine whose command names `program`, by id, and the folder that each works in.
+
+    Those that started this process, and may name it in their own command, are left out, and so is this one. Without
+    Linux's /proc there are none to be seen.
+    """
+    own, parent = [os.getpid()], os.getppid()
+    while parent > 1:
+        own.append(parent)
+        try:
+            parent = int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            break
+    for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+        with suppress(OSError):  # another user's, or just gone
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            named = any(word.rsplit(b"/")[-1] == program.encode() for word in words)
+            if named and int(process.name) not in own:
+                yield int(process.name), (process / "cwd").readlink()
 
 
 def readable(descriptor: int, milliseconds: int = 0) -> bool:
