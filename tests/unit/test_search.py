@@ -9,8 +9,8 @@ import pytest
 from expoflow.config.figures import FigureConfig
 from expoflow.config.stages import WITHOUT_REWARDS, Criterion, SelectConfig
 from expoflow.reporting.page import caption
+from expoflow.selection.choice import Candidate, choose
 from expoflow.selection.criteria import CRITERIA, MODELS, shown_first
-from expoflow.selection.select import Candidate, choose
 
 
 def candidate(alpha: str, reward: float, low: float = -1.0) -> Candidate:

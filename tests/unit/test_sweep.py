@@ -7,7 +7,7 @@ from expoflow.columns import LIKELIHOOD_COLUMNS, REWARD_COLUMNS
 from expoflow.config.stages import SelectConfig
 from expoflow.errors import DataError
 from expoflow.reporting.page import compared
-from expoflow.selection import select
+from expoflow.selection import select, tables
 from expoflow.selection.criteria import scored_under
 
 PROMPTS, SAMPLES = 40, 2
@@ -25,7 +25,8 @@ def keys(alpha):
 def rewards(alpha, mean):
     labels, table = keys(alpha)
     table = table.assign(**labels, reward=mean + RNG.normal(size=len(table)) * 0.1, response_tokens=9)
-    return table.assign(finish_reason="stop", engine="e", quality=None, correct=None)[[*REWARD_COLUMNS]]
+    known = {"finish_reason": "stop", "engine": "e", "quality": None, "correct": None, "degenerate": None}
+    return table.assign(**known)[[*REWARD_COLUMNS]]
 
 
 def likelihoods(alpha, nll, implicit):
@@ -112,7 +113,7 @@ def test_a_cut_table_is_refused(tmp_path):
     path = tmp_path / "dev.likelihoods.csv"
     likelihoods("0", 1, 0).drop(columns="tokens").to_csv(path, index=False)
     with pytest.raises(DataError, match="not a complete likelihoods table"):
-        select.read_likelihoods(path, "p", "0")
+        tables.read_likelihoods(path, "p", "0")
 
 
 @pytest.mark.parametrize(
@@ -152,10 +153,10 @@ def test_a_table_has_all_rewards_or_none(tmp_path, gaps, whole):
     table.loc[: gaps - 1, "reward"] = np.nan
     table.to_csv(path, index=False)
     if whole:
-        assert select.read_rewards(path, "p", "0")["reward"].isna().sum() == gaps
+        assert tables.read_rewards(path, "p", "0")["reward"].isna().sum() == gaps
     else:
         with pytest.raises(DataError, match="not a complete rewards table"):
-            select.read_rewards(path, "p", "0")
+            tables.read_rewards(path, "p", "0")
 
 
 def test_a_table_that_cannot_be_read_is_named(tmp_path):
@@ -163,7 +164,7 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(
         DataError, match=r"dev.rewards.csv: cannot be read \(Is a directory\); make it readable"
     ):
-        select.read_rewards(tmp_path / "dev.rewards.csv", "p", "0")
+        tables.read_rewards(tmp_path / "dev.rewards.csv", "p", "0")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_a_table_of_something_else_is_refused(tmp_path, pair, alpha, what):
     path = tmp_path / "dev.rewards.csv"
     rewards("0", 1.0).to_csv(path, index=False)
     with pytest.raises(DataError, match=f"dev.rewards.csv: is of {what}; delete it and run snakemake again"):
-        select.read_rewards(path, pair, alpha)
+        tables.read_rewards(path, pair, alpha)
 
 
 @pytest.mark.parametrize("value", ["abc", "inf", None])
@@ -183,11 +184,11 @@ def test_a_table_without_rows_or_with_what_is_no_number_is_refused(tmp_path, val
     table.loc[3, "reward"] = value
     (table if value else table.head(0)).to_csv(path, index=False)
     with pytest.raises(DataError, match="not a complete rewards table"):
-        select.read_rewards(path, "p", "0")
+        tables.read_rewards(path, "p", "0")
 
 
 def test_a_pair_or_prompt_may_be_called_na(tmp_path):
     path = tmp_path / "dev.rewards.csv"
     rewards("0", 1.0).assign(pair="NA", prompt_id="null").to_csv(path, index=False)
-    table = select.read_rewards(path, "NA", "0")
+    table = tables.read_rewards(path, "NA", "0")
     assert set(table["pair"] + table["prompt_id"]) == {"NAnull"}
