@@ -131,9 +131,14 @@ EDITS = {
     # responses
     "engines/vllm": LOADING,
     "engines/transformers": LOADING | THEORY,
+    "engines/unfinished": {"select"},
     "scoring/likelihood": {"likelihood"},
+    "scoring/degenerate": {"score"},
     # the choice, and what shows it
     "selection/select": {"select"},
+    "selection/choice": {"select"},
+    "selection/tables": {"select"},
+    "selection/degenerate": {"select", "claims"},
     "reporting/tables": {"tables", "benchmark_table", "appendices", "report"},
     "reporting/page": {"report"},
     "reporting/figures/sweeps": {"figure"},
