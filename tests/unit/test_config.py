@@ -236,7 +236,9 @@ def test_without_a_reward_model_alpha_is_chosen_by_nll():
 
 
 def test_with_a_reward_model_a_rules_parameter_is_what_it_was():
-    said = '{"by":"reward","confidence":0.95,"require_certified":false,"resamples":9999}'
+    said = (
+        '{"by":"reward","confidence":0.95,"degenerate_rise":0.1,"require_certified":false,"resamples":9999}'
+    )
     assert checks.parse(SMALL).section("pair", "select").canonical() == said
 
 

@@ -1,6 +1,7 @@
 """Likelihoods of given responses, against one plain forward pass each."""
 
 import csv
+import shutil
 
 import pytest
 import torch
@@ -8,21 +9,25 @@ from expoflow.engines import transformers as engine_module
 from expoflow.engines.chat import Chat
 from expoflow.engines.model import Model
 from expoflow.engines.transformers import TransformersEngine
+from expoflow.errors import DataError
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.miniature import model as miniature
 from expoflow.miniature.world import prompts
 from expoflow.results import Generation
 from expoflow.scoring import likelihood
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 PROMPTS = prompts("dev", 0)[:3]
-TEXTS = [
-    "Ann likes tea.",
-    "Sure! The opposite of hot is cold.",
-    "",
-    "tea",
-    "I think it is red.",
-    "no no no no no no",
+END, OTHER = 2, 7  # the miniature's eos, and a stop token that a user may have added
+# Texts, what ended them, and the token that counts for it.
+RESPONSES = [
+    ("Ann likes tea.", "stop", END, [END]),
+    ("Sure! The opposite of hot is cold.", "length", None, []),
+    ("", "stop", END, [END]),
+    ("tea", "stop", OTHER, [OTHER]),
+    ("", "length", None, []),
+    ("no no no no no no", "stop", None, [END]),  # of an older file, which does not say it
 ]
 
 
@@ -37,21 +42,23 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def generations():
     asked = [(prompt.prompt_id, sample) for prompt in PROMPTS for sample in range(2)]
-    rows = zip(asked, TEXTS, strict=True)
-    fixed = {"seed": 0, "response_tokens": 1, "finish_reason": "stop", "engine": "transformers"}
-    return [Generation(prompt_id=one, sample=two, response=text, **fixed) for (one, two), text in rows]
+    fixed = {"seed": 0, "response_tokens": 1, "engine": "transformers"}
+    return [
+        Generation(
+            prompt_id=one, sample=two, response=text, finish_reason=reason, stop_token=stop_token, **fixed
+        )
+        for (one, two), (text, reason, stop_token, _) in zip(asked, RESPONSES, strict=True)
+    ]
 
 
 def expected(folder, generations):
-    """(tokens, log-probability) of every response, by itself, in float64."""
+    """(tokens, log-probability) of every response with what ended it, by itself, in float64."""
     tokenizer = TransformersEngine(Model(folder=folder)).tokenizer
     model = AutoModelForCausalLM.from_pretrained(folder).double().eval()
     asked = {prompt.prompt_id: Chat(tokenizer).token_ids(prompt.messages) for prompt in PROMPTS}
-    for each in generations:
-        prompt, response = (
-            asked[each.prompt_id],
-            tokenizer(each.response, add_special_tokens=False)["input_ids"],
-        )
+    for each, (text, *_, end) in zip(generations, RESPONSES, strict=True):
+        prompt = asked[each.prompt_id]
+        response = tokenizer(text, add_special_tokens=False)["input_ids"] + end
         total = 0.0
         for at, token in enumerate(response):
             logits = model(torch.tensor([prompt + response[:at]])).logits[0, -1]
@@ -68,7 +75,9 @@ def test_logps_are_those_of_one_token_after_the_other(folders, generations, budg
         for row, (tokens, logp) in zip(rows, expected(folders / name, generations), strict=True):
             assert row["tokens"] == tokens
             assert row[f"logp_{name}"] == pytest.approx(logp, abs=1e-4)
-    assert rows[2] == {"tokens": 0, "logp_sft": 0.0, "logp_aligned": 0.0}
+    assert (rows[2]["tokens"], rows[4]["tokens"]) == (1, 0)
+    assert rows[2]["logp_aligned"] < -1
+    assert rows[4] == {"tokens": 0, "logp_sft": 0.0, "logp_aligned": 0.0}
 
 
 def test_streamed_alphas_0_and_minus_1_are_the_parents(folders, generations):
@@ -86,12 +95,25 @@ def test_streamed_alphas_0_and_minus_1_are_the_parents(folders, generations):
 
 
 def test_a_response_longer_than_the_context_is_cut(folders, generations):
-    long = [generations[0].model_copy(update={"response": "tea " * 2000})]
-    (row,) = likelihood.likelihoods(
-        {"aligned": Model(folder=folders / "aligned")}, PROMPTS, long, "transformers"
-    )
-    tokenizer = TransformersEngine(Model(folder=folders / "aligned")).tokenizer
-    assert row["tokens"] == 512 - 1 - len(Chat(tokenizer).token_ids(PROMPTS[0].messages))
+    aligned = Model(folder=folders / "aligned")
+    tokenizer = TransformersEngine(aligned).tokenizer
+    room = 512 - 1 - len(Chat(tokenizer).token_ids(PROMPTS[0].messages))
+    for words, tokens in ((2000, room), (room, room), (room - 1, room), (room - 2, room - 1)):
+        long = [generations[0].model_copy(update={"response": "tea " * words})]
+        (row,) = likelihood.likelihoods({"aligned": aligned}, PROMPTS, long, "transformers")
+        assert row["tokens"] == tokens
+
+
+def test_a_likelihood_that_is_no_number_is_refused(folders, generations, tmp_path):
+    shutil.copytree(folders / "aligned", tmp_path / "broken")
+    tensors = load_file(tmp_path / "broken/model.safetensors")
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, tmp_path / "broken/model.safetensors", {"format": "pt"})
+    asked = f"prompt {PROMPTS[0].prompt_id}, sample 0: the log-probability of its response is nan under '.*broken'"
+    with pytest.raises(DataError, match=asked):
+        likelihood.likelihoods(
+            {"aligned": Model(folder=tmp_path / "broken")}, PROMPTS, generations[:1], "transformers"
+        )
 
 
 def test_the_table(tmp_path, generations):

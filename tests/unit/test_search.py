@@ -9,8 +9,8 @@ import pytest
 from expoflow.config.figures import FigureConfig
 from expoflow.config.stages import WITHOUT_REWARDS, Criterion, SelectConfig
 from expoflow.reporting.page import caption
+from expoflow.selection.choice import Candidate, choose
 from expoflow.selection.criteria import CRITERIA, MODELS, shown_first
-from expoflow.selection.select import Candidate, choose
 
 
 def candidate(alpha: str, reward: float, low: float = -1.0) -> Candidate:
@@ -87,6 +87,39 @@ def test_a_criterion_picks_for_every_resample():
     values = np.array([[1.0, 2.0, 2.0], [1.0, 1.0, 3.0], [1.0, 0.0, 0.5]])
     assert CRITERIA["implicit"].pick(values).tolist() == [1, 2, 0]
     assert CRITERIA["nll"].pick(values).tolist() == [0, 1, 2]
+
+
+def test_a_value_that_is_not_known_is_never_picked():
+    nan = np.nan
+    values = np.array([[1.0, nan, 0.5], [1.0, 2.0, nan], [nan, 2.0, 0.5], [1.0, nan, nan], [nan, nan, nan]])
+    assert CRITERIA["nll"].pick(values).tolist() == [2, 0, 0, 0, 0]
+    assert CRITERIA["implicit"].pick(values).tolist() == [0, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("low", "high"), [(np.nan, np.nan), (0.1, np.inf), (-np.inf, -0.1), (np.nan, -0.1)])
+@pytest.mark.parametrize("by", ["reward", "nll"])
+def test_an_interval_that_is_not_finite_certifies_nothing(by, low, high):
+    value = 2.0 if by == "reward" else 0.5
+    choice = choose([Candidate("0", 1, 0, 0, 0), Candidate("1", value, value - 1, low, high)], 0.95, by=by)
+    assert (choice.alpha, choice.certified) == ("1", False)
+    assert "but not certified" in choice.reason
+    assert "and its 95% interval is not known" in choice.reason
+
+
+def test_an_alpha_that_may_not_be_chosen_is_no_end_of_the_grid():
+    grid = [*GRID[1:], Candidate("1", 9, 8, 7, 9, allowed=False)]
+    choice = choose(grid, 0.95)
+    assert (choice.alpha, choice.edge) == ("0.3", False)
+    assert choice.reason.startswith("largest mean reward of 3 alphas")
+    alone = choose([grid[0], grid[-1]], 0.95)
+    assert (alone.alpha, alone.reason) == (
+        "0",
+        "no alpha above 0 may be chosen, the smallest tried is 1: do not extrapolate",
+    )
+
+
+def test_no_advice_follows_from_doubtful_responses():
+    assert "do not extrapolate" not in choose(GRID[1:2], 0.95, doubtful=True).reason
 
 
 def test_the_config_has_the_names_of_the_criteria_in_their_order():

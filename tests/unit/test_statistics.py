@@ -27,6 +27,19 @@ def test_a_constant_has_no_width():
     assert statistics.mean_interval(np.array([3.0]), 0.95, 200) == (3.0, 3.0)
 
 
+def test_values_that_are_almost_alike_have_a_finite_interval():
+    for values in ([0.1, 0.1 + 1e-17, np.nextafter(0.1, 1)], [0.0] * 59 + [1.0], [1.1 - 1.0, 2.1 - 2.0, 0.1]):
+        low, high = statistics.mean_interval(np.array(values), 0.95, 500)
+        assert min(values) <= low <= high <= max(values) + 1e-16
+
+
+def test_what_is_not_finite_proves_nothing():
+    for value in (np.nan, np.inf, -np.inf):
+        values = np.append(np.ones(20), value)
+        assert np.isnan(statistics.mean_interval(values, 0.95, 200)).all()
+        assert statistics.paired_p_value(values, 200) == 1
+
+
 def test_the_p_value_is_exact_for_few_prompts():
     assert statistics.paired_p_value(np.array([1.0, 2, 3, 4, 5, 6]), 5000) == pytest.approx(2 / 64)
     assert statistics.paired_p_value(np.zeros(5), 500) == 1

@@ -12,7 +12,7 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow.config.stages import SelectConfig
     from expoflow.paths import of_alpha
     from expoflow.reporting.run_end import best_line
-    from expoflow.selection import select
+    from expoflow.selection import select, tables
     from expoflow.selection.criteria import CRITERIA
 
     pair = snakemake.wildcards.pair
@@ -23,11 +23,11 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
     config = SelectConfig.model_validate_json(snakemake.params.config)
     rows, best = select.select(
         pair,
-        {alpha: select.read_rewards(path, pair, alpha) for alpha, path in rewards.items()},
-        {alpha: select.read_effective_alpha(path, alpha) for alpha, path in recipes.items()},
+        {alpha: tables.read_rewards(path, pair, alpha) for alpha, path in rewards.items()},
+        {alpha: tables.read_effective_alpha(path, alpha) for alpha, path in recipes.items()},
         config,
         snakemake.params.seed,
-        {alpha: select.read_likelihoods(path, pair, alpha) for alpha, path in likelihoods.items()},
+        {alpha: tables.read_likelihoods(path, pair, alpha) for alpha, path in likelihoods.items()},
     )
     best = best.model_copy(update={"labelled_by": snakemake.params.labelled_by})
     if CRITERIA[config.by].rewarded and snakemake.params.reward_model in best.labelled_by:

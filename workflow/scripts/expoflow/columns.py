@@ -19,6 +19,7 @@ REWARD_COLUMNS = (
     "engine",
     "quality",
     "correct",
+    "degenerate",
 )
 LIKELIHOOD_COLUMNS = (
     "pair",
@@ -51,6 +52,12 @@ ALPHA_COLUMNS = (
     "accuracy",
     *MEASURED,
     *(f"{name}_change_{end}" for name in MEASURED for end in ("low", "high")),
+    "empty",
+    "repeating",
+    "degenerate",
+    "degenerate_change",
+    "degenerate_change_low",
+    "degenerate_change_high",
 )
 BENCHMARK_COLUMNS = (
     "pair",

@@ -51,7 +51,10 @@ class Prompt(Record):
 
 
 class Generation(Record):
-    """A line of a generations file: sample `sample` of prompt `prompt_id`, drawn with `seed` by `engine`."""
+    """A line of a generations file: sample `sample` of prompt `prompt_id`, drawn with `seed` by `engine`.
+
+    `response_tokens` are those without the stop token. `stop_token` ended the response; there is none if it was cut off.
+    """
 
     prompt_id: str
     sample: int
@@ -59,6 +62,7 @@ class Generation(Record):
     response: str
     response_tokens: int
     finish_reason: str
+    stop_token: int | None = None
     engine: str
 
 
@@ -114,6 +118,8 @@ class Best(Record):
     chosen_share: float
     edge: bool
     reason: str
+    warnings: list[str] = []
+    """Of what the responses were: alphas that were left out, and doubts; `reason` has them too."""
     others: dict[str, str] = {}
     """The alpha that each criterion of `select.compare` would have chosen on the same responses."""
     labelled_by: list[str] = []

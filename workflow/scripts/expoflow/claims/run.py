@@ -10,6 +10,7 @@ from functools import cache, cached_property
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from expoflow.config import Config
 from expoflow.config.claims import ClaimsConfig
@@ -19,6 +20,7 @@ from expoflow.miniature import world
 from expoflow.paths import Results
 from expoflow.results import Generation, Prompt, Scored
 from expoflow.selection import statistics
+from expoflow.selection.degenerate import may_be_chosen
 from expoflow.selection.statistics import Values
 
 RESAMPLES = 2000
@@ -152,10 +154,15 @@ class Run:
         """Draws of the change from alpha 0 to the chosen alpha."""
         return self.peak(pair, quantity) - self.aligned_mean(pair, quantity)
 
+    def allowed(self, pair: str) -> NDArray[np.bool_]:
+        """Which alphas of the pair's grid may be chosen: those >= 0 whose responses have not become degenerate."""
+        rise = self.config.section(pair, "select").degenerate_rise
+        return (self.grid(pair) >= 0) & may_be_chosen(self.swept(pair)["degenerate_change_low"], rise)
+
     def best_alphas(self, pair: str) -> Values:
-        """Draws of the alpha >= 0 with the largest mean reward."""
-        grid, draws = self.grid(pair), self.draws(pair, "reward")
-        return grid[grid >= 0][draws[:, grid >= 0].argmax(axis=1)]
+        """Draws of the alpha with the largest mean reward, of those that may be chosen."""
+        grid, draws, allowed = self.grid(pair), self.draws(pair, "reward"), self.allowed(pair)
+        return grid[allowed][draws[:, allowed].argmax(axis=1)]
 
     def prompts(self, pair: str) -> int:
         """The number of prompts that the pair's alpha is chosen on."""

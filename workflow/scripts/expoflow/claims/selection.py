@@ -50,16 +50,18 @@ def regrets(run: Run) -> list[Regret]:
     found = []
     for pair in run.config.pairs if run.knows_quality else ():
         table = run.swept(pair)
-        allowed = table[table["alpha"] >= 0]
-        if len(allowed) < 2:
+        tried = table[table["alpha"] >= 0]
+        if len(tried) < 2:
             continue
-        quality = run.draws(pair, "quality")[:, allowed.index]
+        quality = run.draws(pair, "quality")[:, tried.index]
         best = int(quality[0].argmax())
+        left_out = ~run.allowed(pair)[tried.index]
         for by in WAYS:
-            if by != "none" and allowed[by].isna().any():
+            if by != "none" and tried[by].isna().any():
                 continue
-            place = 0 if by == "none" else int(CRITERIA[by].pick(allowed[by].to_numpy()[None])[0])
-            alphas = allowed["alpha"].to_numpy()
+            values = None if by == "none" else tried[by].mask(left_out).to_numpy()
+            place = 0 if values is None else int(CRITERIA[by].pick(values[None])[0])
+            alphas = tried["alpha"].to_numpy()
             lost = quality[:, best] - quality[:, place]
             found.append(
                 Regret(pair, kind(run, pair), by, alphas[place], alphas[best], quality[0, place], lost)

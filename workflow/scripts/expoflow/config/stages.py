@@ -81,6 +81,9 @@ class SelectConfig(Strict):
     """Bootstrap resamples."""
     require_certified: bool = False
     """Fall back to alpha 0 unless the interval of the gain lies above 0 (by nll: that of the change not above 0)."""
+    degenerate_rise: float = Field(0.1, ge=0, le=1)
+    """An alpha is left out if the share of degenerate responses (empty, unfinished, or repeating themselves) has surely
+    risen by more than this from alpha 0: if the low end of the interval of the rise lies above it. 1 leaves none out."""
 
     def others(self) -> list[Criterion]:
         """What is compared with what chooses."""

@@ -95,6 +95,7 @@ def generated(
         response=completion.text,
         response_tokens=completion.tokens,
         finish_reason=completion.finish_reason,
+        stop_token=completion.stop_token,
         engine=engine.name,
     )
 

@@ -46,11 +46,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """A response: its text, its tokens without the stop token, and `stop` or `length`."""
+    """A response: its text, its tokens without the stop token, and `stop` or `length`.
+
+    `stop_token` is the token that ended it; None if it was cut off.
+    """
 
     text: str
     tokens: int
     finish_reason: str
+    stop_token: int | None = None
 
 
 class Engine(Protocol):

@@ -8,6 +8,7 @@ from pathlib import Path
 from expoflow import store
 from expoflow.checkpoints import manifests
 from expoflow.config.stages import GenerateConfig
+from expoflow.engines import unfinished
 from expoflow.engines.generate import generate
 from expoflow.engines.model import Model, chosen
 from expoflow.extrapolation.options import Options
@@ -46,7 +47,8 @@ def respond(
 ) -> None:
     """Write the responses of the checkpoint of `recipe` to `prompts`; `code` is the digest of what makes them.
 
-    Those of alpha 0 and -1 are kept in the store by content: pairs with a parent in common share them.
+    Those of alpha 0 and -1 are kept in the store by content: pairs with a parent in common share them. `say` is told if
+    most of the aligned model's responses are unfinished.
     """
     made, asked = read_json(recipe, ExtrapolationRecipe), read_jsonl(prompts, Prompt)
     key = {
@@ -66,3 +68,6 @@ def respond(
     rows = store.cached("generations", key, make, Generation)[0] if made.weights == "parents" else make()
     write_jsonl(output, rows)
     part.unlink(missing_ok=True)
+    cut_off = sum(row.finish_reason == "length" for row in rows) / max(len(rows), 1)
+    if made.alpha == 0 and cut_off > unfinished.MOSTLY:
+        say(f"warning: {output}: {unfinished.words(cut_off)}")

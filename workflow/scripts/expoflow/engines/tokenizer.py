@@ -76,9 +76,10 @@ def stop_ids(model: Model) -> set[int]:
 def completion(tokenizer: Any, tokens: list[int], stop: set[int]) -> Completion:
     """The response of generated `tokens`, which end with a stop token unless they were cut off."""
     stopped = bool(tokens) and tokens[-1] in stop
+    stop_token = tokens[-1] if stopped else None
     tokens = tokens[:-1] if stopped else tokens
     text = tokenizer.decode(tokens, skip_special_tokens=True)
-    return Completion(text, len(tokens), "stop" if stopped else "length")
+    return Completion(text, len(tokens), "stop" if stopped else "length", stop_token)
 
 
 def require_same_architecture(key: str, loaded: Model, model: Model, engine: str) -> None:

@@ -99,7 +99,8 @@ print(chat([{{"role": "user", "content": "What is model extrapolation?"}}], max_
 
 {_table(_sweep(evidence))}
 
-Length is in tokens; unfinished responses were cut off at the token limit; intervals are bootstrap intervals over prompts.
+Length is in tokens; unfinished responses were cut off at the token limit; degenerate ones are empty, unfinished or repeat
+themselves; intervals are bootstrap intervals over prompts.
 {_benchmarks(evidence)}
 ## Limits and risks
 
@@ -195,6 +196,7 @@ def _sweep(evidence: Evidence) -> list[list[str]]:
         *(["reward", "gain", "p"] if rewarded else []),
         "length",
         "unfinished",
+        "degenerate",
         "effective alpha",
     ]
     rows = [[*head, *(SOMETIMES[name] for name in known)]]
@@ -206,6 +208,7 @@ def _sweep(evidence: Evidence) -> list[list[str]]:
                 *(_rewards(row) if rewarded else ()),
                 _number(row["length"], ".1f"),
                 _number(row["unfinished"], ".1%"),
+                _number(row.get("degenerate"), ".1%"),
                 _number(row["effective_alpha"], ".4g"),
                 *(_number(row[name]) for name in known),
             ]

@@ -15,14 +15,17 @@ from expoflow.results import Best
 
 
 def best_line(best: Best, reward_aligned: float | str | None) -> str:
-    """One line a pair: `mini20: best alpha 8, reward 0.41 -> 1.04, gain 0.63 [0.52, 0.74]`; or alpha and reason."""
+    """One line a pair: `mini20: best alpha 8, reward 0.41 -> 1.04, gain 0.63 [0.52, 0.74]`; or alpha and reason.
+
+    What is to be said of degenerate responses follows; a reason has it already.
+    """
     if best.reward is None:
         return f"{best.pair}: best alpha {best.alpha}: {best.reason}"
     line = (
         f"{best.pair}: best alpha {best.alpha}, reward {float(reward_aligned):.2f} -> {best.reward:.2f}, "
         f"gain {best.gain:.2f} [{best.gain_low:.2f}, {best.gain_high:.2f}]"
     )
-    return line if best.certified else f"{line} (not certified: {best.reason})"
+    return "; ".join([line, *best.warnings]) if best.certified else f"{line} (not certified: {best.reason})"
 
 
 def closing_words(results: Results = RESULTS) -> str:

@@ -1,9 +1,10 @@
 """How likely models find given responses: what chooses alpha without a reward model.
 
-Responses are scored as texts: tokenized again behind the prompt's chat template, without the token that ends
-them, so that both engines and all alphas are asked the same.
+Responses are scored as texts: tokenized again behind the prompt's chat template, and followed by the token that ended
+them, so that both engines and all alphas are asked the same. An empty response is thus as likely as that token is.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from expoflow.columns import LIKELIHOOD_COLUMNS
 from expoflow.engines.answering import Loaded
 from expoflow.engines.model import Model, chosen, engine_key
+from expoflow.errors import DataError
 from expoflow.files.records import Record, write_csv
 from expoflow.hosts import client
 from expoflow.hosts.task import Held, Task
@@ -27,15 +29,12 @@ def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any
     for name, model in task.models.items():
         loaded = held.get("generate", engine_key(model, task.engine), lambda: Loaded(model, task.engine))  # noqa: B023
         loaded.move(model)
-        prompts, tokenizer = loaded.token_ids(task.prompts), loaded.engine.tokenizer
-        texts = [each.response for each in task.generations]
-        responses = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        prompts = loaded.token_ids(task.prompts)
+        asked = [prompts[places[each.prompt_id]] for each in task.generations]
+        responses = token_ids(loaded.engine.tokenizer, task.generations)
+        room = loaded.engine.context - 1  # vLLM writes a token behind what it scores
         rows = [
-            (
-                prompts[places[each.prompt_id]],
-                list(ids)[: max(loaded.engine.context - 1 - len(prompts[places[each.prompt_id]]), 0)],
-            )
-            for each, ids in zip(task.generations, responses, strict=True)
+            (prompt, ids[: max(room - len(prompt), 0)]) for prompt, ids in zip(asked, responses, strict=True)
         ]
         filled = [index for index, (_, response) in enumerate(rows) if response]
         yield [
@@ -50,6 +49,20 @@ def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any
             ]
 
 
+def token_ids(tokenizer: Any, generations: Sequence[Generation]) -> list[list[int]]:
+    """The tokens of every response, with the token that ended it unless it was cut off.
+
+    What ended a response in a file of an older expoflow is not known: the tokenizer's eos stands for it.
+    """
+    texts = [each.response for each in generations]
+    rows = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    ends = [tokenizer.eos_token_id if each.stop_token is None else each.stop_token for each in generations]
+    return [
+        [*ids, end] if each.finish_reason == "stop" and end is not None else [*ids]
+        for each, ids, end in zip(generations, rows, ends, strict=True)
+    ]
+
+
 class LikelihoodTask(Record):
     """The arguments of a "likelihood" task: generations, their prompts, and the models by name."""
 
@@ -62,7 +75,10 @@ class LikelihoodTask(Record):
 def likelihoods(
     models: Mapping[str, Model], prompts: Sequence[Prompt], generations: Sequence[Generation], engine: str
 ) -> list[dict[str, Any]]:
-    """For every generation, in order: `tokens` of its response, and `logp_{name}` (nats) under every model."""
+    """For every generation, in order: `tokens` of its response, and `logp_{name}` (nats) under every model.
+
+    Both count the token that ended the response. Raises DataError for a log-probability that is not finite.
+    """
     answered = {each.prompt_id for each in generations}
     prompts = [prompt for prompt in prompts if prompt.prompt_id in answered]
     asked = LikelihoodTask(models=models, engine=chosen(engine), prompts=prompts, generations=generations)
@@ -71,8 +87,17 @@ def likelihoods(
     rows: list[dict[str, Any]] = [{} for _ in generations]
     for scored in client.run(lambda: task):
         for each in scored:
+            if not math.isfinite(each["logp"]):
+                raise _unknown(generations[each["index"]], models[each["model"]], each["logp"])
             rows[each["index"]] |= {"tokens": each["tokens"], f"logp_{each['model']}": each["logp"]}
     return rows
+
+
+def _unknown(generation: Generation, model: Model, logp: float) -> DataError:
+    return DataError(
+        f"prompt {generation.prompt_id}, sample {generation.sample}: the log-probability of its response is {logp} under "
+        f"'{model.folder}'; the model's logits are not finite there: check its weights (expoflow inspect), or take smaller alphas"
+    )
 
 
 def write_likelihoods(

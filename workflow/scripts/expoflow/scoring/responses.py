@@ -10,6 +10,7 @@ from expoflow.errors import DataError
 from expoflow.files.records import read_jsonl, write_csv
 from expoflow.miniature import world
 from expoflow.results import Generation, Prompt, Scored
+from expoflow.scoring.degenerate import fault
 from expoflow.scoring.rewards import score_responses
 
 
@@ -52,4 +53,7 @@ def evaluate(
 def write_rewards(path: Path, scored: list[Scored], pair: str, alpha: str, prompts: str) -> None:
     """Write one alpha's rewards.csv."""
     labels = {"pair": pair, "alpha": alpha, "prompts": prompts}
-    write_csv(path, (labels | row.model_dump() for row in scored), REWARD_COLUMNS)
+    rows = (
+        labels | row.model_dump() | {"degenerate": fault(row.response, row.finish_reason)} for row in scored
+    )
+    write_csv(path, rows, REWARD_COLUMNS)

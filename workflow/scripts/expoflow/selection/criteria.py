@@ -4,6 +4,7 @@ A new criterion is one more entry of CRITERIA, and its name in `config.stages`; 
 and the words of tables and pages follow. The rules read this module: it imports no numpy and no pandas by itself.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from expoflow.selection.select import Candidate
+    from expoflow.selection.choice import Candidate
     from expoflow.selection.statistics import Values
 
 # Under which models responses can be scored, and at which alpha each lies; the one that gave them at its own.
@@ -54,15 +55,22 @@ class Criterion:
         return "gain" if self.name == "reward" else f"{self.name}_change"
 
     def pick(self, values: "Values") -> "NDArray[np.int64]":
-        """Index of the chosen candidate for every row of `values`, shape (rows, candidates), alpha 0 first."""
+        """Index of the chosen candidate for every row of `values`, shape (rows, candidates), alpha 0 first.
+
+        A value that is NaN is never chosen; if alpha 0's is, nothing can be compared with it, and 0 is chosen.
+        """
+        import numpy as np
+
         if self.maximum:
-            return values.argmax(axis=1)
+            return np.where(values > values[:, :1], values, -np.inf).argmax(axis=1)
         allowed = values <= values[:, :1]
+        allowed[:, 0] = True
         return values.shape[1] - 1 - allowed[:, ::-1].argmax(axis=1)
 
     def certifies(self, candidate: "Candidate") -> bool:
-        """Whether the interval of the change holds no value that would speak against the choice."""
-        return candidate.low > 0 if self.maximum else candidate.high <= 0
+        """Whether the interval of the change is known and holds no value that would speak against the choice."""
+        known = math.isfinite(candidate.low) and math.isfinite(candidate.high)
+        return known and (candidate.low > 0 if self.maximum else candidate.high <= 0)
 
 
 def _implicit(table: "pd.DataFrame") -> "pd.Series":

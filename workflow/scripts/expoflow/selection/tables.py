@@ -1,0 +1,77 @@
+"""Tables of one alpha, read whole or not at all: rewards.csv, likelihoods.csv, and what its recipe achieved."""
+
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from expoflow.columns import LIKELIHOOD_COLUMNS, REWARD_COLUMNS
+from expoflow.errors import DataError
+from expoflow.extrapolation.recipe import Achieved
+from expoflow.files.records import read_json, read_text, require_own
+
+# The columns of rewards.csv and likelihoods.csv that hold texts; all others hold numbers.
+TEXT = ("pair", "alpha", "prompts", "prompt_id", "finish_reason", "engine", "degenerate")
+
+
+def read_rewards(path: Path, pair: str, alpha: str) -> pd.DataFrame:
+    """Read a rewards.csv, with all rewards or none; a broken one, or another's, is a DataError that names it."""
+    table = _read(
+        path, REWARD_COLUMNS, ("prompt_id", "sample", "finish_reason"), {"pair": pair, "alpha": alpha}
+    )
+    if table["reward"].isna().nunique() > 1:
+        raise _incomplete(path)
+    return table
+
+
+def read_likelihoods(path: Path, pair: str, alpha: str) -> pd.DataFrame:
+    """Read a likelihoods.csv; a broken one, or another's, is a DataError that names it."""
+    filled = ("prompt_id", "sample", "tokens", "logp_aligned")
+    return _read(path, LIKELIHOOD_COLUMNS, filled, {"pair": pair, "alpha": alpha})
+
+
+def read_effective_alpha(path: Path, alpha: str) -> float | None:
+    """The effective alpha that a recipe.json tells; another alpha's is a DataError that names it."""
+    recipe = read_json(path, Achieved)
+    require_own(path, dict(recipe), {"alpha": float(alpha)})
+    return recipe.effective_alpha
+
+
+def _read(
+    path: Path, columns: Sequence[str], filled: Sequence[str], labels: Mapping[str, str]
+) -> pd.DataFrame:
+    """A table with `columns`, those of `filled` without gaps, to the end of its last line; `labels` say whose it is."""
+    path, text = Path(path), read_text(path)
+    try:
+        table = pd.read_csv(
+            StringIO(text),
+            dtype=dict.fromkeys(TEXT, str),
+            keep_default_na=False,  # a pair or prompt may be called NA
+            na_values=[""],
+        )
+        missing = [column for column in columns if column not in table]
+        complete = text.endswith("\n") and not missing and _sound(table, filled)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError):
+        complete = False
+    if not complete:
+        raise _incomplete(path)
+    for what, value in labels.items():
+        for found in table[what].unique():
+            require_own(path, {what: found}, {what: value})
+    return table
+
+
+def _sound(table: pd.DataFrame, filled: Sequence[str]) -> bool:
+    """Whether there are rows, without gaps in `filled`, and every number is finite."""
+    if not len(table) or table[[*filled]].isna().any(axis=None):
+        return False
+    numbers = table.drop(columns=[*TEXT], errors="ignore")
+    finite = np.isfinite(numbers.apply(pd.to_numeric, errors="coerce"))
+    return bool((finite | numbers.isna()).all(axis=None))
+
+
+def _incomplete(path: Path) -> DataError:
+    kind = Path(path).name.split(".")[-2]
+    return DataError(f"{path}: not a complete {kind} table; delete it and run snakemake again")
