@@ -54,6 +54,7 @@ def completion(tokenizer: Any, tokens: list[int], stop: set[int]) -> Completion:
     stopped = bool(tokens) and tokens[-1] in stop
     tokens = tokens[:-1] if stopped else tokens
     text = tokenizer.decode(tokens, skip_special_tokens=True)
+    text = text.encode(errors="replace").decode()  # a lone surrogate fits into no file
     return Completion(text, len(tokens), "stop" if stopped else "length")
 
 
