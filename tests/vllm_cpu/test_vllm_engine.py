@@ -1,5 +1,9 @@
 """The vLLM engine: transformers' tokens at every alpha, stored or streamed, in whatever order the alphas come."""
 
+import dataclasses
+import math
+import shutil
+
 import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-vllm` has it")
@@ -12,6 +16,7 @@ from expoflow.errors import CheckpointError
 from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 from miniatures import ALPHAS, GREEDY, answer
+from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.vllm
 PAPER = GenerateConfig(max_tokens=30)
@@ -137,3 +142,20 @@ def test_alphas_by_tensor_name(engine, pair, requests):
     stored = answer(engine, requests)
     engine.move(pair.streamed(20, options))
     assert answer(engine, requests) == stored != without
+
+
+def test_logits_that_are_nan_name_the_prompt(pair, requests, tmp_path):
+    """vLLM itself answers from NaN with any token."""
+    shutil.copytree(pair.aligned, tmp_path / "nan")
+    file = tmp_path / "nan/model.safetensors"
+    tensors = load_file(file)
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, file, metadata={"format": "pt"})
+    engine = VllmEngine(Model(folder=tmp_path / "nan"))
+    named = [dataclasses.replace(each, prompt_id=f"p{at}") for at, each in enumerate(requests)]
+    words = rf"model '{tmp_path / 'nan'}': the logits for a token of the response to prompt p\d+ are NaN"
+    with pytest.raises(CheckpointError, match=words):
+        answer(engine, named)
+    found = dict(each for step in engine.logps([(requests[0].token_ids, [5, 6])]) for each in step)
+    assert math.isnan(found[0])
+    engine.close()

@@ -71,7 +71,7 @@ def generate(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, A
         )
     asked = [(prompt_id, sample) for prompt_id in tokens for sample in range(config.samples)]
     requests = [
-        Request(tokens[prompt_id], request_seed(config.seed, sample, prompt_id))
+        Request(tokens[prompt_id], request_seed(config.seed, sample, prompt_id), prompt_id)
         for prompt_id, sample in asked
     ]
     finished = set(task.done)

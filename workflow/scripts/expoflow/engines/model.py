@@ -9,9 +9,11 @@ from typing import Any, Protocol
 from expoflow.checkpoints.checkpoint import read_json_file
 from expoflow.config.sources import DATE
 from expoflow.config.stages import GenerateConfig
+from expoflow.errors import CheckpointError
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.files import hashing
 from expoflow.files.records import Record
+from expoflow.paths import RECIPE
 from expoflow.system import gpus
 
 # What of a config.json does not make another architecture.
@@ -38,10 +40,11 @@ class Model(Record):
 
 @dataclass(frozen=True)
 class Request:
-    """Prompt token ids, and the seed of the request's own random numbers."""
+    """Prompt token ids, the seed of the request's own random numbers, and what an error calls the prompt."""
 
     token_ids: list[int]
     seed: int
+    prompt_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,15 @@ class Engine(Protocol):
         """Answer the requests whose index is not in `done`; an answer does not depend on the other requests.
 
         Yields after every decoding step what it finished, perhaps nothing, as (index, completion). May be
-        closed (`.close()`) at any time: what is under way is then given up.
+        closed (`.close()`) at any time: what is under way is then given up. Raises CheckpointError,
+        `no_token`, at the first token whose logits are NaN or infinite.
         """
 
     def logps(self, rows: Sequence[tuple[list[int], list[int]]]) -> Iterator[list[tuple[int, float]]]:
         """Log-probability of given responses: rows of (prompt token ids, response token ids), neither empty.
 
-        Yields as they get ready (index, sum over the response's tokens, in nats, at temperature 1).
+        Yields as they get ready (index, sum over the response's tokens, in nats, at temperature 1); the sum is NaN or
+        infinite if a logit is.
         """
 
     def close(self) -> None:
@@ -100,3 +105,20 @@ def engine_key(model: Model, engine: str) -> str:
     config = read_json_file(model.folder / "config.json")
     config = {name: value for name, value in config.items() if name not in INCIDENTAL}
     return hashing.json_digest([engine, config, model.trust_remote_code])
+
+
+def not_finite(model: Model, what: str) -> CheckpointError:
+    """The error of a model for which `what` is NaN or infinite; a recipe in its folder says the alpha."""
+    alpha = model.streamed.alpha if model.streamed else read_json_file(model.folder / RECIPE).get("alpha")
+    at, remedy = "", "its weights hold NaN or Inf, or it overflows in its type: save or download it again"
+    if alpha is not None:
+        at = f" (alpha {alpha:g})"
+        if alpha not in (0, -1):
+            remedy = "take a smaller alpha, or set extrapolate.dtype: float32"
+    return CheckpointError(f"model '{model.folder}'{at}: {what} NaN or infinite; {remedy}")
+
+
+def no_token(model: Model, request: Request, token: int | None = None) -> CheckpointError:
+    """The error of a model that has no logits for a token of a response, counted from 1 if it is known which."""
+    at = "a token" if token is None else f"token {token}"
+    return not_finite(model, f"the logits for {at} of the response to prompt {request.prompt_id} are")

@@ -79,6 +79,7 @@ def completion(tokenizer: Any, tokens: list[int], stop: set[int]) -> Completion:
     stop_token = tokens[-1] if stopped else None
     tokens = tokens[:-1] if stopped else tokens
     text = tokenizer.decode(tokens, skip_special_tokens=True)
+    text = text.encode(errors="replace").decode()  # a lone surrogate fits into no file
     return Completion(text, len(tokens), "stop" if stopped else "length", stop_token)
 
 

@@ -11,13 +11,14 @@ from expoflow.checkpoints.pickles import converted
 from expoflow.config.stages import GenerateConfig
 from expoflow.engines import tokenizer
 from expoflow.engines.memory import headers
-from expoflow.engines.model import Completion, Model, Request, engine_key
+from expoflow.engines.model import Completion, Model, Request, engine_key, no_token
 from expoflow.engines.support import context, require_supported
 from expoflow.extrapolation.tensor_stream import tensors, tensors_of
 
 # Tokens (prompt and response, padding included) whose keys and values are held at a time.
 BATCH_TOKENS = 32768
 SCORED_TOKENS = 4096  # the same where logits of every token are wanted
+BROKEN = -1  # stands for a token whose logits are no numbers
 
 
 class TransformersEngine:
@@ -71,7 +72,7 @@ class TransformersEngine:
             if not all(index in done for index in batch):
                 for finished in self._sample([requests[index] for index in batch], config):
                     yield [
-                        (batch[row], tokenizer.completion(self.tokenizer, tokens, self.stop))
+                        (batch[row], self._completion(requests[batch[row]], tokens))
                         for row, tokens in finished
                         if batch[row] not in done
                     ]
@@ -91,7 +92,7 @@ class TransformersEngine:
     def written(
         self, requests: Sequence[Request], config: GenerateConfig
     ) -> Iterator[list[tuple[int, list[int]]]]:
-        """Answers as token ids, with the stop token that ended them: (index, tokens), as `generate` yields."""
+        """Answers as token ids, with the stop token that ended them, or BROKEN: (index, tokens), as `generate` yields."""
         for batch in _batches(requests, config.max_tokens):
             for finished in self._sample([requests[index] for index in batch], config):
                 yield [(batch[row], tokens) for row, tokens in finished]
@@ -130,12 +131,18 @@ class TransformersEngine:
             and all(parameter.data_ptr() in places for parameter in self.model.parameters())
         )
 
+    def _completion(self, request: Request, tokens: list[int]) -> Completion:
+        if tokens[-1] == BROKEN:
+            raise no_token(self.loaded, request, len(tokens))
+        return tokenizer.completion(self.tokenizer, tokens, self.stop)
+
     def _sample(
         self, requests: Sequence[Request], config: GenerateConfig
     ) -> Iterator[list[tuple[int, list[int]]]]:
         """After every step the rows of one left-padded batch that it finished, each with its tokens.
 
-        Rows that are finished leave the batch when they are half of it.
+        A row ends with BROKEN where its logits are no numbers. Rows that are finished leave the batch when they are half
+        of it.
         """
         device, lengths = self.model.device, [len(request.token_ids) for request in requests]
         longest = max(lengths)
@@ -163,9 +170,12 @@ class TransformersEngine:
                 use_cache=True,
                 logits_to_keep=1,
             )
-            token = sample(output.logits[:, -1].float(), counts, uniforms[rows, step], config)
-            written[rows, step] = token
-            over = running & (torch.isin(token, stop) | (step + 1 >= limits[rows]))
+            logits = output.logits[:, -1].float()
+            token = sample(logits, counts, uniforms[rows, step], config)
+            # The token drawn has a logit that is no number if any has: what is largest decides the others' shares.
+            sound = logits.gather(1, token[:, None])[:, 0].isfinite()
+            written[rows, step] = token.where(sound, BROKEN)
+            over = running & (~sound | torch.isin(token, stop) | (step + 1 >= limits[rows]))
             ended = rows[over]
             yield list(zip(ended.tolist(), written[ended, : step + 1].tolist(), strict=True))
             running = running & ~over
@@ -250,7 +260,8 @@ def sample(logits: Tensor, counts: Tensor, uniforms: Tensor, config: GenerateCon
     nucleus = probability.cumsum(dim=-1) - probability < config.top_p
     kept = (probability * nucleus).cumsum(dim=-1)
     rank = (kept <= uniforms[:, None] * kept[:, -1:]).sum(dim=-1)
-    rank = torch.minimum(rank, nucleus.sum(dim=-1) - 1)  # rounding may reach the nucleus' end
+    # rounding may reach the nucleus' end, and NaN has no nucleus
+    rank = torch.minimum(rank, nucleus.sum(dim=-1) - 1).clamp_(min=0)
     return tokens.gather(1, rank[:, None])[:, 0]
 
 

@@ -12,19 +12,20 @@ from expoflow.checkpoints.loading import require_loadable
 from expoflow.config.stages import GenerateConfig
 from expoflow.engines import tokenizer
 from expoflow.engines.memory import headers
-from expoflow.engines.model import Completion, Model, Request, engine_key
+from expoflow.engines.model import Completion, Model, Request, engine_key, no_token
 from expoflow.engines.vllm_plugin import FORMAT, extra_config
-from expoflow.engines.vllm_session import answers, start, stop
+from expoflow.engines.vllm_session import NoLogitsError, answers, start, stop
 from expoflow.errors import CheckpointError
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 
-# Read by vLLM when it is imported: an engine without processes of its own, which pins no core and phones
-# nobody. A value that the user has set stays.
+# Read by vLLM when it is imported: an engine without processes of its own, which pins no core, phones nobody and gives up
+# where logits are NaN. A value that the user has set stays.
 for name, value in {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_RAISE_ON_LOGIT_NANS": "1",
 }.items():
     os.environ.setdefault(name, value)
 
@@ -81,11 +82,14 @@ class VllmEngine:
             for index, request in enumerate(requests)
             if index not in done
         }
-        for outputs in answers(self.engine, asked):
-            yield [
-                (index, tokenizer.completion(self.tokenizer, [*output.outputs[0].token_ids], self.stop))
-                for index, output in outputs
-            ]
+        try:
+            for outputs in answers(self.engine, asked):
+                yield [
+                    (index, tokenizer.completion(self.tokenizer, [*output.outputs[0].token_ids], self.stop))
+                    for index, output in outputs
+                ]
+        except NoLogitsError as error:
+            raise no_token(self.loaded, requests[error.index]) from None
 
     def logps(self, rows: Sequence[tuple[list[int], list[int]]]) -> Iterator[list[tuple[int, float]]]:
         """Log-probability of given responses; see `Engine.logps`."""
@@ -97,11 +101,14 @@ class VllmEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         asked = {index: ([*prompt, *response], wanted) for index, (prompt, response) in enumerate(rows)}
-        for outputs in answers(self.engine, asked):
-            yield [
-                (index, _given(output.prompt_logprobs, asked[index][0], start=len(rows[index][0])))
-                for index, output in outputs
-            ]
+        try:
+            for outputs in answers(self.engine, asked):
+                yield [
+                    (index, _given(output.prompt_logprobs, asked[index][0], start=len(rows[index][0])))
+                    for index, output in outputs
+                ]
+        except NoLogitsError as error:
+            yield [(error.index, math.nan)]
 
     def close(self) -> None:
         """Free the model's memory; another engine may then be made in this process."""

@@ -1,5 +1,7 @@
 """Sessions of vLLM: how one is started, asked and stopped."""
 
+import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,23 @@ from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
 
 Parameters = SamplingParams | PoolingParams
+NANS = re.compile(
+    r"NaNs detected in logits: \{'(\d+)"
+)  # what VLLM_RAISE_ON_LOGIT_NANS makes of the first request
 # Compiling gains nothing there; with chunked prefill, requests that have a seed crash (vLLM 0.32).
 CPU = {"enforce_eager": True, "enable_chunked_prefill": False, "kv_cache_memory_bytes": 1 << 30}
+
+
+# An error inside of a step would put all requests, token by token, into the log.
+logging.getLogger("vllm.logging_utils.dump_input").addFilter(lambda record: False)
+
+
+class NoLogitsError(Exception):
+    """The logits of request `index` are NaN; the session is of no use any more."""
+
+    def __init__(self, index: int):
+        super().__init__(index)
+        self.index = index
 
 
 def start(folder: Path, config: PretrainedConfig, dtype: str = "keep", **settings: Any) -> LLMEngine:
@@ -38,17 +55,29 @@ def start(folder: Path, config: PretrainedConfig, dtype: str = "keep", **setting
 
 
 def answers(engine: LLMEngine, asked: Mapping[int, tuple[Sequence[int], Parameters]]) -> Iterator[list]:
-    """Answer (token ids, parameters): after every step the (index, output) that it finished."""
+    """Answer (token ids, parameters): after every step the (index, output) that it finished.
+
+    Raises NoLogitsError if vLLM looks at the logits and finds NaN (VLLM_RAISE_ON_LOGIT_NANS).
+    """
     waiting = set(asked)
     try:
         for index, (token_ids, parameters) in asked.items():
             engine.add_request(str(index), tokens_input(list(token_ids)), parameters)
         while waiting:
-            outputs = [(int(output.request_id), output) for output in engine.step() if output.finished]
+            outputs = [(int(output.request_id), output) for output in _step(engine) if output.finished]
             waiting.difference_update(index for index, _ in outputs)
             yield outputs
     finally:
         engine.abort_request([str(index) for index in waiting])
+
+
+def _step(engine: LLMEngine) -> list:
+    try:
+        return engine.step()
+    except RuntimeError as error:
+        if found := NANS.search(str(error)):
+            raise NoLogitsError(int(found[1])) from None
+        raise
 
 
 def stop(owner: Any) -> None:

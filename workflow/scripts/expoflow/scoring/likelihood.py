@@ -11,7 +11,7 @@ from typing import Any
 
 from expoflow.columns import LIKELIHOOD_COLUMNS
 from expoflow.engines.answering import Loaded
-from expoflow.engines.model import Model, chosen, engine_key
+from expoflow.engines.model import Model, chosen, engine_key, not_finite
 from expoflow.errors import DataError
 from expoflow.files.records import Record, write_csv
 from expoflow.hosts import client
@@ -22,7 +22,7 @@ from expoflow.results import Generation, Prompt
 def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
     """Do a task of the form `LikelihoodTask`: yields {model, index, tokens, logp} as they get ready.
 
-    Shares its engine with the "generate" tasks.
+    Shares its engine with the "generate" tasks. Raises CheckpointError for a log-probability that is NaN or infinite.
     """
     task = LikelihoodTask.model_validate(arguments)
     places = {prompt.prompt_id: place for place, prompt in enumerate(task.prompts)}
@@ -43,6 +43,11 @@ def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any
             if not response
         ]
         for scored in loaded.engine.logps([rows[index] for index in filled]):
+            for at, logp in scored:
+                if not math.isfinite(logp):
+                    asked = task.generations[filled[at]]
+                    words = f"the log-probability of response {asked.sample} to prompt {asked.prompt_id} is"
+                    raise not_finite(model, words)
             yield [
                 {"model": name, "index": filled[at], "tokens": len(rows[filled[at]][1]), "logp": logp}
                 for at, logp in scored

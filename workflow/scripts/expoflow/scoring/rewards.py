@@ -1,6 +1,7 @@
 """Rewards: the reward model's raw logit for (prompt, response)."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 # Tokens, padding included, that are scored at a time: more than fits a CPU's caches slows it down.
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
+BEGINNING = 60  # characters of a response that an error shows
 
 
 class ScoreTask(Record):
@@ -63,7 +65,8 @@ def score_responses(
 ) -> list[float]:
     """The reward of every generation, in order; `prompts` holds their prompts in any order.
 
-    A conversation longer than the reward model's context is cut at its end, and the log says how many were.
+    A conversation longer than the reward model's context is cut at its end, and the log says how many were. Raises
+    CheckpointError for a reward that is NaN or infinite.
     """
     engine = chosen(config.engine)
     task = ScoreTask(
@@ -73,7 +76,24 @@ def score_responses(
     result: dict[int, float] = {}
     for rows in client.run(lambda: Task(kind="score", key=_key(task), arguments=arguments)):
         result |= {row["index"]: row["reward"] for row in rows}
-    return [result[index] for index in range(len(generations))]
+    found = [result[index] for index in range(len(generations))]
+    _require_finite(found, task)
+    return found
+
+
+def _require_finite(found: Sequence[float], task: ScoreTask) -> None:
+    """Raise CheckpointError for rewards that are no numbers, whatever computed them: no mean has a meaning then."""
+    bad = [index for index, reward in enumerate(found) if not math.isfinite(reward)]
+    if not bad:
+        return
+    remedy = "take another reward_model" + ", or download it again" * (len(bad) == len(found))
+    if task.dtype != "float32":
+        remedy = f"set score.dtype: float32 if it overflows in 16 bits, or {remedy}"
+    first = task.generations[bad[0]]
+    raise CheckpointError(
+        f"reward model '{task.reward_model.folder}': {len(bad)} of {len(found)} rewards are NaN or infinite: {found[bad[0]]}"
+        f" for prompt {first.prompt_id}, sample {first.sample}, response {first.response[:BEGINNING]!r}; {remedy}"
+    )
 
 
 def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:

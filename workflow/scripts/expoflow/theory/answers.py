@@ -1,6 +1,7 @@
 """The side of a "theory" task that holds the model, in an engine host or in the job itself."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from expoflow.engines import tokenizer
@@ -8,7 +9,8 @@ from expoflow.engines.answering import generated
 from expoflow.engines.chat import Chat
 from expoflow.engines.generate import request_seed
 from expoflow.engines.model import Request
-from expoflow.errors import DataError
+from expoflow.engines.transformers import BROKEN
+from expoflow.errors import CheckpointError, DataError
 from expoflow.hosts.task import Held
 from expoflow.theory.corners import Corners, Row
 from expoflow.theory.question import TheoryTask, key
@@ -32,16 +34,32 @@ def _margins(corners: Corners, ask: TheoryTask) -> Rows:
     rows = _conversations(corners, ask) if ask.margins else []
     for number, shares in enumerate(ask.margins):
         corners.at(*shares)
-        yield [{"margin": number, "logps": _in_order(corners.engine.logps(rows), len(rows))}]
+        logps = dict(each for some in corners.engine.logps(rows) for each in some)
+        for at, logp in sorted(logps.items()):
+            if not math.isfinite(logp):
+                raise _not_finite(
+                    ask, shares, f"the log-probability of a response to preference {at // 2 + 1} is"
+                )
+        yield [{"margin": number, "logps": _in_order(logps)}]
         if number == 0 and ask.towards:
-            slopes = corners.slopes(rows, ask.towards)
-            yield [{"margin_slopes": number, "logps": _in_order(slopes, len(rows))}]
+            slopes = dict(each for some in corners.slopes(rows, ask.towards) for each in some)
+            yield [{"margin_slopes": number, "logps": _in_order(slopes)}]
 
 
-def _in_order(scored: Iterator[list[tuple[int, float]]], count: int) -> list[list[float]]:
+def _in_order(values: dict[int, float]) -> list[list[float]]:
     """Values by index as pairs: chosen, rejected."""
-    values = dict(each for some in scored for each in some)
-    return [[values[at], values[at + 1]] for at in range(0, count, 2)]
+    return [[values[at], values[at + 1]] for at in range(0, len(values), 2)]
+
+
+def _not_finite(ask: TheoryTask, shares: Sequence[float], what: str) -> CheckpointError:
+    """The error of weights, made of shares of the corners, for which `what` is NaN or infinite."""
+    corners = (
+        f"{share:g} x {each.sft if each.alpha == -1 else each.aligned}"
+        for share, each in zip(shares, ask.corners, strict=True)
+    )
+    return CheckpointError(
+        f"weights {' + '.join(corners)}: {what} NaN or infinite; take smaller alphas, or other models if these hold NaN or Inf"
+    )
 
 
 def _conversations(corners: Corners, ask: TheoryTask) -> list[Row]:
@@ -78,12 +96,17 @@ def _responses(corners: Corners, ask: TheoryTask) -> Rows:
         for sample in range(config.samples)
     ]
     requests = [
-        Request(ids, request_seed(config.seed, sample, prompt.prompt_id)) for prompt, ids, sample in asked
+        Request(ids, request_seed(config.seed, sample, prompt.prompt_id), prompt.prompt_id)
+        for prompt, ids, sample in asked
     ]
     for number, shares in enumerate(ask.responses):
         corners.at(*shares)
         written: dict[int, list[int]] = {}
         for finished in engine.written(requests, config):
+            for at, tokens in finished:
+                if tokens[-1] == BROKEN:
+                    what = f"the logits for token {len(tokens)} of the response to prompt {requests[at].prompt_id} are"
+                    raise _not_finite(ask, shares, what)
             written |= dict(finished)
             yield []
         slopes: dict[int, float] = {}
