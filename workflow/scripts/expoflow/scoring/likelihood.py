@@ -12,7 +12,6 @@ from typing import Any
 from expoflow.columns import LIKELIHOOD_COLUMNS
 from expoflow.engines.answering import Loaded
 from expoflow.engines.model import Model, chosen, engine_key, not_finite
-from expoflow.errors import DataError
 from expoflow.files.records import Record, write_csv
 from expoflow.hosts import client
 from expoflow.hosts.task import Held, Task
@@ -45,8 +44,8 @@ def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any
         for scored in loaded.engine.logps([rows[index] for index in filled]):
             for at, logp in scored:
                 if not math.isfinite(logp):
-                    asked = task.generations[filled[at]]
-                    words = f"the log-probability of response {asked.sample} to prompt {asked.prompt_id} is"
+                    each = task.generations[filled[at]]
+                    words = f"the log-probability of response {each.sample} to prompt {each.prompt_id} is"
                     raise not_finite(model, words)
             yield [
                 {"model": name, "index": filled[at], "tokens": len(rows[filled[at]][1]), "logp": logp}
@@ -82,7 +81,7 @@ def likelihoods(
 ) -> list[dict[str, Any]]:
     """For every generation, in order: `tokens` of its response, and `logp_{name}` (nats) under every model.
 
-    Both count the token that ended the response. Raises DataError for a log-probability that is not finite.
+    Both count the token that ended the response. Raises CheckpointError for a log-probability that is not finite.
     """
     answered = {each.prompt_id for each in generations}
     prompts = [prompt for prompt in prompts if prompt.prompt_id in answered]
@@ -92,17 +91,8 @@ def likelihoods(
     rows: list[dict[str, Any]] = [{} for _ in generations]
     for scored in client.run(lambda: task):
         for each in scored:
-            if not math.isfinite(each["logp"]):
-                raise _unknown(generations[each["index"]], models[each["model"]], each["logp"])
             rows[each["index"]] |= {"tokens": each["tokens"], f"logp_{each['model']}": each["logp"]}
     return rows
-
-
-def _unknown(generation: Generation, model: Model, logp: float) -> DataError:
-    return DataError(
-        f"prompt {generation.prompt_id}, sample {generation.sample}: the log-probability of its response is {logp} under "
-        f"'{model.folder}'; the model's logits are not finite there: check its weights (expoflow inspect), or take smaller alphas"
-    )
 
 
 def write_likelihoods(
