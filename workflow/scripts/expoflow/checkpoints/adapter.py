@@ -94,8 +94,11 @@ class Adapter:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter rather than a model."""
-    return (Path(folder) / ADAPTER).is_file()
+    """Whether a folder holds an adapter rather than a model; False for what can be no path."""
+    try:
+        return (Path(folder) / ADAPTER).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def open_adapter(folder: Path) -> Adapter:

@@ -18,6 +18,8 @@ from expoflow.errors import CheckpointError
 
 Role = Literal["language model", "reward model"]
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks?)\.(\d+)\.")
+DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+MOST_LAYERS = 10_000  # to build a class by a mistaken config would take forever
 # What wraps a model while it is trained, by the prefix that it gives to every name.
 WRAPPERS = {
     "_orig_mod.": "torch.compile",
@@ -36,6 +38,9 @@ def read_config(folder: Path, remote: bool = False) -> Any:
     """The model's config as transformers reads it. Raises CheckpointError for one that it does not know."""
     import transformers
 
+    for key, value in read_json_file(folder / "config.json").items():
+        if key in DEPTHS and isinstance(value, int) and value > MOST_LAYERS:
+            raise CheckpointError(f"{folder}: {key} is {value} in its config.json; correct it")
     try:
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=remote)
     except Exception as error:  # whatever stands in a user's config.json, or in code beside it

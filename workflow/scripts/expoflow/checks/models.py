@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from expoflow.checkpoints import loading
 from expoflow.checkpoints.checkpoint import open_checkpoint
+from expoflow.checkpoints.findings import quantised
 from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError, ExpoflowError
 from expoflow.files.records import Record
@@ -63,7 +64,11 @@ def _examined(question: Question) -> Iterator[str]:
     from expoflow.scoring.rewards import reward_config
 
     model = question.model
-    tensors = open_checkpoint(model.folder).tensors if question.weights else None
+    checkpoint = open_checkpoint(model.folder) if question.weights else None
+    tensors = checkpoint.tensors if checkpoint else None
+    if checkpoint and (question.engine or not checkpoint.config.get("quantization_config")):
+        for finding in quantised(checkpoint, "it"):
+            raise CheckpointError(f"{model.folder}: {finding.message}")
     config = loading.read_config(model.folder, model.trust_remote_code)
     if question.engine:
         require_supported(config, model.folder, question.engine, model.trust_remote_code)

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 LONGEST = 64  # characters of a name or an alpha: several stand in one file's name
+LONGEST_FILE, LONGEST_PATH = 255, 4095  # bytes that Linux allows
 ALPHA = r"-?\d+(\.\d+)?"
 REFERENCE_ALPHAS = ("-1", "0")
 REVISION = r"^[A-Za-z0-9][A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*$"  # it becomes a path in the hub's cache: no ..
@@ -45,6 +46,12 @@ def _check_path(value: str) -> str:
             "path",
             "a path has no braces, which Snakemake takes for wildcards, and no control characters; rename it",
         )
+    try:
+        longest = max(map(len, value.encode().split(b"/")))
+    except UnicodeEncodeError:
+        raise PydanticCustomError("path", "a path is text; it holds half of a character") from None
+    if longest > LONGEST_FILE or len(value.encode()) > LONGEST_PATH:
+        raise PydanticCustomError("path", "a path is at most 4095 bytes long, each part 255; correct it")
     return value
 
 

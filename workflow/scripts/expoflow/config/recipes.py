@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from expoflow.config.base import Fraction, Name, Strict
+from expoflow.config.base import Fraction, Name, PathName, Strict
 
 TRAINED_ON = ("miniature", "dataset")
 
@@ -192,7 +192,7 @@ class OnDataset(_Recipe):
     """Seed of the order of the data, of sampling and of new weights."""
     per_device: int = Field(8, ge=1)
     """Rows on one device at a time; changes no result but for rounding, and so starts nothing again."""
-    accelerate: str = "zero3-offload"
+    accelerate: PathName = "zero3-offload"
     """A file of config/accelerate by its name, or a path: devices, processes, DeepSpeed. Starts nothing again."""
 
     @model_validator(mode="after")

@@ -36,7 +36,7 @@ class ModelConfig(Strict):
     """A model on the Hugging Face hub: ORG/NAME."""
     revision: str | None = Field(None, pattern=REVISION)
     """Commit, tag or branch of `hub`; a branch is resolved to a commit once, which the manifest keeps."""
-    chat_template: str | None = None
+    chat_template: PathName | None = None
     """A Jinja file that is used instead of the tokenizer's chat template."""
     stop: list[Annotated[int, Field(ge=0)]] = []
     """Token ids that end a response, beside those of the model's generation_config."""

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from expoflow.config.base import MINIATURE, Name, Strict
+from expoflow.config.base import MINIATURE, Name, PathName, Strict
 
 
 class PlaneConfig(Strict):
@@ -22,7 +22,7 @@ class PlaneConfig(Strict):
 class TheoryConfig(Strict):
     """Measurements of why extrapolation works (the paper's Section 2.2 and Figures 3 and 5); without it none."""
 
-    preferences: str = MINIATURE
+    preferences: PathName = MINIATURE
     """Held-out preferences whose margin is an objective: a JSON lines, CSV or Parquet file with the columns prompt,
     chosen and rejected; `miniature` writes some on the test split of the built-in world."""
     examples: int = Field(300, ge=2)

@@ -120,16 +120,12 @@ def load(reward_model: Model, engine: str = "transformers", dtype: str = "keep")
     folder, remote = reward_model.folder, reward_model.trust_remote_code
     tensors = open_checkpoint(folder).tensors
     config = reward_config(reward_model, loading.read_config(folder, remote), tensors, engine)
+    loading.require_loadable(folder, tensors, "reward model", remote)
     if engine == "vllm":
         from expoflow.scoring.rewards_vllm import VllmRewardModel
 
-        loading.require_loadable(folder, tensors, "reward model", remote)
-        scorer: Scorer = VllmRewardModel(folder, config, dtype, remote, gpus.allotted())
-    else:
-        scorer = RewardModel(folder, config, tensors, dtype, remote)
-    if reward_model.chat_template:
-        scorer.tokenizer.chat_template = reward_model.chat_template
-    return scorer
+        return VllmRewardModel(reward_model, config, dtype, gpus.allotted())
+    return RewardModel(reward_model, config, tensors, dtype)
 
 
 def reward_config(
@@ -167,22 +163,15 @@ def reward_config(
 class RewardModel:
     """A sequence classifier with one logit from a checkpoint folder, in its own type unless `dtype` says else.
 
-    `config` as `checkpoints.loading.reward_config` gives it, `names` are those of the tensors in the files.
+    `config` as `reward_config` gives it, `names` are those of the tensors in the files.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        config: Any,
-        names: Iterable[str],
-        dtype: str = "keep",
-        trust_remote_code: bool = False,
-    ):
+    def __init__(self, reward_model: Model, config: Any, names: Iterable[str], dtype: str = "keep"):
         import torch
-        from transformers import AutoTokenizer
 
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        architecture = loading.model_class(config, folder, "reward model", trust_remote_code)
+        folder, remote = reward_model.folder, reward_model.trust_remote_code
+        self.tokenizer = tokenizer.tokenizer(reward_model)
+        architecture = loading.model_class(config, folder, "reward model", remote)
         mapping = {f"^{re.escape(name)}$": head for name, head in reward_heads.renamed(names).items()}
         model, report = architecture.from_pretrained(
             folder,

@@ -1,12 +1,12 @@
 """Rewards by vLLM's pooling runner: the raw logit of a sequence classifier, as `scoring.rewards.RewardModel` has it."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
 from vllm import PoolingParams
 
+from expoflow.engines import tokenizer
+from expoflow.engines.model import Model
 from expoflow.engines.vllm_session import answers, start, stop
 
 
@@ -16,13 +16,16 @@ class VllmRewardModel:
     Over `gpus` GPUs (tensor parallel).
     """
 
-    def __init__(
-        self, folder: Path, config: Any, dtype: str = "keep", trust_remote_code: bool = False, gpus: int = 1
-    ):
-        trust = {"trust_remote_code": trust_remote_code}
-        self.config = config
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, **trust)
-        self.engine = start(folder, self.config, dtype, runner="pooling", tensor_parallel_size=gpus, **trust)
+    def __init__(self, reward_model: Model, config: Any, dtype: str = "keep", gpus: int = 1):
+        self.config, self.tokenizer = config, tokenizer.tokenizer(reward_model)
+        self.engine = start(
+            reward_model.folder,
+            config,
+            dtype,
+            runner="pooling",
+            tensor_parallel_size=gpus,
+            trust_remote_code=reward_model.trust_remote_code,
+        )
 
     @property
     def context(self) -> int:
