@@ -1,12 +1,16 @@
 """What a chat template may not lose, the words when it fails, and what ends a response."""
 
 import json
+import random
 import shutil
+from collections import Counter
+from datetime import datetime
+from itertools import dropwhile
 from pathlib import Path
 
 import pytest
 import torch
-from chat_forms import AGAIN, ASSISTANT, FORMS, SYSTEM, USER, tokenizer
+from chat_forms import AGAIN, ASSISTANT, CONVERSATIONS, FORMS, SYSTEM, USER, tokenizer
 from expoflow.config import Config
 from expoflow.config.stages import GenerateConfig
 from expoflow.data.prompts import prompt_id
@@ -22,6 +26,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 FORM = {form.name: form for form in FORMS}
 PLAIN = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+
+PIECES = [
+    *"{}%'\"[]()+-*/|., ab01<>_=", "{{", "}}", "{%", "%}", "messages", "message", "content", "role", "bos_token",
+    "eos_token", "loop", "endif", "endfor", "if", "for", "none", "| trim", "tojson", "raise_exception",
+]  # fmt: skip
 
 
 def said(role: str, content: str) -> Message:
@@ -277,3 +286,42 @@ def test_what_a_config_says_of_chats_is_in_a_rules_parameter():
         Config.model_validate(config | {"models": {"sft": {"path": "a", "system": "ignore"}}})
     with pytest.raises(ValidationError, match="date"):
         Config.model_validate(config | {"date": "yesterday"})
+
+
+def mutated(template: str, rng: random.Random) -> str:
+    """The template with up to four of its pieces gone, or replaced."""
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(template) + 1)
+        piece = rng.choice(["", *PIECES])
+        template = template[:at] + piece + template[at + rng.choice([0, 0, 1, 3, 10, 40]) :]
+    return template
+
+
+def outcome(chat: Chat, messages: list[Message]) -> str:
+    """`right` if the token ids are transformers' own but for the BOS, or the words of an error of ours."""
+    try:
+        ours = chat.token_ids(messages)
+    except (CheckpointError, DataError) as error:
+        return str(error)
+    turns = [message.model_dump() for message in messages]
+    theirs = chat.tokenizer.apply_chat_template(
+        turns, add_generation_prompt=True, return_dict=False, strftime_now=datetime(2024, 7, 26).strftime
+    )
+    bos = chat.tokenizer.bos_token_id
+    first, other = (list(dropwhile(lambda token: token == bos, ids)) for ids in (ours, theirs))
+    return "right" if first == other else f"{ours} instead of {theirs}"
+
+
+def test_a_template_of_any_kind_is_right_or_refused_in_one_line(chat):
+    """300 mutations of the formats."""
+    rng, counts = random.Random(17), Counter()
+    for _ in range(300):
+        form = rng.choice(FORMS)
+        template = mutated(form.template, rng)
+        found = outcome(chat(template, form.name), rng.choice(list(CONVERSATIONS.values())))
+        kind = next(
+            (kind for kind in ("right", "refuses it", "leaves out", "is no Jinja") if kind in found), ""
+        )
+        assert kind == found == "right" or (kind and "mine" in found and "\n" not in found), (template, found)
+        counts[kind] += 1
+    assert len(counts) == 4

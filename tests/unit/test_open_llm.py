@@ -253,6 +253,29 @@ def test_another_models_server_is_refused(folder):
         harness.language_model(Model(folder=folder / "model"), settings)
 
 
+def test_a_system_message_that_the_template_refuses_is_left_out_only_if_the_config_says_so(folder):
+    """lm-eval itself leaves it out in silence."""
+    loaded = harness.language_model(Model(folder=folder / "model"), OpenLlmBenchmark())
+    loaded.tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + ' ' }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    history = [{"role": "system", "content": "Choose."}, {"role": "user", "content": "a or b?"}]
+    begun = [*history, {"role": "assistant", "content": "It is"}]
+    assert loaded.apply_chat_template(history) == "user: a or b? assistant:"
+
+    def written(system: str, history: list, ask: bool = True) -> str:
+        chat = Chat(loaded.tokenizer, "mine", system)
+        return harness.Resuming(loaded, chat, [], lambda kept: None).apply_chat_template(history, ask)
+
+    with pytest.raises(DataError, match=r"'mine'.*refuses it \(no system\); set `system: merge`"):
+        written("keep", history)
+    assert written("drop", history) == "user: a or b? assistant:"
+    assert written("merge", history) == "user: Choose.\n\na or b? assistant:"
+    assert written("drop", begun, False) == "user: a or b? assistant: It is"
+
+
 def test_the_batch_fits_into_memory(monkeypatch):
     class Settings:
         vocab_size, hidden_size, num_hidden_layers = 32000, 4096, 32
