@@ -13,6 +13,7 @@ rule preflight:
         "../envs/expoflow.yaml"
     params:
         config=CONFIG.extrapolate.canonical(include={"vocabulary"}),
+        unrelated=lambda wildcards: CONFIG.pairs[wildcards.pair].unrelated,
         code=code.rule("preflight"),
     message:
         "{wildcards.pair}: check that sft and aligned fit together"

@@ -138,7 +138,10 @@ def test_preflight_prints_a_table_and_says_by_its_status(make_pair, capsys):
         "error    vocabulary  tensor lm_head.weight is 322x32 in sft and 320x32 in aligned; set vocab" in text
     )
     assert text.endswith("2 errors; 21 of 21 tensors to extrapolate\n")
-    assert run("preflight", *pair_of(pair), "--vocabulary", "shared_rows") == 0
+    assert run("preflight", *pair_of(pair), "--vocabulary", "shared_rows") == 1  # weights of two models
+    assert "error    likeness    this aligned model does not look trained" in capsys.readouterr().out
+    assert run("preflight", *pair_of(pair), "--vocabulary", "shared_rows", "--unrelated") == 0
+    assert "warning  likeness    this aligned model does not look trained" in capsys.readouterr().out
 
 
 WITHOUT_TORCH = "import sys; from expoflow.cli import main; status = main(); assert 'torch' not in sys.modules; sys.exit(status)"
@@ -153,7 +156,7 @@ def test_extrapolating_imports_no_torch(make_pair, tmp_path, alpha):
     assert (tmp_path / "out" / "recipe.json").is_file()
 
 
-def test_preflight_reads_no_weight(tmp_path):
+def test_preflight_reads_a_sample_of_the_weights_alone(tmp_path):
     folders = [write_holes(tmp_path / role, 100) for role in ("sft", "aligned")]
     command = [
         sys.executable,

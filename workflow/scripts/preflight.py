@@ -1,4 +1,4 @@
-"""Check from headers and configs that the two models of a pair fit together."""
+"""Check from headers, configs and a sample of the weights that the two models of a pair fit together."""
 
 from typing import TYPE_CHECKING
 
@@ -7,11 +7,12 @@ from expoflow.system.logs import job_log
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job_log(snakemake.log[0], snakemake.threads):
+with job_log(snakemake.log[0], snakemake.threads) as say:
     from dataclasses import asdict
 
     from expoflow.checkpoints.manifests import model_folder
     from expoflow.config.stages import ExtrapolateConfig
+    from expoflow.extrapolation.likeness import looked_at
     from expoflow.extrapolation.pair import require_different
     from expoflow.extrapolation.preflight import open_pair
     from expoflow.files.records import read_json, write_json
@@ -21,7 +22,11 @@ with job_log(snakemake.log[0], snakemake.threads):
     require_different(sft, aligned)
     config = ExtrapolateConfig.model_validate_json(snakemake.params.config)
     pair = open_pair(model_folder(sft), model_folder(aligned), config.vocabulary)
-    for finding in pair.findings:
-        print(f"{finding.level}: {finding.message}")
     pair.require()
-    write_json(snakemake.output[0], {"findings": [asdict(finding) for finding in pair.findings]})
+    pair, likeness = looked_at(pair, snakemake.params.unrelated)
+    for finding in pair.findings:
+        tell = say if (finding.level, finding.check) == ("warning", "likeness") else print
+        tell(f"{snakemake.wildcards.pair}: {finding.level}: {finding.message}")
+    pair.require()
+    findings = [asdict(finding) for finding in pair.findings]
+    write_json(snakemake.output[0], {"findings": findings, "likeness": likeness.figures()})

@@ -25,6 +25,14 @@ def pair_arguments(parser: argparse.ArgumentParser) -> None:
     vocabulary_argument(parser)
 
 
+def unrelated_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--unrelated",
+        action="store_true",
+        help="extrapolate models of which the second was not trained from the first all the same",
+    )
+
+
 def vocabulary_argument(parser: argparse.ArgumentParser) -> None:
     option_argument(
         parser, "vocabulary", "where vocabularies differ in size: stop, or extrapolate the rows both have"

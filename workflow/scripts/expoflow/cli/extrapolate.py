@@ -13,6 +13,7 @@ from expoflow.cli.arguments import (
     option_argument,
     pair_arguments,
     sft_of,
+    unrelated_argument,
     vocabulary_argument,
 )
 from expoflow.errors import CheckpointError
@@ -54,6 +55,7 @@ def extrapolate_arguments(parser: argparse.ArgumentParser) -> None:
         help="another alpha for the tensors whose name matches; the last match wins",
     )
     option_argument(parser, "overflow", "elements that do not fit the type")
+    unrelated_argument(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="default: one for each core, 8 at most")
     parser.add_argument(
         "--hash-outputs", action="store_true", help="sha256s of the new weights into recipe.json"
@@ -80,6 +82,7 @@ def extrapolate(arguments: argparse.Namespace) -> int:
             folders,
             options,
             as_adapter=arguments.form == "adapter",
+            unrelated=arguments.unrelated,
             card=model_card,
             progress=bar.progress,
         )
@@ -98,7 +101,14 @@ def extrapolate(arguments: argparse.Namespace) -> int:
 def _dry_run(arguments: argparse.Namespace, options: "Options", folders: dict[str, Path]) -> int:
     from expoflow.extrapolation.extrapolate import planned
 
-    lines = planned(sft_of(arguments), arguments.aligned, folders, options, arguments.form == "adapter")
+    lines = planned(
+        sft_of(arguments),
+        arguments.aligned,
+        folders,
+        options,
+        arguments.form == "adapter",
+        arguments.unrelated,
+    )
     print("\n".join(lines))
     return 0
 
@@ -129,10 +139,12 @@ def preflight_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sft", metavar="MODEL", help=SFT)
     parser.add_argument("--aligned", required=True, metavar="MODEL", help=ALIGNED)
     vocabulary_argument(parser)
+    unrelated_argument(parser)
 
 
 def preflight(arguments: argparse.Namespace) -> int:
     from expoflow.checks.pairs import base_of, preflight_sources
+    from expoflow.extrapolation.likeness import looked_at
     from expoflow.project.create import source
 
     aligned = source(arguments.aligned)
@@ -142,6 +154,8 @@ def preflight(arguments: argparse.Namespace) -> int:
         raise CheckpointError(
             "a model has no safetensors on the hub, and pickles have no header; download it, and give its folder"
         )
+    if "hub" not in sft and "hub" not in aligned and not pair.errors:
+        pair, _ = looked_at(pair, arguments.unrelated)
     for finding in pair.findings:
         print(f"{finding.level:8} {finding.check:11} {finding.message}")
     extrapolated = sum(1 for part in pair.parts if part.shared)

@@ -48,6 +48,8 @@ class PairConfig(Strict):
     """The paper's model that this pair repeats, such as `DPO (20% data)`: published values stand beside its own."""
     trained_on_dev: Name | None = None
     """The pair whose aligned model is this one's, trained further on the prompts that choose alpha (Appendix F)."""
+    unrelated: bool = False
+    """The aligned model was not trained from the SFT model (section 4.4): without it such a pair is refused."""
 
     def grid(self) -> list[str]:
         """Canonical alphas in ascending order, -1 and 0 included."""

@@ -17,6 +17,7 @@ from expoflow.checkpoints.package import copy_package, package_files
 from expoflow.errors import CheckpointError, PairError
 from expoflow.extrapolation import elements
 from expoflow.extrapolation.effect import Effects, summarise, tensor_effect
+from expoflow.extrapolation.likeness import looked_at
 from expoflow.extrapolation.merged_adapter import Merged
 from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.preflight import Pair, open_pair
@@ -48,6 +49,7 @@ def extrapolate(
     write_weights: bool = True,
     replace: bool = False,
     as_adapter: bool = False,
+    unrelated: bool | None = None,
     card: Callable[[ExtrapolationRecipe], str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, ExtrapolationRecipe]:
@@ -58,15 +60,14 @@ def extrapolate(
     `revisions`: what the recipe calls the inputs (sft, aligned), by default their folders. Without
     `write_weights` a folder gets everything but weights; alphas 0 and -1 then cost nothing and import no
     torch. With `as_adapter`, `aligned` is an adapter and the output is the adapter of theta2, on the same
-    base. `card` makes the text of README.md; without it there is none. `progress(done, total)` is called with bytes, from any thread.
+    base. `unrelated`: whether models that are not alike are extrapolated, with a warning; None does not look. `card` makes the text of README.md; without it there is none. `progress(done, total)` is called with bytes, from any thread.
 
     Raises PairError with every reason why the pair does not fit, CheckpointError for broken inputs, an
     existing output (unless `replace`) or a full disk. Nothing remains of an output that failed.
     """
     options = options or Options()
     values = _values(alphas)
-    pair = open_pair(sft, aligned, options.vocabulary)
-    pair.require()
+    pair = _opened(sft, aligned, options, unrelated)
     made = scaled(pair, aligned, options) if as_adapter else pair
     _refuse_overlap((sft, aligned), alphas)
     parents = (
@@ -96,12 +97,16 @@ def extrapolate(
 
 
 def planned(
-    sft: Path, aligned: Path, alphas: Mapping[str, Path], options: Options, as_adapter: bool = False
+    sft: Path,
+    aligned: Path,
+    alphas: Mapping[str, Path],
+    options: Options,
+    as_adapter: bool = False,
+    unrelated: bool | None = None,
 ) -> list[str]:
     """What `extrapolate` would do, as lines of text; raises what it would raise before the first byte."""
     values = _values(alphas)
-    pair = open_pair(sft, aligned, options.vocabulary)
-    pair.require()
+    pair = _opened(sft, aligned, options, unrelated)
     pair = scaled(pair, aligned, options) if as_adapter else pair
     _refuse_overlap((sft, aligned), alphas)
     size = _size(pair, options)
@@ -118,6 +123,16 @@ def planned(
     for spelling, folder in alphas.items():
         lines.append(f"alpha {values[spelling]:g}: {size / 1e9:.3f} GB to {folder}")
     return lines
+
+
+def _opened(sft: Path, aligned: Path, options: Options, unrelated: bool | None) -> Pair:
+    """A pair that fits; `unrelated` as for `extrapolate`."""
+    pair = open_pair(sft, aligned, options.vocabulary)
+    pair.require()
+    if unrelated is not None:
+        pair, _ = looked_at(pair, unrelated)
+        pair.require()
+    return pair
 
 
 def _measured(pair: Pair, alphas: list[float], options: Options, pool: Executor) -> Effects:

@@ -1,0 +1,218 @@
+"""Was the aligned model trained from this SFT model? Answered from a sample of the weights of both.
+
+Alignment moves weights a little: |delta| / |theta1| is between 0.001 and 0.05, and the correlation of theta0 and theta1
+is above 0.99. Two models that were trained apart have a correlation of 0 and a ratio of about 1.4; so have two layers of
+one model, as in a merge that took layers from other places. theta1 + alpha * (theta1 - theta0) is then noise.
+
+Only matrices count, without their means: norms, biases and constants are alike in all models. Of a vocabulary of another
+size the common rows count. At most `TENSORS` tensors are looked at, and of each `SLICES` slices of `LENGTH` elements.
+"""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from expoflow.checkpoints import tensor_names
+from expoflow.checkpoints.checkpoint import Checkpoint
+from expoflow.checkpoints.findings import Finding
+from expoflow.checkpoints.header import Tensor
+from expoflow.extrapolation import elements
+from expoflow.extrapolation.preflight import Pair, PairedTensor
+
+TENSORS, SLICES, LENGTH = 2048, 8, 512
+GOLDEN = (math.sqrt(5) - 1) / 2
+UNLIKE = 0.2  # a correlation below it: not trained from one another
+FAR = 0.2  # |delta| / |theta1| above it: much more than alignment does
+ENOUGH = 1000  # elements, below which a correlation says nothing
+LAYER = re.compile(r"(.*?)\.(\d+)\.")  # the stack of layers that a tensor is in, and its number there
+NOT_TRAINED = "this aligned model does not look trained from this SFT model"
+REMEDY = (
+    "give the model that alignment began with as sft; if the pair is meant so, set its unrelated: true (expoflow"
+    " extrapolate: --unrelated)"
+)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over some tensors' elements, samples scaled to whole tensors; `covariance` and variances without means."""
+
+    measured: int = 0
+    covariance: float = 0.0
+    variance1: float = 0.0
+    variance0: float = 0.0
+    delta2: float = 0.0
+    theta2: float = 0.0
+
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(*(one + two for one, two in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    @property
+    def correlation(self) -> float | None:
+        """Of theta0 and theta1; None if too little was looked at, or if one of them is constant."""
+        size = math.sqrt(self.variance1 * self.variance0)
+        return self.covariance / size if size and self.measured >= ENOUGH else None
+
+    @property
+    def ratio(self) -> float | None:
+        """|delta| / |theta1|; None if theta1 is 0."""
+        return math.sqrt(self.delta2 / self.theta2) if self.theta2 else None
+
+    def figures(self) -> dict[str, Any]:
+        """What preflight.json says."""
+        return {"elements": self.measured, "correlation": self.correlation, "delta_norm_ratio": self.ratio}
+
+    def words(self) -> str:
+        """The figures, for an error."""
+        return f"correlation {self.correlation:.2f}, |delta| / |theta1| {self.ratio:.2g}"
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """What a sample says: sums by kind of module, and by layer (stack, number)."""
+
+    kinds: dict[str, Sums]
+    layers: dict[tuple[str, int], Sums]
+    broken: tuple[str, ...]
+
+    @property
+    def whole(self) -> Sums:
+        """Over all tensors."""
+        return sum(self.kinds.values(), Sums())
+
+    def halves(self) -> dict[str, Sums]:
+        """By the first and the second half of every stack of layers."""
+        counts: dict[str, int] = defaultdict(int)
+        for stack, number in self.layers:
+            counts[stack] = max(counts[stack], number + 1)
+        found: dict[str, Sums] = defaultdict(Sums)
+        for (stack, number), sums in self.layers.items():
+            found[f"{stack}, {'second' if 2 * number >= counts[stack] else 'first'} half"] += sums
+        return dict(found)
+
+    def figures(self) -> dict[str, Any]:
+        """What preflight.json says."""
+        parts = {"kinds": self.kinds, "layers": self.halves()}
+        return self.whole.figures() | {
+            name: {label: sums.figures() for label, sums in part.items()} for name, part in parts.items()
+        }
+
+    def findings(self, unrelated: bool) -> Iterator[Finding]:
+        """What speaks against the pair; models without likeness are an error unless `unrelated`."""
+        yield from (Finding("error", "weights", text) for text in self.broken)
+        level = "warning" if unrelated else "error"
+        unlike = {place: sums for place, sums in self.layers.items() if _unlike(sums)}
+        outside = {
+            kind: self.kinds[kind] for kind in ("embeddings", "head") if _unlike(self.kinds.get(kind, Sums()))
+        }
+        if unlike or outside:
+            sums = sum((unlike or outside).values(), Sums())
+            where = _named(unlike, self.layers) if unlike else " and ".join(f"the {kind}" for kind in outside)
+            yield Finding(
+                level, "likeness", f"{NOT_TRAINED}: {where} have no likeness ({sums.words()}); {REMEDY}"
+            )
+            return
+        parts = {"all": self.whole, **self.kinds, **self.halves()}
+        far = {name: sums.ratio for name, sums in parts.items() if sums.ratio and sums.ratio > FAR}
+        if far:
+            where = ", ".join(f"{ratio:.2g} ({name})" for name, ratio in far.items())
+            text = f"{NOT_TRAINED}: |delta| / |theta1| is {where}, alignment makes it less than 0.05; check that sft is the"
+            yield Finding("warning", "likeness", f"{text} model that alignment began with")
+        elif self.whole.measured and not self.whole.delta2:
+            text = f"none of {self.whole.measured} elements that were looked at differs; check that aligned is another model"
+            yield Finding("warning", "likeness", text)
+
+
+def looked_at(pair: Pair, unrelated: bool) -> tuple[Pair, Likeness]:
+    """The pair with what a sample of its weights says among its findings; see `Likeness.findings`."""
+    likeness = measure(pair)
+    return replace(pair, findings=(*pair.findings, *likeness.findings(unrelated))), likeness
+
+
+def measure(pair: Pair) -> Likeness:
+    """Look at a sample of all matrices that both have."""
+    parts = [part for part in pair.parts if _counts(part)]
+    kinds: dict[str, Sums] = defaultdict(Sums)
+    layers: dict[tuple[str, int], Sums] = defaultdict(Sums)
+    broken = []
+    for part in parts[:: -(-len(parts) // TENSORS) or 1]:
+        theta1, theta0 = (
+            _sample(*each, part.shared) for each in ((pair.aligned, part.theta1), (pair.sft, part.theta0))
+        )
+        name, finite = part.theta1.name, np.isfinite(theta1) & np.isfinite(theta0)
+        if not finite.all():
+            broken += _broken(name, theta1, theta0)
+            theta1, theta0 = theta1[finite], theta0[finite]
+        sums = _sums(theta1, theta0, part.shared)
+        kinds[tensor_names.kind(name)] += sums
+        if found := LAYER.match(name):
+            layers[found[1], int(found[2])] += sums
+    return Likeness(dict(kinds), dict(sorted(layers.items())), tuple(broken))
+
+
+def _counts(part: PairedTensor) -> bool:
+    name = part.theta1.name
+    matrix = part.shared > 0 and len(part.theta1.shape) > 1
+    return matrix and not tensor_names.BUFFER.search(name) and tensor_names.kind(name) != "norms"
+
+
+def _sample(checkpoint: Checkpoint, tensor: Tensor, count: int) -> np.ndarray:
+    """Of the first `count` elements all, or `SLICES` slices, as float64."""
+    source = checkpoint, tensor
+    if count <= SLICES * LENGTH:
+        return elements.wide(source, 0, count)
+    starts = _starts(count)
+    bytes_ = elements.stored(source, 0, count)
+    if bytes_ is None:
+        return np.concatenate([elements.wide(source, start, start + LENGTH) for start in starts])
+    rows = bytes_.view(f"V{len(bytes_) // count}")
+    return elements.widened(
+        rows[np.add.outer(starts, np.arange(LENGTH)).ravel()].view(np.uint8), tensor.dtype
+    )
+
+
+@cache
+def _starts(count: int) -> tuple[int, ...]:
+    """Where the slices begin: one in each of as many equal parts, each at another place of its part."""
+    room = count // SLICES
+    return tuple(number * room + int((number * GOLDEN % 1) * (room - LENGTH)) for number in range(SLICES))
+
+
+def _sums(theta1: np.ndarray, theta0: np.ndarray, count: int) -> Sums:
+    """Of one tensor with `count` elements."""
+    if not len(theta1):
+        return Sums()
+    delta, scale = theta1 - theta0, count / len(theta1)
+    one, zero = theta1 - theta1.mean(), theta0 - theta0.mean()
+    products = ((one, zero), (one, one), (zero, zero), (delta, delta), (theta1, theta1))
+    return Sums(len(theta1), *(scale * float((a * b).sum()) for a, b in products))
+
+
+def _broken(name: str, theta1: np.ndarray, theta0: np.ndarray) -> Iterator[str]:
+    """NaN in both, and NaN or Inf that is not equal; equal Inf may be a mask."""
+    nan = np.isnan(theta1) & np.isnan(theta0)
+    if nan.any():
+        yield f"tensor {name}: elements are NaN in both models, which then cannot answer; save or download them again"
+    elif (theta1 != theta0)[~np.isfinite(theta1) | ~np.isfinite(theta0)].any():
+        yield f"tensor {name}: elements are NaN or Inf in one model only; one of the checkpoints is damaged"
+
+
+def _unlike(sums: Sums) -> bool:
+    return sums.correlation is not None and sums.correlation < UNLIKE
+
+
+def _named(unlike: Iterable[tuple[str, int]], layers: Iterable[tuple[str, int]]) -> str:
+    """The layers in words: `layers 8 to 15 of model.layers` or `all layers`."""
+    if len(set(unlike)) == len(set(layers)):
+        return "all layers"
+    stack = next(iter(unlike))[0]
+    numbers = sorted(number for each, number in unlike if each == stack)
+    others = sum(each == stack for each, _ in layers)
+    if numbers == list(range(numbers[0], numbers[-1] + 1)) and len(numbers) > 1:
+        return f"layers {numbers[0]} to {numbers[-1]} of {others} ({stack})"
+    return f"layers {', '.join(map(str, numbers))} of {others} ({stack})"
