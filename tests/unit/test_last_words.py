@@ -23,7 +23,7 @@ class OutOfMemoryError(RuntimeError): pass
 with job_log(sys.argv[1]):
     {code}
 """
-FAULT = "this is a fault of expoflow: report it, with {log}"
+FAULT = "unless a file in results/ was changed by hand, this is a fault of expoflow: report it, with {log}"
 CASES = {
     "raise DataError('a.csv: broken; delete it')": "error: a.csv: broken; delete it",
     "raise ConfigError(['a: one', 'b: two'])": "b: two",

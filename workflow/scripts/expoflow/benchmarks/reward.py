@@ -1,5 +1,6 @@
 """The reward benchmark: reward on unseen prompts, and what is really true where that is known."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -71,9 +72,18 @@ def compare(
 
 
 def _answered(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> list[Prompt]:
-    """The prompts that have a response: too long ones may have been skipped (generate.too_long)."""
-    ids = {row.prompt_id for row in scored}
-    return [prompt for prompt in prompts if prompt.prompt_id in ids]
+    """The prompts that have a response, in the order of the responses: too long ones may have been skipped.
+
+    Raises DataError if a response is to another prompt, or one prompt has more responses than another.
+    """
+    counts = Counter(row.prompt_id for row in scored)
+    kept = [prompt for prompt in prompts if prompt.prompt_id in counts]
+    if [prompt.prompt_id for prompt in kept] != [*counts] or len({*counts.values()}) != 1:
+        raise DataError(
+            "the responses of benchmark reward are not those to its prompts, each with as many; delete its results in"
+            " results/pairs/ and run snakemake again"
+        )
+    return kept
 
 
 def _values(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> dict[str, np.ndarray]:

@@ -113,8 +113,8 @@ def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]
         writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
 
 
-def csv_text(path: Path) -> str:
-    """The text of a table that `write_csv` wrote; one that is missing or cut is a DataError naming it."""
+def csv_text(path: Path, columns: Iterable[str] = ()) -> str:
+    """The text of a table that `write_csv` wrote; one that is missing, cut, or lacks one of `columns` is a DataError."""
     text = read_text(path)
     try:
         header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -123,12 +123,14 @@ def csv_text(path: Path) -> str:
         whole = False
     if not whole:
         raise DataError(f"{path}: not a complete table; delete it and run snakemake again")
+    if (lacking := next((name for name in columns if name not in header), None)) is not None:
+        raise DataError(f"{path}: has no column {lacking}; delete it and run snakemake again")
     return text
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table, every value as the text that stands there; a broken table is a DataError."""
-    return list(csv.DictReader(io.StringIO(csv_text(path), newline="")))
+def read_csv(path: Path, columns: Iterable[str] = ()) -> list[dict[str, str]]:
+    """The rows of a table with `columns`, every value as the text that stands there; a broken table is a DataError."""
+    return list(csv.DictReader(io.StringIO(csv_text(path, columns), newline="")))
 
 
 def _cell(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from expoflow.files.atomic import write_text
 from expoflow.files.markdown import markdown_table
 from expoflow.files.records import read_json, write_csv
-from expoflow.reporting.tables import read
+from expoflow.reporting.tables import read_sweeps
 from expoflow.results import BenchmarkResult
 
 Row = Mapping[str, str]
@@ -39,7 +39,7 @@ def write_appendices(
     results; `paper` has the published numbers of the pairs that repeat a model of the paper's, and
     `note` is what is to be said of them.
     """
-    swept = list(read(alphas))
+    swept = read_sweeps(alphas)
     found = _found(pairs, swept, benchmarks)
     tables = {
         "appendix_e": (E_COLUMNS, _ranges(pairs, swept), appendix_e),

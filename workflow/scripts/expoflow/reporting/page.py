@@ -8,7 +8,7 @@ from expoflow.config.figures import KINDS, FigureConfig
 from expoflow.files.atomic import write_text
 from expoflow.files.records import read_json
 from expoflow.paths import Results
-from expoflow.reporting.tables import COMPARED, read
+from expoflow.reporting.tables import COMPARED, MEASURED, read
 from expoflow.results import Best
 from expoflow.selection.criteria import CRITERIA, Criterion
 
@@ -88,10 +88,10 @@ def write_page(
     from jinja2 import Environment
 
     results = results or Results(page.parent)
-    summary = [_rounded(row) for row in read([results.table("summary")])]
+    summary = [_rounded(row) for row in read([results.table("summary")], ("pair", "best_alpha", "certified"))]
     metrics: dict[tuple[str, str, str], dict[str, str]] = {}
     gaps = []
-    for row in map(_rounded, read([Results(page.parent).table("benchmarks")])):
+    for row in map(_rounded, read([Results(page.parent).table("benchmarks")], MEASURED)):
         if not row["metric"]:
             gaps.append(f"{row['pair']}: {row['benchmark']} of {row['variant']}")
             continue
@@ -101,7 +101,9 @@ def write_page(
     template = Environment(autoescape=True, trim_blocks=False).from_string(PAGE)
     text = template.render(
         summary=summary,
-        shown={name: words for name, words in SHOWN.items() if any(row[f"{name}_expo"] for row in summary)},
+        shown={
+            name: words for name, words in SHOWN.items() if any(row.get(f"{name}_expo") for row in summary)
+        },
         compared=compared,
         choices=[read_json(results.best(row["pair"]), Best) for row in summary],
         metrics=metrics,

@@ -35,7 +35,7 @@ def closing_words(results: Results = RESULTS) -> str:
     try:
         lines = [
             best_line(read_json(results.best(row["pair"]), Best), row["reward_aligned"])
-            for row in read([results.table("summary")])
+            for row in read([results.table("summary")], ("pair", "reward_aligned"))
         ]
     except DataError:
         return ""

@@ -1,10 +1,12 @@
 """The joint tables over all pairs: results/{alphas,rewards,benchmarks,summary}.csv."""
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from expoflow.columns import ALPHA_COLUMNS, BENCHMARK_COLUMNS, REWARD_COLUMNS, SUMMARY_COLUMNS
+from expoflow.config.base import ALPHA
 from expoflow.errors import DataError
 from expoflow.files.records import read_csv, read_json, require_own, write_csv
 from expoflow.paths import ALPHAS, Results, of_benchmark, of_pair
@@ -12,13 +14,17 @@ from expoflow.results import BenchmarkResult, Best
 
 # What the summary has of aligned and of expo: columns of alphas.csv.
 COMPARED = [name.removesuffix("_expo") for name in SUMMARY_COLUMNS if name.endswith("_expo")]
+# What a table must have to be read; more is empty in a table of an earlier version.
+SWEPT = ("pair", "alpha", "chosen", *COMPARED)
+SCORED = ("pair", "alpha", "prompts", "prompt_id", "sample", "reward")
+MEASURED = ("pair", "variant", "benchmark", "metric", "value", "low", "high")
 
 
 def write_sweeps(results: Results, alphas: list[Path], best: list[Path], rewards: list[Path]) -> None:
     """Write the tables of the sweeps into `results`; rows in the order of the given files."""
-    swept = list(read(alphas))
+    swept = read_sweeps(alphas)
     write_csv(results.table("alphas"), swept, ALPHA_COLUMNS)
-    write_csv(results.table("rewards"), read(rewards), REWARD_COLUMNS)
+    write_csv(results.table("rewards"), read(rewards, SCORED), REWARD_COLUMNS)
     write_csv(results.table("summary"), _summary_rows(best, swept), SUMMARY_COLUMNS)
 
 
@@ -27,13 +33,35 @@ def write_benchmarks(table: Path, results: list[Path]) -> None:
     write_csv(table, _benchmark_rows(results), BENCHMARK_COLUMNS)
 
 
-def read(paths: Iterable[Path]) -> Iterator[dict[str, str]]:
-    """Rows of CSV files one after the other, every value as the text that stands there.
+def read(paths: Iterable[Path], columns: Iterable[str] = ()) -> Iterator[dict[str, str]]:
+    """Rows of CSV files with `columns` one after the other, every value as the text that stands there.
 
-    Raises DataError for a file that is missing or cut.
+    Raises DataError for a file that is missing or cut, or lacks a column.
     """
     for path in paths:
-        yield from read_csv(path)
+        yield from read_csv(path, columns)
+
+
+def read_sweeps(paths: Iterable[Path]) -> list[dict[str, str]]:
+    """Rows of the pairs' alphas.csv; one that does not tell of its pair which one alpha was chosen is a DataError."""
+    rows = []
+    for path in paths:
+        own = read_csv(path, SWEPT)
+        chosen = [row["alpha"] for row in own if row["chosen"] == "1"]
+        if (
+            {row["pair"] for row in own} != {of_pair(path)}
+            or len(chosen) != 1
+            or not all(map(_is_alpha, own))
+        ):
+            raise DataError(
+                f"{path}: does not say of the pair {of_pair(path)} which alpha was chosen; delete it and run snakemake again"
+            )
+        rows += own
+    return rows
+
+
+def _is_alpha(row: dict[str, str]) -> bool:
+    return re.fullmatch(ALPHA, row["alpha"]) is not None
 
 
 def _benchmark_rows(paths: list[Path]) -> Iterator[dict[str, Any]]:

@@ -60,8 +60,8 @@ def last_words(error: BaseException, report: str) -> tuple[str, str]:
     else:
         said = _last_line(str(error))
         line = (
-            f"{type(error).__name__}{f': {said}' if said else ''}{_source(error)}; this is a fault of expoflow: report it,"
-            f" with {report}"
+            f"{type(error).__name__}{f': {said}' if said else ''}{_source(error)}; unless a file in results/ was changed by"
+            f" hand, this is a fault of expoflow: report it, with {report}"
         )
     return trace, shown(line)
 

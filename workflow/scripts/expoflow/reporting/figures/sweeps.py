@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from expoflow.columns import MEASURED
+from expoflow.columns import ALPHA_COLUMNS, MEASURED
 from expoflow.files.records import csv_text
 from expoflow.reporting.figures.style import (
     COLOURS,
@@ -172,7 +172,7 @@ def _variant(variant: str) -> dict:
 
 
 def _read(plan: Drawing) -> pd.DataFrame:
-    texts = [StringIO(csv_text(file)) for file in plan.inputs]
+    texts = [StringIO(csv_text(file, ALPHA_COLUMNS)) for file in plan.inputs]
     return pd.concat([pd.read_csv(text, dtype={"pair": str}) for text in texts], ignore_index=True)
 
 
