@@ -171,3 +171,19 @@ def test_a_pair_of_ones_own_by_the_starter_config(finished_once, tmp_path):
     assert [path.parent.name for path in tree.folder.glob("results/**/*.safetensors")] == ["expo"]
     assert {row["alpha"]: row["quality"] for row in rows(tree, "alphas.csv")} == {"-1": "", "0": "", "1": ""}
     assert tree.planned() == {}
+
+
+def test_an_alpha_whose_responses_became_degenerate_is_left_out(finished):
+    finished.edit(lambda config: config["select"].pop("degenerate_rise"))
+    output = finished.snakemake("--cores", "2", "results/pairs/tiny/best.json")
+    best = json.loads(finished.read("pairs/tiny/best.json"))
+    assert best["alpha"] != "60"
+    said = "alpha 60 left out: 100% of its responses are degenerate (unfinished 100%), "
+    assert [warning.startswith(said) for warning in best["warnings"]] == [True]
+    assert said in best["reason"]
+    assert said in output
+    (row,) = (row for row in rows(finished, "pairs/tiny/alphas.csv") if row["alpha"] == "60")
+    assert (row["degenerate"], row["unfinished"], row["empty"], row["chosen_share"]) == ("1", "1", "0", "0")
+    assert {each["degenerate"] for each in rows(finished, "pairs/tiny/alpha=60/dev.rewards.csv")} == {
+        "unfinished"
+    }

@@ -62,5 +62,6 @@ def test_a_run_without_a_reward_model(finished):
     assert "and no reward model was used." in card
     assert "![NLL and length of the responses against alpha](sweep.png)" in card
     assert (
-        "\n| alpha | length | unfinished | effective alpha | NLL under the aligned model | implicit" in card
+        "\n| alpha | length | unfinished | degenerate | effective alpha | NLL under the aligned model | implicit"
+        in card
     )
