@@ -13,22 +13,13 @@ from typing import Any, Literal
 from expoflow.checkpoints import reward_heads
 from expoflow.checkpoints.checkpoint import read_json_file
 from expoflow.checkpoints.header import Tensor
-from expoflow.checkpoints.tensor_names import BUFFER, HEAD
+from expoflow.checkpoints.tensor_names import BUFFER, HEAD, WRAPPERS
 from expoflow.errors import CheckpointError
 
-Role = Literal["language model", "reward model"]
+Role = Literal["language model", "reward model", "any model"]
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks?)\.(\d+)\.")
 DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 MOST_LAYERS = 10_000  # to build a class by a mistaken config would take forever
-# What wraps a model while it is trained, by the prefix that it gives to every name.
-WRAPPERS = {
-    "_orig_mod.": "torch.compile",
-    "module.": "DataParallel or DeepSpeed",
-    "_fsdp_wrapped_module.": "FSDP",
-    "_checkpoint_wrapped_module.": "activation checkpointing",
-    "base_model.model.": "peft",
-    "pretrained_model.": "TRL's value head",
-}
 # What classifiers call their heads: those of transformers, and those that are renamed.
 HEADS = ("score.", "classifier.", "head.", *(f"{name}." for name in reward_heads.LINEAR))
 SHOWN = 3  # names in a message
@@ -57,7 +48,8 @@ def require_loadable(
 ) -> None:
     """Raise CheckpointError if the model's class does not find all it needs among `tensors`, or finds more than it knows.
 
-    Reads no weight: `tensors` come from the headers of the files.
+    Reads no weight: `tensors` come from the headers of the files. As `any model` it has the class that its config.json names,
+    and nothing is asked if transformers has no such class.
     """
     import torch
 
@@ -74,8 +66,11 @@ def require_loadable(
         for name, tensor in tensors.items()
     }
     settings = {"config": config, "state_dict": state, "device_map": "meta"}
+    architecture = _named_class(config) if role == "any model" else model_class(config, folder, role, remote)
+    if architecture is None:
+        return
     try:
-        _, report = model_class(config, folder, role, remote).from_pretrained(None, **settings, **REPORT)
+        _, report = architecture.from_pretrained(None, **settings, **REPORT)
     except CheckpointError:
         raise
     except Exception as error:
@@ -107,6 +102,14 @@ def model_class(config: Any, folder: Path, role: Role, remote: bool = False) -> 
         raise CheckpointError(
             f"{folder}: transformers has no {role} for model_type {config.model_type!r} ({_first_line(error)}); {remedy}"
         ) from None
+
+
+def _named_class(config: Any) -> Any:
+    """The class of transformers that a config names; None if it names none."""
+    import transformers
+
+    names = getattr(config, "architectures", None) or [""]
+    return getattr(transformers, names[0], None)
 
 
 def reward_config(config: Any, folder: Path, tensors: Mapping[str, Any]) -> Any:

@@ -1,6 +1,7 @@
 """What a tensor is, told by its name, in the conventions of the architectures on the hub."""
 
 import re
+from collections.abc import Iterable
 
 EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|tok_embeddings|word_embeddings|embed_in|shared)\.weight$")
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)\.(weight|bias)$|(^|\.)final_logits_bias$")
@@ -24,3 +25,22 @@ KINDS = {
 def kind(name: str) -> str:
     """Kind of module a tensor belongs to: embeddings, attention, mlp, norms, head or other."""
     return next((label for label, pattern in KINDS.items() if pattern.search(name)), "other")
+
+
+# What wraps a model while it is trained, by the prefix that it gives to every name.
+WRAPPERS = {
+    "_orig_mod.": "torch.compile",
+    "module.": "DataParallel or DeepSpeed",
+    "_fsdp_wrapped_module.": "FSDP",
+    "_checkpoint_wrapped_module.": "activation checkpointing",
+    "base_model.model.": "peft",
+    "pretrained_model.": "TRL's value head",
+}
+
+
+def wrapper(names: Iterable[str]) -> str | None:
+    """The prefix of WRAPPERS that most of the names have."""
+    names = list(names)
+    return next(
+        (each for each in WRAPPERS if 2 * sum(name.startswith(each) for name in names) > len(names)), None
+    )

@@ -13,7 +13,7 @@ from expoflow.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from expoflow.checkpoints.findings import Finding, quantised
 from expoflow.checkpoints.header import INTEGERS, Tensor
 from expoflow.checkpoints.pickles import converted
-from expoflow.checkpoints.tensor_names import BUFFER, EMBEDDING, HEAD
+from expoflow.checkpoints.tensor_names import BUFFER, EMBEDDING, HEAD, WRAPPERS, wrapper
 from expoflow.checkpoints.vocabulary import different_ids
 from expoflow.errors import PairError
 from expoflow.extrapolation.merged_adapter import merged
@@ -88,6 +88,7 @@ def preflight(sft: Checkpoint, aligned: Checkpoint, vocabulary: str = "error") -
     findings = [Finding("note", "files", note) for each in (sft, aligned) for note in each.notes]
     findings += [*quantised(sft, "sft"), *quantised(aligned, "aligned")]
     findings += [Finding(level, "config", text) for level, text in differences(sft.config, aligned.config)]
+    findings += [*_wrapped(sft, "sft"), *_wrapped(aligned, "aligned")]
     parts = tuple(_match(sft, aligned))
     findings += [*_missing(sft, aligned), *_buffers(sft, aligned)]
     for part in parts:
@@ -129,6 +130,16 @@ def _missing(sft: Checkpoint, aligned: Checkpoint) -> Iterator[Finding]:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             hint = "tied embeddings on one side, an adapter, or another architecture; save both models alike"
             yield Finding("error", "tensors", f"tensor {names[0]}{more}: in {role}, not in {other} ({hint})")
+
+
+def _wrapped(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
+    if prefix := wrapper(checkpoint.tensors):
+        text = (
+            f"{role}: its tensors are named {prefix}...: {WRAPPERS[prefix]} wrapped the model that was saved"
+        )
+        yield Finding(
+            "error", "tensors", f"{text}; save the model inside it (unwrap it, then save_pretrained)"
+        )
 
 
 def _buffers(sft: Checkpoint, aligned: Checkpoint) -> Iterator[Finding]:

@@ -186,8 +186,9 @@ class RewardModel:
 
     @property
     def context(self) -> int:
-        """The most tokens that a conversation may have."""
-        return context(self.model.config)
+        """The most tokens that a conversation may have; encoders may count places that no token has."""
+        most = context(self.model.config)
+        return min(most, self.tokenizer.model_max_length) if self.tokenizer.sep_token else most
 
     def logits(self, rows: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, float]]]:
         """The logit of every row of token ids, batch by batch; batches go by length under a token budget."""
@@ -231,13 +232,5 @@ def _key(task: ScoreTask) -> str:
         (path.name, path.stat().st_mtime_ns, path.stat().st_size)
         for path in sorted(task.reward_model.folder.glob("*.safetensors"))
     ]
-    return hashing.json_digest(
-        [
-            str(task.reward_model.folder.absolute()),
-            config,
-            state,
-            task.reward_model.chat_template,
-            task.engine,
-            task.dtype,
-        ]
-    )
+    model = task.reward_model.model_dump(mode="json")
+    return hashing.json_digest([model, config, state, task.engine, task.dtype])
