@@ -121,10 +121,18 @@ def test_what_is_said_of_degenerate_responses():
     )
     assert warnings(rows, "0", 0.1) == [left_out]
     assert warnings(rows, "1", 0.1) == [
-        "look at alpha 1's responses: 8% of its responses are degenerate (empty 8%), 2% at alpha 0",
+        "look at what alpha 1 writes: 8% of its responses are degenerate (empty 8%), 2% at alpha 0",
         left_out,
     ]
     assert warnings(rows[:2], "0", 0.1) == warnings([aligned], "0", 0.1) == []
+    loops = row("5", 0.4, repeating=0.4, unfinished=0.5, degenerate=0.5)
+    long = row("7", 0.4, repeating=0.1, unfinished=0.5, degenerate=0.5)
+    assert [
+        said.endswith("raise generate.max_tokens)") for said in warnings([aligned, loops, long], "0", 0.1)
+    ] == [
+        False,
+        True,
+    ]
 
 
 def test_what_is_said_if_the_aligned_models_responses_are_no_answers():

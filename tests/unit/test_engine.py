@@ -70,6 +70,7 @@ def test_greedy_equals_transformers_generate(engine, folder):
         tokens = whole[:-1] if stopped else whole
         assert completion.text == engine.tokenizer.decode(tokens, skip_special_tokens=True)
         assert (completion.tokens, completion.finish_reason) == (len(tokens), "stop" if stopped else "length")
+        assert completion.stop_token == (whole[-1] if stopped else None)
 
 
 @pytest.fixture(params=[1, 2])

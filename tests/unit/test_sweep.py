@@ -256,7 +256,7 @@ def test_an_alpha_with_degenerate_responses_is_chosen_by_nothing():
 
 @pytest.mark.parametrize(
     ("threshold", "alpha", "words"),
-    [(1, "4", "look at alpha 4's responses: 15% "), (0.1, "4", "look at alpha 4's responses: 15% "), (0.05, "1", "alpha 4 left out: 15% ")],
+    [(1, "4", "look at what alpha 4 writes: 15% "), (0.1, "4", "look at what alpha 4 writes: 15% "), (0.05, "1", "alpha 4 left out: 15% ")],
 )  # fmt: skip
 def test_a_smaller_rise_is_a_warning(threshold, alpha, words):
     rows, best = swept({"4": ["repeating"] * 12}, degenerate_rise=threshold)

@@ -13,7 +13,7 @@ from expoflow.engines.vllm import VllmEngine
 from expoflow.miniature.tokenizer import tokenizer
 from expoflow.results import Generation
 from expoflow.scoring import likelihood
-from miniatures import PROMPTS
+from miniatures import GREEDY, PROMPTS
 
 pytestmark = pytest.mark.vllm
 ALPHAS = (0, 4, 20)
@@ -40,14 +40,25 @@ def test_both_engines_find_a_response_as_likely(pair, requests, expected):
 
 @pytest.fixture(scope="module")
 def generations(expected):
-    """The responses of every alpha."""
-    chat, fixed = tokenizer(), {"sample": 0, "seed": 42, "finish_reason": "stop", "engine": "transformers"}
+    """The responses of every alpha, the first one empty, with the token that ended them unless they were cut off."""
+    chat = tokenizer()
+
+    def response(prompt, ids):
+        ended = len(ids) < GREEDY.max_tokens
+        return Generation(
+            prompt_id=prompt.prompt_id,
+            sample=0,
+            seed=42,
+            response=chat.decode(ids),
+            response_tokens=len(ids),
+            finish_reason="stop" if ended else "length",
+            stop_token=chat.eos_token_id if ended else None,
+            engine="transformers",
+        )
+
     return {
         spell(alpha): [
-            Generation(
-                prompt_id=prompt.prompt_id, response=chat.decode(ids), response_tokens=len(ids), **fixed
-            )
-            for prompt, ids in zip(PROMPTS, expected(alpha), strict=True)
+            response(prompt, ids) for prompt, ids in zip(PROMPTS, [[], *expected(alpha)[1:]], strict=True)
         ]
         for alpha in ALPHAS
     }
@@ -64,6 +75,7 @@ def scored(engine, pair, generations, folder):
         likelihood.write_likelihoods(path, responses, rows, {"pair": "p", "alpha": alpha, "prompts": "dev"})
         with open(path, newline="") as file:
             table = list(csv.DictReader(file))
+        assert table[0]["tokens"] == "1"
         tokens, sft, aligned, own = (
             np.array([float(row[name]) for row in table])
             for name in ("tokens", "logp_sft", "logp_aligned", "logp_own")

@@ -71,7 +71,7 @@ class SelectConfig(Strict):
 
     by: Criterion = "reward"
     """`reward`: the largest mean reward (the paper's rule). `nll`, the default without a reward_model: the largest
-    alpha whose responses are, a token, no less likely under the aligned model than its own. `implicit`: the largest
+    alpha whose responses are, per token, no less likely under the aligned model than its own. `implicit`: the largest
     of DPO's implicit reward less the KL."""
     compare: list[Criterion] | None = None
     """What each of these would choose on the same responses is said too; without it nothing more is computed."""

@@ -44,7 +44,7 @@ def warnings(rows: Sequence[Row], chosen: str, rise: float) -> list[str]:
         if not may_be_chosen(row[f"{CHANGE}_low"], rise):
             said.append(f"alpha {row['alpha']} left out: {_compared(row, aligned)}")
         elif row["alpha"] == chosen and row[f"{CHANGE}_low"] > 0:
-            said.append(f"look at alpha {chosen}'s responses: {_compared(row, aligned)}")
+            said.append(f"look at what alpha {chosen} writes: {_compared(row, aligned)}")
     if aligned["unfinished"] > unfinished.MOSTLY:
         said.append(unfinished.words(aligned["unfinished"]))
     elif doubtful(aligned):
@@ -56,9 +56,11 @@ def warnings(rows: Sequence[Row], chosen: str, rise: float) -> list[str]:
 
 
 def _compared(row: Row, aligned: Row) -> str:
+    only_long = row["degenerate"] - row["empty"] - row["repeating"] > row["degenerate"] / 2
+    remedy = " (if those are answers, only long ones, raise generate.max_tokens)" if only_long else ""
     return (
         f"{_share(row, 'degenerate')} of its responses are degenerate ({_kinds(row)}), "
-        f"{_share(aligned, 'degenerate')} at alpha 0"
+        f"{_share(aligned, 'degenerate')} at alpha 0{remedy}"
     )
 
 
