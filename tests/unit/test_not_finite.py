@@ -89,7 +89,7 @@ def test_rewards_that_are_nan_name_model_prompt_and_response(where, tmp_path):
         rewards.score_responses(Model(folder=folder), PROMPTS, responses(), ScoreConfig())
     assert str(caught.value) == (
         f"reward model '{folder}': 2 of 6 rewards are NaN or infinite: nan for prompt {PROMPTS[2].prompt_id}, sample 0,"
-        " response 'The city is Rome.'; set score.dtype: float32 if it overflows in 16 bits, or take another reward_model"
+        " response 'The city is Rome.'; take another reward_model"
     )
     kept = [each for each in responses() if "city" not in each.response]
     found = rewards.score_responses(Model(folder=folder), PROMPTS, kept, ScoreConfig())
@@ -99,6 +99,10 @@ def test_rewards_that_are_nan_name_model_prompt_and_response(where, tmp_path):
 
 def test_a_reward_model_that_gives_only_nan_is_to_be_replaced(tmp_path):
     folder = reward_folder(tmp_path / "rm", "score.weight", 0, NAN)
+    with pytest.raises(
+        CheckpointError, match=r"; set score.dtype: float32 if it overflows in 16 bits, or take"
+    ):
+        rewards.score_responses(Model(folder=folder), PROMPTS, responses(), ScoreConfig(dtype="bfloat16"))
     with pytest.raises(CheckpointError, match=r"6 of 6 rewards.*; take another reward_model, or download it"):
         rewards.score_responses(Model(folder=folder), PROMPTS, responses(), ScoreConfig(dtype="float32"))
 
@@ -113,8 +117,11 @@ def test_logits_that_are_nan_name_model_alpha_and_prompt(where, tmp_path):
         ask(Model(folder=folder), tmp_path / "part")
     assert str(caught.value) == (
         f"model '{folder}': the logits for token 1 of the response to prompt {PROMPTS[4].prompt_id} are NaN or infinite;"
-        " its weights hold NaN or Inf, or it overflows in its type: save or download it again"
+        f" the weights in {folder} hold NaN or Inf, or overflow in their type: save or download them again"
     )
+    parents = Streamed(sft=folder, aligned=folder, alpha=0)
+    with pytest.raises(CheckpointError, match=rf"\(alpha 0\): .*; the weights in {folder} hold NaN"):
+        ask(Model(folder=folder, streamed=parents), tmp_path / "part")
     write_json(folder / "recipe.json", {"alpha": 20})
     with pytest.raises(CheckpointError, match=rf"'{folder}' \(alpha 20\): .*; take a smaller alpha, or set"):
         ask(Model(folder=folder), tmp_path / "part")

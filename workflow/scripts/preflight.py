@@ -24,9 +24,9 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
     pair = open_pair(model_folder(sft), model_folder(aligned), config.vocabulary)
     pair.require()
     pair, likeness = looked_at(pair, snakemake.params.unrelated)
+    pair.require()
     for finding in pair.findings:
         tell = say if (finding.level, finding.check) == ("warning", "likeness") else print
         tell(f"{snakemake.wildcards.pair}: {finding.level}: {finding.message}")
-    pair.require()
     findings = [asdict(finding) for finding in pair.findings]
     write_json(snakemake.output[0], {"findings": findings, "likeness": likeness.figures()})

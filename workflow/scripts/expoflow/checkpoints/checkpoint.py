@@ -6,6 +6,8 @@ headers only and checks everything a header can tell; symlinks (the hub cache) a
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +77,14 @@ class Checkpoint:
         if first < last <= tensor.elements:
             size = SIZES[tensor.dtype]
             self.shard_of[name].fetch(tensor.start + first * size, tensor.start + last * size)
+
+    @contextmanager
+    def scattered(self) -> Iterator[None]:
+        """Meanwhile small pieces are read, far from one another; see `Shard.scattered`."""
+        with ExitStack() as stack:
+            for shard in self.shards:
+                stack.enter_context(shard.scattered())
+            yield
 
     def view(self, name: str) -> memoryview:
         """The bytes of one tensor, not copied."""

@@ -6,7 +6,8 @@ import math
 import mmap
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -75,6 +76,15 @@ class Shard:
             )
         mapped.madvise(mmap.MADV_SEQUENTIAL)
         return mapped
+
+    @contextmanager
+    def scattered(self) -> Iterator[None]:
+        """Meanwhile a page is read where it is looked at; else a page in each few hundred would bring most of the file."""
+        self.bytes.madvise(mmap.MADV_RANDOM)
+        try:
+            yield
+        finally:
+            self.bytes.madvise(mmap.MADV_SEQUENTIAL)
 
     def fetch(self, start: int, stop: int) -> None:
         """Bring bytes [start, stop) into memory by one call, which is cheaper than a fault for every few pages.

@@ -109,12 +109,14 @@ def engine_key(model: Model, engine: str) -> str:
 
 def not_finite(model: Model, what: str) -> CheckpointError:
     """The error of a model for which `what` is NaN or infinite; a recipe in its folder says the alpha."""
-    alpha = model.streamed.alpha if model.streamed else read_json_file(model.folder / RECIPE).get("alpha")
-    at, remedy = "", "its weights hold NaN or Inf, or it overflows in its type: save or download it again"
-    if alpha is not None:
-        at = f" (alpha {alpha:g})"
-        if alpha not in (0, -1):
-            remedy = "take a smaller alpha, or set extrapolate.dtype: float32"
+    made = model.streamed
+    alpha = made.alpha if made else read_json_file(model.folder / RECIPE).get("alpha")
+    at = "" if alpha is None else f" (alpha {alpha:g})"
+    if alpha in (None, 0, -1):
+        weights = model.folder if not made else made.aligned if alpha == 0 else made.sft
+        remedy = f"the weights in {weights} hold NaN or Inf, or overflow in their type: save or download them again"
+    else:
+        remedy = "take a smaller alpha, or set extrapolate.dtype: float32; if alpha 0 fails too, a model is damaged"
     return CheckpointError(f"model '{model.folder}'{at}: {what} NaN or infinite; {remedy}")
 
 

@@ -69,7 +69,8 @@ class Sums:
 
     def words(self) -> str:
         """The figures, for an error."""
-        return f"correlation {self.correlation:.2f}, |delta| / |theta1| {self.ratio:.2g}"
+        correlation = round(self.correlation, 2) + 0.0  # no -0.0
+        return f"correlation {correlation:.2f}, |delta| / |theta1| {self.ratio:.2g}"
 
 
 @dataclass(frozen=True)
@@ -114,15 +115,15 @@ class Likeness:
             sums = sum((unlike or outside).values(), Sums())
             where = _named(unlike, self.layers) if unlike else " and ".join(f"the {kind}" for kind in outside)
             yield Finding(
-                level, "likeness", f"{NOT_TRAINED}: {where} have no likeness ({sums.words()}); {REMEDY}"
+                level, "likeness", f"{NOT_TRAINED}: no likeness in {where} ({sums.words()}); {REMEDY}"
             )
             return
-        parts = {"all": self.whole, **self.kinds, **self.halves()}
-        far = {name: sums.ratio for name, sums in parts.items() if sums.ratio and sums.ratio > FAR}
-        if far:
-            where = ", ".join(f"{ratio:.2g} ({name})" for name, ratio in far.items())
-            text = f"{NOT_TRAINED}: |delta| / |theta1| is {where}, alignment makes it less than 0.05; check that sft is the"
-            yield Finding("warning", "likeness", f"{text} model that alignment began with")
+        ratios = {name: sums.ratio for name, sums in {**self.kinds, **self.halves()}.items() if sums.ratio}
+        where = max(ratios, key=ratios.get, default="")
+        if where and ratios[where] > FAR:
+            text = f"{NOT_TRAINED}: |delta| / |theta1| is {self.whole.ratio:.2g}, and {ratios[where]:.2g} in {where} (alignment:"
+            text += " below 0.05); check that sft is the model that alignment began with"
+            yield Finding("warning", "likeness", text)
         elif self.whole.measured and not self.whole.delta2:
             text = f"none of {self.whole.measured} elements that were looked at differs; check that aligned is another model"
             yield Finding("warning", "likeness", text)
@@ -140,18 +141,19 @@ def measure(pair: Pair) -> Likeness:
     kinds: dict[str, Sums] = defaultdict(Sums)
     layers: dict[tuple[str, int], Sums] = defaultdict(Sums)
     broken = []
-    for part in parts[:: -(-len(parts) // TENSORS) or 1]:
-        theta1, theta0 = (
-            _sample(*each, part.shared) for each in ((pair.aligned, part.theta1), (pair.sft, part.theta0))
-        )
-        name, finite = part.theta1.name, np.isfinite(theta1) & np.isfinite(theta0)
-        if not finite.all():
-            broken += _broken(name, theta1, theta0)
-            theta1, theta0 = theta1[finite], theta0[finite]
-        sums = _sums(theta1, theta0, part.shared)
-        kinds[tensor_names.kind(name)] += sums
-        if found := LAYER.match(name):
-            layers[found[1], int(found[2])] += sums
+    with pair.sft.scattered(), pair.aligned.scattered():
+        for part in parts[:: -(-len(parts) // TENSORS) or 1]:
+            theta1, theta0 = (
+                _sample(*each, part.shared) for each in ((pair.aligned, part.theta1), (pair.sft, part.theta0))
+            )
+            name, finite = part.theta1.name, np.isfinite(theta1) & np.isfinite(theta0)
+            if not finite.all():
+                broken += _broken(name, theta1, theta0)
+                theta1, theta0 = theta1[finite], theta0[finite]
+            sums = _sums(theta1, theta0, part.shared)
+            kinds[tensor_names.kind(name)] += sums
+            if found := LAYER.match(name):
+                layers[found[1], int(found[2])] += sums
     return Likeness(dict(kinds), dict(sorted(layers.items())), tuple(broken))
 
 
@@ -207,9 +209,9 @@ def _unlike(sums: Sums) -> bool:
 
 
 def _named(unlike: Iterable[tuple[str, int]], layers: Iterable[tuple[str, int]]) -> str:
-    """The layers in words: `layers 8 to 15 of model.layers` or `all layers`."""
+    """The layers in words: `layers 8 to 15 of 16 (model.layers)`, or `any layer`."""
     if len(set(unlike)) == len(set(layers)):
-        return "all layers"
+        return "any layer"
     stack = next(iter(unlike))[0]
     numbers = sorted(number for each, number in unlike if each == stack)
     others = sum(each == stack for each, _ in layers)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,6 +84,10 @@ class Merged(Checkpoint):
         """Bring what elements [first, last) of one tensor are made of into memory."""
         source, stored = self._stored(name)
         source.fetch(stored, first, last)
+
+    def scattered(self) -> AbstractContextManager[None]:
+        """The base's; the adapter is small."""
+        return self.base.scattered()
 
     def view(self, name: str) -> memoryview:
         """The bytes of a tensor that the adapter does not change."""

@@ -87,7 +87,9 @@ def _require_finite(found: Sequence[float], task: ScoreTask) -> None:
     if not bad:
         return
     remedy = "take another reward_model" + ", or download it again" * (len(bad) == len(found))
-    if task.dtype != "float32":
+    config = read_json_file(task.reward_model.folder / "config.json")
+    own = config.get("dtype", config.get("torch_dtype"))
+    if (own if task.dtype == "keep" else task.dtype) != "float32":
         remedy = f"set score.dtype: float32 if it overflows in 16 bits, or {remedy}"
     first = task.generations[bad[0]]
     raise CheckpointError(
