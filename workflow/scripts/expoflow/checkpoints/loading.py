@@ -52,6 +52,7 @@ def require_loadable(
     and nothing is asked if transformers has no such class.
     """
     import torch
+    from transformers.utils import logging
 
     from expoflow.checkpoints.torch_types import TORCH
 
@@ -69,6 +70,8 @@ def require_loadable(
     architecture = _named_class(config) if role == "any model" else model_class(config, folder, role, remote)
     if architecture is None:
         return
+    logging.set_verbosity_error()  # the error says it
+    logging.disable_progress_bar()
     try:
         _, report = architecture.from_pretrained(None, **settings, **REPORT)
     except CheckpointError:
