@@ -8,7 +8,7 @@ from expoflow.config.figures import KINDS, FigureConfig
 from expoflow.files.atomic import write_text
 from expoflow.files.records import read_json
 from expoflow.paths import Results
-from expoflow.reporting.tables import COMPARED, MEASURED, read
+from expoflow.reporting.tables import BENCHMARKED, COMPARED, read
 from expoflow.results import Best
 from expoflow.selection.criteria import CRITERIA, Criterion
 
@@ -91,7 +91,7 @@ def write_page(
     summary = [_rounded(row) for row in read([results.table("summary")], ("pair", "best_alpha", "certified"))]
     metrics: dict[tuple[str, str, str], dict[str, str]] = {}
     gaps = []
-    for row in map(_rounded, read([Results(page.parent).table("benchmarks")], MEASURED)):
+    for row in map(_rounded, read([Results(page.parent).table("benchmarks")], BENCHMARKED)):
         if not row["metric"]:
             gaps.append(f"{row['pair']}: {row['benchmark']} of {row['variant']}")
             continue

@@ -17,7 +17,7 @@ COMPARED = [name.removesuffix("_expo") for name in SUMMARY_COLUMNS if name.endsw
 # What a table must have to be read; more is empty in a table of an earlier version.
 SWEPT = ("pair", "alpha", "chosen", *COMPARED)
 SCORED = ("pair", "alpha", "prompts", "prompt_id", "sample", "reward")
-MEASURED = ("pair", "variant", "benchmark", "metric", "value", "low", "high")
+BENCHMARKED = ("pair", "variant", "benchmark", "metric", "value", "low", "high")
 
 
 def write_sweeps(results: Results, alphas: list[Path], best: list[Path], rewards: list[Path]) -> None:

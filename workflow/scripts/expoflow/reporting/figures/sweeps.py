@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from expoflow.columns import ALPHA_COLUMNS, MEASURED
+from expoflow.columns import MEASURED
 from expoflow.files.records import csv_text
 from expoflow.reporting.figures.style import (
     COLOURS,
@@ -28,6 +28,7 @@ from expoflow.reporting.figures.style import (
 )
 from expoflow.selection.criteria import CRITERIA
 
+DRAWN = ("pair", "alpha", "chosen", "reward")  # the columns that no figure can do without
 LONG = 5  # of a path from -1 on: a longer one is shown on a logarithmic axis
 WIDE = 20  # from the smallest to the largest alpha: more than this is shown on a logarithmic axis
 
@@ -172,7 +173,7 @@ def _variant(variant: str) -> dict:
 
 
 def _read(plan: Drawing) -> pd.DataFrame:
-    texts = [StringIO(csv_text(file, ALPHA_COLUMNS)) for file in plan.inputs]
+    texts = [StringIO(csv_text(file, DRAWN)) for file in plan.inputs]
     return pd.concat([pd.read_csv(text, dtype={"pair": str}) for text in texts], ignore_index=True)
 
 
