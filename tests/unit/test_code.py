@@ -127,6 +127,7 @@ EDITS = {
     # weights
     "extrapolation/model_card": {"export"},
     "extrapolation/extrapolate": {"extrapolate", "export"} | JOBS,
+    "extrapolation/likeness": {"preflight"},
     "extrapolation/kernel": {"extrapolate", "export", "benchmark_open_llm"} | LOADING | THEORY,
     # responses
     "engines/vllm": LOADING,

@@ -44,6 +44,10 @@ def scaled(kind, size):
     return {"change": change}
 
 
+def look(pair):
+    return looked_at(pair, unrelated=False)[0]
+
+
 def findings(pair, unrelated=False, vocabulary="error"):
     opened = open_pair(*pair, vocabulary)
     assert opened.errors == []
@@ -151,9 +155,9 @@ def test_a_delta_far_above_alignment_is_a_warning_with_its_place(make_pair):
     assert ratio == pytest.approx(exact(*pair, r"layers\.[23]")[1], rel=0.02)
     assert ratio > likeness.FAR
     assert f"and {ratio:.2g} in model.layers, second half (alignment: below 0.05)" in text
-    looked = extrapolate(*pair, {"0.3": pair[0].parent / "out"}, unrelated=False)["0.3"]
+    looked = extrapolate(*pair, {"0.3": pair[0].parent / "out"}, look=look)["0.3"]
     assert text in looked.warnings
-    assert f"warning: {text}" in planned(*pair, {"0.3": pair[0].parent / "new"}, Options(), unrelated=False)
+    assert f"warning: {text}" in planned(*pair, {"0.3": pair[0].parent / "new"}, Options(), look=look)
 
 
 def test_rows_that_only_one_vocabulary_has_do_not_count(make_pair):
@@ -239,7 +243,7 @@ def test_numbers_that_are_none_are_an_error_if_the_sample_has_them(make_pair, tm
     assert text.startswith(f"tensor {UP}: ")
     assert re.search(words, text)
     with pytest.raises(PairError, match=UP):
-        extrapolate(*pair, {"0.3": tmp_path / "out"}, unrelated=False)
+        extrapolate(*pair, {"0.3": tmp_path / "out"}, look=look)
 
 
 def test_what_is_looked_at_is_bounded(make_pair, monkeypatch):

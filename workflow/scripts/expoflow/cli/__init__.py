@@ -51,7 +51,7 @@ COMMANDS: dict[str, Command] = {
         extrapolate,
     ),
     "preflight": (
-        "can two checkpoints be extrapolated? Reads headers and configs only",
+        "can two checkpoints be extrapolated? Reads headers, configs and a sample of the weights",
         preflight_arguments,
         preflight,
     ),

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from expoflow.paths import RECIPE, alpha_folder
 
 if TYPE_CHECKING:
     from expoflow.extrapolation.options import Options
+    from expoflow.extrapolation.preflight import Pair
 
 
 def extrapolate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +84,7 @@ def extrapolate(arguments: argparse.Namespace) -> int:
             folders,
             options,
             as_adapter=arguments.form == "adapter",
-            unrelated=arguments.unrelated,
+            look=_look(arguments),
             card=model_card,
             progress=bar.progress,
         )
@@ -98,6 +100,12 @@ def extrapolate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _look(arguments: argparse.Namespace) -> Callable[["Pair"], "Pair"]:
+    from expoflow.extrapolation.likeness import looked_at
+
+    return lambda pair: looked_at(pair, arguments.unrelated)[0]
+
+
 def _dry_run(arguments: argparse.Namespace, options: "Options", folders: dict[str, Path]) -> int:
     from expoflow.extrapolation.extrapolate import planned
 
@@ -107,7 +115,7 @@ def _dry_run(arguments: argparse.Namespace, options: "Options", folders: dict[st
         folders,
         options,
         arguments.form == "adapter",
-        arguments.unrelated,
+        _look(arguments),
     )
     print("\n".join(lines))
     return 0
@@ -144,7 +152,6 @@ def preflight_arguments(parser: argparse.ArgumentParser) -> None:
 
 def preflight(arguments: argparse.Namespace) -> int:
     from expoflow.checks.pairs import base_of, preflight_sources
-    from expoflow.extrapolation.likeness import looked_at
     from expoflow.project.create import source
 
     aligned = source(arguments.aligned)
@@ -155,7 +162,7 @@ def preflight(arguments: argparse.Namespace) -> int:
             "a model has no safetensors on the hub, and pickles have no header; download it, and give its folder"
         )
     if "hub" not in sft and "hub" not in aligned and not pair.errors:
-        pair, _ = looked_at(pair, arguments.unrelated)
+        pair = _look(arguments)(pair)
     for finding in pair.findings:
         print(f"{finding.level:8} {finding.check:11} {finding.message}")
     extrapolated = sum(1 for part in pair.parts if part.shared)

@@ -17,7 +17,6 @@ from expoflow.checkpoints.package import copy_package, package_files
 from expoflow.errors import CheckpointError, PairError
 from expoflow.extrapolation import elements
 from expoflow.extrapolation.effect import Effects, summarise, tensor_effect
-from expoflow.extrapolation.likeness import looked_at
 from expoflow.extrapolation.merged_adapter import Merged
 from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.preflight import Pair, open_pair
@@ -49,7 +48,7 @@ def extrapolate(
     write_weights: bool = True,
     replace: bool = False,
     as_adapter: bool = False,
-    unrelated: bool | None = None,
+    look: Callable[[Pair], Pair] | None = None,
     card: Callable[[ExtrapolationRecipe], str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, ExtrapolationRecipe]:
@@ -60,14 +59,14 @@ def extrapolate(
     `revisions`: what the recipe calls the inputs (sft, aligned), by default their folders. Without
     `write_weights` a folder gets everything but weights; alphas 0 and -1 then cost nothing and import no
     torch. With `as_adapter`, `aligned` is an adapter and the output is the adapter of theta2, on the same
-    base. `unrelated`: whether models that are not alike are extrapolated, with a warning; None does not look. `card` makes the text of README.md; without it there is none. `progress(done, total)` is called with bytes, from any thread.
+    base. `look` adds findings to the pair, such as `likeness.looked_at`. `card` makes the text of README.md; without it there is none. `progress(done, total)` is called with bytes, from any thread.
 
     Raises PairError with every reason why the pair does not fit, CheckpointError for broken inputs, an
     existing output (unless `replace`) or a full disk. Nothing remains of an output that failed.
     """
     options = options or Options()
     values = _values(alphas)
-    pair = _opened(sft, aligned, options, unrelated)
+    pair = _opened(sft, aligned, options, look)
     made = scaled(pair, aligned, options) if as_adapter else pair
     _refuse_overlap((sft, aligned), alphas)
     parents = (
@@ -102,11 +101,11 @@ def planned(
     alphas: Mapping[str, Path],
     options: Options,
     as_adapter: bool = False,
-    unrelated: bool | None = None,
+    look: Callable[[Pair], Pair] | None = None,
 ) -> list[str]:
     """What `extrapolate` would do, as lines of text; raises what it would raise before the first byte."""
     values = _values(alphas)
-    pair = _opened(sft, aligned, options, unrelated)
+    pair = _opened(sft, aligned, options, look)
     pair = scaled(pair, aligned, options) if as_adapter else pair
     _refuse_overlap((sft, aligned), alphas)
     size = _size(pair, options)
@@ -125,12 +124,12 @@ def planned(
     return lines
 
 
-def _opened(sft: Path, aligned: Path, options: Options, unrelated: bool | None) -> Pair:
-    """A pair that fits; `unrelated` as for `extrapolate`."""
+def _opened(sft: Path, aligned: Path, options: Options, look: Callable[[Pair], Pair] | None) -> Pair:
+    """A pair that fits; `look` as for `extrapolate`."""
     pair = open_pair(sft, aligned, options.vocabulary)
     pair.require()
-    if unrelated is not None:
-        pair, _ = looked_at(pair, unrelated)
+    if look:
+        pair = look(pair)
         pair.require()
     return pair
 
