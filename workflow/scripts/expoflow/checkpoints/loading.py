@@ -112,7 +112,7 @@ def _named_class(config: Any) -> Any:
     import transformers
 
     names = getattr(config, "architectures", None) or [""]
-    return getattr(transformers, names[0], None)
+    return getattr(transformers, str(names[0]), None)
 
 
 def reward_config(config: Any, folder: Path, tensors: Mapping[str, Any]) -> Any:

@@ -26,8 +26,9 @@ PAIR_RANKER = re.compile(r"^(pretrained_model|ranker)\.|\.bilinear\.")
 
 def refused(config: Mapping[str, object], names: Iterable[str]) -> str | None:
     """Why a reward model of this config.json and these tensors is refused, with the remedy; None if it is not."""
-    for architecture in config.get("architectures") or ():
-        if architecture in OTHERS:
+    said = config.get("architectures")
+    for architecture in said if isinstance(said, list) else ():
+        if isinstance(architecture, str) and architecture in OTHERS:
             return f"{architecture}: {OTHERS[architecture]}"
     for name in names:
         if DEEP.search(name):
