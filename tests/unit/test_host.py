@@ -133,7 +133,9 @@ def test_a_host_that_dies_twice_is_an_error_after_the_end_of_its_log(start, caps
         match=r"has died, and so did the one before; see results/logs/hosts/slot-0.log, or set .* without hosts$",
     ):
         run.rows("crash")
-    assert capsys.readouterr().out.count("Its log ends:\nFatal Python error: Segmentation fault") == 2
+    first, second = capsys.readouterr().out.split("Its log ends:")[1:]
+    assert "Segmentation fault" in first
+    assert "Segmentation fault" in second
     assert len(run.pids) == 2
     assert run.rows(n=1)[0]["pid"] not in run.pids - {run.rows(n=1)[0]["pid"]}
 
