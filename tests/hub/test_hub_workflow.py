@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from expoflow.files.records import read_json
+from expoflow.hub.headers import FIRST
 from expoflow.results import Manifest
 from server import Hub
 from trained import train_on
@@ -32,7 +33,8 @@ def manifest(tree: Tree, model: str) -> Manifest:
 
 def test_a_pair_that_lives_on_a_hub(tree, hub, tmp_path):
     assert tree.planned()["download"] == 2
-    assert hub.requests == []  # a dry run asks the hub nothing
+    # A dry run looks at the models: headers alone, for the pair and for each.
+    assert 0 < sum(hub.sent[name] for name in hub.sent if name.endswith(".safetensors")) <= 4 * FIRST
     tree.snakemake("--cores", "2")
     assert (tree.folder / "results/report.html").is_file()
     assert tree.planned() == {}
@@ -94,3 +96,22 @@ def test_a_model_that_needs_code_of_its_repository(tree, hub, tmp_path):
         assert (
             f"models.{name}: internlm2 is run by code of its repository; read it, then set revision" in output
         )
+
+
+def test_a_model_of_no_use_is_told_before_it_is_downloaded(tree, hub, tmp_path):
+    """In a dry run, in the plan, and when the run starts."""
+    for model in ("sft", "dpo"):
+        config = tmp_path / f"trained/{model}/config.json"
+        settings = json.loads(config.read_text())
+        config.write_text(
+            json.dumps(settings | {"model_type": "mamba", "architectures": ["MambaForCausalLM"]})
+        )
+        hub.add(f"org/{model}", tmp_path / "trained" / model)
+    for output in (
+        tree.snakemake("--dry-run", check=False),
+        tree.snakemake("--cores", "1", check=False),
+    ):
+        assert "models.dpo: " in output
+        assert "the transformers engine cannot run MambaForCausalLM: its layers carry a state" in output
+    assert "nothing was downloaded:" in output
+    assert not list((tmp_path / "hf").glob("hub/*dpo/snapshots/*/*.safetensors"))

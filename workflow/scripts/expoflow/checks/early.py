@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from expoflow.files.records import read_json, read_jsonl, write_json
 from expoflow.paths import RESULTS, Results
 from expoflow.results import Manifest, Prompt
 
+TOKENIZER = "tokenizer_config.json"
 FIRST = 1000  # prompts of a set that are looked at
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 LONGEST = 1800  # seconds that the child may take
@@ -55,22 +56,25 @@ def check_models(config: Config, results: Results = RESULTS, hub: bool = False) 
 def _questions(config: Config, results: Results, hub: bool, stack: ExitStack) -> Iterator[Question]:
     """What is asked of every model that is a folder here, or with `hub` on the hub."""
     sets = {name: _prompts(config, name, results) for name in config.prompts}
-    for name, source in config.models.items():
-        folder = None if source.train else _folder(config, name, results, hub, stack)
-        if folder is None or is_adapter(folder):  # an adapter is looked at when it is opened on its base
-            continue
-        usage = json.loads(source.usage(config.date))
-        used = {pair: each for pair, each in config.pairs.items() if name in (each.sft, each.aligned)}
-        generate = [config.section(pair, "generate") for pair in used]
+    folders = {
+        name: folder
+        for name, source in config.models.items()
+        if source.train is None and (folder := _folder(config, name, results, hub, stack)) is not None
+    }
+    for name, folder in folders.items():
+        used = [pair for pair, each in config.pairs.items() if name in (each.sft, each.aligned)]
         scores = name == config.reward_model
-        if not used and not scores:
+        if is_adapter(folder) or not (used or scores):  # an adapter is opened on its base, when the pair is
             continue
+        generate = [config.section(pair, "generate") for pair in used]
         named = dict.fromkeys(
-            each for pair in (config.pairs if scores else used) for each in _sets(config, pair)
+            each
+            for pair in (config.pairs if scores else used)
+            for each in _sets(config, pair, None if scores else name, folders)
         )
         yield Question(
             name=name,
-            model=Model(folder=folder.absolute(), **usage),
+            model=Model(folder=folder.absolute(), **json.loads(config.models[name].usage(config.date))),
             engine=chosen(generate[0].engine) if generate else None,
             scored_by=chosen(config.score.engine) if scores else None,
             weights=any(folder.glob("*.safetensors")),
@@ -79,14 +83,20 @@ def _questions(config: Config, results: Results, hub: bool, stack: ExitStack) ->
         )
 
 
-def _sets(config: Config, pair: str) -> Iterator[str]:
-    """The prompt sets that a pair's models answer."""
-    yield config.section(pair, "generate").prompts
+def _sets(config: Config, pair: str, model: str | None, folders: Mapping[str, Path]) -> Iterator[str]:
+    """The prompt sets of a pair that `model` gets through its own template; all of them for None, the reward model."""
+    aligned = config.pairs[pair].aligned
+    # The whole sweep has the aligned model's package; an adapter without a tokenizer has its base's.
+    bare = (
+        aligned in folders and is_adapter(folders[aligned]) and not (folders[aligned] / TOKENIZER).is_file()
+    )
+    if model in (None, aligned) or bare:
+        yield config.section(pair, "generate").prompts
+        if config.theory and config.theory.prompts:
+            yield config.theory.prompts
     for section in config.section(pair, "benchmarks").sections().values():
         if isinstance(section, OnPrompts):
             yield section.prompts
-    if config.theory and config.theory.prompts:
-        yield config.theory.prompts
 
 
 def _prompts(config: Config, name: str, results: Results) -> list[Prompt]:

@@ -19,9 +19,9 @@ def plan(arguments: argparse.Namespace) -> int:
     from expoflow.project import begin, estimate, folder
 
     config = folder.read_config_file(arguments.configfile)
-    notes = begin.look_at_models(config, hub=not arguments.offline)
     print("\n".join(estimate.lines(estimate.plan(config, online=not arguments.offline))))
-    print("\n".join(notes), end="\n" * bool(notes))
+    for line in begin.look_ahead(config, online=not arguments.offline):
+        print(line)
     return 0
 
 

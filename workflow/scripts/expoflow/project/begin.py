@@ -26,17 +26,26 @@ def look(config: Config, command: Sequence[str]) -> None:
     `command` are Snakemake's arguments. A real run looks at the hub when it begins (`begin`).
     """
     check_sources(config, say=lambda line: _say([line]))
-    dry = bool(DRY.intersection(command))
+    if DRY.intersection(command):
+        _say(look_ahead(config))
+    else:
+        check_models(config)
+
+
+def look_ahead(config: Config, online: bool = True) -> list[str]:
+    """What is worth saying of a config's models before a run; those of the hub are looked at if it answers, with `online`.
+
+    Raises ConfigError.
+    """
     hub = any(model.hub for model in config.models.values())
-    if dry and hub and not _hub_answers():
-        print("models of the hub are not looked at: the hub does not answer", file=sys.stderr)
-        hub = False
-    notes = look_at_models(config, hub=dry and hub)
-    if dry:
-        _say(notes)
+    answers = hub and online and _hub_answers()
+    unseen = ["models of the hub are not looked at: the hub does not answer"] * (
+        hub and online and not answers
+    )
+    return unseen + _look_at_models(config, hub=answers)
 
 
-def look_at_models(config: Config, hub: bool) -> list[str]:
+def _look_at_models(config: Config, hub: bool) -> list[str]:
     """Do the models fit together, can they be run, do the prompts reach them? What is worth saying. Raises ConfigError.
 
     With `hub` those of the hub are looked at too, by their headers and small files, before any download.
@@ -68,7 +77,7 @@ def begin(
     if not touch:
         check_keys(config)
         try:
-            _say(look_at_models(config, hub=True))
+            _say(_look_at_models(config, hub=True))
         except ConfigError as error:
             raise ExpoflowError(f"nothing was downloaded:\n{error}") from None
         resume.begin(command, folder, cluster=cluster)
