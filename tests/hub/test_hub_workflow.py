@@ -65,7 +65,7 @@ def test_a_pair_that_lives_on_a_hub(tree, hub, tmp_path):
 def test_a_model_that_is_not_on_the_hub(tree):
     tree.edit(lambda config: config["models"].update(dpo={"hub": "org/absent"}))
     output = tree.snakemake("--cores", "1", check=False)
-    assert "nothing was downloaded:" in output
+    assert "nothing was done:" in output
     assert "pairs.tiny: org/absent: " in output
     assert "has no such model (HTTP 401)" in output
     assert MARKER not in output
@@ -76,7 +76,7 @@ def test_a_pair_that_does_not_fit_is_told_before_it_is_downloaded(tree, hub, tmp
     config.write_text(config.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
     hub.add("org/dpo", tmp_path / "trained/dpo")
     output = tree.snakemake("--cores", "1", check=False)
-    assert "nothing was downloaded:" in output
+    assert "nothing was done:" in output
     assert "pairs.tiny: config num_hidden_layers is 2 in sft and 3 in aligned" in output
     assert not list((tree.folder / "results").glob("models/*.json"))
 
@@ -113,5 +113,5 @@ def test_a_model_of_no_use_is_told_before_it_is_downloaded(tree, hub, tmp_path):
     ):
         assert "models.dpo: " in output
         assert "the transformers engine cannot run MambaForCausalLM: its layers carry a state" in output
-    assert "nothing was downloaded:" in output
+    assert "nothing was done:" in output
     assert not list((tmp_path / "hf").glob("hub/*dpo/snapshots/*/*.safetensors"))

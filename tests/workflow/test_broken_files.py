@@ -308,6 +308,20 @@ NAMED = {
         "model.safetensors is gone",
         ";",
     ),
+    "a prompt twice": (
+        "generate",
+        "results/prompts/dev.jsonl",
+        "a line twice",
+        "stands there twice",
+        "delete the file",
+    ),
+    "a response twice": (
+        "score",
+        f"{PAIR}/alpha=1/dev.generations.jsonl",
+        "a line twice",
+        "has a response twice",
+        "delete it",
+    ),
     "two choices": (
         "tables",
         f"{PAIR}/alphas.csv",

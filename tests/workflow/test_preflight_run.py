@@ -30,7 +30,7 @@ def test_a_pair_that_was_trained_apart_is_refused_unless_it_is_meant_so(apart):
     words = (
         "this aligned model does not look trained from this SFT model: no likeness in any layer (correlation"
     )
-    assert f"error: {words}" in said
+    assert f"pairs.apart: {words}" in said  # before any job
     assert not (apart.folder / PREFLIGHT).exists()
     apart.edit(lambda config: config["pairs"]["apart"].update(unrelated=True))
     assert f"apart: warning: {words}" in apart.snakemake("--cores", "1", PREFLIGHT)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow.config.stages import GenerateConfig, ScoreConfig, SelectConfig
     from expoflow.config.theory import PlaneConfig
-    from expoflow.files.records import read_json, read_jsonl
-    from expoflow.results import Manifest, Prompt
+    from expoflow.files.records import read_json
+    from expoflow.results import Manifest, read_prompts
     from expoflow.scoring.rewards import reward_model
     from expoflow.theory import plane
 
@@ -22,7 +22,7 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
         [Path(path) for path in snakemake.input.recipes],
         read_json(snakemake.input.sft, Manifest),
         [read_json(path, Manifest) for path in snakemake.input.aligned],
-        read_jsonl(snakemake.input.prompts, Prompt)[: params.limit],
+        read_prompts(snakemake.input.prompts)[: params.limit],
         reward_model(snakemake.input.reward_model, params.reward_model_usage),
         Path(snakemake.output.plane),
         alphas=params.alphas,

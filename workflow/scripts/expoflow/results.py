@@ -1,8 +1,10 @@
 """What every JSON result looks like."""
 
+from pathlib import Path
 from typing import Any
 
-from expoflow.files.records import Record
+from expoflow.errors import DataError
+from expoflow.files.records import Record, read_jsonl
 
 
 class File(Record):
@@ -48,6 +50,19 @@ class Prompt(Record):
     prompt_id: str
     messages: list[Message]
     meta: dict[str, Any] | None = None
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """The prompts of a set. Raises DataError for a file that is not whole, or in which a prompt stands twice."""
+    prompts = read_jsonl(path, Prompt)
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.prompt_id in seen:
+            raise DataError(
+                f"{path}: prompt {prompt.prompt_id} stands there twice; delete the file and run snakemake again"
+            )
+        seen.add(prompt.prompt_id)
+    return prompts
 
 
 class Generation(Record):

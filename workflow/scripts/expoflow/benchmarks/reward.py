@@ -11,15 +11,14 @@ from expoflow.benchmarks.metrics import difference, mean
 from expoflow.config.stages import SelectConfig
 from expoflow.engines import model
 from expoflow.errors import DataError
-from expoflow.files.records import read_jsonl
 from expoflow.paths import of_prompts
-from expoflow.results import Metric, Prompt, Scored
+from expoflow.results import Metric, Prompt, Scored, read_prompts
 
 
 def run(job: Job) -> None:
     """Generate and score the variant's responses to `inputs["prompts"]`, kept in the store by content."""
     config = job.config.section(job.pair, "generate")
-    prompts = read_jsonl(job.inputs["prompts"], Prompt)
+    prompts = read_prompts(job.inputs["prompts"])
     rows = job.score(prompts, config)
     job.write(
         rows,
@@ -34,7 +33,7 @@ def run(job: Job) -> None:
 
 def run_comparison(comparison: Comparison) -> None:
     """The paired differences on `inputs["prompts"]`."""
-    prompts = read_jsonl(comparison.inputs["prompts"], Prompt)
+    prompts = read_prompts(comparison.inputs["prompts"])
     rows = (comparison.rows(variant, Scored) for variant in ("expo", "aligned"))
     comparison.write(compare(prompts, *rows, comparison.select), of_prompts(comparison.inputs["prompts"]))
 

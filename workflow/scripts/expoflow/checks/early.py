@@ -21,9 +21,9 @@ from expoflow.dag.digest import digest
 from expoflow.data import prompts as prompt_sets
 from expoflow.engines.model import Model, chosen
 from expoflow.errors import ConfigError, DataError, ExpoflowError
-from expoflow.files.records import read_json, read_jsonl, write_json
+from expoflow.files.records import read_json, write_json
 from expoflow.paths import RESULTS, Results
-from expoflow.results import Manifest, Prompt
+from expoflow.results import Manifest, Prompt, read_prompts
 
 TOKENIZER = "tokenizer_config.json"
 FIRST = 1000  # prompts of a set that are looked at
@@ -103,7 +103,7 @@ def _prompts(config: Config, name: str, results: Results) -> list[Prompt]:
     """The first prompts of a set, as far as they are here."""
     source = config.prompts[name]
     if results.prompts(name).exists():
-        return read_jsonl(results.prompts(name), Prompt)[:FIRST]
+        return read_prompts(results.prompts(name))[:FIRST]
     if source.hub:
         return []
     with suppress(DataError):  # `checks.machine` says what is wrong with it

@@ -9,12 +9,15 @@ from typing import Any
 
 from expoflow.checkpoints.adapter import base_source, is_adapter
 from expoflow.checkpoints.findings import Finding
-from expoflow.config import Config
+from expoflow.config import Config, PairConfig
 from expoflow.config.sources import ModelConfig
 from expoflow.errors import CheckpointError, ConfigError, ExpoflowError
+from expoflow.extrapolation.likeness import looked_at
 from expoflow.extrapolation.preflight import Pair, open_pair
+from expoflow.files.records import read_json
 from expoflow.hub.headers import headers
 from expoflow.paths import RESULTS, Results
+from expoflow.results import Manifest
 
 Source = Mapping[str, str]  # {hub, revision?} or {path}, as in a config
 
@@ -56,27 +59,53 @@ def base_of(aligned: Source) -> Source:
         return base_source(folder or Path(aligned.get("path", "")))
 
 
-def check_pairs(config: Config, results: Results = RESULTS) -> None:
-    """Preflight of the pairs with a hub model that has no manifest yet; all problems are in one ConfigError."""
+def check_pairs(config: Config, results: Results = RESULTS, hub: bool = True) -> None:
+    """Preflight of the pairs whose models are not trained here and have none yet; all problems are in one ConfigError.
+
+    A pair with a model of the hub that has no manifest is looked at with `hub`, by its headers; of one that lies here a
+    sample of the weights is read too.
+    """
     problems = []
     for name, pair in config.pairs.items():
         members = {model: config.models[model] for model in (pair.sft, pair.aligned)}
         coming = [model for model in members if not results.manifest(model).exists()]
-        if any(members[model].hub for model in coming) and not any(each.train for each in members.values()):
+        if any(each.train for each in members.values()) or results.preflight(name).exists():
+            continue
+        try:
+            if not any(members[model].hub for model in coming):
+                problems += [f"pairs.{name}: {text}" for text in _local_errors(config, pair, results)]
+                continue
+            if not hub:
+                continue
             sources = [
                 each.model_dump(include={"hub", "revision", "path"}, exclude_none=True)
                 for each in members.values()
             ]
-            try:
-                checked = preflight_sources(*sources, config.extrapolate.vocabulary)
-            except ExpoflowError as error:
-                problems += [f"pairs.{name}: {line}" for line in str(error).splitlines()]
-                continue
-            if checked:
-                problems += [f"pairs.{name}: {text}" for text in checked.errors]
-                problems += _code_problems(members, (checked.sft.config, checked.aligned.config))
+            checked = preflight_sources(*sources, config.extrapolate.vocabulary)
+        except ExpoflowError as error:
+            problems += [f"pairs.{name}: {line}" for line in str(error).splitlines()]
+            continue
+        if checked:
+            problems += [f"pairs.{name}: {text}" for text in checked.errors]
+            problems += _code_problems(members, (checked.sft.config, checked.aligned.config))
     if problems:
         raise ConfigError(problems)
+
+
+def _local_errors(config: Config, pair: PairConfig, results: Results) -> list[str]:
+    """Errors of a pair whose files are here; none for pickles, which a job converts, and for files that are gone."""
+    folders = [_place(config, model, results) for model in (pair.sft, pair.aligned)]
+    if not all(any(folder.glob("*.safetensors")) for folder in folders):
+        return []
+    found = open_pair(*folders, config.extrapolate.vocabulary)
+    return found.errors or looked_at(found, pair.unrelated)[0].errors
+
+
+def _place(config: Config, model: str, results: Results) -> Path:
+    manifest = results.manifest(model)
+    return Path(
+        read_json(manifest, Manifest).folder if manifest.exists() else config.models[model].path or ""
+    )
 
 
 def _code_problems(members: Mapping[str, ModelConfig], configs: Iterable[Mapping[str, Any]]) -> Iterator[str]:

@@ -15,8 +15,8 @@ from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.recipe import ExtrapolationRecipe
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.files import hashing
-from expoflow.files.records import read_json, read_jsonl, write_jsonl
-from expoflow.results import Generation, Manifest, Prompt
+from expoflow.files.records import read_json, write_jsonl
+from expoflow.results import Generation, Manifest, read_prompts
 
 
 def model(
@@ -50,7 +50,7 @@ def respond(
     Those of alpha 0 and -1 are kept in the store by content: pairs with a parent in common share them. `say` is told if
     most of the aligned model's responses are unfinished.
     """
-    made, asked = read_json(recipe, ExtrapolationRecipe), read_jsonl(prompts, Prompt)
+    made, asked = read_json(recipe, ExtrapolationRecipe), read_prompts(prompts)
     key = {
         "model": made.content_digest(),
         "usage": usage,

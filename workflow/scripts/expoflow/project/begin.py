@@ -50,10 +50,9 @@ def _look_at_models(config: Config, hub: bool) -> list[str]:
 
     With `hub` those of the hub are looked at too, by their headers and small files, before any download.
     """
-    if hub and any(model.hub for model in config.models.values()):
-        from expoflow.checks.pairs import check_pairs
+    from expoflow.checks.pairs import check_pairs
 
-        check_pairs(config)
+    check_pairs(config, hub=hub)
     return check_models(config, hub=hub)
 
 
@@ -79,7 +78,7 @@ def begin(
         try:
             _say(_look_at_models(config, hub=True))
         except ConfigError as error:
-            raise ExpoflowError(f"nothing was downloaded:\n{error}") from None
+            raise ExpoflowError(f"nothing was done:\n{error}") from None
         resume.begin(command, folder, cluster=cluster)
     announce(cores, width=max(model.resources.gpus or 1 for model in config.models.values()))
 

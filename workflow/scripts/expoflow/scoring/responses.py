@@ -9,19 +9,21 @@ from expoflow.engines.model import Model
 from expoflow.errors import DataError
 from expoflow.files.records import read_jsonl, write_csv
 from expoflow.miniature import world
-from expoflow.results import Generation, Prompt, Scored
+from expoflow.results import Generation, Prompt, Scored, read_prompts
 from expoflow.scoring.degenerate import fault
 from expoflow.scoring.rewards import score_responses
 
 
 def read_responses(prompts: Path, generations: Path) -> tuple[list[Prompt], list[Generation]]:
     """Prompts, and the responses to them; a DataError where there are none, or to a prompt that there is not."""
-    asked, found = read_jsonl(prompts, Prompt), read_jsonl(generations, Generation)
+    asked, found = read_prompts(prompts), read_jsonl(generations, Generation)
     known = {prompt.prompt_id for prompt in asked}
     if stray := next((row.prompt_id for row in found if row.prompt_id not in known), None):
         raise DataError(
             f"{generations}: has a response to {stray!r}, which is not in {prompts}; delete it and run snakemake again"
         )
+    if len({(row.prompt_id, row.sample) for row in found}) < len(found):
+        raise DataError(f"{generations}: has a response twice; delete it and run snakemake again")
     if not found:
         raise DataError(f"{generations}: has no response; delete it and run snakemake again")
     return asked, found

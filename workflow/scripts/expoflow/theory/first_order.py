@@ -25,8 +25,8 @@ from expoflow.engines import responses
 from expoflow.engines.model import Model
 from expoflow.extrapolation.recipe import ExtrapolationRecipe
 from expoflow.files import hashing
-from expoflow.files.records import provenance, read_json, read_jsonl, write_json
-from expoflow.results import Generation, Manifest, Prompt
+from expoflow.files.records import provenance, read_json, write_json
+from expoflow.results import Generation, Manifest, Prompt, read_prompts
 from expoflow.scoring.rewards import score_responses
 from expoflow.selection import statistics
 from expoflow.theory import question
@@ -76,7 +76,7 @@ def measure_pair(
     """
     small = smallness(opened(sft, aligned, what.vocabulary), what.alphas)
     model = responses.model(read_json(recipe, ExtrapolationRecipe), recipe.parent, sft, aligned, usage)
-    asked = read_jsonl(prompts, Prompt)[: what.config.limit]
+    asked = read_prompts(prompts)[: what.config.limit]
     objectives = along(
         model, held_out(what.config, what.seed), asked, reward_model, what.config, what.generate.seed, largest(what.alphas), what.score
     )  # fmt: skip
