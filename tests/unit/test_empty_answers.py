@@ -7,7 +7,8 @@ from typing import NamedTuple
 import pytest
 import torch
 from expoflow.config.stages import GenerateConfig, ScoreConfig, SelectConfig
-from expoflow.engines import chat, generate, responses
+from expoflow.engines import generate, responses
+from expoflow.engines.chat import Chat
 from expoflow.engines.model import Model
 from expoflow.engines.transformers import TransformersEngine
 from expoflow.extrapolation.extrapolate import extrapolate
@@ -48,7 +49,7 @@ def swept(tmp_path_factory) -> Swept:
     shutil.copytree(root / "sft", root / "aligned")
     engine = TransformersEngine(Model(folder=root / "sft"))
     with torch.no_grad():
-        asked = [chat.token_ids(engine.tokenizer, prompt.messages) for prompt in PROMPTS]
+        asked = [Chat(engine.tokenizer).token_ids(prompt.messages) for prompt in PROMPTS]
         states = [engine.model.model(torch.tensor([ids])).last_hidden_state[0, -1] for ids in asked]
     first = torch.stack(states).mean(0)
     tensors = load_file(root / "aligned/model.safetensors")
@@ -90,7 +91,7 @@ def test_the_token_that_ended_a_response_is_kept(swept):
 def test_empty_responses_are_as_unlikely_as_their_stop_token_and_are_not_chosen(swept, tmp_path):
     rows, best = choose(swept, tmp_path)
     engine = TransformersEngine(Model(folder=swept.aligned))
-    asked = [(chat.token_ids(engine.tokenizer, prompt.messages), [END]) for prompt in PROMPTS]
+    asked = [(Chat(engine.tokenizer).token_ids(prompt.messages), [END]) for prompt in PROMPTS]
     ends = dict(each for scored in engine.logps(asked) for each in scored)
     assert rows["30"]["nll"] == pytest.approx(-sum(ends.values()) / len(PROMPTS), rel=1e-4)
     assert rows["30"]["nll_change_low"] > 1
