@@ -1,5 +1,6 @@
 """What a chat template may not lose, the words when it fails, and what ends a response."""
 
+import copy
 import json
 import random
 import shutil
@@ -325,3 +326,27 @@ def test_a_template_of_any_kind_is_right_or_refused_in_one_line(chat):
         assert kind == found == "right" or (kind and "mine" in found and "\n" not in found), (template, found)
         counts[kind] += 1
     assert len(counts) == 4
+
+
+def test_a_switch_that_the_template_reads_is_not_lost():
+    """SmolLM3's form: /no_think in the system message is read, and left out."""
+    form = next(each for each in FORMS if each.name == "chatml")
+    made = copy.copy(tokenizer(form))
+    made.chat_template = form.template.replace(
+        "message['content']", "message['content'].replace('/no_think', '')"
+    )
+    assert made.chat_template != form.template
+    system = Message(role="system", content="You are a pirate. /no_think")
+    Chat(made).token_ids([system, Message(role="user", content="Who are you?")])
+
+
+def test_a_system_message_that_the_template_writes_by_itself_is_no_lost_prompt():
+    """Qwen2's form: a set may have the default system message, and rows without any."""
+    form = next(each for each in FORMS if each.name == "chatml")
+    made = copy.copy(tokenizer(form))
+    default = "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}"
+    made.chat_template = default + form.template
+    rows = Chat(made).all_token_ids(
+        [([USER], None), ([Message(role="system", content="Be kind."), USER], None)]
+    )
+    assert rows[0] == rows[1]

@@ -240,3 +240,26 @@ def test_an_unknown_model_type_is_refused(saved, tmp_path):
     folder = edited(saved / "lm", tmp_path / "lm", model_type="llama9")
     with pytest.raises(CheckpointError, match=r"model_type 'llama9'.*trust_remote_code"):
         loading.read_config(folder)
+
+
+def test_kernels_that_a_config_wants_are_not_needed_to_ask_its_class(saved, tmp_path):
+    folder = edited(saved / "lm", tmp_path / "lm", attn_implementation="flash_attention_2")
+    loading.require_loadable(folder, open_checkpoint(folder).tensors)
+
+
+def test_a_class_that_transformers_lacks_is_not_asked_as_any_model(saved, tmp_path):
+    folder = edited(
+        saved / "lm", tmp_path / "lm", named(lambda n: f"x.{n}"), model_type="own", architectures=["OwnLM"]
+    )
+    loading.require_loadable(folder, open_checkpoint(folder).tensors, "any model")
+    with pytest.raises(CheckpointError, match="model_type 'own'"):
+        loading.require_loadable(folder, open_checkpoint(folder).tensors)
+
+
+def test_the_labels_of_pickles_are_asked_when_they_are_converted(saved, tmp_path):
+    folder = edited(saved / "rm", tmp_path / "rm", id2label=None, label2id=None)
+    assert loading.reward_config(loading.read_config(folder), folder, {}).num_labels == 2
+    assert (
+        loading.reward_config(loading.read_config(folder), folder, open_checkpoint(folder).tensors).num_labels
+        == 1
+    )

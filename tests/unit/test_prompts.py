@@ -296,3 +296,23 @@ def test_miniature_prompts_know_their_answers():
     dev = load(PromptsConfig(miniature="dev"), seed=3)
     assert len(dev) == 200
     assert all(prompt.meta for prompt in dev)
+
+
+def test_what_says_nothing_to_a_model_is_no_reason_to_refuse(tmp_path):
+    rows = [
+        {
+            "q": [
+                {"role": "user", "content": "a", "language": "English", "toxic": False, "turn_identifier": 7}
+            ]
+        },
+        {"q": [{"role": "system", "content": ""}, {"role": "user", "content": "b"}]},
+        {"q": '[{"value": 3, "unit": "cm"}]\nTurn this JSON into a table.'},
+    ]
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read([path], "q")
+    assert [[(each.role, each.content) for each in prompt.messages] for prompt in found] == [
+        [("user", "a")],
+        [("system", ""), ("user", "b")],
+        [("user", rows[2]["q"])],
+    ]

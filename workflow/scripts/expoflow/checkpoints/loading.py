@@ -5,6 +5,7 @@ warning alone. Here either is an error. The class itself says what it needs: on 
 loaded in a moment from the names and shapes of its tensors, without a byte of them.
 """
 
+import copy
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -52,10 +53,14 @@ def require_loadable(
     and nothing is asked if transformers has no such class.
     """
     import torch
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     from transformers.utils import logging
 
     from expoflow.checkpoints.torch_types import TORCH
 
+    kind = read_json_file(folder / "config.json").get("model_type")
+    if role == "any model" and not remote and kind not in CONFIG_MAPPING_NAMES:
+        return
     config = read_config(folder, remote)
     if role == "reward model":
         config = reward_config(config, folder, tensors)
@@ -66,7 +71,7 @@ def require_loadable(
         )
         for name, tensor in tensors.items()
     }
-    settings = {"config": config, "state_dict": state, "device_map": "meta"}
+    settings = {"config": copy.deepcopy(config), "state_dict": state, "device_map": "meta", **PLAIN}
     architecture = _named_class(config) if role == "any model" else model_class(config, folder, role, remote)
     if architecture is None:
         return
@@ -83,6 +88,8 @@ def require_loadable(
     require_whole(report, folder, role)
 
 
+# Of a class that is only asked: kernels that a config wants may be absent here, and change no name and no shape.
+PLAIN = {"attn_implementation": "eager"}
 # What `from_pretrained` has to be asked for so that `require_whole` can see everything.
 REPORT = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 
@@ -95,7 +102,7 @@ def model_class(config: Any, folder: Path, role: Role, remote: bool = False) -> 
     auto = AutoModelForCausalLM if role == "language model" else AutoModelForSequenceClassification
     try:
         with torch.device("meta"):  # the class alone is wanted: only it takes a state dict without a folder
-            return type(auto.from_config(config, trust_remote_code=remote))
+            return type(auto.from_config(copy.deepcopy(config), trust_remote_code=remote, **PLAIN))
     except Exception as error:
         remedy = (
             "`expoflow extrapolate` makes its checkpoints"
@@ -130,7 +137,10 @@ def reward_config(config: Any, folder: Path, tensors: Mapping[str, Any]) -> Any:
         raise CheckpointError(
             f"reward model {folder}: has no trained head, as a language model has none; {reward_heads.USUAL}"
         )
-    if config.num_labels != 1:
+    known = (
+        shapes or {"id2label", "num_labels"} & said.keys()
+    )  # the job asks pickles, when they are converted
+    if known and config.num_labels != 1:
         raise CheckpointError(
             f"reward model {folder}: has {config.num_labels} logits by its config.json; one with num_labels 1 is needed:"
             f" {reward_heads.USUAL}"

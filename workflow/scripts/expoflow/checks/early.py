@@ -1,6 +1,7 @@
 """The models of a config are looked at before any job, in a child process, and once for what does not change."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 
 import expoflow
@@ -19,7 +21,8 @@ from expoflow.config import Config
 from expoflow.config.benchmarks import OnPrompts
 from expoflow.dag.digest import digest
 from expoflow.data import prompts as prompt_sets
-from expoflow.engines.model import Model, chosen
+from expoflow.engines.model import Model
+from expoflow.engines.tokenizer import FILES
 from expoflow.errors import ConfigError, DataError, ExpoflowError
 from expoflow.files.records import read_json, write_json
 from expoflow.paths import RESULTS, Results
@@ -27,7 +30,6 @@ from expoflow.results import Manifest, Prompt, read_prompts
 
 TOKENIZER = "tokenizer_config.json"
 FIRST = 1000  # prompts of a set that are looked at
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 LONGEST = 1800  # seconds that the child may take
 # The child imports this library, whatever else is installed; its folder does not stay on the path (`select`).
 CHILD = "import sys; sys.path.insert(0, sys.argv[1]); import expoflow; del sys.path[0]; from expoflow.checks import models; models.main()"
@@ -55,7 +57,11 @@ def check_models(config: Config, results: Results = RESULTS, hub: bool = False) 
 
 def _questions(config: Config, results: Results, hub: bool, stack: ExitStack) -> Iterator[Question]:
     """What is asked of every model that is a folder here, or with `hub` on the hub."""
-    sets = {name: _prompts(config, name, results) for name in config.prompts}
+
+    @cache
+    def prompts(name: str) -> list[Prompt]:
+        return _prompts(config, name, results)
+
     folders = {
         name: folder
         for name, source in config.models.items()
@@ -75,12 +81,17 @@ def _questions(config: Config, results: Results, hub: bool, stack: ExitStack) ->
         yield Question(
             name=name,
             model=Model(folder=folder.absolute(), **json.loads(config.models[name].usage(config.date))),
-            engine=chosen(generate[0].engine) if generate else None,
-            scored_by=chosen(config.score.engine) if scores else None,
+            engine=_engine(generate[0].engine) if generate else None,
+            scored_by=config.score.engine if scores else None,
             weights=any(folder.glob("*.safetensors")),
-            prompts={each: sets[each] for each in named if sets[each]},
+            prompts={each: prompts(each) for each in named},
             too_long=generate[0].too_long if generate else "skip",
         )
+
+
+def _engine(name: str) -> str:
+    """What `auto` may stand for in a job, which may have a GPU where the head has none."""
+    return name if name != "auto" else "vllm" if importlib.util.find_spec("vllm") else "transformers"
 
 
 def _sets(config: Config, pair: str, model: str | None, folders: Mapping[str, Path]) -> Iterator[str]:
@@ -115,8 +126,9 @@ def _folder(config: Config, name: str, results: Results, hub: bool, stack: ExitS
     """Where a model's small files and headers are; None where they are not here."""
     source, manifest = config.models[name], results.manifest(name)
     if manifest.exists():
-        folder = Path(read_json(manifest, Manifest).folder)
-        return folder if (folder / "config.json").is_file() else None
+        made = read_json(manifest, Manifest)
+        folder = Path(made.folder)  # jobs bring back what is gone
+        return folder if all((folder / name).is_file() for name in made.files) else None
     if source.path:
         return Path(source.path)
     if not hub:
@@ -134,7 +146,7 @@ def _key(question: Question) -> str:
     code = digest(["checks.models", "scoring.rewards", "engines.support"])
     content.update(json.dumps([said, code, _versions()], sort_keys=True).encode())
     for path in sorted(path for path in question.model.folder.iterdir() if path.is_file()):
-        if path.suffix not in WEIGHTS:
+        if path.suffix == ".json" or FILES.fullmatch(path.name):
             content.update(f"\n{path.name}\n".encode() + path.read_bytes())
     if question.weights:
         with suppress(ExpoflowError):  # the child says what is wrong

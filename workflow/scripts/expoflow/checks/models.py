@@ -14,9 +14,10 @@ from expoflow.checkpoints.findings import quantised
 from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError, ExpoflowError
 from expoflow.files.records import Record
-from expoflow.results import Prompt
+from expoflow.results import Message, Prompt
 
 RESPONSE = "Yes."  # to whatever is asked: for a reward model's template
+ANYTHING = Message(role="user", content="Is there a template?")  # for prompts that are not here yet
 
 
 class Question(Record):
@@ -73,7 +74,8 @@ def _examined(question: Question) -> Iterator[str]:
     if question.engine:
         require_supported(config, model.folder, question.engine, model.trust_remote_code)
         if tensors is not None:
-            loading.require_loadable(model.folder, tensors, remote=model.trust_remote_code)
+            role = "any model" if question.engine == "vllm" else "language model"
+            loading.require_loadable(model.folder, tensors, role, model.trust_remote_code)
         yield from _prompts(question, context(config), None)
     if question.scored_by:
         config = reward_config(model, config, tensors, question.scored_by)
@@ -87,8 +89,12 @@ def _prompts(question: Question, context: int, response: str | None) -> Iterator
     from expoflow.engines import tokenizer
     from expoflow.engines.chat import Chat
 
+    if not question.prompts:  # of its package nothing is used
+        return
     chat = Chat.of(tokenizer.tokenizer(question.model), question.model)
     for name, prompts in question.prompts.items():
+        if not prompts:
+            chat.token_ids([ANYTHING], response)
         rows = chat.all_token_ids((prompt.messages, response) for prompt in prompts)
         if long := [prompt for prompt, row in zip(prompts, rows, strict=True) if len(row) >= context]:
             text = (

@@ -19,7 +19,14 @@ ALIASES = {
     "function": "tool",
 }
 # A list of messages that was written as a text, as pandas does in a CSV file.
-WRITTEN = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value)["']\s*:""")
+WRITTEN = re.compile(
+    r"""\s*\[\s*\{(?=.*["'](role|from)["']\s*:)(?=.*["'](content|value)["']\s*:).*\}\s*\]\s*""", re.DOTALL
+)
+# Keys that templates or trainers read beside role and content; others, such as a language or a date, say nothing to a model.
+READ = (
+    "name", "tool_calls", "tool_call_id", "function_call", "functions", "tools", "reasoning", "reasoning_content", "thinking",
+    "images", "documents", "weight",
+)  # fmt: skip
 EMPTY = (None, "", [], {})  # what a key holds that says nothing, such as tool_calls: null
 
 
@@ -31,7 +38,7 @@ def conversation(value: Any, where: str, field: str) -> tuple[list[Message], str
     of the assistant; it may be empty, the others may not. `where` is the row's place, for the DataError of whatever
     cannot be read as it is meant.
     """
-    if isinstance(value, str) and WRITTEN.match(value):
+    if isinstance(value, str) and WRITTEN.fullmatch(value):
         raise DataError(
             f"{where}: field '{field}' is a list of messages that was written as a text; save the rows as JSON lines or"
             " Parquet, with the list itself"
@@ -48,7 +55,7 @@ def conversation(value: Any, where: str, field: str) -> tuple[list[Message], str
     ]
     answer = messages.pop().content if messages[-1].role == "assistant" else None
     for number, message in enumerate(messages, 1):
-        if not message.content.strip():
+        if message.role == "user" and not message.content.strip():  # an empty system message is meant so
             raise DataError(
                 f"{where}: message {number} of '{field}' is empty; write its content, or remove the message"
             )
@@ -80,7 +87,7 @@ def _message(value: Any, where: str) -> Message:
             f"{where} has the keys from and value (ShareGPT); write role and content, with user for human and"
             " assistant for gpt"
         )
-    if more := next((key for key in said if key not in ("role", "content")), None):
+    if more := next((key for key in said if key in READ), None):
         raise DataError(f"{where} has '{more}', which would be lost; remove the key, or the row")
     role = said.get("role")
     if role not in ROLES:

@@ -1,6 +1,7 @@
 """Messages to token ids through a model's chat template, with exactly one BOS; what a template loses is an error."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -16,6 +17,7 @@ from expoflow.results import Message
 
 Turn = dict[str, str]
 QUESTION, ANSWER = "the question 5417", "the answer 9032"
+SWITCH = re.compile(r"/(no_?)?think\b")  # templates read it, and leave it out
 END_OF_REASONING = "</think>"
 
 
@@ -160,11 +162,14 @@ class Chat:
         for (messages, response), text in zip(given, texts, strict=True):
             if response is None:
                 other = first.setdefault(text, messages)
-                if other is not messages and _essences(other) != _essences(messages):
+                if other is not messages and self._apart(other) != self._apart(messages):
                     raise DataError(
                         f"model '{self.name}': prompts {prompt_id(other)} and {prompt_id(messages)} are different, but "
                         f"the chat template writes the same for both; {self._remedy(plain(messages))}"
                     )
+
+    def _apart(self, messages: Sequence[Message]) -> list[tuple[str, str]]:
+        return _essences(messages, self.system)
 
     def _where(self, messages: Sequence[Message]) -> str:
         return f"model '{self.name}', prompt {prompt_id(messages)}"
@@ -210,7 +215,7 @@ def _lost(text: str, turns: Sequence[Turn]) -> Turn | None:
     """
     if _missing(text, turns) is None:
         return None
-    text = _bare(text)
+    text = _bare(SWITCH.sub("", text))
     contents = [_essence(turn["role"], turn["content"]) for turn in turns]
     written = [json.dumps(turn["content"], ensure_ascii=False)[1:-1] for turn in turns]
     forms = [
@@ -240,11 +245,15 @@ def _bare(text: str) -> str:
 
 def _essence(role: str, content: str) -> str:
     """A message's text without what any template may strip."""
-    return _bare(content.rpartition(END_OF_REASONING)[2] if role == "assistant" else content)
+    content = content.rpartition(END_OF_REASONING)[2] if role == "assistant" else content
+    return _bare(SWITCH.sub("", content))
 
 
-def _essences(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    return [(each.role, _essence(each.role, each.content)) for each in messages]
+def _essences(messages: Sequence[Message], system: str) -> list[tuple[str, str]]:
+    """What tells prompts apart; a template that keeps system messages may write one of its own where there is none."""
+    told = [each for each in messages if each.role != "system" or system != "keep"]
+    essences = [(each.role, _essence(each.role, each.content)) for each in told]
+    return [each for each in essences if each[1]]
 
 
 def _line(error: Exception) -> str:

@@ -26,9 +26,9 @@ def require_supported(config: Any, folder: Path, engine: str, remote: bool = Fal
             f"{folder}: {config.model_type} has an encoder and a decoder, and a sweep generates with decoders alone;"
             " `expoflow extrapolate` makes its checkpoints"
         )
-    architecture = model_class(config, folder, "language model", remote)
-    if engine == "vllm":
+    if engine == "vllm":  # which has classes of its own
         return
+    architecture = model_class(config, folder, "language model", remote)
     layers = set(getattr(config.get_text_config(), "layer_types", None) or ()) - ATTENTION
     lacking = GIVEN - inspect.signature(architecture.forward).parameters.keys()
     reason = None

@@ -53,11 +53,12 @@ def stop_ids(model: Model) -> set[int]:
 
     Raises CheckpointError for an eos that is no token id.
     """
-    settings, own = config(model), tokenizer(model)
+    said, own = read_json_file(model.folder / "config.json"), tokenizer(model)
+    inner = said.get("text_config")
     named = {
         "generation_config.json": read_json_file(model.folder / "generation_config.json").get("eos_token_id"),
-        "config.json": getattr(settings, "eos_token_id", None),
-        "config.json's text_config": getattr(settings.get_text_config(), "eos_token_id", None),
+        "config.json": said.get("eos_token_id"),
+        "config.json's text_config": inner.get("eos_token_id") if isinstance(inner, dict) else None,
         "the tokenizer": own.eos_token_id,
         "the chat template": Chat.of(own, model).turn_end(),
     }
@@ -70,6 +71,9 @@ def stop_ids(model: Model) -> set[int]:
                 raise CheckpointError(
                     f"{model.folder}: {place} has eos_token_id {token!r}, which is no token id; correct it"
                 )
+    if not found:  # nothing is said anywhere: the default of the config's class
+        eos = config(model).eos_token_id
+        found |= {*(eos if isinstance(eos, list) else [eos])} - {None}
     return {token for token in found if token >= 0}  # -1 stands for none
 
 

@@ -119,7 +119,7 @@ class VllmEngine:
         tensors = headers(model)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         if shapes != self.shapes:
-            require_loadable(model.folder, tensors, remote=model.trust_remote_code)
+            require_loadable(model.folder, tensors, "any model", model.trust_remote_code)
             self.shapes = shapes
 
     def _describe(self, model: Model) -> None:

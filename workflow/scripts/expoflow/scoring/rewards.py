@@ -69,6 +69,9 @@ def score_responses(
     CheckpointError for a reward that is NaN or infinite.
     """
     engine = chosen(config.engine)
+    if config.engine == "auto" and engine == "vllm":
+        tensors = open_checkpoint(converted(reward_model.folder)).tensors
+        engine = "transformers" if reward_heads.renamed(tensors) else engine  # which vLLM does not know
     task = ScoreTask(
         reward_model=reward_model, engine=engine, dtype=config.dtype, prompts=prompts, generations=generations
     )

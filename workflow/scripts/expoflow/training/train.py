@@ -55,7 +55,8 @@ def train(
     folder = paths.weights(manifest)
     folders = {role: manifests.model_folder(each) for role, each in needed.items()}
     for role, each in folders.items():
-        _require_loadable(each, role == "reward_model", (usages or {}).get(role, {}))
+        scores = role == "reward_model"
+        _require_loadable(each, scores, (usages or {}).get(role, {}), as_named=source.train.recipe == "rlhf")
     if source.train.trainer == "loop":
         with appearing(folder, replace=True) as unfinished:
             metrics = _loop(source, folders, seed, unfinished, progress)
@@ -73,15 +74,17 @@ def train(
     return metrics
 
 
-def _require_loadable(folder: Path, scores: bool, usage: Mapping[str, Any] | None = None) -> None:
+def _require_loadable(
+    folder: Path, scores: bool, usage: Mapping[str, Any] | None = None, as_named: bool = False
+) -> None:
     """Raise CheckpointError if trainers and engines would make a weight of a model at random.
 
-    `scores`: it is a reward model.
+    `scores`: it is a reward model; `as_named`: its head must have transformers' name, for the trainer that loads it.
     """
     from expoflow.checkpoints import loading, reward_heads
 
     tensors = open_checkpoint(converted(folder)).tensors
-    if scores and (head := next(iter(reward_heads.renamed(tensors)), None)):
+    if scores and as_named and (head := next(iter(reward_heads.renamed(tensors)), None)):
         raise CheckpointError(
             f"{folder}: its head is called {head}, where trainers look for {reward_heads.HEAD}.weight; rename that tensor"
         )
