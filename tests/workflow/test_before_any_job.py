@@ -11,7 +11,7 @@ from expoflow.checks import early
 from safetensors.torch import load_file, save_file
 from tree import Tree, new_tree, write_prompts
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.long]
 
 GEMMA = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
