@@ -146,7 +146,7 @@ def main() -> None:
         lines = [row for path in folder.rglob("*.generations.jsonl") for row in path.read_text().splitlines()]
         tokens = sum(json.loads(row)["response_tokens"] for row in lines)
         jobs = len(re.findall(r"^Job \d+: ", done.stdout, re.MULTILINE))
-        said = re.findall(r"^(?:.*error: |models\.\S+: |prompts\.\S+: )(.*)$", done.stdout, re.MULTILINE)
+        said = re.findall(r"^(?:.*error: |(?:models|pairs|prompts)\.\S+: )(.*)$", done.stdout, re.MULTILINE)
         words = (said or ["-"])[0].replace(f"{folder}/", "").replace("|", "\\|")
         assert (done.returncode == 0) == (broken is None), done.stdout
         print(

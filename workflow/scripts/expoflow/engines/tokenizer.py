@@ -28,6 +28,12 @@ def tokenizer(model: Model) -> Any:
 
         try:
             loaded = AutoTokenizer.from_pretrained(model.folder, trust_remote_code=model.trust_remote_code)
+            _ = loaded.all_special_ids
+        except RecursionError:  # transformers asks for the id of the unknown token, which is unknown
+            raise CheckpointError(
+                f"{model.folder}: its tokenizer names special tokens that are not in its vocabulary, the unk_token among them; "
+                "copy the tokenizer's files from the model that it was trained from"
+            ) from None
         except Exception as error:  # tokenizers' own are of no class
             raise CheckpointError(
                 f"{model.folder}: its tokenizer cannot be loaded ({' '.join(str(error).split())[:200]}); "
