@@ -56,12 +56,10 @@ def test_dpo_with_lora_on_a_file_in_half_precision(tmp_path):
         "models": {
             "sft": {"path": "sft", "system": "merge", "chat_template": "strict.jinja"},
             "dpo": {"train": recipe},
-            "rm": {"path": "sft"},
         },
         "datasets": {"feedback": {"file": "feedback.jsonl"}},
         "pairs": {"pair": {"sft": "sft", "aligned": "dpo", "alphas": [0.5]}},
         "prompts": {"dev": {"miniature": "dev"}},
-        "reward_model": "rm",
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     make(tmp_path, "results/models/dpo.json", "results/pairs/pair/preflight.json")
