@@ -46,11 +46,11 @@ def read_config(folder: Path, remote: bool = False) -> Any:
 
 def require_loadable(
     folder: Path, tensors: Mapping[str, Tensor], role: Role = "language model", remote: bool = False
-) -> None:
-    """Raise CheckpointError if the model's class does not find all it needs among `tensors`, or finds more than it knows.
+) -> Any:
+    """The model's class. Raises CheckpointError if that does not find all it needs among `tensors`, or more than it knows.
 
     Reads no weight: `tensors` come from the headers of the files. As `any model` it has the class that its config.json names,
-    and nothing is asked if transformers has no such class.
+    and nothing is asked, and None given, if transformers has no such class.
     """
     import torch
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -60,7 +60,7 @@ def require_loadable(
 
     kind = read_json_file(folder / "config.json").get("model_type")
     if role == "any model" and not remote and kind not in CONFIG_MAPPING_NAMES:
-        return
+        return None
     config = read_config(folder, remote)
     if role == "reward model":
         config = reward_config(config, folder, tensors)
@@ -74,18 +74,17 @@ def require_loadable(
     settings = {"config": copy.deepcopy(config), "state_dict": state, "device_map": "meta", **PLAIN}
     architecture = _named_class(config) if role == "any model" else model_class(config, folder, role, remote)
     if architecture is None:
-        return
+        return None
     logging.set_verbosity_error()  # the error says it
     logging.disable_progress_bar()
     try:
         _, report = architecture.from_pretrained(None, **settings, **REPORT)
-    except CheckpointError:
-        raise
     except Exception as error:
         raise CheckpointError(
             f"{folder}: transformers cannot build this {role} by its config.json: {_first_line(error)}; correct it"
         ) from None
     require_whole(report, folder, role)
+    return architecture
 
 
 # Of a class that is only asked: kernels that a config wants may be absent here, and change no name and no shape.
@@ -131,16 +130,15 @@ def reward_config(config: Any, folder: Path, tensors: Mapping[str, Any]) -> Any:
     said = read_json_file(folder / "config.json")
     if reason := reward_heads.refused(said, shapes):
         raise CheckpointError(f"reward model {folder}: {reason}")
-    if reward_heads.logits(shapes) == 1 and not {"id2label", "num_labels"} & said.keys():
+    labelled = {"id2label", "num_labels"} & said.keys()
+    if reward_heads.logits(shapes) == 1 and not labelled:
         config.num_labels = 1  # transformers takes 2 if config.json is silent
     elif shapes and not any(name.startswith(HEADS) for name in shapes):
         raise CheckpointError(
             f"reward model {folder}: has no trained head, as a language model has none; {reward_heads.USUAL}"
         )
-    known = (
-        shapes or {"id2label", "num_labels"} & said.keys()
-    )  # the job asks pickles, when they are converted
-    if known and config.num_labels != 1:
+    # of pickles without labels nothing is known before they are converted
+    if (shapes or labelled) and config.num_labels != 1:
         raise CheckpointError(
             f"reward model {folder}: has {config.num_labels} logits by its config.json; one with num_labels 1 is needed:"
             f" {reward_heads.USUAL}"
@@ -155,10 +153,12 @@ def require_whole(report: Mapping[str, Any], folder: Path, role: Role) -> None:
     if role == "reward model":  # what a language model left behind when it got its new head
         unexpected = [name for name in unexpected if not HEAD.search(name)]
     mismatched = sorted(report["mismatched_keys"])
-    errors = [str(error) for error in report.get("error_msgs") or ()]
-    if missing or unexpected or mismatched or errors:
-        reason = _cause(missing, unexpected, mismatched, role) or "; ".join(errors)
-        raise CheckpointError(f"{folder}: {reason}")
+    if missing or unexpected or mismatched:
+        raise CheckpointError(f"{folder}: {_cause(missing, unexpected, mismatched, role)}")
+    if errors := report.get("error_msgs"):
+        raise CheckpointError(
+            f"{folder}: transformers does not load it: {'; '.join(map(str, errors))}; save it again"
+        )
 
 
 def _cause(missing: list[str], unexpected: list[str], mismatched: list[Any], role: Role) -> str:

@@ -40,8 +40,17 @@ def check_models(config: Config, results: Results = RESULTS, hub: bool = False) 
 
     Those of the hub that are not here yet are looked at with `hub`, by their headers.
     """
+    folders, problems = {}, []
     with ExitStack() as stack:
-        questions = list(_questions(config, results, hub, stack))
+        for name, source in config.models.items():
+            try:
+                folder = None if source.train else _folder(config, name, results, hub, stack)
+            except ExpoflowError as error:  # the hub does not have it, or does not give it
+                problems += [f"models.{name}: {line}" for line in str(error).splitlines()]
+                continue
+            if folder is not None:
+                folders[name] = folder
+        questions = list(_questions(config, results, folders))
         keys = [_key(question) for question in questions]
         answers = {key: answer for key in keys if (answer := _kept(key))}
         open_ = {key: each for key, each in zip(keys, questions, strict=True) if key not in answers}
@@ -50,23 +59,18 @@ def check_models(config: Config, results: Results = RESULTS, hub: bool = False) 
         if not answers[key].problems:  # what is wrong is looked at again
             with suppress(OSError):
                 write_json(_place(key), answers[key])
-    if problems := [line for key in keys for line in answers[key].problems]:
+    if problems := [*problems, *(line for key in keys for line in answers[key].problems)]:
         raise ConfigError(list(dict.fromkeys(problems)))
     return [line for key in keys for line in answers[key].notes]
 
 
-def _questions(config: Config, results: Results, hub: bool, stack: ExitStack) -> Iterator[Question]:
-    """What is asked of every model that is a folder here, or with `hub` on the hub."""
+def _questions(config: Config, results: Results, folders: Mapping[str, Path]) -> Iterator[Question]:
+    """What is asked of every model in `folders`, by name."""
 
     @cache
     def prompts(name: str) -> list[Prompt]:
         return _prompts(config, name, results)
 
-    folders = {
-        name: folder
-        for name, source in config.models.items()
-        if source.train is None and (folder := _folder(config, name, results, hub, stack)) is not None
-    }
     for name, folder in folders.items():
         used = [pair for pair, each in config.pairs.items() if name in (each.sft, each.aligned)]
         scores = name == config.reward_model

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Self
 
 from jinja2 import TemplateSyntaxError
@@ -59,7 +60,7 @@ class Chat:
             if texts
             else []
         )
-        cls, sep = self._brackets()
+        cls, sep = self._brackets
         bos = self.tokenizer.bos_token_id
         adds = bos is not None and self.tokenizer("")["input_ids"][:1] == [bos]
         for (messages, response), text, ids in zip(given, texts, rows, strict=True):
@@ -79,7 +80,7 @@ class Chat:
 
     def cut(self, ids: list[int], context: int) -> list[int]:
         """The first `context` token ids of a conversation with a response; a [SEP] at its end stays there."""
-        _, sep = self._brackets()
+        _, sep = self._brackets
         if len(ids) <= context or sep is None:
             return ids[:context]
         return [*ids[: context - 1], sep]
@@ -150,6 +151,7 @@ class Chat:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [token for token in ids if self.tokenizer.decode([token]).strip()]
 
+    @cached_property
     def _brackets(self) -> tuple[int | None, int | None]:
         """[CLS] and [SEP] of a tokenizer that adds both, else None."""
         ends = (self.tokenizer.cls_token_id, self.tokenizer.sep_token_id)
@@ -162,14 +164,13 @@ class Chat:
         for (messages, response), text in zip(given, texts, strict=True):
             if response is None:
                 other = first.setdefault(text, messages)
-                if other is not messages and self._apart(other) != self._apart(messages):
+                if other is not messages and _essences(other, self.system) != _essences(
+                    messages, self.system
+                ):
                     raise DataError(
                         f"model '{self.name}': prompts {prompt_id(other)} and {prompt_id(messages)} are different, but "
                         f"the chat template writes the same for both; {self._remedy(plain(messages))}"
                     )
-
-    def _apart(self, messages: Sequence[Message]) -> list[tuple[str, str]]:
-        return _essences(messages, self.system)
 
     def _where(self, messages: Sequence[Message]) -> str:
         return f"model '{self.name}', prompt {prompt_id(messages)}"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from expoflow.checkpoints.loading import REPORT, model_class, require_loadable, require_whole
+from expoflow.checkpoints.loading import REPORT, require_loadable, require_whole
 from expoflow.checkpoints.pickles import converted
 from expoflow.config.stages import GenerateConfig
 from expoflow.engines import tokenizer
@@ -100,8 +100,7 @@ class TransformersEngine:
     def _load(self, model: Model) -> None:
         config = tokenizer.config(model)
         require_supported(config, model.folder, self.name, model.trust_remote_code)
-        require_loadable(model.folder, headers(model), remote=model.trust_remote_code)
-        architecture = model_class(config, model.folder, "language model", model.trust_remote_code)
+        architecture = require_loadable(model.folder, headers(model), remote=model.trust_remote_code)
         weights = dict(_weights(model))
         loaded, report = architecture.from_pretrained(
             None,

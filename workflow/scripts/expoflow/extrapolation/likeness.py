@@ -23,10 +23,10 @@ from expoflow.checkpoints.checkpoint import Checkpoint
 from expoflow.checkpoints.findings import Finding
 from expoflow.checkpoints.header import Tensor
 from expoflow.extrapolation import elements
+from expoflow.extrapolation.effect import GOLDEN
 from expoflow.extrapolation.preflight import Pair, PairedTensor
 
 TENSORS, SLICES, LENGTH = 2048, 8, 512
-GOLDEN = (math.sqrt(5) - 1) / 2
 UNLIKE = 0.2  # a correlation below it: not trained from one another
 FAR = 0.2  # |delta| / |theta1| above it: much more than alignment does
 ENOUGH = 1000  # elements, below which a correlation says nothing

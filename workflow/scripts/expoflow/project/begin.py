@@ -1,6 +1,5 @@
 """What happens in the main Snakemake process before the first job of a run."""
 
-import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -16,20 +15,17 @@ from expoflow.hosts.head import announce
 from expoflow.project import resume
 
 DRY = {"-n", "--dry-run", "--dryrun"}
-HUB = "https://huggingface.co"
 PATIENCE = 3  # seconds in which the hub must answer a dry run
 
 
 def look(config: Config, command: Sequence[str]) -> None:
-    """Look at the files and models that are here; in a dry run at models of the hub too. Raises ConfigError.
+    """Look at the files that are here; in a dry run at the models too. Raises ConfigError.
 
-    `command` are Snakemake's arguments. A real run looks at the hub when it begins (`begin`).
+    `command` are Snakemake's arguments. A real run looks at the models when it begins (`begin`).
     """
     check_sources(config, say=lambda line: _say([line]))
     if DRY.intersection(command):
         _say(look_ahead(config))
-    else:
-        check_models(config)
 
 
 def look_ahead(config: Config, online: bool = True) -> list[str]:
@@ -46,14 +42,22 @@ def look_ahead(config: Config, online: bool = True) -> list[str]:
 
 
 def _look_at_models(config: Config, hub: bool) -> list[str]:
-    """Do the models fit together, can they be run, do the prompts reach them? What is worth saying. Raises ConfigError.
+    """Do the models fit together, can they be run, do the prompts reach them? What is worth saying.
 
-    With `hub` those of the hub are looked at too, by their headers and small files, before any download.
+    With `hub` those of the hub are looked at too, by their headers and small files, before any download. All problems are in
+    one ConfigError.
     """
     from expoflow.checks.pairs import check_pairs
 
-    check_pairs(config, hub=hub)
-    return check_models(config, hub=hub)
+    problems, notes = [], []
+    for check in (check_pairs, check_models):
+        try:
+            notes += check(config, hub=hub) or []
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return notes
 
 
 def begin(
@@ -90,10 +94,12 @@ def _say(lines: Sequence[str]) -> None:
 
 def _hub_answers() -> bool:
     """Whether the hub can be reached and may be asked; a dry run must not wait long for it."""
-    address = urlsplit(os.environ.get("HF_ENDPOINT", HUB))
-    port = address.port or (443 if address.scheme == "https" else 80)
-    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
         return False
+    address = urlsplit(constants.ENDPOINT)
+    port = address.port or (443 if address.scheme == "https" else 80)
     try:
         socket.create_connection((address.hostname or "", port), timeout=PATIENCE).close()
     except OSError:

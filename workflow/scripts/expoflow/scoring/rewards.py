@@ -125,12 +125,12 @@ def load(reward_model: Model, engine: str = "transformers", dtype: str = "keep")
     folder, remote = reward_model.folder, reward_model.trust_remote_code
     tensors = open_checkpoint(folder).tensors
     config = reward_config(reward_model, loading.read_config(folder, remote), tensors, engine)
-    loading.require_loadable(folder, tensors, "reward model", remote)
+    architecture = loading.require_loadable(folder, tensors, "reward model", remote)
     if engine == "vllm":
         from expoflow.scoring.rewards_vllm import VllmRewardModel
 
         return VllmRewardModel(reward_model, config, dtype, gpus.allotted())
-    return RewardModel(reward_model, config, tensors, dtype)
+    return RewardModel(reward_model, architecture, config, tensors, dtype)
 
 
 def reward_config(
@@ -168,15 +168,16 @@ def reward_config(
 class RewardModel:
     """A sequence classifier with one logit from a checkpoint folder, in its own type unless `dtype` says else.
 
-    `config` as `reward_config` gives it, `names` are those of the tensors in the files.
+    `architecture` is its class, `config` as `reward_config` gives it, `names` are those of the tensors in the files.
     """
 
-    def __init__(self, reward_model: Model, config: Any, names: Iterable[str], dtype: str = "keep"):
+    def __init__(
+        self, reward_model: Model, architecture: Any, config: Any, names: Iterable[str], dtype: str = "keep"
+    ):
         import torch
 
-        folder, remote = reward_model.folder, reward_model.trust_remote_code
+        folder = reward_model.folder
         self.tokenizer = tokenizer.tokenizer(reward_model)
-        architecture = loading.model_class(config, folder, "reward model", remote)
         mapping = {f"^{re.escape(name)}$": head for name, head in reward_heads.renamed(names).items()}
         model, report = architecture.from_pretrained(
             folder,
