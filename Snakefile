@@ -41,6 +41,7 @@ localrules:
     prompts,
     preflight,
     tables,
+    certify,
     benchmark_table,
     paper_tables,
     appendices,

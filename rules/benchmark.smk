@@ -269,3 +269,28 @@ rule compare:
         "{wildcards.pair}: compare expo with aligned on {wildcards.benchmark}"
     script:
         "../workflow/scripts/compare.py"
+
+
+# What the choice of alpha is worth on prompts that took no part in it.
+rule certify:
+    input:
+        unpack(held_out),
+        best="results/pairs/{pair}/best.json",
+    output:
+        certificate="results/pairs/{pair}/certificate.json",
+    log:
+        "results/logs/certify/{pair}.log",
+    benchmark:
+        "results/logs/certify/{pair}.tsv"
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        config=section("select"),
+        seed=lambda wildcards: CONFIG.section(wildcards.pair, "generate").seed,
+        chosen_on=lambda wildcards: sweep_prompts(wildcards.pair),
+        judged_on=lambda wildcards: CONFIG.judged_on(wildcards.pair),
+        code=code.rule("certify"),
+    message:
+        "{wildcards.pair}: judge the choice on prompts that took no part in it"
+    script:
+        "../workflow/scripts/certify.py"

@@ -7,6 +7,7 @@ rule tables:
         alphas=of_pairs("alphas.csv"),
         best=of_pairs("best.json"),
         rewards=all_rewards(),
+        certificates=of_pairs("certificate.json"),
     output:
         alphas=report(
             "results/alphas.csv", caption="captions/alphas.rst", category="Tables"
@@ -131,6 +132,7 @@ rule report:
         alphas="results/alphas.csv",
         benchmarks="results/benchmarks.csv",
         best=of_pairs("best.json"),
+        certificates=of_pairs("certificate.json"),
         tables=[table for table in APPENDICES if table.endswith(".csv")],
     output:
         page="results/report.html",

@@ -50,6 +50,25 @@ def compared_files(wildcards):
     }
 
 
+def held_out(wildcards):
+    """Input function: what judges a pair's choice on prompts that took no part in it, by name; else nothing."""
+    pair = wildcards.pair
+    if CONFIG.judged_on(pair) is None:
+        return {}
+    if CONFIG.section(pair, "select").judge is not None:
+        return {
+            "rewards": of_grid("{folder}/{prompts}.rewards.csv")(wildcards),
+            "likelihoods": likelihoods(wildcards),
+        }
+    benchmarks = f"results/pairs/{pair}/benchmarks"
+    return {
+        "compared": f"{benchmarks}/expo-aligned/reward.json",
+        "expo": f"{benchmarks}/expo/reward.generations.jsonl",
+        "aligned": f"{benchmarks}/aligned/reward.generations.jsonl",
+        "chose": f"results/prompts/{sweep_prompts(pair)}.jsonl",
+    }
+
+
 def sources(benchmark):
     """The different sections of a benchmark over all pairs, by the name of the source of their files."""
     sections = [settings(pair, benchmark) for pair in CONFIG.pairs]

@@ -200,7 +200,11 @@ def test_a_figure_of_a_benchmark_that_its_pairs_lack_is_told():
         ({"trained_on_dev": "fife"}, "pairs.twenty.trained_on_dev: no pair 'fife'; did you mean 'five'?"),
         ({"trained_on_dev": "twenty"}, "pairs.twenty.trained_on_dev: 'twenty' is the pair itself; name that"),
         (
-            {"trained_on_dev": "five", "generate": {"prompts": "test"}},
+            {
+                "trained_on_dev": "five",
+                "generate": {"prompts": "test"},
+                "benchmarks": {"reward": {"prompts": "dev"}},
+            },
             "pairs.twenty.trained_on_dev: 'five' has other prompts to choose alpha; set its generate.prompts to test",
         ),
     ],

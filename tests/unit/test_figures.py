@@ -66,7 +66,7 @@ def test_every_result_that_a_kind_reads_has_a_path(kind):
     settings = {"plane": "here", "metrics": ["reward.length", "mt_bench.score"]}
     own = {key: value for key, value in settings.items() if key in KINDS[kind].keys}
     found = [path.as_posix() for path in inputs(FigureConfig(kind=kind, pairs=["a", "b"], **own))]
-    of_pairs = {"alphas": "alphas.csv", "theory": "theory.json"}
+    of_pairs = {"alphas": "alphas.csv", "certificates": "certificate.json", "theory": "theory.json"}
     of_benchmarks = {
         "generations": ["reward.generations.jsonl"],
         "benchmarks": ["reward.json", "mt_bench.json"],

@@ -31,7 +31,7 @@ with SnakemakeApi() as api:
         print(json.dumps({rule.name: [plain(file) for file in getattr(rule, kind)] for rule in workflow.rules}))
 """
 # What no rule declares: folders, and what is kept beside the results.
-NO_OUTPUT = {"alpha", "exported", "costs", "benchmark_log", "host_log"}
+NO_OUTPUT = {"alpha", "exported", "costs", "looks", "benchmark_log", "host_log"}
 
 
 def patterns() -> dict[str, str]:

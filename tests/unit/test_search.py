@@ -23,7 +23,7 @@ GRID = [candidate("-1", 9), candidate("0", 1), candidate("0.3", 1.5, 0.2), candi
 def test_the_largest_mean_reward_over_alpha_of_at_least_0():
     choice = choose(GRID, 0.95)
     assert (choice.alpha, choice.certified, choice.edge) == ("0.3", True, False)
-    assert "its 95% interval lies above 0" in choice.reason
+    assert "its 95% interval for all 2 alphas at once lies above 0" in choice.reason
 
 
 def test_of_equal_alphas_the_smaller():

@@ -6,7 +6,7 @@ import pytest
 from expoflow.columns import LIKELIHOOD_COLUMNS, REWARD_COLUMNS
 from expoflow.config.stages import SelectConfig
 from expoflow.errors import DataError
-from expoflow.reporting import run_end
+from expoflow.reporting import words
 from expoflow.reporting.page import compared
 from expoflow.selection import select, tables
 from expoflow.selection.criteria import scored_under
@@ -143,8 +143,12 @@ def test_without_a_reward_model_nothing_is_said_of_rewards(by):
     assert not any(key.startswith(("reward", "gain", "p_")) for row in rows for key in row)
     assert {row["length"] for row in rows} == {9}
     change = {row["alpha"]: (row["nll_change_low"], row["nll_change_high"]) for row in rows}
-    assert change["0"] == (0, 0)
-    assert all(low < ALPHAS[alpha][1] - 1 < high for alpha, (low, high) in change.items() if alpha != "0")
+    assert change.pop("0") == (0, 0)
+    assert np.isnan(change.pop("-1")).all()  # among which nothing is chosen
+    alone = {row["alpha"]: [row[f"nll_change_pointwise_{end}"] for end in ("low", "high")] for row in rows}
+    for alpha, (low, high) in change.items():
+        assert low < alone[alpha][0] < ALPHAS[alpha][1] - 1 < alone[alpha][1] < high
+    assert alone["-1"][0] < 1 < alone["-1"][1]
 
 
 @pytest.mark.parametrize(("gaps", "whole"), [(0, True), (1, False), (80, True)])
@@ -249,7 +253,7 @@ def test_an_alpha_with_degenerate_responses_is_chosen_by_nothing():
     assert best.warnings == [said]
     assert best.reason.startswith("largest mean reward of 3 alphas; gain ")
     assert best.reason.endswith(said)
-    line = run_end.best_line(best, rows["0"]["reward"])
+    line = words.best_line(best, rows["0"]["reward"])
     assert line.startswith("p: best alpha 1, reward 1.0")
     assert line.endswith(f"; {said}")
 
@@ -294,7 +298,7 @@ def test_an_aligned_model_that_does_not_end_its_responses_gives_no_advice():
     reward["1"] = cut.assign(alpha="1", reward=cut["reward"] + 1)
     _, best = select.select("p", reward, {"0": None, "1": 1.0}, SelectConfig(resamples=500), 0)
     assert (best.alpha, best.certified) == ("1", True)
-    assert run_end.best_line(best, 9.0).endswith(said)
+    assert words.best_line(best, 9.0).endswith(said)
 
 
 def without_tokens(alpha, prompts):

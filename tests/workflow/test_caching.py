@@ -9,7 +9,7 @@ from edits import change_code
 
 pytestmark = pytest.mark.workflow
 JOINT = {"tables": 1, "benchmark_table": 1, "appendices": 1, "figure": 3, "report": 1}
-AFTER_SELECT = {"export": 1, "benchmark_reward": 1, "compare": 1} | JOINT
+AFTER_SELECT = {"export": 1, "benchmark_reward": 1, "compare": 1, "certify": 1} | JOINT
 
 
 def test_nothing_to_do_after_a_finished_run(finished):
@@ -72,7 +72,7 @@ def test_one_more_pair(finished):
 
     finished.edit(add)
     own = {"train": 1, "preflight": 1, "extrapolate": 3, "generate": 3, "score": 3, "select": 1, "export": 1}
-    assert finished.planned() == own | {"benchmark_reward": 3, "compare": 1} | JOINT
+    assert finished.planned() == own | {"benchmark_reward": 3, "compare": 1, "certify": 1} | JOINT
 
 
 def test_sampling_changes_generations_and_what_comes_after(finished):

@@ -43,7 +43,12 @@ def test_means_and_gains_follow_from_rewards_csv(finished_once):
         gains = [value - aligned for value, aligned in zip(values, by_alpha["0"], strict=True)]
         assert float(row["reward"]) == pytest.approx(math.fsum(values) / 24, abs=1e-5)
         assert float(row["gain"]) == pytest.approx(math.fsum(gains) / 24, abs=1e-5)
-        assert float(row["gain_low"]) <= float(row["gain"]) <= float(row["gain_high"])
+        alone = [float(row[f"gain_pointwise_{end}"]) for end in ("low", "high")]
+        assert alone[0] <= float(row["gain"]) <= alone[1]
+        if row["alpha"] == "-1":  # among which nothing is chosen
+            assert row["gain_low"] == row["gain_high"] == ""
+        else:
+            assert float(row["gain_low"]) <= alone[0] <= alone[1] <= float(row["gain_high"])
 
 
 def test_the_exported_model_is_theta2_and_loads_with_plain_transformers(finished_once):

@@ -1,5 +1,6 @@
 """Write the pair's checkpoint at the chosen alpha, whole, to be published."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow.extrapolation.model_card import model_card
     from expoflow.extrapolation.pair import export
     from expoflow.files.records import read_json
+    from expoflow.paths import RESULTS
     from expoflow.results import Best, Manifest
 
     best = read_json(snakemake.input.best, Best)
@@ -25,6 +27,6 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
         ExtrapolateConfig.model_validate_json(snakemake.params.config),
         snakemake.params.code,
         snakemake.threads,
-        model_card,
+        partial(model_card, certificate=RESULTS.certificate(best.pair)),
     )
     say(f"{best.pair}: alpha {best.alpha} {'written to' if written else 'is already in'} {folder}")

@@ -11,23 +11,22 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow.config.stages import SelectConfig
     from expoflow.paths import of_alpha
-    from expoflow.reporting.run_end import best_line
+    from expoflow.reporting.words import best_line
     from expoflow.selection import select, tables
     from expoflow.selection.criteria import CRITERIA
 
     pair = snakemake.wildcards.pair
     alphas = [of_alpha(Path(path)) for path in snakemake.input.rewards]
     recipes = dict(zip(alphas, snakemake.input.recipes, strict=True))
-    rewards = dict(zip(alphas, snakemake.input.rewards, strict=True))
-    likelihoods = dict(zip(alphas, snakemake.input.likelihoods, strict=False))
     config = SelectConfig.model_validate_json(snakemake.params.config)
+    rewards, likelihoods = tables.read_swept(pair, snakemake.input.rewards, snakemake.input.likelihoods)
     rows, best = select.select(
         pair,
-        {alpha: tables.read_rewards(path, pair, alpha) for alpha, path in rewards.items()},
+        rewards,
         {alpha: tables.read_effective_alpha(path, alpha) for alpha, path in recipes.items()},
         config,
         snakemake.params.seed,
-        {alpha: tables.read_likelihoods(path, pair, alpha) for alpha, path in likelihoods.items()},
+        likelihoods,
     )
     best = best.model_copy(update={"labelled_by": snakemake.params.labelled_by})
     if CRITERIA[config.by].rewarded and snakemake.params.reward_model in best.labelled_by:

@@ -17,4 +17,5 @@ with job_log(snakemake.log[0], snakemake.threads):
         alphas=[Path(path) for path in snakemake.input.alphas],
         best=[Path(path) for path in snakemake.input.best],
         rewards=[Path(path) for path in snakemake.input.rewards],
+        certificates=[Path(path) for path in snakemake.input.certificates],
     )

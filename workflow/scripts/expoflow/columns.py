@@ -7,6 +7,9 @@ from expoflow.config.stages import Criterion
 # The criteria beside the reward: of each alphas.csv has the value, and the interval of its change from alpha 0.
 MEASURED = tuple(name for name in get_args(Criterion) if name != "reward")
 
+# What the change of every criterion from alpha 0 is called.
+CHANGES = ("gain", *(f"{name}_change" for name in MEASURED))
+
 REWARD_COLUMNS = (
     "pair",
     "alpha",
@@ -58,6 +61,7 @@ ALPHA_COLUMNS = (
     "degenerate_change",
     "degenerate_change_low",
     "degenerate_change_high",
+    *(f"{name}_pointwise_{end}" for name in CHANGES for end in ("low", "high")),
 )
 BENCHMARK_COLUMNS = (
     "pair",
@@ -84,4 +88,13 @@ SUMMARY_COLUMNS = (
     "quality_expo",
     "nll_aligned",
     "nll_expo",
+    "optimism",
+    "certificate",
+    "certificate_measure",
+    "certificate_gain",
+    "certificate_low",
+    "certificate_high",
+    "certificate_prompts",
+    "judged_on",
+    "looks",
 )

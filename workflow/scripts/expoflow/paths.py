@@ -82,6 +82,10 @@ class Results:
         """The chosen alpha, and why."""
         return self.pairs / pair / "best.json"
 
+    def certificate(self, pair: str) -> Path:
+        """The gain of the choice on prompts that took no part in it."""
+        return self.pairs / pair / "certificate.json"
+
     def exported(self, pair: str) -> Path:
         """The folder of the model at the chosen alpha, to be published."""
         return self.pairs / pair / "expo"
@@ -168,6 +172,10 @@ class Results:
     def costs(self, benchmark: str) -> Path:
         """What the benchmark's judge has cost."""
         return self.folder / "costs" / f"{benchmark}.json"
+
+    def looks(self, pair: str) -> Path:
+        """The results that were seen on the prompts that judge the choice."""
+        return self.pairs / pair / "looks.jsonl"
 
     def benchmark_log(self, pair: str, variant: str, benchmark: str) -> Path:
         """What a benchmark's job said."""

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from expoflow.errors import DataError
-from expoflow.files.records import Record, read_jsonl
+from expoflow.files.records import Record, read_json, read_jsonl, require_own
+from expoflow.paths import of_pair
 
 
 class File(Record):
@@ -121,7 +122,11 @@ class RewardCheckResult(Record):
 
 
 class Best(Record):
-    """results/pairs/{pair}/best.json: the chosen alpha and why; no reward and gain without a reward model."""
+    """results/pairs/{pair}/best.json: the chosen alpha and why; no reward and gain without a reward model.
+
+    `gain_low` and `gain_high` are of an interval that holds for all alphas of the grid at once; in a file of an earlier
+    version, which has no `prompts`, for the chosen one alone.
+    """
 
     pair: str
     alpha: str
@@ -130,6 +135,13 @@ class Best(Record):
     gain: float | None = None
     gain_low: float | None = None
     gain_high: float | None = None
+    gain_pointwise_low: float | None = None
+    gain_pointwise_high: float | None = None
+    """The interval of the gain as if no other alpha had been tried."""
+    optimism: float | None = None
+    """By how much the change at the chosen alpha looks better than it is since it was chosen: the bootstrap's estimate."""
+    prompts: int | None = None
+    """How many prompts chose alpha."""
     chosen_share: float
     edge: bool
     reason: str
@@ -139,3 +151,36 @@ class Best(Record):
     """The alpha that each criterion of `select.compare` would have chosen on the same responses."""
     labelled_by: list[str] = []
     """The reward models that labelled the aligned model's training data."""
+
+
+class Certificate(Record):
+    """results/pairs/{pair}/certificate.json: the gain of expo over aligned on prompts that took no part in the choice.
+
+    If there are none, `held_out` is false and there is no gain. `measure` is what the gain is of, a name of
+    `selection.criteria`. `looks` says how many results on these prompts this folder has seen, this one included.
+    """
+
+    pair: str
+    alpha: str
+    held_out: bool
+    certified: bool
+    measure: str | None = None
+    gain: float | None = None
+    low: float | None = None
+    high: float | None = None
+    confidence: float
+    chosen_on: str
+    judged_on: str
+    prompts: int = 0
+    left_out: int = 0
+    """Prompts of `judged_on` that do not count, since they chose alpha too."""
+    looks: int = 0
+
+
+def read_certificate(path: Path) -> Certificate | None:
+    """The certificate of a pair; None if there is none, as in the results of an earlier version."""
+    if not path.exists():
+        return None
+    certificate = read_json(path, Certificate)
+    require_own(path, dict(certificate), {"pair": of_pair(path)})
+    return certificate

@@ -46,6 +46,7 @@ def reference_problems(config: Config) -> list[str]:
         *_dev_problems(config),
         *_claim_problems(config),
         *_reward_problems(config),
+        *_held_out_problems(config),
         *_theory_problems(config),
     ]
     return problems + list(_kind_problems(config)) + _cycles(config)
@@ -158,6 +159,24 @@ def _claim_problems(config: Config) -> Iterator[str]:
                 others = set(config.labellers(config.pairs[pair].aligned)) - {config.reward_model}
                 if len(others) != 1:
                     yield f"{where}: no single other reward model labelled the training of '{pair}'; leave it out"
+
+
+def _held_out_problems(config: Config) -> Iterator[str]:
+    """Prompts that shall judge the choice of alpha, and make it too, or are not needed for it."""
+    for name in config.pairs:
+        select, chosen_on = config.section(name, "select"), config.section(name, "generate").prompts
+        reward = config.section(name, "benchmarks").reward
+        if not reward or not config.reward_model:
+            continue
+        if reward.prompts == chosen_on:
+            yield (
+                f"pairs.{name}.benchmarks.reward.prompts: '{chosen_on}' chooses alpha too; name prompts that take no part in it, "
+                "or remove the benchmark and write select: {judge: 0.5}"
+            )
+        elif select.judge is not None:
+            yield (
+                f"pairs.{name}.select.judge: benchmarks.reward judges the choice on '{reward.prompts}' already; remove one of the two"
+            )
 
 
 def _reward_problems(config: Config) -> Iterator[str]:

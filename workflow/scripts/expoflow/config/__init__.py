@@ -155,6 +155,13 @@ class Config(Strict):
             name = self.models[name].base
         return sorted({each for each in found if each})
 
+    def judged_on(self, pair: str) -> str | None:
+        """The prompt set that judges the pair's choice of alpha by prompts that took no part in it; None if there is none."""
+        reward = self.section(pair, "benchmarks").reward
+        if self.section(pair, "select").judge is not None:
+            return self.section(pair, "generate").prompts
+        return reward.prompts if reward and self.reward_model else None
+
     def setting(self, pair: str, name: str) -> float | None:
         """A number of the recipe that the pair's aligned model is trained by."""
         value = getattr(self.models[self.pairs[pair].aligned].train, name, None)

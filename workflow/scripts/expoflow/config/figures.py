@@ -33,9 +33,9 @@ class Kind:
     module: str
     caption: str
     without_rewards: str = ""
-    reads: tuple[Literal["alphas", "generations", "benchmarks", "theory", "cosines", "plane"], ...] = (
-        "alphas",
-    )
+    reads: tuple[
+        Literal["alphas", "certificates", "generations", "benchmarks", "theory", "cosines", "plane"], ...
+    ] = ("alphas",)
     keys: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
     rewards: bool = False
@@ -49,10 +49,11 @@ KINDS = {
         module="sweeps",
         caption="Reward, true quality where it is known, and length of the responses against alpha, on the prompts "
         "that choose alpha. The star is the chosen alpha; the band is the interval of the gain over alpha 0, paired by "
-        "prompt.",
+        "prompt, which holds for all alphas at once. Below the pair's name stands its certificate: the gain on prompts that took no part in the choice.",
         without_rewards="{shown}, true quality where it "
         "is known, and length of the responses against alpha, on the prompts that choose alpha. The star is the chosen "
-        "alpha; the band is the interval of the change from alpha 0, paired by prompt.",
+        "alpha; the band is the interval of the change from alpha 0, paired by prompt, which holds for all alphas at once.",
+        reads=("alphas", "certificates"),
         marks=("alpha",),
         default=True,
     ),

@@ -17,6 +17,8 @@ def _paths(figure: FigureConfig, name: str) -> list[Path]:
     match name:
         case "alphas":
             return [RESULTS.alphas(pair) for pair in figure.pairs]
+        case "certificates":
+            return [RESULTS.certificate(pair) for pair in figure.pairs]
         case "theory":
             return [RESULTS.theory(pair) for pair in figure.pairs]
         case "plane":

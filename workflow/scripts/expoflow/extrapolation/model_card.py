@@ -1,18 +1,31 @@
 """README.md of an extrapolated checkpoint: what it is, made from what, with what effect."""
 
+from pathlib import Path
+
 from expoflow.checkpoints.checkpoint import ADAPTER
 from expoflow.extrapolation.recipe import Effect, ExtrapolationRecipe, Input
 from expoflow.files.markdown import code, prose
 
 
-def model_card(recipe: ExtrapolationRecipe) -> str:
-    """The card's text, Markdown with the metadata block that model hubs read."""
+def model_card(recipe: ExtrapolationRecipe, certificate: Path | None = None) -> str:
+    """The card's text, Markdown with the metadata block that model hubs read.
+
+    `certificate` is where the run that made the model will write what the choice of alpha is worth.
+    """
     parents = [_parent(each) for each in (recipe.aligned, recipe.sft)]
     adapter = (
         "" if ADAPTER not in recipe.files else "This is an adapter: load it with peft on the SFT model.\n"
     )
     kinds = "\n".join(_row(label, effect) for label, effect in recipe.kinds.items())
     rules = [f"{code(regex)}: {value:g}" for regex, value in recipe.alpha_for]
+    judged = (
+        ""
+        if certificate is None
+        else f"""
+What this model gains over the aligned one, on prompts that took no part in the choice of alpha, stands in {code(certificate.as_posix())} of
+the run that made it; `expoflow publish` writes it into the card of the published model.
+"""
+    )
     warnings = "".join(f"\n> {prose(warning)}\n" for warning in recipe.warnings)
     return f"""---
 tags:
@@ -34,7 +47,7 @@ made by expoflow {recipe.provenance["expoflow"]}.
 | effective alpha | {_number(recipe.effective_alpha)} |
 
 Tokenizer, chat template and configuration are the aligned model's.
-{adapter}{warnings}
+{adapter}{judged}{warnings}
 | weights | parameters | moved | effective alpha | delta / theta1 | alpha delta / theta1 |
 | --- | ---: | ---: | ---: | ---: | ---: |
 {kinds}

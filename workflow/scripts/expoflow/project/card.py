@@ -12,7 +12,8 @@ from expoflow.extrapolation.options import RULES
 from expoflow.extrapolation.recipe import ExtrapolationRecipe
 from expoflow.files import markdown
 from expoflow.hub.licence import Licence
-from expoflow.results import BenchmarkResult, Best, Manifest
+from expoflow.reporting.words import SAME, certificate_words, optimism_words
+from expoflow.results import BenchmarkResult, Best, Certificate, Manifest
 from expoflow.selection.criteria import CRITERIA
 
 FIGURE = "sweep.png"
@@ -47,7 +48,7 @@ CITATION = """\
 class Evidence:
     """What a project knows about the exported model of one pair.
 
-    `alphas` are the rows of its alphas.csv; `prompts` is the number of prompts that chose alpha; `models` are the
+    `certificate` is None in results of an earlier version. `alphas` are the rows of its alphas.csv; `prompts` is the number of prompts that chose alpha; `models` are the
     manifests of sft, aligned and, where there is one, reward_model.
     """
 
@@ -55,6 +56,7 @@ class Evidence:
     config: Config
     recipe: ExtrapolationRecipe
     best: Best
+    certificate: Certificate | None
     alphas: list[dict[str, str]]
     benchmarks: list[BenchmarkResult]
     prompts: int
@@ -84,6 +86,8 @@ A better-aligned model that was not trained but extrapolated (ExPO,
 
 Tokenizer, chat template and configuration are the aligned model's.
 {warnings}
+{_certificate(evidence)}
+
 ```python
 from transformers import pipeline
 
@@ -162,20 +166,41 @@ Every alpha of the table answered {_prompts(evidence)}, {generate.samples} of ea
 {generate.max_tokens} tokens
 at most), and {scored}.
 
-Alpha {best.alpha} was taken: {best.reason}. The choice is {"certified" if best.certified else "**not certified**"}; \
+Alpha {best.alpha} was taken: {best.reason}. The choice is {"certified on these prompts" if best.certified else "**not certified**"}; \
 {best.chosen_share:.0%} of the bootstrap resamples of the prompts would make it.{_gain(evidence)}"""
 
 
+def _certificate(evidence: Evidence) -> str:
+    """The number to quote: the gain on prompts that took no part in the choice; or that there is none."""
+    certificate = evidence.certificate
+    if certificate is None or not certificate.held_out:
+        return f"This model was {SAME}: no prompt that took no part in the choice of alpha has judged it."
+    words = certificate_words(certificate)
+    verdict = "the interval lies above 0" if certificate.certified else "that may be chance"
+    if CRITERIA[certificate.measure].maximum is False:
+        verdict = "the interval does not lie above 0" if certificate.certified else verdict
+    left_out = (
+        f" {certificate.left_out} more prompts of `{certificate.judged_on}` chose alpha too, and do not count."
+        if certificate.left_out
+        else ""
+    )
+    return f"**Over the aligned model: {words}: {verdict}.**{left_out}"
+
+
 def _gain(evidence: Evidence) -> str:
-    """The gain in reward, where there is a reward model."""
+    """The gain in reward on the prompts that chose alpha, if there is a reward model."""
     best = evidence.best
     if best.reward is None:
         return ""
     aligned = next(row for row in evidence.alphas if row["alpha"] == "0")
+    at_once = (
+        "its interval holds for all alphas at once" if best.prompts else "its interval is of this alpha alone"
+    )
+    words = optimism_words(best)
     return f"""
 
-**Reward {_number(aligned["reward"])} (aligned) -> {_number(best.reward)} (this model), gain {_number(best.gain)} \
-[{_number(best.gain_low)}, {_number(best.gain_high)}].**"""
+On these prompts: reward {_number(aligned["reward"])} (aligned) -> {_number(best.reward)} (this model), gain {_number(best.gain)} \
+[{_number(best.gain_low)}, {_number(best.gain_high)}]; {"; ".join(filter(None, [at_once, words]))}."""
 
 
 def _prompts(evidence: Evidence) -> str:

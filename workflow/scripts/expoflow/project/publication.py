@@ -21,11 +21,11 @@ from expoflow.extrapolation.verify import verify
 from expoflow.files.hashing import sha256
 from expoflow.files.records import read_json
 from expoflow.hub import licence
-from expoflow.paths import RECIPE, RESULTS, Results, of_benchmark, of_exported, of_pair
+from expoflow.paths import RECIPE, RESULTS, Results, of_benchmark, of_exported
 from expoflow.project.card import FIGURE, VARIANTS, Evidence, hub_card
 from expoflow.project.folder import read_config, read_config_file
 from expoflow.reporting import tables
-from expoflow.results import BenchmarkResult, Best, Manifest
+from expoflow.results import BenchmarkResult, Best, Manifest, read_certificate
 
 CARD = "README.md"
 
@@ -74,7 +74,7 @@ def publication(
         names.add(INDEX)
     texts = {
         CARD: hub_card(evidence, repo, terms).encode(),
-        FIGURE: _figure(Results.of(project).alphas(pair)),
+        FIGURE: _figure(Results.of(project), pair),
     }
     known = {**recipe.files, **(recipe.outputs or {})}
     uploads = [_file(exported / name, name, known.get(name)) for name in names]
@@ -132,6 +132,7 @@ def _evidence(project: Path, pair: str, config: Config, exported: Path) -> Evide
         config=config,
         recipe=read_json(exported / RECIPE, ExtrapolationRecipe),
         best=read_json(results.best(pair), Best),
+        certificate=read_certificate(results.certificate(pair)),
         alphas=list(tables.read([results.alphas(pair)])),
         benchmarks=[read_json(path, BenchmarkResult) for path in benchmarks],
         prompts=sum(1 for _ in prompts.open("rb")),
@@ -146,6 +147,9 @@ def _problems(project: Path, evidence: Evidence, exported: Path) -> Iterator[str
         yield f"{exported}: has alpha {recipe.alpha:g}, best.json chooses {best.alpha}; run snakemake again"
     elif not recipe.alpha:
         yield f"{exported}: alpha 0 was chosen, this is the aligned model itself; there is nothing to publish"
+    if evidence.certificate and evidence.certificate.alpha != best.alpha:
+        where = Results.of(project).certificate(evidence.pair)
+        yield f"{where}: is of alpha {evidence.certificate.alpha}, best.json chooses {best.alpha}; run snakemake again"
     if recipe.weights != "stored" or not recipe.outputs:
         yield f"{exported}: is not a whole exported model; run snakemake again"
     for role in ("sft", "aligned"):
@@ -191,13 +195,14 @@ def _inherited(project: Path, evidence: Evidence) -> licence.Licence:
     )
 
 
-def _figure(alphas: Path) -> bytes:
+def _figure(results: Results, pair: str) -> bytes:
     """The sweep of the pair alone, as PNG."""
     from expoflow.config.figures import FigureConfig
     from expoflow.reporting import figures
     from expoflow.reporting.figures.style import Drawing
 
-    drawing = Drawing(FigureConfig(kind="sweep", pairs=[of_pair(alphas)]), [alphas], paper={})
+    inputs = [path for path in (results.alphas(pair), results.certificate(pair)) if path.exists()]
+    drawing = Drawing(FigureConfig(kind="sweep", pairs=[pair]), inputs, paper={})
     with tempfile.TemporaryDirectory() as folder:
         figures.draw(drawing, [Path(folder) / FIGURE])
         return (Path(folder) / FIGURE).read_bytes()

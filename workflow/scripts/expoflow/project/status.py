@@ -43,6 +43,7 @@ def stages(config: Config) -> dict[str, list[Path]]:
             files[f"{name}: benchmark"] = [
                 RESULTS.benchmark(name, variant, each) for each in benchmarks for variant in VARIANTS
             ]
+        files[f"{name}: certify"] = [RESULTS.certificate(name)]
     return files | {"report": [RESULTS.report]}
 
 

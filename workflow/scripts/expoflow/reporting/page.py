@@ -9,7 +9,8 @@ from expoflow.files.atomic import write_text
 from expoflow.files.records import read_json
 from expoflow.paths import Results
 from expoflow.reporting.tables import BENCHMARKED, COMPARED, read
-from expoflow.results import Best
+from expoflow.reporting.words import certificate_words, optimism_words
+from expoflow.results import Best, Certificate, read_certificate
 from expoflow.selection.criteria import CRITERIA, Criterion
 
 MARKS = "Hollow marks are the paper's."
@@ -35,13 +36,16 @@ figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { font-size: .9re
 <h2>Chosen alphas</h2>
 <table>
 <tr><th>pair</th><th>alpha</th>{% for words in shown.values() %}<th>{{ words }}, aligned</th><th>{{ words }}, ExPO</th>
-{% endfor %}{% if "reward" in shown %}<th>gain</th>{% endif %}<th>certified</th></tr>
+{% endfor %}{% if "reward" in shown %}<th>gain</th>{% endif %}<th>certified</th><th>certificate</th></tr>
 {% for row in summary %}<tr><td>{{ row.pair }}</td><td>{{ row.best_alpha }}</td>
 {% for name in shown %}<td>{{ row[name + "_aligned"] }}</td><td>{{ row[name + "_expo"] }}</td>{% endfor %}
 {% if "reward" in shown %}<td>{{ row.gain }} [{{ row.gain_low }}, {{ row.gain_high }}]</td>{% endif %}
-<td>{{ "yes" if row.certified == "1" else "no" }}</td></tr>
+<td>{{ "yes" if row.certified == "1" else "no" }}</td>
+<td>{{ certified(certificates[row.pair]) }}</td></tr>
 {% endfor %}</table>
-<ul>{% for best in choices %}<li><b>{{ best.pair }}</b>: alpha {{ best.alpha }}: {{ best.reason }}.{{ compared(best) }}</li>
+<p>All columns but the last are of the prompts that chose alpha, where the best of several looks better than it is; their intervals hold for
+all alphas at once. The certificate is of prompts that took no part in the choice: its number is the one to quote.</p>
+<ul>{% for best in choices %}<li><b>{{ best.pair }}</b>: alpha {{ best.alpha }}: {{ best.reason }}.{{ beside(best) }}{{ compared(best) }}</li>
 {% endfor %}</ul>
 {% if metrics %}<h2>Benchmarks</h2>
 <table>
@@ -105,6 +109,9 @@ def write_page(
             name: words for name, words in SHOWN.items() if any(row.get(f"{name}_expo") for row in summary)
         },
         compared=compared,
+        beside=beside,
+        certified=certified,
+        certificates={row["pair"]: read_certificate(results.certificate(row["pair"])) for row in summary},
         choices=[read_json(results.best(row["pair"]), Best) for row in summary],
         metrics=metrics,
         gaps=gaps,
@@ -136,3 +143,19 @@ def compared(best: Best) -> str:
     """What else would have been chosen: ` On the same responses: by nll alpha 8, by implicit alpha 2.`"""
     said = ", ".join(f"by {by} alpha {alpha}" for by, alpha in best.others.items())
     return f" On the same responses: {said}." if said else ""
+
+
+def certified(certificate: Certificate | None) -> str:
+    """What a certificate says, and whether it holds."""
+    if certificate is None:
+        return "none: these results are of an earlier version"
+    words = certificate_words(certificate)
+    return f"{words}: certified" if certificate.certified else words
+
+
+def beside(best: Best) -> str:
+    """What is to be known of the gain beside the reason."""
+    if best.prompts is None:
+        return " The interval is of an earlier version: as if no other alpha had been tried."
+    words = optimism_words(best)
+    return f" {words[0].upper()}{words[1:]}." if words else ""

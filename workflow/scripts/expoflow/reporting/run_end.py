@@ -11,30 +11,21 @@ from expoflow.reporting import paper_tables
 from expoflow.reporting import tables as result_tables
 from expoflow.reporting.page import write_page
 from expoflow.reporting.tables import read
-from expoflow.results import Best
-
-
-def best_line(best: Best, reward_aligned: float | str | None) -> str:
-    """One line a pair: `mini20: best alpha 8, reward 0.41 -> 1.04, gain 0.63 [0.52, 0.74]`; or alpha and reason.
-
-    What is to be said of degenerate responses follows; a reason has it already.
-    """
-    if best.reward is None:
-        return f"{best.pair}: best alpha {best.alpha}: {best.reason}"
-    line = (
-        f"{best.pair}: best alpha {best.alpha}, reward {float(reward_aligned):.2f} -> {best.reward:.2f}, "
-        f"gain {best.gain:.2f} [{best.gain_low:.2f}, {best.gain_high:.2f}]"
-    )
-    return "; ".join([line, *best.warnings]) if best.certified else f"{line} (not certified: {best.reason})"
+from expoflow.reporting.words import best_line
+from expoflow.results import Best, read_certificate
 
 
 def closing_words(results: Results = RESULTS) -> str:
-    """What a finished run says last: each pair's choice, and where the results lie; nothing where it made a part."""
+    """What a finished run says last: each pair's choice and its certificate, and where the results lie; nothing where it made a part."""
     if not results.report.exists():
         return ""
     try:
         lines = [
-            best_line(read_json(results.best(row["pair"]), Best), row["reward_aligned"])
+            best_line(
+                read_json(results.best(row["pair"]), Best),
+                row["reward_aligned"],
+                read_certificate(results.certificate(row["pair"])),
+            )
             for row in read([results.table("summary")], ("pair", "reward_aligned"))
         ]
     except DataError:

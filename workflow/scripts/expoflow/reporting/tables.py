@@ -10,7 +10,7 @@ from expoflow.config.base import ALPHA
 from expoflow.errors import DataError
 from expoflow.files.records import read_csv, read_json, require_own, write_csv
 from expoflow.paths import ALPHAS, Results, of_benchmark, of_pair
-from expoflow.results import BenchmarkResult, Best
+from expoflow.results import BenchmarkResult, Best, read_certificate
 
 # What the summary has of aligned and of expo: columns of alphas.csv.
 COMPARED = [name.removesuffix("_expo") for name in SUMMARY_COLUMNS if name.endswith("_expo")]
@@ -20,12 +20,14 @@ SCORED = ("pair", "alpha", "prompts", "prompt_id", "sample", "reward")
 BENCHMARKED = ("pair", "variant", "benchmark", "metric", "value", "low", "high")
 
 
-def write_sweeps(results: Results, alphas: list[Path], best: list[Path], rewards: list[Path]) -> None:
+def write_sweeps(
+    results: Results, alphas: list[Path], best: list[Path], rewards: list[Path], certificates: list[Path]
+) -> None:
     """Write the tables of the sweeps into `results`; rows in the order of the given files."""
     swept = read_sweeps(alphas)
     write_csv(results.table("alphas"), swept, ALPHA_COLUMNS)
     write_csv(results.table("rewards"), read(rewards, SCORED), REWARD_COLUMNS)
-    write_csv(results.table("summary"), _summary_rows(best, swept), SUMMARY_COLUMNS)
+    write_csv(results.table("summary"), _summary_rows(best, certificates, swept), SUMMARY_COLUMNS)
 
 
 def write_benchmarks(table: Path, results: list[Path]) -> None:
@@ -64,6 +66,24 @@ def _is_alpha(row: dict[str, str]) -> bool:
     return re.fullmatch(ALPHA, row["alpha"]) is not None
 
 
+def _certified(path: Path, best: Best) -> dict[str, Any]:
+    """What the summary says of a certificate; of one that is not held out only that there is none."""
+    certificate = read_certificate(path)
+    if certificate is None or not certificate.held_out:
+        return {}
+    require_own(path, dict(certificate), {"alpha": best.alpha})
+    return {
+        "certificate": certificate.certified,
+        "certificate_measure": certificate.measure,
+        "certificate_gain": certificate.gain,
+        "certificate_low": certificate.low,
+        "certificate_high": certificate.high,
+        "certificate_prompts": certificate.prompts,
+        "judged_on": certificate.judged_on,
+        "looks": certificate.looks,
+    }
+
+
 def _benchmark_rows(paths: list[Path]) -> Iterator[dict[str, Any]]:
     for path in paths:
         place = dict(zip(("pair", "variant", "benchmark"), of_benchmark(path), strict=True))
@@ -81,10 +101,12 @@ def _benchmark_rows(paths: list[Path]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _summary_rows(paths: list[Path], swept: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
-    """Of every pair: aligned beside expo on the prompts that chose alpha."""
+def _summary_rows(
+    paths: list[Path], certificates: list[Path], swept: list[dict[str, str]]
+) -> Iterator[dict[str, Any]]:
+    """Of every pair: aligned beside expo on the prompts that chose alpha, and what others say of the choice."""
     rows = {(row["pair"], row["alpha"]): row for row in swept}
-    for path in paths:
+    for path, certificate in zip(paths, certificates, strict=True):
         best = read_json(path, Best)
         require_own(path, dict(best), {"pair": of_pair(path)})
         if (best.pair, best.alpha) not in rows:
@@ -99,6 +121,8 @@ def _summary_rows(paths: list[Path], swept: list[dict[str, str]]) -> Iterator[di
             "gain": best.gain,
             "gain_low": best.gain_low,
             "gain_high": best.gain_high,
+            "optimism": best.optimism,
+            **_certified(certificate, best),
             **{f"{name}_aligned": aligned[name] for name in COMPARED},
             **{f"{name}_expo": expo[name] for name in COMPARED},
         }

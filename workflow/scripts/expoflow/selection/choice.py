@@ -13,7 +13,7 @@ from expoflow.selection.criteria import CRITERIA, Criterion
 class Candidate:
     """One alpha: the mean of what is chosen by, its change from alpha 0 with interval, and whether it may be chosen.
 
-    Numbers that are not known are NaN.
+    The intervals of all candidates hold at once. Numbers that are not known are NaN.
     """
 
     alpha: str
@@ -57,7 +57,10 @@ def choose(
         advice = "" if doubtful else ": do not extrapolate"
         reason = _none_is_better(tried, allowed, criterion) + advice
     else:
-        reason = _taken(best, len(allowed), certified, criterion, f"{100 * confidence:g}%")
+        level = f"{100 * confidence:g}% interval"
+        if len(tried) > 2:
+            level += f" for all {len(tried) - 1} alphas at once"
+        reason = _taken(best, len(allowed), certified, criterion, level)
     if edge:
         reason += f"; the grid ends here, try {' and '.join(_beyond(tried))} next"
     if require_certified and not certified and best is not aligned:
@@ -87,11 +90,11 @@ def _taken(best: Candidate, number: int, certified: bool, criterion: Criterion, 
     change = f"{criterion.change} {best.change:.2f} [{best.low:.2f}, {best.high:.2f}] over alpha 0"
     if certified:
         side = "lies above 0" if criterion.maximum else "does not lie above 0"
-        return f"{which} {number} alphas; {change}: its {level} interval {side}"
+        return f"{which} {number} alphas; {change}: its {level} {side}"
     if not np.isfinite([best.low, best.high]).all():
         change = f"{criterion.change} {best.change:.2f} over alpha 0"
-        return f"{which} {number} alphas, but not certified: {change}, and its {level} interval is not known"
-    return f"{which} {number} alphas, but not certified: {change}, the {level} interval holds 0"
+        return f"{which} {number} alphas, but not certified: {change}, and its {level} is not known"
+    return f"{which} {number} alphas, but not certified: {change}, the {level} holds 0"
 
 
 def _beyond(tried: list[Candidate]) -> list[str]:

@@ -12,12 +12,21 @@ from expoflow.config.stages import SelectConfig
 from expoflow.errors import DataError
 from expoflow.files.records import write_csv, write_json
 from expoflow.results import Best
-from expoflow.selection import degenerate, statistics
+from expoflow.selection import degenerate, measures, split, statistics
 from expoflow.selection.choice import Candidate, Choice, choose
 from expoflow.selection.criteria import CRITERIA
+from expoflow.selection.measures import Changes, OfPrompts, ratio
 
-# By criterion and alpha the sums and counts of every prompt, whose ratio is the criterion's value.
-Measured = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
+# What best.json has of the chosen alpha's row.
+OF_CHOSEN = (
+    "reward",
+    "gain",
+    "gain_low",
+    "gain_high",
+    "gain_pointwise_low",
+    "gain_pointwise_high",
+    "chosen_share",
+)
 
 
 def select(
@@ -32,40 +41,32 @@ def select(
 
     `rewards` is the table of every alpha, 0 among them, over the same prompts and samples; its column of rewards
     is empty where there is no reward model. `effective` is the effective alpha of every alpha; `seed` that of
-    the bootstrap; `likelihoods`, which criteria with `models` need, has every alpha's table of them. Raises DataError
+    the bootstrap; `likelihoods`, which criteria with `models` need, has every alpha's table of them. With
+    `config.judge` the prompts that judge the choice are left out of all numbers. Raises DataError
     where the tables do not match.
     """
     alphas = sorted(rewards, key=float)
-    _require_same_responses({alpha: rewards[alpha] for alpha in alphas})
-    measured = _measured(rewards, likelihoods or {})
+    measures.require_same_responses({alpha: rewards[alpha] for alpha in alphas})
+    rewards, likelihoods = (split.part(each, config.judge, pair) for each in (rewards, likelihoods or {}))
+    measured = measures.measure(rewards, likelihoods)
     for by in (config.by, *config.others()):
         if by not in measured:
             raise DataError(
                 f"{pair}: {CRITERIA[by].words} is not known of all responses; run snakemake again"
             )
-    faults = {alpha: _of_prompts(table, table["degenerate"].notna()) for alpha, table in rewards.items()}
     weights = statistics.resampled(len(measured[config.by]["0"][0]), config.resamples, seed)
-    rows = [{"pair": pair, "alpha": alpha} | _averages(rewards[alpha]) for alpha in alphas]
-    for row in rows:
-        row |= {name: float(_mean(*of[row["alpha"]])) for name, of in measured.items()}
-        row["effective_alpha"] = effective[row["alpha"]]
-        if "reward" in measured:
-            row |= _intervals(measured["reward"][row["alpha"]][0], measured["reward"]["0"][0], config, seed)
-        for name in measured.keys() - {"reward"}:
-            interval = CRITERIA[name].interval
-            row |= _changes(interval, measured[name], row["alpha"], weights, config)
-        row[degenerate.CHANGE] = float(_mean(*faults[row["alpha"]]) - _mean(*faults["0"]))
-        row |= _changes(degenerate.CHANGE, faults, row["alpha"], weights, config)
-    tried = [row for row in rows if float(row["alpha"]) >= 0]
-    choices = {by: _choose(tried, measured[by], weights, by, config) for by in (config.by, *config.others())}
-    choice, shares = choices.pop(config.by)
-    for row in tried:
+    tried = tuple(alpha for alpha in alphas if float(alpha) >= 0)
+    changes = {name: Changes.of(of, tried, weights) for name, of in measured.items()}
+    rows = _rows(pair, rewards, effective, measured, changes, weights, config, seed)
+    above = [row for row in rows if row["alpha"] in tried]
+    choices = {by: _choose(above, changes[by], by, config) for by in (config.by, *config.others())}
+    choice, shares, optimism = choices.pop(config.by)
+    for row in above:
         row["chosen_share"] = shares.get(row["alpha"], 0.0)
     for row in rows:
         row["chosen"] = row["alpha"] == choice.alpha
     chosen = next(row for row in rows if row["chosen"])
-    fields = ("reward", "gain", "gain_low", "gain_high", "chosen_share")
-    warnings = degenerate.warnings(tried, choice.alpha, config.degenerate_rise)
+    warnings = degenerate.warnings(above, choice.alpha, config.degenerate_rise)
     unrewarded = [] if "reward" in measured else ["there is no reward model"]
     best = Best(
         pair=pair,
@@ -74,126 +75,102 @@ def select(
         edge=choice.edge,
         reason="; ".join([choice.reason, *warnings, *unrewarded]),
         warnings=warnings,
-        others={by: other.alpha for by, (other, _) in choices.items()},
-        **{field: chosen.get(field) for field in fields},
+        others={by: other.alpha for by, (other, *_) in choices.items()},
+        optimism=optimism if np.isfinite(optimism) else None,
+        prompts=weights.shape[1],
+        **{field: chosen.get(field) for field in OF_CHOSEN},
     )
     return rows, best
 
 
+def _rows(
+    pair: str,
+    rewards: Mapping[str, pd.DataFrame],
+    effective: Mapping[str, float | None],
+    measured: Mapping[str, OfPrompts],
+    changes: Mapping[str, Changes],
+    weights: np.ndarray,
+    config: SelectConfig,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """A row for every alpha: what is known of its responses, and what has changed from alpha 0."""
+    alphas = sorted(rewards, key=float)
+    faults = {
+        alpha: measures.of_prompts(table, table["degenerate"].notna()) for alpha, table in rewards.items()
+    }
+    at_once = {name: each.intervals(config.confidence) for name, each in changes.items()}
+    rows = [{"pair": pair, "alpha": alpha} | _averages(rewards[alpha]) for alpha in alphas]
+    for row in rows:
+        alpha = row["alpha"]
+        row |= {name: float(ratio(*of[alpha])) for name, of in measured.items()}
+        row["effective_alpha"] = effective[alpha]
+        if "reward" in measured:
+            row |= _rewards(measured["reward"][alpha][0], measured["reward"]["0"][0], config, seed)
+        for name in measured.keys() - {"reward"}:
+            prefix = f"{CRITERIA[name].interval}_pointwise"
+            row |= _interval(prefix, measured[name], alpha, weights, config)
+        for name, of in at_once.items():
+            prefix = CRITERIA[name].interval
+            alone = (row[f"{prefix}_pointwise_low"], row[f"{prefix}_pointwise_high"])
+            low, high = of.get(alpha, (float("nan"), float("nan")))
+            row[f"{prefix}_low"], row[f"{prefix}_high"] = (
+                np.minimum(low, alone[0]),
+                np.maximum(high, alone[1]),
+            )
+        row[degenerate.CHANGE] = float(ratio(*faults[alpha]) - ratio(*faults["0"]))
+        row |= _interval(degenerate.CHANGE, faults, alpha, weights, config)
+    return rows
+
+
 def _choose(
-    tried: list[dict[str, Any]],
-    of: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    weights: np.ndarray,
-    by: str,
-    config: SelectConfig,
-) -> tuple[Choice, dict[str, float]]:
-    """What is chosen among the rows `tried`, alpha 0 first, and in which share of the resamples each alpha would be."""
+    tried: list[dict[str, Any]], changes: Changes, by: str, config: SelectConfig
+) -> tuple[Choice, dict[str, float], float]:
+    """What is chosen among the rows `tried`, alpha 0 first; in which share of the resamples each alpha would be; the optimism."""
     lows = [row[f"{degenerate.CHANGE}_low"] for row in tried]
-    candidates = [
-        Candidate(row["alpha"], row[by], *_change(row, tried[0], by), allowed=bool(allowed))
-        for row, allowed in zip(tried, degenerate.may_be_chosen(lows, config.degenerate_rise), strict=True)
-    ]
-    allowed = [each.alpha for each in candidates if each.allowed]
-    picked = CRITERIA[by].pick(np.stack([_mean(*of[alpha], weights) for alpha in allowed], axis=1))
-    shares = np.bincount(picked, minlength=len(allowed)) / len(picked)
-    doubtful = degenerate.doubtful(tried[0])
-    choice = choose(candidates, config.confidence, config.require_certified, by, doubtful)
-    return choice, dict(zip(allowed, shares.tolist(), strict=True))
-
-
-def _change(row: dict[str, Any], aligned: dict[str, Any], by: str) -> tuple[float, float, float]:
-    """Change from alpha 0 of what is chosen by, with its interval; that of the reward is the gain."""
+    allowed = degenerate.may_be_chosen(lows, config.degenerate_rise)
     interval = CRITERIA[by].interval
-    change = row[interval] if interval in row else row[by] - aligned[by]
-    return change, row[f"{interval}_low"], row[f"{interval}_high"]
+    candidates = [
+        Candidate(
+            row["alpha"], row[by], change, row[f"{interval}_low"], row[f"{interval}_high"], allowed=bool(may)
+        )
+        for row, change, may in zip(tried, changes.changes.tolist(), allowed, strict=True)
+    ]
+    choice = choose(
+        candidates, config.confidence, config.require_certified, by, degenerate.doubtful(tried[0])
+    )
+    alphas = [each.alpha for each in candidates if each.allowed]
+    draws = changes.draws[:, allowed]
+    picked = CRITERIA[by].pick(draws)
+    shares = np.bincount(picked, minlength=len(alphas)) / len(picked)
+    optimism = statistics.optimism(changes.changes[allowed], draws, picked)
+    return (
+        choice,
+        dict(zip(alphas, shares.tolist(), strict=True)),
+        optimism if CRITERIA[by].maximum else -optimism,
+    )
 
 
-def _changes(
-    interval: str,
-    of: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    alpha: str,
-    weights: np.ndarray,
-    config: SelectConfig,
+def _interval(
+    prefix: str, of: OfPrompts, alpha: str, weights: np.ndarray, config: SelectConfig
 ) -> dict[str, float]:
     """The percentile interval of the change of a ratio from alpha 0, over resampled prompts, by column.
 
     Resamples in which the change is not known, since what the ratio is of does not occur in them, do not count; with more
     of them than the interval leaves out it is NaN.
     """
-    drawn = _mean(*of[alpha], weights) - _mean(*of["0"], weights)
+    drawn = ratio(*of[alpha], weights) - ratio(*of["0"], weights)
     known = drawn[np.isfinite(drawn)]
     tail = (1 - config.confidence) / 2
     low, high = (
         np.quantile(known, [tail, 1 - tail]) if len(known) >= config.confidence * len(drawn) else [np.nan] * 2
     )
-    return {f"{interval}_low": float(low), f"{interval}_high": float(high)}
-
-
-def _mean(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Sum over count of the prompts, each as often as `weights` [..., prompts] says: shape [...]; NaN if the count is 0."""
-    weights = np.ones(len(sums)) if weights is None else weights
-    with np.errstate(invalid="ignore"):
-        return np.true_divide(weights @ sums, weights @ counts)
-
-
-def _measured(rewards: Mapping[str, pd.DataFrame], likelihoods: Mapping[str, pd.DataFrame]) -> Measured:
-    """The values of every criterion that is known of all responses."""
-    tables = {alpha: _joined(alpha, table, likelihoods.get(alpha)) for alpha, table in rewards.items()}
-    found: Measured = {}
-    for name, criterion in CRITERIA.items():
-        if criterion.models and not likelihoods:
-            continue
-        values = {alpha: criterion.value(table) for alpha, table in tables.items()}
-        if all(each.notna().all() for each in values.values()):
-            found[name] = {
-                alpha: _of_prompts(tables[alpha], values[alpha], criterion.per) for alpha in tables
-            }
-    return found
-
-
-def _joined(alpha: str, rewards: pd.DataFrame, likelihoods: pd.DataFrame | None) -> pd.DataFrame:
-    """What is known of an alpha's responses: rewards, and beside them the likelihoods where there are any."""
-    if likelihoods is None:
-        return rewards
-    keys = ["prompt_id", "sample"]
-    if not likelihoods[keys].equals(rewards[keys]):
-        raise DataError(f"alpha {alpha}: likelihoods are of other responses than rewards; delete them")
-    return rewards.assign(**{name: likelihoods[name] for name in likelihoods if name not in rewards})
-
-
-def _of_prompts(table: pd.DataFrame, values: pd.Series, per: str = "") -> tuple[np.ndarray, np.ndarray]:
-    """The sum of values and the count of every prompt: of the column `per`; without it, mean and 1."""
-
-    def by_prompt(column: pd.Series) -> Any:
-        return column.groupby(table["prompt_id"], sort=False)
-
-    if per:
-        return by_prompt(values).sum().to_numpy(), by_prompt(table[per]).sum().to_numpy()
-    means = by_prompt(values).mean().to_numpy()
-    return means, np.ones(len(means))
+    return {f"{prefix}_low": float(low), f"{prefix}_high": float(high)}
 
 
 def write_choice(rows: list[dict[str, Any]], best: Best, alphas: Path, best_json: Path) -> None:
     """Write alphas.csv and best.json."""
     write_csv(alphas, rows, ALPHA_COLUMNS)
     write_json(best_json, best)
-
-
-def _require_same_responses(rewards: Mapping[str, pd.DataFrame]) -> None:
-    """A DataError where alphas answered other prompts, or by two engines, which sample differently."""
-    found = {engine: alpha for alpha, table in rewards.items() for engine in table["engine"].unique()}
-    if len(found) > 1:
-        said = ", ".join(f"alpha {alpha} by {engine}" for engine, alpha in found.items())
-        raise DataError(
-            f"responses of different engines ({said}); set generate.engine to one of them and delete the others' "
-            "generations"
-        )
-    keys = ["prompt_id", "sample"]
-    for alpha, table in rewards.items():
-        if not table[keys].equals(rewards["0"][keys]):
-            raise DataError(
-                f"alpha {alpha}: prompts or samples differ from alpha 0's; delete its rewards and generations"
-            )
 
 
 def _averages(table: pd.DataFrame) -> dict[str, float]:
@@ -206,8 +183,8 @@ def _averages(table: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _intervals(values: np.ndarray, aligned: np.ndarray, config: SelectConfig, seed: int) -> dict[str, float]:
-    """The gain over the aligned model's rewards, and the intervals of reward and gain."""
+def _rewards(values: np.ndarray, aligned: np.ndarray, config: SelectConfig, seed: int) -> dict[str, float]:
+    """The interval of the mean reward, the gain over the aligned model's rewards, and its interval if no other alpha had been tried."""
     differences = values - aligned
     low, high = statistics.mean_interval(values, config.confidence, config.resamples, seed)
     gain_low, gain_high = statistics.mean_interval(differences, config.confidence, config.resamples, seed)
@@ -215,7 +192,7 @@ def _intervals(values: np.ndarray, aligned: np.ndarray, config: SelectConfig, se
         "reward_low": low,
         "reward_high": high,
         "gain": float(differences.mean()),
-        "gain_low": gain_low,
-        "gain_high": gain_high,
+        "gain_pointwise_low": gain_low,
+        "gain_pointwise_high": gain_high,
         "p_value": statistics.paired_p_value(differences, config.resamples, seed),
     }

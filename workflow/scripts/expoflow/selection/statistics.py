@@ -60,6 +60,52 @@ def resampled(prompts: int, resamples: int, seed: int = 0) -> NDArray[np.int64]:
     return rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples)
 
 
+def simultaneous(changes: Values, draws: Values, prompts: int, confidence: float) -> tuple[Values, Values]:
+    """Intervals of several changes that hold all at once: their low and high ends, shape (changes,).
+
+    `changes`, shape (changes,), were found on `prompts` prompts; `draws`, shape (resamples, changes), are the same of
+    bootstrap resamples of these prompts. A row is of one resample, so that changes that move together count for little
+    more than one. Every change is measured in its own standard error. The tails are those of the smallest and of the
+    largest of them all (max-t; Montiel Olea and Plagborg-Moller 2019, "Simultaneous confidence bands"). A single change has its percentile
+    interval. All are as much wider as Student's distribution is than the normal one, since a bootstrap of few prompts is
+    too narrow (Hesterberg 2015, "What teachers should know about the bootstrap").
+
+    A change that is the same in all draws has no width. One that is not finite in more draws than its interval leaves
+    out has none: NaN. All are NaN if there are too few prompts (`proves`).
+    """
+    low, high = np.full(len(changes), np.nan), np.full(len(changes), np.nan)
+    if not proves(prompts, confidence):
+        return low, high
+    draws = np.where(np.isfinite(draws), draws, np.nan)
+    known = np.isfinite(changes) & (np.isfinite(draws).mean(axis=0) >= confidence)
+    low[known] = high[known] = changes[known]
+    errors = np.zeros(len(changes))
+    errors[known] = np.nanstd(draws[:, known], axis=0)
+    if (moving := errors > 0).any():
+        tail = (1 - confidence) / 2
+        scores = (draws[:, moving] - changes[moving]) / errors[moving]
+        width = errors[moving] * np.sqrt(prompts / (prompts - 1))
+        width *= stats.t.ppf(1 - tail, prompts - 1) / stats.norm.ppf(1 - tail)
+        low[moving] += width * np.nanquantile(np.fmin.reduce(scores, axis=1), tail)
+        high[moving] += width * np.nanquantile(np.fmax.reduce(scores, axis=1), 1 - tail)
+    return low, high
+
+
+def proves(prompts: int, confidence: float) -> bool:
+    """Whether so many prompts can prove a gain: of too few, all go up by chance more often than the level allows."""
+    return 2.0 ** (1 - prompts) <= 1 - confidence
+
+
+def optimism(changes: Values, draws: Values, picked: NDArray[np.int64]) -> float:
+    """How much better the largest of several changes looks than it is, since it was picked for being the largest.
+
+    The bootstrap's estimate: by how much the change that is picked in a resample is larger there than on all prompts.
+    Shapes: `changes` (changes,), `draws` (resamples, changes), `picked` (resamples,). Resamples in which that is not known do not count.
+    """
+    more = draws[np.arange(len(draws)), picked] - changes[picked]
+    return float(np.mean(more[np.isfinite(more)])) if np.isfinite(more).any() else float("nan")
+
+
 def standard_error(values: Values) -> float:
     """Standard error of the mean of `values`, shape (prompts,)."""
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")

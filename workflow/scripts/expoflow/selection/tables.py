@@ -11,6 +11,7 @@ from expoflow.columns import LIKELIHOOD_COLUMNS, REWARD_COLUMNS
 from expoflow.errors import DataError
 from expoflow.extrapolation.recipe import Achieved
 from expoflow.files.records import read_json, read_text, require_own
+from expoflow.paths import of_alpha
 
 # The columns of rewards.csv and likelihoods.csv that hold texts; all others hold numbers.
 TEXT = ("pair", "alpha", "prompts", "prompt_id", "finish_reason", "engine", "degenerate")
@@ -30,6 +31,21 @@ def read_likelihoods(path: Path, pair: str, alpha: str) -> pd.DataFrame:
     """Read a likelihoods.csv; a broken one, or another's, is a DataError that names it."""
     filled = ("prompt_id", "sample", "tokens", "logp_aligned")
     return _read(path, LIKELIHOOD_COLUMNS, filled, {"pair": pair, "alpha": alpha})
+
+
+def read_swept(
+    pair: str, rewards: Sequence[Path], likelihoods: Sequence[Path], alphas: Sequence[str] | None = None
+) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+    """The tables of rewards, and those of likelihoods, by alpha, each in the folder of its alpha; of `alphas` alone if they are given."""
+    read = ((rewards, read_rewards), (likelihoods, read_likelihoods))
+    return tuple(
+        {
+            alpha: table(path, pair, alpha)
+            for alpha, path in ((of_alpha(path), path) for path in map(Path, paths))
+            if alphas is None or alpha in alphas
+        }
+        for paths, table in read
+    )
 
 
 def read_effective_alpha(path: Path, alpha: str) -> float | None:

@@ -11,6 +11,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from expoflow.columns import MEASURED
 from expoflow.files.records import csv_text
+from expoflow.paths import of_pair
 from expoflow.reporting.figures.style import (
     COLOURS,
     CYCLE,
@@ -26,6 +27,8 @@ from expoflow.reporting.figures.style import (
     panels,
     patch,
 )
+from expoflow.reporting.words import short_certificate
+from expoflow.results import read_certificate
 from expoflow.selection.criteria import CRITERIA
 
 DRAWN = ("pair", "alpha", "chosen", "reward")  # the columns that no figure can do without
@@ -37,7 +40,7 @@ def sweep(plan: Drawing) -> Figure:
     """Reward (else what alpha was chosen by) and length against alpha, and true quality where it is known; a column for each pair."""
     table = _read(plan)
     rows = _quantities(table)
-    figure, axes_of = panels({pair: plan.label(pair) for pair in plan.pairs}, rows)
+    figure, axes_of = panels({pair: plan.label(pair) + _certificate(plan, pair) for pair in plan.pairs}, rows)
     for pair, axes in axes_of.items():
         data = table[(table["pair"] == pair) & (table["alpha"] >= 0)]
         best = data[data["chosen"] == 1]
@@ -172,8 +175,17 @@ def _variant(variant: str) -> dict:
     return {"marker": marker, "ms": size, "ls": "", "color": COLOURS[variant], "mec": "black", "mew": 0.6}
 
 
+def _certificate(plan: Drawing, pair: str) -> str:
+    """A line below the pair's name: its gain on prompts that took no part in the choice, if there are any."""
+    places = [file for file in plan.inputs if file.suffix == ".json" and of_pair(file) == pair]
+    found = read_certificate(*places) if places else None
+    if found is None or not found.held_out or found.alpha == "0":
+        return ""
+    return f"\n{short_certificate(found)}"
+
+
 def _read(plan: Drawing) -> pd.DataFrame:
-    texts = [StringIO(csv_text(file, DRAWN)) for file in plan.inputs]
+    texts = [StringIO(csv_text(file, DRAWN)) for file in plan.inputs if file.suffix == ".csv"]
     return pd.concat([pd.read_csv(text, dtype={"pair": str}) for text in texts], ignore_index=True)
 
 

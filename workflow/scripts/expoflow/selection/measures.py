@@ -1,0 +1,104 @@
+"""What responses are measured by, prompt by prompt: the values of every criterion, and their change from alpha 0."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from expoflow.errors import DataError
+from expoflow.selection import statistics
+from expoflow.selection.criteria import CRITERIA
+from expoflow.selection.statistics import Values
+
+# By alpha the sums and counts of every prompt, whose ratio is the value of a measure.
+OfPrompts = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The values of a measure at several alphas, the first of them 0, and their changes from it.
+
+    `values`, `changes` (alphas,), `draws` (resamples, alphas): the changes on bootstrap resamples of the prompts. What is not
+    known is NaN.
+    """
+
+    alphas: tuple[str, ...]
+    prompts: int
+    values: Values
+    changes: Values
+    draws: Values
+
+    @classmethod
+    def of(cls, of: OfPrompts, alphas: tuple[str, ...], weights: np.ndarray) -> "Changes":
+        """`weights`, shape (resamples, prompts), say how often a resample has each prompt."""
+        values = np.array([ratio(*of[alpha]) for alpha in alphas])
+        draws = np.stack([ratio(*of[alpha], weights) for alpha in alphas], axis=1)
+        return cls(alphas, weights.shape[1], values, values - values[0], draws - draws[:, :1])
+
+    def intervals(self, confidence: float) -> dict[str, tuple[float, float]]:
+        """By alpha the interval of its change; they hold all at once (`statistics.simultaneous`)."""
+        low, high = statistics.simultaneous(self.changes, self.draws, self.prompts, confidence)
+        return dict(zip(self.alphas, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+
+
+def ratio(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Sum over count of the prompts, each as often as `weights` [..., prompts] says: shape [...]; NaN if the count is 0."""
+    weights = np.ones(len(sums)) if weights is None else weights
+    with np.errstate(invalid="ignore"):
+        return np.true_divide(weights @ sums, weights @ counts)
+
+
+def measure(
+    rewards: Mapping[str, pd.DataFrame], likelihoods: Mapping[str, pd.DataFrame]
+) -> dict[str, OfPrompts]:
+    """The values of every criterion that is known of all responses."""
+    tables = {alpha: _joined(alpha, table, likelihoods.get(alpha)) for alpha, table in rewards.items()}
+    found: dict[str, OfPrompts] = {}
+    for name, criterion in CRITERIA.items():
+        if criterion.models and not likelihoods:
+            continue
+        values = {alpha: criterion.value(table) for alpha, table in tables.items()}
+        if all(each.notna().all() for each in values.values()):
+            found[name] = {alpha: of_prompts(tables[alpha], values[alpha], criterion.per) for alpha in tables}
+    return found
+
+
+def _joined(alpha: str, rewards: pd.DataFrame, likelihoods: pd.DataFrame | None) -> pd.DataFrame:
+    """What is known of an alpha's responses: rewards, and beside them the likelihoods where there are any."""
+    if likelihoods is None:
+        return rewards
+    keys = ["prompt_id", "sample"]
+    if not likelihoods[keys].equals(rewards[keys]):
+        raise DataError(f"alpha {alpha}: likelihoods are of other responses than rewards; delete them")
+    return rewards.assign(**{name: likelihoods[name] for name in likelihoods if name not in rewards})
+
+
+def of_prompts(table: pd.DataFrame, values: pd.Series, per: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """The sum of values and the count of every prompt: of the column `per`; without it, mean and 1."""
+
+    def by_prompt(column: pd.Series) -> Any:
+        return column.groupby(table["prompt_id"], sort=False)
+
+    if per:
+        return by_prompt(values).sum().to_numpy(), by_prompt(table[per]).sum().to_numpy()
+    means = by_prompt(values).mean().to_numpy()
+    return means, np.ones(len(means))
+
+
+def require_same_responses(rewards: Mapping[str, pd.DataFrame]) -> None:
+    """A DataError where alphas answered other prompts, or by two engines, which sample differently."""
+    found = {engine: alpha for alpha, table in rewards.items() for engine in table["engine"].unique()}
+    if len(found) > 1:
+        said = ", ".join(f"alpha {alpha} by {engine}" for engine, alpha in found.items())
+        raise DataError(
+            f"responses of different engines ({said}); set generate.engine to one of them and delete the others' "
+            "generations"
+        )
+    keys = ["prompt_id", "sample"]
+    for alpha, table in rewards.items():
+        if not table[keys].equals(rewards["0"][keys]):
+            raise DataError(
+                f"alpha {alpha}: prompts or samples differ from alpha 0's; delete its rewards and generations"
+            )
