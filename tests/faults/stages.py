@@ -78,7 +78,15 @@ def answering(part: str) -> Callable[[FaultTree, Stage], bool]:
 
 # What is removed: the outputs of a stage and of all that follows, which would else not ask for them.
 NO_REPORT = ("results/report.html",)
-NO_BENCHMARK = (f"{EXPO}.json", f"{EXPO}.generations.jsonl", "results/benchmarks.csv", COMPARISON, *NO_REPORT)
+CERTIFICATE = f"{PAIR}/certificate.json"
+NO_BENCHMARK = (
+    f"{EXPO}.json",
+    f"{EXPO}.generations.jsonl",
+    "results/benchmarks.csv",
+    COMPARISON,
+    CERTIFICATE,
+    *NO_REPORT,
+)
 NO_EXPORT = (f"{PAIR}/expo", f"{PAIR}/.expo.json", *NO_BENCHMARK)
 NO_TABLES = ("results/alphas.csv", "results/rewards.csv", "results/summary.csv", *NO_REPORT)
 DRAWN = ("results/figures", "results/tables")
@@ -101,9 +109,10 @@ NO_TRAIN = (
 # The jobs that then run.
 REPORT = {"report": 1}
 SUMMARY = {"tables": 1, **REPORT}
-BENCHMARK = {"benchmark_reward": 1, "compare": 1, "benchmark_table": 1, **REPORT}
+CERTIFY = {"certify": 1, "figure": 1, **SUMMARY}
+BENCHMARK = {"benchmark_reward": 1, "compare": 1, "benchmark_table": 1, **CERTIFY}
 EXPORT = {"export": 1, **BENCHMARK}
-SELECT = {"select": 1, "tables": 1, "figure": 1, "appendices": 1, **EXPORT}
+SELECT = {"select": 1, "appendices": 1, **EXPORT}
 SCORE = {"score": 1, **SELECT}
 GENERATE = {"generate": 1, **SCORE}
 EXTRAPOLATE = {"extrapolate": 1, **GENERATE}

@@ -305,3 +305,33 @@ def test_what_asks_a_reward_model_that_is_not_there_is_told(section, problem):
 
 def test_true_quality_needs_no_reward_model():
     assert checks.parse(UNREWARDED | {"benchmarks": {"reward": {"prompts": "test"}}})
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        (
+            {"select": {"judge": 0.5}},
+            "pairs.five.select.judge: benchmarks.reward judges the choice on 'test' already",
+        ),
+        (
+            {"benchmarks": {"reward": {"prompts": "dev"}}},
+            "pairs.five.benchmarks.reward.prompts: 'dev' chooses alpha too; name prompts that take no part in it",
+        ),
+        ({"select": {"judge": 1}}, "select.judge: 1 is not accepted: must be less than 1"),
+        ({"select": {"judge": 0}}, "select.judge: 0 is not accepted: must be greater than 0"),
+    ],
+)
+def test_what_judges_a_choice_takes_no_part_in_it(changed, problem):
+    with pytest.raises(ConfigError) as error:
+        checks.parse(TWO | changed)
+    assert error.value.problems[0].startswith(problem)
+
+
+def test_a_pair_is_judged_by_test_prompts_or_by_a_part_of_its_own_or_not_at_all():
+    assert checks.parse(TWO).judged_on("five") == "test"
+    assert checks.parse(SMALL).judged_on("pair") is None
+    assert checks.parse(SMALL | {"select": {"judge": 0.5}}).judged_on("pair") == "dev"
+    bare = {key: value for key, value in TWO.items() if key != "reward_model"}
+    assert checks.parse(bare).judged_on("five") is None
+    assert checks.parse(bare | {"select": {"judge": 0.5}}).judged_on("five") == "dev"

@@ -8,7 +8,8 @@ from expoflow.files.atomic import write_text
 from expoflow.files.records import write_json
 from expoflow.paths import Results
 from expoflow.reporting import run_end
-from expoflow.results import BenchmarkResult, Metric
+from expoflow.results import BenchmarkResult, Best, Metric
+from pair_results import write_alphas
 
 SUMMARY = "pair,best_alpha,certified,reward_aligned,reward_expo,gain,gain_low,gain_high\n"
 VARIANTS = ("sft", "aligned", "expo", "expo-aligned")
@@ -28,6 +29,10 @@ def results(tmp_path: Path) -> Path:
             )
             write_json(tmp_path / f"pairs/p/benchmarks/{variant}/{benchmark}.json", result)
     write_text(tmp_path / "summary.csv", SUMMARY)
+    write_text(tmp_path / "figures/sweep.svg", "<svg/>")
+    write_alphas(tmp_path, "p", {"0": 1.0, "2": 1.5})
+    best = Best(pair="p", alpha="2", certified=True, chosen_share=1, edge=False, reason="it is", prompts=40)
+    write_json(tmp_path / "pairs/p/best.json", best)
     return tmp_path
 
 
@@ -70,3 +75,13 @@ def test_what_cannot_be_read_does_not_hide_why_the_run_failed(results):
     broken.write_text("{")
     words = run_end.salvage(expected(results, "mt_bench", "alpaca_eval"), {}, Results(results))
     assert f"what there is cannot be shown in {results}/partial: {broken}: Invalid JSON" in words
+
+
+def test_a_summary_that_waits_for_a_certificate_is_shown_without_it(results):
+    (results / "summary.csv").unlink()
+    (results / "figures/sweep.svg").unlink()
+    run_end.salvage(expected(results, "mt_bench", "alpaca_eval"), {"sweep": "Rewards."}, Results(results))
+    page = (results / "partial/report.html").read_text()
+    assert "<td>p</td><td>2</td>" in page
+    assert "<figure>" not in page
+    assert not (results / "summary.csv").exists()

@@ -57,3 +57,71 @@ def test_resamples_draw_as_many_prompts_as_there_are():
     assert (drawn.sum(axis=1) == 9).all()
     assert drawn.mean(axis=0) == pytest.approx(1, abs=0.1)
     assert (drawn == statistics.resampled(9, 2000, seed=1)).all()
+
+
+def normal_draws(changes: int, correlation: float, resamples: int = 40000) -> np.ndarray:
+    """Draws of changes with standard error 1, every two of them correlated."""
+    shared = RNG.normal(size=(resamples, 1))
+    return correlation**0.5 * shared + (1 - correlation) ** 0.5 * RNG.normal(size=(resamples, changes))
+
+
+@pytest.mark.parametrize("changes", [1, 2, 5, 20])
+def test_simultaneous_intervals_of_independent_changes_are_sidaks(changes):
+    low, high = statistics.simultaneous(np.zeros(changes), normal_draws(changes, 0), 10**6, 0.95)
+    reach = stats.norm.ppf(0.975 ** (1 / changes))
+    assert low == pytest.approx(np.full(changes, -reach), abs=0.06)
+    assert high == pytest.approx(np.full(changes, reach), abs=0.06)
+
+
+def test_changes_that_move_together_count_as_one():
+    alone = stats.norm.ppf(0.975)
+    _, high = statistics.simultaneous(np.zeros(20), normal_draws(20, 0.9999), 10**6, 0.95)
+    assert high == pytest.approx(np.full(20, alone), abs=0.06)
+    widths = [
+        statistics.simultaneous(np.zeros(20), normal_draws(20, share), 10**6, 0.95)[1].mean()
+        for share in (0.9, 0.5, 0.0)
+    ]
+    assert alone < widths[0] < widths[1] < widths[2]
+
+
+def test_every_change_is_measured_in_its_own_error():
+    draws = normal_draws(3, 0) * [1, 10, 100] + [5, 50, -500]
+    low, high = statistics.simultaneous(np.array([5.0, 50, -500]), draws, 10**6, 0.95)
+    assert (high - low) / (high - low)[0] == pytest.approx([1, 10, 100], rel=0.05)
+
+
+def test_few_prompts_widen_an_interval_as_students_distribution_does():
+    draws = normal_draws(1, 0)
+    many, few = (statistics.simultaneous(np.zeros(1), draws, n, 0.95)[1] for n in (10**6, 10))
+    assert few / many == pytest.approx(
+        stats.t.ppf(0.975, 9) / stats.norm.ppf(0.975) * (10 / 9) ** 0.5, rel=1e-4
+    )
+
+
+def test_what_does_not_move_or_is_not_known_leaves_the_others_alone():
+    draws = np.column_stack([normal_draws(1, 0), np.full(40000, 3.0), np.full(40000, np.nan)])
+    draws[:1000, 0] = np.nan
+    low, high = statistics.simultaneous(np.array([0.0, 3.0, np.nan]), draws, 1000, 0.95)
+    assert (low[1], high[1]) == (3, 3)
+    assert np.isnan([low[2], high[2]]).all()
+    assert high[0] == pytest.approx(1.96, abs=0.06)
+    draws[:3000, 0] = np.nan  # more than the interval leaves out
+    assert np.isnan(statistics.simultaneous(np.array([0.0]), draws[:, :1], 1000, 0.95)[0]).all()
+
+
+@pytest.mark.parametrize(("prompts", "confidence", "enough"), [(5, 0.95, False), (6, 0.95, True), (7, 0.99, False), (8, 0.99, True), (1, 0.5, False)])  # fmt: skip
+def test_a_few_prompts_prove_nothing(prompts, confidence, enough):
+    low, _ = statistics.simultaneous(np.array([2.0]), np.full((100, 1), 2.0), prompts, confidence)
+    assert np.isfinite(low).all() == statistics.proves(prompts, confidence) == enough
+
+
+def test_the_optimism_of_a_clear_winner_is_nothing_and_of_equal_ones_it_is_their_spread():
+    draws = normal_draws(2, 0)
+    clear, equal = np.array([0.0, 100.0]), np.zeros(2)
+    assert statistics.optimism(clear, draws + clear, (draws + clear).argmax(axis=1)) == pytest.approx(
+        0, abs=0.02
+    )
+    known = np.pi**-0.5  # the mean of the larger of two
+    assert statistics.optimism(equal, draws, draws.argmax(axis=1)) == pytest.approx(known, abs=0.02)
+    draws[:7, 0] = draws[:7, 1] = np.nan
+    assert statistics.optimism(equal, draws, np.zeros(len(draws), int)) == pytest.approx(0, abs=0.02)

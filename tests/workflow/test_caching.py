@@ -1,5 +1,6 @@
 """What a change recomputes: exact job counts from dry runs after a finished run."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -41,6 +42,52 @@ def test_a_new_alpha_that_loses_generates_no_token_and_writes_no_weight_after_se
     assert weights.stat().st_ino == before.st_ino
     assert {path: path.stat().st_mtime_ns for path in finished.store.rglob("*") if path.is_file()} == kept
     assert finished.planned() == {}
+    found = json.loads(finished.read("pairs/tiny/certificate.json"))
+    (compared,) = (
+        row
+        for row in csv.DictReader(finished.read("benchmarks.csv").decode().splitlines())
+        if (row["variant"], row["metric"]) == ("expo-aligned", "reward")
+    )
+    assert [float(compared[name]) for name in ("value", "low", "high")] == pytest.approx(
+        [found[name] for name in ("gain", "low", "high")], rel=1e-5
+    )
+    assert (found["alpha"], found["prompts"], found["looks"]) == (chosen, int(compared["n"]), 1)
+
+
+def test_another_choice_is_another_look(finished):
+    alphas = ["1", "60"]
+    chosen = json.loads(finished.read("pairs/tiny/best.json"))["alpha"]
+    alphas.remove(chosen)
+    finished.edit(lambda config: config["pairs"]["tiny"].update(alphas=[float(alphas[0])]))
+    finished.snakemake("--cores", "2")
+    found = json.loads(finished.read("pairs/tiny/certificate.json"))
+    assert (found["alpha"] in ("0", *alphas), found["looks"]) == (True, 2)
+    assert "that took no part in the choice, seen 2 times" in finished.read("report.html").decode().replace(
+        ", not certified", ""
+    )
+
+
+def test_without_test_prompts_a_part_of_the_others_may_judge(finished):
+    def split(config):
+        del config["benchmarks"]
+        config["select"]["judge"] = 0.5
+
+    finished.edit(split)
+    joint = JOINT | {"figure": 2}  # no histograms
+    own = {"select": 1, "export": 1, "certify": 1}
+    assert finished.planned() == own | joint
+    finished.snakemake("--cores", "2")
+    found = json.loads(finished.read("pairs/tiny/certificate.json"))
+    assert (found["held_out"], found["chosen_on"], found["judged_on"]) == (True, "dev", "dev")
+    assert json.loads(finished.read("pairs/tiny/best.json"))["prompts"] == found["prompts"] == 12
+    finished.edit(lambda config: config["pairs"]["tiny"]["alphas"].append(2))
+    del joint["benchmark_table"]  # which no benchmark changes
+    assert finished.planned() == {"extrapolate": 1, "generate": 1, "score": 1} | own | joint
+    finished.edit(lambda config: config["select"].pop("judge"))
+    finished.edit(lambda config: config["pairs"]["tiny"]["alphas"].pop())
+    output = finished.snakemake("--cores", "2")
+    assert "; chosen and judged on the same prompts" in output
+    assert json.loads(finished.read("pairs/tiny/certificate.json"))["held_out"] is False
 
 
 def test_another_way_to_choose(finished):

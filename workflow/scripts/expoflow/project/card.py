@@ -104,7 +104,7 @@ print(chat([{{"role": "user", "content": "What is model extrapolation?"}}], max_
 {_table(_sweep(evidence))}
 
 Length is in tokens; unfinished responses were cut off at the token limit; degenerate ones are empty, unfinished or repeat
-themselves; intervals are bootstrap intervals over prompts.
+themselves. Intervals are bootstrap intervals over prompts; those of the gain hold for all alphas above 0 at once.
 {_benchmarks(evidence)}
 ## Limits and risks
 
@@ -173,8 +173,10 @@ Alpha {best.alpha} was taken: {best.reason}. The choice is {"certified on these 
 def _certificate(evidence: Evidence) -> str:
     """The number to quote: the gain on prompts that took no part in the choice; or that there is none."""
     certificate = evidence.certificate
-    if certificate is None or not certificate.held_out:
-        return f"This model was {SAME}: no prompt that took no part in the choice of alpha has judged it."
+    if certificate is None:
+        return "The run that made this model wrote no certificate: the intervals below are as if no other alpha had been tried."
+    if not certificate.held_out:
+        return f"This model was {SAME}: none that took no part in the choice of alpha has judged it."
     words = certificate_words(certificate)
     verdict = "the interval lies above 0" if certificate.certified else "that may be chance"
     if CRITERIA[certificate.measure].maximum is False:
@@ -218,7 +220,7 @@ def _sweep(evidence: Evidence) -> list[list[str]]:
     known = [name for name in SOMETIMES if any(row.get(name) for row in evidence.alphas)]
     head = [
         "alpha",
-        *(["reward", "gain", "p"] if rewarded else []),
+        *(["reward", "gain"] if rewarded else []),
         "length",
         "unfinished",
         "degenerate",
@@ -242,9 +244,11 @@ def _sweep(evidence: Evidence) -> list[list[str]]:
 
 
 def _rewards(row: dict[str, str]) -> list[str]:
-    """Reward, gain and p-value of an alpha; alpha 0 has no gain."""
-    gained = [_interval(row, "gain"), _number(row["p_value"], ".2g")]
-    return [_interval(row, "reward"), *(["", ""] if row["alpha"] == "0" else gained)]
+    """Reward and gain of an alpha; alpha 0 has no gain. Below 0 nothing is chosen, and an interval is of one alpha alone."""
+    name = "gain" if row["gain_low"] else "gain_pointwise"
+    low, high = (_number(row.get(f"{name}_{end}")) for end in ("low", "high"))
+    gain = "" if row["alpha"] == "0" else f"{_number(row['gain'])} [{low}, {high}]"
+    return [_interval(row, "reward"), gain]
 
 
 def _benchmarks(evidence: Evidence) -> str:

@@ -84,7 +84,7 @@ def write_page(
     note: str = "",
     results: Results | None = None,
 ) -> None:
-    """Write the page from benchmarks.csv beside it, and from what else lies in `results`, by default there too.
+    """Write the page from benchmarks.csv beside it, and from what else lies in `results`, by default there too (summary.csv beside it counts first).
 
     It shows `figures` (captions by name) from the folder figures/ of `results`. `tables` are those in the
     paper's form; of reproduction.csv the page shows the rows, and `note` below them.
@@ -92,10 +92,12 @@ def write_page(
     from jinja2 import Environment
 
     results = results or Results(page.parent)
-    summary = [_rounded(row) for row in read([results.table("summary")], ("pair", "best_alpha", "certified"))]
+    own = Results(page.parent)
+    table = next(each.table("summary") for each in (own, results) if each.table("summary").exists())
+    summary = [_rounded(row) for row in read([table], ("pair", "best_alpha", "certified"))]
     metrics: dict[tuple[str, str, str], dict[str, str]] = {}
     gaps = []
-    for row in map(_rounded, read([Results(page.parent).table("benchmarks")], BENCHMARKED)):
+    for row in map(_rounded, read([own.table("benchmarks")], BENCHMARKED)):
         if not row["metric"]:
             gaps.append(f"{row['pair']}: {row['benchmark']} of {row['variant']}")
             continue

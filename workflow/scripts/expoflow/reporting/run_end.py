@@ -46,13 +46,16 @@ def salvage(benchmarks: list[Path], figures: Mapping[str, str], results: Results
     missing = [path for path in benchmarks if not path.exists()]
     if not missing or len(missing) == len(benchmarks):
         return ""
-    table = partial.table("benchmarks")
+    table, pairs = partial.table("benchmarks"), [*dict.fromkeys(of_benchmark(path)[0] for path in benchmarks)]
     try:
         result_tables.write_benchmarks(table, benchmarks)
         if any(of_benchmark(path)[2] in paper_tables.BENCHMARKS for path in benchmarks):
             paper_tables.write_paper_tables(table, partial.paper_tables)
-        if results.table("summary").exists():
-            write_page(partial.report, figures, results=results)
+        if all(results.best(pair).exists() for pair in pairs):
+            if not results.table("summary").exists():  # the certificate of a pair waits for its benchmark
+                result_tables.write_summary(partial.table("summary"), results, pairs)
+            drawn = {name: text for name, text in figures.items() if results.figure(name, "svg").exists()}
+            write_page(partial.report, drawn, results=results)
     except DataError as error:
         return f"what there is cannot be shown in {partial.folder}: {error}"
     places = map(of_benchmark, missing)

@@ -30,6 +30,13 @@ def write_sweeps(
     write_csv(results.table("summary"), _summary_rows(best, certificates, swept), SUMMARY_COLUMNS)
 
 
+def write_summary(table: Path, results: Results, pairs: list[str]) -> None:
+    """Write summary.csv of `pairs` alone, also if a certificate is not there."""
+    best, certificates = map(results.best, pairs), map(results.certificate, pairs)
+    swept = read_sweeps(map(results.alphas, pairs))
+    write_csv(table, _summary_rows(best, certificates, swept), SUMMARY_COLUMNS)
+
+
 def write_benchmarks(table: Path, results: list[Path]) -> None:
     """Write benchmarks.csv; of a result that is not there a row without metric shows the gap."""
     write_csv(table, _benchmark_rows(results), BENCHMARK_COLUMNS)
@@ -102,7 +109,7 @@ def _benchmark_rows(paths: list[Path]) -> Iterator[dict[str, Any]]:
 
 
 def _summary_rows(
-    paths: list[Path], certificates: list[Path], swept: list[dict[str, str]]
+    paths: Iterable[Path], certificates: Iterable[Path], swept: list[dict[str, str]]
 ) -> Iterator[dict[str, Any]]:
     """Of every pair: aligned beside expo on the prompts that chose alpha, and what others say of the choice."""
     rows = {(row["pair"], row["alpha"]): row for row in swept}

@@ -65,10 +65,10 @@ def simultaneous(changes: Values, draws: Values, prompts: int, confidence: float
 
     `changes`, shape (changes,), were found on `prompts` prompts; `draws`, shape (resamples, changes), are the same of
     bootstrap resamples of these prompts. A row is of one resample, so that changes that move together count for little
-    more than one. Every change is measured in its own standard error. The tails are those of the smallest and of the
-    largest of them all (max-t; Montiel Olea and Plagborg-Moller 2019, "Simultaneous confidence bands"). A single change has its percentile
-    interval. All are as much wider as Student's distribution is than the normal one, since a bootstrap of few prompts is
-    too narrow (Hesterberg 2015, "What teachers should know about the bootstrap").
+    more than one. Every change is measured in its own standard error. Its interval reaches as far to either side as the
+    largest of them all does in one of the tails (max-t; Montiel Olea and Plagborg-Moller 2019, "Simultaneous confidence bands"),
+    the farther tail counting for both. It is as much wider as Student's distribution is than the normal one, since a
+    bootstrap of few prompts is too narrow (Hesterberg 2015, "What teachers should know about the bootstrap").
 
     A change that is the same in all draws has no width. One that is not finite in more draws than its interval leaves
     out has none: NaN. All are NaN if there are too few prompts (`proves`).
@@ -84,10 +84,15 @@ def simultaneous(changes: Values, draws: Values, prompts: int, confidence: float
     if (moving := errors > 0).any():
         tail = (1 - confidence) / 2
         scores = (draws[:, moving] - changes[moving]) / errors[moving]
-        width = errors[moving] * np.sqrt(prompts / (prompts - 1))
-        width *= stats.t.ppf(1 - tail, prompts - 1) / stats.norm.ppf(1 - tail)
-        low[moving] += width * np.nanquantile(np.fmin.reduce(scores, axis=1), tail)
-        high[moving] += width * np.nanquantile(np.fmax.reduce(scores, axis=1), 1 - tail)
+        reach = max(
+            -np.nanquantile(np.fmin.reduce(scores, axis=1), tail),
+            np.nanquantile(np.fmax.reduce(scores, axis=1), 1 - tail),
+        )
+        reach *= (
+            np.sqrt(prompts / (prompts - 1)) * stats.t.ppf(1 - tail, prompts - 1) / stats.norm.ppf(1 - tail)
+        )
+        low[moving] -= reach * errors[moving]
+        high[moving] += reach * errors[moving]
     return low, high
 
 
