@@ -268,7 +268,8 @@ def test_summary_page_and_last_words_quote_the_certificate(results, tmp_path):
     said = "gain 0.45 [0.30, 0.61] on 40 prompts of test that took no part in the choice"
     assert f"<td>{said}: certified</td>" in page
     assert "Choosing the best alpha makes it look better by about 0.02." in page
-    assert f"p: best alpha 2, reward 1.00 -> 1.50; {said}\n" in closing_words(where)
+    chose = "dev, which chose it: reward 1.00 -> 1.50, gain 0.50 [0.10, 0.90]"
+    assert f"p: best alpha 2, {said}; {chose}\n" in closing_words(where)
 
 
 def test_without_prompts_of_its_own_everything_says_so(results, tmp_path):

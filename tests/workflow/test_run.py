@@ -113,7 +113,7 @@ def test_snakemakes_own_report_carries_figures_with_captions(finished, tmp_path)
 def test_the_run_ends_with_what_it_found(finished_once):
     best = json.loads(finished_once.read("pairs/tiny/best.json"))
     last = finished_once.output[-3000:]
-    assert f"tiny: best alpha {best['alpha']}, reward " in last
+    assert f"tiny: best alpha {best['alpha']}, gain " in last
     assert "report: results/report.html" in last
 
 

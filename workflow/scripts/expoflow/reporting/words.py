@@ -9,17 +9,22 @@ SAME = "chosen and judged on the same prompts"
 def best_line(best: Best, reward_aligned: float | str | None, certificate: Certificate | None = None) -> str:
     """One line a pair: `mini20: best alpha 8, reward 0.41 -> 1.04, gain 0.63 [0.49, 0.77]`; or alpha and reason.
 
-    With a certificate its gain stands there instead. What is to be said of degenerate responses follows; a reason has it already.
+    With a certificate its gain comes first, for it is the one to quote. What is to be said of degenerate responses
+    follows; a reason has it already.
     """
-    judged = f"; {certificate_words(certificate)}" if certificate else ""
     if best.reward is None:
-        return f"{best.pair}: best alpha {best.alpha}: {best.reason}{judged}"
-    line = f"{best.pair}: best alpha {best.alpha}, reward {float(reward_aligned):.2f} -> {best.reward:.2f}"
-    if certificate is None or not certificate.held_out:
-        line += f", gain {_number(best.gain, best.gain_low, best.gain_high)}"
-    if not best.certified:
-        return f"{line}{judged} (on the prompts that chose alpha: {best.reason})"
-    return "; ".join([line + judged, *best.warnings])
+        chose, more = best.reason, []
+    else:
+        gain = _number(best.gain, best.gain_low, best.gain_high)
+        chose = f"reward {float(reward_aligned):.2f} -> {best.reward:.2f}, gain {gain}"
+        more = best.warnings if best.certified else [f"not certified: {best.reason}"]
+    line = f"{best.pair}: best alpha {best.alpha}"
+    if certificate and certificate.held_out:
+        line += f", {certificate_words(certificate)}; {certificate.chosen_on}, which chose it: {chose}"
+    else:
+        line += f": {chose}" if best.reward is None else f", {chose}"
+        more = [*more, SAME] if certificate else more
+    return "; ".join([line, *more])
 
 
 def certificate_words(certificate: Certificate) -> str:
