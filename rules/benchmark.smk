@@ -276,6 +276,7 @@ rule certify:
     input:
         unpack(held_out),
         best="results/pairs/{pair}/best.json",
+        chose=lambda wildcards: f"results/prompts/{sweep_prompts(wildcards.pair)}.jsonl",
     output:
         certificate="results/pairs/{pair}/certificate.json",
     log:

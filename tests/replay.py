@@ -94,18 +94,19 @@ class Draw:
     gain: float
     true: float
     optimism: float
-    judged: float
 
 
-def run(world: World, rng: np.random.Generator, weights: np.ndarray, resamples: int) -> Draw:
-    """One draw: alpha is chosen on as many prompts as `weights`, shape (resamples, prompts), has, and judged on others."""
+def run(
+    world: World, rng: np.random.Generator, weights: np.ndarray, judging: np.ndarray, resamples: int
+) -> Draw:
+    """One draw; `weights` and `judging`, shape (resamples, prompts), are resamples of the prompts that choose, and that judge."""
     dev, test = world.draw(weights.shape[1], rng), world.draw(JUDGE, rng)
     changes = _changes(world, dev, weights)
     intervals = changes.intervals(CONFIDENCE)
     choice, place = _choose(world, changes, intervals)
     alone = statistics.mean_interval(dev[:, place] - dev[:, 0], CONFIDENCE, resamples)
-    judged = test[:, place] - test[:, 0]
-    low, high = statistics.mean_interval(judged, CONFIDENCE, resamples)
+    judged = _changes(replace(world, alphas=("0", choice.alpha)), test[:, [0, place]], judging)
+    low, high = judged.intervals(CONFIDENCE)[choice.alpha]
     picked = CRITERIA["reward"].pick(changes.draws)
     held = [low <= gain <= high for gain, (low, high) in zip(world.gains, intervals.values(), strict=True)]
     return Draw(
@@ -119,7 +120,6 @@ def run(world: World, rng: np.random.Generator, weights: np.ndarray, resamples: 
         gain=float(changes.changes[place]),
         true=float(world.gains[place]),
         optimism=statistics.optimism(changes.changes, changes.draws, picked),
-        judged=float(judged.mean()),
     )
 
 
@@ -141,9 +141,11 @@ def _choose(world: World, changes: Changes, intervals: dict[str, tuple[float, fl
 def replay(worlds: Sequence[World], draws: int = 1000, resamples: int = 1999, seed: int = 0) -> list[Draw]:
     """Many draws of several worlds in turn; the resamples change too, for those of one seed have a chance of their own."""
     rng = np.random.default_rng(seed)
-    weights = [statistics.resampled(CHOOSE, resamples, seed) for seed in range(5)]
+    sets = [
+        [statistics.resampled(prompts, resamples, seed) for prompts in (CHOOSE, JUDGE)] for seed in range(5)
+    ]
     return [
-        run(worlds[draw % len(worlds)], rng, weights[draw // len(worlds) % 5], resamples)
+        run(worlds[draw % len(worlds)], rng, *sets[draw // len(worlds) % 5], resamples)
         for draw in range(draws)
     ]
 
@@ -171,7 +173,8 @@ def looking_again(
 
     Who is not content tries another alpha: the grid has one more at every look, until a gain is certified.
     """
-    rng, weights = np.random.default_rng(seed), statistics.resampled(CHOOSE, resamples)
+    rng = np.random.default_rng(seed)
+    weights, judging = (statistics.resampled(prompts, resamples) for prompts in (CHOOSE, JUDGE))
     found = np.zeros(looks)
     for _ in range(draws):
         dev, test = world.draw(CHOOSE, rng), world.draw(JUDGE, rng)
@@ -179,7 +182,9 @@ def looking_again(
             part = world.first(look + 1)
             changes = _changes(part, dev[:, : look + 2], weights)
             place = _choose(part, changes, dict.fromkeys(part.alphas, (0.0, 0.0)))[1]
-            if place and statistics.mean_interval(test[:, place] - test[:, 0], CONFIDENCE, resamples)[0] > 0:
+            pair = replace(part, alphas=("0", part.alphas[place]))
+            ends = _changes(pair, test[:, [0, place]], judging).intervals(CONFIDENCE)[part.alphas[place]]
+            if place and ends[0] > 0:
                 found[look:] += 1
                 break
     yield from found / draws

@@ -65,7 +65,6 @@ def held_out(wildcards):
         "compared": f"{benchmarks}/expo-aligned/reward.json",
         "expo": f"{benchmarks}/expo/reward.generations.jsonl",
         "aligned": f"{benchmarks}/aligned/reward.generations.jsonl",
-        "chose": f"results/prompts/{sweep_prompts(pair)}.jsonl",
     }
 
 

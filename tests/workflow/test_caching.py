@@ -48,9 +48,7 @@ def test_a_new_alpha_that_loses_generates_no_token_and_writes_no_weight_after_se
         for row in csv.DictReader(finished.read("benchmarks.csv").decode().splitlines())
         if (row["variant"], row["metric"]) == ("expo-aligned", "reward")
     )
-    assert [float(compared[name]) for name in ("value", "low", "high")] == pytest.approx(
-        [found[name] for name in ("gain", "low", "high")], rel=1e-5
-    )
+    assert float(compared["value"]) == pytest.approx(found["gain"], rel=1e-5)
     assert (found["alpha"], found["prompts"], found["looks"]) == (chosen, int(compared["n"]), 1)
 
 
@@ -62,9 +60,8 @@ def test_another_choice_is_another_look(finished):
     finished.snakemake("--cores", "2")
     found = json.loads(finished.read("pairs/tiny/certificate.json"))
     assert (found["alpha"] in ("0", *alphas), found["looks"]) == (True, 2)
-    assert "that took no part in the choice, seen 2 times" in finished.read("report.html").decode().replace(
-        ", not certified", ""
-    )
+    if found["alpha"] != "0":
+        assert "(these prompts have now judged or made 2 results)" in finished.read("report.html").decode()
 
 
 def test_without_test_prompts_a_part_of_the_others_may_judge(finished):
@@ -79,6 +76,7 @@ def test_without_test_prompts_a_part_of_the_others_may_judge(finished):
     finished.snakemake("--cores", "2")
     found = json.loads(finished.read("pairs/tiny/certificate.json"))
     assert (found["held_out"], found["chosen_on"], found["judged_on"]) == (True, "dev", "dev")
+    assert found["looks"] == 2  # these prompts have chosen alpha before
     assert json.loads(finished.read("pairs/tiny/best.json"))["prompts"] == found["prompts"] == 12
     finished.edit(lambda config: config["pairs"]["tiny"]["alphas"].append(2))
     del joint["benchmark_table"]  # which no benchmark changes
@@ -86,7 +84,7 @@ def test_without_test_prompts_a_part_of_the_others_may_judge(finished):
     finished.edit(lambda config: config["select"].pop("judge"))
     finished.edit(lambda config: config["pairs"]["tiny"]["alphas"].pop())
     output = finished.snakemake("--cores", "2")
-    assert "; chosen and judged on the same prompts" in output
+    assert "; alpha was chosen and judged on the same prompts" in output
     assert json.loads(finished.read("pairs/tiny/certificate.json"))["held_out"] is False
 
 

@@ -19,16 +19,15 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
     params, inputs = snakemake.params, snakemake.input
     best = read_json(inputs.best, Best)
     config = SelectConfig.model_validate_json(params.config)
-    held_out = None
+    chose, held_out = {prompt.prompt_id for prompt in read_prompts(inputs.chose)}, None
     if inputs.get("expo"):
-        chose = {prompt.prompt_id for prompt in read_prompts(inputs.chose)}
-        metrics = {each.metric: each for each in read_json(inputs.compared, BenchmarkResult).metrics}
         rows = [read_jsonl(path, Scored) for path in (inputs.expo, inputs.aligned)]
-        held_out = certificate.on_test(metrics["reward"], *rows, chose, config)
+        gain = read_json(inputs.compared, BenchmarkResult).metric("reward").value
+        held_out = certificate.on_test(gain, *rows, chose, config, params.seed)
     elif inputs.get("rewards"):
         swept = tables.read_swept(best.pair, inputs.rewards, inputs.get("likelihoods", []), ("0", best.alpha))
         held_out = certificate.on_part(best.pair, best.alpha, *swept, config, params.seed)
     names = (params.chosen_on, params.judged_on)
-    found = certificate.certify(best, held_out, RESULTS.looks(best.pair), config, *names)
+    found = certificate.certify(best, held_out, chose, RESULTS.looks(best.pair), config, *names)
     write_json(Path(snakemake.output.certificate), found)
     say(f"{best.pair}: {certificate_words(found)}")

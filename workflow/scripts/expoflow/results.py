@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from expoflow.errors import DataError
+from expoflow.files.hashing import json_digest
 from expoflow.files.records import Record, read_json, read_jsonl, require_own
 from expoflow.paths import of_pair
 
@@ -112,6 +113,15 @@ class BenchmarkResult(Record):
     metrics: list[Metric]
     provenance: dict[str, Any]
 
+    def metric(self, name: str) -> Metric:
+        """One of the metrics. Raises DataError if it is not there."""
+        for metric in self.metrics:
+            if metric.metric == name:
+                return metric
+        raise DataError(
+            f"{self.pair}: benchmark {self.benchmark} of {self.variant} has no {name}; delete its result and run snakemake again"
+        )
+
 
 class RewardCheckResult(Record):
     """results/models/{model}.rewardbench.json: how often a reward model prefers the better response."""
@@ -152,16 +162,21 @@ class Best(Record):
     labelled_by: list[str] = []
     """The reward models that labelled the aligned model's training data."""
 
+    def digest(self) -> str:
+        """What stands for this choice, and for all that made it."""
+        return json_digest(self.model_dump(mode="json", exclude_defaults=True))
+
 
 class Certificate(Record):
     """results/pairs/{pair}/certificate.json: the gain of expo over aligned on prompts that took no part in the choice.
 
-    If there are none, `held_out` is false and there is no gain. `measure` is what the gain is of, a name of
-    `selection.criteria`. `looks` says how many results on these prompts this folder has seen, this one included.
+    If there are none, `held_out` is false, and there is no gain. `choice` is the digest of the best.json that is judged, `measure` is what
+    the gain is of, a name of `selection.criteria`. `looks` says how many results on these prompts this folder has seen, this one included.
     """
 
     pair: str
     alpha: str
+    choice: str
     held_out: bool
     certified: bool
     measure: str | None = None
@@ -170,17 +185,17 @@ class Certificate(Record):
     high: float | None = None
     confidence: float
     chosen_on: str
-    judged_on: str
+    judged_on: str | None = None
     prompts: int = 0
     left_out: int = 0
     """Prompts of `judged_on` that do not count, since they chose alpha too."""
     looks: int = 0
 
 
-def read_certificate(path: Path) -> Certificate | None:
-    """The certificate of a pair; None if there is none, as in the results of an earlier version."""
+def read_certificate(path: Path, best: Best) -> Certificate | None:
+    """The certificate of a choice; None if it is not there, as in the results of an earlier version, or is of another choice."""
     if not path.exists():
         return None
     certificate = read_json(path, Certificate)
     require_own(path, dict(certificate), {"pair": of_pair(path)})
-    return certificate
+    return certificate if certificate.choice == best.digest() else None

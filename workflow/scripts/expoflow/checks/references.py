@@ -163,6 +163,8 @@ def _claim_problems(config: Config) -> Iterator[str]:
 
 def _held_out_problems(config: Config) -> Iterator[str]:
     """Prompts that shall judge the choice of alpha, and make it too, or are not needed for it."""
+    if config.claims and any(config.section(name, "select").judge is not None for name in config.pairs):
+        yield "select.judge: the section claims reads the rewards of all prompts; remove one of the two"
     for name in config.pairs:
         select, chosen_on = config.section(name, "select"), config.section(name, "generate").prompts
         reward = config.section(name, "benchmarks").reward
@@ -175,7 +177,8 @@ def _held_out_problems(config: Config) -> Iterator[str]:
             )
         elif select.judge is not None:
             yield (
-                f"pairs.{name}.select.judge: benchmarks.reward judges the choice on '{reward.prompts}' already; remove one of the two"
+                f"pairs.{name}.select.judge: benchmarks.reward judges the choice on '{reward.prompts}' already; give judge to the select of "
+                "other pairs only, or remove the benchmark"
             )
 
 

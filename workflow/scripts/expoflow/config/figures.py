@@ -52,7 +52,7 @@ KINDS = {
         "prompt, which holds for all alphas at once. Below the pair's name stands its certificate: the gain on prompts that took no part in the choice.",
         without_rewards="{shown}, true quality where it "
         "is known, and length of the responses against alpha, on the prompts that choose alpha. The star is the chosen "
-        "alpha; the band is the interval of the change from alpha 0, paired by prompt, which holds for all alphas at once.",
+        "alpha; the band is the interval of the change from alpha 0, paired by prompt, which holds for all alphas at once. Below the pair's name stands its certificate.",
         reads=("alphas", "certificates"),
         marks=("alpha",),
         default=True,

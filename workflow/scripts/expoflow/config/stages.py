@@ -83,7 +83,7 @@ class SelectConfig(Strict):
     """Fall back to alpha 0 unless the interval of the gain lies above 0 (by nll: that of the change not above 0). It holds
     for all alphas of the grid at once."""
     judge: float | None = Field(None, gt=0, lt=1)
-    """Without test prompts: the share of the prompts that judges the choice and takes no part in it."""
+    """Share of the prompts that judges the choice and takes no part in it; only without the benchmark reward."""
     degenerate_rise: float = Field(0.1, ge=0, le=1)
     """An alpha is left out if the share of degenerate responses (empty, unfinished, or repeating themselves) has surely
     risen by more than this from alpha 0: if the low end of the interval of the rise lies above it. 1 leaves none out."""

@@ -22,8 +22,8 @@ def model_card(recipe: ExtrapolationRecipe, certificate: Path | None = None) -> 
         ""
         if certificate is None
         else f"""
-What this model gains over the aligned one, on prompts that took no part in the choice of alpha, stands in {code(certificate.as_posix())} of
-the run that made it; `expoflow publish` writes it into the card of the published model.
+The gain over the aligned model, measured on prompts that took no part in the choice of alpha, is in {code(certificate.as_posix())} of
+the run that made this model; `expoflow publish` writes it into the card of the published model.
 """
     )
     warnings = "".join(f"\n> {prose(warning)}\n" for warning in recipe.warnings)

@@ -12,7 +12,7 @@ from expoflow.extrapolation.options import RULES
 from expoflow.extrapolation.recipe import ExtrapolationRecipe
 from expoflow.files import markdown
 from expoflow.hub.licence import Licence
-from expoflow.reporting.words import SAME, certificate_words, optimism_words
+from expoflow.reporting.words import certificate_words, optimism_words
 from expoflow.results import BenchmarkResult, Best, Certificate, Manifest
 from expoflow.selection.criteria import CRITERIA
 
@@ -104,7 +104,7 @@ print(chat([{{"role": "user", "content": "What is model extrapolation?"}}], max_
 {_table(_sweep(evidence))}
 
 Length is in tokens; unfinished responses were cut off at the token limit; degenerate ones are empty, unfinished or repeat
-themselves. Intervals are bootstrap intervals over prompts; those of the gain hold for all alphas above 0 at once.
+themselves. Intervals are bootstrap intervals over prompts{_at_once(evidence)}.
 {_benchmarks(evidence)}
 ## Limits and risks
 
@@ -176,17 +176,9 @@ def _certificate(evidence: Evidence) -> str:
     if certificate is None:
         return "The run that made this model wrote no certificate: the intervals below are as if no other alpha had been tried."
     if not certificate.held_out:
-        return f"This model was {SAME}: none that took no part in the choice of alpha has judged it."
-    words = certificate_words(certificate)
-    verdict = "the interval lies above 0" if certificate.certified else "that may be chance"
-    if CRITERIA[certificate.measure].maximum is False:
-        verdict = "the interval does not lie above 0" if certificate.certified else verdict
-    left_out = (
-        f" {certificate.left_out} more prompts of `{certificate.judged_on}` chose alpha too, and do not count."
-        if certificate.left_out
-        else ""
-    )
-    return f"**Over the aligned model: {words}: {verdict}.**{left_out}"
+        return "The same prompts chose alpha and judged this model. No other prompts have judged it."
+    verdict = ": certified" if certificate.certified else ""
+    return f"**Over the aligned model: {certificate_words(certificate)}{verdict}.**"
 
 
 def _gain(evidence: Evidence) -> str:
@@ -195,14 +187,17 @@ def _gain(evidence: Evidence) -> str:
     if best.reward is None:
         return ""
     aligned = next(row for row in evidence.alphas if row["alpha"] == "0")
-    at_once = (
-        "its interval holds for all alphas at once" if best.prompts else "its interval is of this alpha alone"
-    )
+    interval = f" [{_number(best.gain_low)}, {_number(best.gain_high)}]" if best.gain_low is not None else ""
     words = optimism_words(best)
     return f"""
 
-On these prompts: reward {_number(aligned["reward"])} (aligned) -> {_number(best.reward)} (this model), gain {_number(best.gain)} \
-[{_number(best.gain_low)}, {_number(best.gain_high)}]; {"; ".join(filter(None, [at_once, words]))}."""
+On these prompts: reward {_number(aligned["reward"])} (aligned) -> {_number(best.reward)} (this model), gain \
+{_number(best.gain)}{interval}{f"; {words}" if words else ""}."""
+
+
+def _at_once(evidence: Evidence) -> str:
+    """What the intervals of the gain hold for; those of an earlier version for one alpha alone."""
+    return "; those of the gain hold for all alphas above 0 at once" if evidence.best.prompts else ""
 
 
 def _prompts(evidence: Evidence) -> str:
@@ -245,9 +240,10 @@ def _sweep(evidence: Evidence) -> list[list[str]]:
 
 def _rewards(row: dict[str, str]) -> list[str]:
     """Reward and gain of an alpha; alpha 0 has no gain. Below 0 nothing is chosen, and an interval is of one alpha alone."""
-    name = "gain" if row["gain_low"] else "gain_pointwise"
+    name = "gain_pointwise" if float(row["alpha"]) < 0 and not row["gain_low"] else "gain"
     low, high = (_number(row.get(f"{name}_{end}")) for end in ("low", "high"))
-    gain = "" if row["alpha"] == "0" else f"{_number(row['gain'])} [{low}, {high}]"
+    gain = _number(row["gain"]) + (f" [{low}, {high}]" if low else "")
+    gain = "" if row["alpha"] == "0" else gain
     return [_interval(row, "reward"), gain]
 
 
@@ -269,10 +265,18 @@ def _benchmarks(evidence: Evidence) -> str:
     return f"""
 ## Benchmarks
 
-On prompts that took no part in choosing alpha. Values ± standard error; the difference is paired by prompt, with interval.
+On prompts that took no part in choosing alpha{_left_out(evidence)}. Values ± standard error; the difference is paired by prompt, with interval.
 
 {_table(rows)}
 """
+
+
+def _left_out(evidence: Evidence) -> str:
+    """That some did."""
+    if evidence.certificate is None or not evidence.certificate.left_out:
+        return ""
+    name, count = evidence.certificate.judged_on, evidence.certificate.left_out
+    return f", but for {count} of `{name}`, which the gain at the top is without"
 
 
 def _commands(evidence: Evidence) -> str:

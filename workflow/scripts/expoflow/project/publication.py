@@ -25,6 +25,7 @@ from expoflow.paths import RECIPE, RESULTS, Results, of_benchmark, of_exported
 from expoflow.project.card import FIGURE, VARIANTS, Evidence, hub_card
 from expoflow.project.folder import read_config, read_config_file
 from expoflow.reporting import tables
+from expoflow.reporting.words import certificate_words, worse
 from expoflow.results import BenchmarkResult, Best, Manifest, read_certificate
 
 CARD = "README.md"
@@ -127,15 +128,16 @@ def _evidence(project: Path, pair: str, config: Config, exported: Path) -> Evide
         raise CheckpointError(
             f"{old[0]}: is of an earlier export, the run is not finished; run snakemake again"
         )
+    best = read_json(results.best(pair), Best)
     return Evidence(
         pair=pair,
         config=config,
         recipe=read_json(exported / RECIPE, ExtrapolationRecipe),
-        best=read_json(results.best(pair), Best),
-        certificate=read_certificate(results.certificate(pair)),
+        best=best,
+        certificate=read_certificate(results.certificate(pair), best),
         alphas=list(tables.read([results.alphas(pair)])),
         benchmarks=[read_json(path, BenchmarkResult) for path in benchmarks],
-        prompts=sum(1 for _ in prompts.open("rb")),
+        prompts=best.prompts or sum(1 for _ in prompts.open("rb")),
         models={role: read_json(results.manifest(name), Manifest) for role, name in names.items()},
     )
 
@@ -147,9 +149,12 @@ def _problems(project: Path, evidence: Evidence, exported: Path) -> Iterator[str
         yield f"{exported}: has alpha {recipe.alpha:g}, best.json chooses {best.alpha}; run snakemake again"
     elif not recipe.alpha:
         yield f"{exported}: alpha 0 was chosen, this is the aligned model itself; there is nothing to publish"
-    if evidence.certificate and evidence.certificate.alpha != best.alpha:
+    if evidence.certificate is None and best.prompts is not None:
         where = Results.of(project).certificate(evidence.pair)
-        yield f"{where}: is of alpha {evidence.certificate.alpha}, best.json chooses {best.alpha}; run snakemake again"
+        yield f"{where}: is not of the choice in best.json, the run is not finished; run snakemake again"
+    if evidence.certificate and worse(evidence.certificate):
+        words = certificate_words(evidence.certificate)
+        yield f"{exported}: is no better model: {words}; choose another alpha, or keep the aligned model"
     if recipe.weights != "stored" or not recipe.outputs:
         yield f"{exported}: is not a whole exported model; run snakemake again"
     for role in ("sft", "aligned"):

@@ -10,7 +10,7 @@ from expoflow.files.records import read_json
 from expoflow.paths import Results
 from expoflow.reporting.tables import BENCHMARKED, COMPARED, read
 from expoflow.reporting.words import certificate_words, optimism_words
-from expoflow.results import Best, Certificate, read_certificate
+from expoflow.results import Best, read_certificate
 from expoflow.selection.criteria import CRITERIA, Criterion
 
 MARKS = "Hollow marks are the paper's."
@@ -39,12 +39,12 @@ figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { font-size: .9re
 {% endfor %}{% if "reward" in shown %}<th>gain</th>{% endif %}<th>certified</th><th>certificate</th></tr>
 {% for row in summary %}<tr><td>{{ row.pair }}</td><td>{{ row.best_alpha }}</td>
 {% for name in shown %}<td>{{ row[name + "_aligned"] }}</td><td>{{ row[name + "_expo"] }}</td>{% endfor %}
-{% if "reward" in shown %}<td>{{ row.gain }} [{{ row.gain_low }}, {{ row.gain_high }}]</td>{% endif %}
+{% if "reward" in shown %}<td>{{ row.gain }}{% if row.gain_low %} [{{ row.gain_low }}, {{ row.gain_high }}]{% endif %}</td>{% endif %}
 <td>{{ "yes" if row.certified == "1" else "no" }}</td>
-<td>{{ certified(certificates[row.pair]) }}</td></tr>
+<td>{{ certificates[row.pair] }}</td></tr>
 {% endfor %}</table>
-<p>All columns but the last are of the prompts that chose alpha, where the best of several looks better than it is; their intervals hold for
-all alphas at once. The certificate is of prompts that took no part in the choice: its number is the one to quote.</p>
+<p>The last column is measured on prompts that took no part in the choice. Quote that number. All other columns are measured on the prompts
+that chose alpha, where the best of several alphas looks better than it is. Their intervals hold for all alphas at once.</p>
 <ul>{% for best in choices %}<li><b>{{ best.pair }}</b>: alpha {{ best.alpha }}: {{ best.reason }}.{{ beside(best) }}{{ compared(best) }}</li>
 {% endfor %}</ul>
 {% if metrics %}<h2>Benchmarks</h2>
@@ -84,7 +84,7 @@ def write_page(
     note: str = "",
     results: Results | None = None,
 ) -> None:
-    """Write the page from benchmarks.csv beside it, and from what else lies in `results`, by default there too (summary.csv beside it counts first).
+    """Write the page from summary.csv and benchmarks.csv beside it, and from what else lies in `results`, by default there too.
 
     It shows `figures` (captions by name) from the folder figures/ of `results`. `tables` are those in the
     paper's form; of reproduction.csv the page shows the rows, and `note` below them.
@@ -93,8 +93,8 @@ def write_page(
 
     results = results or Results(page.parent)
     own = Results(page.parent)
-    table = next(each.table("summary") for each in (own, results) if each.table("summary").exists())
-    summary = [_rounded(row) for row in read([table], ("pair", "best_alpha", "certified"))]
+    summary = [_rounded(row) for row in read([own.table("summary")], ("pair", "best_alpha", "certified"))]
+    choices = [read_json(results.best(row["pair"]), Best) for row in summary]
     metrics: dict[tuple[str, str, str], dict[str, str]] = {}
     gaps = []
     for row in map(_rounded, read([own.table("benchmarks")], BENCHMARKED)):
@@ -112,9 +112,8 @@ def write_page(
         },
         compared=compared,
         beside=beside,
-        certified=certified,
-        certificates={row["pair"]: read_certificate(results.certificate(row["pair"])) for row in summary},
-        choices=[read_json(results.best(row["pair"]), Best) for row in summary],
+        certificates={best.pair: certified(best, results) for best in choices},
+        choices=choices,
         metrics=metrics,
         gaps=gaps,
         variants=["sft", "aligned", "expo", "expo-aligned"],
@@ -147,10 +146,15 @@ def compared(best: Best) -> str:
     return f" On the same responses: {said}." if said else ""
 
 
-def certified(certificate: Certificate | None) -> str:
-    """What a certificate says, and whether it holds."""
+def certified(best: Best, results: Results) -> str:
+    """What the certificate of a choice says, and whether it holds."""
+    certificate = read_certificate(results.certificate(best.pair), best)
     if certificate is None:
-        return "none: these results are of an earlier version"
+        return (
+            "none: this choice is of an earlier version"
+            if best.prompts is None
+            else "none yet; run snakemake"
+        )
     words = certificate_words(certificate)
     return f"{words}: certified" if certificate.certified else words
 
@@ -160,4 +164,4 @@ def beside(best: Best) -> str:
     if best.prompts is None:
         return " The interval is of an earlier version: as if no other alpha had been tried."
     words = optimism_words(best)
-    return f" {words[0].upper()}{words[1:]}." if words else ""
+    return f" Of the gain: {words}." if words else ""

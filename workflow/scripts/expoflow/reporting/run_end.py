@@ -19,15 +19,12 @@ def closing_words(results: Results = RESULTS) -> str:
     """What a finished run says last: each pair's choice and its certificate, and where the results lie; nothing where it made a part."""
     if not results.report.exists():
         return ""
+    lines = []
     try:
-        lines = [
-            best_line(
-                read_json(results.best(row["pair"]), Best),
-                row["reward_aligned"],
-                read_certificate(results.certificate(row["pair"])),
-            )
-            for row in read([results.table("summary")], ("pair", "reward_aligned"))
-        ]
+        for row in read([results.table("summary")], ("pair", "reward_aligned")):
+            best = read_json(results.best(row["pair"]), Best)
+            certificate = read_certificate(results.certificate(row["pair"]), best)
+            lines.append(best_line(best, row["reward_aligned"], certificate))
     except DataError:
         return ""
     models = f"{results.exported('{pair}')}/"
@@ -52,8 +49,7 @@ def salvage(benchmarks: list[Path], figures: Mapping[str, str], results: Results
         if any(of_benchmark(path)[2] in paper_tables.BENCHMARKS for path in benchmarks):
             paper_tables.write_paper_tables(table, partial.paper_tables)
         if all(results.best(pair).exists() for pair in pairs):
-            if not results.table("summary").exists():  # the certificate of a pair waits for its benchmark
-                result_tables.write_summary(partial.table("summary"), results, pairs)
+            result_tables.write_summary(partial.table("summary"), results, pairs)
             drawn = {name: text for name, text in figures.items() if results.figure(name, "svg").exists()}
             write_page(partial.report, drawn, results=results)
     except DataError as error:

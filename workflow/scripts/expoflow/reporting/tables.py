@@ -75,10 +75,9 @@ def _is_alpha(row: dict[str, str]) -> bool:
 
 def _certified(path: Path, best: Best) -> dict[str, Any]:
     """What the summary says of a certificate; of one that is not held out only that there is none."""
-    certificate = read_certificate(path)
+    certificate = read_certificate(path, best)
     if certificate is None or not certificate.held_out:
         return {}
-    require_own(path, dict(certificate), {"alpha": best.alpha})
     return {
         "certificate": certificate.certified,
         "certificate_measure": certificate.measure,

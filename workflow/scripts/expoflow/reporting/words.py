@@ -3,7 +3,7 @@
 from expoflow.results import Best, Certificate
 from expoflow.selection.criteria import CRITERIA
 
-SAME = "chosen and judged on the same prompts"
+SAME = "alpha was chosen and judged on the same prompts"
 
 
 def best_line(best: Best, reward_aligned: float | str | None, certificate: Certificate | None = None) -> str:
@@ -17,10 +17,12 @@ def best_line(best: Best, reward_aligned: float | str | None, certificate: Certi
     else:
         gain = _number(best.gain, best.gain_low, best.gain_high)
         chose = f"reward {float(reward_aligned):.2f} -> {best.reward:.2f}, gain {gain}"
-        more = best.warnings if best.certified else [f"not certified: {best.reason}"]
+        more = best.warnings if best.certified else [best.reason]
     line = f"{best.pair}: best alpha {best.alpha}"
     if certificate and certificate.held_out:
-        line += f", {certificate_words(certificate)}; {certificate.chosen_on}, which chose it: {chose}"
+        line += (
+            f", {certificate_words(certificate)}; on {certificate.chosen_on}, where alpha was chosen: {chose}"
+        )
     else:
         line += f": {chose}" if best.reward is None else f", {chose}"
         more = [*more, SAME] if certificate else more
@@ -31,30 +33,52 @@ def certificate_words(certificate: Certificate) -> str:
     """`gain 0.45 [0.30, 0.61] on 300 prompts of test that took no part in the choice`; or that there are no such prompts."""
     if not certificate.held_out:
         return SAME
-    criterion = CRITERIA[certificate.measure]
-    what = criterion.change if criterion.rewarded else f"{criterion.change} of {criterion.words}"
-    line = f"{what} {_number(certificate.gain, certificate.low, certificate.high)} on {certificate.prompts} prompts of "
-    line += f"{certificate.judged_on} that took no part in the choice"
-    if not certificate.certified and certificate.alpha != "0":
-        line += ", not certified"
-    return f"{line}, seen {certificate.looks} times" if certificate.looks > 1 else line
+    if certificate.alpha == "0":
+        return "the aligned model is kept, so there is no gain to certify"
+    line = f"{short_certificate(certificate)} on {certificate.prompts} prompts of {certificate.judged_on} that took no part in the choice"
+    line += "" if certificate.certified else f", {_verdict(certificate)}"
+    more = f" (these prompts have now judged or made {certificate.looks} results)"
+    return line + more if certificate.looks > 1 else line
 
 
 def short_certificate(certificate: Certificate) -> str:
-    """`gain 0.45 [0.30, 0.61]`: what a figure has room for."""
+    """`gain 0.45 [0.30, 0.61]`."""
     criterion = CRITERIA[certificate.measure]
-    what = criterion.change if criterion.rewarded else criterion.short
+    what = criterion.change if criterion.rewarded else f"{criterion.change} of {criterion.short}"
     return f"{what} {_number(certificate.gain, certificate.low, certificate.high)}"
 
 
+def worse(certificate: Certificate) -> bool:
+    """Whether the chosen model is surely worse than the aligned one on these prompts."""
+    if certificate.low is None or certificate.high is None:
+        return False
+    maximum = CRITERIA[certificate.measure].maximum
+    return certificate.high < 0 if maximum else certificate.low > 0
+
+
+def _verdict(certificate: Certificate) -> str:
+    """Why a gain is not certified."""
+    if worse(certificate):
+        return "worse than the aligned model there"
+    return (
+        "not certified: the interval holds 0"
+        if certificate.low is not None
+        else "not certified: too few prompts, or not known"
+    )
+
+
 def optimism_words(best: Best) -> str:
-    """How much choosing makes the gain look better; nothing if that is not known, or alpha 0 was chosen."""
-    if best.optimism is None or best.alpha == "0":
+    """How much choosing makes the gain look better; nothing if that is not known."""
+    if best.optimism is None:
         return ""
-    return f"choosing the best alpha makes it look better by about {best.optimism:.2f}"
+    return f"about {best.optimism:.2f} of it is due to choosing the best of several alphas"
 
 
 def _number(value: float | None, low: float | None, high: float | None) -> str:
-    """`0.45 [0.30, 0.61]`, as far as it is known."""
-    known = "not known" if value is None else f"{value:.2f}"
-    return known if low is None or high is None else f"{known} [{low:.2f}, {high:.2f}]"
+    """`0.45 [0.30, 0.61]`, as far as it is known; an end near 0 says on which side it lies."""
+    known = "not known" if value is None else _short(value)
+    return known if low is None or high is None else f"{known} [{_short(low)}, {_short(high)}]"
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if abs(value) >= 0.005 or value == 0 else f"{value:.1g}"

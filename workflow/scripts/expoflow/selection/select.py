@@ -76,9 +76,9 @@ def select(
         reason="; ".join([choice.reason, *warnings, *unrewarded]),
         warnings=warnings,
         others={by: other.alpha for by, (other, *_) in choices.items()},
-        optimism=optimism if np.isfinite(optimism) else None,
+        optimism=optimism if np.isfinite(optimism) and choice.alpha != "0" else None,
         prompts=weights.shape[1],
-        **{field: chosen.get(field) for field in OF_CHOSEN},
+        **{field: chosen[field] for field in OF_CHOSEN if np.isfinite(chosen.get(field, np.nan))},
     )
     return rows, best
 

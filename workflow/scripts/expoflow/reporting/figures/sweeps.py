@@ -10,7 +10,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from expoflow.columns import MEASURED
-from expoflow.files.records import csv_text
+from expoflow.files.records import csv_text, read_json
 from expoflow.paths import of_pair
 from expoflow.reporting.figures.style import (
     COLOURS,
@@ -28,7 +28,7 @@ from expoflow.reporting.figures.style import (
     patch,
 )
 from expoflow.reporting.words import short_certificate
-from expoflow.results import read_certificate
+from expoflow.results import Certificate
 from expoflow.selection.criteria import CRITERIA
 
 DRAWN = ("pair", "alpha", "chosen", "reward")  # the columns that no figure can do without
@@ -40,7 +40,9 @@ def sweep(plan: Drawing) -> Figure:
     """Reward (else what alpha was chosen by) and length against alpha, and true quality where it is known; a column for each pair."""
     table = _read(plan)
     rows = _quantities(table)
-    figure, axes_of = panels({pair: plan.label(pair) + _certificate(plan, pair) for pair in plan.pairs}, rows)
+    figure, axes_of = panels(
+        {pair: plan.label(pair) + _certificate(plan, pair, table) for pair in plan.pairs}, rows
+    )
     for pair, axes in axes_of.items():
         data = table[(table["pair"] == pair) & (table["alpha"] >= 0)]
         best = data[data["chosen"] == 1]
@@ -175,13 +177,16 @@ def _variant(variant: str) -> dict:
     return {"marker": marker, "ms": size, "ls": "", "color": COLOURS[variant], "mec": "black", "mew": 0.6}
 
 
-def _certificate(plan: Drawing, pair: str) -> str:
-    """A line below the pair's name: its gain on prompts that took no part in the choice, if there are any."""
+def _certificate(plan: Drawing, pair: str, table: pd.DataFrame) -> str:
+    """Lines below the pair's name: its gain on prompts that took no part in the choice, or that there are none."""
     places = [file for file in plan.inputs if file.suffix == ".json" and of_pair(file) == pair]
-    found = read_certificate(*places) if places else None
-    if found is None or not found.held_out or found.alpha == "0":
+    chosen = table.loc[(table["pair"] == pair) & (table["chosen"] == 1), "alpha"].iloc[0]
+    found = read_json(*places, Certificate) if places else None
+    if found is None or float(found.alpha) != chosen or found.alpha == "0":
         return ""
-    return f"\n{short_certificate(found)}"
+    if not found.held_out:
+        return "\njudged on the prompts\nthat chose alpha"
+    return f"\n{short_certificate(found)}" + ("" if found.certified else "\nnot certified")
 
 
 def _read(plan: Drawing) -> pd.DataFrame:
