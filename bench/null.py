@@ -158,7 +158,7 @@ def figures(draws: int, folder: Path) -> None:
         (GRIDS[-1], 100 * replay.NOMINAL),
         ha="right",
         va="top",
-        xytext=(0, -3),
+        xytext=(0, -14),
         textcoords="offset points",
     )
     axis.set(

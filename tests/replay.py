@@ -113,7 +113,8 @@ def run(
         chosen=place,
         certified={
             "pointwise": place > 0 and alone[0] > 0,
-            "simultaneous": choice.certified,
+            # of a reward, the simultaneous interval of a run is never the narrower one
+            "simultaneous": choice.certified and alone[0] > 0,
             "certificate": place > 0 and low > 0,
         },
         covered=(all(held), bool(low <= world.gains[place] <= high) if place else None),

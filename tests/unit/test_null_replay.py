@@ -6,7 +6,7 @@ import replay
 
 WORLDS = replay.read()
 NULLS = replay.without_effect(WORLDS)
-DRAWS = 1000
+DRAWS = 1000  # of the coverage; of false certificates twice as many, for a closer bound
 
 
 def test_the_worlds_are_real_and_without_effect():
@@ -21,9 +21,9 @@ def test_the_worlds_are_real_and_without_effect():
 @pytest.mark.long
 @pytest.mark.parametrize("name", NULLS)
 def test_false_certificates_are_as_rare_as_promised(name):
-    rates = replay.certified(replay.replay(NULLS[name], DRAWS))
-    assert rates["simultaneous"] <= replay.most(DRAWS)
-    assert rates["certificate"] <= replay.most(DRAWS)
+    rates = replay.certified(replay.replay(NULLS[name], 2 * DRAWS))
+    assert rates["simultaneous"] <= replay.most(2 * DRAWS)
+    assert rates["certificate"] <= replay.most(2 * DRAWS)
     assert rates["pointwise"] > rates["simultaneous"]  # what choosing has bent
 
 
