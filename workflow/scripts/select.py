@@ -19,11 +19,12 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
     alphas = [of_alpha(Path(path)) for path in snakemake.input.rewards]
     recipes = dict(zip(alphas, snakemake.input.recipes, strict=True))
     config = SelectConfig.model_validate_json(snakemake.params.config)
+    effective = {alpha: tables.read_effective_alpha(path, alpha) for alpha, path in recipes.items()}
     rewards, likelihoods = tables.read_swept(pair, snakemake.input.rewards, snakemake.input.likelihoods)
     rows, best = select.select(
         pair,
         rewards,
-        {alpha: tables.read_effective_alpha(path, alpha) for alpha, path in recipes.items()},
+        effective,
         config,
         snakemake.params.seed,
         likelihoods,
