@@ -296,7 +296,7 @@ def test_summary_page_and_last_words_quote_the_certificate(results, tmp_path):
     assert (summary["judged_on"], summary["looks"], summary["optimism"]) == ("test", "1", "0.02")
     said = "gain 0.45 [0.30, 0.61] on 40 prompts of test that took no part in the choice"
     assert f"<td>{said}: certified</td>" in page
-    assert "Of the gain: about 0.02 of it is due to choosing the best of several alphas." in page
+    assert "About 0.02 of the gain is due to choosing the best of several alphas." in page
     chose = "on dev, where alpha was chosen: reward 1.00 -> 1.50, gain 0.50 [0.10, 0.90]"
     assert f"p: best alpha 2, {said}; {chose}\n" in closing_words(where)
 

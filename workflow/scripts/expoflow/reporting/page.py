@@ -164,4 +164,4 @@ def beside(best: Best) -> str:
     if best.prompts is None:
         return " The interval is of an earlier version: as if no other alpha had been tried."
     words = optimism_words(best)
-    return f" Of the gain: {words}." if words else ""
+    return f" {words[0].upper()}{words[1:]}." if words else ""

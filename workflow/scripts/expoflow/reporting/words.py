@@ -71,7 +71,7 @@ def optimism_words(best: Best) -> str:
     """How much choosing makes the gain look better; nothing if that is not known."""
     if best.optimism is None:
         return ""
-    return f"about {best.optimism:.2f} of it is due to choosing the best of several alphas"
+    return f"about {best.optimism:.2f} of the gain is due to choosing the best of several alphas"
 
 
 def _number(value: float | None, low: float | None, high: float | None) -> str:
