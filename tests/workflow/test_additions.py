@@ -174,7 +174,14 @@ def test_a_criterion_is_its_name_and_its_entry(finished, copy):
     assert best["alpha"] == max(shortest, key=float)
     assert best["others"] == {"reward": by_reward}
     assert "mean length" in best["reason"]
-    assert all(float(row["brief_change_low"]) <= float(row["brief_change_high"]) for row in rows)
+    for row in rows:
+        low, high = (row[f"brief_change_{end}"] for end in ("low", "high"))
+        alone = [float(row[f"brief_change_pointwise_{end}"]) for end in ("low", "high")]
+        assert alone[0] <= alone[1]
+        # below alpha 0 nothing is chosen
+        assert (
+            low == high == "" if row["alpha"] == "-1" else float(low) <= alone[0] <= alone[1] <= float(high)
+        )
     assert f"tiny: best alpha {best['alpha']}" in output
     assert finished.planned(wanted) == {}
 
@@ -182,7 +189,8 @@ def test_a_criterion_is_its_name_and_its_entry(finished, copy):
         del config["reward_model"], config["models"]["rm"], config["select"]["compare"]
 
     finished.edit(forget_rewards)
-    assert finished.planned(wanted, "results/figures/sweep.svg") == {"score": 4, "select": 1, "figure": 1}
+    jobs = {"score": 4, "select": 1, "certify": 1, "figure": 1}  # the figure quotes the certificate
+    assert finished.planned(wanted, "results/figures/sweep.svg") == jobs
     finished.snakemake("--cores", "2", wanted, "results/figures/sweep.svg")
     assert json.loads(finished.read("pairs/tiny/best.json"))["alpha"] == best["alpha"]
     assert b"mean length (tokens)" in finished.read("figures/sweep.svg")
