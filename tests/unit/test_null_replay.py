@@ -6,7 +6,9 @@ import replay
 
 WORLDS = replay.read()
 NULLS = replay.without_effect(WORLDS)
-DRAWS = 1000  # of the coverage; of false certificates twice as many, for a closer bound
+DRAWS = (
+    1000  # of the coverage; of false certificates twice as many: 1,000 of noise had 3.6 % at a bound of 3.5 %
+)
 
 
 def test_the_worlds_are_real_and_without_effect():
