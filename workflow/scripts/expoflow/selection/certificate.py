@@ -96,9 +96,7 @@ def on_part(
     measured = measures.measure(*held)
     measure = "reward" if "reward" in measured else config.by
     if measure not in measured:
-        raise DataError(
-            f"{pair}: {CRITERIA[measure].words} is not known of all responses; run snakemake again"
-        )
+        raise measures.unknown(pair, measure)
     prompts = held[0][alpha]["prompt_id"].drop_duplicates().tolist()
     seen = [[part.tolist() for part in measured[measure][each]] for each in ("0", alpha)]
     digest = json_digest([measure, prompts, seen])

@@ -18,7 +18,7 @@ OfPrompts = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Changes:
-    """The values of a measure at several alphas, the first of them 0, and their changes from it.
+    """The values of a measure at several alphas, 0 among them, and their changes from alpha 0.
 
     `values`, `changes` (alphas,), `draws` (resamples, alphas): the changes on bootstrap resamples of the prompts. What is not
     known is NaN.
@@ -33,14 +33,36 @@ class Changes:
     @classmethod
     def of(cls, of: OfPrompts, alphas: tuple[str, ...], weights: np.ndarray) -> "Changes":
         """`weights`, shape (resamples, prompts), say how often a resample has each prompt."""
+        zero = alphas.index("0")
         values = np.array([ratio(*of[alpha]) for alpha in alphas])
         draws = np.stack([ratio(*of[alpha], weights) for alpha in alphas], axis=1)
-        return cls(alphas, weights.shape[1], values, values - values[0], draws - draws[:, :1])
+        return cls(alphas, weights.shape[1], values, values - values[zero], draws - draws[:, [zero]])
+
+    def where(self, kept: np.ndarray) -> "Changes":
+        """Those at the alphas that `kept`, shape (alphas,), is true of."""
+        alphas = tuple(np.array(self.alphas)[kept].tolist())
+        return Changes(alphas, self.prompts, self.values[kept], self.changes[kept], self.draws[:, kept])
 
     def intervals(self, confidence: float) -> dict[str, tuple[float, float]]:
         """By alpha the interval of its change; they hold all at once (`statistics.simultaneous`)."""
         low, high = statistics.simultaneous(self.changes, self.draws, self.prompts, confidence)
         return dict(zip(self.alphas, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+
+    def pointwise(self, confidence: float) -> dict[str, tuple[float, float]]:
+        """By alpha the percentile interval of its change, as if no other had been tried.
+
+        Resamples in which the change is not known, since what the measure is per does not occur in them, do not count; with more
+        of them than the interval leaves out it is NaN.
+        """
+        tail = (1 - confidence) / 2
+        found = {}
+        for alpha, drawn in zip(self.alphas, self.draws.T, strict=True):
+            known = drawn[np.isfinite(drawn)]
+            enough = len(known) >= confidence * len(drawn)
+            found[alpha] = (
+                tuple(np.quantile(known, [tail, 1 - tail]).tolist()) if enough else (np.nan, np.nan)
+            )
+        return found
 
 
 def ratio(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -63,6 +85,13 @@ def measure(
         if all(each.notna().all() for each in values.values()):
             found[name] = {alpha: of_prompts(tables[alpha], values[alpha], criterion.per) for alpha in tables}
     return found
+
+
+def unknown(pair: str, criterion: str) -> DataError:
+    """The error that a criterion is not known of all responses."""
+    return DataError(
+        f"{pair}: {CRITERIA[criterion].words} is not known of all responses; run snakemake again"
+    )
 
 
 def _joined(alpha: str, rewards: pd.DataFrame, likelihoods: pd.DataFrame | None) -> pd.DataFrame:

@@ -9,13 +9,12 @@ import pandas as pd
 
 from expoflow.columns import ALPHA_COLUMNS
 from expoflow.config.stages import SelectConfig
-from expoflow.errors import DataError
 from expoflow.files.records import write_csv, write_json
 from expoflow.results import Best
 from expoflow.selection import degenerate, measures, split, statistics
 from expoflow.selection.choice import Candidate, Choice, choose
-from expoflow.selection.criteria import CRITERIA
-from expoflow.selection.measures import Changes, OfPrompts, ratio
+from expoflow.selection.criteria import CRITERIA, Criterion
+from expoflow.selection.measures import Changes, OfPrompts
 
 # What best.json has of the chosen alpha's row.
 OF_CHOSEN = (
@@ -42,31 +41,37 @@ def select(
     `rewards` is the table of every alpha, 0 among them, over the same prompts and samples; its column of rewards
     is empty where there is no reward model. `effective` is the effective alpha of every alpha; `seed` that of
     the bootstrap; `likelihoods`, which criteria with `models` need, has every alpha's table of them. With
-    `config.judge` the prompts that judge the choice are left out of all numbers. Raises DataError
-    where the tables do not match.
+    `config.judge` the prompts that judge the choice are left out. Raises DataError where the tables do not match.
     """
-    alphas = sorted(rewards, key=float)
+    alphas = tuple(sorted(rewards, key=float))
     measures.require_same_responses({alpha: rewards[alpha] for alpha in alphas})
     rewards, likelihoods = (split.part(each, config.judge, pair) for each in (rewards, likelihoods or {}))
     measured = measures.measure(rewards, likelihoods)
     for by in (config.by, *config.others()):
         if by not in measured:
-            raise DataError(
-                f"{pair}: {CRITERIA[by].words} is not known of all responses; run snakemake again"
-            )
+            raise measures.unknown(pair, by)
     weights = statistics.resampled(len(measured[config.by]["0"][0]), config.resamples, seed)
-    tried = tuple(alpha for alpha in alphas if float(alpha) >= 0)
-    changes = {name: Changes.of(of, tried, weights) for name, of in measured.items()}
-    rows = _rows(pair, rewards, effective, measured, changes, weights, config, seed)
-    above = [row for row in rows if row["alpha"] in tried]
-    choices = {by: _choose(above, changes[by], by, config) for by in (config.by, *config.others())}
+    rows = [
+        {"pair": pair, "alpha": alpha, "effective_alpha": effective[alpha]} | _averages(rewards[alpha])
+        for alpha in alphas
+    ]
+    _add_faults(rows, rewards, weights, config)
+    if "reward" in measured:
+        _add_rewards(rows, measured["reward"], config, seed)
+    above = np.array([float(alpha) >= 0 for alpha in alphas])
+    tried, changes = [row for row in rows if float(row["alpha"]) >= 0], {}
+    for name, of in measured.items():
+        every = Changes.of(of, alphas, weights)
+        changes[name] = every.where(above)
+        _add_changes(rows, every, changes[name], CRITERIA[name], config)
+    choices = {by: _choose(tried, changes[by], by, config) for by in (config.by, *config.others())}
     choice, shares, optimism = choices.pop(config.by)
-    for row in above:
-        row["chosen_share"] = shares.get(row["alpha"], 0.0)
     for row in rows:
         row["chosen"] = row["alpha"] == choice.alpha
+    for row in tried:
+        row["chosen_share"] = shares.get(row["alpha"], 0.0)
     chosen = next(row for row in rows if row["chosen"])
-    warnings = degenerate.warnings(above, choice.alpha, config.degenerate_rise)
+    warnings = degenerate.warnings(tried, choice.alpha, config.degenerate_rise)
     unrewarded = [] if "reward" in measured else ["there is no reward model"]
     best = Best(
         pair=pair,
@@ -83,43 +88,54 @@ def select(
     return rows, best
 
 
-def _rows(
-    pair: str,
-    rewards: Mapping[str, pd.DataFrame],
-    effective: Mapping[str, float | None],
-    measured: Mapping[str, OfPrompts],
-    changes: Mapping[str, Changes],
-    weights: np.ndarray,
-    config: SelectConfig,
-    seed: int,
-) -> list[dict[str, Any]]:
-    """A row for every alpha: what is known of its responses, and what has changed from alpha 0."""
-    alphas = sorted(rewards, key=float)
-    faults = {
-        alpha: measures.of_prompts(table, table["degenerate"].notna()) for alpha, table in rewards.items()
-    }
-    at_once = {name: each.intervals(config.confidence) for name, each in changes.items()}
-    rows = [{"pair": pair, "alpha": alpha} | _averages(rewards[alpha]) for alpha in alphas]
+def _add_faults(
+    rows: list[dict[str, Any]], tables: Mapping[str, pd.DataFrame], weights: np.ndarray, config: SelectConfig
+) -> None:
+    """The change of the share of degenerate responses, with each alpha's own interval."""
+    of = {alpha: measures.of_prompts(table, table["degenerate"].notna()) for alpha, table in tables.items()}
+    faults = Changes.of(of, tuple(row["alpha"] for row in rows), weights)
+    for row, change in zip(rows, faults.changes.tolist(), strict=True):
+        row[degenerate.CHANGE] = change
+    _add_ends(rows, degenerate.CHANGE, faults.pointwise(config.confidence))
+
+
+def _add_rewards(rows: list[dict[str, Any]], of: OfPrompts, config: SelectConfig, seed: int) -> None:
+    """The interval of the mean reward; the gain, its p-value, and each alpha's own interval."""
+    how = (config.confidence, config.resamples, seed)
+    gains = {alpha: values - of["0"][0] for alpha, (values, _) in of.items()}
+    _add_ends(rows, "reward", {alpha: statistics.mean_interval(of[alpha][0], *how) for alpha in of})
+    _add_ends(rows, "gain_pointwise", {alpha: statistics.mean_interval(gains[alpha], *how) for alpha in of})
     for row in rows:
-        alpha = row["alpha"]
-        row |= {name: float(ratio(*of[alpha])) for name, of in measured.items()}
-        row["effective_alpha"] = effective[alpha]
-        if "reward" in measured:
-            row |= _rewards(measured["reward"][alpha][0], measured["reward"]["0"][0], config, seed)
-        for name in measured.keys() - {"reward"}:
-            prefix = f"{CRITERIA[name].interval}_pointwise"
-            row |= _interval(prefix, measured[name], alpha, weights, config)
-        for name, of in at_once.items():
-            prefix = CRITERIA[name].interval
-            alone = (row[f"{prefix}_pointwise_low"], row[f"{prefix}_pointwise_high"])
-            low, high = of.get(alpha, (float("nan"), float("nan")))
-            row[f"{prefix}_low"], row[f"{prefix}_high"] = (
-                np.minimum(low, alone[0]),
-                np.maximum(high, alone[1]),
-            )
-        row[degenerate.CHANGE] = float(ratio(*faults[alpha]) - ratio(*faults["0"]))
-        row |= _interval(degenerate.CHANGE, faults, alpha, weights, config)
-    return rows
+        own = gains[row["alpha"]]
+        row |= {"gain": float(own.mean()), "p_value": statistics.paired_p_value(own, config.resamples, seed)}
+
+
+def _add_changes(
+    rows: list[dict[str, Any]], every: Changes, tried: Changes, criterion: Criterion, config: SelectConfig
+) -> None:
+    """The value of a criterion, and the intervals of its change: each alpha's own, and those of all `tried` at once.
+
+    The latter are never the narrower ones.
+    """
+    for row, value in zip(rows, every.values.tolist(), strict=True):
+        row[criterion.name] = value
+    alone = f"{criterion.interval}_pointwise"
+    if f"{alone}_low" not in rows[0]:  # the gain's is there
+        _add_ends(rows, alone, every.pointwise(config.confidence))
+    at_once = dict.fromkeys(every.alphas, (np.nan, np.nan)) | tried.intervals(config.confidence)
+    for row in rows:
+        low, high = at_once[row["alpha"]]
+        at_once[row["alpha"]] = (
+            float(np.minimum(low, row[f"{alone}_low"])),
+            float(np.maximum(high, row[f"{alone}_high"])),
+        )
+    _add_ends(rows, criterion.interval, at_once)
+
+
+def _add_ends(rows: list[dict[str, Any]], prefix: str, intervals: Mapping[str, tuple[float, float]]) -> None:
+    """The columns of intervals, which are given by alpha."""
+    for row in rows:
+        row[f"{prefix}_low"], row[f"{prefix}_high"] = intervals[row["alpha"]]
 
 
 def _choose(
@@ -138,33 +154,15 @@ def _choose(
     choice = choose(
         candidates, config.confidence, config.require_certified, by, degenerate.doubtful(tried[0])
     )
-    alphas = [each.alpha for each in candidates if each.allowed]
-    draws = changes.draws[:, allowed]
-    picked = CRITERIA[by].pick(draws)
-    shares = np.bincount(picked, minlength=len(alphas)) / len(picked)
-    optimism = statistics.optimism(changes.changes[allowed], draws, picked)
+    left = changes.where(allowed)
+    picked = CRITERIA[by].pick(left.draws)
+    shares = np.bincount(picked, minlength=len(left.alphas)) / len(picked)
+    optimism = statistics.optimism(left.changes, left.draws, picked)
     return (
         choice,
-        dict(zip(alphas, shares.tolist(), strict=True)),
+        dict(zip(left.alphas, shares.tolist(), strict=True)),
         optimism if CRITERIA[by].maximum else -optimism,
     )
-
-
-def _interval(
-    prefix: str, of: OfPrompts, alpha: str, weights: np.ndarray, config: SelectConfig
-) -> dict[str, float]:
-    """The percentile interval of the change of a ratio from alpha 0, over resampled prompts, by column.
-
-    Resamples in which the change is not known, since what the ratio is of does not occur in them, do not count; with more
-    of them than the interval leaves out it is NaN.
-    """
-    drawn = ratio(*of[alpha], weights) - ratio(*of["0"], weights)
-    known = drawn[np.isfinite(drawn)]
-    tail = (1 - config.confidence) / 2
-    low, high = (
-        np.quantile(known, [tail, 1 - tail]) if len(known) >= config.confidence * len(drawn) else [np.nan] * 2
-    )
-    return {f"{prefix}_low": float(low), f"{prefix}_high": float(high)}
 
 
 def write_choice(rows: list[dict[str, Any]], best: Best, alphas: Path, best_json: Path) -> None:
@@ -180,19 +178,4 @@ def _averages(table: pd.DataFrame) -> dict[str, float]:
         **degenerate.shares(table),
         "quality": float(table["quality"].mean()),
         "accuracy": float(table["correct"].mean()),
-    }
-
-
-def _rewards(values: np.ndarray, aligned: np.ndarray, config: SelectConfig, seed: int) -> dict[str, float]:
-    """The interval of the mean reward, the gain over the aligned model's rewards, and its interval if no other alpha had been tried."""
-    differences = values - aligned
-    low, high = statistics.mean_interval(values, config.confidence, config.resamples, seed)
-    gain_low, gain_high = statistics.mean_interval(differences, config.confidence, config.resamples, seed)
-    return {
-        "reward_low": low,
-        "reward_high": high,
-        "gain": float(differences.mean()),
-        "gain_pointwise_low": gain_low,
-        "gain_pointwise_high": gain_high,
-        "p_value": statistics.paired_p_value(differences, config.resamples, seed),
     }
