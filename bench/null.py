@@ -23,7 +23,7 @@ import replay  # noqa: E402
 
 PAIR, SFT, ALIGNED = "mini20", "mini-sft", "mini-dpo20"
 LABELS = {
-    "pointwise": "as before: the chosen alpha's own interval",
+    "pointwise": "the chosen alpha's own interval",
     "simultaneous": "on the same prompts: for all alphas at once",
     "certificate": "the certificate: on other prompts",
 }

@@ -398,6 +398,19 @@ SPOILT = {
         lambda publisher: edit(publisher.exported.parent / "best.json", lambda best: best.update(alpha="0.5")),
         r"expo: has alpha \d+, best.json chooses 0.5; run snakemake again",
     ),
+    "worse on the prompts that judge": (
+        lambda publisher: edit(
+            publisher.exported.parent / "certificate.json",
+            lambda found: found.update(certified=False, gain=-0.5, low=-0.6, high=-0.4),
+        ),
+        r"expo: is no better model: gain -0.50 \[-0.60, -0.40\] on \d+ prompts of test .*; choose another alpha, or keep",
+    ),
+    "a certificate of another choice": (
+        lambda publisher: edit(
+            publisher.exported.parent / "best.json", lambda best: best.update(chosen_share=0.123)
+        ),
+        "certificate.json: is not of the choice in best.json, the run is not finished; run snakemake again",
+    ),
     "other parents": (
         lambda publisher: edit(
             publisher.project / "results/models/dpo.json",
@@ -427,6 +440,19 @@ def test_what_is_not_in_order_is_refused_before_any_request(publisher, hub, case
     spoil(publisher)
     assert re.search(expected, publisher.refused())
     assert hub.requests == []
+
+
+def test_what_an_earlier_version_made_is_published_with_what_its_intervals_are(publisher, hub):
+    pair = publisher.exported.parent
+    new = ("prompts", "optimism", "gain_pointwise_low", "gain_pointwise_high")
+    edit(pair / "best.json", lambda best: [best.pop(name, None) for name in new])
+    edit(pair / "best.json", lambda best: best.update(reason="largest mean reward of 3 alphas"))
+    (pair / "certificate.json").unlink()
+    publisher.publish()
+    _, body = publisher.card()
+    assert "The run that made this model wrote no certificate: the intervals below are as if no other" in body
+    assert "at once" not in body
+    assert "answered 24 prompts (`dev`, a file)" in body
 
 
 def test_parents_are_compared_again_where_they_lie(publisher, run_once, hub):

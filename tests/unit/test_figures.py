@@ -9,8 +9,10 @@ import pytest
 from expoflow.config.figures import KINDS, FigureConfig, FigureKind
 from expoflow.dag.figures import inputs
 from expoflow.errors import DataError
+from expoflow.files.records import read_csv, write_json
 from expoflow.reporting import figures
 from expoflow.reporting.figures.style import STYLE, WIDTH, Drawing
+from expoflow.results import Certificate
 from matplotlib.colors import to_hex
 from pair_results import write_alphas, write_benchmark, write_generations
 
@@ -83,6 +85,33 @@ def test_every_result_that_a_kind_reads_has_a_path(kind):
         for name, files in of_benchmarks.items()
     }
     assert found == [path for name in KINDS[kind].reads for path in paths[name]]
+
+
+@pytest.mark.parametrize(
+    ("about", "below"),
+    [
+        ({}, "gain 0.45 [0.30, 0.61]"),
+        ({"certified": False}, "gain 0.45 [0.30, 0.61]\nnot certified"),
+        ({"held_out": False}, "judged on the prompts\nthat chose alpha"),
+        ({"alpha": "0.4"}, None),  # of an earlier choice
+        ({"alpha": "0"}, None),
+    ],
+)
+def test_sweep_quotes_the_certificate(tmp_path, drawn, about, below):
+    file = write_alphas(tmp_path, "one", SMALL)
+    (chosen,) = (row["alpha"] for row in read_csv(file) if row["chosen"] == "1")
+    known = {"pair": "one", "alpha": chosen, "choice": "c", "held_out": True, "certified": True}
+    known |= {
+        "measure": "reward",
+        "gain": 0.45,
+        "low": 0.3,
+        "high": 0.61,
+        "confidence": 0.95,
+        "chosen_on": "dev",
+    }
+    write_json(file.with_name("certificate.json"), Certificate(**known | about))
+    figure = drawn(plan([file, file.with_name("certificate.json")], kind="sweep", pairs=["one"]))
+    assert panel(figure, "reward (logit)").get_title() == "\n".join(filter(None, ["one", below]))
 
 
 def test_sweep_shows_reward_length_choice_and_the_papers_alpha(tmp_path, drawn):

@@ -106,6 +106,15 @@ def test_an_interval_that_is_not_finite_certifies_nothing(by, low, high):
     assert "and its 95% interval is not known" in choice.reason
 
 
+@pytest.mark.parametrize(
+    ("low", "said"), [(0.003, "[0.003, 1.20]"), (-0.003, "[-0.003, 1.20]"), (0.0, "[0.00, 1.20]")]
+)
+def test_an_end_near_0_says_on_which_side_it_lies(low, said):
+    choice = choose([Candidate("0", 1, 0, 0, 0), Candidate("1", 1.6, 0.6, low, 1.2)], 0.95)
+    assert f"gain 0.60 {said} over alpha 0" in choice.reason
+    assert choice.certified == (low > 0)
+
+
 def test_an_alpha_that_may_not_be_chosen_is_no_end_of_the_grid():
     grid = [*GRID[1:], Candidate("1", 9, 8, 7, 9, allowed=False)]
     choice = choose(grid, 0.95)

@@ -22,7 +22,7 @@ def model_card(recipe: ExtrapolationRecipe, certificate: Path | None = None) -> 
         ""
         if certificate is None
         else f"""
-The gain over the aligned model, measured on prompts that took no part in the choice of alpha, is in {code(certificate.as_posix())} of
+What the choice of alpha is worth on prompts that took no part in it, or that there were none, is said in {code(certificate.as_posix())} of
 the run that made this model; `expoflow publish` writes it into the card of the published model.
 """
     )

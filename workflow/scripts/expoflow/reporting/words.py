@@ -1,7 +1,7 @@
 """The choice of alpha and its certificate in words, for the terminal, the page, the figures and the card of a published model."""
 
 from expoflow.results import Best, Certificate
-from expoflow.selection.criteria import CRITERIA
+from expoflow.selection.criteria import CRITERIA, with_interval
 
 SAME = "alpha was chosen and judged on the same prompts"
 
@@ -15,7 +15,7 @@ def best_line(best: Best, reward_aligned: float | str | None, certificate: Certi
     if best.reward is None:
         chose, more = best.reason, []
     else:
-        gain = _number(best.gain, best.gain_low, best.gain_high)
+        gain = with_interval(best.gain, best.gain_low, best.gain_high)
         chose = f"reward {float(reward_aligned):.2f} -> {best.reward:.2f}, gain {gain}"
         more = best.warnings if best.certified else [best.reason]
     line = f"{best.pair}: best alpha {best.alpha}"
@@ -45,7 +45,7 @@ def short_certificate(certificate: Certificate) -> str:
     """`gain 0.45 [0.30, 0.61]`."""
     criterion = CRITERIA[certificate.measure]
     what = criterion.change if criterion.rewarded else f"{criterion.change} of {criterion.short}"
-    return f"{what} {_number(certificate.gain, certificate.low, certificate.high)}"
+    return f"{what} {with_interval(certificate.gain, certificate.low, certificate.high)}"
 
 
 def worse(certificate: Certificate) -> bool:
@@ -72,13 +72,3 @@ def optimism_words(best: Best) -> str:
     if best.optimism is None:
         return ""
     return f"about {best.optimism:.2f} of the gain is due to choosing the best of several alphas"
-
-
-def _number(value: float | None, low: float | None, high: float | None) -> str:
-    """`0.45 [0.30, 0.61]`, as far as it is known; an end near 0 says on which side it lies."""
-    known = "not known" if value is None else _short(value)
-    return known if low is None or high is None else f"{known} [{_short(low)}, {_short(high)}]"
-
-
-def _short(value: float) -> str:
-    return f"{value:.2f}" if abs(value) >= 0.005 or value == 0 else f"{value:.1g}"

@@ -6,7 +6,7 @@ from decimal import Decimal
 import numpy as np
 
 from expoflow.config.base import spell
-from expoflow.selection.criteria import CRITERIA, Criterion
+from expoflow.selection.criteria import CRITERIA, Criterion, with_interval
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,11 @@ def _taken(best: Candidate, number: int, certified: bool, criterion: Criterion, 
         if criterion.maximum
         else f"largest one with no higher {criterion.words} among"
     )
-    change = f"{criterion.change} {best.change:.2f} [{best.low:.2f}, {best.high:.2f}] over alpha 0"
+    change = f"{criterion.change} {with_interval(best.change, best.low, best.high)} over alpha 0"
     if certified:
         side = "lies above 0" if criterion.maximum else "does not lie above 0"
         return f"{which} {number} alphas; {change}: its {level} {side}"
     if not np.isfinite([best.low, best.high]).all():
-        change = f"{criterion.change} {best.change:.2f} over alpha 0"
         return f"{which} {number} alphas, but not certified: {change}, and its {level} is not known"
     return f"{which} {number} alphas, but not certified: {change}, the {level} holds 0"
 

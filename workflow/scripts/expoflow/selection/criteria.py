@@ -135,3 +135,20 @@ def shown_first(selects: Iterable[SelectConfig], rewarded: bool) -> Criterion:
     scored = {model for select in selects for model in scored_under(select)}
     known = (each for each in CRITERIA.values() if scored.issuperset(each.models))
     return next(each for each in known if rewarded or not each.rewarded)
+
+
+def with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """`0.45 [0.30, 0.61]`, as far as it is known; an end near 0 says on which side it lies."""
+    if not _known(value):
+        return "not known"
+    return (
+        f"{_short(value)} [{_short(low)}, {_short(high)}]" if _known(low) and _known(high) else _short(value)
+    )
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if abs(value) >= 0.005 or value == 0 else f"{value:.1g}"
