@@ -22,7 +22,7 @@ from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.preflight import Pair, open_pair
 from expoflow.extrapolation.recipe import Effect, ExtrapolationRecipe, Input, adapter_input
 from expoflow.extrapolation.scaled_adapter import scaled
-from expoflow.extrapolation.tensor_stream import require_equal_integers
+from expoflow.extrapolation.tensor_stream import require_equal
 from expoflow.extrapolation.writer import Progress, Writer, shard_layout
 from expoflow.files.atomic import write_text
 from expoflow.files.folder import appearing, require_room
@@ -84,7 +84,7 @@ def extrapolate(
         hashes = stack.enter_context(_hashing(pair, both, verify))
         effects = {}
         if computing:
-            require_equal_integers(made)
+            require_equal(made)
             targets = {values[spelling]: folder for spelling, folder in folders.items()}
             with closing(Writer(made, targets, options, progress)) as writer, _workers(made, options) as pool:
                 effects = writer.run(pool) if write_weights else _measured(made, list(targets), options, pool)

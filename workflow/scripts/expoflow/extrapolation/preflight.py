@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from expoflow.checkpoints.adapter import is_adapter, open_adapter
-from expoflow.checkpoints.architecture import differences
 from expoflow.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from expoflow.checkpoints.findings import Finding, quantised
 from expoflow.checkpoints.header import INTEGERS, Tensor
 from expoflow.checkpoints.pickles import converted
-from expoflow.checkpoints.tensor_names import BUFFER, EMBEDDING, HEAD, WRAPPERS, wrapper
+from expoflow.checkpoints.tensor_names import BUFFER, WRAPPERS, wrapper
 from expoflow.checkpoints.vocabulary import different_ids
 from expoflow.errors import PairError
+from expoflow.extrapolation.matching import Classes, Copy, Matching, configs, match
 from expoflow.extrapolation.merged_adapter import merged
 
 CONFLICTS = 0.01  # share of token ids with another meaning above which the tokenizers are different ones
@@ -44,12 +44,13 @@ class PairedTensor:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two opened checkpoints, what was found, and the parts of the output in theta1's order."""
+    """Two opened checkpoints, what was found, and the parts of the output in theta1's order; `copies` as of `Matching`."""
 
     sft: Checkpoint
     aligned: Checkpoint
     findings: tuple[Finding, ...]
     parts: tuple[PairedTensor, ...]
+    copies: tuple[Copy, ...] = ()
 
     @property
     def errors(self) -> list[str]:
@@ -65,6 +66,11 @@ class Pair:
 def open_pair(sft: Path, aligned: Path, vocabulary: str = "error") -> Pair:
     """Open two folders and compare them; raises for those that cannot be opened."""
     return preflight(*open_both(sft, aligned), vocabulary)
+
+
+def copy_problems(pair: Pair) -> list[str]:
+    """What is wrong with tied tensors that are stored beside their source; reads the bytes of both."""
+    return [problem for each in pair.copies if (problem := each.problem())]
 
 
 def open_both(sft: Path, aligned: Path) -> tuple[Checkpoint, Checkpoint]:
@@ -87,49 +93,42 @@ def preflight(sft: Checkpoint, aligned: Checkpoint, vocabulary: str = "error") -
     """Compare two opened checkpoints; `vocabulary` is "error" or "shared_rows". Reads no weight."""
     findings = [Finding("note", "files", note) for each in (sft, aligned) for note in each.notes]
     findings += [*quantised(sft, "sft"), *quantised(aligned, "aligned")]
-    findings += [Finding(level, "config", text) for level, text in differences(sft.config, aligned.config)]
+    asked = Classes(sft, aligned)
+    findings += configs(sft, aligned, asked)
     findings += [*_wrapped(sft, "sft"), *_wrapped(aligned, "aligned")]
-    parts = tuple(_match(sft, aligned))
-    findings += [*_missing(sft, aligned), *_buffers(sft, aligned)]
+    matching = match(sft, aligned, asked)
+    parts = tuple(
+        _part(theta1, sft.tensors.get(matching.theta0.get(name, "")))
+        for name, theta1 in aligned.tensors.items()
+    )
+    findings += [*matching.findings, *_missing(matching, asked), *_buffers(matching)]
     for part in parts:
         if part.theta0:
-            findings += _compare(part.theta1, part.theta0, vocabulary)
-    return Pair(sft, aligned, (*findings, *_tokenizers(sft, aligned, parts)), parts)
+            findings += _compare(part.theta1, part.theta0, vocabulary, asked)
+    findings += _tokenizers(sft, aligned, parts)
+    return Pair(sft, aligned, tuple(findings), parts, matching.copies)
 
 
-def _tied(checkpoint: Checkpoint) -> bool:
-    return checkpoint.config.get("tie_word_embeddings") is True
+def _part(theta1: Tensor, theta0: Tensor | None) -> PairedTensor:
+    if theta0 is None:
+        return PairedTensor(theta1, None, 0)
+    if theta1.dtype in INTEGERS or theta0.dtype in INTEGERS:
+        return PairedTensor(theta1, theta0, 0, equal=True)
+    alike = theta1.shape[1:] == theta0.shape[1:]
+    return PairedTensor(theta1, theta0, min(theta1.elements, theta0.elements) if alike else 0)
 
 
-def _match(sft: Checkpoint, aligned: Checkpoint) -> Iterator[PairedTensor]:
-    """theta1's tensors with theta0's of the same name; a head stored in spite of its tie, with its source."""
-    source = next((tensor for name, tensor in sft.tensors.items() if EMBEDDING.search(name)), None)
-    for theta1 in aligned.tensors.values():
-        theta0 = sft.tensors.get(theta1.name)
-        if theta0 is None and _tied(sft) and _tied(aligned) and HEAD.search(theta1.name):
-            theta0 = source
-        if theta0 is None:
-            yield PairedTensor(theta1, None, 0)
-        elif theta1.dtype in INTEGERS or theta0.dtype in INTEGERS:
-            yield PairedTensor(theta1, theta0, 0, equal=True)
-        elif theta1.shape[1:] == theta0.shape[1:]:
-            yield PairedTensor(theta1, theta0, min(theta1.elements, theta0.elements))
-        else:
-            yield PairedTensor(theta1, theta0, 0)
-
-
-def _missing(sft: Checkpoint, aligned: Checkpoint) -> Iterator[Finding]:
-    tied = _tied(sft) and _tied(aligned)
-    for have, lack, role, other in ((sft, aligned, "sft", "aligned"), (aligned, sft, "aligned", "sft")):
-        names = [
-            name
-            for name in have.tensors
-            if name not in lack.tensors and not BUFFER.search(name) and not (tied and HEAD.search(name))
-        ]
+def _missing(matching: Matching, asked: Classes) -> Iterator[Finding]:
+    for role, other, unmatched in zip(
+        ("sft", "aligned"), ("aligned", "sft"), matching.unmatched, strict=True
+    ):
+        names = [name for name in unmatched if not BUFFER.search(name)]
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             hint = "tied embeddings on one side, an adapter, or another architecture; save both models alike"
-            yield Finding("error", "tensors", f"tensor {names[0]}{more}: in {role}, not in {other} ({hint})")
+            unknown = f"; its class cannot be asked: {asked.reason}" if asked.reason else ""
+            text = f"tensor {names[0]}{more}: in {role}, not in {other} ({hint}{unknown})"
+            yield Finding("error", "tensors", text)
 
 
 def _wrapped(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
@@ -142,15 +141,17 @@ def _wrapped(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
         )
 
 
-def _buffers(sft: Checkpoint, aligned: Checkpoint) -> Iterator[Finding]:
-    for have, lack, role, fate in ((sft, aligned, "sft", "left out"), (aligned, sft, "aligned", "kept")):
-        names = [name for name in have.tensors if name not in lack.tensors and BUFFER.search(name)]
+def _buffers(matching: Matching) -> Iterator[Finding]:
+    for role, fate, unmatched in zip(
+        ("sft", "aligned"), ("left out", "kept"), matching.unmatched, strict=True
+    ):
+        names = [name for name in unmatched if BUFFER.search(name)]
         if names:
             text = f"constant buffers in {role} only are {fate}: {names[0]}"
             yield Finding("note", "buffers", text + (f" and {len(names) - 1} more" if len(names) > 1 else ""))
 
 
-def _compare(theta1: Tensor, theta0: Tensor, vocabulary: str) -> Iterator[Finding]:
+def _compare(theta1: Tensor, theta0: Tensor, vocabulary: str, asked: Classes) -> Iterator[Finding]:
     text = f"tensor {theta1.name} is {_shape(theta0)} in sft and {_shape(theta1)} in aligned"
     if INTEGERS & {theta1.dtype, theta0.dtype}:
         if (theta1.dtype, theta1.shape) != (theta0.dtype, theta0.shape):
@@ -160,7 +161,11 @@ def _compare(theta1: Tensor, theta0: Tensor, vocabulary: str) -> Iterator[Findin
             )
     elif theta1.shape == theta0.shape:
         return
-    elif theta1.shape[1:] == theta0.shape[1:] and (EMBEDDING.search(theta1.name) or HEAD.search(theta1.name)):
+    elif theta1.shape[1:] == theta0.shape[1:] and asked.reason:
+        yield Finding(
+            "error", "vocabulary", f"{text}; whether its rows are tokens is not known: {asked.reason}"
+        )
+    elif theta1.shape[1:] == theta0.shape[1:] and asked.counts_tokens(theta1.name):
         if vocabulary == "shared_rows":
             text += ": the common rows are extrapolated, aligned's others kept"
             yield Finding("warning", "vocabulary", text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from expoflow.errors import PairError
 from expoflow.extrapolation import elements
 from expoflow.extrapolation.options import Options
-from expoflow.extrapolation.preflight import Pair, open_pair
+from expoflow.extrapolation.preflight import Pair, copy_problems, open_pair
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def tensors(
     options = options or Options()
     pair = open_pair(sft, aligned, options.vocabulary)
     pair.require()
-    require_equal_integers(pair)
+    require_equal(pair)
     with ThreadPoolExecutor(options.workers()) as pool:
         yield from _tensors(pair, alpha, options, pool)
 
@@ -72,8 +72,13 @@ def _tensors(
         yield name, out.view(theta1.shape)
 
 
-def require_equal_integers(pair: Pair) -> None:
-    """Integer and bool tensors must have the same bytes in both; a PairError names the first that differs."""
+def require_equal(pair: Pair) -> None:
+    """Integer and bool tensors must be the same in both, and tied ones the same as what they are tied to.
+
+    Raises PairError with what differs.
+    """
+    if problems := copy_problems(pair):
+        raise PairError("\n".join(problems))
     for part in pair.parts:
         if part.equal and pair.sft.view(part.theta0.name) != pair.aligned.view(part.theta1.name):
             raise PairError(
