@@ -20,12 +20,16 @@ from expoflow.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Copy:
-    """A tensor that `checkpoint` (`role`) stores though its class ties it to `source`, which is there too."""
+    """A tensor that `checkpoint` (`role`) stores though its class ties it to `source`, which is there too.
+
+    `scaled`: as `scales_by_tie` of the class.
+    """
 
     checkpoint: Checkpoint
     role: str
     name: str
     source: str
+    scaled: bool
 
     def problem(self) -> str | None:
         """What is wrong if the two differ: transformers 5 then takes them for two tensors, others for one."""
@@ -34,10 +38,15 @@ class Copy:
             self.name
         ) == self.checkpoint.view(self.source):
             return None
-        return (
+        text = (
             f"{self.role} ties {self.name} to {self.source} by its config.json or its class' default, and stores other values"
-            " in each: transformers 5 loads both, transformers 4 and vLLM the latter alone; write tie_word_embeddings: false"
-            f" into {self.checkpoint.folder / 'config.json'} if both were trained, else delete {self.name} from its files"
+            " in each: transformers 5 loads both, transformers 4 and vLLM the latter alone"
+        )
+        if self.scaled:
+            return f"{text}; delete {self.name} from its files if the latter was trained"
+        return (
+            f"{text}; write tie_word_embeddings: false into {self.checkpoint.folder / 'config.json'} if both were trained,"
+            f" else delete {self.name} from its files"
         )
 
 
@@ -112,7 +121,8 @@ def match(sft: Checkpoint, aligned: Checkpoint, asked: Classes) -> Matching:
     found |= renamed
     used = set(found.values())
     left = {name: stored0.copy_of(name, stored1, found) for name in only0 if name not in used}
-    copies = [Copy(sft, "sft", name, source) for name, source in left.items() if source]
+    scaled = stored0.model.scales_by_tie
+    copies = [Copy(sft, "sft", name, source, scaled) for name, source in left.items() if source]
     copies += _copies(aligned, "aligned", stored1, [name for name in only1 if name not in renamed])
     untied = set(stored0.model.tied) - set(stored1.model.tied)
     copies += _copies(
@@ -151,7 +161,7 @@ def _copies(checkpoint: Checkpoint, role: str, stored: _Stored, names: list[str]
         place = stored.model.place(name)
         source = stored.tied.get(stored.model.tie(place)) if place else None
         if source not in (None, name):
-            yield Copy(checkpoint, role, name, source)
+            yield Copy(checkpoint, role, name, source, stored.model.scales_by_tie)
 
 
 def _renamed(renamed: dict[str, str]) -> Iterator[Finding]:
@@ -192,7 +202,10 @@ def _ties(aligned: Checkpoint, ours: ModelClass, theirs: ModelClass) -> Iterator
         )
     stored = {theirs.place(name) for name in aligned.tensors}
     for name in sorted(set(ours.tied) - set(theirs.tied)):
-        if name in stored:
+        if theirs.scales_by_tie:
+            text = f"{name} is tied to {ours.tie(name)} in sft and not in aligned, and logits may be scaled by the tie"
+            yield Finding("error", "config", f"{text}; give two models that tie alike")
+        elif name in stored:
             text = (
                 f"{name} is tied to {ours.tie(name)} in sft and not in aligned: sft's is its {ours.tie(name)}"
             )
