@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import change_tensors, image_text_model, loaded, model_of, save
+from small_models import change_tensors, image_text_model, loaded, model_of, save
 from expoflow.cli import main
 from expoflow.errors import PairError
 from expoflow.extrapolation.extrapolate import extrapolate

@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from architectures import (
+from small_models import (
     SMALL,
     change_config,
     change_tensors,
