@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expoflow.checkpoints.header import SIZES, Shard, Tensor, read_shard
+from expoflow.checkpoints.foreign import explained
+from expoflow.checkpoints.header import SIZES, Shard, Tensor, is_pointer, not_downloaded, read_shard
 from expoflow.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 ADAPTER = "adapter_config.json"
+SOURCE = ".source.json"  # what a converted folder was made of; hidden, so that it is no part of a model
+LEFT_OUT = "left out"  # its key with the names of what was no tensor
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
                 f"{folder}: {INDEX} names {name}, which is not there; download the model again"
             )
         shards.append(read_shard(path))
+    if left_out := read_json_file(folder / SOURCE).get(LEFT_OUT):
+        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        notes += (f"{folder.name}: {left_out[0]}{more} of its pickles is no tensor and is left out",)
     checkpoint = Checkpoint(folder, tuple(shards), read_json_file(folder / "config.json"), notes)
     if names != [SINGLE]:
         _check_index(checkpoint)
@@ -138,6 +144,8 @@ def _weight_files(folder: Path) -> tuple[list[str], tuple[str, ...]]:
         if not isinstance(weight_map, dict) or not weight_map:
             raise CheckpointError(f"{folder / INDEX}: has no weight_map; download the file again")
         return sorted(set(weight_map.values())), ()
+    if reason := explained(folder):
+        raise CheckpointError(f"{folder}: neither {SINGLE} nor {INDEX}; {reason}")
     others = sorted(
         path.name
         for path in folder.iterdir()
@@ -166,6 +174,8 @@ def read_json_file(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
+        if is_pointer(path):
+            raise not_downloaded(path) from None
         raise CheckpointError(f"{path}: not JSON ({error}); download the file again") from None
     if not isinstance(value, dict):
         raise CheckpointError(

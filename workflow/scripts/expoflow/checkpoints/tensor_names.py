@@ -3,12 +3,16 @@
 import re
 from collections.abc import Iterable
 
+from expoflow.checkpoints.header import COMPLEX, Tensor
+
 EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|tok_embeddings|word_embeddings|embed_in|shared)\.weight$")
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)\.(weight|bias)$|(^|\.)final_logits_bias$")
-# Constants that some versions of transformers stored and others compute: rotary tables, causal masks.
+# What is in no gradient: rotary tables and causal masks, which some versions of transformers stored and others compute, and
+# the counters and statistics of BatchNorm.
+MASK = re.compile(r"(^|\.)(h\.\d+\.attn|attention)\.bias$")
 BUFFER = re.compile(
-    r"(^|\.)(inv_freq|cos_cached|sin_cached|masked_bias|position_ids|rotary_emb\..*|h\.\d+\.attn\.bias|"
-    r"attention\.bias)$"
+    r"(^|\.)(inv_freq|cos_cached|sin_cached|masked_bias|position_ids|rotary_emb\..*|causal_mask|freqs_cis|"
+    rf"running_mean|running_var|num_batches_tracked)$|{MASK.pattern}"
 )
 QUANTISED = re.compile(
     r"\.(qweight|qzeros|scales|g_idx|SCB|absmax|quant_map|weight_scale(_inv)?|weight_format)$"
@@ -20,6 +24,15 @@ KINDS = {
     "attention": re.compile(r"attn|attention|[qkvo]_proj|query|\.w[qkvo]\b"),
     "mlp": re.compile(r"mlp|feed_forward|ffn|expert|moe|(gate|up|down)_proj|\.(fc|w)\d"),
 }
+
+
+def constant(tensor: Tensor) -> bool:
+    """Whether a tensor is no weight: a buffer, or a table of complex numbers. Such are never extrapolated."""
+    if MASK.search(
+        tensor.name
+    ):  # a mask has four dimensions; with one it is the bias of a layer that has such a name
+        return len(tensor.shape) == 4
+    return tensor.dtype == COMPLEX or bool(BUFFER.search(tensor.name))
 
 
 def kind(name: str) -> str:

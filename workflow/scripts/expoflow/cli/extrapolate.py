@@ -95,8 +95,10 @@ def extrapolate(arguments: argparse.Namespace) -> int:
             else f"{recipe.effective_alpha:.4g}"
         )
         print(f"{folders[alpha]}: alpha {alpha} (effective {effective})")
-    for warning in dict.fromkeys(text for recipe in recipes.values() for text in recipe.warnings):
-        print(f"warning: {warning}", file=sys.stderr)
+    said = [("note", text) for recipe in recipes.values() for text in recipe.notes]
+    said += [("warning", text) for recipe in recipes.values() for text in recipe.warnings]
+    for level, text in dict.fromkeys(said):
+        print(f"{level}: {text}", file=sys.stderr)
     return 0
 
 

@@ -243,6 +243,7 @@ def _complete(
         kinds=kinds,
         outputs=_hash_outputs(folder, pair, options) if hashed else None,
         warnings=tuple(_warnings(pair, options, alpha, overall)),
+        notes=tuple(finding.message for finding in pair.findings if finding.level == "note"),
         provenance=provenance("torch"),
     )
     if card:

@@ -160,7 +160,7 @@ def measure(pair: Pair) -> Likeness:
 def _counts(part: PairedTensor) -> bool:
     name = part.theta1.name
     matrix = part.shared > 0 and len(part.theta1.shape) > 1
-    return matrix and not tensor_names.BUFFER.search(name) and tensor_names.kind(name) != "norms"
+    return matrix and tensor_names.kind(name) != "norms"
 
 
 def _sample(checkpoint: Checkpoint, tensor: Tensor, count: int) -> np.ndarray:

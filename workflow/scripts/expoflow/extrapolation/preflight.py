@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from expoflow.checkpoints.adapter import is_adapter, open_adapter
+from expoflow.checkpoints.adapter import is_adapter, open_adapter, require_alone
 from expoflow.checkpoints.architecture import differences
 from expoflow.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from expoflow.checkpoints.findings import Finding, quantised
+from expoflow.checkpoints.findings import Finding, is_ungathered, not_whole, quantised
 from expoflow.checkpoints.header import INTEGERS, Tensor
 from expoflow.checkpoints.pickles import converted
-from expoflow.checkpoints.tensor_names import BUFFER, EMBEDDING, HEAD, WRAPPERS, wrapper
+from expoflow.checkpoints.tensor_names import EMBEDDING, HEAD, QUANTISED, WRAPPERS, constant, wrapper
 from expoflow.checkpoints.vocabulary import different_ids
 from expoflow.errors import PairError
 from expoflow.extrapolation.merged_adapter import merged
@@ -25,8 +25,8 @@ CONFLICTS = 0.01  # share of token ids with another meaning above which the toke
 class PairedTensor:
     """How one output tensor is made: the first `shared` elements by the formula, the rest as in theta1.
 
-    `theta0` is None (and `shared` 0) for what exists in theta1 only and is kept; `equal` marks integer
-    tensors, which must have the same bytes in both.
+    `theta0` is None (and `shared` 0) for what is kept as it is in theta1: what it alone has, and constants; `equal` marks
+    other integer tensors, which must have the same bytes in both.
     """
 
     theta1: Tensor
@@ -73,6 +73,7 @@ def open_both(sft: Path, aligned: Path) -> tuple[Checkpoint, Checkpoint]:
     Raises CheckpointError for what is broken or refused, PairError for an adapter that does not fit.
     """
     if is_adapter(sft):
+        require_alone(sft)
         raise PairError(f"sft {sft} is an adapter; give a whole model: merge it (peft: merge_and_unload)")
     theta0 = open_checkpoint(converted(sft))
     if not is_adapter(aligned):
@@ -86,7 +87,8 @@ def open_both(sft: Path, aligned: Path) -> tuple[Checkpoint, Checkpoint]:
 def preflight(sft: Checkpoint, aligned: Checkpoint, vocabulary: str = "error") -> Pair:
     """Compare two opened checkpoints; `vocabulary` is "error" or "shared_rows". Reads no weight."""
     findings = [Finding("note", "files", note) for each in (sft, aligned) for note in each.notes]
-    findings += [*quantised(sft, "sft"), *quantised(aligned, "aligned")]
+    for checkpoint, role in ((sft, "sft"), (aligned, "aligned")):
+        findings += [*quantised(checkpoint, role), *not_whole(checkpoint, role)]
     findings += [Finding(level, "config", text) for level, text in differences(sft.config, aligned.config)]
     findings += [*_wrapped(sft, "sft"), *_wrapped(aligned, "aligned")]
     parts = tuple(_match(sft, aligned))
@@ -108,7 +110,7 @@ def _match(sft: Checkpoint, aligned: Checkpoint) -> Iterator[PairedTensor]:
         theta0 = sft.tensors.get(theta1.name)
         if theta0 is None and _tied(sft) and _tied(aligned) and HEAD.search(theta1.name):
             theta0 = source
-        if theta0 is None:
+        if theta0 is None or constant(theta1) or constant(theta0):
             yield PairedTensor(theta1, None, 0)
         elif theta1.dtype in INTEGERS or theta0.dtype in INTEGERS:
             yield PairedTensor(theta1, theta0, 0, equal=True)
@@ -124,7 +126,10 @@ def _missing(sft: Checkpoint, aligned: Checkpoint) -> Iterator[Finding]:
         names = [
             name
             for name in have.tensors
-            if name not in lack.tensors and not BUFFER.search(name) and not (tied and HEAD.search(name))
+            if name not in lack.tensors
+            and not constant(have.tensors[name])
+            and not QUANTISED.search(name)  # said of the model that has them
+            and not (tied and HEAD.search(name))
         ]
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -143,14 +148,25 @@ def _wrapped(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
 
 
 def _buffers(sft: Checkpoint, aligned: Checkpoint) -> Iterator[Finding]:
-    for have, lack, role, fate in ((sft, aligned, "sft", "left out"), (aligned, sft, "aligned", "kept")):
-        names = [name for name in have.tensors if name not in lack.tensors and BUFFER.search(name)]
+    ours, theirs = (
+        {name for name, tensor in each.tensors.items() if constant(tensor)} for each in (sft, aligned)
+    )
+    for names, text in (
+        (
+            ours & aligned.tensors.keys() | theirs & sft.tensors.keys(),
+            "are not extrapolated, aligned's are kept",
+        ),
+        (ours - aligned.tensors.keys(), "in sft only are left out"),
+        (theirs - sft.tensors.keys(), "in aligned only are kept"),
+    ):
         if names:
-            text = f"constant buffers in {role} only are {fate}: {names[0]}"
-            yield Finding("note", "buffers", text + (f" and {len(names) - 1} more" if len(names) > 1 else ""))
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            yield Finding("note", "buffers", f"constant buffers {text}: {min(names)}{more}")
 
 
 def _compare(theta1: Tensor, theta0: Tensor, vocabulary: str) -> Iterator[Finding]:
+    if any(is_ungathered(each.name, each.shape) for each in (theta1, theta0)):
+        return  # said of the model that has it
     text = f"tensor {theta1.name} is {_shape(theta0)} in sft and {_shape(theta1)} in aligned"
     if INTEGERS & {theta1.dtype, theta0.dtype}:
         if (theta1.dtype, theta1.shape) != (theta0.dtype, theta0.shape):

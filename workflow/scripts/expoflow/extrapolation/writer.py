@@ -68,8 +68,9 @@ def write_index(aligned: Checkpoint, plans: list[ShardLayout], folder: Path) -> 
     if not index or [each.name for each in plans] == [SINGLE]:
         return
     places = [tensor for each in plans for tensor in each.places.values()]
+    given = index.get("metadata")  # absent or null in files of some converters
     index["metadata"] = {
-        **index.get("metadata", {}),
+        **(given if isinstance(given, dict) else {}),
         "total_size": sum(tensor.stop - tensor.start for tensor in places),
     }
     write_json(folder / INDEX, index)
