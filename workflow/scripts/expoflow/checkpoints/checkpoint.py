@@ -37,6 +37,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     shard_of: dict[str, Shard] = field(repr=False, default_factory=dict)
     tensors: dict[str, Tensor] = field(repr=False, default_factory=dict)
+    pieces: dict[str, Tensor] = field(repr=False, default_factory=dict)  # as `piece` gives them, by their names
 
     def __post_init__(self):
         for shard in self.shards:
@@ -74,9 +75,24 @@ class Checkpoint:
         """Size of all weight files."""
         return sum(shard.size for shard in self.shards)
 
+    def piece(self, name: str, first: int, count: int) -> Tensor:
+        """`count` elements of a stored tensor, from `first` on, as a tensor of one dimension that is read as any other."""
+        tensor = self.tensors[name]
+        start = tensor.start + first * SIZES[tensor.dtype]
+        piece = Tensor(
+            f"{name}[{first}:{first + count}]", tensor.dtype, (count,), start, start + count * SIZES[tensor.dtype]
+        )
+        self.pieces[piece.name] = piece
+        self.shard_of[piece.name] = self.shard_of[name]
+        return piece
+
+    def at(self, name: str) -> Tensor:
+        """A tensor or a piece of one."""
+        return self.tensors[name] if name in self.tensors else self.pieces[name]
+
     def fetch(self, name: str, first: int, last: int) -> None:
         """Bring elements [first, last) of one tensor into memory."""
-        tensor = self.tensors[name]
+        tensor = self.at(name)
         if first < last <= tensor.elements:
             size = SIZES[tensor.dtype]
             self.shard_of[name].fetch(tensor.start + first * size, tensor.start + last * size)
@@ -91,18 +107,18 @@ class Checkpoint:
 
     def view(self, name: str) -> memoryview:
         """The bytes of one tensor, not copied."""
-        tensor = self.tensors[name]
+        tensor = self.at(name)
         return memoryview(self.shard_of[name].bytes)[tensor.start : tensor.stop]
 
     def stores(self, name: str) -> bool:
         """Whether the values of a tensor lie in a file as they are."""
-        return name in self.tensors
+        return name in self.tensors or name in self.pieces
 
     def values(self, name: str, first: int = 0, last: int | None = None) -> "torch.Tensor":
         """Elements [first, last) of one tensor, 1-d, not copied."""
         from expoflow.checkpoints.torch_types import tensor_of
 
-        return tensor_of(self.view(name), self.tensors[name].dtype)[first:last]
+        return tensor_of(self.view(name), self.at(name).dtype)[first:last]
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:

@@ -167,8 +167,9 @@ def preflight(arguments: argparse.Namespace) -> int:
         pair = _look(arguments)(pair)
     for finding in pair.findings:
         print(f"{finding.level:8} {finding.check:11} {finding.message}")
-    extrapolated = sum(1 for part in pair.parts if part.shared)
-    print(f"{len(pair.errors)} errors; {extrapolated} of {len(pair.parts)} tensors to extrapolate")
+    extrapolated = {part.name for part in pair.parts if part.shared}
+    tensors = {part.name for part in pair.parts}
+    print(f"{len(pair.errors)} errors; {len(extrapolated)} of {len(tensors)} tensors to extrapolate")
     return 1 if pair.errors else 0
 
 

@@ -26,13 +26,21 @@ class PairedTensor:
     """How one output tensor is made: the first `shared` elements by the formula, the rest as in theta1.
 
     `theta0` is None (and `shared` 0) for what is kept as it is in theta1: what it alone has, and constants; `equal` marks
-    other integer tensors, which must have the same bytes in both.
+    other integer tensors, which must have the same bytes in both. If `whole` is set, `theta1` is the piece of that output
+    tensor which begins at its element `first`.
     """
 
     theta1: Tensor
     theta0: Tensor | None
     shared: int
     equal: bool = False
+    whole: Tensor | None = None
+    first: int = 0
+
+    @property
+    def name(self) -> str:
+        """The output tensor's name."""
+        return (self.whole or self.theta1).name
 
     @property
     def rows(self) -> int | None:
