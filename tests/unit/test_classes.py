@@ -1,48 +1,24 @@
 """What a model's class says: ties that no config spells out, embeddings of any name, places of old names, configs as read."""
 
-import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-import transformers
+from architectures import change_config, change_tensors, model_of, save
 from expoflow.checkpoints.checkpoint import open_checkpoint
 from expoflow.checkpoints.classes import ask
 from expoflow.errors import CheckpointError
-from safetensors.torch import load_file, save_file
-
-SIZE = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-LAYERS = {**SIZE, "intermediate_size": 32, "num_key_value_heads": 1}
-SMALL = {
-    "gemma2": {**LAYERS, "head_dim": 8},
-    "gpt2": {"vocab_size": 64, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32},
-    "mamba": {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4},
-    "mixtral": {**LAYERS, "num_local_experts": 2},
-    "ctrl": {"vocab_size": 64, "n_embd": 16, "dff": 32, "n_layer": 1, "n_head": 2},
-}
+from safetensors.torch import load_file
 
 
 @pytest.fixture
 def make(tmp_path):
-    def save(kind: str) -> Path:
-        tokens = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 0)
-        config = transformers.AutoConfig.for_model(kind, **SMALL[kind], **tokens)
-        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / kind)
-        return tmp_path / kind
-
-    return save
+    return lambda kind: save(model_of(kind), tmp_path / kind)
 
 
 def said(folder: Path, *names: str):
     return ask(open_checkpoint(folder), names)
-
-
-def change_config(folder: Path, **changes: object) -> Path:
-    """With other values; None takes a key away."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -86,10 +62,12 @@ def test_every_name_has_the_place_where_the_loader_puts_it(make):
 
 def test_masks_that_the_class_computes_are_ignored_not_unknown(make):
     folder = make("gpt2")
-    state = load_file(folder / "model.safetensors")
-    state = {name.removeprefix("transformer."): each for name, each in state.items()}  # as the hub's gpt2
-    state |= {"h.0.attn.bias": torch.ones(1, 1, 32, 32), "h.0.attn.extra": torch.ones(1)}
-    save_file(state, folder / "model.safetensors", {"format": "pt"})
+
+    def as_on_the_hub(state):
+        state = {name.removeprefix("transformer."): each for name, each in state.items()}
+        return state | {"h.0.attn.bias": torch.ones(1, 1, 32, 32), "h.0.attn.extra": torch.ones(1)}
+
+    change_tensors(folder, as_on_the_hub)
     found = said(folder)
     assert found.ignored == ["h.0.attn.bias"]
     assert found.place("wte.weight") == "transformer.wte.weight"
@@ -130,5 +108,5 @@ def test_what_it_said_is_kept_by_content(make, store, monkeypatch):
     folder = make("gemma2")
     first = said(folder)
     assert len(list(store.glob("classes/*/*.json"))) == 1
-    monkeypatch.setitem(__import__("sys").modules, "transformers.utils", None)  # asking again would fail
+    monkeypatch.setitem(sys.modules, "transformers.utils", None)  # asking again would fail
     assert said(folder) == first

@@ -37,7 +37,9 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     shard_of: dict[str, Shard] = field(repr=False, default_factory=dict)
     tensors: dict[str, Tensor] = field(repr=False, default_factory=dict)
-    pieces: dict[str, Tensor] = field(repr=False, default_factory=dict)  # as `piece` gives them, by their names
+    pieces: dict[str, Tensor] = field(
+        repr=False, default_factory=dict
+    )  # as `piece` gives them, by their names
 
     def __post_init__(self):
         for shard in self.shards:
@@ -80,7 +82,11 @@ class Checkpoint:
         tensor = self.tensors[name]
         start = tensor.start + first * SIZES[tensor.dtype]
         piece = Tensor(
-            f"{name}[{first}:{first + count}]", tensor.dtype, (count,), start, start + count * SIZES[tensor.dtype]
+            f"{name}[{first}:{first + count}]",
+            tensor.dtype,
+            (count,),
+            start,
+            start + count * SIZES[tensor.dtype],
         )
         self.pieces[piece.name] = piece
         self.shard_of[piece.name] = self.shard_of[name]

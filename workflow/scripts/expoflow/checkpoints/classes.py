@@ -81,6 +81,10 @@ class ModelClass(Record):
             name = self.tied[name]
         return name
 
+    def shares(self, name: str) -> bool:
+        """Whether another tensor of the class has the same values, by a tie."""
+        return name in self.tied or name in self.tied.values()
+
 
 def ask(checkpoint: Checkpoint, names: Iterable[str] = ()) -> ModelClass:
     """What the class says that loads `checkpoint`; places for its tensors' names and for `names`.

@@ -51,9 +51,33 @@ WRAPPERS = {
 }
 
 
-def wrapper(names: Iterable[str]) -> str | None:
-    """The prefix of WRAPPERS that most of the names have."""
+# Those that also wrap parts of a model, and whose names no model has itself.
+INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+AGAIN = "load the model with transformers (from_pretrained) and save it again (save_pretrained), which leaves them out"
+# What trainings leave beside a model's own tensors: by a pattern of the names what it is, and the remedy.
+LEFTOVERS = (
+    (re.compile(r"^v_head\."), "the value head of TRL's PPO", AGAIN),
+    (
+        re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|base_layer|modules_to_save)\."),
+        "layers of an adapter that was not merged",
+        "merge it (peft: merge_and_unload) and save the model",
+    ),
+)
+
+
+def leftover(names: Iterable[str]) -> str | None:
+    """What a training has left among the names, with an example and the remedy; None if they are a model's own."""
     names = list(names)
-    return next(
-        (each for each in WRAPPERS if 2 * sum(name.startswith(each) for name in names) > len(names)), None
-    )
+    for prefix, what in WRAPPERS.items():
+        inside = next((name for name in names if prefix in name), None) if prefix in INSIDE else None
+        if inside or 2 * sum(name.startswith(prefix) for name in names) > len(names):
+            example = inside or next(name for name in names if name.startswith(prefix))
+            return (
+                f"tensors are named {prefix}..., as in {example}: {what} wrapped the model that was saved; save the model"
+                " inside it (unwrap it, then save_pretrained)"
+            )
+    for pattern, what, remedy in LEFTOVERS:
+        if found := [name for name in names if pattern.search(name)]:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            return f"tensor {found[0]}{more}: {what}; {remedy}"
+    return None

@@ -22,7 +22,7 @@ from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.preflight import Pair, open_pair
 from expoflow.extrapolation.recipe import Effect, ExtrapolationRecipe, Input, adapter_input
 from expoflow.extrapolation.scaled_adapter import scaled
-from expoflow.extrapolation.tensor_stream import require_equal_integers
+from expoflow.extrapolation.tensor_stream import require_equal
 from expoflow.extrapolation.writer import Progress, Writer, shard_layouts
 from expoflow.files.atomic import write_text
 from expoflow.files.folder import appearing, require_room
@@ -84,7 +84,7 @@ def extrapolate(
         hashes = stack.enter_context(_hashing(pair, both, verify))
         effects = {}
         if computing:
-            require_equal_integers(made)
+            require_equal(made)
             targets = {values[spelling]: folder for spelling, folder in folders.items()}
             with closing(Writer(made, targets, options, progress)) as writer, _workers(made, options) as pool:
                 effects = writer.run(pool) if write_weights else _measured(made, list(targets), options, pool)
@@ -114,7 +114,9 @@ def planned(
     lines = [f"{finding.level}: {finding.message}" for finding in pair.findings]
     shared = sum(part.shared for part in pair.parts)
     tensors = {part.name for part in pair.parts}
-    lines.append(f"{shared:,} of {pair.aligned.parameters:,} elements of {len(tensors)} tensors to extrapolate")
+    lines.append(
+        f"{shared:,} of {pair.aligned.parameters:,} elements of {len(tensors)} tensors to extrapolate"
+    )
     for regex, _ in options.alpha_for:
         names = [name for name in tensors if re.search(regex, name)]
         lines.append(f"alpha-for {regex}: matches {len(names)} tensors")

@@ -6,14 +6,16 @@ class is a stretch of one in the files: it is read where it is.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from expoflow.checkpoints.checkpoint import Checkpoint
 from expoflow.checkpoints.classes import Conversion, ModelClass
+from expoflow.checkpoints.findings import Finding
 
+Side = tuple[Checkpoint, ModelClass, dict[str, str]]  # and its names by the class' own
 OPERATION = re.compile(r"(MergeModulelist|Concatenate)\(dim=(\d+)\)")
 
 
@@ -26,22 +28,69 @@ class Stretch:
     count: int
 
 
+# By the name of theta1's tensor: its stretches in their order, each with the one of theta0.
+Pieces = dict[str, list[tuple[Stretch, Stretch]]]
+
+
 class UnknownLayoutError(Exception):
     """A tensor is made of what the files have by an operation that is more than stacking and concatenating."""
 
 
-def layout(checkpoint: Checkpoint, model: ModelClass, place: str) -> list[Stretch]:
-    """The elements of `place`, a tensor of the class that is made of several, in their order in memory.
+def pieces_of(
+    sft: Side, aligned: Side, unmatched: tuple[Collection[str], Collection[str]]
+) -> tuple[Pieces, list[Finding]]:
+    """The tensors of aligned that sft has in another layout, of the names that have no counterpart; and what is to be said."""
+    pieces: Pieces = {}
+    findings = []
+    ours = {place for place in (*sft[1].converted, *aligned[1].converted)}
+    for place in sorted(ours):
+        try:
+            theta1, theta0 = _layout(*aligned, place), _layout(*sft, place)
+        except UnknownLayoutError as error:
+            findings.append(_unknown(place, error))
+            continue
+        if not {each.name for each in theta1} <= set(unmatched[1]) or not {
+            each.name for each in theta0
+        } <= set(unmatched[0]):
+            continue  # matched by name, or one of them lacks it
+        for one, two in _together(theta1, theta0):
+            pieces.setdefault(one.name, []).append((one, two))
+    for each in pieces.values():
+        each.sort(key=lambda pair: pair[0].first)
+    if pieces:
+        findings.insert(0, _said(pieces))
+    return pieces, findings
+
+
+def _said(pieces: Pieces) -> Finding:
+    name, stretches = next(iter(pieces.items()))
+    others = list(dict.fromkeys(two.name for _, two in stretches))
+    more = f" and {len(pieces) - 1} more" if len(pieces) > 1 else ""
+    beside = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    text = f"tensor {name}{more}: in sft its elements are in {others[0]}{beside}; its class loads both as one tensor"
+    return Finding("note", "tensors", text)
+
+
+def _unknown(place: str, error: UnknownLayoutError) -> Finding:
+    text = f"tensor {place}: its class makes it of others by an operation that is not followed here ({error})"
+    remedy = "load both models with transformers (from_pretrained) and save them again (save_pretrained), so that both have one layout"
+    return Finding("error", "tensors", f"{text}; {remedy}")
+
+
+def _layout(checkpoint: Checkpoint, model: ModelClass, places: dict[str, str], place: str) -> list[Stretch]:
+    """The elements of `place`, a tensor of the class, in their order in memory; none if the checkpoint does not have it.
 
     Raises UnknownLayoutError.
     """
-    rows = _rows(checkpoint, model.converted[place])
-    at, found = 0, []
-    for ids, name, width in rows:
-        found.append(Stretch(name, ids[0] * width, len(ids) * width))
-        at += len(ids) * width
-    if at != math.prod(model.tensors[place]):
-        raise UnknownLayoutError(f"{place} has {math.prod(model.tensors[place])} elements, its parts {at}")
+    size = math.prod(model.tensors.get(place, ()))
+    if place not in model.converted:
+        return [Stretch(places[place], 0, size)] if place in places else []
+    found = [
+        Stretch(name, rows[0] * width, len(rows) * width)
+        for rows, name, width in _rows(checkpoint, model.converted[place])
+    ]
+    if (held := sum(each.count for each in found)) != size:
+        raise UnknownLayoutError(f"it has {size} elements, they have {held}")
     return found
 
 
@@ -63,7 +112,9 @@ def _rows(checkpoint: Checkpoint, conversion: Conversion) -> Iterator[tuple[rang
         starts.append(at)
         arrays[name] = np.arange(at, at + math.prod(outer)).reshape(outer)
         at += math.prod(outer) + 1
-    numbers = _converted([[arrays[name] for name in part] for part in conversion.parts], conversion.operations).ravel()
+    numbers = _converted(
+        [[arrays[name] for name in part] for part in conversion.parts], conversion.operations
+    ).ravel()
     breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
     for piece in np.split(numbers, breaks):
         if len(piece):
@@ -95,7 +146,7 @@ def _converted(parts: list[list[np.ndarray]], operations: list[str]) -> np.ndarr
     return parts[0][0]
 
 
-def together(theta1: list[Stretch], theta0: list[Stretch]) -> Iterator[tuple[Stretch, Stretch]]:
+def _together(theta1: list[Stretch], theta0: list[Stretch]) -> Iterator[tuple[Stretch, Stretch]]:
     """Two layouts of as many elements, cut so that each stretch of one is a whole stretch of the other."""
     ours, theirs = list(theta1)[::-1], list(theta0)[::-1]
     while ours and theirs:
