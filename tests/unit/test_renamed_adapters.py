@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_models import change_tensors, image_text_model, loaded, model_of, save
 from expoflow.cli import main
 from expoflow.errors import PairError
 from expoflow.extrapolation.extrapolate import extrapolate
@@ -15,6 +14,7 @@ from expoflow.extrapolation.preflight import open_pair
 from expoflow.extrapolation.tensor_stream import tensors
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from small_models import change_tensors, image_text_model, loaded, model_of, save
 from transformers import AutoModelForImageTextToText
 
 ALPHA = 0.5

@@ -7,6 +7,9 @@ import json
 
 import pytest
 import torch
+from expoflow.errors import PairError
+from expoflow.extrapolation.likeness import looked_at
+from expoflow.extrapolation.preflight import open_pair
 from small_models import (
     SMALL,
     change_config,
@@ -17,9 +20,6 @@ from small_models import (
     save_pair,
     trained,
 )
-from expoflow.errors import PairError
-from expoflow.extrapolation.likeness import looked_at
-from expoflow.extrapolation.preflight import open_pair
 
 TIED = [kind for kind in SMALL if kind not in ("llama", "mistral", "mixtral")]
 EMBEDDINGS = {

@@ -147,7 +147,7 @@ def measure(pair: Pair) -> Likeness:
             theta1, theta0 = (
                 _sample(*each, part.shared) for each in ((pair.aligned, part.theta1), (pair.sft, part.theta0))
             )
-            name, finite = part.theta1.name, np.isfinite(theta1) & np.isfinite(theta0)
+            name, finite = part.name, np.isfinite(theta1) & np.isfinite(theta0)
             if not finite.all():
                 broken += _broken(name, theta1, theta0)
                 theta1, theta0 = theta1[finite], theta0[finite]
@@ -159,9 +159,8 @@ def measure(pair: Pair) -> Likeness:
 
 
 def _counts(part: PairedTensor) -> bool:
-    name = part.theta1.name
-    matrix = part.shared > 0 and len(part.theta1.shape) > 1
-    return matrix and not tensor_names.BUFFER.search(name) and tensor_names.kind(name) != "norms"
+    matrix = part.shared > 0 and len((part.whole or part.theta1).shape) > 1
+    return matrix and tensor_names.kind(part.name) != "norms"
 
 
 def _sample(checkpoint: Checkpoint, tensor: Tensor, count: int) -> np.ndarray:

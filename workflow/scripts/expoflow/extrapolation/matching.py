@@ -5,8 +5,8 @@ it, and a tensor that is tied to another one need not be stored. Without a diffe
 asked.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from expoflow.checkpoints import classes
@@ -14,8 +14,9 @@ from expoflow.checkpoints.architecture import alike, differences
 from expoflow.checkpoints.checkpoint import Checkpoint
 from expoflow.checkpoints.classes import ModelClass
 from expoflow.checkpoints.findings import Finding
-from expoflow.checkpoints.tensor_names import BUFFER
+from expoflow.checkpoints.tensor_names import constant
 from expoflow.errors import CheckpointError
+from expoflow.extrapolation.layout import Pieces, pieces_of
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ class Classes:
         """Whether aligned's class has a row for each token in this tensor of aligned."""
         return bool(self.both) and self.both[1].place(name) in self.both[1].vocabulary
 
+    def knows(self, role: str, name: str) -> bool:
+        """Whether the class of `role` has a place for one of its tensors, alone or with others."""
+        model = self.both[role == "aligned"]
+        return model.place(name) is not None or name in model.parts
+
     @property
     def reason(self) -> str:
         """Why one cannot be asked; empty if they can."""
@@ -94,23 +100,28 @@ class Matching:
     """`theta0`: sft's name by aligned's. `unmatched`: names that sft alone has, and those that aligned alone has.
 
     `copies` are tied tensors that one model stores beside their source, if the result depends on their being equal.
+    `pieces` says, by aligned's name, of which stretches of sft a tensor is made that the two lay out differently.
     """
 
     theta0: dict[str, str]
     unmatched: tuple[list[str], list[str]]
     copies: tuple[Copy, ...] = ()
+    pieces: Pieces = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
 
 
 def match(sft: Checkpoint, aligned: Checkpoint, asked: Classes) -> Matching:
     """By name; tensors that one model alone has by what the classes of both say of them, if that is one class."""
     found = {name: name for name in aligned.tensors if name in sft.tensors}
-    only0 = [name for name in sft.tensors if name not in found]
-    only1 = [name for name in aligned.tensors if name not in found]
-    missing = [name for name in (*only0, *only1) if not BUFFER.search(name)]
-    if not (missing or asked.asked) or not asked.one:
+    only0 = [name for name, tensor in sft.tensors.items() if name not in found and not constant(tensor)]
+    only1 = [name for name, tensor in aligned.tensors.items() if name not in found and not constant(tensor)]
+    if not (only0 or only1 or asked.asked) or not asked.one:
         return Matching(found, (only0, only1))
     stored0, stored1 = (_Stored(*each) for each in zip((sft, aligned), asked.one, strict=True))
+    # one name may stand for two tensors of the class
+    found = {name: name for name in found if stored0.model.place(name) == stored1.model.place(name)}
+    only0 = [name for name, tensor in sft.tensors.items() if name not in found and not constant(tensor)]
+    only1 = [name for name, tensor in aligned.tensors.items() if name not in found and not constant(tensor)]
     renamed = {}
     for name in only1:
         place = stored1.model.place(name)
@@ -128,11 +139,34 @@ def match(sft: Checkpoint, aligned: Checkpoint, asked: Classes) -> Matching:
     copies += _copies(
         sft, "sft", stored0, [name for place, name in stored0.places.items() if place in untied]
     )
+    sides = (sft, stored0.model, stored0.places), (aligned, stored1.model, stored1.places)
     unmatched = (
         [name for name, source in left.items() if not source],
         [name for name in only1 if name not in found],
     )
-    return Matching(found, unmatched, tuple(copies), tuple(_renamed(renamed)))
+    pieces, findings = pieces_of(*sides, unmatched)
+    known = {stretch.name for each in pieces.values() for _, stretch in each}, pieces.keys()
+    findings += _renamed(renamed)
+    unmatched, ignored = zip(*map(_sorted, unmatched, known, asked.one), strict=True)
+    findings += _ignored(*ignored)
+    return Matching(found, unmatched, tuple(copies), pieces, tuple(findings))
+
+
+def _sorted(names: list[str], known: Collection[str], model: ModelClass) -> tuple[list[str], list[str]]:
+    """Of the names those that still have no counterpart: what the class needs or does not know, and what it leaves out."""
+    left = [name for name in names if name not in known]
+    return [name for name in left if name not in model.ignored], [
+        name for name in left if name in model.ignored
+    ]
+
+
+def _ignored(only0: list[str], only1: list[str]) -> Iterator[Finding]:
+    for names, text in ((only0, "in sft only are left out"), (only1, "in aligned only are kept as they are")):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            yield Finding(
+                "note", "tensors", f"tensors that their class does not load {text}: {names[0]}{more}"
+            )
 
 
 class _Stored:

@@ -17,10 +17,9 @@ from expoflow import store
 from expoflow.checkpoints import classes
 from expoflow.checkpoints.adapter import MERGE, Adapter, Module
 from expoflow.checkpoints.adapter_base import Base, base_of, perhaps_tied
-from expoflow.checkpoints.checkpoint import ADAPTER, Checkpoint, read_json_file
+from expoflow.checkpoints.checkpoint import ADAPTER, SOURCE, Checkpoint, read_json_file
 from expoflow.checkpoints.header import FLOATS, Shard, Tensor, relaid
 from expoflow.checkpoints.package import copy_package, package_files
-from expoflow.checkpoints.pickles import SOURCE
 from expoflow.errors import PairError
 from expoflow.files import hashing
 from expoflow.files.folder import appearing
