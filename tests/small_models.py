@@ -37,7 +37,9 @@ def model_of(kind: str, tokens: int = TOKENS, **settings: object) -> transformer
     """A model with the weights of its seed, 0."""
     torch.manual_seed(0)
     ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 0)
-    config = transformers.AutoConfig.for_model(kind, **SMALL[kind], vocab_size=tokens, **ids, **settings)
+    config = transformers.AutoConfig.for_model(
+        kind, **SMALL.get(kind, LAYERS) | settings, vocab_size=tokens, **ids
+    )
     return transformers.AutoModelForCausalLM.from_config(config)
 
 

@@ -5,7 +5,7 @@ it, and a tensor that is tied to another one need not be stored. Without a diffe
 asked.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -113,15 +113,13 @@ class Matching:
 def match(sft: Checkpoint, aligned: Checkpoint, asked: Classes) -> Matching:
     """By name; tensors that one model alone has by what the classes of both say of them, if that is one class."""
     found = {name: name for name in aligned.tensors if name in sft.tensors}
-    only0 = [name for name, tensor in sft.tensors.items() if name not in found and not constant(tensor)]
-    only1 = [name for name, tensor in aligned.tensors.items() if name not in found and not constant(tensor)]
+    only0, only1 = _only(sft, found), _only(aligned, found)
     if not (only0 or only1 or asked.asked) or not asked.one:
         return Matching(found, (only0, only1))
     stored0, stored1 = (_Stored(*each) for each in zip((sft, aligned), asked.one, strict=True))
     # one name may stand for two tensors of the class
     found = {name: name for name in found if stored0.model.place(name) == stored1.model.place(name)}
-    only0 = [name for name, tensor in sft.tensors.items() if name not in found and not constant(tensor)]
-    only1 = [name for name, tensor in aligned.tensors.items() if name not in found and not constant(tensor)]
+    only0, only1 = _only(sft, found), _only(aligned, found)
     renamed = {}
     for name in only1:
         place = stored1.model.place(name)
@@ -139,25 +137,25 @@ def match(sft: Checkpoint, aligned: Checkpoint, asked: Classes) -> Matching:
     copies += _copies(
         sft, "sft", stored0, [name for place, name in stored0.places.items() if place in untied]
     )
-    sides = (sft, stored0.model, stored0.places), (aligned, stored1.model, stored1.places)
     unmatched = (
         [name for name, source in left.items() if not source],
         [name for name in only1 if name not in found],
     )
-    pieces, findings = pieces_of(*sides, unmatched)
-    known = {stretch.name for each in pieces.values() for _, stretch in each}, pieces.keys()
-    findings += _renamed(renamed)
-    unmatched, ignored = zip(*map(_sorted, unmatched, known, asked.one), strict=True)
-    findings += _ignored(*ignored)
-    return Matching(found, unmatched, tuple(copies), pieces, tuple(findings))
+    pieces, findings = pieces_of(stored0, stored1, unmatched)
+    if any(each.level == "error" for each in findings):
+        return Matching(found, ([], []), findings=tuple(findings))
+    sources = {two.name for each in pieces.values() for _, two in each}
+    (only0, ignored0), (only1, ignored1) = (
+        stored0.left(unmatched[0], sources),
+        stored1.left(unmatched[1], pieces),
+    )
+    findings += [*_renamed(renamed), *_ignored(ignored0, ignored1)]
+    return Matching(found, (only0, only1), tuple(copies), pieces, tuple(findings))
 
 
-def _sorted(names: list[str], known: Collection[str], model: ModelClass) -> tuple[list[str], list[str]]:
-    """Of the names those that still have no counterpart: what the class needs or does not know, and what it leaves out."""
-    left = [name for name in names if name not in known]
-    return [name for name in left if name not in model.ignored], [
-        name for name in left if name in model.ignored
-    ]
+def _only(checkpoint: Checkpoint, found: Mapping[str, str]) -> list[str]:
+    """The weights of a checkpoint whose names are not among `found`."""
+    return [name for name, tensor in checkpoint.tensors.items() if name not in found and not constant(tensor)]
 
 
 def _ignored(only0: list[str], only1: list[str]) -> Iterator[Finding]:
@@ -173,12 +171,18 @@ class _Stored:
     """The tensors of a checkpoint: `places` has their names by the class' own, `tied` one name for all that share values."""
 
     def __init__(self, checkpoint: Checkpoint, model: ModelClass):
-        self.model = model
+        self.checkpoint, self.model = checkpoint, model
         self.places = {place: name for name in checkpoint.tensors if (place := model.place(name))}
         own = {name: name for name in checkpoint.tensors if name in self.places}
         self.places |= own  # before another name for the same tensor
         self.tied = {model.tie(place): name for place, name in self.places.items()}
         self.tied |= {place: name for place, name in self.places.items() if place in self.tied}
+
+    def left(self, names: list[str], done: Container[str]) -> tuple[list[str], list[str]]:
+        """Of the names that are not `done` those that the class needs or does not know, and those that it leaves out."""
+        rest = [name for name in names if name not in done]
+        ignored = set(self.model.ignored)
+        return [name for name in rest if name not in ignored], [name for name in rest if name in ignored]
 
     def copy_of(self, name: str, other: "_Stored", found: dict[str, str]) -> str | None:
         """The tensor whose values `name` has too by both classes, and that one of `other` is extrapolated with."""
