@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from architectures import change_tensors, loaded, model_of, require_right, save, save_pair, trained
 from checkpoints import bits, load
 from expoflow.checkpoints.checkpoint import open_checkpoint
 from expoflow.checkpoints.classes import ask
@@ -20,6 +19,7 @@ from expoflow.extrapolation.likeness import looked_at
 from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.preflight import open_pair
 from expoflow.extrapolation.tensor_stream import tensors
+from small_models import change_tensors, loaded, model_of, require_right, save, save_pair, trained
 
 EXPERTS = 4
 MOE = {"mixtral": {"num_local_experts": EXPERTS, "num_hidden_layers": 2}}
@@ -219,6 +219,51 @@ def test_a_name_that_stands_for_two_tensors_is_not_taken_for_one(tmp_path):
     norm1 = next(name for name in load(sft) if name.endswith("blocks.0.norm1.weight"))
     assert ask(open_checkpoint(sft)).place(norm1).endswith("norm2.weight")
     require_right(sft, aligned, tmp_path / "out")
+
+
+@pytest.mark.parametrize("role", ["sft", "aligned"])
+def test_embeddings_of_t5_that_one_side_stores_three_times(tmp_path, role):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 64, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    model = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes))
+    pair = {"sft": save(model, tmp_path / "sft"), "aligned": save(trained(model), tmp_path / "aligned")}
+    copies = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+    change_tensors(pair[role], lambda state: state | dict.fromkeys(copies, state["shared.weight"]))
+    require_right(*pair.values(), tmp_path / "out")
+
+
+def test_a_transposed_layout_is_refused_and_the_remedy_works(tmp_path):
+    """Qwen3-VL-MoE of transformers 4 has its experts the other way round, under the same name."""
+    torch.manual_seed(0)
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
+    text = VLM["text_config"] | {
+        "num_experts": EXPERTS,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 12,
+    }
+    text |= {"head_dim": 8, "decoder_sparse_step": 1, "rope_parameters": rope}
+    vision = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_heads": 2,
+        "patch_size": 4,
+        "out_hidden_size": 16,
+    }
+    vision |= {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
+    config = transformers.Qwen3VLMoeConfig(**VLM | {"text_config": text, "vision_config": vision})
+    model = transformers.Qwen3VLMoeForConditionalGeneration(config)
+    name = "model.language_model.layers.0.mlp.experts.gate_up_proj"
+    sft = change_tensors(
+        save(model, tmp_path / "sft"), lambda state: state | {name: state[name].transpose(1, 2)}
+    )
+    aligned = save(trained(model), tmp_path / "aligned")
+    (message,) = open_pair(sft, aligned).errors
+    assert message.startswith(
+        f"tensor {name} is 4x16x24 in sft and 4x24x16 in aligned: one tensor of its class in two layouts"
+    )
+    again = type(model).from_pretrained(sft)
+    require_right(save(again, tmp_path / "again"), aligned, tmp_path / "out")
 
 
 # What no class loads

@@ -8,6 +8,7 @@ import torch
 from checkpoints import bits, config, load, save, shapes, weights
 from expoflow.checkpoints.adapter import open_adapter
 from expoflow.checkpoints.checkpoint import open_checkpoint
+from expoflow.checkpoints.inspection import describe
 from expoflow.checkpoints.pickles import converted
 from expoflow.cli import main
 from expoflow.errors import CheckpointError, PairError
@@ -63,6 +64,12 @@ def test_some_weights_without_elements_are_enough(make_pair):
     """ZeRO-3 keeps small tensors whole; and a matrix may keep its second dimension."""
     (message,) = open_pair(*make_pair(aligned=adding(**{UP: torch.empty(0, 32)}))).errors
     assert message.startswith(f"aligned: tensor {UP} has no elements: DeepSpeed ZeRO-3")
+
+
+def test_inspect_says_what_is_left_in_a_folder(make_pair):
+    left = {"change": lambda all_: (emptied(all_), all_.update({"v_head.summary.bias": torch.ones(1)}))}
+    said = [text for label, text in describe(make_pair(aligned=left)[1]) if label == "error"]
+    assert ["DeepSpeed ZeRO-3" in said[0], "the value head of TRL's PPO" in said[1]] == [True, True]
 
 
 def test_an_adapter_without_elements(tmp_path):

@@ -172,7 +172,7 @@ def _cause(missing: list[str], unexpected: list[str], mismatched: list[Any], rol
             f"its tensors are named {prefix}..., as in {unexpected[0]}: {wrapper} wrapped the model that was saved, and"
             f" {len(missing)} weights would be random; save the model inside it (unwrap it, then save_pretrained)"
         )
-    if text := leftover(unexpected):
+    if role != "reward model" and (text := leftover(unexpected)):
         return text
     if mismatched and (text := ungathered({name: have for name, have, _ in mismatched})):
         return text

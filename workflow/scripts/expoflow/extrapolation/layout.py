@@ -16,6 +16,7 @@ from expoflow.checkpoints.checkpoint import Checkpoint
 from expoflow.checkpoints.classes import Conversion, ModelClass
 from expoflow.checkpoints.findings import Finding
 
+ONE_LAYOUT = "load both models with transformers (from_pretrained) and save them again (save_pretrained), so that they have one"
 OPERATION = re.compile(r"(MergeModulelist|Concatenate)\(dim=(\d+)\)")
 
 
@@ -89,8 +90,7 @@ def _failed(failed: list[tuple[str, UnknownLayoutError]]) -> Iterator[Finding]:
         yield Finding(
             "error",
             "layout",
-            f"tensor {place}{more} of the class: sft and aligned store it in two layouts, and {error}; load both models with"
-            " transformers (from_pretrained) and save them again (save_pretrained), so that they have one",
+            f"tensor {place}{more} of the class: sft and aligned store it in two layouts, and {error}; {ONE_LAYOUT}",
         )
         return
 

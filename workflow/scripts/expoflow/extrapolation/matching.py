@@ -84,6 +84,10 @@ class Classes:
         """Whether aligned's class has a row for each token in this tensor of aligned."""
         return bool(self.both) and self.both[1].place(name) in self.both[1].vocabulary
 
+    def converts(self, name: str) -> bool:
+        """Whether the classes have a tensor of this name, in the files of both, only after a conversion."""
+        return bool(self.one) and all(name in each.parts for each in self.one)
+
     def knows(self, role: str, name: str) -> bool:
         """Whether the class of `role` has a place for one of its tensors, alone or with others."""
         model = self.both[role == "aligned"]

@@ -15,7 +15,7 @@ from expoflow.checkpoints.pickles import converted
 from expoflow.checkpoints.tensor_names import AGAIN, QUANTISED, constant, leftover
 from expoflow.checkpoints.vocabulary import different_ids
 from expoflow.errors import PairError
-from expoflow.extrapolation.layout import Stretch
+from expoflow.extrapolation.layout import ONE_LAYOUT, Stretch
 from expoflow.extrapolation.matching import Classes, Copy, Matching, configs, match
 from expoflow.extrapolation.merged_adapter import merged
 
@@ -207,6 +207,8 @@ def _compare(theta1: Tensor, theta0: Tensor, vocabulary: str, asked: Classes) ->
         else:
             text += "; set vocabulary: shared_rows to extrapolate the common rows"
             yield Finding("error", "vocabulary", text)
+    elif asked.converts(theta1.name):
+        yield Finding("error", "layout", f"{text}: one tensor of its class in two layouts; {ONE_LAYOUT}")
     else:
         transposed = (
             "transposed by the tool that saved it" if theta1.shape == theta0.shape[::-1] else "another model"
