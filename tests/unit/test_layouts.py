@@ -4,6 +4,7 @@ The result is compared, in float64, with what plain transformers loads of the tw
 """
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -176,8 +177,8 @@ def test_prefixes_of_a_vision_language_model(tmp_path, old):
     require_right(*pair, tmp_path / "out")
 
 
-def test_a_name_that_stands_for_two_tensors_is_not_taken_for_one(tmp_path):
-    """The old norm1 of Kimi's vision tower is the new norm2."""
+def kimi():
+    """A tiny Kimi K2.5."""
     torch.manual_seed(0)
     text = {
         "model_type": "deepseek_v3",
@@ -208,7 +209,12 @@ def test_a_name_that_stands_for_two_tensors_is_not_taken_for_one(tmp_path):
         "patch_size": 4,
     }
     config = transformers.Kimi_K25Config(text_config=text, vision_config=vision)
-    model = transformers.Kimi_K25ForConditionalGeneration(config)
+    return transformers.Kimi_K25ForConditionalGeneration(config)
+
+
+def test_a_name_that_stands_for_two_tensors_is_not_taken_for_one(tmp_path):
+    """The old norm1 of Kimi's vision tower is the new norm2."""
+    model = kimi()
     sft = save(model, tmp_path / "sft")
 
     def renamed(state):
@@ -219,6 +225,27 @@ def test_a_name_that_stands_for_two_tensors_is_not_taken_for_one(tmp_path):
     norm1 = next(name for name in load(sft) if name.endswith("blocks.0.norm1.weight"))
     assert ask(open_checkpoint(sft)).place(norm1).endswith("norm2.weight")
     require_right(sft, aligned, tmp_path / "out")
+
+
+def saved_again(folder, model, target):
+    """The remedy for two layouts."""
+    type(model).from_pretrained(folder).save_pretrained(target, save_original_format=False)
+    shutil.copy(folder / "tokenizer.json", target)
+    return target
+
+
+def test_a_fused_layout_that_is_not_followed_is_refused_and_the_remedy_works(tmp_path):
+    """The hub's wqkv of Kimi's vision tower against the modules' q_proj, k_proj and v_proj."""
+    model = kimi()
+    sft = save(model, tmp_path / "sft")
+    own = {name: each.clone() for name, each in trained(model).state_dict().items()}
+    aligned = change_tensors(save(model, tmp_path / "aligned"), lambda state: own)
+    (message,) = open_pair(sft, aligned).errors
+    assert (
+        "store it in two layouts, and the operation Chunk(dim=0) is not followed here; load both" in message
+    )
+    again = [saved_again(folder, model, tmp_path / f"{folder.name}-again") for folder in (sft, aligned)]
+    require_right(*again, tmp_path / "out")
 
 
 @pytest.mark.parametrize("role", ["sft", "aligned"])
@@ -262,8 +289,8 @@ def test_a_transposed_layout_is_refused_and_the_remedy_works(tmp_path):
     assert message.startswith(
         f"tensor {name} is 4x16x24 in sft and 4x24x16 in aligned: one tensor of its class in two layouts"
     )
-    again = type(model).from_pretrained(sft)
-    require_right(save(again, tmp_path / "again"), aligned, tmp_path / "out")
+    again = [saved_again(folder, model, tmp_path / f"{folder.name}-again") for folder in (sft, aligned)]
+    require_right(*again, tmp_path / "out")
 
 
 # What no class loads

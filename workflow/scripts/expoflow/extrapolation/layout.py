@@ -16,7 +16,10 @@ from expoflow.checkpoints.checkpoint import Checkpoint
 from expoflow.checkpoints.classes import Conversion, ModelClass
 from expoflow.checkpoints.findings import Finding
 
-ONE_LAYOUT = "load both models with transformers (from_pretrained) and save them again (save_pretrained), so that they have one"
+ONE_LAYOUT = (
+    "load both models with transformers 5 (from_pretrained) and save them again (save_pretrained with"
+    " save_original_format=False), so that they have one"
+)
 OPERATION = re.compile(r"(MergeModulelist|Concatenate)\(dim=(\d+)\)")
 
 
