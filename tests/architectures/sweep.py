@@ -1,0 +1,289 @@
+"""What becomes of a pair of every class of transformers: saved, extrapolated, loaded again, and compared with float64.
+
+    python tests/architectures/sweep.py [CLASS ...]
+
+prints a line for each class. `trial` is one class; its outcome is one of `OUTCOMES`.
+"""
+
+import io
+import json
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from expoflow.cli import main
+from safetensors.torch import load_file, save_file
+from tiny import classes, tiny
+from torch import nn
+from transformers import AutoConfig, PreTrainedModel
+
+State = dict[str, torch.Tensor]  # what is loaded, by name
+ALPHA = 0.5
+STEP = 2e-3  # standard deviation of aligned - sft, a tenth of that of the weights
+OUTCOMES = {
+    "right": "what plain transformers loads of the result is the formula, tensor by tensor",
+    "refused": "preflight and extrapolate refuse the pair with one reason, and nothing is written",
+    "cannot be made": "transformers cannot make it here, or does not load what it saves",
+    "wrong": "a result that differs from the formula, a traceback, or a preflight that says something else",
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of one class in one kind of pair, and why."""
+
+    name: str
+    pair: str
+    outcome: str
+    reason: str = ""
+
+
+def trials(name: str, root: Path) -> Iterator[Trial]:
+    """Make, extrapolate and compare the pairs of one class in the folder `root`."""
+    made, why = attempt(lambda: first(name, root / "sft"))
+    if made is None:
+        yield Trial(name, "as saved", "cannot be made", why)
+        return
+    model, theta0 = made
+    for pair, save in PAIRS.items():
+        folder = root / pair
+        shutil.copytree(root / "sft", folder / "sft")
+        theta1, why = attempt(lambda save=save, folder=folder: save(model, folder))
+        if why:
+            yield Trial(name, pair, "cannot be made", why)
+        elif theta1:
+            yield Trial(name, pair, *compared(name, folder, theta0, theta1))
+
+
+def attempt(make: Callable[[], Any]) -> tuple[Any, str]:
+    """What `make` gives, without what transformers prints; or None and why it cannot be had."""
+    try:
+        with quiet():
+            return make(), ""
+    except Exception as error:
+        return None, f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"
+
+
+def first(name: str, folder: Path) -> tuple[PreTrainedModel, State]:
+    """A tiny model of the class, saved in the folder, and what is loaded of it."""
+    model = make(name)
+    model.save_pretrained(folder)
+    return model, loaded(name, folder)
+
+
+def make(name: str) -> PreTrainedModel:
+    """A tiny model of the class, without a constant among its parameters, as after training."""
+    torch.manual_seed(0)
+    model = getattr(transformers, name)(tiny(name)).float()
+    move(model, 10 * STEP)
+    return model
+
+
+def move(model: PreTrainedModel, deviation: float) -> None:
+    """Add noise to every parameter; one that is tied has one noise."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter += deviation * torch.randn(parameter.shape)
+
+
+def as_saved(model: PreTrainedModel, folder: Path) -> State:
+    """aligned as save_pretrained writes it: every parameter moved by a step."""
+    move(model, STEP)
+    model.save_pretrained(folder / "aligned")
+    theta0, theta1 = (loaded(type(model).__name__, folder / role) for role in ("sft", "aligned"))
+    moved = sum(not torch.equal(theta0[name], theta1[name]) for name in theta1)
+    if 2 * moved <= len(theta1):
+        raise ValueError(f"only {moved} of {len(theta1)} tensors differ as loaded")
+    return theta1
+
+
+def module_names(model: PreTrainedModel, folder: Path) -> State | None:
+    """aligned with the names of its modules, if save_pretrained writes others, those of the hub's old files."""
+    model.save_pretrained(folder / "aligned", save_original_format=False)
+    if names(folder / "aligned") == names(folder / "sft"):
+        return None
+    return loaded(type(model).__name__, folder / "aligned")
+
+
+def tied_copies(role: str) -> Callable[[PreTrainedModel, Path], State | None]:
+    """Every tied weight stored under all its names in one of the two, as FSDP, DeepSpeed and old .bin files have them.
+
+    For `sft` the configs do not say that they are tied, if the class says it."""
+
+    def save(model: PreTrainedModel, folder: Path) -> State | None:
+        model.save_pretrained(folder / "aligned")
+        file = folder / role / "model.safetensors"
+        state = load_file(file)
+        copies = {
+            name: state[source].clone()
+            for name, source in model.all_tied_weights_keys.items()
+            if source in state and name not in state
+        }
+        if not copies:
+            return None
+        save_file(state | copies, file, metadata={"format": "pt"})
+        if role == "sft":
+            for each in ("sft", "aligned"):
+                unsaid(folder / each)
+        return loaded(type(model).__name__, folder / "aligned")
+
+    return save
+
+
+def unsaid(folder: Path) -> None:
+    """Leave out of config.json that embeddings are tied, if it is the default of the config's class, as transformers 4 does."""
+    file = folder / "config.json"
+    text = file.read_text()
+    config = json.loads(text)
+    tied = config.pop("tie_word_embeddings", None)
+    file.write_text(json.dumps(config))
+    if getattr(AutoConfig.from_pretrained(folder), "tie_word_embeddings", None) != tied:
+        file.write_text(text)
+
+
+def adapter(embeddings: bool) -> Callable[[PreTrainedModel, Path], State | None]:
+    """aligned as a LoRA adapter of one linear layer; with `embeddings`, those of the tokens are in it, trained whole.
+
+    Where others are tied to them, peft's model trains a copy, and the others stay as they were.
+    """
+
+    def save(model: PreTrainedModel, folder: Path) -> State | None:
+        theta1 = loaded(type(model).__name__, folder / "sft")
+        inner = dict(model.named_modules())
+        layer = next(
+            (name for name, each in inner.items() if type(each) is nn.Linear and "head" not in name), None
+        )
+        tokens = model.get_input_embeddings()
+        where = next(
+            (name for name, each in inner.items() if each is tokens and isinstance(each, nn.Embedding)), None
+        )
+        if layer is None or (embeddings and where is None):
+            return None
+        lora_a = STEP * torch.randn(4, inner[layer].in_features)
+        lora_b = torch.randn(inner[layer].out_features, 4)
+        tensors = {f"{layer}.lora_A.weight": lora_a, f"{layer}.lora_B.weight": lora_b}
+        theta1[f"{layer}.weight"] = theta1[f"{layer}.weight"].double() + lora_b.double() @ lora_a.double()
+        settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 4, "target_modules": [layer]}
+        if embeddings:
+            tensors[f"{where}.weight"] = theta1[f"{where}.weight"] + STEP * torch.randn(tokens.weight.shape)
+            theta1[f"{where}.weight"] = tensors[f"{where}.weight"]
+            settings["modules_to_save"] = [where.rsplit(".", 1)[-1]]
+        unsaid(folder / "sft")
+        write_adapter(folder, tensors, settings)
+        return theta1
+
+    return save
+
+
+def write_adapter(folder: Path, tensors: State, settings: dict[str, Any]) -> None:
+    """`aligned` as peft writes it, with `sft` as its base."""
+    (folder / "aligned").mkdir()
+    save_file(
+        {f"base_model.model.{name}": each for name, each in tensors.items()},
+        folder / "aligned/adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )
+    settings["base_model_name_or_path"] = str(folder / "sft")
+    (folder / "aligned/adapter_config.json").write_text(json.dumps(settings))
+
+
+PAIRS: dict[str, Callable[[PreTrainedModel, Path], State | None]] = {
+    "as saved": as_saved,
+    "module names": module_names,
+    "tied copies in sft": tied_copies("sft"),
+    "tied copies in aligned": tied_copies("aligned"),
+    "adapter": adapter(embeddings=False),
+    "adapter with embeddings": adapter(embeddings=True),
+}
+
+
+def names(folder: Path) -> set[str]:
+    """Names of the tensors in the files of a folder."""
+    return {name for file in folder.glob("*.safetensors") for name in load_file(file)}
+
+
+def loaded(name: str, folder: Path) -> State:
+    """Everything that plain transformers loads of a folder. Raises ValueError if a weight is made at random, or left out."""
+    model, report = getattr(transformers, name).from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
+    lost = {what: sorted(map(str, names)) for what, names in report.items() if names}
+    if lost:
+        what, names = next(iter(lost.items()))
+        raise ValueError(f"transformers does not load what it saves: {len(names)} {what}, {names[0]}")
+    return dict(model.state_dict())
+
+
+def compared(name: str, root: Path, theta0: State, theta1: State) -> tuple[str, str]:
+    """What the two commands make of `sft` and `aligned` in `root`, of which plain transformers loads theta0 and theta1."""
+    pair = ["--sft", str(root / "sft"), "--aligned", str(root / "aligned")]
+    checked, found = command("preflight", *pair)
+    status, said = command("extrapolate", *pair, "--alpha", str(ALPHA), "--out", str(root / "out"))
+    if "Traceback" in found + said:
+        return ("wrong", f"traceback: {(found if 'Traceback' in found else said).splitlines()[-1]}")
+    if status:
+        reason = said.replace(f"{root}/", "").removeprefix("expoflow: ").splitlines()[0]
+        if (root / "out").exists():
+            return ("wrong", f"refused, and a folder is left: {reason}")
+        return ("refused" if checked else "wrong", reason if checked else f"preflight passes it: {reason}")
+    theta2, why = attempt(lambda: loaded(name, root / "out"))
+    if why:
+        return "wrong", f"the result is not loaded: {why}"
+    if far := differing(theta0, theta1, theta2):
+        return ("wrong", far)
+    if checked:
+        error = next(line for line in found.splitlines() if line.startswith(("error", "expoflow")))
+        return ("wrong", f"preflight refuses what is right: {error.replace(f'{root}/', '')}")
+    return "right", ""
+
+
+def differing(theta0: State, theta1: State, theta2: State) -> str:
+    """The first tensor that is not theta1 + ALPHA * (theta1 - theta0) in float64, to float32's rounding; empty if all are.
+
+    Tensors of integers, and those that are equal in both, must be theta1's.
+    """
+    if theta2.keys() != theta1.keys():
+        return f"loaded with other tensors: {sorted(theta2.keys() ^ theta1.keys())[0]}"
+    for name, aligned in theta1.items():
+        expected = aligned
+        if aligned.is_floating_point() and not torch.equal(theta0[name], aligned.to(theta0[name].dtype)):
+            expected = aligned.double() + ALPHA * (aligned.double() - theta0[name].double())
+        off = (theta2[name].double() - expected.double()).abs()
+        exact = aligned.is_floating_point() or torch.equal(theta2[name], aligned)
+        if not exact or (off > 2**-22 * (aligned.double().abs() + STEP)).any():
+            return f"{name}: off by {off.max():.2g}, where the step is up to {(expected - aligned).abs().max():.2g}"
+    return ""
+
+
+def command(*words: str) -> tuple[int, str]:
+    """Exit status and output of an expoflow command, in this process."""
+    out = io.StringIO()
+    with redirect_stdout(out), redirect_stderr(out):
+        status = main([*words])
+    return status, out.getvalue()
+
+
+@contextmanager
+def quiet():
+    """Without what transformers prints."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+if __name__ == "__main__":
+    for each in sys.argv[1:] or classes():
+        with tempfile.TemporaryDirectory() as folder:
+            for found in trials(each, Path(folder)):
+                print(*vars(found).values(), sep=" | ", flush=True)
