@@ -26,6 +26,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 State = dict[str, torch.Tensor]  # what is loaded, by name
+Save = Callable[[PreTrainedModel, Path, State], State | None]
 ALPHA = 0.5
 STEP = 2e-3  # standard deviation of aligned - sft, a tenth of that of the weights
 OUTCOMES = {
@@ -56,7 +57,7 @@ def trials(name: str, root: Path) -> Iterator[Trial]:
     for pair, save in PAIRS.items():
         folder = root / pair
         shutil.copytree(root / "sft", folder / "sft")
-        theta1, why = attempt(lambda save=save, folder=folder: save(model, folder))
+        theta1, why = attempt(lambda save=save, folder=folder: save(model, folder, theta0))
         if why:
             yield Trial(name, pair, "cannot be made", why)
         elif theta1:
@@ -95,18 +96,18 @@ def move(model: PreTrainedModel, deviation: float) -> None:
                 parameter += deviation * torch.randn(parameter.shape)
 
 
-def as_saved(model: PreTrainedModel, folder: Path) -> State:
+def as_saved(model: PreTrainedModel, folder: Path, theta0: State) -> State:
     """aligned as save_pretrained writes it: every parameter moved by a step."""
     move(model, STEP)
     model.save_pretrained(folder / "aligned")
-    theta0, theta1 = (loaded(type(model).__name__, folder / role) for role in ("sft", "aligned"))
+    theta1 = loaded(type(model).__name__, folder / "aligned")
     moved = sum(not torch.equal(theta0[name], theta1[name]) for name in theta1)
     if 2 * moved <= len(theta1):
         raise ValueError(f"only {moved} of {len(theta1)} tensors differ as loaded")
     return theta1
 
 
-def module_names(model: PreTrainedModel, folder: Path) -> State | None:
+def module_names(model: PreTrainedModel, folder: Path, theta0: State) -> State | None:
     """aligned with the names of its modules, if save_pretrained writes others, those of the hub's old files."""
     model.save_pretrained(folder / "aligned", save_original_format=False)
     if names(folder / "aligned") == names(folder / "sft"):
@@ -114,12 +115,13 @@ def module_names(model: PreTrainedModel, folder: Path) -> State | None:
     return loaded(type(model).__name__, folder / "aligned")
 
 
-def tied_copies(role: str) -> Callable[[PreTrainedModel, Path], State | None]:
+def tied_copies(role: str) -> Save:
     """Every tied weight stored under all its names in one of the two, as FSDP, DeepSpeed and old .bin files have them.
 
-    For `sft` the configs do not say that they are tied, if the class says it."""
+    For `sft` the configs do not say that they are tied, if the class says it.
+    """
 
-    def save(model: PreTrainedModel, folder: Path) -> State | None:
+    def save(model: PreTrainedModel, folder: Path, theta0: State) -> State | None:
         model.save_pretrained(folder / "aligned")
         file = folder / role / "model.safetensors"
         state = load_file(file)
@@ -150,14 +152,14 @@ def unsaid(folder: Path) -> None:
         file.write_text(text)
 
 
-def adapter(embeddings: bool) -> Callable[[PreTrainedModel, Path], State | None]:
+def adapter(embeddings: bool) -> Save:
     """aligned as a LoRA adapter of one linear layer; with `embeddings`, those of the tokens are in it, trained whole.
 
     Where others are tied to them, peft's model trains a copy, and the others stay as they were.
     """
 
-    def save(model: PreTrainedModel, folder: Path) -> State | None:
-        theta1 = loaded(type(model).__name__, folder / "sft")
+    def save(model: PreTrainedModel, folder: Path, theta0: State) -> State | None:
+        theta1 = dict(theta0)
         inner = dict(model.named_modules())
         layer = next(
             (name for name, each in inner.items() if type(each) is nn.Linear and "head" not in name), None
@@ -196,7 +198,9 @@ def write_adapter(folder: Path, tensors: State, settings: dict[str, Any]) -> Non
     (folder / "aligned/adapter_config.json").write_text(json.dumps(settings))
 
 
-PAIRS: dict[str, Callable[[PreTrainedModel, Path], State | None]] = {
+# Each makes `aligned` of the model, and changes `sft` if it has to; gives what is loaded of `aligned`, or None if the class
+# has no such pair.
+PAIRS: dict[str, Save] = {
     "as saved": as_saved,
     "module names": module_names,
     "tied copies in sft": tied_copies("sft"),
