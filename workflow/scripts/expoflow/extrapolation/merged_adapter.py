@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 
 from expoflow import store
 from expoflow.checkpoints.adapter import Adapter, Module
-from expoflow.checkpoints.checkpoint import ADAPTER, Checkpoint, read_json_file
+from expoflow.checkpoints.checkpoint import ADAPTER, SOURCE, Checkpoint, read_json_file
 from expoflow.checkpoints.header import FLOATS, Tensor, relaid
 from expoflow.checkpoints.package import copy_package, package_files
-from expoflow.checkpoints.pickles import SOURCE
 from expoflow.checkpoints.tensor_names import EMBEDDING, HEAD
 from expoflow.errors import PairError
 from expoflow.files import hashing

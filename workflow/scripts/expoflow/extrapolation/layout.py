@@ -1,0 +1,158 @@
+"""Where the elements of a class' tensor lie in the files of a checkpoint that stores its parts: experts one by one, or fused.
+
+Transformers' loader stacks and concatenates what the files have. Both move whole rows, so that each stretch of a tensor of the
+class is a stretch of one in the files: it is read where it is.
+"""
+
+import math
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from expoflow.checkpoints.checkpoint import Checkpoint
+from expoflow.checkpoints.classes import Conversion, ModelClass
+from expoflow.checkpoints.findings import Finding
+
+Side = tuple[Checkpoint, ModelClass, dict[str, str]]  # and its names by the class' own
+OPERATION = re.compile(r"(MergeModulelist|Concatenate)\(dim=(\d+)\)")
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """`count` elements of the tensor `name`, from its element `first` on."""
+
+    name: str
+    first: int
+    count: int
+
+
+# By the name of theta1's tensor: its stretches in their order, each with the one of theta0.
+Pieces = dict[str, list[tuple[Stretch, Stretch]]]
+
+
+class UnknownLayoutError(Exception):
+    """A tensor is made of what the files have by an operation that is more than stacking and concatenating."""
+
+
+def pieces_of(
+    sft: Side, aligned: Side, unmatched: tuple[Collection[str], Collection[str]]
+) -> tuple[Pieces, list[Finding]]:
+    """The tensors of aligned that sft has in another layout, of the names that have no counterpart; and what is to be said."""
+    pieces: Pieces = {}
+    findings = []
+    ours = {place for place in (*sft[1].converted, *aligned[1].converted)}
+    for place in sorted(ours):
+        try:
+            theta1, theta0 = _layout(*aligned, place), _layout(*sft, place)
+        except UnknownLayoutError as error:
+            findings.append(_unknown(place, error))
+            continue
+        if not {each.name for each in theta1} <= set(unmatched[1]) or not {
+            each.name for each in theta0
+        } <= set(unmatched[0]):
+            continue  # matched by name, or one of them lacks it
+        for one, two in _together(theta1, theta0):
+            pieces.setdefault(one.name, []).append((one, two))
+    for each in pieces.values():
+        each.sort(key=lambda pair: pair[0].first)
+    if pieces:
+        findings.insert(0, _said(pieces))
+    return pieces, findings
+
+
+def _said(pieces: Pieces) -> Finding:
+    name, stretches = next(iter(pieces.items()))
+    others = list(dict.fromkeys(two.name for _, two in stretches))
+    more = f" and {len(pieces) - 1} more" if len(pieces) > 1 else ""
+    beside = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    text = f"tensor {name}{more}: in sft its elements are in {others[0]}{beside}; its class loads both as one tensor"
+    return Finding("note", "tensors", text)
+
+
+def _unknown(place: str, error: UnknownLayoutError) -> Finding:
+    text = f"tensor {place}: its class makes it of others by an operation that is not followed here ({error})"
+    remedy = "load both models with transformers (from_pretrained) and save them again (save_pretrained), so that both have one layout"
+    return Finding("error", "tensors", f"{text}; {remedy}")
+
+
+def _layout(checkpoint: Checkpoint, model: ModelClass, places: dict[str, str], place: str) -> list[Stretch]:
+    """The elements of `place`, a tensor of the class, in their order in memory; none if the checkpoint does not have it.
+
+    Raises UnknownLayoutError.
+    """
+    size = math.prod(model.tensors.get(place, ()))
+    if place not in model.converted:
+        return [Stretch(places[place], 0, size)] if place in places else []
+    found = [
+        Stretch(name, rows[0] * width, len(rows) * width)
+        for rows, name, width in _rows(checkpoint, model.converted[place])
+    ]
+    if (held := sum(each.count for each in found)) != size:
+        raise UnknownLayoutError(f"it has {size} elements, they have {held}")
+    return found
+
+
+def _rows(checkpoint: Checkpoint, conversion: Conversion) -> Iterator[tuple[range, str, int]]:
+    """(rows, name of the tensor that has them, its elements in a row), of the tensor that the loader makes.
+
+    A row is what has one index in all dimensions but the last. Every row has a number; that of the first row of a tensor is
+    in `starts`, with a gap before it so that no two tensors follow one another.
+    """
+    names = [name for part in conversion.parts for name in part]
+    shapes = {name: checkpoint.tensors[name].shape for name in names}
+    widths = {shape[-1] if len(shape) > 1 else 1 for shape in shapes.values()}
+    if len(widths) != 1:
+        raise UnknownLayoutError(f"{names[0]} and others have rows of another length")
+    width, starts, at = widths.pop(), [], 0
+    arrays: dict[str, np.ndarray] = {}
+    for name, shape in shapes.items():
+        outer = shape[:-1] if len(shape) > 1 else shape
+        starts.append(at)
+        arrays[name] = np.arange(at, at + math.prod(outer)).reshape(outer)
+        at += math.prod(outer) + 1
+    numbers = _converted(
+        [[arrays[name] for name in part] for part in conversion.parts], conversion.operations
+    ).ravel()
+    breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
+    for piece in np.split(numbers, breaks):
+        if len(piece):
+            tensor = int(np.searchsorted(starts, piece[0], side="right")) - 1
+            first = int(piece[0]) - starts[tensor]
+            yield range(first, first + len(piece)), names[tensor], width
+
+
+def _converted(parts: list[list[np.ndarray]], operations: list[str]) -> np.ndarray:
+    """What the loader's operations make of the parts' row numbers."""
+    parts = [part for part in parts if part]  # a pattern may be another spelling
+    for text in operations:
+        found = OPERATION.fullmatch(text)
+        if not found:
+            raise UnknownLayoutError(text)
+        dim = int(found[2])
+        arrays = [array for part in parts for array in part]
+        if dim >= arrays[0].ndim + (found[1] == "MergeModulelist"):
+            raise UnknownLayoutError(f"{text} within rows")
+        try:
+            if found[1] == "MergeModulelist":
+                parts = [[np.stack(part, axis=dim)] for part in parts]
+            else:
+                parts = [[np.concatenate(arrays, axis=dim)]]
+        except ValueError as error:
+            raise UnknownLayoutError(f"{text}: {error}") from None
+    if [len(part) for part in parts] != [1]:
+        raise UnknownLayoutError(f"{len(parts)} patterns remain")
+    return parts[0][0]
+
+
+def _together(theta1: list[Stretch], theta0: list[Stretch]) -> Iterator[tuple[Stretch, Stretch]]:
+    """Two layouts of as many elements, cut so that each stretch of one is a whole stretch of the other."""
+    ours, theirs = list(theta1)[::-1], list(theta0)[::-1]
+    while ours and theirs:
+        one, two = ours.pop(), theirs.pop()
+        count = min(one.count, two.count)
+        yield Stretch(one.name, one.first, count), Stretch(two.name, two.first, count)
+        for each, rest in ((one, ours), (two, theirs)):
+            if each.count > count:
+                rest.append(Stretch(each.name, each.first + count, each.count - count))
