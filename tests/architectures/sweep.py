@@ -250,8 +250,8 @@ def compared(name: str, root: Path, theta0: State, theta1: State) -> tuple[str, 
     return "right", ""
 
 
-def differing(theta0: State, theta1: State, theta2: State) -> str:
-    """The first tensor that is not theta1 + ALPHA * (theta1 - theta0) in float64, to float32's rounding; empty if all are.
+def differing(theta0: State, theta1: State, theta2: State, rounding: float = 2**-22) -> str:
+    """The first tensor that is not theta1 + ALPHA * (theta1 - theta0) in float64, to `rounding`; empty if all are.
 
     Tensors of integers, and those that are equal in both, must be theta1's.
     """
@@ -263,7 +263,7 @@ def differing(theta0: State, theta1: State, theta2: State) -> str:
             expected = aligned.double() + ALPHA * (aligned.double() - theta0[name].double())
         off = (theta2[name].double() - expected.double()).abs()
         exact = aligned.is_floating_point() or torch.equal(theta2[name], aligned)
-        if not exact or (off > 2**-22 * (aligned.double().abs() + STEP)).any():
+        if not exact or (off > rounding * (aligned.double().abs() + STEP)).any():
             return f"{name}: off by {off.max():.2g}, where the step is up to {(expected - aligned).abs().max():.2g}"
     return ""
 

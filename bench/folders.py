@@ -1,0 +1,275 @@
+"""What expoflow and mergekit do with what real folders carry: ties left to the class, old names, leftovers, adapters.
+
+    python bench/folders.py --mergekit VENV [--only NAME ...]
+
+Prints a Markdown table, as bench/hazards.py: "error: ..." with the last line of the message, or what was written, as plain
+transformers loads it, against the formula in float64. mergekit merges by task_arithmetic with the weight 1.5, in float32.
+"""
+
+import argparse
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/architectures"))
+import sweep
+
+State = dict[str, torch.Tensor]
+WEIGHTS = "model.safetensors"
+
+
+def tensors(change: Callable[[State], State], *roles: str) -> Callable[[Path], None]:
+    """Change the tensors in the files of these two, or one of them."""
+
+    def damage(root: Path) -> None:
+        for role in roles:
+            save_file(
+                change(load_file(root / role / WEIGHTS)), root / role / WEIGHTS, metadata={"format": "pt"}
+            )
+
+    return damage
+
+
+def config(change: dict, *roles: str) -> Callable[[Path], None]:
+    """Change entries of config.json; None takes one out, ... makes it null."""
+
+    def damage(root: Path) -> None:
+        for role in roles:
+            file = root / role / "config.json"
+            entries = json.loads(file.read_text()) | change
+            kept = {name: None if each is ... else each for name, each in entries.items() if each is not None}
+            file.write_text(json.dumps(kept))
+
+    return damage
+
+
+def both(*damages: Callable[[Path], None]) -> Callable[[Path], None]:
+    return lambda root: [damage(root) for damage in damages]
+
+
+def empty(state: State) -> State:
+    return {name: torch.empty(0) for name in state}
+
+
+def extra(**more: torch.Tensor) -> Callable[[State], State]:
+    return lambda state: state | {name.replace("__", "."): each.clone() for name, each in more.items()}
+
+
+def prefixed(prefix: str) -> Callable[[State], State]:
+    return lambda state: {prefix + name: each for name, each in state.items()}
+
+
+def next_layer(state: State) -> State:
+    """A layer more, as DeepSeek's for the prediction of several tokens."""
+    last = max(int(name.split(".")[2]) for name in state if name.startswith("model.layers."))
+    more = {
+        n.replace(f"layers.{last}.", f"layers.{last + 1}."): t.clone()
+        for n, t in state.items()
+        if f"layers.{last}." in n
+    }
+    return state | more | {f"model.layers.{last + 1}.eh_proj.weight": torch.randn(32, 64)}
+
+
+def masks(kind: torch.dtype) -> Callable[[State], State]:
+    """The constant mask of every layer of a GPT-NeoX, as old files store it."""
+    mask = torch.ones(16, 16).tril().view(1, 1, 16, 16).to(kind)
+    return lambda state: state | {f"gpt_neox.layers.{each}.attention.bias": mask.clone() for each in range(2)}
+
+
+def null_metadata(root: Path) -> None:
+    sharded(root)
+    file = root / "aligned/model.safetensors.index.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"metadata": None}))
+
+
+def sharded(root: Path) -> None:
+    """aligned in two shards."""
+    folder = root / "aligned"
+    state = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    where = {name: names[at % 2] for at, name in enumerate(state)}
+    for file in names:
+        save_file(
+            {name: state[name] for name in state if where[name] == file},
+            folder / file,
+            metadata={"format": "pt"},
+        )
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": 1}, "weight_map": where})
+    )
+
+
+def pickled(root: Path) -> None:
+    """Both as pytorch_model.bin, with an entry that is no tensor, as TransformerEngine's."""
+    for role in ("sft", "aligned"):
+        state = load_file(root / role / WEIGHTS) | {"model.layers.0.self_attn._extra_state": None}
+        (root / role / WEIGHTS).unlink()
+        torch.save(state, root / role / "pytorch_model.bin")
+
+
+def merged_beside(root: Path) -> None:
+    """Another whole model, in shards, in the folder of the adapter."""
+    for file in ("config.json", WEIGHTS):
+        (root / "aligned" / file).write_bytes((root / "sft" / file).read_bytes())
+    tensors(lambda state: {name: each + 0.01 for name, each in state.items()}, "aligned")(root)
+    sharded(root)
+
+
+def counters(state: State) -> State:
+    """BatchNorm after a hundred steps more."""
+    return {
+        name: each + 100 if name.endswith("num_batches_tracked") else each for name, each in state.items()
+    }
+
+
+def unsaid(root: Path) -> None:
+    for role in ("sft", "aligned"):
+        sweep.unsaid(root / role)
+
+
+LLAMA, PAIRS = "LlamaForCausalLM", sweep.PAIRS
+Folder = tuple[str, str, Callable[[Path], None] | None]
+# By name: the class, how the sweep saves its pair, and what is done to the two folders then.
+FOLDERS: dict[str, Folder] = {
+    "a stored copy of a tied head, in aligned (Mamba)": ("MambaForCausalLM", "tied copies in aligned", None),
+    "the same, and no config says that it is tied (Gemma 2)": ("Gemma2ForCausalLM", "tied copies in aligned", unsaid),
+    "stored copies of tied embeddings, in sft (T5)": ("T5ForConditionalGeneration", "tied copies in sft", None),
+    "adapter with embeddings, tied by the class (Gemma 2)": ("Gemma2ForCausalLM", "adapter with embeddings", None),
+    "adapter (Gemma 2)": ("Gemma2ForCausalLM", "adapter", None),
+    "adapter of a renamed module (Qwen2-VL)": ("Qwen2VLForConditionalGeneration", "adapter", None),
+    "adapter beside another whole model in shards": (LLAMA, "adapter", merged_beside),
+    "names of the hub against those of modules (Qwen2-VL)": ("Qwen2VLForConditionalGeneration", "module names", None),
+    "experts one by one against fused (Mixtral)": ("MixtralForCausalLM", "module names", None),
+    "names of the bare model in sft (GPT-2)": (
+        "GPT2LMHeadModel", "as saved",
+        tensors(lambda state: {name.removeprefix("transformer."): each for name, each in state.items()}, "sft"),
+    ),
+    "`_orig_mod.` before the names of aligned": (LLAMA, "as saved", tensors(prefixed("_orig_mod."), "aligned")),
+    "a value head in aligned": (
+        LLAMA, "as saved", tensors(extra(v_head__summary__weight=torch.ones(1, 32)), "aligned"),
+    ),
+    "a layer for several tokens in aligned only (DeepSeek-V3)": (
+        "DeepseekV3ForCausalLM", "as saved", tensors(next_layer, "aligned"),
+    ),
+    "no elements in aligned (ZeRO-3)": (LLAMA, "as saved", tensors(empty, "aligned")),
+    "no elements in both": (LLAMA, "as saved", tensors(empty, "sft", "aligned")),
+    "`head_dim: null` in sft (Mistral)": ("MistralForCausalLM", "as saved", config({"head_dim": ...}, "sft")),
+    "`LLaMAForCausalLM` in sft": (LLAMA, "as saved", config({"architectures": ["LLaMAForCausalLM"]}, "sft")),
+    "masks stored as uint8 and as bool (GPT-NeoX)": (
+        "GPTNeoXForCausalLM", "as saved", both(tensors(masks(torch.uint8), "sft"), tensors(masks(torch.bool), "aligned")),
+    ),
+    "a constant that is -Inf in sft": (
+        "GPTNeoXForCausalLM", "as saved",
+        both(*(tensors(extra(gpt_neox__layers__0__attention__masked_bias=torch.tensor(each)), role)
+               for each, role in ((-torch.inf, "sft"), (-1e9, "aligned")))),
+    ),
+    "complex tables in both": (
+        LLAMA, "as saved", tensors(extra(freqs_cis=torch.polar(torch.ones(8), torch.arange(8.0))), "sft", "aligned"),
+    ),
+    "BatchNorm's counters moved (Granite Speech)": (
+        "GraniteSpeechForConditionalGeneration", "as saved", tensors(counters, "aligned"),
+    ),
+    "`metadata: null` in the index": (LLAMA, "as saved", null_metadata),
+    "an entry of a .bin that is no tensor": (LLAMA, "as saved", pickled),
+}  # fmt: skip
+
+
+def made(name: str, root: Path) -> tuple[State, State] | None:
+    """The pair of a folder, in `root`, and what plain transformers loads of the two; None if it cannot load them."""
+    kind, pair, damage = FOLDERS[name]
+    with sweep.quiet():
+        model, theta0 = sweep.first(kind, root / "sft")
+        theta1 = PAIRS[pair](model, root, theta0)
+        if damage:
+            damage(root)
+    if pair.startswith("adapter"):
+        return theta0, theta1
+    try:
+        return loaded(kind, root / "sft")[0], loaded(kind, root / "aligned")[0]
+    except Exception:
+        return None
+
+
+def loaded(kind: str, folder: Path) -> tuple[State, str]:
+    """What plain transformers loads of a folder, and what of it is random."""
+    with sweep.quiet():
+        model, report = getattr(transformers, kind).from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True
+        )
+    return dict(model.state_dict()), f"{len(report['missing_keys'])} tensors are random" * bool(
+        report["missing_keys"]
+    )
+
+
+def outcome(name: str, root: Path, command: list[str], pair: tuple[State, State] | None) -> str:
+    environment = {
+        **os.environ,
+        "EXPOFLOW_STORE": str(root / "store"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
+    lines = [line.strip(" │╰╯─") for line in (done.stdout + done.stderr).splitlines() if line.strip(" │╰╯─")]
+    if done.returncode:
+        return f"error: {lines[-1].replace(f'{root}/', '')[:300]}"
+    try:
+        theta2, random = loaded(FOLDERS[name][0], root / "out")
+    except Exception as error:
+        return f"writes what cannot be loaded: {str(error).splitlines()[0][:100]}"
+    if random or pair is None:
+        return f"writes a model of which {random or 'the parents cannot be loaded'}"
+    far = sweep.differing(*pair, theta2, rounding=2**-18)  # mergekit adds an adapter in float32
+    return f"far from the formula: {far}" if far else "the formula"
+
+
+def command_of(tool: str, root: Path, venv: Path) -> list[str]:
+    sft, aligned, out = (str(root / name) for name in ("sft", "aligned", "out"))
+    if tool == "expoflow":
+        where = ["--sft", sft, "--aligned", aligned, "--out", out]
+        return [sys.executable, "-m", "expoflow.cli", "extrapolate", "--alpha", str(sweep.ALPHA), *where]
+    adapter = (root / "aligned/adapter_config.json").exists()
+    recipe = root / "merge.yaml"
+    recipe.write_text(
+        f"merge_method: task_arithmetic\nbase_model: {sft}\ndtype: float32\n"
+        f"models:\n- model: {f'{sft}+' * adapter}{aligned}\n  parameters: {{weight: {1 + sweep.ALPHA}}}\n"
+    )
+    cache = str(root / "merged-adapters")
+    return [str(venv / "bin/mergekit-yaml"), str(recipe), out, "--quiet", "--lora-merge-cache", cache]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--mergekit", type=Path, help="a venv that has mergekit; expoflow alone without it")
+    parser.add_argument("--only", nargs="+", choices=FOLDERS)
+    arguments = parser.parse_args()
+    tools = ["expoflow", "mergekit"] if arguments.mergekit else ["expoflow"]
+    print(f"| what a folder has | {' | '.join(tools)} |\n|{' --- |' * (len(tools) + 1)}")
+    for name in arguments.only or FOLDERS:
+        cells = []
+        for tool in tools:
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                redirect_stdout(io.StringIO()),
+                redirect_stderr(io.StringIO()),
+            ):
+                root = Path(folder)
+                pair = made(name, root)
+                cells.append(outcome(name, root, command_of(tool, root, arguments.mergekit), pair))
+        print(f"| {name} | {' | '.join(cell.replace('|', '/') for cell in cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Writes the table of docs/architectures.md from what the sweep finds: python tests/architectures/page.py [CLASS ...].
+
+The rows of the classes that are named are made anew, those of the others stay; without a name all are made (four minutes).
+"""
+
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import transformers
+from sweep import OUTCOMES, PAIRS, Trial, trials
+from tiny import classes
+
+PAGE = Path(__file__).parents[2] / "docs/architectures.md"
+BEGIN, END = "<!-- Written by tests/architectures/page.py. -->\n", "<!-- End of the tables. -->\n"
+Cell = tuple[str, str]  # outcome and reason
+Row = dict[str, Cell]  # by kind of pair
+
+
+def row(found: Iterable[Trial]) -> Row:
+    return {each.pair: (each.outcome, general(each.reason)) for each in found}
+
+
+def general(reason: str) -> str:
+    """A reason without names of tensors and modules, numbers and what is cell syntax."""
+    reason = re.sub(r"(?<![\w/.])\w+(\.\w+){2,}", "NAME", reason.replace("|", "/"))
+    return re.sub(r"\d+", "N", reason)[:300]
+
+
+def shown() -> dict[str, Row]:
+    """What the page says, by class."""
+    _, _, rest = PAGE.read_text().partition(BEGIN)
+    reasons = dict(re.findall(r"^<sup>(\d+)</sup> (.+?) *$", rest, re.MULTILINE))
+    rows = {}
+    for line in re.findall(r"^\| (\w+) \| (.*) \|$", rest, re.MULTILINE):
+        cells = [re.fullmatch(r"([a-z ]*?)(?: <sup>(\d+)</sup>)?", cell) for cell in line[1].split(" | ")]
+        if line[0] != "class" and len(cells) == len(PAIRS):
+            rows[line[0]] = {
+                pair: (cell[1], reasons.get(cell[2], ""))
+                for pair, cell in zip(PAIRS, cells, strict=True)
+                if cell[1]
+            }
+    return rows
+
+
+def tables(rows: dict[str, Row]) -> str:
+    """Counts by outcome, and every class by kind of pair; reasons below."""
+    counts = [Counter(each[pair][0] for each in rows.values() if pair in each) for pair in PAIRS]
+    lines = [
+        ["", *PAIRS],
+        ["---", *["---:"] * len(PAIRS)],
+        ["tried", *(str(each.total()) for each in counts)],
+    ]
+    lines += [[outcome, *(str(each[outcome]) for each in counts)] for outcome in OUTCOMES]
+    numbers: dict[str, int] = {}
+    lines += [[], ["class", *PAIRS], ["---"] * (len(PAIRS) + 1)]
+    for name in sorted(rows):
+        lines.append([name, *(_cell(rows[name].get(pair), numbers) for pair in PAIRS)])
+    text = "".join(f"| {' | '.join(line)} |\n" if line else "\n" for line in lines)
+    return text + "\n" + "".join(f"<sup>{number}</sup> {reason}  \n" for reason, number in numbers.items())
+
+
+def _cell(cell: Cell | None, numbers: dict[str, int]) -> str:
+    if cell is None:
+        return ""
+    return cell[0] + f" <sup>{numbers.setdefault(cell[1], len(numbers) + 1)}</sup>" * bool(cell[1])
+
+
+def write(rows: dict[str, Row]) -> None:
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    version = f"transformers {transformers.__version__}:\n"
+    PAGE.write_text(f"{before}{BEGIN}\n{version}\n{tables(rows)}\n{END}{rest.partition(END)[2]}")
+
+
+def main(names: list[str]) -> None:
+    known, rows = classes(), shown()
+    for name in names or known:
+        with tempfile.TemporaryDirectory() as folder:
+            rows[name] = row(trials(name, Path(folder)))
+        print(
+            name, *(f"{pair}: {outcome}" for pair, (outcome, _) in rows[name].items()), sep="; ", flush=True
+        )
+        write({name: each for name, each in rows.items() if name in known})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
