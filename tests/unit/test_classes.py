@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import change_config, change_tensors, model_of, save
 from expoflow.checkpoints.checkpoint import open_checkpoint
 from expoflow.checkpoints.classes import ask
 from expoflow.errors import CheckpointError
 from safetensors.torch import load_file
+from small_models import change_config, change_tensors, model_of, save
 
 
 @pytest.fixture

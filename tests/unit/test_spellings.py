@@ -7,7 +7,10 @@ import json
 
 import pytest
 import torch
-from architectures import (
+from expoflow.errors import PairError
+from expoflow.extrapolation.likeness import looked_at
+from expoflow.extrapolation.preflight import open_pair
+from small_models import (
     SMALL,
     change_config,
     change_tensors,
@@ -17,9 +20,6 @@ from architectures import (
     save_pair,
     trained,
 )
-from expoflow.errors import PairError
-from expoflow.extrapolation.likeness import looked_at
-from expoflow.extrapolation.preflight import open_pair
 
 TIED = [kind for kind in SMALL if kind not in ("llama", "mistral", "mixtral")]
 EMBEDDINGS = {

@@ -26,7 +26,7 @@ def alike(sft: dict[str, Any], aligned: dict[str, Any]) -> bool:
 
 
 def _said(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in _flat(config) if not SILENT.fullmatch(key)}
+    return {key: value for key, value in flat(config) if not SILENT.fullmatch(key)}
 
 
 def differences(sft: dict[str, Any], aligned: dict[str, Any], unread: str = "") -> Iterator[tuple[str, str]]:
@@ -44,6 +44,8 @@ def differences(sft: dict[str, Any], aligned: dict[str, Any], unread: str = "") 
         text = f"config {key} is {one} in sft and {other} in aligned"
         if name == "tie_word_embeddings" and not unread:
             continue  # said of the tensors that are tied
+        if name == "type" and f"{key.removesuffix('type')}rope_type" in ours.keys() & theirs.keys():
+            continue  # its older name
         if not whole and name in STRUCTURE and unread:
             yield (
                 "error",
@@ -62,9 +64,10 @@ def differences(sft: dict[str, Any], aligned: dict[str, Any], unread: str = "") 
             yield "warning", f"{text}; aligned's is kept"
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(key, value) of all entries; nested ones with the keys above them, by dots."""
     for key, value in config.items():
         if isinstance(value, dict) and not SILENT.fullmatch(prefix + key):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

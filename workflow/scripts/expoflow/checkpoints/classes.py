@@ -81,6 +81,11 @@ class ModelClass(Record):
             name = self.tied[name]
         return name
 
+    @property
+    def scales_by_tie(self) -> bool:
+        """Whether the tie may mean more than shared values: encoder-decoders such as T5 scale their logits by it."""
+        return bool(self.config.get("is_encoder_decoder"))
+
     def shares(self, name: str) -> bool:
         """Whether another tensor of the class has the same values, by a tie."""
         return name in self.tied or name in self.tied.values()

@@ -6,8 +6,9 @@ class is a stretch of one in the files: it is read where it is.
 
 import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -15,7 +16,6 @@ from expoflow.checkpoints.checkpoint import Checkpoint
 from expoflow.checkpoints.classes import Conversion, ModelClass
 from expoflow.checkpoints.findings import Finding
 
-Side = tuple[Checkpoint, ModelClass, dict[str, str]]  # and its names by the class' own
 OPERATION = re.compile(r"(MergeModulelist|Concatenate)\(dim=(\d+)\)")
 
 
@@ -32,65 +32,83 @@ class Stretch:
 Pieces = dict[str, list[tuple[Stretch, Stretch]]]
 
 
+class Stored(Protocol):
+    """A checkpoint with its class; `places` has the names of its tensors by the class' own."""
+
+    checkpoint: Checkpoint
+    model: ModelClass
+    places: Mapping[str, str]
+
+
 class UnknownLayoutError(Exception):
     """A tensor is made of what the files have by an operation that is more than stacking and concatenating."""
 
 
 def pieces_of(
-    sft: Side, aligned: Side, unmatched: tuple[Collection[str], Collection[str]]
+    sft: Stored, aligned: Stored, unmatched: tuple[list[str], list[str]]
 ) -> tuple[Pieces, list[Finding]]:
-    """The tensors of aligned that sft has in another layout, of the names that have no counterpart; and what is to be said."""
+    """The tensors of aligned that sft has in another layout, of the names without a counterpart; and what is to be said."""
     pieces: Pieces = {}
-    findings = []
-    ours = {place for place in (*sft[1].converted, *aligned[1].converted)}
-    for place in sorted(ours):
+    failed: list[tuple[str, UnknownLayoutError]] = []
+    for place in sorted({*sft.model.converted, *aligned.model.converted}):
+        stored = [_names(each, place) for each in (sft, aligned)]
+        if not all(names and names <= set(left) for names, left in zip(stored, unmatched, strict=True)):
+            continue  # matched by name, or in one of them only
         try:
-            theta1, theta0 = _layout(*aligned, place), _layout(*sft, place)
+            stretches = list(_together(_layout(aligned, place), _layout(sft, place)))
         except UnknownLayoutError as error:
-            findings.append(_unknown(place, error))
+            failed.append((place, error))
             continue
-        if not {each.name for each in theta1} <= set(unmatched[1]) or not {
-            each.name for each in theta0
-        } <= set(unmatched[0]):
-            continue  # matched by name, or one of them lacks it
-        for one, two in _together(theta1, theta0):
+        for one, two in stretches:
             pieces.setdefault(one.name, []).append((one, two))
     for each in pieces.values():
         each.sort(key=lambda pair: pair[0].first)
-    if pieces:
-        findings.insert(0, _said(pieces))
-    return pieces, findings
+    return pieces, [*_said(pieces), *_failed(failed)]
 
 
-def _said(pieces: Pieces) -> Finding:
-    name, stretches = next(iter(pieces.items()))
-    others = list(dict.fromkeys(two.name for _, two in stretches))
-    more = f" and {len(pieces) - 1} more" if len(pieces) > 1 else ""
-    beside = f" and {len(others) - 1} more" if len(others) > 1 else ""
-    text = f"tensor {name}{more}: in sft its elements are in {others[0]}{beside}; its class loads both as one tensor"
-    return Finding("note", "tensors", text)
+def _names(stored: Stored, place: str) -> set[str]:
+    """The names in the files of what a tensor of the class is made of."""
+    if place in stored.model.converted:
+        return {name for part in stored.model.converted[place].parts for name in part}
+    return {stored.places[place]} if place in stored.places else set()
 
 
-def _unknown(place: str, error: UnknownLayoutError) -> Finding:
-    text = f"tensor {place}: its class makes it of others by an operation that is not followed here ({error})"
-    remedy = "load both models with transformers (from_pretrained) and save them again (save_pretrained), so that both have one layout"
-    return Finding("error", "tensors", f"{text}; {remedy}")
+def _said(pieces: Pieces) -> Iterator[Finding]:
+    for name, stretches in pieces.items():
+        others = list(dict.fromkeys(two.name for _, two in stretches))
+        more = f" and {len(pieces) - 1} more" if len(pieces) > 1 else ""
+        beside = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        text = f"tensor {name}{more}: in sft its elements are in {others[0]}{beside}; its class loads both as one tensor"
+        yield Finding("note", "tensors", text)
+        return  # one says it
 
 
-def _layout(checkpoint: Checkpoint, model: ModelClass, places: dict[str, str], place: str) -> list[Stretch]:
-    """The elements of `place`, a tensor of the class, in their order in memory; none if the checkpoint does not have it.
+def _failed(failed: list[tuple[str, UnknownLayoutError]]) -> Iterator[Finding]:
+    for place, error in failed:
+        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+        yield Finding(
+            "error",
+            "layout",
+            f"tensor {place}{more} of the class: sft and aligned store it in two layouts, and {error}; load both models with"
+            " transformers (from_pretrained) and save them again (save_pretrained), so that they have one",
+        )
+        return
+
+
+def _layout(stored: Stored, place: str) -> list[Stretch]:
+    """The elements of `place`, a tensor of the class that the checkpoint has, in their order in memory.
 
     Raises UnknownLayoutError.
     """
-    size = math.prod(model.tensors.get(place, ()))
-    if place not in model.converted:
-        return [Stretch(places[place], 0, size)] if place in places else []
+    size = math.prod(stored.model.tensors[place])
+    if place not in stored.model.converted:
+        return [Stretch(stored.places[place], 0, size)]
     found = [
         Stretch(name, rows[0] * width, len(rows) * width)
-        for rows, name, width in _rows(checkpoint, model.converted[place])
+        for rows, name, width in _rows(stored.checkpoint, stored.model.converted[place])
     ]
     if (held := sum(each.count for each in found)) != size:
-        raise UnknownLayoutError(f"it has {size} elements, they have {held}")
+        raise UnknownLayoutError(f"its {size} elements are not the {held} of its parts")
     return found
 
 
@@ -104,7 +122,7 @@ def _rows(checkpoint: Checkpoint, conversion: Conversion) -> Iterator[tuple[rang
     shapes = {name: checkpoint.tensors[name].shape for name in names}
     widths = {shape[-1] if len(shape) > 1 else 1 for shape in shapes.values()}
     if len(widths) != 1:
-        raise UnknownLayoutError(f"{names[0]} and others have rows of another length")
+        raise UnknownLayoutError("its parts have rows of several lengths")
     width, starts, at = widths.pop(), [], 0
     arrays: dict[str, np.ndarray] = {}
     for name, shape in shapes.items():
@@ -129,20 +147,20 @@ def _converted(parts: list[list[np.ndarray]], operations: list[str]) -> np.ndarr
     for text in operations:
         found = OPERATION.fullmatch(text)
         if not found:
-            raise UnknownLayoutError(text)
+            raise UnknownLayoutError(f"the operation {text} is not followed here")
         dim = int(found[2])
         arrays = [array for part in parts for array in part]
         if dim >= arrays[0].ndim + (found[1] == "MergeModulelist"):
-            raise UnknownLayoutError(f"{text} within rows")
+            raise UnknownLayoutError(f"the operation {text} goes through its rows")
         try:
             if found[1] == "MergeModulelist":
                 parts = [[np.stack(part, axis=dim)] for part in parts]
             else:
                 parts = [[np.concatenate(arrays, axis=dim)]]
         except ValueError as error:
-            raise UnknownLayoutError(f"{text}: {error}") from None
+            raise UnknownLayoutError(f"the operation {text} does not fit its parts ({error})") from None
     if [len(part) for part in parts] != [1]:
-        raise UnknownLayoutError(f"{len(parts)} patterns remain")
+        raise UnknownLayoutError("its parts remain several tensors")
     return parts[0][0]
 
 

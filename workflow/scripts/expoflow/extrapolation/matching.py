@@ -5,7 +5,7 @@ it, and a tensor that is tied to another one need not be stored. Without a diffe
 asked.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -21,12 +21,16 @@ from expoflow.extrapolation.layout import Pieces, pieces_of
 
 @dataclass(frozen=True)
 class Copy:
-    """A tensor that `checkpoint` (`role`) stores though its class ties it to `source`, which is there too."""
+    """A tensor that `checkpoint` (`role`) stores though its class ties it to `source`, which is there too.
+
+    `scaled`: as `scales_by_tie` of the class.
+    """
 
     checkpoint: Checkpoint
     role: str
     name: str
     source: str
+    scaled: bool
 
     def problem(self) -> str | None:
         """What is wrong if the two differ: transformers 5 then takes them for two tensors, others for one."""
@@ -35,10 +39,15 @@ class Copy:
             self.name
         ) == self.checkpoint.view(self.source):
             return None
-        return (
+        text = (
             f"{self.role} ties {self.name} to {self.source} by its config.json or its class' default, and stores other values"
-            " in each: transformers 5 loads both, transformers 4 and vLLM the latter alone; write tie_word_embeddings: false"
-            f" into {self.checkpoint.folder / 'config.json'} if both were trained, else delete {self.name} from its files"
+            " in each: transformers 5 loads both, transformers 4 and vLLM the latter alone"
+        )
+        if self.scaled:
+            return f"{text}; delete {self.name} from its files if the latter was trained"
+        return (
+            f"{text}; write tie_word_embeddings: false into {self.checkpoint.folder / 'config.json'} if both were trained,"
+            f" else delete {self.name} from its files"
         )
 
 
@@ -104,15 +113,13 @@ class Matching:
 def match(sft: Checkpoint, aligned: Checkpoint, asked: Classes) -> Matching:
     """By name; tensors that one model alone has by what the classes of both say of them, if that is one class."""
     found = {name: name for name in aligned.tensors if name in sft.tensors}
-    only0 = [name for name, tensor in sft.tensors.items() if name not in found and not constant(tensor)]
-    only1 = [name for name, tensor in aligned.tensors.items() if name not in found and not constant(tensor)]
+    only0, only1 = _only(sft, found), _only(aligned, found)
     if not (only0 or only1 or asked.asked) or not asked.one:
         return Matching(found, (only0, only1))
     stored0, stored1 = (_Stored(*each) for each in zip((sft, aligned), asked.one, strict=True))
     # one name may stand for two tensors of the class
     found = {name: name for name in found if stored0.model.place(name) == stored1.model.place(name)}
-    only0 = [name for name, tensor in sft.tensors.items() if name not in found and not constant(tensor)]
-    only1 = [name for name, tensor in aligned.tensors.items() if name not in found and not constant(tensor)]
+    only0, only1 = _only(sft, found), _only(aligned, found)
     renamed = {}
     for name in only1:
         place = stored1.model.place(name)
@@ -123,31 +130,32 @@ def match(sft: Checkpoint, aligned: Checkpoint, asked: Classes) -> Matching:
     found |= renamed
     used = set(found.values())
     left = {name: stored0.copy_of(name, stored1, found) for name in only0 if name not in used}
-    copies = [Copy(sft, "sft", name, source) for name, source in left.items() if source]
+    scaled = stored0.model.scales_by_tie
+    copies = [Copy(sft, "sft", name, source, scaled) for name, source in left.items() if source]
     copies += _copies(aligned, "aligned", stored1, [name for name in only1 if name not in renamed])
     untied = set(stored0.model.tied) - set(stored1.model.tied)
     copies += _copies(
         sft, "sft", stored0, [name for place, name in stored0.places.items() if place in untied]
     )
-    sides = (sft, stored0.model, stored0.places), (aligned, stored1.model, stored1.places)
     unmatched = (
         [name for name, source in left.items() if not source],
         [name for name in only1 if name not in found],
     )
-    pieces, findings = pieces_of(*sides, unmatched)
-    known = {stretch.name for each in pieces.values() for _, stretch in each}, pieces.keys()
-    findings += _renamed(renamed)
-    unmatched, ignored = zip(*map(_sorted, unmatched, known, asked.one), strict=True)
-    findings += _ignored(*ignored)
-    return Matching(found, unmatched, tuple(copies), pieces, tuple(findings))
+    pieces, findings = pieces_of(stored0, stored1, unmatched)
+    if any(each.level == "error" for each in findings):
+        return Matching(found, ([], []), findings=tuple(findings))
+    sources = {two.name for each in pieces.values() for _, two in each}
+    (only0, ignored0), (only1, ignored1) = (
+        stored0.left(unmatched[0], sources),
+        stored1.left(unmatched[1], pieces),
+    )
+    findings += [*_renamed(renamed), *_ignored(ignored0, ignored1)]
+    return Matching(found, (only0, only1), tuple(copies), pieces, tuple(findings))
 
 
-def _sorted(names: list[str], known: Collection[str], model: ModelClass) -> tuple[list[str], list[str]]:
-    """Of the names those that still have no counterpart: what the class needs or does not know, and what it leaves out."""
-    left = [name for name in names if name not in known]
-    return [name for name in left if name not in model.ignored], [
-        name for name in left if name in model.ignored
-    ]
+def _only(checkpoint: Checkpoint, found: Mapping[str, str]) -> list[str]:
+    """The weights of a checkpoint whose names are not among `found`."""
+    return [name for name, tensor in checkpoint.tensors.items() if name not in found and not constant(tensor)]
 
 
 def _ignored(only0: list[str], only1: list[str]) -> Iterator[Finding]:
@@ -163,12 +171,18 @@ class _Stored:
     """The tensors of a checkpoint: `places` has their names by the class' own, `tied` one name for all that share values."""
 
     def __init__(self, checkpoint: Checkpoint, model: ModelClass):
-        self.model = model
+        self.checkpoint, self.model = checkpoint, model
         self.places = {place: name for name in checkpoint.tensors if (place := model.place(name))}
         own = {name: name for name in checkpoint.tensors if name in self.places}
         self.places |= own  # before another name for the same tensor
         self.tied = {model.tie(place): name for place, name in self.places.items()}
         self.tied |= {place: name for place, name in self.places.items() if place in self.tied}
+
+    def left(self, names: list[str], done: Container[str]) -> tuple[list[str], list[str]]:
+        """Of the names that are not `done` those that the class needs or does not know, and those that it leaves out."""
+        rest = [name for name in names if name not in done]
+        ignored = set(self.model.ignored)
+        return [name for name in rest if name not in ignored], [name for name in rest if name in ignored]
 
     def copy_of(self, name: str, other: "_Stored", found: dict[str, str]) -> str | None:
         """The tensor whose values `name` has too by both classes, and that one of `other` is extrapolated with."""
@@ -185,7 +199,7 @@ def _copies(checkpoint: Checkpoint, role: str, stored: _Stored, names: list[str]
         place = stored.model.place(name)
         source = stored.tied.get(stored.model.tie(place)) if place else None
         if source not in (None, name):
-            yield Copy(checkpoint, role, name, source)
+            yield Copy(checkpoint, role, name, source, stored.model.scales_by_tie)
 
 
 def _renamed(renamed: dict[str, str]) -> Iterator[Finding]:
@@ -226,7 +240,10 @@ def _ties(aligned: Checkpoint, ours: ModelClass, theirs: ModelClass) -> Iterator
         )
     stored = {theirs.place(name) for name in aligned.tensors}
     for name in sorted(set(ours.tied) - set(theirs.tied)):
-        if name in stored:
+        if theirs.scales_by_tie:
+            text = f"{name} is tied to {ours.tie(name)} in sft and not in aligned, and logits may be scaled by the tie"
+            yield Finding("error", "config", f"{text}; give two models that tie alike")
+        elif name in stored:
             text = (
                 f"{name} is tied to {ours.tie(name)} in sft and not in aligned: sft's is its {ours.tie(name)}"
             )

@@ -37,7 +37,9 @@ def model_of(kind: str, tokens: int = TOKENS, **settings: object) -> transformer
     """A model with the weights of its seed, 0."""
     torch.manual_seed(0)
     ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 0)
-    config = transformers.AutoConfig.for_model(kind, **SMALL[kind], vocab_size=tokens, **ids, **settings)
+    config = transformers.AutoConfig.for_model(
+        kind, **SMALL.get(kind, LAYERS) | settings, vocab_size=tokens, **ids
+    )
     return transformers.AutoModelForCausalLM.from_config(config)
 
 
@@ -102,3 +104,40 @@ def require_right(sft: Path, aligned: Path, out: Path, alpha: float = 0.5, **opt
     streamed = dict(tensors(sft, aligned, alpha, made))
     assert stored.keys() == streamed.keys()
     assert all(torch.equal(stored[name], streamed[name]) for name in stored)
+
+
+VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+TEXT = {**VISION, "num_key_value_heads": 1, "vocab_size": 128}
+
+
+def image_text_model(kind: str) -> transformers.PreTrainedModel:
+    """A tiny vision-language model; its modules have other names than its tensors on the hub."""
+    torch.manual_seed(0)
+    if kind == "qwen2_vl":
+        shape = {
+            "depth": 1,
+            "embed_dim": 32,
+            "hidden_size": 32,
+            "num_heads": 2,
+            "mlp_ratio": 2,
+            "patch_size": 14,
+        }
+        rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6}
+        ids = {
+            "image_token_id": 120,
+            "video_token_id": 121,
+            "vision_start_token_id": 122,
+            "vision_end_token_id": 123,
+        }
+        text = {**TEXT, "rope_parameters": rope, "bos_token_id": 0, "eos_token_id": 1}
+        config = transformers.Qwen2VLConfig(text_config=text, vision_config=shape, **ids)
+        return transformers.Qwen2VLForConditionalGeneration(config)
+    vision = {**VISION, "image_size": 28, "patch_size": 14}
+    if kind == "gemma3":
+        text = {**TEXT, "head_dim": 16, "pad_token_id": 0}
+        config = transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+        return transformers.Gemma3ForConditionalGeneration(config)
+    text = transformers.LlamaConfig(**TEXT)
+    vision = transformers.CLIPVisionConfig(**vision, projection_dim=32)
+    config = transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_index=127)
+    return transformers.LlavaForConditionalGeneration(config)
