@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 import torch
@@ -185,20 +185,18 @@ FOLDERS: dict[str, Folder] = {
 }  # fmt: skip
 
 
-def made(name: str, root: Path) -> tuple[State, State] | None:
-    """The pair of a folder, in `root`, and what plain transformers loads of the two; None if it cannot load them."""
+def made(name: str, root: Path) -> tuple[State, State]:
+    """The pair of a folder, in `root`, and what plain transformers loads of the two; if it cannot, what it loaded before."""
     kind, pair, damage = FOLDERS[name]
     with sweep.quiet():
         model, theta0 = sweep.first(kind, root / "sft")
         theta1 = PAIRS[pair](model, root, theta0)
         if damage:
             damage(root)
-    if pair.startswith("adapter"):
-        return theta0, theta1
-    try:
-        return loaded(kind, root / "sft")[0], loaded(kind, root / "aligned")[0]
-    except Exception:
-        return None
+    if damage and not pair.startswith("adapter"):
+        with suppress(Exception):
+            return loaded(kind, root / "sft")[0], loaded(kind, root / "aligned")[0]
+    return theta0, theta1
 
 
 def loaded(kind: str, folder: Path) -> tuple[State, str]:
@@ -212,7 +210,7 @@ def loaded(kind: str, folder: Path) -> tuple[State, str]:
     )
 
 
-def outcome(name: str, root: Path, command: list[str], pair: tuple[State, State] | None) -> str:
+def outcome(name: str, root: Path, command: list[str], pair: tuple[State, State]) -> str:
     environment = {
         **os.environ,
         "EXPOFLOW_STORE": str(root / "store"),
@@ -227,8 +225,8 @@ def outcome(name: str, root: Path, command: list[str], pair: tuple[State, State]
         theta2, random = loaded(FOLDERS[name][0], root / "out")
     except Exception as error:
         return f"writes what cannot be loaded: {str(error).splitlines()[0][:100]}"
-    if random or pair is None:
-        return f"writes a model of which {random or 'the parents cannot be loaded'}"
+    if random:
+        return f"writes a model of which {random}"
     far = sweep.differing(*pair, theta2, rounding=2**-18)  # mergekit adds an adapter in float32
     return f"far from the formula: {far}" if far else "the formula"
 

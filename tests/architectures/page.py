@@ -26,7 +26,8 @@ def row(found: Iterable[Trial]) -> Row:
 
 def general(reason: str) -> str:
     """A reason without names of tensors and modules, numbers and what is cell syntax."""
-    reason = re.sub(r"(?<![\w/.])\w+(\.\w+){2,}", "NAME", reason.replace("|", "/"))
+    reason = re.sub(r"\w+(\.\w+)*\.(weight|bias)\b|\w+(\.\w+){2,}", "NAME", reason.replace("|", "/"))
+    reason = re.sub(r"NAME(, NAME)+", "NAME", reason)
     return re.sub(r"\d+", "N", reason)[:300]
 
 

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from tiny import classes, tiny
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 State = dict[str, torch.Tensor]  # what is loaded, by name
 Save = Callable[[PreTrainedModel, Path, State], State | None]
@@ -89,11 +90,14 @@ def make(name: str) -> PreTrainedModel:
 
 
 def move(model: PreTrainedModel, deviation: float) -> None:
-    """Add noise to every parameter; one that is tied has one noise."""
+    """Add noise to every parameter; one that is tied has one noise, and rows of padding stay zero, as in training."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.is_floating_point():
                 parameter += deviation * torch.randn(parameter.shape)
+        for module in model.modules():
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                module.weight[module.padding_idx] = 0
 
 
 def as_saved(model: PreTrainedModel, folder: Path, theta0: State) -> State:
@@ -122,17 +126,18 @@ def tied_copies(role: str) -> Save:
     """
 
     def save(model: PreTrainedModel, folder: Path, theta0: State) -> State | None:
-        model.save_pretrained(folder / "aligned")
-        file = folder / role / "model.safetensors"
-        state = load_file(file)
-        copies = {
-            name: state[source].clone()
-            for name, source in model.all_tied_weights_keys.items()
-            if source in state and name not in state
-        }
-        if not copies:
+        tied = model.all_tied_weights_keys
+        if not tied:
             return None
-        save_file(state | copies, file, metadata={"format": "pt"})
+        model.save_pretrained(folder / "aligned")
+        apart = type(model).from_pretrained(folder / role, dtype=torch.float32)
+        for name in tied:
+            module, _, parameter = name.rpartition(".")
+            weight = getattr(apart.get_submodule(module), parameter)
+            setattr(apart.get_submodule(module), parameter, nn.Parameter(weight.detach().clone()))
+        apart.save_pretrained(folder / role)
+        if names(folder / role) == names(folder / ("sft" if role == "aligned" else "aligned")):
+            return None
         if role == "sft":
             for each in ("sft", "aligned"):
                 unsaid(folder / each)
@@ -162,19 +167,32 @@ def adapter(embeddings: bool) -> Save:
         theta1 = dict(theta0)
         inner = dict(model.named_modules())
         layer = next(
-            (name for name, each in inner.items() if type(each) is nn.Linear and "head" not in name), None
+            (
+                name
+                for name, each in inner.items()
+                if isinstance(each, nn.Linear | Conv1D) and "head" not in name
+            ),
+            None,
         )
-        tokens = model.get_input_embeddings()
+        tokens = model.get_input_embeddings() if embeddings else None
         where = next(
             (name for name, each in inner.items() if each is tokens and isinstance(each, nn.Embedding)), None
         )
         if layer is None or (embeddings and where is None):
             return None
-        lora_a = STEP * torch.randn(4, inner[layer].in_features)
-        lora_b = torch.randn(inner[layer].out_features, 4)
+        turned = isinstance(inner[layer], Conv1D)  # its weight has the inputs first
+        weight = theta1[f"{layer}.weight"].T if turned else theta1[f"{layer}.weight"]
+        lora_a, lora_b = STEP * torch.randn(4, weight.shape[1]), torch.randn(weight.shape[0], 4)
         tensors = {f"{layer}.lora_A.weight": lora_a, f"{layer}.lora_B.weight": lora_b}
-        theta1[f"{layer}.weight"] = theta1[f"{layer}.weight"].double() + lora_b.double() @ lora_a.double()
-        settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 4, "target_modules": [layer]}
+        moved = weight.double() + lora_b.double() @ lora_a.double()
+        theta1[f"{layer}.weight"] = moved.T if turned else moved
+        settings = {
+            "peft_type": "LORA",
+            "r": 4,
+            "lora_alpha": 4,
+            "target_modules": [layer],
+            "fan_in_fan_out": turned,
+        }
         if embeddings:
             tensors[f"{where}.weight"] = theta1[f"{where}.weight"] + STEP * torch.randn(tokens.weight.shape)
             theta1[f"{where}.weight"] = tensors[f"{where}.weight"]
