@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from architectures import change_tensors, loaded, model_of, require_right, save, save_pair, trained
 from checkpoints import bits, load
 from expoflow.checkpoints.checkpoint import open_checkpoint
 from expoflow.checkpoints.classes import ask
@@ -20,6 +19,7 @@ from expoflow.extrapolation.likeness import looked_at
 from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.preflight import open_pair
 from expoflow.extrapolation.tensor_stream import tensors
+from small_models import change_tensors, loaded, model_of, require_right, save, save_pair, trained
 
 EXPERTS = 4
 MOE = {"mixtral": {"num_local_experts": EXPERTS, "num_hidden_layers": 2}}
