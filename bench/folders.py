@@ -146,9 +146,9 @@ FOLDERS: dict[str, Folder] = {
     "the same, and no config says that it is tied (Gemma 2)": ("Gemma2ForCausalLM", "tied copies in aligned", unsaid),
     "stored copies of tied embeddings, in sft (T5)": ("T5ForConditionalGeneration", "tied copies in sft", None),
     "adapter with embeddings, tied by the class (Gemma 2)": ("Gemma2ForCausalLM", "adapter with embeddings", None),
-    "adapter (Gemma 2)": ("Gemma2ForCausalLM", "adapter", None),
-    "adapter of a renamed module (Qwen2-VL)": ("Qwen2VLForConditionalGeneration", "adapter", None),
-    "adapter beside another whole model in shards": (LLAMA, "adapter", merged_beside),
+    "adapter (Gemma 2)": ("Gemma2ForCausalLM", "adapter without", None),
+    "adapter of a renamed module (Qwen2-VL)": ("Qwen2VLForConditionalGeneration", "adapter without", None),
+    "adapter beside another whole model in shards": (LLAMA, "adapter without", merged_beside),
     "names of the hub against those of modules (Qwen2-VL)": ("Qwen2VLForConditionalGeneration", "module names", None),
     "experts one by one against fused (Mixtral)": ("MixtralForCausalLM", "module names", None),
     "names of the bare model in sft (GPT-2)": (
@@ -193,7 +193,7 @@ def made(name: str, root: Path) -> tuple[State, State]:
         theta1 = PAIRS[pair](model, root, theta0)
         if damage:
             damage(root)
-    if damage and not pair.startswith("adapter"):
+    if damage and not pair.startswith("adapter without"):
         with suppress(Exception):
             return loaded(kind, root / "sft")[0], loaded(kind, root / "aligned")[0]
     return theta0, theta1
@@ -220,7 +220,8 @@ def outcome(name: str, root: Path, command: list[str], pair: tuple[State, State]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
     lines = [line.strip(" │╰╯─") for line in (done.stdout + done.stderr).splitlines() if line.strip(" │╰╯─")]
     if done.returncode:
-        return f"error: {lines[-1].replace(f'{root}/', '')[:300]}"
+        told = lines[0] if lines[0].startswith("expoflow: ") else lines[-1]
+        return f"error: {told.removeprefix('expoflow: ').replace(f'{root}/', '')[:300]}"
     try:
         theta2, random = loaded(FOLDERS[name][0], root / "out")
     except Exception as error:
