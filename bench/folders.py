@@ -142,6 +142,11 @@ LLAMA, PAIRS = "LlamaForCausalLM", sweep.PAIRS
 Folder = tuple[str, str, Callable[[Path], None] | None]
 # By name: the class, how the sweep saves its pair, and what is done to the two folders then.
 FOLDERS: dict[str, Folder] = {
+    "nothing: a good pair (Qwen2-VL)": ("Qwen2VLForConditionalGeneration", "as saved", None),
+    "the same (T5)": ("T5ForConditionalGeneration", "as saved", None),
+    "the same (DeepSeek-V3)": ("DeepseekV3ForCausalLM", "as saved", None),
+    "the same (GPT-NeoX)": ("GPTNeoXForCausalLM", "as saved", None),
+    "the same (Granite Speech)": ("GraniteSpeechForConditionalGeneration", "as saved", None),
     "a stored copy of a tied head, in aligned (Mamba)": ("MambaForCausalLM", "tied copies in aligned", None),
     "the same, and no config says that it is tied (Gemma 2)": ("Gemma2ForCausalLM", "tied copies in aligned", unsaid),
     "stored copies of tied embeddings, in sft (T5)": ("T5ForConditionalGeneration", "tied copies in sft", None),

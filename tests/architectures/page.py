@@ -1,6 +1,6 @@
 """Writes the table of docs/architectures.md from what the sweep finds: python tests/architectures/page.py [CLASS ...].
 
-The rows of the classes that are named are made anew, those of the others stay; without a name all are made (four minutes).
+The rows of the classes that are named are made anew, those of the others stay; without a name all are made (four minutes of CPU time).
 """
 
 import re
@@ -25,7 +25,8 @@ def row(found: Iterable[Trial]) -> Row:
 
 
 def general(reason: str) -> str:
-    """A reason without names of tensors and modules, numbers and what is cell syntax."""
+    """A reason without names of tensors and modules, folders, numbers and what is cell syntax."""
+    reason = re.sub(r"(?<!\w)/\S*/", "", reason)
     reason = re.sub(r"\w+(\.\w+)*\.(weight|bias)\b|\w+(\.\w+){2,}", "NAME", reason.replace("|", "/"))
     reason = re.sub(r"NAME(, NAME)+", "NAME", reason)
     return re.sub(r"\d+", "N", reason)[:300]
@@ -33,17 +34,13 @@ def general(reason: str) -> str:
 
 def shown() -> dict[str, Row]:
     """What the page says, by class."""
-    _, _, rest = PAGE.read_text().partition(BEGIN)
+    rest = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
     reasons = dict(re.findall(r"^<sup>(\d+)</sup> (.+?) *$", rest, re.MULTILINE))
     rows = {}
-    for line in re.findall(r"^\| (\w+) \| (.*) \|$", rest, re.MULTILINE):
-        cells = [re.fullmatch(r"([a-z ]*?)(?: <sup>(\d+)</sup>)?", cell) for cell in line[1].split(" | ")]
-        if line[0] != "class" and len(cells) == len(PAIRS):
-            rows[line[0]] = {
-                pair: (cell[1], reasons.get(cell[2], ""))
-                for pair, cell in zip(PAIRS, cells, strict=True)
-                if cell[1]
-            }
+    for name, line in re.findall(r"^\| (\w+) \| (.*) \|$", rest.partition("| class |")[2], re.MULTILINE):
+        cells = [re.fullmatch(r"([a-z ]*?)(?: <sup>(\d+)</sup>)?", cell) for cell in line.split(" | ")]
+        said = {pair: cell for pair, cell in zip(PAIRS, cells, strict=True) if cell[1]}
+        rows[name] = {pair: (cell[1], reasons[cell[2]] if cell[2] else "") for pair, cell in said.items()}
     return rows
 
 
@@ -65,9 +62,8 @@ def tables(rows: dict[str, Row]) -> str:
 
 
 def _cell(cell: Cell | None, numbers: dict[str, int]) -> str:
-    if cell is None:
-        return ""
-    return cell[0] + f" <sup>{numbers.setdefault(cell[1], len(numbers) + 1)}</sup>" * bool(cell[1])
+    outcome, reason = cell or ("", "")
+    return f"{outcome} <sup>{numbers.setdefault(reason, len(numbers) + 1)}</sup>" if reason else outcome
 
 
 def write(rows: dict[str, Row]) -> None:
