@@ -239,15 +239,19 @@ def names(folder: Path) -> set[str]:
     return {name for file in folder.glob("*.safetensors") for name in load_file(file)}
 
 
-def loaded(name: str, folder: Path) -> State:
-    """Everything that plain transformers loads of a folder. Raises ValueError if a weight is made at random, or left out."""
+def loaded(name: str, folder: Path, beside: frozenset[str] = frozenset()) -> State:
+    """Everything that plain transformers loads of a folder; `beside` are tensors that the class need not know.
+
+    Raises ValueError if a weight is made at random, or left out.
+    """
     model, report = getattr(transformers, name).from_pretrained(
         folder, dtype=torch.float32, output_loading_info=True
     )
-    lost = {what: sorted(map(str, names)) for what, names in report.items() if names}
-    if lost:
-        what, names = next(iter(lost.items()))
-        raise ValueError(f"transformers does not load what it saves: {len(names)} {what}, {names[0]}")
+    lost = {what: sorted({*map(str, each)} - beside) for what, each in report.items()}
+    if what := next((what for what, each in lost.items() if each), None):
+        raise ValueError(
+            f"transformers does not load what it saves: {len(lost[what])} {what}, {lost[what][0]}"
+        )
     return dict(model.state_dict())
 
 
@@ -263,7 +267,7 @@ def compared(name: str, root: Path, theta0: State, theta1: State) -> tuple[str, 
         if (root / "out").exists():
             return ("wrong", f"refused, and a folder is left: {reason}")
         return ("refused" if checked else "wrong", reason if checked else f"preflight passes it: {reason}")
-    theta2, why = attempt(lambda: loaded(name, root / "out"))
+    theta2, why = attempt(lambda: loaded(name, root / "out", frozenset(names(root / "aligned"))))
     if why:
         return "wrong", f"the result is not loaded: {why}"
     if far := differing(theta0, theta1, theta2):

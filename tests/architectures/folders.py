@@ -1,28 +1,14 @@
-"""What expoflow and mergekit do with what real folders carry: ties left to the class, old names, leftovers, adapters.
+"""What real folders carry: ties left to the class, old names, leftovers, adapters; each is made anew of a tiny model."""
 
-    python bench/folders.py --mergekit VENV [--only NAME ...]
-
-Prints a Markdown table, as bench/hazards.py: "error: ..." with the last line of the message, or what was written, as plain
-transformers loads it, against the formula in float64. mergekit merges by task_arithmetic with the weight 1.5, in float32.
-"""
-
-import argparse
-import io
 import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import suppress
 from pathlib import Path
 
+import sweep
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests/architectures"))
-import sweep
 
 State = dict[str, torch.Tensor]
 WEIGHTS = "model.safetensors"
@@ -213,67 +199,3 @@ def loaded(kind: str, folder: Path) -> tuple[State, str]:
     return dict(model.state_dict()), f"{len(report['missing_keys'])} tensors are random" * bool(
         report["missing_keys"]
     )
-
-
-def outcome(name: str, root: Path, command: list[str], pair: tuple[State, State]) -> str:
-    environment = {
-        **os.environ,
-        "EXPOFLOW_STORE": str(root / "store"),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
-    lines = [line.strip(" │╰╯─") for line in (done.stdout + done.stderr).splitlines() if line.strip(" │╰╯─")]
-    if done.returncode:
-        told = lines[0] if lines[0].startswith("expoflow: ") else lines[-1]
-        return f"error: {told.removeprefix('expoflow: ').replace(f'{root}/', '')[:300]}"
-    try:
-        theta2, random = loaded(FOLDERS[name][0], root / "out")
-    except Exception as error:
-        return f"writes what cannot be loaded: {str(error).splitlines()[0][:100]}"
-    if random:
-        return f"writes a model of which {random}"
-    far = sweep.differing(*pair, theta2, rounding=2**-18)  # mergekit adds an adapter in float32
-    return f"far from the formula: {far}" if far else "the formula"
-
-
-def command_of(tool: str, root: Path, venv: Path) -> list[str]:
-    sft, aligned, out = (str(root / name) for name in ("sft", "aligned", "out"))
-    if tool == "expoflow":
-        where = ["--sft", sft, "--aligned", aligned, "--out", out]
-        return [sys.executable, "-m", "expoflow.cli", "extrapolate", "--alpha", str(sweep.ALPHA), *where]
-    adapter = (root / "aligned/adapter_config.json").exists()
-    recipe = root / "merge.yaml"
-    recipe.write_text(
-        f"merge_method: task_arithmetic\nbase_model: {sft}\ndtype: float32\n"
-        f"models:\n- model: {f'{sft}+' * adapter}{aligned}\n  parameters: {{weight: {1 + sweep.ALPHA}}}\n"
-    )
-    cache = str(root / "merged-adapters")
-    return [str(venv / "bin/mergekit-yaml"), str(recipe), out, "--quiet", "--lora-merge-cache", cache]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--mergekit", type=Path, help="a venv that has mergekit; expoflow alone without it")
-    parser.add_argument("--only", nargs="+", choices=FOLDERS)
-    arguments = parser.parse_args()
-    tools = ["expoflow", "mergekit"] if arguments.mergekit else ["expoflow"]
-    print(f"| what a folder has | {' | '.join(tools)} |\n|{' --- |' * (len(tools) + 1)}")
-    for name in arguments.only or FOLDERS:
-        cells = []
-        for tool in tools:
-            with (
-                tempfile.TemporaryDirectory() as folder,
-                redirect_stdout(io.StringIO()),
-                redirect_stderr(io.StringIO()),
-            ):
-                root = Path(folder)
-                pair = made(name, root)
-                cells.append(outcome(name, root, command_of(tool, root, arguments.mergekit), pair))
-        print(f"| {name} | {' | '.join(cell.replace('|', '/') for cell in cells)} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
