@@ -1,6 +1,6 @@
 """Writes the table of docs/architectures.md from what the sweep finds: python tests/architectures/page.py [CLASS ...].
 
-The rows of the classes that are named are made anew, those of the others stay; without a name all are made (four minutes of CPU time).
+The rows of the classes that are named are made anew, those of the others stay; without a name all are made (five minutes of CPU time).
 """
 
 import re

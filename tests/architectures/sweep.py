@@ -26,6 +26,9 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+sys.path.append(str(Path(__file__).parents[1]))
+from checkpoints import write_tokenizer
+
 State = dict[str, torch.Tensor]  # what is loaded, by name
 Save = Callable[[PreTrainedModel, Path, State], State | None]
 ALPHA = 0.5
@@ -66,7 +69,7 @@ def trials(name: str, root: Path) -> Iterator[Trial]:
         if why:
             last = Trial(name, pair, "cannot be made", why)
         elif theta1:
-            last = Trial(name, pair, *compared(name, folder, theta0, theta1))
+            last = Trial(name, pair, *compared(name, folder, theta0, theta1, *OPTIONS.get(pair, ())))
         if last:
             yield last
 
@@ -222,6 +225,17 @@ def write_adapter(folder: Path, tensors: State, settings: dict[str, Any]) -> Non
     (folder / "aligned/adapter_config.json").write_text(json.dumps(settings))
 
 
+def more_tokens(model: PreTrainedModel, folder: Path, theta0: State) -> State:
+    """aligned with three tokens more, each with a tokenizer."""
+    tokens = model.get_input_embeddings().weight.shape[0]
+    model.resize_token_embeddings(tokens + 3)
+    move(model, STEP)
+    model.save_pretrained(folder / "aligned")
+    for role, count in (("sft", tokens), ("aligned", tokens + 3)):
+        write_tokenizer(folder / role, [f"word{at}" for at in range(count)])
+    return loaded(type(model).__name__, folder / "aligned")
+
+
 # Each makes `aligned` of the model, and changes `sft` if it has to; gives what is loaded of `aligned`, or None if the class
 # has no such pair.
 PAIRS: dict[str, Save] = {
@@ -231,7 +245,9 @@ PAIRS: dict[str, Save] = {
     "tied copies in aligned": tied_copies("aligned"),
     "adapter with embeddings": adapter(embeddings=True),
     "adapter without": adapter(embeddings=False),
+    "more tokens": more_tokens,  # the last, for it changes the model
 }
+OPTIONS = {"more tokens": ("--vocabulary", "shared_rows")}
 
 
 def names(folder: Path) -> set[str]:
@@ -255,9 +271,9 @@ def loaded(name: str, folder: Path, beside: frozenset[str] = frozenset()) -> Sta
     return dict(model.state_dict())
 
 
-def compared(name: str, root: Path, theta0: State, theta1: State) -> tuple[str, str]:
+def compared(name: str, root: Path, theta0: State, theta1: State, *options: str) -> tuple[str, str]:
     """What the two commands make of `sft` and `aligned` in `root`, of which plain transformers loads theta0 and theta1."""
-    pair = ["--sft", str(root / "sft"), "--aligned", str(root / "aligned")]
+    pair = ["--sft", str(root / "sft"), "--aligned", str(root / "aligned"), *options]
     checked, found = command("preflight", *pair)
     status, said = command("extrapolate", *pair, "--alpha", str(ALPHA), "--out", str(root / "out"))
     if "Traceback" in found + said:
@@ -286,9 +302,11 @@ def differing(theta0: State, theta1: State, theta2: State, rounding: float = 2**
     if theta2.keys() != theta1.keys():
         return f"loaded with other tensors: {sorted(theta2.keys() ^ theta1.keys())[0]}"
     for name, aligned in theta1.items():
-        expected = aligned
-        if aligned.is_floating_point() and not torch.equal(theta0[name], aligned.to(theta0[name].dtype)):
-            expected = aligned.double() + ALPHA * (aligned.double() - theta0[name].double())
+        sft, expected = theta0[name], aligned
+        shared = ... if sft.shape == aligned.shape else slice(len(sft))  # rows of tokens
+        if aligned.is_floating_point() and not torch.equal(sft, aligned.to(sft.dtype)):
+            expected = aligned.double().clone()
+            expected[shared] += ALPHA * (expected[shared] - sft.double())
         off = (theta2[name].double() - expected.double()).abs()
         exact = aligned.is_floating_point() or torch.equal(theta2[name], aligned)
         if not exact or (off > rounding * (aligned.double().abs() + STEP)).any():
