@@ -104,7 +104,7 @@ def new(root: Path, name: str) -> None:
 
 def outcome(root: Path, name: str, sft: str, aligned: str) -> str:
     """What becomes of the pair of one class."""
-    from sweep import compared, loaded, quiet
+    from trials import compared, loaded, quiet
 
     folder = root / f"{name}-{sft}-{aligned}"
     folder.mkdir()
@@ -117,7 +117,7 @@ def outcome(root: Path, name: str, sft: str, aligned: str) -> str:
 
 def main(venvs: list[str]) -> None:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests/architectures"))
-    from sweep import quiet
+    from trials import quiet
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["EXPOFLOW_STORE"] = f"{folder}/store"

@@ -16,7 +16,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/architectures"))
-import sweep
+import trials
 from folders import FOLDERS, State, loaded, made
 
 
@@ -38,7 +38,7 @@ def outcome(name: str, root: Path, command: list[str], pair: tuple[State, State]
         return f"writes what cannot be loaded: {str(error).splitlines()[0][:100]}"
     if random:
         return f"writes a model of which {random}"
-    far = sweep.differing(*pair, theta2, rounding=2**-18)  # mergekit adds an adapter in float32
+    far = trials.differing(*pair, theta2, rounding=2**-18)  # mergekit adds an adapter in float32
     return f"far from the formula: {far}" if far else "the formula"
 
 
@@ -46,12 +46,12 @@ def command_of(tool: str, root: Path, venv: Path) -> list[str]:
     sft, aligned, out = (str(root / name) for name in ("sft", "aligned", "out"))
     if tool == "expoflow":
         where = ["--sft", sft, "--aligned", aligned, "--out", out]
-        return [sys.executable, "-m", "expoflow.cli", "extrapolate", "--alpha", str(sweep.ALPHA), *where]
+        return [sys.executable, "-m", "expoflow.cli", "extrapolate", "--alpha", str(trials.ALPHA), *where]
     adapter = (root / "aligned/adapter_config.json").exists()
     recipe = root / "merge.yaml"
     recipe.write_text(
         f"merge_method: task_arithmetic\nbase_model: {sft}\ndtype: float32\n"
-        f"models:\n- model: {f'{sft}+' * adapter}{aligned}\n  parameters: {{weight: {1 + sweep.ALPHA}}}\n"
+        f"models:\n- model: {f'{sft}+' * adapter}{aligned}\n  parameters: {{weight: {1 + trials.ALPHA}}}\n"
     )
     cache = str(root / "merged-adapters")
     return [str(venv / "bin/mergekit-yaml"), str(recipe), out, "--quiet", "--lora-merge-cache", cache]

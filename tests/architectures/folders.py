@@ -5,9 +5,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import sweep
 import torch
 import transformers
+import trials
 from safetensors.torch import load_file, save_file
 
 State = dict[str, torch.Tensor]
@@ -121,10 +121,10 @@ def counters(state: State) -> State:
 
 def unsaid(root: Path) -> None:
     for role in ("sft", "aligned"):
-        sweep.unsaid(root / role)
+        trials.unsaid(root / role)
 
 
-LLAMA, PAIRS = "LlamaForCausalLM", sweep.PAIRS
+LLAMA, PAIRS = "LlamaForCausalLM", trials.PAIRS
 Folder = tuple[str, str, Callable[[Path], None] | None]
 # By name: the class, how the sweep saves its pair, and what is done to the two folders then.
 FOLDERS: dict[str, Folder] = {
@@ -179,8 +179,8 @@ FOLDERS: dict[str, Folder] = {
 def made(name: str, root: Path) -> tuple[State, State]:
     """The pair of a folder, in `root`, and what plain transformers loads of the two; if it cannot, what it loaded before."""
     kind, pair, damage = FOLDERS[name]
-    with sweep.quiet():
-        model, theta0 = sweep.first(kind, root / "sft")
+    with trials.quiet():
+        model, theta0 = trials.first(kind, root / "sft")
         theta1 = PAIRS[pair](model, root, theta0)
         if damage:
             damage(root)
@@ -192,7 +192,7 @@ def made(name: str, root: Path) -> tuple[State, State]:
 
 def loaded(kind: str, folder: Path) -> tuple[State, str]:
     """What plain transformers loads of a folder, and what of it is random."""
-    with sweep.quiet():
+    with trials.quiet():
         model, report = getattr(transformers, kind).from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True
         )

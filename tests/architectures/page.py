@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import transformers
-from sweep import OUTCOMES, PAIRS, Trial, trials
 from tiny import classes
+from trials import OUTCOMES, PAIRS, Trial, trials
 
 PAGE = Path(__file__).parents[2] / "docs/architectures.md"
 BEGIN, END = "<!-- Written by tests/architectures/page.py. -->\n", "<!-- End of the tables. -->\n"

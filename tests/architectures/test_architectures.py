@@ -3,8 +3,8 @@
 import pytest
 import torch
 from page import general, row, shown
-from sweep import ALPHA, OUTCOMES, differing, trials
 from tiny import classes
+from trials import ALPHA, OUTCOMES, differing, trials
 
 # One of each kind: plain, Conv1D, states, experts, tied by the class, images and renamed modules, encoder and decoder.
 QUICK = {

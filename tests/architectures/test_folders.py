@@ -2,7 +2,7 @@
 
 import pytest
 from folders import FOLDERS, made
-from sweep import compared
+from trials import compared
 
 REFUSED = {
     "adapter beside another whole model in shards": "has adapter_config.json and model.safetensors.index.json",

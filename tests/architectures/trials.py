@@ -1,6 +1,6 @@
 """What becomes of a pair of every class of transformers: saved, extrapolated, loaded again, and compared with float64.
 
-    python tests/architectures/sweep.py [CLASS ...]
+    python tests/architectures/trials.py [CLASS ...]
 
 prints a line for each class. `trial` is one class; its outcome is one of `OUTCOMES`.
 """
