@@ -36,10 +36,11 @@ def shown() -> dict[str, Row]:
     """What the page says, by class."""
     rest = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
     reasons = dict(re.findall(r"^<sup>(\d+)</sup> (.+?) *$", rest, re.MULTILINE))
-    rows = {}
-    for name, line in re.findall(r"^\| (\w+) \| (.*) \|$", rest.partition("| class |")[2], re.MULTILINE):
+    rows: dict[str, Row] = {}
+    head, _, table = rest.partition("| class | ")[2].partition(" |\n")
+    for name, line in re.findall(r"^\| (\w+) \| (.*) \|$", table, re.MULTILINE):
         cells = [re.fullmatch(r"([a-z ]*?)(?: <sup>(\d+)</sup>)?", cell) for cell in line.split(" | ")]
-        said = {pair: cell for pair, cell in zip(PAIRS, cells, strict=True) if cell[1]}
+        said = {pair: cell for pair, cell in zip(head.split(" | "), cells, strict=True) if cell[1]}
         rows[name] = {pair: (cell[1], reasons[cell[2]] if cell[2] else "") for pair, cell in said.items()}
     return rows
 

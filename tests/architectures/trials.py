@@ -2,7 +2,7 @@
 
     python tests/architectures/trials.py [CLASS ...]
 
-prints a line for each class. `trial` is one class; its outcome is one of `OUTCOMES`.
+prints a line for each class and each kind of pair; an outcome is one of `OUTCOMES`.
 """
 
 import io
