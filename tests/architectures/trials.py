@@ -203,7 +203,10 @@ def adapter(embeddings: bool) -> Save:
             "fan_in_fan_out": turned,
         }
         if embeddings:
-            tensors[f"{where}.weight"] = theta1[f"{where}.weight"] + STEP * torch.randn(tokens.weight.shape)
+            noise = STEP * torch.randn(tokens.weight.shape)
+            if tokens.padding_idx is not None:
+                noise[tokens.padding_idx] = 0
+            tensors[f"{where}.weight"] = theta1[f"{where}.weight"] + noise
             theta1[f"{where}.weight"] = tensors[f"{where}.weight"]
             settings["modules_to_save"] = [where.rsplit(".", 1)[-1]]
         unsaid(folder / "sft")
