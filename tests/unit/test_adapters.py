@@ -537,7 +537,7 @@ def test_tied_weights_that_an_adapter_changes_apart(tmp_path, kind, shards):
     result = load_base(tmp_path / "out")
     assert largest(expected, result.state_dict()) < 1e-6
     notes = [each.message for each in open_pair(base, adapter).findings if each.level == "note"]
-    assert any("which the base ties: theta1 has both" in each for each in notes)
+    assert any("which the base ties to others: theta1 ties nothing" in each for each in notes)
     # and as an adapter on the base as it is, served by peft
     extrapolate(base, adapter, {"0.3": tmp_path / "scaled"}, as_adapter=True)
     ids = torch.arange(64).view(4, 16)
@@ -546,6 +546,47 @@ def test_tied_weights_that_an_adapter_changes_apart(tmp_path, kind, shards):
             model(ids).logits for model in (with_adapter(base, tmp_path / "scaled", torch.float32), result)
         )
     torch.testing.assert_close(served, whole, rtol=0, atol=1e-5 * whole.abs().max().item())
+
+
+def test_ties_of_biases_are_torn_too(tmp_path):
+    """BERT ties its head's bias too, and a config says of all ties at once that there are none."""
+    from transformers import BertConfig, BertLMHeadModel
+
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = BertConfig(**shape, vocab_size=320, is_decoder=True, tie_word_embeddings=True)
+    BertLMHeadModel(config).save_pretrained(tmp_path / "base")
+    adapter = train(tmp_path / "base", tmp_path / "lora", r=2, target_modules=["query", "word_embeddings"])
+    extrapolate(tmp_path / "base", adapter, {"0.3": tmp_path / "out"})
+    theta0, theta2 = (
+        BertLMHeadModel.from_pretrained(tmp_path / name).state_dict() for name in ("base", "out")
+    )
+    head, bias = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
+    assert torch.equal(theta0[head], theta2[head])
+    assert torch.equal(theta0[bias], theta2[bias])
+    file = load(adapter)
+    a, b = (
+        file[f"base_model.model.bert.embeddings.word_embeddings.lora_embedding_{part}"].double()
+        for part in "AB"
+    )
+    name = "bert.embeddings.word_embeddings.weight"
+    expected = theta0[name].double() + 1.3 * (8 / 2) * (b @ a).T
+    torch.testing.assert_close(theta2[name].double(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_an_encoder_decoder_is_not_untied(tmp_path):
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    shape = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 64}
+    T5ForConditionalGeneration(T5Config(**shape)).save_pretrained(tmp_path / "base")
+    folder = tmp_path / "lora"
+    folder.mkdir()
+    name = "base_model.model.shared.weight"
+    save_file({name: torch.zeros(64, 16)}, folder / "adapter_model.safetensors", {"format": "pt"})
+    settings = {"peft_type": "LORA", "r": 2, "modules_to_save": ["shared"], "target_modules": ["q"]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.raises(PairError, match=r"changes shared\.weight, .* an encoder-decoder cannot be untied"):
+        open_pair(tmp_path / "base", folder)
 
 
 def test_an_adapter_beside_a_tie_leaves_it_alone(tmp_path):

@@ -16,14 +16,16 @@ from expoflow.errors import CheckpointError
 class Base:
     """A base and what its class says; `model` is None and `reason` says why if the class cannot be asked.
 
-    `places` has the base's names by the class' own. `own`: tensors that the result has and the base has not, since the
-    adapter changes one of two that are tied; by their names the base's tensor that they begin as.
+    `places` has the base's names by the class' own. `torn`: tensors of the adapter that are tied to others which it does not
+    change alike. If there are any, the result ties nothing, and has tensors of its `own` for those that the base has by a tie
+    alone: by their names the base's tensor that they begin as.
     """
 
     checkpoint: Checkpoint
     model: classes.ModelClass | None
     reason: str = ""
     places: dict[str, str] = field(default_factory=dict)
+    torn: tuple[str, ...] = ()
     own: dict[str, str] = field(default_factory=dict)
 
     def find(self, target: str) -> str | None:
@@ -56,13 +58,15 @@ class Base:
         """Whether a tensor has a row for each token, as far as the class is known."""
         return self.model is not None and self.place(name) in self.model.vocabulary
 
-    def lacks(self, target: str) -> str:
-        """Why there is no place for a tensor, with the remedy."""
+    def lacks(self, target: str, own_base: str) -> str:
+        """Why there is no place for a tensor, with the remedy, which may be to give its `own_base`."""
         if self.model and _unwrapped(target) in self.model.parts:
             return f"the base's class makes one tensor of it and others; {MERGE}"
+        if self.model and self.model.converted and self.place(target) in self.model.tensors:
+            return f"the base's files have it in another layout than its class; {MERGE}"
         if self.reason:
             return f"not in the base under this name, and its class cannot be asked for another one: {self.reason}"
-        return "not in the base"
+        return f"not in the base; {own_base}"
 
 
 def base_of(checkpoint: Checkpoint, adapter: Adapter) -> Base:
@@ -75,12 +79,20 @@ def base_of(checkpoint: Checkpoint, adapter: Adapter) -> Base:
     places = {place: name for name in checkpoint.tensors if (place := model.place(name))}
     base = Base(checkpoint, model, places=places)
     lora = {f"{module.name}.weight" for module in adapter.modules}
-    own: dict[str, str] = {}
-    for target in sorted({*lora, *adapter.whole}):
-        group = base.tied(target)
-        if group and not _alike(base, adapter, group, lora):
-            own |= {each: base.stored(target) for each in group if each not in places and base.stored(target)}
-    return replace(base, places=places | {name: name for name in own}, own=own)
+    groups = {target: base.tied(target) for target in sorted({*lora, *adapter.whole})}
+    torn = tuple(
+        target for target, group in groups.items() if group and not _alike(base, adapter, group, lora)
+    )
+    if not torn:
+        return base
+    # a config says of all ties at once that there are none
+    own = {name: source for name in model.tensors if name not in places and (source := _source(base, name))}
+    return replace(base, places=places | {name: name for name in own}, torn=torn, own=own)
+
+
+def _source(base: Base, name: str) -> str | None:
+    """The base's name of a tensor that another one of the class is tied to."""
+    return base.stored(name) if base.model.shares(name) else None
 
 
 def _alike(base: Base, adapter: Adapter, group: frozenset[str], lora: set[str]) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from expoflow import store
 from expoflow.checkpoints import classes
@@ -147,24 +147,23 @@ def merged(base: Checkpoint, adapter: Adapter) -> Merged:
         for name, tensor in changed.items()
         if tensor.dtype not in FLOATS.values()
     ]
-    if (
-        len({shapes.get(name, known.tensor(name).shape)[:1] for name in {*known.own, *known.own.values()}})
-        > 1
-    ):
+    problems += [
+        f"{name} and {source}, which the base ties, have different numbers of rows; {MERGE}"
+        for name, source in known.own.items()
+        if len({shapes.get(each, known.tensor(each).shape)[:1] for each in (name, source)}) > 1
+    ]
+    if known.torn and known.model.scales_by_tie:
         problems.append(
-            f"some of {', '.join(sorted(known.own))} and what they are tied to have more rows; {MERGE}"
-        )
-    if known.own and known.model.scales_by_tie:
-        problems.append(
-            f"changes {', '.join(sorted(known.own))} or what the base ties to it alone, and an encoder-decoder cannot be untied, for"
-            " its logits may be scaled by the tie; train the adapter without them"
+            f"changes {', '.join(known.torn)}, which the base ties to others, and an encoder-decoder cannot be untied, for its"
+            " logits may be scaled by the tie; train the adapter without them"
         )
     if problems:
         raise PairError("\n".join(f"adapter {adapter.folder}: {each}" for each in dict.fromkeys(problems)))
     made = _checkpoint(known, adapter, updates, whole, origins, shapes)
-    if tied := known.own.keys() & (classes.ask(made).tied.keys() if known.own else ()):
+    if known.torn and (tied := classes.ask(made).tied):
+        name, source = next(iter(tied.items()))
         raise PairError(
-            f"adapter {adapter.folder}: changes {', '.join(sorted(tied))}, whose class ties it in any case; {MERGE}"
+            f"adapter {adapter.folder}: changes {', '.join(known.torn)}, and its class ties {name} to {source} in any case; {MERGE}"
         )
     return made
 
@@ -176,7 +175,7 @@ def _place_whole(base: Base, adapter: Adapter, problems: list[str]) -> tuple[dic
     for target, key in adapter.whole.items():
         tensor, name, origin = adapter.file.tensors[key], base.find(target), base.stored(target)
         if origin is None:
-            problems.append(f"tensor {target}: in the adapter, {base.lacks(target)}; {_other_base(adapter)}")
+            problems.append(f"tensor {target}: in the adapter, {base.lacks(target, _other_base(adapter))}")
             continue
         theirs = base.tensor(origin)
         # a vocabulary of another size, for which the pair's check has a rule
@@ -200,7 +199,7 @@ def _place_updates(
         for target, candidates in _updates(base, adapter, module):
             name = base.find(target)
             if name is None:
-                problems.append(f"module {module.name}: {base.lacks(target)}; {_other_base(adapter)}")
+                problems.append(f"module {module.name}: {base.lacks(target, _other_base(adapter))}")
                 continue
             theirs = base.tensor(name)
             update = next((each for each in candidates if each.shape == shapes.get(name, theirs.shape)), None)
@@ -224,14 +223,14 @@ def _checkpoint(
     checkpoint = base.checkpoint
     resized = {name for name, shape in shapes.items() if shape != base.tensor(name).shape}
     rows = next((shapes[name][0] for name in sorted(resized)), None)
-    folder = _package(checkpoint.folder, adapter.folder, rows, untied=bool(base.own))
+    folder = _package(checkpoint.folder, adapter.folder, rows, untied=bool(base.torn))
     count = len({*updates, *whole})
     notes = [f"aligned is a {adapter.describe()}; {count} of {len(checkpoint.tensors)} tensors change"]
-    notes += [
-        f"the adapter changes {name} or {source} alone, which the base ties: theta1 has both, as peft has them beside the"
-        " adapter; a merge into the tied base is another model"
-        for name, source in sorted(base.own.items())
-    ]
+    if base.torn:
+        notes.append(
+            f"the adapter changes {', '.join(base.torn)}, which the base ties to others: theta1 ties nothing, as peft has it beside"
+            " the adapter; a merge into the tied base is another model"
+        )
     if adapter.originals:
         notes.append(f"untrained originals in the adapter have no part: {', '.join(adapter.originals)}")
     return Merged(
@@ -297,6 +296,16 @@ def _other_base(adapter: Adapter) -> str:
     return f"give the adapter's own base as sft ({name})"
 
 
+def _without_ties(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a model that ties nothing, nor do the models in it."""
+    inner = {
+        key: _without_ties(each)
+        for key, each in config.items()
+        if isinstance(each, dict) and (key == "text_config" or "model_type" in each)
+    }
+    return config | inner | {"tie_word_embeddings": False}
+
+
 def _package(base: Path, adapter: Path, rows: int | None, untied: bool) -> Path:
     """theta1's config and tokenizer, in the store: the base's, with the tokenizer of the adapter where it has one.
 
@@ -309,8 +318,7 @@ def _package(base: Path, adapter: Path, rows: int | None, untied: bool) -> Path:
         for each in package_files(base)
         if each not in own and not (complete and TOKENIZER.fullmatch(each))
     ]
-    changes = ({"vocab_size": rows} if rows else {}) | ({"tie_word_embeddings": False} if untied else {})
-    key = {"changes": changes, "base": {name: hashing.sha256(base / name) for name in names}}
+    key = {"rows": rows, "untied": untied, "base": {name: hashing.sha256(base / name) for name in names}}
     key["adapter"] = {name: hashing.sha256(adapter / name) for name in own}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     target = store.root() / "converted" / f"adapter-{digest}"
@@ -318,7 +326,8 @@ def _package(base: Path, adapter: Path, rows: int | None, untied: bool) -> Path:
         with appearing(target, replace=True) as new:
             copy_package(base, new, "keep", names)
             copy_package(adapter, new, "keep", own)
-            if changes and (config := read_json_file(new / "config.json")):
-                write_json(new / "config.json", config | changes)
+            if (rows or untied) and (config := read_json_file(new / "config.json")):
+                config |= {"vocab_size": rows} if rows else {}
+                write_json(new / "config.json", _without_ties(config) if untied else config)
             write_json(new / SOURCE, key)
     return target
