@@ -312,10 +312,15 @@ def test_more_tokens_than_a_base_that_ties_its_head(tmp_path):
     assert theta2["model.embed_tokens.weight"].shape == (328, 32)
     assert "lm_head.weight" not in theta2
     values = load_file(tmp_path / "lora" / "adapter_model.safetensors")
-    values["base_model.model.lm_head.weight"] += 1
+    for name in values:
+        values[name] = values[name] + 0.5 * ("embed_tokens" in name or "lm_head" in name)
     save_file(values, tmp_path / "lora" / "adapter_model.safetensors")
-    with pytest.raises(PairError, match="the base ties head and embedding"):
-        dict(tensors(base, tmp_path / "lora", 1, Options(vocabulary="shared_rows")))
+    options = Options(vocabulary="shared_rows")
+    extrapolate(base, tmp_path / "lora", {"1": tmp_path / "out"}, options, as_adapter=True)
+    twice = load(tmp_path / "out")
+    assert torch.equal(
+        twice["base_model.model.lm_head.weight"], twice["base_model.model.model.embed_tokens.weight"]
+    )
 
 
 def test_a_float64_base_is_read_and_not_written(tmp_path):
@@ -501,15 +506,95 @@ def test_an_adapter_is_no_sft(good, tmp_path):
         extrapolate(*good, {"1": tmp_path / "out"}, Options(dtype="float32"), as_adapter=True)
 
 
-def test_tied_weights_are_refused(tmp_path):
+TIED = {
+    "lora on the embedding": {"target_modules": ["embed_tokens", "q_proj"]},
+    "lora on the head": {"target_modules": ["lm_head", "q_proj"]},
+    "lora on both": {"target_modules": ["lm_head", "embed_tokens"]},
+    "embedding whole": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    "head whole": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    "both whole": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+}
+
+
+@pytest.mark.parametrize("kind", TIED)
+@pytest.mark.parametrize("shards", [1, 2])
+def test_tied_weights_that_an_adapter_changes_apart(tmp_path, kind, shards):
+    """With the adapter beside it, the base has two tensors: so has the result, whatever its config.json says of a tie."""
+    base = save_base(tmp_path / "base", torch.float32, tied=True, shards=shards)
+    adapter = train(base, tmp_path / "lora", r=2, **TIED[kind])
+    untied = save_base(tmp_path / "untied", torch.float32)
+    embedding = load(base)["model.embed_tokens.weight"]
+    save_file(
+        load(base) | {"lm_head.weight": embedding.clone()}, untied / "model.safetensors", {"format": "pt"}
+    )
+    theta0, theta1 = load(untied), merged(untied, adapter)
+    assert not torch.equal(theta1["lm_head.weight"], theta1["model.embed_tokens.weight"])
+    expected = formula(theta0, theta1, ALPHA)
+    extrapolate(base, adapter, {"0.3": tmp_path / "out"})
+    stored, streamed = load(tmp_path / "out"), dict(tensors(base, adapter, ALPHA))
+    assert largest(expected, stored) < 1e-6
+    assert all(torch.equal(stored[name], streamed[name]) for name in expected)
+    result = load_base(tmp_path / "out")
+    assert largest(expected, result.state_dict()) < 1e-6
+    notes = [each.message for each in open_pair(base, adapter).findings if each.level == "note"]
+    assert any("which the base ties to others: theta1 ties nothing" in each for each in notes)
+    # and as an adapter on the base as it is, served by peft
+    extrapolate(base, adapter, {"0.3": tmp_path / "scaled"}, as_adapter=True)
+    ids = torch.arange(64).view(4, 16)
+    with torch.no_grad():
+        served, whole = (
+            model(ids).logits for model in (with_adapter(base, tmp_path / "scaled", torch.float32), result)
+        )
+    torch.testing.assert_close(served, whole, rtol=0, atol=1e-5 * whole.abs().max().item())
+
+
+def test_ties_of_biases_are_torn_too(tmp_path):
+    """BERT ties its head's bias too, and a config says of all ties at once that there are none."""
+    from transformers import BertConfig, BertLMHeadModel
+
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = BertConfig(**shape, vocab_size=320, is_decoder=True, tie_word_embeddings=True)
+    BertLMHeadModel(config).save_pretrained(tmp_path / "base")
+    adapter = train(tmp_path / "base", tmp_path / "lora", r=2, target_modules=["query", "word_embeddings"])
+    extrapolate(tmp_path / "base", adapter, {"0.3": tmp_path / "out"})
+    theta0, theta2 = (
+        BertLMHeadModel.from_pretrained(tmp_path / name).state_dict() for name in ("base", "out")
+    )
+    head, bias = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
+    assert torch.equal(theta0[head], theta2[head])
+    assert torch.equal(theta0[bias], theta2[bias])
+    file = load(adapter)
+    a, b = (
+        file[f"base_model.model.bert.embeddings.word_embeddings.lora_embedding_{part}"].double()
+        for part in "AB"
+    )
+    name = "bert.embeddings.word_embeddings.weight"
+    expected = theta0[name].double() + 1.3 * (8 / 2) * (b @ a).T
+    torch.testing.assert_close(theta2[name].double(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_an_encoder_decoder_is_not_untied(tmp_path):
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    shape = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 64}
+    T5ForConditionalGeneration(T5Config(**shape)).save_pretrained(tmp_path / "base")
+    folder = tmp_path / "lora"
+    folder.mkdir()
+    name = "base_model.model.shared.weight"
+    save_file({name: torch.zeros(64, 16)}, folder / "adapter_model.safetensors", {"format": "pt"})
+    settings = {"peft_type": "LORA", "r": 2, "modules_to_save": ["shared"], "target_modules": ["q"]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.raises(PairError, match=r"changes shared\.weight, .* an encoder-decoder cannot be untied"):
+        open_pair(tmp_path / "base", folder)
+
+
+def test_an_adapter_beside_a_tie_leaves_it_alone(tmp_path):
     base = save_base(tmp_path / "base", tied=True)
-    for target in ("embed_tokens", "lm_head"):
-        adapter = train(base, tmp_path / target, r=2, target_modules=[target])
-        with pytest.raises(PairError, match="the base ties head and embedding"):
-            extrapolate(base, adapter, {"1": tmp_path / "out"})
     adapter = train(base, tmp_path / "plain", r=2, target_modules=["q_proj"])
     theta1 = merged(base, adapter, torch.float64)
     assert all(torch.equal(value, theta1[name].bfloat16()) for name, value in tensors(base, adapter, 0))
+    assert open_pair(base, adapter).aligned.config["tie_word_embeddings"] is True
 
 
 def test_a_streamed_model_says_its_headers(good):

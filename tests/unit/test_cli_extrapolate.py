@@ -132,7 +132,8 @@ def test_preflight_prints_a_table_and_says_by_its_status(make_pair, capsys):
     assert run("preflight", *pair_of(pair)) == 1
     text = capsys.readouterr().out
     assert (
-        "warning  config      config rope_theta is 1.0 in sft and 2.0 in aligned; aligned's is kept\n" in text
+        "warning  config      config rope_parameters.rope_theta is 1.0 in sft and 2.0 in aligned; aligned's is kept\n"
+        in text
     )
     assert (
         "error    vocabulary  tensor lm_head.weight is 322x32 in sft and 320x32 in aligned; set vocab" in text

@@ -98,10 +98,16 @@ WRONG = {
     "strange layers": (tripled, {}, "up to layer 5"),
     "norm": (without("model.norm"), {}, "not in its files: model.norm.weight: 1 weights would be random"),
     "extra": (
-        lambda t: t | {"v_head.x": torch.ones(2)},
+        lambda t: t | {"more.x": torch.ones(2)},
         {},
-        "does not know: v_head.x: they would be left out",
+        "does not know: more.x: they would be left out",
     ),
+    "no elements": (
+        lambda t: dict.fromkeys(t, torch.empty(0)),
+        {},
+        "has no elements: DeepSpeed ZeRO-3 saved the model without gathering its weights",
+    ),
+    "value head": (lambda t: t | {"v_head.x": torch.ones(2)}, {}, "v_head.x: the value head of TRL's PPO"),
     "other shape": (None, {"intermediate_size": 48}, "16x32 in its files and 16x48 by its config.json"),
 }
 

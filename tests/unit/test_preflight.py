@@ -95,7 +95,9 @@ def test_tokenizers_of_equal_size_are_compared_too(make_pair):
 
 def test_tied_on_one_side_only(make_pair):
     messages = errors(make_pair(aligned={"tied": True}))
-    assert messages[0].startswith("config tie_word_embeddings is False in sft and True in aligned")
+    assert messages[0].startswith(
+        "aligned ties lm_head.weight to model.embed_tokens.weight by its config.json or its class' default, and sft does not"
+    )
     assert "tensor lm_head.weight: in sft, not in aligned" in messages[1]
 
 
@@ -133,7 +135,9 @@ def test_settings_that_differ_are_warned_of(make_pair):
     pair = make_pair(
         sft={"rope_theta": 1.0, "use_cache": True}, aligned={"rope_theta": 2.0, "use_cache": False}
     )
-    assert found(pair, "warning") == ["config rope_theta is 1.0 in sft and 2.0 in aligned; aligned's is kept"]
+    assert found(pair, "warning") == [
+        "config rope_parameters.rope_theta is 1.0 in sft and 2.0 in aligned; aligned's is kept"
+    ]
     (pair[0] / "config.json").unlink()
     assert found(pair, "warning") == ["sft has no config.json: the architectures cannot be compared"]
 

@@ -12,9 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from expoflow.checkpoints.checkpoint import ADAPTER, SINGLE, Checkpoint, read_json_file
+from expoflow.checkpoints.checkpoint import ADAPTER, INDEX, SINGLE, Checkpoint, read_json_file
+from expoflow.checkpoints.findings import ungathered
 from expoflow.checkpoints.header import FLOATS, Tensor, read_shard
-from expoflow.checkpoints.pickles import ADAPTER_BIN, ADAPTER_WEIGHTS, converted
+from expoflow.checkpoints.pickles import ADAPTER_BIN, ADAPTER_WEIGHTS, BIN, BIN_INDEX, converted
 from expoflow.errors import CheckpointError
 
 WRAPPED = re.compile(r"(?P<module>.+)\.(?P<kind>modules_to_save|original_module)\.(?P<part>weight|bias)")
@@ -101,12 +102,20 @@ def is_adapter(folder: Path) -> bool:
         return False
 
 
+def require_alone(folder: Path) -> None:
+    """Raise CheckpointError for an adapter beside a whole model, as torchtune and merges into the same folder leave it."""
+    if whole := next((name for name in (SINGLE, INDEX, BIN, BIN_INDEX) if (folder / name).is_file()), None):
+        raise CheckpointError(
+            f"{folder}: has {ADAPTER} and {whole}, an adapter and a whole model, and which of them is meant cannot be told;"
+            f" for the model move {ADAPTER} and adapter_model.* to another folder, for the adapter the model's files"
+        )
+
+
 def open_adapter(folder: Path) -> Adapter:
     """Open an adapter folder; a CheckpointError names everything that is missing, refused or not understood."""
     folder = Path(folder)
     settings = read_json_file(folder / ADAPTER)
-    if (folder / SINGLE).is_file():
-        raise CheckpointError(f"{folder}: has {ADAPTER} and {SINGLE}; keep adapter and model in two folders")
+    require_alone(folder)
     if refused := _refusals(settings):
         raise CheckpointError("\n".join(f"{folder}: {each}; {MERGE}" for each in refused))
     weights = converted(folder) / ADAPTER_WEIGHTS
@@ -115,6 +124,8 @@ def open_adapter(folder: Path) -> Adapter:
             f"{folder}: neither {ADAPTER_WEIGHTS} nor {ADAPTER_BIN}; save the adapter again"
         )
     file = Checkpoint(weights.parent, (read_shard(weights),), {})
+    if text := ungathered({name: tensor.shape for name, tensor in file.tensors.items()}):
+        raise CheckpointError(f"{weights}: {text}")
     parts, whole, wrapped, problems = _sorted(file)
     copies, originals = {}, []
     for (target, kind), name in sorted(wrapped.items()):  # modules_to_save stand before original_module

@@ -20,19 +20,40 @@ SILENT = re.compile(
 )
 
 
-def differences(sft: dict[str, Any], aligned: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(level, message) for every entry that both have with another value, nested ones too."""
-    if not sft or not aligned:
-        lacking = " and ".join(role for role, config in (("sft", sft), ("aligned", aligned)) if not config)
-        yield "warning", f"{lacking} has no config.json: the architectures cannot be compared"
-        return
-    ours, theirs = dict(_flat(sft)), dict(_flat(aligned))
-    for key in sorted(ours.keys() & theirs.keys()):
-        if ours[key] == theirs[key] or SILENT.fullmatch(key):
+def alike(sft: dict[str, Any], aligned: dict[str, Any]) -> bool:
+    """Whether two config.json say the same of their models, word for word; if not, their classes may read the same in both."""
+    return _said(sft) == _said(aligned)
+
+
+def _said(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in flat(config) if not SILENT.fullmatch(key)}
+
+
+def differences(sft: dict[str, Any], aligned: dict[str, Any], unread: str = "") -> Iterator[tuple[str, str]]:
+    """(level, message) for every entry that has another value, nested ones too, of two configs as their classes read them.
+
+    Of those the entries that one alone has mean nothing to the class, unless it has their parent. `unread`: why the classes
+    cannot be asked; the configs are then config.json as it stands, and a default may stand in only one of them.
+    """
+    ours, theirs = _said(sft), _said(aligned)
+    for key in sorted(ours.keys() | theirs.keys()):
+        one, other = (str(each[key]) if key in each else "not set" for each in (ours, theirs))
+        if key in ours and key in theirs and ours[key] == theirs[key]:
             continue
-        name = key.rsplit(".", 1)[-1]
-        text = f"config {key} is {ours[key]} in sft and {theirs[key]} in aligned"
-        if name == "tie_word_embeddings":
+        whole, name = key in ours and key in theirs, key.rsplit(".", 1)[-1]
+        text = f"config {key} is {one} in sft and {other} in aligned"
+        if name == "tie_word_embeddings" and not unread:
+            continue  # said of the tensors that are tied
+        if name == "type" and f"{key.removesuffix('type')}rope_type" in ours.keys() & theirs.keys():
+            continue  # its older name
+        if not whole and name in STRUCTURE and unread:
+            yield (
+                "error",
+                f"{text}, and the default is not known ({unread}); write {key} into both config.json",
+            )
+        elif not whole and (unread or not {key.partition(".")[0]} <= sft.keys() & aligned.keys()):
+            continue
+        elif name == "tie_word_embeddings":
             yield "error", f"{text}: one shares its input and output embeddings; save both models untied"
         elif name in STRUCTURE:
             yield (
@@ -43,9 +64,10 @@ def differences(sft: dict[str, Any], aligned: dict[str, Any]) -> Iterator[tuple[
             yield "warning", f"{text}; aligned's is kept"
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(key, value) of all entries; nested ones with the keys above them, by dots."""
     for key, value in config.items():
         if isinstance(value, dict) and not SILENT.fullmatch(prefix + key):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

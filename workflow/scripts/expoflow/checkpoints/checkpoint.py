@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expoflow.checkpoints.header import SIZES, Shard, Tensor, read_shard
+from expoflow.checkpoints.foreign import explained
+from expoflow.checkpoints.header import SIZES, Shard, Tensor, is_pointer, not_downloaded, read_shard
 from expoflow.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 ADAPTER = "adapter_config.json"
+SOURCE = ".source.json"  # what a converted folder was made of; hidden, so that it is no part of a model
+LEFT_OUT = "left out"  # its key with the names of what was no tensor
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     shard_of: dict[str, Shard] = field(repr=False, default_factory=dict)
     tensors: dict[str, Tensor] = field(repr=False, default_factory=dict)
+    pieces: dict[str, Tensor] = field(
+        repr=False, default_factory=dict
+    )  # as `piece` gives them, by their names
 
     def __post_init__(self):
         for shard in self.shards:
@@ -71,9 +77,28 @@ class Checkpoint:
         """Size of all weight files."""
         return sum(shard.size for shard in self.shards)
 
+    def piece(self, name: str, first: int, count: int) -> Tensor:
+        """`count` elements of a stored tensor, from `first` on, as a tensor of one dimension that is read as any other."""
+        tensor = self.tensors[name]
+        start = tensor.start + first * SIZES[tensor.dtype]
+        piece = Tensor(
+            f"{name}[{first}:{first + count}]",
+            tensor.dtype,
+            (count,),
+            start,
+            start + count * SIZES[tensor.dtype],
+        )
+        self.pieces[piece.name] = piece
+        self.shard_of[piece.name] = self.shard_of[name]
+        return piece
+
+    def at(self, name: str) -> Tensor:
+        """A tensor or a piece of one."""
+        return self.tensors[name] if name in self.tensors else self.pieces[name]
+
     def fetch(self, name: str, first: int, last: int) -> None:
         """Bring elements [first, last) of one tensor into memory."""
-        tensor = self.tensors[name]
+        tensor = self.at(name)
         if first < last <= tensor.elements:
             size = SIZES[tensor.dtype]
             self.shard_of[name].fetch(tensor.start + first * size, tensor.start + last * size)
@@ -88,18 +113,18 @@ class Checkpoint:
 
     def view(self, name: str) -> memoryview:
         """The bytes of one tensor, not copied."""
-        tensor = self.tensors[name]
+        tensor = self.at(name)
         return memoryview(self.shard_of[name].bytes)[tensor.start : tensor.stop]
 
     def stores(self, name: str) -> bool:
         """Whether the values of a tensor lie in a file as they are."""
-        return name in self.tensors
+        return name in self.tensors or name in self.pieces
 
     def values(self, name: str, first: int = 0, last: int | None = None) -> "torch.Tensor":
         """Elements [first, last) of one tensor, 1-d, not copied."""
         from expoflow.checkpoints.torch_types import tensor_of
 
-        return tensor_of(self.view(name), self.tensors[name].dtype)[first:last]
+        return tensor_of(self.view(name), self.at(name).dtype)[first:last]
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -119,6 +144,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
                 f"{folder}: {INDEX} names {name}, which is not there; download the model again"
             )
         shards.append(read_shard(path))
+    if left_out := read_json_file(folder / SOURCE).get(LEFT_OUT):
+        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        notes += (f"{folder.name}: {left_out[0]}{more} of its pickles is no tensor and is left out",)
     checkpoint = Checkpoint(folder, tuple(shards), read_json_file(folder / "config.json"), notes)
     if names != [SINGLE]:
         _check_index(checkpoint)
@@ -138,6 +166,8 @@ def _weight_files(folder: Path) -> tuple[list[str], tuple[str, ...]]:
         if not isinstance(weight_map, dict) or not weight_map:
             raise CheckpointError(f"{folder / INDEX}: has no weight_map; download the file again")
         return sorted(set(weight_map.values())), ()
+    if reason := explained(folder):
+        raise CheckpointError(f"{folder}: neither {SINGLE} nor {INDEX}; {reason}")
     others = sorted(
         path.name
         for path in folder.iterdir()
@@ -166,6 +196,8 @@ def read_json_file(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
+        if is_pointer(path):
+            raise not_downloaded(path) from None
         raise CheckpointError(f"{path}: not JSON ({error}); download the file again") from None
     if not isinstance(value, dict):
         raise CheckpointError(

@@ -1,10 +1,11 @@
-"""What a check of checkpoints found, and which tensors are quantised."""
+"""What a check of checkpoints found; tensors that are quantised or empty, files that were not downloaded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from expoflow.checkpoints.checkpoint import Checkpoint
-from expoflow.checkpoints.header import FLOATS, INTEGERS
+from expoflow.checkpoints.header import COMPLEX, FLOATS, INTEGERS, Tensor, is_pointer, not_downloaded
+from expoflow.checkpoints.package import package_files
 from expoflow.checkpoints.tensor_names import QUANTISED
 
 
@@ -23,12 +24,44 @@ def quantised(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
     if quantisation := checkpoint.config.get("quantization_config"):
         method = quantisation.get("quant_method", "?") if isinstance(quantisation, dict) else quantisation
         yield Finding("error", "quantised", f"{role} is quantised ({method}) by its config; {remedy}")
-    for tensor in checkpoint.tensors.values():
-        weight = tensor.name.endswith(".weight") and len(tensor.shape) > 1
-        usable = tensor.dtype in FLOATS.values() or (tensor.dtype in INTEGERS and not weight)
-        if not usable or QUANTISED.search(tensor.name):
-            text = (
-                f"tensor {tensor.name} is {tensor.dtype} in {role}: quantised weights cannot be extrapolated"
-            )
-            yield Finding("error", "quantised", f"{text}; {remedy}")
-            return  # one of hundreds says it all
+    beside = [tensor for name, tensor in checkpoint.tensors.items() if QUANTISED.search(name)]
+    codes = [tensor for tensor in checkpoint.tensors.values() if _is_code(tensor)] or beside
+    if codes:  # one of hundreds says it all
+        text = f"tensor {codes[0].name} is {codes[0].dtype} in {role}"
+        text += f", with {beside[0].name} beside it" if beside and beside != codes else ""
+        yield Finding("error", "quantised", f"{text}: quantised weights cannot be extrapolated; {remedy}")
+
+
+def _is_code(tensor: Tensor) -> bool:
+    """Whether a tensor's elements are no numbers to calculate with: 8-bit floats, and matrices of integers."""
+    if tensor.dtype in INTEGERS:
+        return tensor.name.endswith(".weight") and len(tensor.shape) > 1
+    return tensor.dtype not in FLOATS.values() and tensor.dtype != COMPLEX
+
+
+def ungathered(shapes: Mapping[str, Iterable[int]]) -> str | None:
+    """What is the matter with a model whose weights have no elements, by the shapes of its tensors, and the remedy."""
+    names = [name for name, shape in shapes.items() if is_ungathered(name, shape)]
+    if not names:
+        return None
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return (
+        f"tensor {names[0]}{more} has no elements: DeepSpeed ZeRO-3 saved the model without gathering its weights; make it"
+        " of the training's checkpoint (python zero_to_fp32.py . OUT, in its folder), or save it again with"
+        " stage3_gather_16bit_weights_on_model_save: true"
+    )
+
+
+def is_ungathered(name: str, shape: Iterable[int]) -> bool:
+    """Whether a tensor is what ZeRO-3 leaves of a weight: one dimension of 0 elements, or a weight without any."""
+    shape = tuple(shape)
+    return shape == (0,) or (0 in shape and name.endswith(".weight"))
+
+
+def not_whole(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
+    """Errors for weights without elements, and for files of the package that are pointers of Git LFS."""
+    if text := ungathered({name: tensor.shape for name, tensor in checkpoint.tensors.items()}):
+        yield Finding("error", "elements", f"{role}: {text}")
+    for name in package_files(checkpoint.folder):
+        if is_pointer(checkpoint.folder / name):
+            yield Finding("error", "files", f"{role}: {not_downloaded(checkpoint.folder / name)}")

@@ -23,11 +23,13 @@ SIZES = {
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
 }
 FLOATS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}  # torch's name: header's
+COMPLEX = "C64"
 INTEGERS = frozenset({"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"})
 # Named in Python 3.13; without it the kernel refuses to map a file larger than memory.
 NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 POPULATE_READ = getattr(mmap, "MADV_POPULATE_READ", 22)  # named in Python 3.14
 AGAIN = "download or save the file again"
+POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,24 @@ class Shard:
             return file.read(self.data_start)
 
 
+def is_pointer(path: Path) -> bool:
+    """Whether a file is what Git leaves in its place without LFS: a text of three lines."""
+    with open(path, "rb") as file:
+        return file.read(len(POINTER)) == POINTER
+
+
+def not_downloaded(path: Path) -> CheckpointError:
+    """The error for a pointer."""
+    return CheckpointError(
+        f"{path}: is the pointer of Git LFS, not the file itself; run `git lfs pull` in {path.parent}, or download the"
+        " model with `hf download`"
+    )
+
+
 def read_shard(path: Path) -> Shard:
     """Read and check the header of one safetensors file; whatever is wrong is a CheckpointError."""
+    if is_pointer(path):
+        raise not_downloaded(path)
     size = path.stat().st_size
     with open(path, "rb") as file:
         prefix = file.read(8)

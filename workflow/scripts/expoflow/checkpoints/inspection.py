@@ -7,8 +7,9 @@ import numpy as np
 
 from expoflow.checkpoints.adapter import Adapter, is_adapter, open_adapter
 from expoflow.checkpoints.checkpoint import Checkpoint, open_checkpoint, read_json_file
-from expoflow.checkpoints.findings import quantised
+from expoflow.checkpoints.findings import not_whole, quantised
 from expoflow.checkpoints.header import Tensor
+from expoflow.checkpoints.tensor_names import leftover
 
 # The bits of a floating-point type's exponent; all of them are set in NaN and Inf.
 EXPONENT = {
@@ -66,7 +67,10 @@ def _counts(types: Counter) -> str:
 
 def _problems(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     notes = [("note", note) for note in checkpoint.notes]
-    return notes + [(each.level, each.message) for each in quantised(checkpoint, "the model")]
+    found = [*quantised(checkpoint, "the model"), *not_whole(checkpoint, "the model")]
+    problems = [(each.level, each.message) for each in found]
+    left = leftover(checkpoint.tensors)
+    return notes + problems + ([("error", left)] if left else [])
 
 
 def not_finite(checkpoint: Checkpoint) -> list[str]:

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from expoflow.checkpoints import reward_heads
 from expoflow.checkpoints.checkpoint import read_json_file
+from expoflow.checkpoints.findings import ungathered
 from expoflow.checkpoints.header import Tensor
-from expoflow.checkpoints.tensor_names import BUFFER, HEAD, WRAPPERS
+from expoflow.checkpoints.tensor_names import AGAIN, BUFFER, HEAD, WRAPPERS, leftover
 from expoflow.errors import CheckpointError
 
 Role = Literal["language model", "reward model", "any model"]
@@ -171,6 +172,10 @@ def _cause(missing: list[str], unexpected: list[str], mismatched: list[Any], rol
             f"its tensors are named {prefix}..., as in {unexpected[0]}: {wrapper} wrapped the model that was saved, and"
             f" {len(missing)} weights would be random; save the model inside it (unwrap it, then save_pretrained)"
         )
+    if role != "reward model" and (text := leftover(unexpected)):
+        return text
+    if mismatched and (text := ungathered({name: have for name, have, _ in mismatched})):
+        return text
     if mismatched:
         name, have, need = mismatched[0]
         more = f" and {len(mismatched) - 1} more" if len(mismatched) > 1 else ""
@@ -188,7 +193,7 @@ def _cause(missing: list[str], unexpected: list[str], mismatched: list[Any], rol
         )
     return (
         f"its files have tensors that its class does not know: {_some(unexpected)}: they would be left out; give the model"
-        " that its config.json describes"
+        f" that its config.json describes, or {AGAIN}"
     )
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from expoflow.checkpoints.checkpoint import read_json_file
 from expoflow.files.folder import sync_folder
@@ -43,10 +44,23 @@ def copy_package(source: Path, target: Path, dtype: str, names: list[str] | None
         copy.parent.mkdir(exist_ok=True)
         shutil.copyfile(source / name, copy)
         if name == "config.json" and dtype != "keep":
-            config = read_json_file(copy)
-            config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
+            config = _retyped(read_json_file(copy), dtype)
+            if not {"dtype", "torch_dtype"} & config.keys():
+                config["dtype"] = dtype
             copy.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         with open(copy, "rb+") as file:
             os.fsync(file.fileno())
         sync_folder(copy.parent)
     return {name: sha256(target / name) for name in names}
+
+
+def _retyped(config: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """A config that says `dtype` wherever it says a type, in both spellings and in the configs inside it."""
+    return {
+        key: dtype
+        if key in ("dtype", "torch_dtype")
+        else _retyped(value, dtype)
+        if isinstance(value, dict)
+        else value
+        for key, value in config.items()
+    }

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expoflow import store
-from expoflow.checkpoints.checkpoint import ADAPTER, INDEX, SINGLE, read_json_file
+from expoflow.checkpoints.checkpoint import ADAPTER, INDEX, LEFT_OUT, SINGLE, SOURCE, read_json_file
+from expoflow.checkpoints.header import is_pointer, not_downloaded
 from expoflow.checkpoints.package import copy_package, package_files
 from expoflow.errors import CheckpointError
 from expoflow.files.folder import appearing
@@ -27,14 +28,16 @@ BIN = "pytorch_model.bin"
 BIN_INDEX = "pytorch_model.bin.index.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_BIN = "adapter_model.bin"
-SOURCE = ".source.json"  # what a converted folder was made of; hidden, so that it is no part of a model
+FORM = 2  # of converted folders; raised if the same files are converted to something else
 
 
 def converted(folder: Path) -> Path:
     """`folder` itself where it has safetensors, else a folder in the store with its weights converted.
 
     Names, values, types and shards stay; tensors that share memory are stored once where the config ties
-    them, else each by itself. Raises CheckpointError for a file with anything but tensors in it.
+    them, else each by itself. A tensor that several files have with the same values is taken from the one that the index
+    names; what is no tensor, such as TransformerEngine's `_extra_state`, is left out, which the folder says when it is
+    opened. Raises CheckpointError for a file that is broken, or has more than these in it.
     """
     folder = Path(folder)
     if any((folder / name).is_file() for name in (SINGLE, INDEX, ADAPTER_WEIGHTS)) or not folder.is_dir():
@@ -55,23 +58,33 @@ def converted(folder: Path) -> Path:
     source = {name: remembered(folder / name) for name in names}
     package = package_files(folder) + [ADAPTER] * (names == [ADAPTER_BIN])
     source |= {name: sha256(folder / name) for name in package}
-    key = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([FORM, source], sort_keys=True).encode()).hexdigest()[:16]
     target = store.root() / "converted" / f"{folder.resolve().name}-{key}"
     if not (target / SOURCE).is_file():
         with appearing(
             target, replace=True, needs=sum((folder / name).stat().st_size for name in names)
         ) as new:
-            _convert(folder, names, new)
+            left_out = _convert(folder, names, new)
             copy_package(folder, new, "keep", package)
-            write_json(new / SOURCE, source)
+            write_json(new / SOURCE, source | {LEFT_OUT: left_out})
     return target
 
 
-def _convert(folder: Path, names: list[str], target: Path) -> None:
+def _convert(folder: Path, names: list[str], target: Path) -> list[str]:
+    """Write the tensors of the files `names` to `target`; returns the names of what is left out."""
     tied = read_json_file(folder / "config.json").get("tie_word_embeddings") is True
-    weight_map, total, seen = {}, 0, {}
+    placed = read_json_file(folder / BIN_INDEX).get("weight_map", {}) if len(names) > 1 else {}
+    weight_map, total, seen, left_out = {}, 0, {}, []
     for number, name in enumerate(names, start=1):
-        tensors = load_pickle(folder / name)
+        tensors = load_pickle(folder / name, left_out)
+        if left_out and name == ADAPTER_BIN:
+            raise CheckpointError(f"{folder / name}: {left_out[0]} is no tensor; save the adapter again")
+        _require_placed(folder, name, tensors, placed)
+        for again in [key for key in tensors if placed.get(key, name) != name]:
+            if not _equal(tensors.pop(again), load_pickle(folder / placed[again]).get(again)):
+                raise CheckpointError(
+                    f"{folder}: tensor {again} has other values in {name} than in {placed[again]}; save the model again"
+                )
         if tied:
             tensors = {
                 key: each for key, each in tensors.items() if seen.setdefault(_place(each), key) == key
@@ -83,6 +96,21 @@ def _convert(folder: Path, names: list[str], target: Path) -> None:
         weight_map |= dict.fromkeys(tensors, file)
     if len(names) > 1:
         write_json(target / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    return left_out
+
+
+def _require_placed(
+    folder: Path, file: str, tensors: "dict[str, torch.Tensor]", placed: dict[str, str]
+) -> None:
+    """Raise CheckpointError for a tensor that the index has in `file`, and that is not there."""
+    if absent := [name for name, place in placed.items() if place == file and name not in tensors]:
+        raise CheckpointError(
+            f"{folder}: {BIN_INDEX} has tensor {absent[0]} in {file}, it is not there; download the model again"
+        )
+
+
+def _equal(one: "torch.Tensor", two: "torch.Tensor | None") -> bool:
+    return two is not None and one.dtype == two.dtype and one.shape == two.shape and one.equal(two)
 
 
 def _place(tensor: "torch.Tensor") -> object:
@@ -91,12 +119,17 @@ def _place(tensor: "torch.Tensor") -> object:
     return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
 
 
-def load_pickle(path: Path) -> "dict[str, torch.Tensor]":
-    """Tensors by name from one .bin file, mapped where its format allows; nothing in it is run."""
+def load_pickle(path: Path, left_out: list[str] | None = None) -> "dict[str, torch.Tensor]":
+    """Tensors by name from one .bin file, mapped where its format allows; nothing in it is run.
+
+    The names of values that are no tensors, and hold none, are added to `left_out`.
+    """
     import pickle
 
     import torch
 
+    if is_pointer(path):
+        raise not_downloaded(path)
     try:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -108,9 +141,19 @@ def load_pickle(path: Path) -> "dict[str, torch.Tensor]":
             f"{path}: refused, broken or more than tensors in it ({reason}); get the model as safetensors"
         ) from None
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(each, torch.Tensor) for each in state.values()):
+    if not isinstance(state, dict):
         raise CheckpointError(f"{path}: is not a dictionary of tensors; get the model as safetensors")
-    return state
+    tensors = {name: each for name, each in state.items() if isinstance(each, torch.Tensor)}
+    others = [name for name in state if name not in tensors]
+    nested = [name for name in others if isinstance(state[name], dict | list | tuple) and state[name]]
+    if nested or not tensors:
+        held = f"holds {', '.join(map(repr, nested[:3]))} instead of tensors" if nested else "holds no tensor"
+        raise CheckpointError(
+            f"{path}: {held}: it is a state of training, not a model; load it there and save the model (save_pretrained)"
+        )
+    if left_out is not None:
+        left_out += map(str, others)
+    return tensors
 
 
 def write_safetensors(path: Path, tensors: "dict[str, torch.Tensor]") -> int:

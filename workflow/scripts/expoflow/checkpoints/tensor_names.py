@@ -3,12 +3,16 @@
 import re
 from collections.abc import Iterable
 
+from expoflow.checkpoints.header import COMPLEX, Tensor
+
 EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|tok_embeddings|word_embeddings|embed_in|shared)\.weight$")
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)\.(weight|bias)$|(^|\.)final_logits_bias$")
-# Constants that some versions of transformers stored and others compute: rotary tables, causal masks.
+# What is in no gradient: rotary tables and causal masks, which some versions of transformers stored and others compute, and
+# the counters and statistics of BatchNorm.
+MASK = re.compile(r"(^|\.)(h\.\d+\.attn|attention)\.bias$")
 BUFFER = re.compile(
-    r"(^|\.)(inv_freq|cos_cached|sin_cached|masked_bias|position_ids|rotary_emb\..*|h\.\d+\.attn\.bias|"
-    r"attention\.bias)$"
+    r"(^|\.)(inv_freq|cos_cached|sin_cached|masked_bias|position_ids|rotary_emb\..*|causal_mask|freqs_cis|"
+    rf"running_mean|running_var|num_batches_tracked)$|{MASK.pattern}"
 )
 QUANTISED = re.compile(
     r"\.(qweight|qzeros|scales|g_idx|SCB|absmax|quant_map|weight_scale(_inv)?|weight_format)$"
@@ -20,6 +24,15 @@ KINDS = {
     "attention": re.compile(r"attn|attention|[qkvo]_proj|query|\.w[qkvo]\b"),
     "mlp": re.compile(r"mlp|feed_forward|ffn|expert|moe|(gate|up|down)_proj|\.(fc|w)\d"),
 }
+
+
+def constant(tensor: Tensor) -> bool:
+    """Whether a tensor is no weight: a buffer, or a table of complex numbers. Such are never extrapolated."""
+    if MASK.search(
+        tensor.name
+    ):  # a mask has four dimensions; with one it is the bias of a layer that has such a name
+        return len(tensor.shape) == 4
+    return tensor.dtype == COMPLEX or bool(BUFFER.search(tensor.name))
 
 
 def kind(name: str) -> str:
@@ -38,9 +51,33 @@ WRAPPERS = {
 }
 
 
-def wrapper(names: Iterable[str]) -> str | None:
-    """The prefix of WRAPPERS that most of the names have."""
+# Those that also wrap parts of a model, and whose names no model has itself.
+INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+AGAIN = "load the model with transformers (from_pretrained) and save it again (save_pretrained), which leaves them out"
+# What trainings leave beside a model's own tensors: by a pattern of the names what it is, and the remedy.
+LEFTOVERS = (
+    (re.compile(r"^v_head\."), "the value head of TRL's PPO", AGAIN),
+    (
+        re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|base_layer|modules_to_save)\."),
+        "layers of an adapter that was not merged",
+        "merge it (peft: merge_and_unload) and save the model",
+    ),
+)
+
+
+def leftover(names: Iterable[str]) -> str | None:
+    """What a training has left among the names, with an example and the remedy; None if they are a model's own."""
     names = list(names)
-    return next(
-        (each for each in WRAPPERS if 2 * sum(name.startswith(each) for name in names) > len(names)), None
-    )
+    for prefix, what in WRAPPERS.items():
+        inside = next((name for name in names if prefix in name), None) if prefix in INSIDE else None
+        if inside or 2 * sum(name.startswith(prefix) for name in names) > len(names):
+            example = inside or next(name for name in names if name.startswith(prefix))
+            return (
+                f"tensors are named {prefix}..., as in {example}: {what} wrapped the model that was saved; save the model"
+                " inside it (unwrap it, then save_pretrained)"
+            )
+    for pattern, what, remedy in LEFTOVERS:
+        if found := [name for name in names if pattern.search(name)]:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            return f"tensor {found[0]}{more}: {what}; {remedy}"
+    return None

@@ -41,7 +41,12 @@ def preflight_sources(
 
 
 def _asked(pair: Pair) -> Pair:
-    """`pair` with what the class that each config.json names needs and does not find, or does not know."""
+    """`pair` with what the class that each config.json names needs and does not find, or does not know.
+
+    Of a pair that does not fit this would say the same again, and the class is not asked.
+    """
+    if pair.errors:
+        return pair
     from expoflow.checkpoints.loading import require_loadable
 
     findings = []

@@ -95,8 +95,10 @@ def extrapolate(arguments: argparse.Namespace) -> int:
             else f"{recipe.effective_alpha:.4g}"
         )
         print(f"{folders[alpha]}: alpha {alpha} (effective {effective})")
-    for warning in dict.fromkeys(text for recipe in recipes.values() for text in recipe.warnings):
-        print(f"warning: {warning}", file=sys.stderr)
+    said = [("note", text) for recipe in recipes.values() for text in recipe.notes]
+    said += [("warning", text) for recipe in recipes.values() for text in recipe.warnings]
+    for level, text in dict.fromkeys(said):
+        print(f"{level}: {text}", file=sys.stderr)
     return 0
 
 
@@ -165,8 +167,9 @@ def preflight(arguments: argparse.Namespace) -> int:
         pair = _look(arguments)(pair)
     for finding in pair.findings:
         print(f"{finding.level:8} {finding.check:11} {finding.message}")
-    extrapolated = sum(1 for part in pair.parts if part.shared)
-    print(f"{len(pair.errors)} errors; {extrapolated} of {len(pair.parts)} tensors to extrapolate")
+    extrapolated = {part.name for part in pair.parts if part.shared}
+    tensors = {part.name for part in pair.parts}
+    print(f"{len(pair.errors)} errors; {len(extrapolated)} of {len(tensors)} tensors to extrapolate")
     return 1 if pair.errors else 0
 
 

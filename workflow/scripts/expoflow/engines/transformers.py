@@ -121,12 +121,16 @@ class TransformersEngine:
         self.context = context(self.model.config)
 
     def _fits(self, model: Model) -> bool:
-        """Whether the tensors of `model` are those that were loaded whole, and the class has them name by name."""
+        """Whether the tensors of `model` are those that were loaded whole, and the class has them name by name.
+
+        Not if two of them share memory: transformers ties what is stored twice if it is equal, and it need not be in `model`.
+        """
         state, shapes = self.model.state_dict(), dict(_shapes(model))
         given = {name: shape for name, shape in shapes.items() if name in state}
         places = {state[name].data_ptr() for name in given}
         return (
             self.names == shapes.keys()
+            and len(places) == len(given)
             and all(tuple(state[name].shape) == shape for name, shape in given.items())
             and all(parameter.data_ptr() in places for parameter in self.model.parameters())
         )

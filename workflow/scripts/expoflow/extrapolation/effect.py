@@ -89,10 +89,10 @@ def summarise(
     for number, alpha in enumerate(alphas):
         overall, kinds = Sums(), {}
         for part in pair.parts:
-            name = part.theta1.name
             if part.shared:
-                for sums in (overall, kinds.setdefault(tensor_names.kind(name), Sums())):
-                    sums.add(part.shared, options.alpha_of(name, alpha), pieces[name][number])
+                measured = pieces[part.theta1.name][number]
+                for sums in (overall, kinds.setdefault(tensor_names.kind(part.name), Sums())):
+                    sums.add(part.shared, options.alpha_of(part.name, alpha), measured)
         effects[alpha] = overall.effect(), {label: kinds[label].effect() for label in sorted(kinds)}
     return effects
 

@@ -26,13 +26,13 @@ def write_elements(
 
     `alphas` are the run's. Elements that theta0 lacks, and integers, are theta1's. Raises as `arithmetic.theta2`.
     """
-    name, kind = part.theta1.name, options.stored_type(part.theta1)
+    kind = options.stored_type(part.theta1)
     shared = max(first, min(part.shared, last))
     border = (shared - first) * SIZES[kind]
     theta1 = pair.aligned, part.theta1
     if first < shared:
         theta0 = pair.sft, part.theta0
-        steps = [options.alpha_of(name, alpha) for alpha in alphas]
+        steps = [options.alpha_of(part.name, alpha) for alpha in alphas]
         _extrapolate([out[:border] for out in outs], kind, theta1, theta0, first, shared, steps, options)
     if shared < last:
         none = [0.0] * len(alphas)

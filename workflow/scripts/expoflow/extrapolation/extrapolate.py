@@ -22,8 +22,8 @@ from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.preflight import Pair, open_pair
 from expoflow.extrapolation.recipe import Effect, ExtrapolationRecipe, Input, adapter_input
 from expoflow.extrapolation.scaled_adapter import scaled
-from expoflow.extrapolation.tensor_stream import require_equal_integers
-from expoflow.extrapolation.writer import Progress, Writer, shard_layout
+from expoflow.extrapolation.tensor_stream import require_equal
+from expoflow.extrapolation.writer import Progress, Writer, shard_layouts
 from expoflow.files.atomic import write_text
 from expoflow.files.folder import appearing, require_room
 from expoflow.files.hashing import sha256
@@ -84,7 +84,7 @@ def extrapolate(
         hashes = stack.enter_context(_hashing(pair, both, verify))
         effects = {}
         if computing:
-            require_equal_integers(made)
+            require_equal(made)
             targets = {values[spelling]: folder for spelling, folder in folders.items()}
             with closing(Writer(made, targets, options, progress)) as writer, _workers(made, options) as pool:
                 effects = writer.run(pool) if write_weights else _measured(made, list(targets), options, pool)
@@ -113,11 +113,12 @@ def planned(
         require_room(folder, needs=size * len(alphas), replace=False)
     lines = [f"{finding.level}: {finding.message}" for finding in pair.findings]
     shared = sum(part.shared for part in pair.parts)
+    tensors = {part.name for part in pair.parts}
     lines.append(
-        f"{shared:,} of {pair.aligned.parameters:,} elements of {len(pair.parts)} tensors to extrapolate"
+        f"{shared:,} of {pair.aligned.parameters:,} elements of {len(tensors)} tensors to extrapolate"
     )
     for regex, _ in options.alpha_for:
-        names = [part for part in pair.parts if re.search(regex, part.theta1.name)]
+        names = [name for name in tensors if re.search(regex, name)]
         lines.append(f"alpha-for {regex}: matches {len(names)} tensors")
     for spelling, folder in alphas.items():
         lines.append(f"alpha {values[spelling]:g}: {size / 1e9:.3f} GB to {folder}")
@@ -149,7 +150,7 @@ def _values(alphas: Mapping[str, Path]) -> dict[str, float]:
 
 
 def _size(pair: Pair, options: Options) -> int:
-    return sum(shard_layout(shard, options).size for shard in pair.aligned.shards)
+    return sum(plan.size for plan in shard_layouts(pair, options))
 
 
 def _refuse_overlap(inputs: tuple[Path, Path], alphas: Mapping[str, Path]) -> None:
@@ -243,6 +244,7 @@ def _complete(
         kinds=kinds,
         outputs=_hash_outputs(folder, pair, options) if hashed else None,
         warnings=tuple(_warnings(pair, options, alpha, overall)),
+        notes=tuple(finding.message for finding in pair.findings if finding.level == "note"),
         provenance=provenance("torch"),
     )
     if card:

@@ -24,7 +24,7 @@ from expoflow.checkpoints.findings import Finding
 from expoflow.checkpoints.header import Tensor
 from expoflow.extrapolation import elements
 from expoflow.extrapolation.effect import GOLDEN
-from expoflow.extrapolation.preflight import Pair, PairedTensor
+from expoflow.extrapolation.preflight import Pair, PairedTensor, copy_problems
 
 TENSORS, SLICES, LENGTH = 2048, 8, 512
 UNLIKE = 0.2  # a correlation below it: not trained from one another
@@ -132,7 +132,8 @@ class Likeness:
 def looked_at(pair: Pair, unrelated: bool) -> tuple[Pair, Likeness]:
     """The pair with what a sample of its weights says among its findings; see `Likeness.findings`."""
     likeness = measure(pair)
-    return replace(pair, findings=(*pair.findings, *likeness.findings(unrelated))), likeness
+    copies = (Finding("error", "tied", text) for text in copy_problems(pair))
+    return replace(pair, findings=(*pair.findings, *copies, *likeness.findings(unrelated))), likeness
 
 
 def measure(pair: Pair) -> Likeness:
@@ -146,7 +147,7 @@ def measure(pair: Pair) -> Likeness:
             theta1, theta0 = (
                 _sample(*each, part.shared) for each in ((pair.aligned, part.theta1), (pair.sft, part.theta0))
             )
-            name, finite = part.theta1.name, np.isfinite(theta1) & np.isfinite(theta0)
+            name, finite = part.name, np.isfinite(theta1) & np.isfinite(theta0)
             if not finite.all():
                 broken += _broken(name, theta1, theta0)
                 theta1, theta0 = theta1[finite], theta0[finite]
@@ -158,9 +159,8 @@ def measure(pair: Pair) -> Likeness:
 
 
 def _counts(part: PairedTensor) -> bool:
-    name = part.theta1.name
-    matrix = part.shared > 0 and len(part.theta1.shape) > 1
-    return matrix and not tensor_names.BUFFER.search(name) and tensor_names.kind(name) != "norms"
+    matrix = part.shared > 0 and len((part.whole or part.theta1).shape) > 1
+    return matrix and tensor_names.kind(part.name) != "norms"
 
 
 def _sample(checkpoint: Checkpoint, tensor: Tensor, count: int) -> np.ndarray:

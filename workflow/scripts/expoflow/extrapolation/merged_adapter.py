@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from expoflow import store
-from expoflow.checkpoints.adapter import Adapter, Module
-from expoflow.checkpoints.checkpoint import ADAPTER, Checkpoint, read_json_file
-from expoflow.checkpoints.header import FLOATS, Tensor, relaid
+from expoflow.checkpoints import classes
+from expoflow.checkpoints.adapter import MERGE, Adapter, Module
+from expoflow.checkpoints.adapter_base import Base, base_of, perhaps_tied
+from expoflow.checkpoints.checkpoint import ADAPTER, SOURCE, Checkpoint, read_json_file
+from expoflow.checkpoints.header import FLOATS, Shard, Tensor, relaid
 from expoflow.checkpoints.package import copy_package, package_files
-from expoflow.checkpoints.pickles import SOURCE
-from expoflow.checkpoints.tensor_names import EMBEDDING, HEAD
 from expoflow.errors import PairError
 from expoflow.files import hashing
 from expoflow.files.folder import appearing
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import torch
 
 
-CONV1D = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")  # models whose weights are (in, out)
 TOKENIZER = re.compile(
     r"(tokenizer|special_tokens|added_tokens|vocab|merges|(additional_)?chat_template).*|.*\.(model|jinja|tiktoken)"
 )
@@ -62,13 +61,17 @@ class Update:
 class Merged(Checkpoint):
     """theta1 as a checkpoint: the base's headers, values of base and adapter, and a folder without weights.
 
-    `updates` and `whole` (the adapter's own name of a tensor stored whole) are by the base's tensor names.
+    `updates` and `whole` (the adapter's own name of a tensor stored whole) are by the base's tensor names. `origins`: by the
+    adapter's own name of a tensor stored whole the base's tensor that it takes the place of, also if that is tied to another.
+    `own`: tensors that the base only has by a tie, by their names the base's tensor that they begin as.
     """
 
     base: Checkpoint
     adapter: Adapter
     updates: dict[str, Update] = field(repr=False)
     whole: dict[str, str] = field(repr=False)
+    origins: dict[str, str] = field(repr=False)
+    own: dict[str, str] = field(repr=False)
 
     @property
     def sources(self) -> list[Path]:
@@ -77,8 +80,11 @@ class Merged(Checkpoint):
 
     @property
     def index(self) -> dict:
-        """The base's."""
-        return self.base.index
+        """The base's, with the tensors that it only has by a tie."""
+        index = self.base.index
+        if index and self.own:
+            index["weight_map"] |= {name: self.shard_of[name].path.name for name in self.own}
+        return index
 
     def fetch(self, name: str, first: int, last: int) -> None:
         """Bring what elements [first, last) of one tensor are made of into memory."""
@@ -91,7 +97,7 @@ class Merged(Checkpoint):
 
     def view(self, name: str) -> memoryview:
         """The bytes of a tensor that the adapter does not change."""
-        return self.base.view(name)
+        return self.base.view(self.own.get(name, name))
 
     def stores(self, name: str) -> bool:
         """Whether the adapter leaves the tensor as it is."""
@@ -107,7 +113,9 @@ class Merged(Checkpoint):
         return self._added(self.updates[name], first, last).add_(values)
 
     def _stored(self, name: str) -> tuple[Checkpoint, str]:
-        return (self.adapter.file, self.whole[name]) if name in self.whole else (self.base, name)
+        if name in self.whole:
+            return self.adapter.file, self.whole[name]
+        return self.base, self.own.get(name, name)
 
     def _added(self, update: Update, first: int, last: int) -> "torch.Tensor":
         """Elements [first, last) of scaling * left @ right, a new tensor: the rows that have them, computed whole."""
@@ -127,99 +135,132 @@ class Merged(Checkpoint):
 def merged(base: Checkpoint, adapter: Adapter) -> Merged:
     """The adapter on `base`; a PairError with everything of the adapter that the base has no place for."""
     problems: list[str] = []
-    whole = _place_whole(base, adapter, problems)
+    known = base_of(base, adapter)
+    whole, origins = _place_whole(known, adapter, problems)
     shapes = {name: adapter.file.tensors[key].shape for name, key in whole.items()}
-    updates = _place_updates(base, adapter, shapes, problems)
-    problems += _tied_problems(base, updates, whole, adapter)
+    updates = _place_updates(known, adapter, shapes, problems)
+    if known.reason:
+        problems += perhaps_tied(known, adapter, [*adapter.whole, *updates])
+    changed = {name: known.tensor(name) for name in (*updates, *whole)}
     problems += [
-        f"tensor {name} is {base.tensors[name].dtype} in the base: an adapter cannot be added to it; {_other_base(adapter)}"
-        for name in [*updates, *whole]
-        if base.tensors[name].dtype not in FLOATS.values()
+        f"tensor {name} is {tensor.dtype} in the base: an adapter cannot be added to it; {_other_base(adapter)}"
+        for name, tensor in changed.items()
+        if tensor.dtype not in FLOATS.values()
     ]
+    problems += [
+        f"{name} and {source}, which the base ties, have different numbers of rows; {MERGE}"
+        for name, source in known.own.items()
+        if len({shapes.get(each, known.tensor(each).shape)[:1] for each in (name, source)}) > 1
+    ]
+    if known.torn and known.model.scales_by_tie:
+        problems.append(
+            f"changes {', '.join(known.torn)}, which the base ties to others, and an encoder-decoder cannot be untied, for its"
+            " logits may be scaled by the tie; train the adapter without them"
+        )
     if problems:
         raise PairError("\n".join(f"adapter {adapter.folder}: {each}" for each in dict.fromkeys(problems)))
-    return _checkpoint(base, adapter, updates, whole, shapes)
+    made = _checkpoint(known, adapter, updates, whole, origins, shapes)
+    if known.torn and (tied := classes.ask(made).tied):
+        name, source = next(iter(tied.items()))
+        raise PairError(
+            f"adapter {adapter.folder}: changes {', '.join(known.torn)}, and its class ties {name} to {source} in any case; {MERGE}"
+        )
+    return made
 
 
-def _place_whole(base: Checkpoint, adapter: Adapter, problems: list[str]) -> dict[str, str]:
-    """The adapter's name of each tensor stored whole, by the base's; what has no place is added to `problems`."""
+def _place_whole(base: Base, adapter: Adapter, problems: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """`whole` and `origins` of `Merged`; what has no place is added to `problems`."""
     whole: dict[str, str] = {}
+    origins: dict[str, str] = {}
     for target, key in adapter.whole.items():
-        tensor, name = adapter.file.tensors[key], _resolve(base, target)
-        if name is None and _is_tied(base, target):
-            twin = next((each for other, each in adapter.whole.items() if EMBEDDING.search(other)), None)
-            if twin is None or adapter.file.view(key) != adapter.file.view(twin):
-                problems.append(_tied(target))
-        elif name is None:
-            problems.append(f"tensor {target}: in the adapter, not in the base; {_other_base(adapter)}")
-        elif name in whole:
+        tensor, name, origin = adapter.file.tensors[key], base.find(target), base.stored(target)
+        if origin is None:
+            problems.append(f"tensor {target}: in the adapter, {base.lacks(target, _other_base(adapter))}")
+            continue
+        theirs = base.tensor(origin)
+        # a vocabulary of another size, for which the pair's check has a rule
+        resized = tensor.shape[1:] == theirs.shape[1:] and base.counts_tokens(origin)
+        if name in whole:
             problems.append(f"tensor {target}: there twice, also as {whole[name]}; save the adapter again")
-        elif tensor.shape != base.tensors[name].shape and not _resized(name, tensor, base.tensors[name]):
-            problems.append(_shapes(name, tensor.shape, base.tensors[name], adapter))
+        elif tensor.shape != theirs.shape and not resized:
+            problems.append(_shapes(origin, tensor.shape, theirs, adapter))
         else:
-            whole[name] = key
-    return whole
+            origins[key] = theirs.name
+            whole |= {name: key} if name else {}
+    return whole, origins
 
 
 def _place_updates(
-    base: Checkpoint, adapter: Adapter, shapes: dict[str, tuple[int, ...]], problems: list[str]
+    base: Base, adapter: Adapter, shapes: dict[str, tuple[int, ...]], problems: list[str]
 ) -> dict[str, Update]:
     """What LoRA adds, by the base's names; `shapes` are those of tensors that the adapter stores whole."""
     updates: dict[str, Update] = {}
     for module in adapter.modules:
         for target, candidates in _updates(base, adapter, module):
-            name = _resolve(base, target)
+            name = base.find(target)
             if name is None:
-                lacks = f"not in the base; {_other_base(adapter)}"
-                problems.append(f"module {module.name}: {_tied(target) if _is_tied(base, target) else lacks}")
+                problems.append(f"module {module.name}: {base.lacks(target, _other_base(adapter))}")
                 continue
-            shape = shapes.get(name, base.tensors[name].shape)
-            update = next((each for each in candidates if each.shape == shape), None)
+            theirs = base.tensor(name)
+            update = next((each for each in candidates if each.shape == shapes.get(name, theirs.shape)), None)
             if name in updates:
                 problems.append(f"module {module.name}: there twice, for {name}; save the adapter again")
             elif update is None:
-                problems.append(_shapes(name, candidates[0].shape, base.tensors[name], adapter))
+                problems.append(_shapes(name, candidates[0].shape, theirs, adapter))
             else:
                 updates[name] = update
     return updates
 
 
 def _checkpoint(
-    base: Checkpoint,
+    base: Base,
     adapter: Adapter,
     updates: dict[str, Update],
     whole: dict[str, str],
+    origins: dict[str, str],
     shapes: dict[str, tuple[int, ...]],
 ) -> Merged:
-    resized = {name for name, shape in shapes.items() if shape != base.tensors[name].shape}
-    shards = tuple(
-        relaid(shard, lambda tensor: replace(tensor, shape=shapes.get(tensor.name, tensor.shape)))
-        if any(tensor.name in resized for tensor in shard.tensors)
-        else shard
-        for shard in base.shards
-    )
+    checkpoint = base.checkpoint
+    resized = {name for name, shape in shapes.items() if shape != base.tensor(name).shape}
     rows = next((shapes[name][0] for name in sorted(resized)), None)
-    folder = _package(base.folder, adapter.folder, rows)
-    note = (
-        f"aligned is a {adapter.describe()}; {len({*updates, *whole})} of {len(base.tensors)} tensors change"
-    )
-    notes = [note]
+    folder = _package(checkpoint.folder, adapter.folder, rows, untied=bool(base.torn))
+    count = len({*updates, *whole})
+    notes = [f"aligned is a {adapter.describe()}; {count} of {len(checkpoint.tensors)} tensors change"]
+    if base.torn:
+        notes.append(
+            f"the adapter changes {', '.join(base.torn)}, which the base ties to others: theta1 ties nothing, as peft has it beside"
+            " the adapter; a merge into the tied base is another model"
+        )
     if adapter.originals:
         notes.append(f"untrained originals in the adapter have no part: {', '.join(adapter.originals)}")
     return Merged(
         folder,
-        shards,
+        tuple(_shard(shard, base, shapes, resized) for shard in checkpoint.shards),
         read_json_file(folder / "config.json"),
         tuple(notes),
-        base=base,
+        base=checkpoint,
         adapter=adapter,
         updates=updates,
         whole=whole,
+        origins=origins,
+        own=base.own,
     )
 
 
-def _updates(base: Checkpoint, adapter: Adapter, module: Module) -> Iterator[tuple[str, list[Update]]]:
-    """(name that the tensor should have, updates it may stand for) of one module: the shape decides."""
+def _shard(shard: Shard, base: Base, shapes: dict[str, tuple[int, ...]], resized: set[str]) -> Shard:
+    """The base's, or one with the result's shapes and with a tensor of its own beside each one that it was tied to."""
+    stored = {tensor.name: tensor for tensor in shard.tensors}
+    own = [replace(stored[source], name=name) for name, source in base.own.items() if source in stored]
+    if not own and resized.isdisjoint(stored):
+        return shard
+    return relaid(
+        replace(shard, tensors=(*shard.tensors, *own)),
+        lambda tensor: replace(tensor, shape=shapes.get(tensor.name, tensor.shape)),
+    )
+
+
+def _updates(base: Base, adapter: Adapter, module: Module) -> Iterator[tuple[str, list[Update]]]:
+    """(name that the tensor should have, updates it may stand for) of one module: the class decides, else the shape."""
     tensors, scaling = module.tensors, module.scaling
     if bias := tensors.get("lora_B.bias"):
         yield f"{module.name}.bias", [Update(Factor(bias.name, (bias.elements, 1)), None, scaling)]
@@ -228,55 +269,21 @@ def _updates(base: Checkpoint, adapter: Adapter, module: Module) -> Iterator[tup
         candidates = [_swapped(a, b, scaling)]
     else:
         a, b = tensors["lora_A.weight"], tensors["lora_B.weight"]
-        candidates = [Update(Factor(b.name, b.shape), Factor(a.name, a.shape), scaling)]
-        # peft's flag is that of the last module; others, such as a head, may be the other way round.
-        if base.config.get("model_type") in CONV1D or adapter.settings.get("fan_in_fan_out"):
-            candidates.insert(0, _swapped(a, b, scaling))
+        plain, swapped = (
+            Update(Factor(b.name, b.shape), Factor(a.name, a.shape), scaling),
+            _swapped(a, b, scaling),
+        )
+        if base.model:
+            conv1d = base.place(f"{module.name}.weight") in base.model.conv1d
+            candidates = [swapped if conv1d else plain]
+        else:  # peft's flag is that of the last module; others, such as a head, may be the other way round
+            candidates = [swapped, plain] if adapter.settings.get("fan_in_fan_out") else [plain]
     yield f"{module.name}.weight", candidates
 
 
 def _swapped(a: Tensor, b: Tensor, scaling: float) -> Update:
     """(B @ A) transposed: A.T @ B.T."""
     return Update(Factor(a.name, a.shape[::-1], True), Factor(b.name, b.shape[::-1], True), scaling)
-
-
-def _resolve(base: Checkpoint, target: str) -> str | None:
-    """The base's own name of a tensor: checkpoints may lack the model's outermost prefix, or have one more."""
-    inner = target
-    while inner:
-        if inner in base.tensors and inner.count(".") >= 1:
-            return inner
-        inner = inner.partition(".")[2]
-    longer = [name for name in base.tensors if name.endswith(f".{target}")]
-    return longer[0] if len(longer) == 1 else None
-
-
-def _resized(name: str, ours: Tensor, theirs: Tensor) -> bool:
-    """Whether it is a vocabulary of another size, for which the pair's check has a rule."""
-    return ours.shape[1:] == theirs.shape[1:] and bool(EMBEDDING.search(name) or HEAD.search(name))
-
-
-def _is_tied(base: Checkpoint, target: str) -> bool:
-    return base.config.get("tie_word_embeddings") is True and bool(HEAD.search(target))
-
-
-def _tied_problems(
-    base: Checkpoint, updates: dict[str, Update], whole: dict[str, str], adapter: Adapter
-) -> Iterator[str]:
-    """Changes of one of two tied tensors, which a model with the adapter and a merged one understand differently."""
-    if base.config.get("tie_word_embeddings") is not True:
-        return
-    both = any(HEAD.search(name) for name in adapter.whole)
-    for name in (*updates, *whole):
-        if HEAD.search(name) or (EMBEDDING.search(name) and (name in updates or not both)):
-            yield _tied(name)
-
-
-def _tied(name: str) -> str:
-    return (
-        f"changes {name}, and the base ties head and embedding: merged and unmerged are two different models; "
-        "merge it with peft as it was trained, with tie_word_embeddings: false in the config, and give both models so"
-    )
 
 
 def _shapes(name: str, ours: tuple[int, ...], theirs: Tensor, adapter: Adapter) -> str:
@@ -289,8 +296,21 @@ def _other_base(adapter: Adapter) -> str:
     return f"give the adapter's own base as sft ({name})"
 
 
-def _package(base: Path, adapter: Path, rows: int | None) -> Path:
-    """theta1's config and tokenizer, in the store: the base's, with the tokenizer of the adapter where it has one."""
+def _without_ties(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a model that ties nothing, nor do the models in it."""
+    inner = {
+        key: _without_ties(each)
+        for key, each in config.items()
+        if isinstance(each, dict) and (key == "text_config" or "model_type" in each)
+    }
+    return config | inner | {"tie_word_embeddings": False}
+
+
+def _package(base: Path, adapter: Path, rows: int | None, untied: bool) -> Path:
+    """theta1's config and tokenizer, in the store: the base's, with the tokenizer of the adapter where it has one.
+
+    The config says `rows` tokens, unless that is None, and no ties if `untied`.
+    """
     own = [name for name in package_files(adapter) if name != "config.json"]
     complete = "tokenizer_config.json" in own
     names = [
@@ -298,7 +318,7 @@ def _package(base: Path, adapter: Path, rows: int | None) -> Path:
         for each in package_files(base)
         if each not in own and not (complete and TOKENIZER.fullmatch(each))
     ]
-    key = {"rows": rows, "base": {name: hashing.sha256(base / name) for name in names}}
+    key = {"rows": rows, "untied": untied, "base": {name: hashing.sha256(base / name) for name in names}}
     key["adapter"] = {name: hashing.sha256(adapter / name) for name in own}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     target = store.root() / "converted" / f"adapter-{digest}"
@@ -306,7 +326,8 @@ def _package(base: Path, adapter: Path, rows: int | None) -> Path:
         with appearing(target, replace=True) as new:
             copy_package(base, new, "keep", names)
             copy_package(adapter, new, "keep", own)
-            if rows and (config := read_json_file(new / "config.json")):
-                write_json(new / "config.json", config | {"vocab_size": rows})
+            if (rows or untied) and (config := read_json_file(new / "config.json")):
+                config |= {"vocab_size": rows} if rows else {}
+                write_json(new / "config.json", _without_ties(config) if untied else config)
             write_json(new / SOURCE, key)
     return target

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
 from expoflow.checkpoints.header import FLOATS, Tensor
+from expoflow.checkpoints.tensor_names import constant
 from expoflow.config.stages import Compute, Dtype, ExtrapolateConfig, Vocabulary
 from expoflow.errors import PairError
 
@@ -56,10 +57,9 @@ class Options:
         return next((value for regex, value in reversed(self.alpha_for) if re.search(regex, name)), alpha)
 
     def stored_type(self, theta1: Tensor) -> str:
-        """Header type of the output: theta1's, or `dtype` for floating tensors."""
-        return (
-            FLOATS[self.dtype] if self.dtype != "keep" and theta1.dtype in FLOATS.values() else theta1.dtype
-        )
+        """Header type of the output: theta1's, or `dtype` for floating tensors that are weights."""
+        kept = self.dtype == "keep" or theta1.dtype not in FLOATS.values() or constant(theta1)
+        return theta1.dtype if kept else FLOATS[self.dtype]
 
     def rules(self) -> dict[str, Any]:
         """The options that the new weights depend on, by name: a recipe has them too."""

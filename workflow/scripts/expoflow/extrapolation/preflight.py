@@ -4,18 +4,19 @@ All findings are returned, not only the first; together with them, how each outp
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from expoflow.checkpoints.adapter import is_adapter, open_adapter
-from expoflow.checkpoints.architecture import differences
+from expoflow.checkpoints.adapter import is_adapter, open_adapter, require_alone
 from expoflow.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from expoflow.checkpoints.findings import Finding, quantised
+from expoflow.checkpoints.findings import Finding, is_ungathered, not_whole, quantised
 from expoflow.checkpoints.header import INTEGERS, Tensor
 from expoflow.checkpoints.pickles import converted
-from expoflow.checkpoints.tensor_names import BUFFER, EMBEDDING, HEAD, WRAPPERS, wrapper
+from expoflow.checkpoints.tensor_names import AGAIN, QUANTISED, constant, leftover
 from expoflow.checkpoints.vocabulary import different_ids
 from expoflow.errors import PairError
+from expoflow.extrapolation.layout import ONE_LAYOUT, Stretch
+from expoflow.extrapolation.matching import Classes, Copy, Matching, configs, match
 from expoflow.extrapolation.merged_adapter import merged
 
 CONFLICTS = 0.01  # share of token ids with another meaning above which the tokenizers are different ones
@@ -25,14 +26,22 @@ CONFLICTS = 0.01  # share of token ids with another meaning above which the toke
 class PairedTensor:
     """How one output tensor is made: the first `shared` elements by the formula, the rest as in theta1.
 
-    `theta0` is None (and `shared` 0) for what exists in theta1 only and is kept; `equal` marks integer
-    tensors, which must have the same bytes in both.
+    `theta0` is None (and `shared` 0) for what is kept as it is in theta1: what it alone has, and constants; `equal` marks
+    other integer tensors, which must have the same bytes in both. If `whole` is set, `theta1` is the piece of that output
+    tensor which begins at its element `first`.
     """
 
     theta1: Tensor
     theta0: Tensor | None
     shared: int
     equal: bool = False
+    whole: Tensor | None = None
+    first: int = 0
+
+    @property
+    def name(self) -> str:
+        """The output tensor's name."""
+        return (self.whole or self.theta1).name
 
     @property
     def rows(self) -> int | None:
@@ -44,12 +53,13 @@ class PairedTensor:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two opened checkpoints, what was found, and the parts of the output in theta1's order."""
+    """Two opened checkpoints, what was found, and the parts of the output in theta1's order; `copies` as of `Matching`."""
 
     sft: Checkpoint
     aligned: Checkpoint
     findings: tuple[Finding, ...]
     parts: tuple[PairedTensor, ...]
+    copies: tuple[Copy, ...] = ()
 
     @property
     def errors(self) -> list[str]:
@@ -67,12 +77,18 @@ def open_pair(sft: Path, aligned: Path, vocabulary: str = "error") -> Pair:
     return preflight(*open_both(sft, aligned), vocabulary)
 
 
+def copy_problems(pair: Pair) -> list[str]:
+    """What is wrong with tied tensors that are stored beside their source; reads the bytes of both."""
+    return [problem for each in pair.copies if (problem := each.problem())]
+
+
 def open_both(sft: Path, aligned: Path) -> tuple[Checkpoint, Checkpoint]:
     """Open two folders, pickle-only ones converted; an adapter as aligned is opened on sft, its base.
 
     Raises CheckpointError for what is broken or refused, PairError for an adapter that does not fit.
     """
     if is_adapter(sft):
+        require_alone(sft)
         raise PairError(f"sft {sft} is an adapter; give a whole model: merge it (peft: merge_and_unload)")
     theta0 = open_checkpoint(converted(sft))
     if not is_adapter(aligned):
@@ -86,71 +102,91 @@ def open_both(sft: Path, aligned: Path) -> tuple[Checkpoint, Checkpoint]:
 def preflight(sft: Checkpoint, aligned: Checkpoint, vocabulary: str = "error") -> Pair:
     """Compare two opened checkpoints; `vocabulary` is "error" or "shared_rows". Reads no weight."""
     findings = [Finding("note", "files", note) for each in (sft, aligned) for note in each.notes]
-    findings += [*quantised(sft, "sft"), *quantised(aligned, "aligned")]
-    findings += [Finding(level, "config", text) for level, text in differences(sft.config, aligned.config)]
-    findings += [*_wrapped(sft, "sft"), *_wrapped(aligned, "aligned")]
-    parts = tuple(_match(sft, aligned))
-    findings += [*_missing(sft, aligned), *_buffers(sft, aligned)]
+    for checkpoint, role in ((sft, "sft"), (aligned, "aligned")):
+        findings += [*quantised(checkpoint, role), *not_whole(checkpoint, role)]
+        findings += _leftover(checkpoint, role)
+    asked = Classes(sft, aligned)
+    findings += configs(sft, aligned, asked)
+    matching = match(sft, aligned, asked)
+    parts = []
+    for name, theta1 in aligned.tensors.items():
+        if name in matching.pieces:
+            parts += _pieces(sft, aligned, matching.pieces[name])
+        else:
+            parts.append(_part(theta1, sft.tensors.get(matching.theta0.get(name, ""))))
+    findings += [*matching.findings, *_missing(matching, asked), *_constants(sft, aligned)]
     for part in parts:
         if part.theta0:
-            findings += _compare(part.theta1, part.theta0, vocabulary)
-    return Pair(sft, aligned, (*findings, *_tokenizers(sft, aligned, parts)), parts)
+            findings += _compare(part.theta1, part.theta0, vocabulary, asked)
+    findings += _tokenizers(sft, aligned, parts)
+    return Pair(sft, aligned, tuple(findings), tuple(parts), matching.copies)
 
 
-def _tied(checkpoint: Checkpoint) -> bool:
-    return checkpoint.config.get("tie_word_embeddings") is True
+def _part(theta1: Tensor, theta0: Tensor | None) -> PairedTensor:
+    if theta0 is None or constant(theta1) or constant(theta0):
+        return PairedTensor(theta1, None, 0)
+    if theta1.dtype in INTEGERS or theta0.dtype in INTEGERS:
+        return PairedTensor(theta1, theta0, 0, equal=True)
+    alike = theta1.shape[1:] == theta0.shape[1:]
+    return PairedTensor(theta1, theta0, min(theta1.elements, theta0.elements) if alike else 0)
 
 
-def _match(sft: Checkpoint, aligned: Checkpoint) -> Iterator[PairedTensor]:
-    """theta1's tensors with theta0's of the same name; a head stored in spite of its tie, with its source."""
-    source = next((tensor for name, tensor in sft.tensors.items() if EMBEDDING.search(name)), None)
-    for theta1 in aligned.tensors.values():
-        theta0 = sft.tensors.get(theta1.name)
-        if theta0 is None and _tied(sft) and _tied(aligned) and HEAD.search(theta1.name):
-            theta0 = source
-        if theta0 is None:
-            yield PairedTensor(theta1, None, 0)
-        elif theta1.dtype in INTEGERS or theta0.dtype in INTEGERS:
-            yield PairedTensor(theta1, theta0, 0, equal=True)
-        elif theta1.shape[1:] == theta0.shape[1:]:
-            yield PairedTensor(theta1, theta0, min(theta1.elements, theta0.elements))
+def _pieces(
+    sft: Checkpoint, aligned: Checkpoint, stretches: list[tuple[Stretch, Stretch]]
+) -> Iterator[PairedTensor]:
+    """The parts of one output tensor that sft has in other tensors, or in a part of one."""
+    for one, two in stretches:
+        theta1 = whole = aligned.tensors[one.name]
+        if one.count < whole.elements:
+            theta1 = aligned.piece(one.name, one.first, one.count)
+        theta0 = replace(sft.piece(two.name, two.first, two.count), shape=theta1.shape)
+        yield replace(_part(theta1, theta0), whole=whole if theta1 is not whole else None, first=one.first)
+
+
+def _missing(matching: Matching, asked: Classes) -> Iterator[Finding]:
+    for role, other, unmatched in zip(
+        ("sft", "aligned"), ("aligned", "sft"), matching.unmatched, strict=True
+    ):
+        # what is quantised, or left by a training, is said of the model that has it
+        names = [name for name in unmatched if not QUANTISED.search(name) and not leftover([name])]
+        if not names:
+            continue
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        if asked.one and asked.knows(role, names[0]):
+            hint = f"its class needs it; give the whole {other} model"
+        elif asked.one:
+            hint = f"its class does not know it: {AGAIN}"
         else:
-            yield PairedTensor(theta1, theta0, 0)
+            hint = "tied embeddings on one side, or another architecture; save both models alike"
+            hint += f"; its class cannot be asked: {asked.reason}" if asked.reason else ""
+        yield Finding("error", "tensors", f"tensor {names[0]}{more}: in {role}, not in {other} ({hint})")
 
 
-def _missing(sft: Checkpoint, aligned: Checkpoint) -> Iterator[Finding]:
-    tied = _tied(sft) and _tied(aligned)
-    for have, lack, role, other in ((sft, aligned, "sft", "aligned"), (aligned, sft, "aligned", "sft")):
-        names = [
-            name
-            for name in have.tensors
-            if name not in lack.tensors and not BUFFER.search(name) and not (tied and HEAD.search(name))
-        ]
+def _leftover(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
+    if text := leftover(checkpoint.tensors):
+        yield Finding("error", "tensors", f"{role}: {text}")
+
+
+def _constants(sft: Checkpoint, aligned: Checkpoint) -> Iterator[Finding]:
+    ours, theirs = (
+        {name for name, tensor in each.tensors.items() if constant(tensor)} for each in (sft, aligned)
+    )
+    for names, text in (
+        (
+            (ours & aligned.tensors.keys()) | (theirs & sft.tensors.keys()),
+            "are not extrapolated, aligned's are kept",
+        ),
+        (ours - aligned.tensors.keys(), "in sft only are left out"),
+        (theirs - sft.tensors.keys(), "in aligned only are kept"),
+    ):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            hint = "tied embeddings on one side, an adapter, or another architecture; save both models alike"
-            yield Finding("error", "tensors", f"tensor {names[0]}{more}: in {role}, not in {other} ({hint})")
+            yield Finding("note", "buffers", f"constant buffers {text}: {min(names)}{more}")
 
 
-def _wrapped(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
-    if prefix := wrapper(checkpoint.tensors):
-        text = (
-            f"{role}: its tensors are named {prefix}...: {WRAPPERS[prefix]} wrapped the model that was saved"
-        )
-        yield Finding(
-            "error", "tensors", f"{text}; save the model inside it (unwrap it, then save_pretrained)"
-        )
-
-
-def _buffers(sft: Checkpoint, aligned: Checkpoint) -> Iterator[Finding]:
-    for have, lack, role, fate in ((sft, aligned, "sft", "left out"), (aligned, sft, "aligned", "kept")):
-        names = [name for name in have.tensors if name not in lack.tensors and BUFFER.search(name)]
-        if names:
-            text = f"constant buffers in {role} only are {fate}: {names[0]}"
-            yield Finding("note", "buffers", text + (f" and {len(names) - 1} more" if len(names) > 1 else ""))
-
-
-def _compare(theta1: Tensor, theta0: Tensor, vocabulary: str) -> Iterator[Finding]:
+def _compare(theta1: Tensor, theta0: Tensor, vocabulary: str, asked: Classes) -> Iterator[Finding]:
+    if any(is_ungathered(each.name, each.shape) for each in (theta1, theta0)):
+        return  # said of the model that has it
     text = f"tensor {theta1.name} is {_shape(theta0)} in sft and {_shape(theta1)} in aligned"
     if INTEGERS & {theta1.dtype, theta0.dtype}:
         if (theta1.dtype, theta1.shape) != (theta0.dtype, theta0.shape):
@@ -160,13 +196,19 @@ def _compare(theta1: Tensor, theta0: Tensor, vocabulary: str) -> Iterator[Findin
             )
     elif theta1.shape == theta0.shape:
         return
-    elif theta1.shape[1:] == theta0.shape[1:] and (EMBEDDING.search(theta1.name) or HEAD.search(theta1.name)):
+    elif theta1.shape[1:] == theta0.shape[1:] and asked.reason:
+        yield Finding(
+            "error", "vocabulary", f"{text}; whether its rows are tokens is not known: {asked.reason}"
+        )
+    elif theta1.shape[1:] == theta0.shape[1:] and asked.counts_tokens(theta1.name):
         if vocabulary == "shared_rows":
             text += ": the common rows are extrapolated, aligned's others kept"
             yield Finding("warning", "vocabulary", text)
         else:
             text += "; set vocabulary: shared_rows to extrapolate the common rows"
             yield Finding("error", "vocabulary", text)
+    elif asked.converts(theta1.name):
+        yield Finding("error", "layout", f"{text}: one tensor of its class in two layouts; {ONE_LAYOUT}")
     else:
         transposed = (
             "transposed by the tool that saved it" if theta1.shape == theta0.shape[::-1] else "another model"
@@ -178,7 +220,7 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "0-d"
 
 
-def _tokenizers(sft: Checkpoint, aligned: Checkpoint, parts: tuple[PairedTensor, ...]) -> Iterator[Finding]:
+def _tokenizers(sft: Checkpoint, aligned: Checkpoint, parts: list[PairedTensor]) -> Iterator[Finding]:
     """Rows are shared only where they mean the same tokens; elsewhere a tokenizer that differs is said."""
     rows = min((part.rows for part in parts if part.rows), default=None)
     different = different_ids(sft.folder, aligned.folder, rows)

@@ -105,6 +105,7 @@ class ExtrapolationRecipe(Record):
     kinds: dict[str, Effect] = Field(default_factory=dict)
     outputs: dict[str, str] | None = None
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     provenance: dict[str, Any]
 
     def content_digest(self) -> str:

@@ -49,7 +49,7 @@ def scaled(pair: Pair, aligned: Path, options: Options) -> Pair:
         )
     base = merged.base
     origin = Origin(base.folder, base.shards, base.config)
-    names = {key: name for name, key in merged.whole.items()}
+    names = dict(merged.origins)
     names |= {copy: names[merged.adapter.whole[target]] for copy, target in merged.adapter.copies.items()}
     parts = []
     for tensor in merged.adapter.file.tensors.values():

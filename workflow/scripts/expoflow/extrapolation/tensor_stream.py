@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expoflow.errors import PairError
 from expoflow.extrapolation import elements
 from expoflow.extrapolation.options import Options
-from expoflow.extrapolation.preflight import Pair, open_pair
+from expoflow.extrapolation.preflight import Pair, PairedTensor, copy_problems, open_pair
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def tensors(
     options = options or Options()
     pair = open_pair(sft, aligned, options.vocabulary)
     pair.require()
-    require_equal_integers(pair)
+    require_equal(pair)
     with ThreadPoolExecutor(options.workers()) as pool:
         yield from _tensors(pair, alpha, options, pool)
 
@@ -42,38 +43,57 @@ def tensors(
 def _tensors(
     pair: Pair, alpha: float, options: Options, pool: Executor
 ) -> Iterator[tuple[str, "torch.Tensor"]]:
+    for name, pieces in groupby(pair.parts, key=lambda part: part.name):
+        parts = list(pieces)
+        stored = None if parts[0].whole else _stored(pair, parts[0], alpha, options)
+        yield name, _computed(pair, parts, alpha, options, pool) if stored is None else stored
+
+
+def _stored(pair: Pair, part: PairedTensor, alpha: float, options: Options) -> "torch.Tensor | None":
+    """The tensor where the result is one of the parents' as it is, not copied; else None."""
+    theta1, theta0 = part.theta1, part.theta0
+    alpha = options.alpha_of(part.name, alpha) if theta0 else 0
+    parent, whole = (pair.aligned, theta1) if alpha == 0 or part.equal else (pair.sft, theta0)
+    if (
+        (alpha in (0, -1) or part.equal)
+        and parent.stores(whole.name)
+        and (whole.dtype, whole.elements) == (options.stored_type(theta1), theta1.elements)
+    ):
+        return parent.values(whole.name).view(theta1.shape)
+    return None
+
+
+def _computed(
+    pair: Pair, parts: list[PairedTensor], alpha: float, options: Options, pool: Executor
+) -> "torch.Tensor":
+    """A tensor of the output, of all its parts."""
     import torch
 
     from expoflow.checkpoints.torch_types import TORCH
 
-    for part in pair.parts:
-        theta1, theta0 = part.theta1, part.theta0
-        name, kind = theta1.name, options.stored_type(theta1)
-        alpha_here = options.alpha_of(name, alpha) if theta0 else 0
-        parent, whole = (pair.aligned, theta1) if alpha_here == 0 or part.equal else (pair.sft, theta0)
-        if (
-            (alpha_here in (0, -1) or part.equal)
-            and parent.stores(whole.name)
-            and (whole.dtype, whole.elements) == (kind, theta1.elements)
-        ):
-            yield name, parent.values(whole.name).view(theta1.shape)
-            continue
-        out = torch.empty(theta1.elements, dtype=TORCH[kind])
-        bytes_, size = out.view(torch.uint8).numpy(), out.element_size()
-        jobs = []
-        for first in range(0, theta1.elements, CHUNK):
-            last = min(first + CHUNK, theta1.elements)
-            piece = bytes_[first * size : last * size]
+    whole = parts[0].whole or parts[0].theta1
+    out = torch.empty(whole.elements, dtype=TORCH[options.stored_type(whole)])
+    bytes_, size = out.view(torch.uint8).numpy(), out.element_size()
+    jobs = []
+    for part in parts:
+        for first in range(0, part.theta1.elements, CHUNK):
+            last = min(first + CHUNK, part.theta1.elements)
+            piece = bytes_[(part.first + first) * size : (part.first + last) * size]
             jobs.append(
                 pool.submit(elements.write_elements, [piece], pair, part, first, last, [alpha], options)
             )
-        for job in jobs:
-            job.result()
-        yield name, out.view(theta1.shape)
+    for job in jobs:
+        job.result()
+    return out.view(whole.shape)
 
 
-def require_equal_integers(pair: Pair) -> None:
-    """Integer and bool tensors must have the same bytes in both; a PairError names the first that differs."""
+def require_equal(pair: Pair) -> None:
+    """Integer and bool tensors must be the same in both, and tied ones the same as what they are tied to.
+
+    Raises PairError with what differs.
+    """
+    if problems := copy_problems(pair):
+        raise PairError("\n".join(problems))
     for part in pair.parts:
         if part.equal and pair.sft.view(part.theta0.name) != pair.aligned.view(part.theta1.name):
             raise PairError(

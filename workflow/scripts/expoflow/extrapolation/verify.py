@@ -16,6 +16,7 @@ def describe_recipe(recipe: ExtrapolationRecipe) -> list[tuple[str, str]]:
         *(("alpha for", f"{regex} = {value:g}") for regex, value in recipe.alpha_for),
         *((role, parent.label()) for role, parent in (("sft", recipe.sft), ("aligned", recipe.aligned))),
         ("digest", recipe.content_digest()),
+        *(("note", text) for text in recipe.notes),
         *(("warning", text) for text in recipe.warnings),
     ]
 

@@ -54,11 +54,27 @@ class ShardLayout:
             yield place
 
 
-def shard_layout(shard: Shard, options: Options) -> ShardLayout:
-    """theta1's own header where its types are kept, else one of the same order with the output's types."""
+def shard_layouts(pair: Pair, options: Options) -> list[ShardLayout]:
+    """theta1's own headers where its types are kept, else ones of the same order with the output's types."""
+    pieces: dict[str, list[PairedTensor]] = {}
+    for part in pair.parts:
+        if part.whole:
+            pieces.setdefault(part.name, []).append(part)
+    return [_shard_layout(shard, options, pieces) for shard in pair.aligned.shards]
+
+
+def _shard_layout(shard: Shard, options: Options, pieces: Mapping[str, list[PairedTensor]]) -> ShardLayout:
     if options.dtype != "keep":
         shard = relaid(shard, lambda tensor: replace(tensor, dtype=options.stored_type(tensor)))
-    places = {each.name: each for each in shard.tensors}
+    places = {}
+    for tensor in shard.tensors:
+        for part in pieces.get(tensor.name, ()):
+            size = SIZES[tensor.dtype]
+            start = tensor.start + part.first * size
+            stop = start + part.theta1.elements * size
+            places[part.theta1.name] = replace(part.theta1, dtype=tensor.dtype, start=start, stop=stop)
+        if tensor.name not in pieces:
+            places[tensor.name] = tensor
     return ShardLayout(shard.path.name, shard.raw_header(), shard.size, places)
 
 
@@ -68,8 +84,9 @@ def write_index(aligned: Checkpoint, plans: list[ShardLayout], folder: Path) -> 
     if not index or [each.name for each in plans] == [SINGLE]:
         return
     places = [tensor for each in plans for tensor in each.places.values()]
+    given = index.get("metadata")  # absent or null in files of some converters
     index["metadata"] = {
-        **index.get("metadata", {}),
+        **(given if isinstance(given, dict) else {}),
         "total_size": sum(tensor.stop - tensor.start for tensor in places),
     }
     write_json(folder / INDEX, index)
@@ -86,7 +103,7 @@ class Writer:
         self, pair: Pair, folders: Mapping[float, Path], options: Options, progress: Progress | None = None
     ):
         self.pair, self.folders, self.options = pair, folders, options
-        self.plans = [shard_layout(shard, options) for shard in pair.aligned.shards]
+        self.plans = shard_layouts(pair, options)
         self.total = len(folders) * sum(each.size for each in self.plans)
         self.done, self.progress = 0, progress
         self.lock, self.stop, self.own = threading.Lock(), threading.Event(), threading.local()

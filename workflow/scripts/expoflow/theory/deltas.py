@@ -65,7 +65,7 @@ def products(pairs: Sequence[Pair]) -> dict[str, Products]:
                 np.array([[one @ other for other in deltas] for one in deltas]),
                 np.array([(each @ each).item() for each in theta1]),
             )
-            for name in (ALL, kind(part.theta1.name)):
+            for name in (ALL, kind(part.name)):
                 found[name] = found[name] + piece if name in found else piece
     return found
 
