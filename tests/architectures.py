@@ -33,7 +33,7 @@ BOTH = (
 )
 SIDE, PATCH = 16, 8  # pixels of an image as LLaVA gets it, and of a patch
 TEXT = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
+    "hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
     "max_position_embeddings": 256,
 }  # fmt: skip
 EYES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -66,18 +66,18 @@ def _llava(words: Any) -> Any:
 
 def _qwen2_vl(words: Any) -> Any:
     tokens = {"image": "<|image_pad|>", "vision_start": "<|vision_start|>", "vision_end": "<|vision_end|>"}
-    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
+    rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 10000.0}
     ids = {f"{name}_token_id": words.convert_tokens_to_ids(token) for name, token in tokens.items()}
     return transformers.Qwen2VLConfig(
         text_config=_text("qwen2_vl_text", **TEXT, rope_parameters=rope)(words).to_dict(),
-        vision_config={"depth": 2, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": PATCH},
+        vision_config={"depth": 2, "embed_dim": 16, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2, "patch_size": PATCH},
         **ids,
     )  # fmt: skip
 
 
 def _gemma3(words: Any) -> Any:
     return transformers.Gemma3Config(
-        text_config=_text("gemma3_text", **TEXT, head_dim=16, sliding_window=8, layer_types=["sliding_attention", "full_attention"])(words),
+        text_config=_text("gemma3_text", **TEXT, head_dim=32, sliding_window=8, layer_types=["sliding_attention", "full_attention"])(words),
         vision_config=transformers.SiglipVisionConfig(**EYES, image_size=SIDE, patch_size=PATCH),
         image_token_index=words.convert_tokens_to_ids("<image>"), boi_token_index=1, eoi_token_index=2, mm_tokens_per_image=4,
     )  # fmt: skip
@@ -91,15 +91,15 @@ CONFIGS: dict[str, Callable[[Any], Any]] = {
     "jamba": _text("jamba", **TEXT | {"num_hidden_layers": 4}, attn_layer_period=2, attn_layer_offset=1, expert_layer_period=2,
                    num_experts=2, mamba_d_state=8, mamba_dt_rank=4, use_mamba_kernels=False),
     "bamba": _text("bamba", **TEXT, **MAMBA2, attn_layer_indices=[1]),
-    "falcon_h1": _text("falcon_h1", **TEXT, **MAMBA2, mamba_d_ssm=64),
-    "qwen3_next": _text("qwen3_next", **TEXT, head_dim=16, layer_types=["linear_attention", "full_attention"], num_experts=4,
+    "falcon_h1": _text("falcon_h1", **TEXT, **MAMBA2, mamba_d_ssm=128),
+    "qwen3_next": _text("qwen3_next", **TEXT, head_dim=32, layer_types=["linear_attention", "full_attention"], num_experts=4,
                         num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16,
                         linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=8),
     "bloom": _text("bloom", hidden_size=32, n_layer=2, n_head=2),
     "mpt": _text("mpt", d_model=32, n_heads=2, n_layers=2, max_seq_len=256),
     "openai-gpt": _text("openai-gpt", n_embd=32, n_layer=2, n_head=2, n_positions=256),
     "lfm2": _text("lfm2", **TEXT, layer_types=["conv", "full_attention"]),
-    "recurrent_gemma": _text("recurrent_gemma", **TEXT | {"num_hidden_layers": 3}, lru_width=32, attention_window_size=8, head_dim=16),
+    "recurrent_gemma": _text("recurrent_gemma", **TEXT | {"num_hidden_layers": 3}, lru_width=32, attention_window_size=8, head_dim=32),
     "llava": _llava,
     "qwen2_vl": _qwen2_vl,
     "gemma3": _gemma3,
@@ -120,7 +120,7 @@ def save(name: str, folder: Path, seed: int = 0, step: float = 0.02) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.normal_(0, 0.2, generator=start)
+                parameter.normal_(0, 0.1, generator=start)
             if seed:
                 parameter += (
                     step * torch.randn(parameter.shape, generator=walk) * parameter.std().nan_to_num(1)
@@ -140,6 +140,16 @@ def save(name: str, folder: Path, seed: int = 0, step: float = 0.02) -> Path:
         Qwen2VLImageProcessorPil(
             patch_size=PATCH, min_pixels=256, max_pixels=2048, processor_class="Qwen2VLProcessor"
         ).save_pretrained(folder)
+    return folder
+
+
+def save_reward_model(folder: Path) -> Path:
+    """A tiny reward model, for text."""
+    words = tokenizer()
+    torch.manual_seed(0)
+    model = transformers.LlamaForSequenceClassification(_text("llama", **TEXT, num_labels=1)(words))
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
     return folder
 
 

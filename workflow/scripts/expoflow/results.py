@@ -63,6 +63,13 @@ class Prompt(Record):
         """Whether a message shows images."""
         return any(message.images for message in self.messages)
 
+    def text(self) -> "Prompt":
+        """The prompt without its images, under the same id."""
+        if not self.has_images():
+            return self
+        bare = [message.model_copy(update={"images": None}) for message in self.messages]
+        return self.model_copy(update={"messages": bare})
+
 
 def read_prompts(path: Path) -> list[Prompt]:
     """The prompts of a set. Raises DataError for a file that is not whole, or in which a prompt stands twice."""

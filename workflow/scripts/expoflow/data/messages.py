@@ -87,11 +87,6 @@ def question(
     return messages, answer
 
 
-def plain(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """Roles and texts of messages, as chat templates and trainers take them."""
-    return [{"role": message.role, "content": message.content} for message in messages]
-
-
 def _message(value: Any, where: str) -> tuple[Message, int]:
     """A message, and how many places for images it has."""
     if not isinstance(value, dict):

@@ -26,6 +26,11 @@ def prompt_id(messages: Sequence[Message]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def plain(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """Roles and texts of messages, as chat templates and trainers take them."""
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
 def load(
     source: PromptsConfig,
     seed: int,

@@ -13,8 +13,7 @@ from jinja2 import TemplateSyntaxError
 
 from expoflow.checkpoints.checkpoint import read_json_file
 from expoflow.config.sources import DATE
-from expoflow.data.messages import plain
-from expoflow.data.prompts import prompt_id
+from expoflow.data.prompts import plain, prompt_id
 from expoflow.engines import vision
 from expoflow.engines.model import Model, Pictures
 from expoflow.errors import CheckpointError, DataError

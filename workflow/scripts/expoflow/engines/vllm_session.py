@@ -15,6 +15,7 @@ from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
 
 from expoflow.engines.model import Pictures
+from expoflow.engines.support import UNLIMITED, context
 from expoflow.engines.vision import picture
 
 Parameters = SamplingParams | PoolingParams
@@ -22,6 +23,7 @@ NONE: Mapping[int, Pictures] = MappingProxyType({})
 NANS = re.compile(
     r"NaNs detected in logits: \{'(\d+)"
 )  # what VLLM_RAISE_ON_LOGIT_NANS makes of the first request
+LONGEST = 32768  # tokens of a model whose positions have no end, for which vLLM looks for no length by itself
 # Compiling gains nothing there; with chunked prefill, requests that have a seed crash (vLLM 0.32).
 CPU = {"enforce_eager": True, "enable_chunked_prefill": False, "kv_cache_memory_bytes": 1 << 30}
 
@@ -50,7 +52,7 @@ def start(folder: Path, config: PretrainedConfig, dtype: str = "keep", **setting
         model=str(folder),
         skip_tokenizer_init=not sees,
         dtype=kept if dtype == "keep" else dtype,
-        max_model_len=-1,
+        max_model_len=-1 if context(config) < UNLIMITED else LONGEST,
         enable_prefix_caching=False,
         disable_log_stats=True,
         use_tqdm_on_load=False,

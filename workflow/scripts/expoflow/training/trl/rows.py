@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from expoflow.data import images
-from expoflow.data.messages import conversation, plain, question
-from expoflow.data.prompts import prompt_id
+from expoflow.data.messages import conversation, question
+from expoflow.data.prompts import plain, prompt_id
 from expoflow.data.rows import rows
 from expoflow.errors import DataError
 from expoflow.results import Message, Prompt
