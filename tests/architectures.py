@@ -39,7 +39,7 @@ TEXT = {
 EYES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 MAMBA2 = {
     "mamba_d_state": 8,
-    "mamba_n_heads": 4,
+    "mamba_n_heads": 8,
     "mamba_d_head": 16,
     "mamba_n_groups": 1,
     "mamba_chunk_size": 8,

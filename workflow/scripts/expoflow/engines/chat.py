@@ -88,14 +88,18 @@ class Chat:
 
     def _seen(self, messages: Sequence[Message], text: str, images: list[bytes]) -> list[int]:
         """Token ids of a text with images."""
+        try:
+            return self._processor(messages).token_ids(text, images)
+        except DataError as error:
+            raise DataError(f"{self._where(messages)}: {error}") from None
+
+    def _processor(self, messages: Sequence[Message]) -> vision.Processor:
+        """What reads the images of these messages."""
         if self.sees is None:
             raise DataError(
                 f"{self._where(messages)}: has images, and only its text would be read; remove them"
             )
-        try:
-            return vision.processor(self.sees, self.tokenizer).token_ids(text, images)
-        except DataError as error:
-            raise DataError(f"{self._where(messages)}: {error}") from None
+        return vision.processor(self.sees, self.tokenizer)
 
     def _unseen(self, messages: Sequence[Message], ids: list[int]) -> list[int]:
         """`ids` of a conversation without images, which hold no place for one."""
@@ -155,6 +159,8 @@ class Chat:
             raise CheckpointError(
                 f"tokenizer of '{self.name}' has no chat template; give one as `chat_template:` of the model"
             )
+        if any(message.images for message in messages):
+            self._processor(messages)  # a template for texts would say less of why it fails
         turns = with_system(_turns(messages), self.system)
         turns += [{"role": "assistant", "content": response}] if response is not None else []
         options = {"add_generation_prompt": response is None, "strftime_now": self.now, **options}
