@@ -1,9 +1,10 @@
 # Prompt sets, one JSON line a prompt. Like models of the hub, they are fetched by the head process (a localrule).
+include: "inputs/prompts.smk"
+
+
 rule prompts:
     input:
-        file=lambda wildcards: [
-            file for file in [CONFIG.prompts[wildcards.prompts].file] if file
-        ],
+        files=prompt_files,
     output:
         prompts="results/prompts/{prompts}.jsonl",
     log:

@@ -258,10 +258,10 @@ def test_a_response_ends_where_the_template_or_the_tokenizer_says(folder, tmp_pa
 def test_prompts_are_read_anew_for_a_model_that_takes_system_messages_otherwise(folder):
     loaded = Loaded(Model(folder=folder), "transformers")
     asked = [Prompt(prompt_id="0", messages=[SYSTEM, USER])]
-    kept = loaded.token_ids(asked)
+    kept = loaded.read(asked)
     loaded.move(Model(folder=folder, system="drop"))
-    dropped = loaded.token_ids(asked)
-    assert dropped == [Chat(tokenizer(FORM["chatml"])).token_ids([USER])] != kept
+    dropped = loaded.read(asked)
+    assert dropped == [(Chat(tokenizer(FORM["chatml"])).token_ids([USER]), None)] != kept
 
 
 def test_what_a_config_says_of_chats_is_in_a_rules_parameter():

@@ -14,15 +14,13 @@ from expoflow.miniature.tokenizer import tokenizer
 from expoflow.scoring import rewards
 from safetensors.torch import load_file, save_file
 from transformers import (
-    BloomConfig,
-    BloomForCausalLM,
+    BlipConfig,
+    BlipForConditionalGeneration,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
-    MambaConfig,
-    MambaForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
     T5Config,
@@ -214,24 +212,28 @@ def test_a_padding_token_comes_from_the_config_or_from_the_user(saved, tmp_path)
         )
 
 
+BLIP = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+BLIP |= {"bos_token_id": 1, "sep_token_id": 2}
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (
-            lambda: MambaForCausalLM(
-                MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, state_size=4)
-            ),
-            "carry a state",
-        ),
-        (
-            lambda: BloomForCausalLM(BloomConfig(vocab_size=50, hidden_size=16, n_layer=2, n_head=2)),
-            "takes no position_ids",
+            lambda: BlipForConditionalGeneration(BlipConfig(text_config=BLIP, vision_config=BLIP)),
+            "cannot run BlipForConditionalGeneration: it generates in a way of its own; set generate.engine: vllm",
         ),
         (
             lambda: T5ForConditionalGeneration(
                 T5Config(vocab_size=50, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
             ),
-            "an encoder and a decoder",
+            "an encoder and a decoder, and the sweep of ExPO is for decoders alone; `expoflow extrapolate`",
         ),
     ],
 )

@@ -75,7 +75,10 @@ def test_the_id_is_of_the_canonical_messages():
             "from and value (ShareGPT); write role and content, with user",
         ),
         ({"q": [{"role": "user", "content": " \n"}]}, ":2: message 1 of 'q' is empty; write its content"),
-        ({"q": [{"role": "user", "content": [IMAGE]}]}, "has content of type 'image_url'; only text is read"),
+        (
+            {"q": [{"role": "user", "content": [IMAGE]}]},
+            'has content of type \'image_url\'; write {"type": "image"}, and give it beside the messages',
+        ),
         ({"q": [{"role": "user", "content": [PART, PART]}]}, "has 2 parts of text, which programs join in"),
         (
             {"q": [{"role": "user", "content": 3}]},

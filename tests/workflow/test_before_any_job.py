@@ -43,7 +43,7 @@ LABELS = {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}}
 WRONG = {
     "compiled": ("dpo", lambda at: weights(at, lambda name: f"_orig_mod.{name}"), "named _orig_mod."),
     "deeper": ("dpo", lambda at: config(at, num_hidden_layers=5), "more layers than its files"),
-    "state": ("dpo", lambda at: config(at, model_type="mamba"), "cannot run MambaForCausalLM"),
+    "class": ("dpo", lambda at: config(at, model_type="mamba"), "tensors that its class needs are not in"),
     "encoder": ("dpo", lambda at: config(at, model_type="t5"), "has an encoder and a decoder"),
     "short": ("dpo", lambda at: config(at, max_position_embeddings=4), "have 4 tokens or more"),
     "system": ("dpo", refuse_system, "System role not supported); set `system: merge` or `system: drop`"),

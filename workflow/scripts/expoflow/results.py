@@ -39,11 +39,19 @@ class Manifest(Record):
         return {name: file.sha256 for name, file in self.files.items()}
 
 
+class Image(Record):
+    """An image of a message: `data` is its file in base64, `sha256` that of the file's bytes."""
+
+    sha256: str
+    data: str
+
+
 class Message(Record):
-    """One chat message."""
+    """One chat message; its `images`, if it has any, stand before its text."""
 
     role: str
     content: str
+    images: list[Image] | None = None
 
 
 class Prompt(Record):
@@ -52,6 +60,17 @@ class Prompt(Record):
     prompt_id: str
     messages: list[Message]
     meta: dict[str, Any] | None = None
+
+    def has_images(self) -> bool:
+        """Whether a message shows images."""
+        return any(message.images for message in self.messages)
+
+    def text(self) -> "Prompt":
+        """The prompt without its images, under the same id."""
+        if not self.has_images():
+            return self
+        bare = [message.model_copy(update={"images": None}) for message in self.messages]
+        return self.model_copy(update={"messages": bare})
 
 
 def read_prompts(path: Path) -> list[Prompt]:

@@ -95,11 +95,13 @@ REPORT = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 
 
 def model_class(config: Any, folder: Path, role: Role, remote: bool = False) -> Any:
-    """Transformers' class for a config. Raises CheckpointError if there is none for the role."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    """Transformers' class for a config. Raises CheckpointError if there is none for the role.
 
-    auto = AutoModelForCausalLM if role == "language model" else AutoModelForSequenceClassification
+    A language model has the class for text, or that for images and text: the one that its config.json names if both know it.
+    """
+    import torch
+
+    auto = _auto_class(config, role)
     try:
         with torch.device("meta"):  # the class alone is wanted: only it takes a state dict without a folder
             return type(auto.from_config(copy.deepcopy(config), trust_remote_code=remote, **PLAIN))
@@ -112,6 +114,33 @@ def model_class(config: Any, folder: Path, role: Role, remote: bool = False) -> 
         raise CheckpointError(
             f"{folder}: transformers has no {role} for model_type {config.model_type!r} ({_first_line(error)}); {remedy}"
         ) from None
+
+
+def _auto_class(config: Any, role: Role) -> Any:
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoModelForSequenceClassification,
+    )
+
+    if role != "language model":
+        return AutoModelForSequenceClassification
+    known = {
+        auto: getattr(auto._model_mapping[type(config)], "__name__", None)
+        for auto in (AutoModelForCausalLM, AutoModelForImageTextToText)
+        if type(config) in auto._model_mapping
+    }
+    named = (getattr(config, "architectures", None) or [None])[0]
+    return next(
+        (auto for auto, name in known.items() if name == named), next(iter(known), AutoModelForCausalLM)
+    )
+
+
+def sees(architecture: type) -> bool:
+    """Whether a class of transformers is one for images and text."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    return architecture.__name__ in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()
 
 
 def _named_class(config: Any) -> Any:

@@ -30,6 +30,7 @@ from expoflow.results import Manifest, Prompt, read_prompts
 
 TOKENIZER = "tokenizer_config.json"
 FIRST = 1000  # prompts of a set that are looked at
+PICTURED = 50  # of them, those with images
 LONGEST = 1800  # seconds that the child may take
 # The child imports this library, whatever else is installed; its folder does not stay on the path (`select`).
 CHILD = "import sys; sys.path.insert(0, sys.argv[1]); import expoflow; del sys.path[0]; from expoflow.checks import models; models.main()"
@@ -51,6 +52,7 @@ def check_models(config: Config, results: Results = RESULTS, hub: bool = False) 
             if folder is not None:
                 folders[name] = folder
         questions = list(_questions(config, results, folders))
+        problems += _theory_problems(config, results)
         keys = [_key(question) for question in questions]
         answers = {key: answer for key in keys if (answer := _kept(key))}
         open_ = {key: each for key, each in zip(keys, questions, strict=True) if key not in answers}
@@ -90,6 +92,17 @@ def _questions(config: Config, results: Results, folders: Mapping[str, Path]) ->
             weights=any(folder.glob("*.safetensors")),
             prompts={each: prompts(each) for each in named},
             too_long=generate[0].too_long if generate else "skip",
+            images=config.score.images,
+        )
+
+
+def _theory_problems(config: Config, results: Results) -> Iterator[str]:
+    """Images where theory reads text alone."""
+    name = config.theory.prompts if config.theory else None
+    prompts = _prompts(config, name, results) if name else []
+    if shown := next((each.prompt_id for each in prompts if each.has_images()), None):
+        yield (
+            f"theory.prompts: '{name}' has images (the first: {shown}), and theory reads text alone; name another prompt set"
         )
 
 
@@ -118,12 +131,19 @@ def _prompts(config: Config, name: str, results: Results) -> list[Prompt]:
     """The first prompts of a set, as far as they are here."""
     source = config.prompts[name]
     if results.prompts(name).exists():
-        return read_prompts(results.prompts(name))[:FIRST]
+        return _first(read_prompts(results.prompts(name)))
     if source.hub:
         return []
     with suppress(DataError):  # `checks.machine` says what is wrong with it
-        return prompt_sets.load(source, config.seed)[:FIRST]
+        return _first(prompt_sets.load(source, config.seed))
     return []
+
+
+def _first(prompts: list[Prompt]) -> list[Prompt]:
+    """The prompts that are looked at; images cost more than texts."""
+    seen = [prompt.prompt_id for prompt in prompts if prompt.has_images()]
+    beyond = set(seen[PICTURED:])
+    return [prompt for prompt in prompts[:FIRST] if prompt.prompt_id not in beyond]
 
 
 def _folder(config: Config, name: str, results: Results, hub: bool, stack: ExitStack) -> Path | None:
@@ -147,7 +167,7 @@ def _key(question: Question) -> str:
     """The content that an answer depends on."""
     content = hashlib.sha256()
     said = question.model_dump(mode="json", exclude={"model": {"folder"}})
-    code = digest(["checks.models", "scoring.rewards", "engines.support"])
+    code = digest(["checks.models", "scoring.rewards", "engines.support", "engines.vision"])
     content.update(json.dumps([said, code, _versions()], sort_keys=True).encode())
     for path in sorted(path for path in question.model.folder.iterdir() if path.is_file()):
         if path.suffix == ".json" or FILES.fullmatch(path.name):

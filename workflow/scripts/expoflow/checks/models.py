@@ -6,13 +6,13 @@ weight files, config.json and tokenizer files are all that it reads of a model.
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from expoflow.checkpoints import loading
 from expoflow.checkpoints.checkpoint import open_checkpoint
 from expoflow.checkpoints.findings import quantised
 from expoflow.engines.model import Model
-from expoflow.errors import CheckpointError, ExpoflowError
+from expoflow.errors import CheckpointError, DataError, ExpoflowError
 from expoflow.files.records import Record
 from expoflow.results import Message, Prompt
 
@@ -25,7 +25,7 @@ class Question(Record):
 
     `engine` runs it as a language model, `scored_by` as a reward model; None for what it is not. `weights`: its files are
     whole checkpoints in safetensors, whose headers can be read. `prompts` are the first ones of every set that it is given,
-    and `too_long` what is done to those that leave no room.
+    and `too_long` what is done to those that leave no room. `images` is what a reward model does with those that have some.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Question(Record):
     weights: bool
     prompts: dict[str, list[Prompt]]
     too_long: str
+    images: str = "text"
 
 
 class Answer(Record):
@@ -76,23 +77,39 @@ def _examined(question: Question) -> Iterator[str]:
         if tensors is not None:
             role = "any model" if question.engine == "vllm" else "language model"
             loading.require_loadable(model.folder, tensors, role, model.trust_remote_code)
-        yield from _prompts(question, context(config), None)
+        yield from _prompts(question, question.prompts, context(config), None)
     if question.scored_by:
         config = reward_config(model, config, tensors, question.scored_by)
         if tensors is not None:
             loading.require_loadable(model.folder, tensors, "reward model", model.trust_remote_code)
-        yield from _prompts(question, context(config), RESPONSE)
+        yield from _unseen(question)
+        told = {name: [each.text() for each in prompts] for name, prompts in question.prompts.items()}
+        yield from _prompts(question, told, context(config), RESPONSE)
 
 
-def _prompts(question: Question, context: int, response: str | None) -> Iterator[str]:
+def _unseen(question: Question) -> Iterator[str]:
+    """What a reward model does not see of the prompts."""
+    from expoflow.scoring.rewards import UNSEEN
+
+    for name, prompts in question.prompts.items():
+        if shown := next((each.prompt_id for each in prompts if each.has_images()), None):
+            text = f"'{name}': {UNSEEN} (the first: {shown})"
+            if question.images == "refuse":
+                raise DataError(f"{text}; set score.images: text, or remove reward_model")
+            yield f"{text}; it scores their text"
+
+
+def _prompts(
+    question: Question, sets: Mapping[str, list[Prompt]], context: int, response: str | None
+) -> Iterator[str]:
     """Prompts as the model's own template and tokenizer make them."""
     from expoflow.engines import tokenizer
     from expoflow.engines.chat import Chat
 
-    if not question.prompts:  # of its package nothing is used
+    if not sets:  # of its package nothing is used
         return
-    chat = Chat.of(tokenizer.tokenizer(question.model), question.model)
-    for name, prompts in question.prompts.items():
+    chat = Chat.of(tokenizer.tokenizer(question.model), question.model, images=response is None)
+    for name, prompts in sets.items():
         if not prompts:
             chat.token_ids([ANYTHING], response)
         rows = chat.all_token_ids((prompt.messages, response) for prompt in prompts)

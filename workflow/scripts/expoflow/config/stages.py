@@ -41,6 +41,9 @@ class ScoreConfig(Strict):
     """What runs the reward model: `auto` is vllm where it is installed and CUDA is present, else transformers."""
     dtype: Literal["keep", "float32", "bfloat16"] = "keep"
     """Type that the reward model computes in; `keep` is that of its files."""
+    images: Literal["text", "refuse"] = "text"
+    """What becomes of prompts with images, which no reward model here sees: `text` scores prompt and response without them, and
+    says so; `refuse` is an error."""
 
 
 Compute = Literal["float32", "bfloat16"]

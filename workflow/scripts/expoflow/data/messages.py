@@ -1,10 +1,11 @@
 """A conversation as a data file has it: messages with role and content."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from expoflow.errors import DataError
-from expoflow.results import Message
+from expoflow.results import Image, Message
 
 ROLES = ("user", "assistant", "system", "tool")
 # What other forms call the roles; a template would leave such a message out, or take it for something else.
@@ -30,13 +31,18 @@ READ = (
 EMPTY = (None, "", [], {})  # what a key holds that says nothing, such as tool_calls: null
 
 
-def conversation(value: Any, where: str, field: str) -> tuple[list[Message], str | None]:
+def conversation(
+    value: Any, where: str, field: str, images: Sequence[Image] = ()
+) -> tuple[list[Message], str | None]:
     """The messages that `value` of a row's `field` stands for, and the answer to them if it ends with one.
 
     `value` is a text, which the user says, or a list of {role, content}; a content is a text, or a list with one part
     {"type": "text", "text": ...}. Keys without a value count for nothing. The answer is the content of a last message
     of the assistant; it may be empty, the others may not. `where` is the row's place, for the DataError of whatever
     cannot be read as it is meant.
+
+    `images` are the row's. Parts {"type": "image"} before the text say which messages of the user have them, in order; without
+    such parts the user's first message has all of them.
     """
     if isinstance(value, str) and WRITTEN.fullmatch(value):
         raise DataError(
@@ -44,27 +50,30 @@ def conversation(value: Any, where: str, field: str) -> tuple[list[Message], str
             " Parquet, with the list itself"
         )
     if isinstance(value, str) and value.strip():
-        return [Message(role="user", content=value)], None
+        return [Message(role="user", content=value, images=[*images] or None)], None
     if not isinstance(value, list) or not value:
         raise DataError(
             f"{where}: field '{field}' must be a text or a list of {{role, content}} messages, not"
             f" {'empty' if value in EMPTY or isinstance(value, str) else f'a {type(value).__name__}'}"
         )
-    messages = [
-        _message(each, f"{where}: message {number} of '{field}'") for number, each in enumerate(value, 1)
-    ]
+    read = [_message(each, f"{where}: message {number} of '{field}'") for number, each in enumerate(value, 1)]
+    messages = _with_images(read, images, f"{where}: '{field}'")
     answer = messages.pop().content if messages[-1].role == "assistant" else None
     for number, message in enumerate(messages, 1):
-        if message.role == "user" and not message.content.strip():  # an empty system message is meant so
+        if message.role == "user" and not (
+            message.content.strip() or message.images
+        ):  # an empty system message is meant so
             raise DataError(
                 f"{where}: message {number} of '{field}' is empty; write its content, or remove the message"
             )
     return messages, answer
 
 
-def question(value: Any, where: str, field: str) -> tuple[list[Message], str | None]:
+def question(
+    value: Any, where: str, field: str, images: Sequence[Image] = ()
+) -> tuple[list[Message], str | None]:
     """As `conversation`, for messages that ask for a response: the last of them is the user's or a tool's."""
-    messages, answer = conversation(value, where, field)
+    messages, answer = conversation(value, where, field, images)
     if not any(message.role == "user" for message in messages):
         raise DataError(
             f"{where}: field '{field}' has no message of the user"
@@ -78,7 +87,8 @@ def question(value: Any, where: str, field: str) -> tuple[list[Message], str | N
     return messages, answer
 
 
-def _message(value: Any, where: str) -> Message:
+def _message(value: Any, where: str) -> tuple[Message, int]:
+    """A message, and how many places for images it has."""
     if not isinstance(value, dict):
         raise DataError(f"{where} is a {type(value).__name__}; write {{role, content}}")
     said = {key: each for key, each in value.items() if each not in EMPTY}
@@ -88,26 +98,67 @@ def _message(value: Any, where: str) -> Message:
             " assistant for gpt"
         )
     if more := next((key for key in said if key in READ), None):
-        raise DataError(f"{where} has '{more}', which would be lost; remove the key, or the row")
+        remedy = "give images beside the messages" if more == "images" else "remove the key, or the row"
+        raise DataError(f"{where} has '{more}', which would be lost; {remedy}")
     role = said.get("role")
     if role not in ROLES:
         lower = str(role).lower()
         known = ALIASES.get(lower, lower)
         remedy = known if known in ROLES else ", ".join(ROLES)
         raise DataError(f"{where} has {f'role {role!r}' if role else 'no role'}; write {remedy}")
-    return Message(role=role, content=_content(value.get("content"), where))
+    content, places = _content(value.get("content"), where)
+    if places and role != "user":
+        raise DataError(f"{where} has an image and role '{role}'; only the user shows images")
+    return Message(role=role, content=content), places
 
 
-def _content(value: Any, where: str) -> str:
+def _content(value: Any, where: str) -> tuple[str, int]:
+    """The text of a content, and how many places for images stand before it."""
     if isinstance(value, str):
-        return value
+        return value, 0
     if not isinstance(value, list):
         raise DataError(f"{where} has {'no' if value is None else 'no text as'} content; write a text")
     kinds = [each.get("type") if isinstance(each, dict) else type(each).__name__ for each in value]
-    if other := next((kind for kind in kinds if kind != "text"), None):
-        raise DataError(f"{where} has content of type {other!r}; only text is read")
-    if len(value) != 1 or not isinstance(value[0].get("text"), str):
+    if other := next((kind for kind in kinds if kind not in ("text", "image")), None):
+        remedy = 'write {"type": "image"}, and give it beside the messages, as `images`'
+        remedy = remedy if other == "image_url" else "only text and image are read"
+        raise DataError(f"{where} has content of type {other!r}; {remedy}")
+    texts = [each for each in value if each["type"] == "text"]
+    places = len(value) - len(texts)
+    if next(
+        (
+            each
+            for each in value
+            if each["type"] == "image" and len(each) > 1 and any(list(each.values())[1:])
+        ),
+        None,
+    ):
+        raise DataError(f"{where} has an image in its content; give it beside the messages, as `images`")
+    if (
+        len(texts) > 1
+        or not (texts or places)
+        or any(not isinstance(each.get("text"), str) for each in texts)
+    ):
         raise DataError(
-            f"{where} has {len(value)} parts of text, which programs join in different ways; write one text"
+            f"{where} has {len(texts)} parts of text, which programs join in different ways; write one text"
         )
-    return value[0]["text"]
+    if "image" in kinds[places:]:
+        raise DataError(f"{where} has an image after its text; put images before the text")
+    return "".join(each["text"] for each in texts), places
+
+
+def _with_images(read: Sequence[tuple[Message, int]], images: Sequence[Image], where: str) -> list[Message]:
+    """The messages with the row's images at their places."""
+    places = [count for _, count in read]
+    if images and not any(places):
+        first = next((at for at, (message, _) in enumerate(read) if message.role == "user"), None)
+        places = [len(images) * (at == first) for at in range(len(read))]
+    if sum(places) != len(images):
+        raise DataError(
+            f"{where} has {sum(places)} places for images, and the row has {len(images)} `images`; give as many"
+        )
+    left = iter(images)
+    return [
+        message.model_copy(update={"images": [next(left) for _ in range(count)] or None})
+        for (message, _), count in zip(read, places, strict=True)
+    ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from expoflow.config.benchmarks import RewardCheck
 from expoflow.config.sources import DataConfig
-from expoflow.data import messages, rows
+from expoflow.data import images, messages, rows
 from expoflow.errors import CheckpointError, DataError
 from expoflow.files.records import Record
 from expoflow.results import Message
@@ -61,6 +61,7 @@ def read(paths: Sequence[Path], config: RewardCheck) -> list[Preference]:
 
 
 def _preference(row: dict[str, Any], config: RewardCheck, where: str) -> Preference:
+    images.require_none(row, where)
     columns = [config.prompt, config.chosen, config.rejected, *([config.subset] if config.subset else [])]
     if missing := [column for column in columns[1:] if row.get(column) is None]:
         raise DataError(

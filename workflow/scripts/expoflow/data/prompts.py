@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from expoflow.config.sources import PromptsConfig
+from expoflow.data import images
 from expoflow.data.messages import question
 from expoflow.data.rows import rows
 from expoflow.errors import DataError
@@ -15,11 +16,19 @@ from expoflow.results import Message, Prompt
 
 
 def prompt_id(messages: Sequence[Message]) -> str:
-    """First 16 hexadecimal digits of the sha256 of the messages' canonical JSON."""
-    canonical = json.dumps(
-        [{"role": m.role, "content": m.content} for m in messages], ensure_ascii=False, separators=(",", ":")
-    )
+    """First 16 hexadecimal digits of the sha256 of the messages' canonical JSON, with the sha256 of their images if they have any."""
+    said = [
+        {"role": m.role, "content": m.content}
+        | ({"images": [each.sha256 for each in m.images]} if m.images else {})
+        for m in messages
+    ]
+    canonical = json.dumps(said, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def plain(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """Roles and texts of messages, as chat templates and trainers take them."""
+    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 def load(
@@ -38,7 +47,7 @@ def load(
         prompts = world.prompts(source.miniature, seed)
     else:
         repeated = "once" if source.hub else "error"
-        prompts = read(files or [Path(source.file)], source.field, repeated, say)
+        prompts = read(files or [Path(source.file)], source.field, repeated, say, local=not source.hub)
     if source.subset is not None and source.subset < len(prompts):
         chosen = random.Random(source.seed).sample(range(len(prompts)), source.subset)
         prompts = [prompts[at] for at in sorted(chosen)]
@@ -50,9 +59,11 @@ def read(
     field: str,
     repeated: str = "error",
     say: Callable[[str], None] = lambda line: None,
+    local: bool = True,
 ) -> list[Prompt]:
     """Read prompts from files: `field` of each row is a text or a list of {role, content} messages.
 
+    `images` of a row are those of its messages (`data.images`); paths are followed if the file is `local`.
     An answer at the end of a conversation is left out: what stands before it is the prompt, and `say` is told how many
     there are. Raises DataError, with the row's place, for a row that has no such field, is empty, asks for no response,
     or stands there twice (unless `repeated` is "once").
@@ -65,7 +76,10 @@ def read(
                 raise DataError(
                     f"{where}: no field '{field}' (has: {', '.join(row)}); set `field:` to the prompt's"
                 )
-            messages, answer = question(row[field], where, field)
+            shown = [
+                images.image(each, where, path.parent if local else None) for each in images.given(row, where)
+            ]
+            messages, answer = question(row[field], where, field, shown)
             prompt = Prompt(prompt_id=prompt_id(messages), messages=messages)
             if repeated == "error" and prompt.prompt_id in prompts:
                 raise DataError(f"{where}: this prompt stands there twice; remove one")
@@ -79,3 +93,16 @@ def read(
             " what stands before it"
         )
     return list(prompts.values())
+
+
+def image_files(path: Path) -> list[Path]:
+    """The files of images that the rows of a prompt file name; none for a file that cannot be read, which the job says."""
+    try:
+        if b"image" not in path.read_bytes():  # most files: nothing is parsed
+            return []
+        named = [
+            file for where, row in rows(path) for file in images.paths(images.given(row, where), path.parent)
+        ]
+    except (DataError, OSError):
+        return []
+    return list(dict.fromkeys(named))

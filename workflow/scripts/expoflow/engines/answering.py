@@ -7,7 +7,7 @@ from expoflow.config.stages import GenerateConfig
 from expoflow.engines.chat import Chat
 from expoflow.engines.generate import GenerateTask, request_seed
 from expoflow.engines.memory import require_memory
-from expoflow.engines.model import Completion, Engine, Model, Request, engine_key
+from expoflow.engines.model import Completion, Engine, Model, Pictures, Request, engine_key
 from expoflow.errors import DataError
 from expoflow.hosts.task import Held
 from expoflow.results import Generation, Prompt
@@ -29,18 +29,21 @@ class Loaded:
 
             self.engine = TransformersEngine(model)
         self.model = model
-        self._prompts: dict[str, list[int]] = {}
+        self._prompts: dict[str, tuple[list[int], Pictures | None]] = {}
         self._read_by: tuple[Any, ...] = ()
 
-    def token_ids(self, prompts: list[Prompt]) -> list[list[int]]:
-        """Token ids of the prompts; those of the last call are known as long as they are made the same way."""
+    def read(self, prompts: list[Prompt]) -> list[tuple[list[int], Pictures | None]]:
+        """Token ids and images of the prompts; those of the last call are known as long as they are made the same way."""
         read_by = (self.engine.tokenizer, self.model.system, self.model.date)
         if self._read_by != read_by:
             self._prompts, self._read_by = {}, read_by
         new = [prompt for prompt in prompts if prompt.prompt_id not in self._prompts]
-        chat = Chat.of(self.engine.tokenizer, self.model)
+        chat = Chat.of(self.engine.tokenizer, self.model, images=True)
         rows = chat.all_token_ids((prompt.messages, None) for prompt in new)
-        known = self._prompts | {prompt.prompt_id: row for prompt, row in zip(new, rows, strict=True)}
+        known = self._prompts | {
+            prompt.prompt_id: (row, chat.pictures(prompt.messages))
+            for prompt, row in zip(new, rows, strict=True)
+        }
         self._prompts = {prompt.prompt_id: known[prompt.prompt_id] for prompt in prompts}
         return [*self._prompts.values()]
 
@@ -63,7 +66,8 @@ def generate(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, A
     )
     loaded.move(task.model)
     engine, config = loaded.engine, task.config
-    rows = zip(task.prompts, loaded.token_ids(task.prompts), strict=True)
+    read = dict(zip((prompt.prompt_id for prompt in task.prompts), loaded.read(task.prompts), strict=True))
+    rows = ((prompt, read[prompt.prompt_id][0]) for prompt in task.prompts)
     tokens = {prompt.prompt_id: ids for prompt, ids in _fitting(engine, rows, config)}
     if not tokens:
         raise DataError(
@@ -71,7 +75,9 @@ def generate(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, A
         )
     asked = [(prompt_id, sample) for prompt_id in tokens for sample in range(config.samples)]
     requests = [
-        Request(tokens[prompt_id], request_seed(config.seed, sample, prompt_id), prompt_id)
+        Request(
+            tokens[prompt_id], request_seed(config.seed, sample, prompt_id), prompt_id, read[prompt_id][1]
+        )
         for prompt_id, sample in asked
     ]
     finished = set(task.done)
@@ -109,10 +115,11 @@ def _fitting(
     for prompt, ids in prompts:
         if len(ids) < context:
             yield prompt, ids
-        elif config.too_long == "error":
+        elif config.too_long == "error" or (config.too_long == "truncate" and prompt.has_images()):
+            more = "" if prompt.has_images() else " or truncate"  # an image cannot be cut
             raise DataError(
                 f"prompt {prompt.prompt_id} has {len(ids)} tokens, the model's context is {context}; "
-                "remove the prompt, or set generate.too_long to skip or truncate"
+                f"remove the prompt, or set generate.too_long to skip{more}"
             )
         elif config.too_long == "skip":
             skipped.append(prompt.prompt_id)

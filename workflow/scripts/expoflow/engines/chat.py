@@ -2,6 +2,7 @@
 
 import json
 import re
+from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -10,13 +11,15 @@ from typing import Any, Self
 
 from jinja2 import TemplateSyntaxError
 
+from expoflow.checkpoints.checkpoint import read_json_file
 from expoflow.config.sources import DATE
-from expoflow.data.prompts import prompt_id
-from expoflow.engines.model import Model
+from expoflow.data.prompts import plain, prompt_id
+from expoflow.engines import vision
+from expoflow.engines.model import Model, Pictures
 from expoflow.errors import CheckpointError, DataError
 from expoflow.results import Message
 
-Turn = dict[str, str]
+Turn = dict[str, Any]
 QUESTION, ANSWER = "the question 5417", "the answer 9032"
 SWITCH = re.compile(r"/(no_?)?think\b")  # templates read it, and leave it out
 END_OF_REASONING = "</think>"
@@ -27,19 +30,26 @@ class Chat:
 
     `name` is the model's, for errors. `system` says what becomes of system messages: `keep`; `merge` puts their text
     and a blank line before the first user message; `drop` leaves them out. `date` (ISO) is the day that a template's
-    `strftime_now` tells.
+    `strftime_now` tells. Images are read with the processor of `sees`, a vision-language model; without it they are refused.
     """
 
-    def __init__(self, tokenizer: Any, name: str = "", system: str = "keep", date: str = DATE):
-        self.tokenizer, self.system = tokenizer, system
+    def __init__(
+        self,
+        tokenizer: Any,
+        name: str = "",
+        system: str = "keep",
+        date: str = DATE,
+        sees: Model | None = None,
+    ):
+        self.tokenizer, self.system, self.sees = tokenizer, system, sees
         self.name = name or tokenizer.name_or_path
         self.now = datetime.fromisoformat(date).strftime
         self._tried: set[tuple[Any, ...]] = set()
 
     @classmethod
-    def of(cls, tokenizer: Any, model: Model) -> Self:
-        """What an engine's model says, with its tokenizer."""
-        return cls(tokenizer, str(model.folder), model.system, model.date)
+    def of(cls, tokenizer: Any, model: Model, images: bool = False) -> Self:
+        """What an engine's model says, with its tokenizer; with `images` it may be given some."""
+        return cls(tokenizer, str(model.folder), model.system, model.date, model if images else None)
 
     def token_ids(self, messages: Sequence[Message], response: str | None = None) -> list[int]:
         """Token ids of a conversation that asks for a response, or that ends with `response`."""
@@ -55,28 +65,82 @@ class Chat:
         given = list(conversations)
         texts = [self.text(messages, response) for messages, response in given]
         self._require_different(given, texts)
-        rows = (
-            [list(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
-            if texts
-            else []
-        )
-        cls, sep = self._brackets
+        shown = [_images(messages) for messages, _ in given]
+        rows = iter(self._tokenized([text for text, images in zip(texts, shown, strict=True) if not images]))
+        return [
+            self._whole(
+                each, text, self._seen(each[0], text, images) if images else self._unseen(each[0], next(rows))
+            )
+            for each, text, images in zip(given, texts, shown, strict=True)
+        ]
+
+    def pictures(self, messages: Sequence[Message]) -> Pictures | None:
+        """The images of a prompt, and the prompt with one place for each; None for a prompt without images."""
+        if not (images := _images(messages)):
+            return None
+        text = self.text(messages)
+        return Pictures(images, text, self._whole((messages, None), text, self._tokenized([text])[0]))
+
+    def _tokenized(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        return [list(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+    def _seen(self, messages: Sequence[Message], text: str, images: list[bytes]) -> list[int]:
+        """Token ids of a text with images."""
+        try:
+            return self._processor(messages).token_ids(text, images)
+        except DataError as error:
+            raise DataError(f"{self._where(messages)}: {error}") from None
+
+    def _processor(self, messages: Sequence[Message]) -> vision.Processor:
+        """What reads the images of these messages."""
+        if self.sees is None:
+            raise DataError(
+                f"{self._where(messages)}: has images, and only its text would be read; remove them"
+            )
+        return vision.processor(self.sees, self.tokenizer)
+
+    def _unseen(self, messages: Sequence[Message], ids: list[int]) -> list[int]:
+        """`ids` of a conversation without images, which hold no place for one."""
+        if self._place is not None and self._place in ids:
+            raise DataError(
+                f"{self._where(messages)}: its text has {self.tokenizer.decode([self._place])!r}, which stands for an image, and"
+                " it has no images; give `images` beside the messages, or change the text"
+            )
+        return ids
+
+    @cached_property
+    def _place(self) -> int | None:
+        """The token that stands for an image of a vision-language model."""
+        said = read_json_file(self.sees.folder / "config.json") if self.sees else {}
+        return said.get("image_token_id", said.get("image_token_index"))
+
+    def _whole(
+        self, conversation: tuple[Sequence[Message], str | None], text: str, ids: list[int]
+    ) -> list[int]:
+        """`ids` of `text` with the one BOS, or [CLS] and [SEP], that the conversation must have."""
+        messages, response = conversation
+        (cls, sep), bos = self._brackets, self.tokenizer.bos_token_id
+        if sep is not None and response is not None:
+            begin_with(ids, cls)
+            if not text.rstrip().endswith(self.tokenizer.sep_token):
+                ids.append(sep)
+        elif self._adds_bos and not text.lstrip().startswith(self.tokenizer.bos_token):
+            begin_with(ids, bos)
+        while len(ids) > 1 and ids[0] == ids[1] and ids[0] in (bos, cls):
+            del ids[0]
+        if not ids:
+            raise DataError(
+                f"{self._where(messages)}: the chat template makes no token of it; {self._another()}"
+            )
+        return ids
+
+    @cached_property
+    def _adds_bos(self) -> bool:
+        """Whether the tokenizer puts a BOS before a text by itself."""
         bos = self.tokenizer.bos_token_id
-        adds = bos is not None and self.tokenizer("")["input_ids"][:1] == [bos]
-        for (messages, response), text, ids in zip(given, texts, rows, strict=True):
-            if sep is not None and response is not None:
-                begin_with(ids, cls)
-                if not text.rstrip().endswith(self.tokenizer.sep_token):
-                    ids.append(sep)
-            elif adds and not text.lstrip().startswith(self.tokenizer.bos_token):
-                begin_with(ids, bos)
-            while len(ids) > 1 and ids[0] == ids[1] and ids[0] in (bos, cls):
-                del ids[0]
-            if not ids:
-                raise DataError(
-                    f"{self._where(messages)}: the chat template makes no token of it; {self._another()}"
-                )
-        return rows
+        return bos is not None and self.tokenizer("")["input_ids"][:1] == [bos]
 
     def cut(self, ids: list[int], context: int) -> list[int]:
         """The first `context` token ids of a conversation with a response; a [SEP] at its end stays there."""
@@ -95,11 +159,13 @@ class Chat:
             raise CheckpointError(
                 f"tokenizer of '{self.name}' has no chat template; give one as `chat_template:` of the model"
             )
-        turns = with_system(plain(messages), self.system)
+        if any(message.images for message in messages):
+            self._processor(messages)  # a template for texts would say less of why it fails
+        turns = with_system(_turns(messages), self.system)
         turns += [{"role": "assistant", "content": response}] if response is not None else []
         options = {"add_generation_prompt": response is None, "strftime_now": self.now, **options}
         try:
-            text = self.tokenizer.apply_chat_template(turns, tokenize=False, **options)
+            text = self._applied(turns, **options)
         except TemplateSyntaxError as error:
             raise CheckpointError(
                 f"model '{self.name}': its chat template is no Jinja (line {error.lineno}: {_line(error)}); "
@@ -141,10 +207,29 @@ class Chat:
         self._tried.add(roles)
         marked = [turn | {"content": f"the {at}th message 5417"} for at, turn in enumerate(turns)]
         with suppress(Exception):  # a template may want other texts than these
-            text = self.tokenizer.apply_chat_template(marked, tokenize=False, **options)
+            text = self._applied(marked, **options)
             lost = _missing(text, marked)
             return None if lost is None else turns[lost]
         return None
+
+    def _applied(self, turns: Sequence[Turn], **options: Any) -> str:
+        """The text of turns: with lists of parts as their contents if one has images, or if the template wants that."""
+        if self._lists or any("images" in turn for turn in turns):
+            turns = [_listed(turn) for turn in turns]
+        return self.tokenizer.apply_chat_template(turns, tokenize=False, **options)
+
+    @cached_property
+    def _lists(self) -> bool:
+        """Whether the template reads contents that are lists, as vision-language models have them, and loses plain texts."""
+        asked = {"role": "user", "content": QUESTION}
+
+        def reads(turn: Turn) -> bool:
+            with suppress(Exception):  # the prompts will show what is wrong
+                options = {"add_generation_prompt": True, "strftime_now": self.now}
+                return QUESTION in self.tokenizer.apply_chat_template([turn], tokenize=False, **options)
+            return False
+
+        return not reads(asked) and reads(_listed(asked))
 
     def _tokens(self, text: str) -> list[int]:
         """Token ids of a piece of a template without those of white space."""
@@ -185,9 +270,21 @@ class Chat:
         return "give another template as `chat_template:` of the model"
 
 
-def plain(messages: Sequence[Message]) -> list[Turn]:
-    """Messages as a chat template takes them."""
-    return [{"role": message.role, "content": message.content} for message in messages]
+def _turns(messages: Sequence[Message]) -> list[Turn]:
+    """Messages as plain data; `images` is how many one has, if it has any."""
+    shown = [{"images": len(message.images)} if message.images else {} for message in messages]
+    return [turn | more for turn, more in zip(plain(messages), shown, strict=True)]
+
+
+def _listed(turn: Turn) -> Turn:
+    """A turn whose content is a list of parts, images first."""
+    text = [{"type": "text", "text": turn["content"]}] if turn["content"] else []
+    return {"role": turn["role"], "content": [{"type": "image"}] * turn.get("images", 0) + text}
+
+
+def _images(messages: Sequence[Message]) -> list[bytes]:
+    """The files of a conversation's images, in order."""
+    return [b64decode(image.data) for message in messages for image in message.images or ()]
 
 
 def with_system(turns: list[Turn], system: str) -> list[Turn]:
@@ -198,8 +295,9 @@ def with_system(turns: list[Turn], system: str) -> list[Turn]:
     turns = [turn for turn in turns if turn["role"] != "system"]
     if system == "merge":
         first = next((at for at, turn in enumerate(turns) if turn["role"] == "user"), None)
-        asked = [] if first is None else [turns.pop(first)["content"]]
-        turns.insert(first or 0, {"role": "user", "content": "\n\n".join([*texts, *asked])})
+        asked = [] if first is None else [turns.pop(first)]
+        joined = "\n\n".join([*texts, *(turn["content"] for turn in asked)])
+        turns.insert(first or 0, {"role": "user", **dict(*asked), "content": joined})
     return turns
 
 

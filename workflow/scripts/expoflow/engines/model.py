@@ -39,12 +39,28 @@ class Model(Record):
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """The images of a prompt, and the prompt as its template writes it, with one place for each image.
+
+    `images` are the bytes of files, `token_ids` those of `text`.
+    """
+
+    images: list[bytes]
+    text: str
+    token_ids: list[int]
+
+
+@dataclass(frozen=True)
 class Request:
-    """Prompt token ids, the seed of the request's own random numbers, and what an error calls the prompt."""
+    """Prompt token ids, the seed of the request's own random numbers, and what an error calls the prompt.
+
+    A prompt with `pictures` has in `token_ids` as many tokens for an image as the model sees of it.
+    """
 
     token_ids: list[int]
     seed: int
     prompt_id: str = ""
+    pictures: Pictures | None = None
 
 
 @dataclass(frozen=True)
@@ -82,10 +98,12 @@ class Engine(Protocol):
         `no_token`, at the first token whose logits are NaN or infinite.
         """
 
-    def logps(self, rows: Sequence[tuple[list[int], list[int]]]) -> Iterator[list[tuple[int, float]]]:
+    def logps(
+        self, rows: Sequence[tuple[list[int], list[int]]], pictures: Sequence[Pictures | None] = ()
+    ) -> Iterator[list[tuple[int, float]]]:
         """Log-probability of given responses: rows of (prompt token ids, response token ids), neither empty.
 
-        Yields as they get ready (index, sum over the response's tokens, in nats, at temperature 1); the sum is NaN or
+        `pictures` are those of every row's prompt, if any has some. Yields as they get ready (index, sum over the response's tokens, in nats, at temperature 1); the sum is NaN or
         infinite if a logit is.
         """
 

@@ -4,14 +4,15 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from expoflow.checkpoints.loading import model_class
+from expoflow.checkpoints.loading import model_class, sees
 from expoflow.errors import CheckpointError
 
 UNLIMITED = 1 << 30  # tokens of a model whose positions have no end
-# What the transformers engine gives to a model in every step.
-GIVEN = {"input_ids", "attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep"}
+# What the transformers engine gives to a plain decoder in every step.
+GIVEN = {"input_ids", "attention_mask", "position_ids", "past_key_values"}
 # Layers whose past is keys and values, as `DynamicCache` keeps them; others carry a state.
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+EXTRAPOLATE = "`expoflow extrapolate` makes its checkpoints"
 
 
 def context(config: Any) -> int:
@@ -19,25 +20,43 @@ def context(config: Any) -> int:
     return getattr(config.get_text_config(), "max_position_embeddings", None) or UNLIMITED
 
 
+def pads(architecture: type, config: Any) -> bool:
+    """Whether a class is a plain decoder: one for which padding on the left changes nothing."""
+    layers = set(getattr(config.get_text_config(), "layer_types", None) or ())
+    return (
+        layers <= ATTENTION
+        and not getattr(architecture, "_is_stateful", False)
+        and not sees(architecture)
+        and inspect.signature(architecture.forward).parameters.keys() >= GIVEN
+    )
+
+
 def require_supported(config: Any, folder: Path, engine: str, remote: bool = False) -> None:
     """Raise CheckpointError for a language model that `engine` cannot run; `config` as transformers reads it."""
     if config.is_encoder_decoder:
         raise CheckpointError(
-            f"{folder}: {config.model_type} has an encoder and a decoder, and a sweep generates with decoders alone;"
-            " `expoflow extrapolate` makes its checkpoints"
+            f"{folder}: {config.model_type} has an encoder and a decoder, and the sweep of ExPO is for decoders alone;"
+            f" {EXTRAPOLATE}"
         )
     if engine == "vllm":  # which has classes of its own
         return
     architecture = model_class(config, folder, "language model", remote)
-    layers = set(getattr(config.get_text_config(), "layer_types", None) or ()) - ATTENTION
-    lacking = GIVEN - inspect.signature(architecture.forward).parameters.keys()
-    reason = None
-    if getattr(architecture, "_is_stateful", False) or layers:
-        reason = f"its layers carry a state ({', '.join(sorted(layers)) or 'stateful'}), the engine keeps keys and values"
-    elif lacking:
-        reason = f"its class takes no {', '.join(sorted(lacking))}"
-    if reason:
+    if not pads(architecture, config) and (reason := _unlike_others(architecture)):
         raise CheckpointError(
-            f"{folder}: the transformers engine cannot run {architecture.__name__}: {reason}; set generate.engine: vllm, or"
-            " make its checkpoints with `expoflow extrapolate`"
+            f"{folder}: the transformers engine cannot run {architecture.__name__}: {reason}; set generate.engine: vllm if"
+            f" vLLM serves it, else {EXTRAPOLATE}"
         )
+
+
+def _unlike_others(architecture: type) -> str | None:
+    """Why a class cannot be given tokens as `generate` of transformers gives them; None if it can."""
+    from transformers import GenerationMixin
+
+    own = getattr(architecture, "generate", None)
+    if own is None or not architecture.can_generate():
+        return "it does not generate"
+    if own is not GenerationMixin.generate:
+        return "it generates in a way of its own"
+    if "input_ids" not in inspect.signature(architecture.forward).parameters:
+        return "it takes no token ids"
+    return None

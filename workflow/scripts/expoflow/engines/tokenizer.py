@@ -10,7 +10,7 @@ from expoflow.engines.model import Completion, Model, engine_key
 from expoflow.errors import CheckpointError
 
 FILES = re.compile(
-    r"(tokenizer|special_tokens|added_tokens|vocab|merges|chat_template).*|.*\.(model|jinja|tiktoken|py)"
+    r"(tokenizer|special_tokens|added_tokens|vocab|merges|chat_template|processor_config).*|.*\.(model|jinja|tiktoken|py)"
 )
 # The last tokenizer loaded, by what it was made from.
 kept: dict[str, Any] = {}
@@ -39,11 +39,17 @@ def tokenizer(model: Model) -> Any:
                 f"{model.folder}: its tokenizer cannot be loaded ({' '.join(str(error).split())[:200]}); "
                 "copy the tokenizer's files from the model that it was trained from"
             ) from None
-        if model.chat_template:
-            loaded.chat_template = model.chat_template
+        if template := model.chat_template or loaded.chat_template or _processor_template(model):
+            loaded.chat_template = template
         kept.clear()
         kept[key] = loaded
     return kept[key]
+
+
+def _processor_template(model: Model) -> str | None:
+    """The chat template of a vision-language model that transformers 4 saved: it stands with the processor."""
+    files = (read_json_file(model.folder / name) for name in ("chat_template.json", "processor_config.json"))
+    return next((said["chat_template"] for said in files if said.get("chat_template")), None)
 
 
 def config(model: Model) -> Any:

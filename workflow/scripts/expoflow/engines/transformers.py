@@ -4,15 +4,16 @@ from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from expoflow.checkpoints.loading import REPORT, require_loadable, require_whole
 from expoflow.checkpoints.pickles import converted
 from expoflow.config.stages import GenerateConfig
-from expoflow.engines import tokenizer
+from expoflow.engines import tokenizer, vision
+from expoflow.engines.feeding import AsGenerate, Padded
 from expoflow.engines.memory import headers
-from expoflow.engines.model import Completion, Model, Request, engine_key, no_token
-from expoflow.engines.support import context, require_supported
+from expoflow.engines.model import Completion, Model, Pictures, Request, engine_key, no_token
+from expoflow.engines.support import context, pads, require_supported
+from expoflow.errors import CheckpointError
 from expoflow.extrapolation.tensor_stream import tensors, tensors_of
 
 # Tokens (prompt and response, padding included) whose keys and values are held at a time.
@@ -68,7 +69,7 @@ class TransformersEngine:
         Batches go by prompt length under a token budget, whatever is `done`: what is left of a batch is
         generated in the batch that it was in.
         """
-        for batch in _batches(requests, config.max_tokens):
+        for batch in _batches(requests, config.max_tokens, self.pads):
             if not all(index in done for index in batch):
                 for finished in self._sample([requests[index] for index in batch], config):
                     yield [
@@ -78,10 +79,14 @@ class TransformersEngine:
                     ]
 
     @torch.inference_mode()
-    def logps(self, rows: Sequence[tuple[list[int], list[int]]]) -> Iterator[list[tuple[int, float]]]:
-        """Log-probability of given responses; see `Engine.logps`."""
-        for batch, ids in padded(rows):
-            logits = self.model(input_ids=ids.to(self.device), use_cache=False).logits
+    def logps(
+        self, rows: Sequence[tuple[list[int], list[int]]], pictures: Sequence[Pictures | None] = ()
+    ) -> Iterator[list[tuple[int, float]]]:
+        """Log-probability of given responses; see `Engine.logps`. Raises CheckpointError for a class that is no decoder."""
+        self._require_causal()
+        for batch, ids in padded(rows, [index for index, each in enumerate(pictures) if each]):
+            seen = self._features([pictures[index] for index in batch] if pictures else [], ids.shape[1])
+            logits = self.model(input_ids=ids.to(self.device), use_cache=False, **seen).logits
             yield list(
                 zip(
                     batch, response_logps(logits, ids, [rows[index] for index in batch]).tolist(), strict=True
@@ -93,7 +98,7 @@ class TransformersEngine:
         self, requests: Sequence[Request], config: GenerateConfig
     ) -> Iterator[list[tuple[int, list[int]]]]:
         """Answers as token ids, with the stop token that ended them, or BROKEN: (index, tokens), as `generate` yields."""
-        for batch in _batches(requests, config.max_tokens):
+        for batch in _batches(requests, config.max_tokens, self.pads):
             for finished in self._sample([requests[index] for index in batch], config):
                 yield [(batch[row], tokens) for row, tokens in finished]
 
@@ -113,6 +118,7 @@ class TransformersEngine:
         require_whole(report, model.folder, "language model")
         self.names = frozenset(weights)
         self.model = loaded.eval().to(self.device)
+        self.pads, self.causal = pads(architecture, loaded.config), False
         self._describe(model)
 
     def _describe(self, model: Model) -> None:
@@ -135,6 +141,30 @@ class TransformersEngine:
             and all(parameter.data_ptr() in places for parameter in self.model.parameters())
         )
 
+    def _features(self, pictures: Sequence[Pictures | None], length: int) -> dict[str, Tensor]:
+        """What the processor makes of a row's images, for token ids of this length; nothing for rows without images."""
+        if not any(pictures):
+            return {}
+        (one,) = pictures  # such a row is a batch of its own
+        found = vision.processor(self.loaded, self.tokenizer).features(one, length)
+        return {name: value.to(self.device) for name, value in found.items()}
+
+    def _require_causal(self) -> None:
+        """Raise CheckpointError if the logits of a token depend on what comes after it: no likelihood can be read then."""
+        if self.pads or self.causal:
+            return
+        ids = (
+            torch.arange(8, device=self.device).repeat(2, 1) % self.model.config.get_text_config().vocab_size
+        )
+        ids[1, -1] = 0
+        one, other = self.model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+        if not torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(one.abs().max())):
+            raise CheckpointError(
+                f"{self.loaded.folder}: in {type(self.model).__name__} a token sees what comes after it, so that no likelihood can"
+                " be read from it; choose by reward (select.by)"
+            )
+        self.causal = True
+
     def _completion(self, request: Request, tokens: list[int]) -> Completion:
         if tokens[-1] == BROKEN:
             raise no_token(self.loaded, request, len(tokens))
@@ -148,33 +178,21 @@ class TransformersEngine:
         A row ends with BROKEN where its logits are no numbers. Rows that are finished leave the batch when they are half
         of it.
         """
-        device, lengths = self.model.device, [len(request.token_ids) for request in requests]
-        longest = max(lengths)
-        ids = torch.zeros(len(requests), longest, dtype=torch.long)
-        mask = torch.zeros(len(requests), longest, dtype=torch.long)
-        for row, request in enumerate(requests):
-            ids[row, longest - lengths[row] :] = torch.tensor(request.token_ids)
-            mask[row, longest - lengths[row] :] = 1
-        limits = torch.tensor([min(config.max_tokens, self.context - length) for length in lengths])
+        prompts = [request.token_ids for request in requests]
+        seen = self._features([request.pictures for request in requests], len(prompts[0]))
+        batch = Padded(self.model, prompts) if self.pads else AsGenerate(self.model, prompts, seen)
+        device = self.model.device
+        limits = torch.tensor(
+            [min(config.max_tokens, self.context - len(request.token_ids)) for request in requests]
+        ).to(device)
         uniforms = _uniforms([request.seed for request in requests], config.max_tokens).to(device)
         stop = torch.tensor(sorted(self.stop), device=device)
-        ids, mask, limits = ids.to(device), mask.to(device), limits.to(device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
         counts = torch.zeros(len(requests), self.model.config.get_text_config().vocab_size, device=device)
         rows = torch.arange(len(requests), device=device)  # whose line of the batch it is
         running = torch.ones(len(requests), dtype=torch.bool, device=device)
         written = torch.zeros(len(requests), config.max_tokens, dtype=torch.long, device=device)
-        cache = DynamicCache()
         for step in range(config.max_tokens):
-            output = self.model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            logits = output.logits[:, -1].float()
+            logits = batch.logits()
             token = sample(logits, counts, uniforms[rows, step], config)
             # The token drawn has a logit that is no number if any has: what is largest decides the others' shares.
             sound = logits.gather(1, token[:, None])[:, 0].isfinite()
@@ -187,24 +205,28 @@ class TransformersEngine:
             if not left:
                 return
             counts[torch.arange(len(rows), device=device), token] += 1
-            ids, positions = token[:, None], positions[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            batch.add(token)
             if left <= len(rows) // 2:
                 kept = running.nonzero()[:, 0]
-                rows, running, counts, ids = rows[kept], running[kept], counts[kept], ids[kept]
-                positions, mask = positions[kept], mask[kept]
-                cache.batch_select_indices(kept)
+                if batch.keep(kept):
+                    rows, running, counts = rows[kept], running[kept], counts[kept]
 
 
-def padded(rows: Sequence[tuple[list[int], list[int]]]) -> Iterator[tuple[list[int], Tensor]]:
+def padded(
+    rows: Sequence[tuple[list[int], list[int]]], alone: Collection[int] = ()
+) -> Iterator[tuple[list[int], Tensor]]:
     """Rows of (prompt, response) in batches of like length: their indices, and their token ids in one tensor.
 
-    Padded on the right, so that causal attention needs no mask.
+    Padded on the right, so that causal attention needs no mask. Those that are `alone` share no batch.
     """
     order = sorted(range(len(rows)), key=lambda index: (len(rows[index][0]) + len(rows[index][1]), index))
     while order:
         size = 1
-        while size < len(order) and (size + 1) * (sum(map(len, rows[order[size]]))) <= SCORED_TOKENS:
+        while (
+            size < len(order)
+            and (size + 1) * (sum(map(len, rows[order[size]]))) <= SCORED_TOKENS
+            and not {order[0], order[size]}.intersection(alone)
+        ):
             size += 1
         batch, order = order[:size], order[size:]
         longest = max(sum(map(len, rows[index])) for index in batch)
@@ -275,12 +297,18 @@ def _uniforms(seeds: Sequence[int], steps: int) -> Tensor:
     return torch.stack([torch.rand(steps, generator=generator.manual_seed(seed)) for seed in seeds])
 
 
-def _batches(requests: Sequence[Request], max_tokens: int) -> list[list[int]]:
-    """Indices of the requests in batches of similar prompt length, at most BATCH_TOKENS each."""
+def _batches(requests: Sequence[Request], max_tokens: int, pads: bool = True) -> list[list[int]]:
+    """Indices of the requests in batches of similar prompt length, at most BATCH_TOKENS each.
+
+    Of the same length for a class that does not pad; a prompt with images is then a batch of its own.
+    """
     batches: list[list[int]] = []
+    kind = None
     for index in sorted(range(len(requests)), key=lambda i: (len(requests[i].token_ids), i)):
-        room = BATCH_TOKENS // (len(requests[index].token_ids) + max_tokens)
-        if not batches or len(batches[-1]) >= max(room, 1):
+        length = len(requests[index].token_ids)
+        room = BATCH_TOKENS // (length + max_tokens)
+        last, kind = kind, (None if pads else (length, requests[index].pictures and index))
+        if not batches or len(batches[-1]) >= max(room, 1) or kind != last:
             batches.append([])
         batches[-1].append(index)
     return batches

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from vllm import SamplingParams
@@ -12,7 +13,7 @@ from expoflow.checkpoints.loading import require_loadable
 from expoflow.config.stages import GenerateConfig
 from expoflow.engines import tokenizer
 from expoflow.engines.memory import headers
-from expoflow.engines.model import Completion, Model, Request, engine_key, no_token
+from expoflow.engines.model import Completion, Model, Pictures, Request, engine_key, no_token
 from expoflow.engines.vllm_plugin import FORMAT, extra_config
 from expoflow.engines.vllm_session import NoLogitsError, answers, start, stop
 from expoflow.errors import CheckpointError
@@ -71,6 +72,7 @@ class VllmEngine:
         reasons = self.engine.collective_rpc("set_weights", args=(str(model.folder), _extra(model)))
         if reason := next(filter(None, reasons), None):
             raise CheckpointError(reason)
+        self.engine.reset_encoder_cache()  # what the old weights saw of an image
         self._describe(model)
 
     def generate(
@@ -83,7 +85,8 @@ class VllmEngine:
             if index not in done
         }
         try:
-            for outputs in answers(self.engine, asked):
+            shown = {index: request.pictures for index, request in enumerate(requests) if request.pictures}
+            for outputs in answers(self.engine, asked, shown):
                 yield [
                     (index, tokenizer.completion(self.tokenizer, [*output.outputs[0].token_ids], self.stop))
                     for index, output in outputs
@@ -91,7 +94,9 @@ class VllmEngine:
         except NoLogitsError as error:
             raise no_token(self.loaded, requests[error.index]) from None
 
-    def logps(self, rows: Sequence[tuple[list[int], list[int]]]) -> Iterator[list[tuple[int, float]]]:
+    def logps(
+        self, rows: Sequence[tuple[list[int], list[int]]], pictures: Sequence[Pictures | None] = ()
+    ) -> Iterator[list[tuple[int, float]]]:
         """Log-probability of given responses; see `Engine.logps`."""
         wanted = SamplingParams(
             temperature=0,
@@ -101,8 +106,13 @@ class VllmEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         asked = {index: ([*prompt, *response], wanted) for index, (prompt, response) in enumerate(rows)}
+        shown = {
+            index: replace(each, token_ids=[*each.token_ids, *rows[index][1]])
+            for index, each in enumerate(pictures)
+            if each
+        }
         try:
-            for outputs in answers(self.engine, asked):
+            for outputs in answers(self.engine, asked, shown):
                 yield [
                     (index, _given(output.prompt_logprobs, asked[index][0], start=len(rows[index][0])))
                     for index, output in outputs

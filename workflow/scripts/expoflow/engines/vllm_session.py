@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -13,10 +14,16 @@ from vllm.inputs import tokens_input
 from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
 
+from expoflow.engines.model import Pictures
+from expoflow.engines.support import UNLIMITED, context
+from expoflow.engines.vision import picture
+
 Parameters = SamplingParams | PoolingParams
+NONE: Mapping[int, Pictures] = MappingProxyType({})
 NANS = re.compile(
     r"NaNs detected in logits: \{'(\d+)"
 )  # what VLLM_RAISE_ON_LOGIT_NANS makes of the first request
+LONGEST = 32768  # tokens of a model whose positions have no end, for which vLLM looks for no length by itself
 # Compiling gains nothing there; with chunked prefill, requests that have a seed crash (vLLM 0.32).
 CPU = {"enforce_eager": True, "enable_chunked_prefill": False, "kv_cache_memory_bytes": 1 << 30}
 
@@ -40,11 +47,12 @@ def start(folder: Path, config: PretrainedConfig, dtype: str = "keep", **setting
     what was asked before.
     """
     kept = config.dtype or "auto"  # vLLM's auto would make float32 a 16-bit type
+    sees = config.get_text_config() is not config  # vLLM's processor of images has a tokenizer of its own
     arguments = EngineArgs(
         model=str(folder),
-        skip_tokenizer_init=True,
+        skip_tokenizer_init=not sees,
         dtype=kept if dtype == "keep" else dtype,
-        max_model_len=-1,
+        max_model_len=-1 if context(config) < UNLIMITED else LONGEST,
         enable_prefix_caching=False,
         disable_log_stats=True,
         use_tqdm_on_load=False,
@@ -54,21 +62,35 @@ def start(folder: Path, config: PretrainedConfig, dtype: str = "keep", **setting
     return LLMEngine.from_engine_args(arguments, UsageContext.LLM_CLASS)
 
 
-def answers(engine: LLMEngine, asked: Mapping[int, tuple[Sequence[int], Parameters]]) -> Iterator[list]:
+def answers(
+    engine: LLMEngine,
+    asked: Mapping[int, tuple[Sequence[int], Parameters]],
+    pictures: Mapping[int, Pictures] = NONE,
+) -> Iterator[list]:
     """Answer (token ids, parameters): after every step the (index, output) that it finished.
 
-    Raises NoLogitsError if vLLM looks at the logits and finds NaN (VLLM_RAISE_ON_LOGIT_NANS).
+    A request with `pictures` has their token ids, of which vLLM makes those that the model sees. Raises NoLogitsError if vLLM looks at the logits and finds NaN (VLLM_RAISE_ON_LOGIT_NANS).
     """
     waiting = set(asked)
     try:
         for index, (token_ids, parameters) in asked.items():
-            engine.add_request(str(index), tokens_input(list(token_ids)), parameters)
+            engine.add_request(str(index), _input(engine, token_ids, pictures.get(index)), parameters)
         while waiting:
             outputs = [(int(output.request_id), output) for output in _step(engine) if output.finished]
             waiting.difference_update(index for index, _ in outputs)
             yield outputs
     finally:
         engine.abort_request([str(index) for index in waiting])
+
+
+def _input(engine: LLMEngine, token_ids: Sequence[int], pictures: Pictures | None) -> Any:
+    if pictures is None:
+        return tokens_input(list(token_ids))
+    shown = {"image": [picture(each) for each in pictures.images]}
+    (made,) = engine.renderer.render_cmpl(
+        [{"prompt_token_ids": pictures.token_ids, "multi_modal_data": shown}]
+    )
+    return made
 
 
 def _step(engine: LLMEngine) -> list:

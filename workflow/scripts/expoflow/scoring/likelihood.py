@@ -28,8 +28,9 @@ def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any
     for name, model in task.models.items():
         loaded = held.get("generate", engine_key(model, task.engine), lambda: Loaded(model, task.engine))  # noqa: B023
         loaded.move(model)
-        prompts = loaded.token_ids(task.prompts)
-        asked = [prompts[places[each.prompt_id]] for each in task.generations]
+        read = loaded.read(task.prompts)
+        asked = [read[places[each.prompt_id]][0] for each in task.generations]
+        pictures = [read[places[each.prompt_id]][1] for each in task.generations]
         responses = token_ids(loaded.engine.tokenizer, task.generations)
         room = loaded.engine.context - 1  # vLLM writes a token behind what it scores
         rows = [
@@ -41,7 +42,9 @@ def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any
             for index, (_, response) in enumerate(rows)
             if not response
         ]
-        for scored in loaded.engine.logps([rows[index] for index in filled]):
+        for scored in loaded.engine.logps(
+            [rows[index] for index in filled], [pictures[index] for index in filled]
+        ):
             for at, logp in scored:
                 if not math.isfinite(logp):
                     each = task.generations[filled[at]]

@@ -15,7 +15,7 @@ from expoflow.engines import tokenizer
 from expoflow.engines.chat import Chat
 from expoflow.engines.model import Model, chosen
 from expoflow.engines.support import context
-from expoflow.errors import CheckpointError
+from expoflow.errors import CheckpointError, DataError
 from expoflow.files import hashing
 from expoflow.files.records import Record, read_json
 from expoflow.hosts import client
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # Tokens, padding included, that are scored at a time: more than fits a CPU's caches slows it down.
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
+UNSEEN = "prompts have images, which the reward model does not see"
 BEGINNING = 60  # characters of a response that an error shows
 
 
@@ -65,9 +66,17 @@ def score_responses(
 ) -> list[float]:
     """The reward of every generation, in order; `prompts` holds their prompts in any order.
 
-    A conversation longer than the reward model's context is cut at its end, and the log says how many were. Raises
-    CheckpointError for a reward that is NaN or infinite.
+    A conversation longer than the reward model's context is cut at its end, and the log says how many were. Prompts with images
+    are scored by their text, and the log says so, or they are a DataError (`score.images`). Raises CheckpointError for a reward
+    that is NaN or infinite.
     """
+    if shown := sum(prompt.has_images() for prompt in prompts):
+        if config.images == "refuse":
+            raise DataError(
+                f"{shown} of {len(prompts)} {UNSEEN}; set score.images: text, or remove reward_model"
+            )
+        print(f"warning: {shown} of {len(prompts)} {UNSEEN}: it scores their text")
+        prompts = [prompt.text() for prompt in prompts]
     engine = chosen(config.engine)
     if config.engine == "auto" and engine == "vllm":
         tensors = open_checkpoint(converted(reward_model.folder)).tensors

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from expoflow.data import images
 from expoflow.data.messages import conversation, question
-from expoflow.data.prompts import prompt_id
+from expoflow.data.prompts import plain, prompt_id
 from expoflow.data.rows import rows
 from expoflow.errors import DataError
 from expoflow.results import Message, Prompt
@@ -26,7 +27,7 @@ def pair(prompt: Turns, chosen: str, rejected: str) -> Row:
 
 def turns(prompt: Prompt) -> Turns:
     """A prompt's messages as plain data."""
-    return [message.model_dump() for message in prompt.messages]
+    return plain(prompt.messages)
 
 
 def read(recipe: str, files: Sequence[Path], fraction: float) -> list[Row]:
@@ -40,6 +41,8 @@ def read(recipe: str, files: Sequence[Path], fraction: float) -> list[Row]:
     kept = found[: round(fraction * len(found))]
     if not kept:
         raise DataError(f"fraction {fraction} of {len(found)} rows is none; raise fraction")
+    for where, row in kept:
+        images.require_none(row, where)
     return [READERS[recipe](row, where) for where, row in kept]
 
 
@@ -77,7 +80,7 @@ def _prompt(row: dict[str, Any], where: str) -> Turns:
     messages, answer = question(_value(row, "prompt", where), where, "prompt")
     if answer is not None:
         raise DataError(f"{where}: column 'prompt' ends with an answer; it must end with the question")
-    return [message.model_dump() for message in messages]
+    return plain(messages)
 
 
 def _split(row: dict[str, Any], field: str, where: str) -> tuple[Turns, str]:
@@ -98,7 +101,7 @@ def _answered(row: dict[str, Any], field: str, where: str) -> tuple[Turns, str]:
         raise DataError(
             f"{where}: column '{field}' must be a text, or messages that end with one of the assistant"
         )
-    return [message.model_dump() for message in messages], answer
+    return plain(messages), answer
 
 
 def _value(row: dict[str, Any], field: str, where: str) -> Any:

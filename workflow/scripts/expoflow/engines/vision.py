@@ -1,0 +1,154 @@
+"""Images for a vision-language model: what the processor in its folder makes of a prompt that has some.
+
+Images are prepared by PIL alone, whatever is installed: torchvision would give other pixels.
+"""
+
+import inspect
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from expoflow.checkpoints.checkpoint import read_json_file
+from expoflow.engines.model import Model, Pictures
+from expoflow.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    import torch
+
+PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
+BACKEND = "pil"
+PARTS = {"tokenizer", "image_processor", "video_processor"}
+# The last processor made, by its folder and tokenizer.
+kept: dict[tuple[str, int], "Processor"] = {}
+
+
+class Processor:
+    """A checkpoint's processor: texts with images to token ids and features."""
+
+    def __init__(self, model: Model, tokenizer: Any):
+        """Raises CheckpointError for a model that takes no images, or whose processor cannot be made."""
+        self.name = str(model.folder)
+        _require_vision(model)
+        try:
+            self.own = _made(model, tokenizer)
+        except Exception as error:  # whatever stands in a user's files, or in code beside them
+            raise CheckpointError(
+                f"{model.folder}: its processor cannot be made ({' '.join(str(error).split())[:200]}); copy"
+                f" {PREPROCESSOR} and {PROCESSOR} from the model that it was trained from"
+            ) from None
+        self.tokenizer = tokenizer
+
+    @property
+    def place(self) -> str:
+        """The text that stands for an image, in a text and many times in what is made of it."""
+        return self.own.image_token
+
+    def token_ids(self, text: str, images: Sequence[bytes]) -> list[int]:
+        """Token ids of a text with images, with as many for each image as the model sees of it."""
+        return [*self._called(text, images)["input_ids"][0]]
+
+    def features(self, pictures: Pictures, length: int) -> dict[str, "torch.Tensor"]:
+        """What the class takes beside token ids: pixels, and what tells `length` tokens apart.
+
+        A BOS that was put before the text is no image, and neither is what follows it.
+        """
+        import torch
+
+        made = self._called(pictures.text, pictures.images, return_tensors="pt")
+        ids = made.pop("input_ids")
+        made.pop("attention_mask", None)
+        before = len(pictures.token_ids) - len(self._plain(pictures.text))
+        for name in [name for name, value in made.items() if name.endswith("token_type_ids")]:
+            made[name] = torch.nn.functional.pad(made[name], (before, length - before - ids.shape[1]))
+        return {name: value for name, value in made.items() if isinstance(value, torch.Tensor)}
+
+    def _plain(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _called(self, text: str, images: Sequence[bytes], **options: Any) -> dict[str, Any]:
+        places = text.count(self.place)
+        if places != len(images):
+            raise DataError(
+                f"its chat template writes {places} places '{self.place}' for {len(images)} images; give prompts with as many"
+                " images as it has places, or another template as `chat_template:` of the model"
+            )
+        try:
+            return dict(
+                self.own(
+                    text=[text],
+                    images=[[picture(each) for each in images]],
+                    add_special_tokens=False,
+                    **options,
+                )
+            )
+        except Exception as error:
+            raise DataError(
+                f"its processor does not take the images ({' '.join(str(error).split())[:200]}); give other images"
+            ) from None
+
+
+def picture(data: bytes) -> Any:
+    """The image of a file's bytes as a model gets it: upright, in RGB."""
+    from PIL import Image, ImageOps
+
+    return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+
+
+def processor(model: Model, tokenizer: Any) -> Processor:
+    """The model's processor with this tokenizer; the same object as before for the same two."""
+    key = (str(model.folder), id(tokenizer))
+    if key not in kept:
+        made = Processor(model, tokenizer)
+        kept.clear()
+        kept[key] = made
+    return kept[key]
+
+
+def _require_vision(model: Model) -> None:
+    from expoflow.checkpoints.loading import model_class, read_config, sees
+
+    config = read_config(model.folder, model.trust_remote_code)
+    architecture = model_class(config, model.folder, "language model", model.trust_remote_code)
+    takes = "pixel_values" in inspect.signature(architecture.forward).parameters
+    if not takes or not (sees(architecture) or model.trust_remote_code):
+        raise CheckpointError(
+            f"{model.folder}: {architecture.__name__} takes no images; remove the images from the prompts, or name a"
+            " vision-language model"
+        )
+    if not any((model.folder / name).is_file() for name in (PREPROCESSOR, PROCESSOR)):
+        raise CheckpointError(
+            f"{model.folder}: has neither {PREPROCESSOR} nor {PROCESSOR}, which say what its class sees of an image; copy"
+            " them from the model that it was trained from"
+        )
+
+
+def _made(model: Model, tokenizer: Any) -> Any:
+    """The processor of transformers, with this tokenizer; that of a class with code of its own as a whole."""
+    import transformers
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+    folder = model.folder
+    named = [read_json_file(folder / name).get("processor_class") for name in (PROCESSOR, PREPROCESSOR)]
+    kind = read_json_file(folder / "config.json").get("model_type")
+    name = next(filter(None, [*named, PROCESSOR_MAPPING_NAMES.get(kind)]), None)
+    made = getattr(transformers, str(name), None)
+    if made is None or not set(made.get_attributes()) <= PARTS:
+        return transformers.AutoProcessor.from_pretrained(
+            folder, backend=BACKEND, trust_remote_code=model.trust_remote_code
+        )
+    images = transformers.AutoImageProcessor.from_pretrained(folder, backend=BACKEND)
+    parts = {"tokenizer": tokenizer, "image_processor": images, "video_processor": None}
+    settings, _ = made.get_processor_dict(folder)
+    return _without_videos(made).from_args_and_dict([parts[each] for each in made.get_attributes()], settings)
+
+
+def _without_videos(made: type) -> type:
+    """A class of processors that may lack the one for videos, which needs torchvision and is never asked here."""
+
+    class WithoutVideos(made):
+        def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+            if argument_name != "video_processor":
+                return super().check_argument_for_proper_class(argument_name, argument)
+            return None
+
+    return WithoutVideos
