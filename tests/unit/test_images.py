@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow
 import pytest
-from architectures import picture, save, save_reward_model
 from expoflow.checks import machine, parse
 from expoflow.checks.early import check_models
 from expoflow.config.benchmarks import RewardCheck
@@ -23,6 +22,7 @@ from expoflow.results import Generation, Message, read_prompts
 from expoflow.scoring.rewards import score_responses
 from PIL import Image
 from pyarrow import parquet
+from tiny_decoders import picture, save, save_reward_model
 from transformers import T5Config, T5ForConditionalGeneration
 
 PNG, JPEG = picture(0), picture(1, kind="JPEG")

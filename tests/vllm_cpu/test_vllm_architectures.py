@@ -11,7 +11,6 @@ pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-vllm`
 import base64
 import hashlib
 
-from architectures import picture, save
 from expoflow.config.stages import GenerateConfig
 from expoflow.engines.chat import Chat
 from expoflow.engines.model import Model, Request
@@ -19,6 +18,7 @@ from expoflow.engines.transformers import TransformersEngine
 from expoflow.engines.vllm import VllmEngine
 from expoflow.results import Image, Message
 from safetensors.torch import load_file, save_file
+from tiny_decoders import picture, save
 
 pytestmark = pytest.mark.vllm
 GREEDY = GenerateConfig(temperature=0, presence_penalty=0, frequency_penalty=0, max_tokens=8)

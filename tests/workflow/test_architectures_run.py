@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from architectures import picture, save, save_reward_model
+from tiny_decoders import picture, save, save_reward_model
 from tree import Tree, write_prompts
 
 pytestmark = [pytest.mark.workflow, pytest.mark.long]

@@ -7,7 +7,6 @@ import hashlib
 
 import pytest
 import torch
-from architectures import CONFIGS, picture, save
 from expoflow.config.stages import GenerateConfig
 from expoflow.engines import tokenizer, vision
 from expoflow.engines.chat import Chat
@@ -17,6 +16,7 @@ from expoflow.errors import CheckpointError, DataError
 from expoflow.extrapolation.extrapolate import extrapolate
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.results import Image, Message
+from tiny_decoders import CONFIGS, picture, save
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 GREEDY = GenerateConfig(temperature=0, presence_penalty=0, frequency_penalty=0, max_tokens=8)
