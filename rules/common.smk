@@ -140,14 +140,18 @@ def member(name):
     return lambda wildcards: manifest(of_pair(name)(wildcards))
 
 
-def by_size(amount, *models):
-    """Resource function: `amount` for the weights of the largest of `models` and the attempt.
+# A manifest is read when a job is about to start; where a dry run finds none, it shows the least.
+NEEDS = resources.Needs(CONFIG, lambda model: resources.size([manifest(model)]))
 
-    A manifest is read when the job is about to start; where a dry run finds none, it shows the least.
-    """
-    return lambda wildcards, attempt: amount(
-        resources.size(manifest(model(wildcards)) for model in models), attempt
-    )
+
+def largest(models, wildcards):
+    """Bytes of the weights of the largest of `models`, functions of the wildcards."""
+    return max((NEEDS.weights(model(wildcards)) for model in models), default=0)
+
+
+def by_size(amount, *models):
+    """Resource function: `amount` for the weights of the largest of `models` and the attempt."""
+    return lambda wildcards, attempt: amount(largest(models, wildcards), attempt)
 
 
 def file_resources(*models):
@@ -160,35 +164,30 @@ def file_resources(*models):
 
 def engine_resources(*models):
     """Resources of a job that runs `models`."""
-
-    def gpus(wildcards):
-        return max((gpus_of(model(wildcards)) for model in models), default=0)
-
-    def gres(wildcards):
-        return f"{GPU_GRES}:{gpus(wildcards)}" if gpus(wildcards) else None
-
     return {
         "mem_mb": by_size(resources.engine_memory, *models),
         "runtime": by_size(resources.engine_minutes, *models),
         "cpus_per_gpu": 4,
-        **({"gres": gres} if GPU_GRES else {"gpu": gpus}),
+        **on_gpus(
+            lambda wildcards: max(
+                (NEEDS.gpus(model(wildcards)) for model in models), default=0
+            )
+        ),
     }
 
 
-def gpus_of(model):
-    """The number of GPUs that a model is run on: the config's, or by its size."""
-    config = CONFIG.models[model]
-    if config.resources.gpus is not None:
-        return config.resources.gpus
-    trained = config.source == "train"
-    return 0 if trained else resources.gpus(resources.size([manifest(model)]))
+def on_gpus(count):
+    """Resources of a job on as many GPUs of one node as `count` says, a function of the wildcards."""
+
+    def gres(wildcards):
+        return f"{GPU_GRES}:{count(wildcards)}" if count(wildcards) else None
+
+    return {"nodes": 1, **({"gres": gres} if GPU_GRES else {"gpu": count})}
 
 
 def file_threads(*models):
     """Threads of a job that reads and writes the weights of `models`."""
-    return lambda wildcards: resources.threads(
-        resources.size(manifest(model(wildcards)) for model in models)
-    )
+    return lambda wildcards: resources.threads(largest(models, wildcards))
 
 
 def sweep_prompts(pair):

@@ -48,6 +48,8 @@ rule train:
         model=only(TRAINED),
     conda:
         "../envs/expoflow.yaml"
+    resources:
+        **training_resources(),
     params:
         model=lambda wildcards: CONFIG.models[wildcards.model].result(),
         seed=CONFIG.seed,

@@ -13,3 +13,17 @@ def needed(role):
         for each, model in CONFIG.models[wildcards.model].needed().items()
         if each == role
     ]
+
+
+def training_resources():
+    """Resources of a training: those of the miniature ask for no GPU, and for little else."""
+    return {
+        "mem_mb": lambda wildcards, attempt: NEEDS.training_memory(
+            wildcards.model, attempt
+        ),
+        "runtime": lambda wildcards, attempt: NEEDS.training_minutes(
+            wildcards.model, attempt
+        ),
+        "cpus_per_gpu": 8,
+        **on_gpus(lambda wildcards: NEEDS.training_gpus(wildcards.model)),
+    }

@@ -121,10 +121,10 @@ def test_without_the_hub_sizes_are_those_of_the_names(user, hub):
     asked["models"]["rm"] = {"hub": "org/rm-8x7b"}
     status, lines, _ = plan(user, asked, "--offline")
     assert status == 0
-    assert lines["x-7b"].split() == ["x-7b", "14.0", "GB", "its", "name"]
-    assert lines["y"].split() == ["y", "14.0", "GB", "as", "x-7b"]
+    assert lines["x-7b"].split() == ["x-7b", "14.0", "GB", "1", "29.0", "GB", "its", "name"]
+    assert lines["y"].split() == ["y", "14.0", "GB", "1", "29.0", "GB", "as", "x-7b"]
     assert lines["z-1_8b"].split()[1] == "3.6"
-    assert lines["z-70B"].split()[1] == "140.0"
+    assert lines["z-70B"].split()[:6] == ["z-70B", "140.0", "GB", "4", "218.0", "GB"]
     assert lines["prompts dev"] == "prompts dev: 1,000 (assumed)"
     assert hub.requests == []
 

@@ -1,21 +1,108 @@
-"""What a job asks a cluster for, by the size of its models and by its attempt. Never among a rule's params."""
+"""What a job asks a cluster for, by the size of its models and by its attempt. Never among a rule's params.
+
+The rules and `expoflow plan` both ask `Needs`, so that they agree.
+"""
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from expoflow.config import Config
+from expoflow.config.base import MINIATURE
 from expoflow.errors import DataError
 from expoflow.files.records import read_json
 from expoflow.results import Manifest
+from expoflow.system.installed import accelerate_config
 
 WEIGHTS = (".safetensors", ".bin")
 GB = 10**9
 GPU = 80 * GB  # memory of the GPUs that the default number of GPUs is for
 ROOM = 1.3  # memory of a loaded model per byte of its weights: activations and the KV cache come on top
 DISK = 200 * 10**6  # bytes that a busy shared file system reads or writes in a second
+
+
+class Needs:
+    """What the models of a config need; `known` says the bytes of a model's weights, 0 where nobody knows them yet."""
+
+    def __init__(self, config: Config, known: Callable[[str], int]):
+        self._config, self._known = config, known
+        self._bases: dict[str, set[str]] = {}
+        for pair in config.pairs.values():
+            self._bases.setdefault(pair.aligned, set()).add(pair.sft)
+
+    def miniature(self, model: str) -> bool:
+        """Whether it is one of the built-in world, or trained from one: nothing else begins with random weights."""
+        *_, first = self._line(model)
+        return self._config.models[first].source == "train"
+
+    def weights(self, model: str) -> int:
+        """Bytes of a model's weights; of one that is still to be trained, those of the model that training begins with.
+
+        An aligned model counts as much as its SFT model at least, for it may be an adapter on it.
+        """
+        counted = {model} | self._bases.get(model, set())
+        return max(next(filter(None, map(self._known, self._line(each))), 0) for each in counted)
+
+    def gpus(self, model: str) -> int:
+        """GPUs that the model is run on: as the config says of it, or of what it is trained from; else by its size."""
+        said = (self._config.models[each].resources.gpus for each in self._line(model))
+        number = next((each for each in said if each is not None), None)
+        if number is not None:
+            return number
+        return 0 if self.miniature(model) else gpus(self.weights(model))
+
+    def training_gpus(self, model: str) -> int:
+        """GPUs that a model is trained on: as many as its launcher starts processes; none for the miniature."""
+        return 0 if self.miniature(model) else training_gpus(self._config.models[model].train)
+
+    def training_memory(self, model: str, attempt: int) -> int:
+        """Megabytes of main memory for the training of a model."""
+        recipe, trained = (
+            self._config.models[model].train,
+            0 if self.miniature(model) else self.weights(model),
+        )
+        return _grown(8000 + _copies(recipe) * trained / 10**6, attempt)
+
+    def training_minutes(self, model: str, attempt: int) -> int:
+        """Minutes for a training: a day for a real model, since what it costs depends on its data."""
+        return _grown(60 if self.miniature(model) else 1440, attempt)
+
+    def _line(self, model: str) -> Iterator[str]:
+        """The model, what it is trained from, and so on."""
+        name: str | None = model
+        while name:
+            yield name
+            name = self._config.models[name].base
+
+
+def training_gpus(recipe: Any) -> int:
+    """Processes that `accelerate launch` starts for a recipe, each with a GPU; 0 on a CPU, as for the miniature."""
+    settings = _launcher(accelerate_config(recipe))
+    return 0 if recipe.data == MINIATURE or settings.get("use_cpu") else int(settings.get("num_processes", 1))
+
+
+def _copies(recipe: Any) -> float:
+    """Main memory of a training in 16-bit copies of the weights: optimiser states that DeepSpeed keeps there are 14."""
+    offloads = (_launcher(accelerate_config(recipe)).get("deepspeed_config") or {}).get(
+        "offload_optimizer_device"
+    )
+    if offloads in (None, "none") or getattr(recipe, "lora", None):
+        return 1.5 * max(1, training_gpus(recipe))
+    return 14
+
+
+@cache
+def _launcher(path: Path) -> Mapping[str, Any]:
+    """The settings of `accelerate launch`; empty if they cannot be read, which the checks of a run tell."""
+    with suppress(OSError, ValueError, yaml.YAMLError):
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return {}
 
 
 def size(manifests: Iterable[str]) -> int:

@@ -2,7 +2,8 @@
 
 Sizes are those of finished manifests and of folders, else what the hub says (file sizes and config.json;
 no weight is read), else what a model's name says, as `7b` or `1_8b` do; a model whose name says nothing is
-taken to be as large as its partner. Every figure says where it comes from.
+taken to be as large as its partner, one that is trained here as large as what it is trained from. Every figure says
+where it comes from. What jobs ask a cluster for is what the rules say (`dag.resources.Needs`).
 """
 
 import math
@@ -19,7 +20,8 @@ from expoflow.config import Config
 from expoflow.config.benchmarks import OnPrompts
 from expoflow.config.sources import ModelConfig, PromptsConfig
 from expoflow.config.stages import GenerateConfig
-from expoflow.dag.resources import weight_bytes
+from expoflow.dag import resources
+from expoflow.dag.resources import Needs, weight_bytes
 from expoflow.data import prompts as prompt_sets
 from expoflow.errors import ConfigError, DataError, ExpoflowError
 from expoflow.files.records import read_json
@@ -45,6 +47,7 @@ class Facts:
     cache: float
     says: str
     here: bool = False  # no download
+    trained: bool = False  # will be written here
     pickled: bool = False  # will be converted: a second copy
 
 
@@ -66,6 +69,8 @@ class Estimate:
     """The whole config. Bytes, and counts of responses and of tokens at most."""
 
     models: dict[str, Facts]
+    needs: Needs
+    """What the jobs of a model ask a cluster for."""
     pairs: list[PairPlan] = field(default_factory=list)
     prompts: dict[str, tuple[int, str]] = field(default_factory=dict)
     reward_memory: float = 0
@@ -81,8 +86,8 @@ class Estimate:
     @property
     def disk(self) -> float:
         """Bytes on disk at the end, which is the most: nothing that was made is removed before."""
-        converted = sum(facts.weights for facts in self.models.values() if facts.pickled)
-        return self.downloads + converted + sum(pair.stored + pair.exported for pair in self.pairs)
+        made = sum(facts.weights for facts in self.models.values() if facts.pickled or facts.trained)
+        return self.downloads + made + sum(pair.stored + pair.exported for pair in self.pairs)
 
 
 def plan(config: Config, results: Results = RESULTS, online: bool = True) -> Estimate:
@@ -91,9 +96,10 @@ def plan(config: Config, results: Results = RESULTS, online: bool = True) -> Est
     known = {name: _facts(name, model, results, ask) for name, model in config.models.items()}
     for pair in config.pairs.values():
         for one, other in ((pair.sft, pair.aligned), (pair.aligned, pair.sft)):
-            if known[one] is None and known[other] is not None:
+            if known[one] is None and known[other] is not None and not config.models[one].base:
                 known[one] = Facts(known[other].weights, known[other].cache, f"as {other}")
-    if lacking := [name for name, facts in known.items() if facts is None]:
+    known |= {name: _inherited(config, name, known) for name, facts in known.items() if facts is None}
+    if lacking := [name for name, facts in known.items() if facts is None and not config.models[name].base]:
         raise ConfigError(
             [
                 f"models.{name}: its size is not known; leave out --offline, or write it into the name, as in my-model-7b"
@@ -102,6 +108,7 @@ def plan(config: Config, results: Results = RESULTS, online: bool = True) -> Est
         )
     result = Estimate(
         known,
+        Needs(config, lambda name: int(known[name].weights)),
         prompts={name: _count(name, each, config.seed, ask) for name, each in config.prompts.items()},
     )
     if config.reward_model:
@@ -111,6 +118,14 @@ def plan(config: Config, results: Results = RESULTS, online: bool = True) -> Est
         result.pairs.append(_pair(config, name, result, seen))
     result.bill = list(bill.lines(config, results))
     return result
+
+
+def _inherited(config: Config, name: str, known: Mapping[str, Facts | None]) -> Facts | None:
+    """What is known of a model that is still to be trained: it is as large as what it is trained from."""
+    if (base := config.models[name].base) is None:
+        return None
+    facts = known[base] or _inherited(config, base, known)
+    return facts and Facts(facts.weights, facts.cache, f"trained from {base}", here=True, trained=True)
 
 
 def _pair(config: Config, name: str, made: Estimate, seen: set[tuple[str, str]]) -> PairPlan:
@@ -221,8 +236,10 @@ def _facts(name: str, model: ModelConfig, results: Results, ask: _Hub) -> Facts 
         folder = Path(model.path)
         sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
         return _of_files(sizes, read_json_file(folder / "config.json"), "folder")
+    if model.base:
+        return None
     if model.train:
-        return Facts(0, 0, "trained here", here=True)
+        return Facts(0, 0, "trained here", here=True, trained=True)
     return ask.model(model.hub, model.revision) or _of_name(name, model.hub)
 
 
@@ -270,10 +287,12 @@ def _count(name: str, source: PromptsConfig, seed: int, ask: _Hub) -> tuple[int,
 
 def lines(made: Estimate) -> list[str]:
     """The plan as a table and its sums."""
-    rows = [("model", "weights", "known from")]
-    rows += [(name, _gb(facts.weights), facts.says) for name, facts in made.models.items()]
+    rows = [("model", "weights", "a job's GPUs", "its memory", "known from")]
+    for name, facts in made.models.items():
+        memory = resources.engine_memory(made.needs.weights(name), 1) * 1e6
+        rows.append((name, _gb(facts.weights), str(made.needs.gpus(name)), _gb(memory), facts.says))
     said = [*_table(rows), ""]
-    rows = [("pair", "sweep on disk", "exported", "GPU memory", "cards", "responses", "tokens, at most")]
+    rows = [("pair", "sweep on disk", "exported", "GPU memory", "fits", "responses", "tokens, at most")]
     rows += [
         (
             each.pair,
@@ -298,6 +317,8 @@ def lines(made: Estimate) -> list[str]:
         f"disk at the end, hub cache included: {_gb(made.disk)}",
         f"responses: {responses:,}, of {tokens:,} tokens at most",
         "GPU memory: weights + keys and values of one response of full length + 2 GB; an engine takes 90 % of a card",
+        "a job's GPUs and memory: what it asks a cluster for, with room for many responses at a time; `resources` and the"
+        " profile change them",
     ]
 
 
