@@ -22,6 +22,7 @@ CONF = Path("/etc/slurm/slurm.conf")
 MARK = "# The SLURM of expoflow's tests; removed with it."
 DAEMONS = ("munged", "slurmctld", "slurmd")
 NODES = ("node1", "node2")
+DEVICES = ("null", "zero", "full", "random")  # stand for the GPUs of a node
 SETTINGS = """\
 {mark}
 ClusterName=expoflow
@@ -50,8 +51,8 @@ KillWait=2
 ReturnToService=2
 SlurmdTimeout=15
 GresTypes=gpu
-NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node1} CPUs=8 RealMemory=60000 Gres=gpu:2
-NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={node2} CPUs=8 RealMemory=60000 Gres=gpu:2
+NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node1} CPUs=12 RealMemory=60000 Gres=gpu:4
+NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={node2} CPUs=12 RealMemory=60000 Gres=gpu:4
 PartitionName=cpu Nodes=node1,node2 Default=YES MaxTime=1-0 DefMemPerCPU=1000
 PartitionName=gpu Nodes=node1,node2 MaxTime=1-0 DefMemPerCPU=1000
 """
@@ -98,7 +99,7 @@ def unavailable() -> str | None:
 
 
 class Cluster:
-    """Partitions `cpu` (the default) and `gpu` over two nodes, each said to have 8 CPUs and 2 GPUs."""
+    """Partitions `cpu` (the default) and `gpu` over two nodes, each said to have 12 CPUs and 4 GPUs: room for one job of two GPUs, by its 8 CPUs."""
 
     def __init__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="expoflow-slurm-"))
@@ -113,7 +114,7 @@ class Cluster:
         CONF.parent.mkdir(exist_ok=True)
         self._write_conf(WITHOUT_ACCOUNTING)
         (self.folder / "gres.conf").write_text(
-            "AutoDetect=off\nName=gpu File=/dev/null\nName=gpu File=/dev/zero\n"
+            "AutoDetect=off\n" + "".join(f"Name=gpu File=/dev/{device}\n" for device in DEVICES)
         )
         munge = [f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "pid", "seed", "log")]
         self._daemon("munged", "--force", "--foreground", f"--socket={self.folder}/munge.socket", *munge)
@@ -178,6 +179,27 @@ class Cluster:
         """Cancel what waits or runs, and wait for its end."""
         _output("scancel", "--user=root")
         _wait_for(lambda: not _output("squeue", "-h"), "jobs to end")
+
+    @contextmanager
+    def busy(self, gpus: int) -> Iterator[list[str]]:
+        """Have as many GPUs of each node in use as long as the block lasts; the ids of the jobs that use them."""
+        hold = [
+            "sbatch",
+            "--parsable",
+            "--partition=gpu",
+            "--mem=100",
+            f"--gres=gpu:{gpus}",
+            "--output=/dev/null",
+        ]
+        ids = [_output(*hold, f"--nodelist={node}", "--wrap=sleep 3600") for node in NODES]
+        try:
+            _wait_for(
+                lambda: _output("squeue", "-h", "-t", "R", "-j", ",".join(ids)).count("\n") == 1,
+                "GPUs in use",
+            )
+            yield ids
+        finally:
+            _output("scancel", *ids)
 
     def jobs(self) -> list[dict[str, str]]:
         """The records of all jobs, in the order of their ids; a job's SLURM log is not among them."""

@@ -1,6 +1,8 @@
 """The micro configuration on a real SLURM: what it asked for, where it ran, and that results are the same."""
 
 import re
+import subprocess
+import time
 
 import pytest
 from slurm_tree import TABLES
@@ -78,4 +80,22 @@ def test_gpus_are_asked_for_by_gres_where_the_profile_says_so(finished, cluster)
     last = cluster.jobs()[-1]
     assert re.fullmatch("rule_generate_wildcards_tiny_1_dev", last["Comment"])
     assert (last["TresPerNode"], "TresPerJob" in last) == ("gres:gpu:2", False)
+    assert finished.read(target.removeprefix("results/")) == before
+
+
+def test_a_job_waits_for_its_gpus_on_one_node(finished, cluster):
+    """Where each node has one GPU left, SLURM would give a job of two one of each, and the job could not start."""
+    target = "results/pairs/tiny/alpha=1/dev.generations.jsonl"
+    before = finished.read(target.removeprefix("results/"))
+    with cluster.busy(3) as held:
+        head = finished.start("--force", target)
+        while not (jobs := [job for job in cluster.jobs() if int(job["JobId"]) > max(map(int, held))]):
+            assert head.poll() is None, (finished.folder / "snakemake.out").read_text()
+            time.sleep(0.2)
+        time.sleep(5)  # what could start would have
+        (job,) = [job for job in cluster.jobs() if job["JobId"] == jobs[0]["JobId"]]
+        assert (job["JobState"], job["NumNodes"], job["TresPerJob"]) == ("PENDING", "1-1", "gres:gpu:2")
+        subprocess.run(["scancel", held[0]], check=True)
+        assert head.wait(timeout=300) == 0, (finished.folder / "snakemake.out").read_text()
+    assert cluster.jobs()[-1]["NodeList"] == "node1"
     assert finished.read(target.removeprefix("results/")) == before
