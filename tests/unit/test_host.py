@@ -386,14 +386,11 @@ def test_a_head_announces_its_slots_and_sweeps_after_dead_ones(tmp_path):
     assert [*tmp_path.iterdir()] == [alive]
 
 
-def test_a_slot_has_as_many_gpus_as_a_model_wants(tmp_path, monkeypatch):
+def test_a_model_that_asks_for_more_gpus_than_there_are_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(gpus.metadata, "version", lambda name: "2.13.0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
-    assert head._groups(gpus.gpus(), 2) == ("0,1", "2,3")
-    assert head._groups(gpus.gpus(), 1) == ("0", "1", "2", "3", "4")
-    assert head._groups([], 2) == ()
     with pytest.raises(ExpoflowError, match="asks for 8 GPUs, here are 5"):
-        head._groups(gpus.gpus(), 8)
+        head.announce(1, asked={"m": 8})
     assert gpus.allotted() == 5
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert gpus.allotted() == 1

@@ -17,13 +17,12 @@ from expoflow.config import Config
 from expoflow.config.base import MINIATURE
 from expoflow.errors import DataError
 from expoflow.files.records import read_json
+from expoflow.files.weights import weight_bytes
 from expoflow.results import Manifest
+from expoflow.system.gpu_memory import gpus
 from expoflow.system.installed import accelerate_config
 
-WEIGHTS = (".safetensors", ".bin")
 GB = 10**9
-GPU = 80 * GB  # memory of the GPUs that the default number of GPUs is for
-ROOM = 1.3  # memory of a loaded model per byte of its weights: activations and the KV cache come on top
 DISK = 200 * 10**6  # bytes that a busy shared file system reads or writes in a second
 
 
@@ -51,11 +50,14 @@ class Needs:
 
     def gpus(self, model: str) -> int:
         """GPUs that the model is run on: as the config says of it, or of what it is trained from; else by its size."""
-        said = (self._config.models[each].resources.gpus for each in self._line(model))
-        number = next((each for each in said if each is not None), None)
-        if number is not None:
-            return number
+        if (said := self.said_gpus(model)) is not None:
+            return said
         return 0 if self.miniature(model) else gpus(self.weights(model))
+
+    def said_gpus(self, model: str) -> int | None:
+        """What the config says of the GPUs of a model, or of what it is trained from."""
+        said = (self._config.models[each].resources.gpus for each in self._line(model))
+        return next((each for each in said if each is not None), None)
 
     def training_gpus(self, model: str) -> int:
         """GPUs that a model is trained on: as many as its launcher starts processes; none for the miniature."""
@@ -122,19 +124,6 @@ def _listed(manifest: str, changed: int) -> int:
     """What `_weights` says of a manifest, read once for all jobs as long as it does not change."""
     files = read_json(Path(manifest), Manifest).files
     return weight_bytes({name: file.size for name, file in files.items()})[0]
-
-
-def weight_bytes(sizes: Mapping[str, int]) -> tuple[int, str]:
-    """Bytes of the weights among files, and their suffix: of the safetensors where there are any; 0 and ""."""
-    for suffix in WEIGHTS:
-        if total := sum(size for name, size in sizes.items() if name.endswith(suffix)):
-            return total, suffix
-    return 0, ""
-
-
-def gpus(weights: int) -> int:
-    """GPUs of 80 GB that a model of so many bytes needs: 1, 2, 4, ..., as tensor parallelism wants it."""
-    return 2 ** max(0, math.ceil(math.log2(max(1, weights * ROOM) / GPU)))
 
 
 def threads(weights: int) -> int:

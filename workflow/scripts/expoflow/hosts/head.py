@@ -7,11 +7,13 @@ import shutil
 import signal
 import tempfile
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from expoflow.errors import ExpoflowError
 from expoflow.files.records import Record
+from expoflow.system import gpu_memory
 from expoflow.system.gpus import gpus
 from expoflow.system.processes import readable, started
 
@@ -19,8 +21,9 @@ from expoflow.system.processes import readable, started
 class Head(Record):
     """The process that hosts live beside, never longer than it: the main Snakemake process.
 
-    `start` is its start time, which tells it from a later process with its pid. `slots` has the GPU, or GPUs, of every
-    slot, None for one that is a CPU core. A host leaves after `idle` seconds without a task.
+    `start` is its start time, which tells it from a later process with its pid. `slots` has the GPU of every slot, None for
+    one that is a CPU core. A host leaves after `idle` seconds without a task. `memory` is that of the smallest GPU in bytes, and
+    `asked` says how many GPUs the config wants for the models in some folders.
     """
 
     pid: int
@@ -28,6 +31,8 @@ class Head(Record):
     folder: Path
     slots: tuple[str | None, ...]
     idle: float = 60
+    memory: int | None = None
+    asked: tuple[tuple[str, int], ...] = ()
 
     def watch(self) -> int | None:
         """A file descriptor that is readable once the process has ended; None if it has."""
@@ -57,11 +62,11 @@ class Head(Record):
         return True
 
 
-def announce(cores: int | None, idle: float = 60, width: int = 1) -> None:
+def announce(cores: int | None, idle: float = 60, asked: Mapping[str, int] | None = None) -> None:
     """Make this process the head of the jobs that it will start; with None, let them do without hosts.
 
-    Called once by the main Snakemake process: `cores` is how many jobs can run at a time, `width` how many
-    GPUs a model is spread over. Without Linux there are no hosts. Raises ExpoflowError for too few GPUs.
+    Called once by the main Snakemake process: `cores` is how many jobs can run at a time, `asked` how many
+    GPUs the models in some folders are spread over. Without Linux there are no hosts. Raises ExpoflowError for too few GPUs.
     """
     # Snakemake 9.27 handles SIGTERM by waiting for a lock that the interrupted thread may itself have.
     if callable(handler := signal.getsignal(signal.SIGTERM)):
@@ -69,13 +74,21 @@ def announce(cores: int | None, idle: float = 60, width: int = 1) -> None:
     os.environ.pop("EXPOFLOW_HEAD", None)
     if cores is None or not hasattr(os, "pidfd_open"):
         return
+    devices = gpus()
+    widest = max((asked or {}).values(), default=1)
+    if 0 < len(devices) < widest:
+        raise ExpoflowError(
+            f"a model of this config asks for {widest} GPUs, here are {len(devices)}; correct its resources"
+        )
     places = Path(tempfile.gettempdir())
     head = Head(
         pid=os.getpid(),
         start=(start := started(os.getpid())),
         folder=places / f"expoflow-{os.getuid()}-{os.getpid()}-{start}",
-        slots=_groups(gpus(), max(1, width)) or (None,) * cores,
+        slots=tuple(devices) or (None,) * cores,
         idle=idle,
+        memory=gpu_memory.smallest() if devices else None,
+        asked=tuple((os.path.abspath(folder), number) for folder, number in (asked or {}).items()),
     )
     for folder in places.glob(f"expoflow-{os.getuid()}-*"):  # what a killed head and its killed hosts left
         if found := re.fullmatch(r"expoflow-\d+-(\d+)-(\d+)", folder.name):
@@ -84,13 +97,3 @@ def announce(cores: int | None, idle: float = 60, width: int = 1) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
     os.environ["EXPOFLOW_HEAD"] = head.model_dump_json()
     atexit.register(lambda: head.pid == os.getpid() and shutil.rmtree(head.folder, ignore_errors=True))
-
-
-def _groups(devices: list[str], width: int) -> tuple[str, ...]:
-    """The devices, `width` at a time, as CUDA_VISIBLE_DEVICES names them."""
-    if 0 < len(devices) < width:
-        raise ExpoflowError(
-            f"a model of this config asks for {width} GPUs, here are {len(devices)}; correct its resources"
-        )
-    last = len(devices) - width
-    return tuple(",".join(devices[at : at + width]) for at in range(0, last + 1, width))

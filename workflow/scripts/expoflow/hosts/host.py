@@ -235,8 +235,8 @@ class Host:
 
     def _note(self, held: dict[str, str]) -> None:
         with suppress(FileNotFoundError):
-            note = os.open(self.head.folder / f"slot-{self.slot}", os.O_WRONLY)
-            slot.write_note(note, os.getpid(), held)
+            note = os.open(self.head.folder / f"slot-{self.slot}", os.O_RDWR)
+            slot.note(note, pid=os.getpid(), held=held)
             os.close(note)
 
 

@@ -1,4 +1,4 @@
-"""A slot: a GPU or a core, and the host that works there."""
+"""A slot: a GPU or a core, and the host that works there, perhaps on several of them."""
 
 import fcntl
 import json
@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ from typing import Any
 from expoflow import errors
 from expoflow.errors import ExpoflowError
 from expoflow.hosts import task as tasks
+from expoflow.hosts import waiting
 from expoflow.hosts.crash import DiedError, end_session
 from expoflow.hosts.head import Head
 from expoflow.hosts.task import Task
+from expoflow.hosts.waiting import Holder, Ticket, Wish, assign
+from expoflow.hosts.width import width
 from expoflow.paths import RESULTS
 from expoflow.system.processes import ended, readable
 
@@ -29,24 +32,71 @@ BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from expoflow.h
 
 @contextmanager
 def free_slot(head: Head, task: Task) -> Iterator["Slot"]:
-    """The free slot that suits the task best, for as long as the block runs; waits where none is free."""
-    while True:
-        with entered(head.folder) as folder:
-            free = []
-            for number in range(len(head.slots)):
-                with suppress(BlockingIOError):
-                    free.append(Slot(head, number, folder))
-            best = min(free, key=lambda slot: slot.rank(task), default=None)
-            for slot in free:
-                if slot is not best:
-                    os.close(slot.lock)
-        if best:
-            break
-        time.sleep(0.2)
+    """The slot that suits a task, for as long as the block runs; waits where none is free."""
+    wish = Wish(kind=tasks.HELD.get(task.kind, task.kind), key=task.key, slots=width(head, task))
+    with taken(head, wish) as slot:
+        yield slot
+
+
+@contextmanager
+def taken(head: Head, wish: Wish) -> Iterator["Slot"]:
+    """The slots that are given for a wish (`waiting.assign`), for as long as the block runs: the first one has the others."""
+    ticket = Ticket(wish)
     try:
-        yield best
+        while True:
+            with entered(head.folder) as folder:
+                ticket.show(folder)
+                if slot := _given(head, folder, ticket):
+                    ticket.drop(folder)
+                    break
+            time.sleep(0.2)
     finally:
-        os.close(best.lock)
+        ticket.drop()
+    try:
+        yield slot
+    finally:
+        slot.leave()
+
+
+def _given(head: Head, folder: int, ticket: Ticket) -> "Slot | None":
+    """What a ticket is given now; None if it has to wait."""
+    free = {}
+    for number in range(len(head.slots)):
+        with suppress(BlockingIOError):
+            free[number] = Slot(head, number, folder)
+    try:
+        if not free:
+            return None
+        wishes = ticket.all(folder)
+        gpus = head.slots[0] is not None
+        gifts = assign(len(head.slots), free, [*_holders(head, folder, free)], [*wishes.values()], gpus)
+        gift = gifts.get([*wishes].index(ticket.name))
+        if gift is None or (gift.patient and _wait(ticket, [free[number].lock for number in gift.slots])):
+            return None
+        first, *rest = (free.pop(number) for number in gift.slots)
+        first.take(ticket.wish, rest)
+        return first
+    finally:
+        for slot in free.values():
+            os.close(slot.lock)
+
+
+def _wait(ticket: Ticket, locks: list[int]) -> bool:
+    """Whether a wish has just come, or slots were left just now: their files say when."""
+    left = max(os.fstat(lock).st_mtime for lock in locks)
+    return min(time.monotonic() - ticket.since, time.time() - left) < waiting.PATIENCE
+
+
+def _holders(head: Head, folder: int, free: Container[int]) -> Iterator[Holder]:
+    """What is on the slots."""
+    for number in range(len(head.slots)):
+        note, held = read_note(folder, number), {}
+        if present := (head.folder / f"slot-{number}.sock").exists():
+            held = note["held"]
+        if number not in free and (job := note["taken"]):
+            yield Holder(tuple(job["slots"]), held | {job["kind"]: job["key"]})
+        elif present:
+            yield Holder(tuple(note["slots"] or [number]), held)
 
 
 class Slot:
@@ -55,6 +105,8 @@ class Slot:
     def __init__(self, head: Head, number: int, folder: int):
         """`folder` is the entered runtime folder. Raises BlockingIOError where the slot is not free."""
         self.head, self.number = head, number
+        self.numbers: tuple[int, ...] = (number,)
+        self._rest: list[Slot] = []
         self.gpu = head.slots[number]
         self.socket = f"slot-{number}.sock"
         self.log = RESULTS.host_log(number)
@@ -65,21 +117,39 @@ class Slot:
             os.close(self.lock)
             raise
 
-    def rank(self, task: Task) -> int:
-        """How well the slot suits the task, the best first."""
-        if not (self.head.folder / self.socket).exists():
-            return 2
-        held = self.note()["held"]
-        if held.get(task.kind) == task.key:
-            return 0
-        return 3 if task.kind in held or (held and self.gpu is not None) else 1
+    def take(self, wish: Wish, rest: list["Slot"]) -> None:
+        """Have the slots of `rest` too, and say in the file what for."""
+        self._rest = rest
+        self.numbers = (self.number, *(slot.number for slot in rest))
+        if self.gpu is not None:
+            self.gpu = ",".join(self.head.slots[number] for number in self.numbers)
+        note(self.lock, taken={"kind": wish.kind, "key": wish.key, "slots": self.numbers})
+        for slot in rest:
+            note(slot.lock, taken=None)
 
-    def note(self) -> dict[str, Any]:
-        """What is known of the host: `pid`, and by kind the key of what it has `held`."""
-        try:
-            return json.loads(os.pread(self.lock, 1 << 20, 0))
-        except ValueError:  # nothing yet, or just being written
-            return {"pid": None, "held": {}}
+    def leave(self) -> None:
+        """Let others have the slots."""
+        for slot in (self, *self._rest):
+            os.utime(slot.lock)
+            os.close(slot.lock)
+
+    def clear(self) -> None:
+        """End the hosts that are on these slots, so that all memory there is free."""
+        with entered(self.head.folder) as folder:
+            self._end_hosts(folder, but=None)
+
+    def _end_hosts(self, folder: int, but: tuple[int, ...] | None) -> None:
+        """End hosts that are on one of these slots, but for the one that is on `but`: nobody uses them, since these are taken."""
+        for number in range(len(self.head.slots)):
+            found = read_note(folder, number)
+            there = tuple(found["slots"] or [number])
+            if found["pid"] and there != but and set(there) & set(self.numbers):
+                end_session(found["pid"], self.head)
+                with suppress(FileNotFoundError):
+                    os.unlink(f"slot-{number}.sock", dir_fd=folder)
+                lock = os.open(f"slot-{number}", os.O_RDWR, dir_fd=folder)
+                note(lock, pid=None, held={})
+                os.close(lock)
 
     def ask(self, task: Task) -> Iterator[list[dict[str, Any]]]:
         """Have the task done by the slot's host, started where there is none. Raises _DiedError if it dies."""
@@ -120,7 +190,8 @@ class Slot:
             # By way of the descriptor, since the path of a socket may have 107 bytes at most.
             path = f"/proc/self/fd/{folder}/{self.socket}"
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            pid = self.note()["pid"]
+            self._end_hosts(folder, but=self.numbers)
+            pid = read_note(folder, self.number)["pid"]
             with suppress(FileNotFoundError, ConnectionRefusedError):
                 connection.connect(path)
                 if pid and not ended(pid):
@@ -157,15 +228,37 @@ class Slot:
                 start_new_session=True,
                 pass_fds=[listener],
             )
-        write_note(self.lock, process.pid, {})
+        note(self.lock, pid=process.pid, held={}, slots=self.numbers)
         process.returncode = 0  # nobody waits for it: it lives on after this process
         return process.pid
 
 
-def write_note(lock: int, pid: int, held: dict[str, str]) -> None:
-    """Say in a slot's file who its host is and what it holds."""
+def note(lock: int, **changed: Any) -> None:
+    """Say in a slot's file what has changed: the host's `pid`, its `slots` and what it has `held`, or who has `taken` it."""
+    text = json.dumps(_note(lock) | changed).encode()
     os.ftruncate(lock, 0)
-    os.pwrite(lock, json.dumps({"pid": pid, "held": held}).encode(), 0)
+    os.pwrite(lock, text, 0)
+
+
+def read_note(folder: int, number: int) -> dict[str, Any]:
+    """What a slot's file says."""
+    with suppress(FileNotFoundError):
+        file = os.open(f"slot-{number}", os.O_RDONLY, dir_fd=folder)
+        try:
+            return NOTHING | _note(file)
+        finally:
+            os.close(file)
+    return dict(NOTHING)
+
+
+NOTHING: dict[str, Any] = {"pid": None, "held": {}, "slots": None, "taken": None}
+
+
+def _note(file: int) -> dict[str, Any]:
+    try:
+        return json.loads(os.pread(file, 1 << 20, 0))
+    except ValueError:  # nothing yet, or just being written
+        return {}
 
 
 @contextmanager

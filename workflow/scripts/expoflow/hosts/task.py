@@ -20,6 +20,8 @@ KINDS = {
         if name in section.TASKS
     },
 }
+# What a kind of task has loaded, if another kind has the same.
+HELD = {"likelihood": "generate"}
 
 
 class Loaded(Protocol):

@@ -10,8 +10,10 @@ from expoflow import store
 from expoflow.checks.early import check_models
 from expoflow.checks.machine import check_keys, check_sources
 from expoflow.config import Config
+from expoflow.dag.resources import Needs
 from expoflow.errors import ConfigError, ExpoflowError
 from expoflow.hosts.head import announce
+from expoflow.paths import RESULTS, Results, weights
 from expoflow.project import resume
 
 DRY = {"-n", "--dry-run", "--dryrun"}
@@ -84,7 +86,23 @@ def begin(
         except ConfigError as error:
             raise ExpoflowError(f"nothing was done:\n{error}") from None
         resume.begin(command, folder, cluster=cluster)
-    announce(cores, width=max(model.resources.gpus or 1 for model in config.models.values()))
+    announce(cores, asked=asked_gpus(config))
+
+
+def asked_gpus(config: Config, results: Results = RESULTS) -> dict[str, int]:
+    """How many GPUs the config says for models, by the folders in which weights of theirs can lie."""
+    from huggingface_hub import constants
+
+    needs = Needs(config, lambda name: 0)
+    found: dict[str, int] = {}
+    for name, model in config.models.items():
+        if (said := needs.said_gpus(name)) is not None:
+            hub = f"{constants.HF_HUB_CACHE}/models--{model.hub.replace('/', '--')}" if model.hub else None
+            found[model.path or hub or str(weights(results.manifest(name)))] = said
+    for name, pair in config.pairs.items():
+        if (said := needs.said_gpus(pair.aligned)) is not None:
+            found[str(results.pairs / name)] = said
+    return found
 
 
 def _say(lines: Sequence[str]) -> None:

@@ -21,10 +21,11 @@ from expoflow.config.benchmarks import OnPrompts
 from expoflow.config.sources import ModelConfig, PromptsConfig
 from expoflow.config.stages import GenerateConfig
 from expoflow.dag import resources
-from expoflow.dag.resources import Needs, weight_bytes
+from expoflow.dag.resources import Needs
 from expoflow.data import prompts as prompt_sets
 from expoflow.errors import ConfigError, DataError, ExpoflowError
 from expoflow.files.records import read_json
+from expoflow.files.weights import weight_bytes
 from expoflow.paths import RESULTS, Results
 from expoflow.results import Manifest
 

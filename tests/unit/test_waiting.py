@@ -1,0 +1,360 @@
+"""Slots of a local run: how many GPUs a task gets, who gets which and when, with real hosts on GPUs that there are not."""
+
+import os
+import random
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from expoflow.config import Config
+from expoflow.errors import ExpoflowError
+from expoflow.hosts import client, task, waiting
+from expoflow.hosts.head import Head
+from expoflow.hosts.reserved import reserved
+from expoflow.hosts.task import Task
+from expoflow.hosts.waiting import Gift, Holder, Wish, assign
+from expoflow.hosts.width import width
+from expoflow.project.begin import asked_gpus
+from expoflow.system import gpu_memory, processes
+from expoflow.system.processes import ended
+
+KINDS = {
+    "generate": "waiting_tasks:generate",
+    "score": "waiting_tasks:score",
+    "likelihood": "waiting_tasks:generate",
+}
+GB = 10**9
+A, B, REWARD = Wish(kind="generate", key="a"), Wish(kind="generate", key="b"), Wish(kind="score", key="rm")
+WIDE = Wish(kind="generate", key="70b", slots=4)
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="hosts need Linux")
+
+
+def gifts(slots, free, holders, wishes, **options):
+    return {place: gift.slots for place, gift in assign(slots, free, holders, wishes, **options).items()}
+
+
+def test_what_is_held_serves_first():
+    held = [Holder((0,), {"generate": "a"})]
+    assert assign(1, {0}, held, [B, REWARD, A]) == {2: Gift((0,))}
+    assert assign(1, {0}, held, [B, REWARD]) == {0: Gift((0,), patient=True)}
+
+
+def test_scores_wait_for_generations_unless_the_reward_model_is_there():
+    assert gifts(1, {0}, [], [REWARD, A]) == {1: (0,)}
+    assert gifts(1, {0}, [Holder((0,), {"score": "rm"})], [A, REWARD]) == {1: (0,)}
+    assert gifts(2, {0, 1}, [], [REWARD, A]) == {1: (0,), 0: (1,)}
+
+
+def test_nothing_is_loaded_twice_while_something_else_waits():
+    busy = [Holder((0,), {"generate": "a"})]
+    assert assign(2, {1}, busy, [A, B]) == {1: Gift((1,))}
+    assert assign(2, {1}, busy, [A, REWARD]) == {1: Gift((1,))}
+    assert assign(2, {1}, busy, [A]) == {0: Gift((1,), patient=True)}
+    assert assign(3, {0, 1, 2}, [], [A, A, B]) == {0: Gift((0,)), 2: Gift((1,)), 1: Gift((2,), patient=True)}
+
+
+def test_gpus_go_to_those_who_need_them():
+    small = [Wish(kind="generate", key=str(each)) for each in range(4)]
+    assert gifts(8, set(range(8)), [], [WIDE, *small]) == {
+        0: (0, 1, 2, 3),
+        1: (4,),
+        2: (5,),
+        3: (6,),
+        4: (7,),
+    }
+    assert gifts(8, set(range(8)), [], [small[0], WIDE, *small[1:]]) == {
+        0: (0,),
+        1: (4, 5, 6, 7),
+        2: (1,),
+        3: (2,),
+        4: (3,),
+    }
+    assert gifts(3, {0, 1, 2}, [], [WIDE, A]) == {1: (0,)}
+
+
+def test_who_needs_several_gpus_keeps_those_that_are_free():
+    busy = [Holder((0,), {"generate": "x"})]
+    assert gifts(4, {1, 2, 3}, busy, [WIDE, A]) == {}
+    assert gifts(8, {1, 2, 3, 4}, busy, [WIDE, A]) == {1: (4,)}
+    # but what is loaded on them serves until then
+    assert gifts(4, {1, 2, 3}, [*busy, Holder((1,), {"generate": "a"})], [WIDE, A]) == {1: (1,)}
+
+
+def test_a_host_of_several_gpus_is_found_again_and_is_one_holder():
+    wide = [Holder((0, 1, 2, 3), {"generate": "70b"})]
+    assert assign(8, set(range(8)), wide, [A, WIDE]) == {1: Gift((0, 1, 2, 3)), 0: Gift((4,))}
+    assert assign(4, set(range(4)), wide, [A]) == {0: Gift((0,), patient=True)}
+
+
+def test_a_host_on_a_core_holds_one_thing_of_each_kind():
+    hosts = [Holder((0,), {"generate": "a"})]
+    assert assign(2, {0, 1}, hosts, [REWARD], gpus=False) == {0: Gift((0,))}
+    assert assign(2, {0, 1}, hosts, [B], gpus=False) == {0: Gift((1,))}
+    assert assign(1, {0}, hosts, [B], gpus=False) == {0: Gift((0,))}
+
+
+class Run:
+    """A run with as many GPUs as it says, and its jobs."""
+
+    def __init__(self, monkeypatch, gpus: int, memory: int = 24 * GB):
+        self.process = subprocess.Popen(["sleep", "3600"])
+        self.parent = Path(tempfile.mkdtemp(prefix="expoflow-test-"))
+        self.head = Head(
+            pid=self.process.pid,
+            start=processes.started(self.process.pid),
+            folder=self.parent / "run",
+            slots=tuple(map(str, range(gpus))),
+            memory=memory,
+            idle=600,
+        )
+        monkeypatch.setenv("EXPOFLOW_HEAD", self.head.model_dump_json())
+        self.pids: set[int] = set()
+        self.jobs: list[threading.Thread] = []
+
+    def rows(self, kind: str, key: str, **arguments) -> list[dict]:
+        made = Task(kind=kind, key=key, arguments={"key": key, **arguments})
+        rows = [row for rows in client.run(lambda: made) for row in rows]
+        self.pids |= {row["pid"] for row in rows}
+        return rows
+
+    def job(self, *works) -> None:
+        """A job that does one piece of work after the other, beside all others."""
+
+        def do() -> None:
+            for kind, key in works:
+                self.rows(kind, key)
+
+        self.jobs.append(threading.Thread(target=do))
+        self.jobs[-1].start()
+
+    def wishes(self) -> int:
+        return len([*self.head.folder.glob("wish-*")])
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        wait(lambda: all(map(ended, self.pids)) and not self.head.folder.exists())
+        self.parent.rmdir()
+
+
+def wait(condition) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("waited for a minute")
+
+
+@pytest.fixture
+def start(monkeypatch, tmp_path):
+    runs = []
+
+    def make(gpus, **settings):
+        runs.append(Run(monkeypatch, gpus, **settings))
+        return runs[-1]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(task, "KINDS", KINDS)
+    monkeypatch.setattr(waiting, "PATIENCE", 1.5)
+    monkeypatch.delenv("EXPOFLOW_HOST", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    yield make
+    for each in runs:
+        for job in each.jobs:
+            job.join()
+        each.end()
+
+
+def loads() -> Counter:
+    return Counter(line.partition(" on ")[0] for line in Path("loads").read_text().splitlines())
+
+
+def test_one_gpu_loads_each_model_once_whoever_comes_first(start):
+    """Two architectures, seven alphas each, and the scores of all: sixteen loads when slots went to whoever came."""
+    run = start(1)
+    keys = ["a", "b"] * 7
+    random.Random(1).shuffle(keys)
+    for key in keys:
+        run.job(("generate", key), ("score", "rm"))
+        time.sleep(0.05)
+    for job in run.jobs:
+        job.join()
+    assert loads() == {"generate a": 1, "generate b": 1, "score rm": 1}
+    assert run.wishes() == 0
+
+
+def test_jobs_that_come_one_after_the_other_are_waited_for(start):
+    """Four at a time, as with `--cores 4`: the next job that wants the same comes a moment after the last has ended."""
+    run = start(1)
+    works = [("generate", key) for key in ["a", "b"] * 5] + [("score", "rm")] * 4
+    lock = threading.Lock()
+
+    def one_after_the_other() -> None:
+        while True:
+            with lock:
+                if not works:
+                    return
+                kind, key = works.pop(0)
+            time.sleep(0.4)  # what a job needs to begin
+            run.rows(kind, key)
+
+    run.jobs = [threading.Thread(target=one_after_the_other) for _ in range(4)]
+    for job in run.jobs:
+        job.start()
+    for job in run.jobs:
+        job.join()
+    assert sum(loads().values()) <= 4  # once, all four wait for the same while another is still to come
+
+
+def test_a_likelihood_is_asked_where_the_engine_is(start):
+    run = start(2)
+    (first,) = run.rows("generate", "a")
+    assert run.rows("likelihood", "a")[0]["pid"] == first["pid"]
+
+
+def folder(name: str, size: int) -> dict:
+    """The argument of a task whose model is as large; the file has no blocks on the disk."""
+    Path(name).mkdir()
+    with open(f"{name}/model.safetensors", "wb") as file:
+        file.truncate(size)
+    return {"model": {"folder": name}}
+
+
+def test_a_model_gets_as_many_gpus_as_it_needs(start):
+    run = start(8)
+    small, large = folder("1.8b", int(3.6 * GB)), folder("13b", 26 * GB)
+    assert run.rows("generate", "13b", **large)[0]["device"] == "0,1"
+    assert run.rows("generate", "1.8b", **small)[0]["device"] == "2"
+    (again,) = run.rows("generate", "13b", **large)
+    assert again["device"] == "0,1"
+    assert loads() == {"generate 13b": 1, "generate 1.8b": 1}
+
+
+def test_a_host_of_several_gpus_ends_where_one_of_them_is_needed(start):
+    run = start(2)
+    large, small = folder("13b", 26 * GB), folder("7b", 14 * GB)
+    (wide,) = run.rows("generate", "13b", **large)
+    (narrow,) = run.rows("generate", "7b", **small)
+    assert (wide["device"], narrow["device"]) == ("0,1", "0")
+    assert ended(wide["pid"])
+    (wide_again,) = run.rows("generate", "13b", **large)
+    assert ended(narrow["pid"])
+    assert wide_again["device"] == "0,1"
+
+
+def test_the_width_of_a_model_is_what_the_config_says_of_it_or_follows_from_its_size(start, tmp_path):
+    run = start(8)
+    streamed = {
+        "model": {"folder": "results/pairs/p/alpha=1/model", "streamed": {"sft": "s", "aligned": "7b"}}
+    }
+    folder("7b", 14 * GB)
+
+    def of(arguments, **changed) -> int:
+        return width(run.head.model_copy(update=changed), Task(kind="generate", arguments=arguments))
+
+    assert of(streamed) == 1
+    assert of(streamed, memory=16 * GB) == 2
+    assert of(streamed, memory=GB) == 8  # all that there are
+    assert of(streamed, memory=None) == 1
+    assert of(streamed, slots=(None,) * 8, memory=GB) == 1
+    assert of(streamed, asked=((str(tmp_path / "results/pairs/p"), 4),)) == 4
+    assert of(streamed, asked=((str(tmp_path / "7b"), 4),)) == 4
+    assert of(streamed, asked=((str(tmp_path / "7"), 4),)) == 1
+    assert of({"models": {"m": {"folder": "7b"}}}, memory=16 * GB) == 2
+
+
+def test_the_config_says_widths_of_folders():
+    models = {
+        "sft": {"path": "checkpoints/sft", "resources": {"gpus": 4}},
+        "dpo": {"train": {"recipe": "dpo", "from": "sft", "data": "rows"}},
+        "hub": {"hub": "org/name", "resources": {"gpus": 2}},
+        "plain": {"path": "other"},
+    }
+    pairs = {
+        "one": {"sft": "sft", "aligned": "dpo", "alphas": [1]},
+        "two": {"sft": "plain", "aligned": "hub", "alphas": [1]},
+    }
+    found = asked_gpus(Config.model_validate({"models": models, "pairs": pairs, "prompts": {}}))
+    (hub,) = (name for name in found if name.endswith("/models--org--name"))
+    assert found == {
+        "checkpoints/sft": 4,
+        "results/models/dpo": 4,
+        hub: 2,
+        "results/pairs/one": 4,
+        "results/pairs/two": 2,
+    }
+
+
+def test_memory_is_that_of_the_smallest_gpu(monkeypatch, tmp_path):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 81559\necho 24564\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_memory.smallest() == 24564 << 20
+    program.write_text("#!/bin/sh\necho '[N/A]'\n")
+    assert gpu_memory.smallest() is None
+    program.unlink()
+    assert gpu_memory.smallest() is None
+
+
+def test_a_training_has_its_gpus_alone(start):
+    """It waits for those who use them, and ends hosts that hold memory there."""
+    run = start(2)
+    (idle,) = run.rows("generate", "a")
+    run.jobs.append(threading.Thread(target=lambda: run.rows("generate", "b", until="go")))
+    run.jobs[-1].start()
+    wait(lambda: loads()["generate b"])
+    seen = []
+
+    def train(name: str) -> None:
+        with reserved(2, "zero3.yaml"):
+            seen.append((name, os.environ["CUDA_VISIBLE_DEVICES"], ended(idle["pid"])))
+            time.sleep(0.5)
+            seen.append((name, "end"))
+
+    for name in ("first", "second"):
+        run.jobs.append(threading.Thread(target=train, args=(name,)))
+        run.jobs[-1].start()
+        wait(lambda: run.wishes() == len(run.jobs) - 1)
+    time.sleep(0.5)
+    assert seen == []
+    Path("go").touch()
+    for job in run.jobs:
+        job.join()
+    assert seen == [("first", "0,1", True), ("first", "end"), ("second", "0,1", True), ("second", "end")]
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    assert run.rows("generate", "a")[0]["pid"] != idle["pid"]
+
+
+def test_a_training_that_wants_more_gpus_than_there_are_is_refused(start):
+    start(2)
+    words = r"zero3.yaml starts 4 processes, each on a GPU, here are 2; set num_processes in a copy of it"
+    with pytest.raises(ExpoflowError, match=words), reserved(4, "zero3.yaml"):
+        pass
+
+
+def test_a_training_without_gpus_waits_for_nobody(start, monkeypatch):
+    start(1)
+    with reserved(0, "single.yaml"):
+        assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    monkeypatch.delenv("EXPOFLOW_HEAD")
+    with reserved(4, "zero3.yaml"):
+        assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_the_wish_of_a_job_that_was_killed_is_forgotten(start):
+    run = start(1)
+    run.jobs.append(threading.Thread(target=lambda: run.rows("generate", "a", until="go")))
+    run.jobs[-1].start()
+    wait(lambda: Path("loads").exists())
+    (run.head.folder / f"wish-{0:020d}-1-1").write_text(
+        WIDE.model_copy(update={"slots": 1}).model_dump_json()
+    )
+    Path("go").touch()
+    run.rows("generate", "a")
+    assert run.wishes() == 0

@@ -1,0 +1,39 @@
+"""GPUs of a local run for work that is no task of an engine host, such as a training."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from expoflow.errors import ExpoflowError
+from expoflow.hosts.head import Head
+from expoflow.hosts.slot import taken
+from expoflow.hosts.waiting import Wish
+
+
+@contextmanager
+def reserved(gpus: int, what: str) -> Iterator[None]:
+    """Keep GPUs for as long as the block runs: CUDA_VISIBLE_DEVICES names them, and no engine host has memory there.
+
+    Waits until they are free. Without GPUs, with `gpus` 0 and outside of a local run nothing is kept. Raises ExpoflowError if this
+    machine has fewer; `what` says who asks.
+    """
+    announced = os.environ.get("EXPOFLOW_HEAD")
+    head = Head.model_validate_json(announced) if announced else None
+    if head is None or not gpus or head.slots[0] is None:
+        yield
+        return
+    head.require()
+    if gpus > len(head.slots):
+        raise ExpoflowError(
+            f"{what} starts {gpus} processes, each on a GPU, here are {len(head.slots)}; set num_processes in a copy of it"
+        )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    with taken(head, Wish(kind="train", key=str(os.getpid()), slots=gpus)) as slot:
+        slot.clear()
+        os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
+        try:
+            yield
+        finally:
+            os.environ.pop("CUDA_VISIBLE_DEVICES")
+            if visible is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = visible

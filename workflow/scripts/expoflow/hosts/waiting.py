@@ -1,0 +1,152 @@
+"""Who waits for slots, and who is given which: what a GPU holds serves first, and nothing is loaded or ended without need."""
+
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from expoflow.files.records import Record
+
+# Seconds before what a GPU holds gives way to something else, or is loaded on a second GPU: in that time the next
+# job that wants it has come. Snakemake starts one when another ends, which takes a few seconds.
+PATIENCE = 5.0
+LAST = "score"  # what waits for queued generations: the reward model takes a GPU from an engine once
+
+
+class Wish(Record):
+    """What a job waits for: as many GPUs (or one core) as `slots` says, which hold or will hold `key` of a `kind`."""
+
+    kind: str
+    key: str = ""
+    slots: int = 1
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What is on some slots: a host that holds the keys of `held` by their kinds, or a job that will soon have them there."""
+
+    slots: tuple[int, ...]
+    held: Mapping[str, str]
+
+    def has(self, wish: Wish) -> bool:
+        """Whether it has what is wished for."""
+        return self.held.get(wish.kind) == wish.key
+
+
+@dataclass(frozen=True)
+class Gift:
+    """Slots for a wish; `patient`: it costs a load that can be spared if somebody else comes soon."""
+
+    slots: tuple[int, ...]
+    patient: bool = False
+
+
+def assign(
+    slots: int, free: Collection[int], holders: Sequence[Holder], wishes: Sequence[Wish], gpus: bool = True
+) -> dict[int, Gift]:
+    """Which wishes, by their place in the order of their coming, are given which slots now.
+
+    `slots` is the number of all slots, which are cores without `gpus`: a core's host holds one thing of each kind, a GPU's one in
+    all. First idle hosts serve those who wish for what they hold. Then come wishes for what nobody holds, scores last, and then
+    those for a second copy. Who wishes for several GPUs keeps those that are free until all of them are.
+    """
+    left, given = set(free), {}
+    waiting = dict(enumerate(wishes))
+    for place, wish in enumerate(wishes):
+        for holder in holders:
+            if holder.has(wish) and len(holder.slots) == wish.slots and left.issuperset(holder.slots):
+                given[place] = Gift(holder.slots)
+                left -= set(holder.slots)
+                del waiting[place]
+                break
+    holders = list(holders)
+    while waiting and left:
+        copies = {place: any(each.has(wish) for each in holders) for place, wish in waiting.items()}
+        place = min(waiting, key=lambda place: (copies[place], waiting[place].kind == LAST, place))
+        wish = waiting.pop(place)
+        if not (windows := [*_windows(slots, wish.slots)]):
+            continue
+        costs = {window: _cost(window, wish, holders, gpus) for window in windows}
+        best = min(windows, key=lambda window: (-len(left.intersection(window)), costs[window], window))
+        if left.issuperset(best):
+            given[place] = Gift(best, gpus and (copies[place] or costs[best] >= LOSS))
+            holders = [each for each in holders if not set(each.slots) & set(best)]
+            holders.append(Holder(best, {wish.kind: wish.key}))
+        left -= set(best)
+    return given
+
+
+LOSS = 3  # the cost from which on something that is loaded is lost
+
+
+def _cost(window: tuple[int, ...], wish: Wish, holders: Sequence[Holder], gpus: bool) -> int:
+    """How little some slots suit a wish."""
+    there = [each for each in holders if set(each.slots) & set(window)]
+    if not there:
+        return 2  # a host has to be started
+    if [each.slots for each in there] != [window]:
+        return LOSS + 1  # hosts have to be ended
+    held = there[0].held
+    return LOSS if wish.kind in held or (held and gpus) else 1
+
+
+def _windows(slots: int, width: int) -> Iterator[tuple[int, ...]]:
+    """Groups of neighbouring slots, always the same ones, so that a host of several GPUs is found again."""
+    for first in range(0, slots - width + 1, width):
+        yield tuple(range(first, first + width))
+
+
+class Ticket:
+    """A job's wish in the runtime folder, where the others see it as long as this process lives."""
+
+    def __init__(self, wish: Wish):
+        self.wish = wish
+        self.since = time.monotonic()
+        self.name = f"wish-{time.time_ns():020d}-{os.getpid()}-{threading.get_ident()}"
+        self._lock: int | None = None
+
+    def show(self, folder: int) -> None:
+        """Lay it into the entered folder, again if that was removed meanwhile."""
+        if self._lock is not None and os.fstat(self._lock).st_nlink:
+            return
+        self.drop(folder)
+        self._lock = os.open(self.name, os.O_RDWR | os.O_CREAT, 0o600, dir_fd=folder)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        os.write(self._lock, self.wish.model_dump_json().encode())
+
+    def all(self, folder: int) -> dict[str, Wish]:
+        """The wishes of all who wait, in the order of their coming, this one among them."""
+        found = {}
+        for name in sorted(name for name in os.listdir(folder) if name.startswith("wish-")):
+            if name == self.name:
+                found[name] = self.wish
+            elif wish := _read(name, folder):
+                found[name] = wish
+        return found
+
+    def drop(self, folder: int | None = None) -> None:
+        """Wait no more."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        if folder is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(self.name, dir_fd=folder)
+
+
+def _read(name: str, folder: int) -> Wish | None:
+    """Another job's wish; that of one that has ended is removed."""
+    lock = os.open(name, os.O_RDWR, dir_fd=folder)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return Wish.model_validate(json.loads(os.pread(lock, 1 << 16, 0)))
+    else:
+        os.unlink(name, dir_fd=folder)
+        return None
+    finally:
+        os.close(lock)
