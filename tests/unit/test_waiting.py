@@ -1,5 +1,6 @@
 """Slots of a local run: how many GPUs a task gets, who gets which and when, with real hosts on GPUs that there are not."""
 
+import json
 import os
 import random
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from expoflow.config import Config
+from expoflow.config.sources import ModelConfig
 from expoflow.errors import ExpoflowError
 from expoflow.hosts import client, task, waiting
 from expoflow.hosts.head import Head
@@ -20,6 +22,7 @@ from expoflow.hosts.waiting import Gift, Holder, Wish, assign
 from expoflow.hosts.width import width
 from expoflow.project.begin import asked_gpus
 from expoflow.system import gpu_memory, processes
+from expoflow.system.installed import accelerate_config
 from expoflow.system.processes import ended
 
 KINDS = {
@@ -329,6 +332,43 @@ def test_a_training_has_its_gpus_alone(start):
     assert seen == [("first", "0,1", True), ("first", "end"), ("second", "0,1", True), ("second", "end")]
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
     assert run.rows("generate", "a")[0]["pid"] != idle["pid"]
+
+
+def test_trainings_of_a_local_run_do_not_use_the_same_gpus(start):
+    """What a training does is done already: it still waits for its four GPUs, and leaves them."""
+    from expoflow.training.trl.recipe import Files, Training
+
+    run = start(4)
+    recipe = {"recipe": "dpo", "from": "sft", "data": "rows"}  # on zero3-offload, four processes
+    source = ModelConfig.model_validate({"train": recipe})
+    work = Path("work").resolve()
+    (work / "dpo/model").mkdir(parents=True)
+    (work / "dpo/metrics.json").write_text(json.dumps({"steps": 3, "loss": 0.5}))
+    said = []
+    training = Training(
+        source=source,
+        data=Files(source.train, []),
+        folders={"base": Path("base")},
+        usages={},
+        work=work,
+        accelerate=accelerate_config(source.train),
+        threads=1,
+        progress=said.append,
+    )
+    run.jobs.append(threading.Thread(target=lambda: run.rows("generate", "a", until="go")))
+    run.jobs[-1].start()
+    wait(lambda: Path("loads").exists())
+    run.jobs += [threading.Thread(target=training.run) for _ in range(2)]
+    for job in run.jobs[1:]:
+        job.start()
+    wait(lambda: run.wishes() == 2)
+    assert said == []
+    Path("go").touch()
+    for job in run.jobs:
+        job.join()
+    assert said == ["dpo: 3 steps, loss 0.5000"] * 2
+    assert run.rows("generate", "a")
+    assert run.wishes() == 0
 
 
 def test_a_training_that_wants_more_gpus_than_there_are_is_refused(start):

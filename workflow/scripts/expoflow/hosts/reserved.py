@@ -27,8 +27,10 @@ def reserved(gpus: int, what: str) -> Iterator[None]:
         raise ExpoflowError(
             f"{what} starts {gpus} processes, each on a GPU, here are {len(head.slots)}; set num_processes in a copy of it"
         )
+    print(f"waiting for {gpus} of {len(head.slots)} GPUs", flush=True)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     with taken(head, Wish(kind="train", key=str(os.getpid()), slots=gpus)) as slot:
+        print(f"on GPU {slot.gpu}", flush=True)
         slot.clear()
         os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
         try:

@@ -142,7 +142,14 @@ def resumable(work: Path, key: str) -> Iterator[Path]:
     """
     lock = os.open(work.with_name(f"{work.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(
+                f"waiting for another process that trains in {work}, perhaps of a run that was killed",
+                flush=True,
+            )
+            fcntl.flock(lock, fcntl.LOCK_EX)
         note = work / "key.json"
         if not note.is_file() or note.read_text(encoding="utf-8") != key:
             shutil.rmtree(work, ignore_errors=True)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from expoflow.config.sources import ModelConfig
+from expoflow.dag.resources import training_gpus
 from expoflow.engines.chat import with_system
 from expoflow.engines.model import Model
 from expoflow.errors import ExpoflowError
 from expoflow.files.records import read_jsonl, write_json
+from expoflow.hosts.reserved import reserved
 from expoflow.results import Prompt
 from expoflow.system import child
 from expoflow.training import onpolicy
@@ -102,7 +104,14 @@ class Training:
     progress: Callable[[str], None]
 
     def run(self) -> tuple[Path, dict[str, float]]:
-        """The trained checkpoint's folder and the last stage's metrics."""
+        """The trained checkpoint's folder and the last stage's metrics.
+
+        In a local run its GPUs are its own as long as it lasts. Raises ExpoflowError if there are fewer.
+        """
+        with reserved(training_gpus(self.source.train), str(self.accelerate)):
+            return self._run()
+
+    def _run(self) -> tuple[Path, dict[str, float]]:
         recipe = self.source.train
         start = self.data.begin(self.folders.get("base"), self.work, self.stage)
         if hasattr(recipe, "iterations"):

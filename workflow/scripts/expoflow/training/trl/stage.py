@@ -99,10 +99,18 @@ def run(
 
 
 def launch(options: Sequence[str], task: Path) -> None:
-    """Run `training.trl.trainers` on a task by `accelerate launch`; it ends with this process at the latest."""
+    """Run `training.trl.trainers` on a task by `accelerate launch`; it ends with this process at the latest.
+
+    What DeepSpeed compiles lies beside the task, which one process at a time works on: a lock that is there is that of a
+    compilation that was killed, and everybody would wait for it.
+    """
+    extensions = task.parent.resolve() / "extensions"
+    for lock in extensions.rglob("lock"):
+        lock.unlink()
     command = [sys.executable, "-m", "accelerate.commands.launch", *options]
-    quiet = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    if child.run([*command, "--module", "expoflow.training.trl.trainers", str(task)], **quiet):
+    settings = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    settings["TORCH_EXTENSIONS_DIR"] = str(extensions)
+    if child.run([*command, "--module", "expoflow.training.trl.trainers", str(task)], **settings):
         raise ExpoflowError(f"{task.parent}: the trainer failed; its reason stands above")
 
 
