@@ -1,6 +1,7 @@
 """Does a model fit into memory? Answered from the headers of its files, before anything is loaded."""
 
 import resource
+from collections.abc import Sequence
 from pathlib import Path
 
 from expoflow.checkpoints.checkpoint import open_checkpoint, read_json_file
@@ -9,16 +10,26 @@ from expoflow.checkpoints.pickles import converted
 from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError
 from expoflow.extrapolation.preflight import open_both
+from expoflow.system import gpus
 
 
-def require_memory(model: Model) -> None:
-    """Raise CheckpointError, with the remedy, for weights that are larger than the free memory of the device."""
-    needed = weight_bytes(model)
-    free, device = free_memory()
+def require_memory(model: Model, devices: Sequence[str] = ()) -> None:
+    """Raise CheckpointError, with the remedy, for weights that are larger than the free memory of what runs them.
+
+    `devices` are the GPUs over which they are spread, as CUDA_VISIBLE_DEVICES names them; without any this machine's memory
+    counts. What is not known of the GPUs is left to the engine, whose own error says what is lacking.
+    """
+    found = gpus.free_memory(devices) if devices else free_memory()
+    if found is None:
+        return
+    free, device = found
+    needed = weight_bytes(model) / max(1, len(devices))
     if needed > free:
+        spread = f" on each of {len(devices)} GPUs" if len(devices) > 1 else ""
+        more = "more GPUs for the model (resources: {gpus: N})" if devices else "a machine with more memory"
         raise CheckpointError(
-            f"{model.folder}: its weights need {needed / 1e9:.1f} GB, {device} has {free / 1e9:.1f} GB free; "
-            "take a machine with more memory, or a model saved in bfloat16"
+            f"{model.folder}: its weights need {needed / 1e9:.1f} GB{spread}, {device} has {free / 1e9:.1f} GB free; "
+            f"take {more}, or a model saved in bfloat16"
         )
 
 
@@ -40,11 +51,7 @@ def headers(model: Model) -> dict[str, Tensor]:
 
 
 def free_memory() -> tuple[int, str]:
-    """Free bytes, and whose they are: the first GPU's, else this machine's (within the process' limit)."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.mem_get_info(0)[0], torch.cuda.get_device_name(0)
+    """Free bytes of this machine within the process' limit, and what they are called."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     free = limit if limit != resource.RLIM_INFINITY else 1 << 62
     try:
