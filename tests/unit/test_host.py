@@ -150,7 +150,7 @@ def test_a_host_that_died_while_idle_is_replaced_with_what_it_had_started(start)
     wait(lambda: ended(row["child"]))
 
 
-def test_a_dead_host_whose_child_keeps_the_connection_is_noticed(start):
+def test_a_dead_host_whose_child_keeps_the_connection_is_noticed(start, capsys):
     run = start()
     rows = run.each("fork")
     first = next(rows)
@@ -158,6 +158,9 @@ def test_a_dead_host_whose_child_keeps_the_connection_is_noticed(start):
     second = next(rows)
     assert second["pid"] != first["pid"]
     wait(lambda: ended(first["child"]))
+    # A line of the child's would get among the host's.
+    assert "said in the fork" in Path("results/logs/hosts/slot-0.log").read_text()
+    assert "said in the fork" not in capsys.readouterr().out.partition("error: ")[0]
     os.kill(second["pid"], signal.SIGKILL)
     with pytest.raises(ExpoflowError, match="has died, and so did the one before"):
         next(rows)

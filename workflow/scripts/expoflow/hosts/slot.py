@@ -3,15 +3,16 @@
 import fcntl
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from expoflow import errors
 from expoflow.errors import ExpoflowError
@@ -57,7 +58,7 @@ class Slot:
         self.head, self.number = head, number
         self.gpu = head.slots[number]
         self.socket = f"slot-{number}.sock"
-        self.log = RESULTS.host_log(number)
+        self.log = None if head.is_here() else RESULTS.host_log(number)  # else what the job itself writes to
         self.lock = os.open(f"slot-{number}", os.O_RDWR | os.O_CREAT, 0o600, dir_fd=folder)
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -138,19 +139,30 @@ class Slot:
 
     def _start(self, listener: int) -> int:
         """Start a host that takes over the listening socket; its process id."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        settings = {"head": self.head.model_dump(mode="json"), "slot": self.number, "listener": listener}
-        device = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu}
-        with open(self.log, "ab") as log:
+        settings = {
+            "head": self.head.model_dump(mode="json"),
+            "slot": self.number,
+            "listener": listener,
+            "own_log": self.log is not None,
+            "kinds": tasks.KINDS,
+        }
+        quiet = [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"]  # of memory that it removes
+        environment = {
+            "EXPOFLOW_HEAD": self.head.model_dump_json(),
+            "PYTHONWARNINGS": ",".join(filter(None, quiet)),
+        }
+        if self.gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpu
+        with self._open_log() as log:
             process = subprocess.Popen(
                 [
                     sys.executable,
                     "-c",
                     BOOT,
-                    json.dumps({**settings, "kinds": tasks.KINDS}),
+                    json.dumps(settings),
                     json.dumps(sys.path),
                 ],
-                env=os.environ | device,
+                env=os.environ | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -160,6 +172,20 @@ class Slot:
         write_note(self.lock, process.pid, {})
         process.returncode = 0  # nobody waits for it: it lives on after this process
         return process.pid
+
+    def _open_log(self) -> AbstractContextManager[IO[bytes] | None]:
+        if self.log is None:
+            return nullcontext()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        return open(self.log, "ab")
+
+
+def end_host(head: Head) -> None:
+    """End the host of a head that is this process, at its end."""
+    if head.is_here():
+        with suppress(OSError, ValueError):
+            end_session(json.loads((head.folder / "slot-0").read_text())["pid"], head)
+        shutil.rmtree(head.folder, ignore_errors=True)
 
 
 def write_note(lock: int, pid: int, held: dict[str, str]) -> None:
