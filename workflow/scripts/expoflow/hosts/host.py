@@ -126,7 +126,7 @@ class Host:
         self.listener.set_inheritable(False)
         self.clients: queue.SimpleQueue[Client | None] = queue.SimpleQueue()
         self.ending = threading.Event()
-        self.held = Held(single=self.head.slots[self.slot] is not None, changed=self._note)
+        self.held = Held(self._note)
         self.voice = sys.stdout = sys.stderr = Voice(sys.stderr)
         self.own_log = settings.own_log
         self.children: list[BaseProcess] = []  # those that lived after the last step
@@ -187,15 +187,19 @@ class Host:
         except GoneError:
             pass
         except ExpoflowError as error:
+            on_gpu = self.head.slots[self.slot] is not None
+            if on_gpu:  # what is left there of the model would be in the next one's way
+                self._withdraw_alone()
             self.held.clear()  # it may be half changed
             with suppress(GoneError):
                 client.send(error=[type(error).__name__, str(error)])
+            if on_gpu:
+                self._end()
         except BaseException as error:
             failed = traceback.format_exc()
             self.voice.log.write(failed)
             self.voice.flush()
-            with slot.entered(self.head.folder) as folder:
-                self._withdraw(folder)
+            self._withdraw_alone()
             if self._bereft():  # the job is told nothing, which says that this host has died too
                 self._end(clear=False)
             with suppress(Exception):
@@ -230,6 +234,11 @@ class Host:
         self.held.clear()
         os.close(slot.lock)
         self._end()
+
+    def _withdraw_alone(self) -> None:
+        """Be found no more, with nobody else in the folder meanwhile."""
+        with entered(self.head.folder) as folder:
+            self._withdraw(folder)
 
     def _withdraw(self, folder: int) -> None:
         """Be found no more."""

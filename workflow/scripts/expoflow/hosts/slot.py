@@ -71,9 +71,9 @@ class Slot:
         if not (self.head.folder / self.socket).exists():
             return 2
         held = self.note()["held"]
-        if held.get(task.kind) == task.key:
+        if task.is_ready(held):
             return 0
-        return 3 if task.kind in held or (held and self.gpu is not None) else 1
+        return 3 if task.holds in held or (held and self.gpu is not None) else 1
 
     def note(self) -> dict[str, Any]:
         """What is known of the host: `pid`, and by kind the key of what it has `held`."""
@@ -84,7 +84,7 @@ class Slot:
 
     def ask(self, task: Task) -> Iterator[list[dict[str, Any]]]:
         """Have the task done by the slot's host, started where there is none. Raises _DiedError if it dies."""
-        connection, pid = self._connect()
+        connection, pid = self._connect(task)
         name = f"the engine host of slot {self.number} (process {pid})"
         problem = "has died"
         with connection, suppress(ConnectionError):
@@ -115,18 +115,23 @@ class Slot:
             return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
         return ""
 
-    def _connect(self) -> tuple[socket.socket, int]:
-        """A connection to the slot's host, and its process id."""
+    def _connect(self, task: Task) -> tuple[socket.socket, int]:
+        """A connection to the slot's host, and its process id.
+
+        On a GPU a host that holds something else than the task needs is ended, and a new one started: only the end of a
+        process frees all that it has of a GPU's memory, and vLLM wants nearly all.
+        """
         with entered(self.head.folder) as folder:
             # By way of the descriptor, since the path of a socket may have 107 bytes at most.
             path = f"/proc/self/fd/{folder}/{self.socket}"
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            pid = self.note()["pid"]
+            pid, held = self.note()["pid"], self.note()["held"]
+            spent = self.gpu is not None and held and not task.is_ready(held)
             with suppress(FileNotFoundError, ConnectionRefusedError):
                 connection.connect(path)
-                if pid and not ended(pid):
+                if pid and not ended(pid) and not spent:
                     return connection, pid
-            if pid:  # it died while nobody was there
+            if pid:  # spent, or it died while nobody was there
                 end_session(pid, self.head)
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             with suppress(FileNotFoundError):
