@@ -1,15 +1,19 @@
 """GPUs as the driver tells of them: which there are, and whether a model fits into what is free there."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 from checkpoints import write_holes
-from expoflow.engines.memory import require_memory
+from expoflow import checks
+from expoflow.checks.machine import slow_engines
+from expoflow.engines.memory import require_memory, room
 from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError
 from expoflow.system import gpus
 from fake_gpus import Gpu, fake_gpus
+from transformers import AutoConfig
 
 
 @pytest.fixture
@@ -95,3 +99,77 @@ def test_the_question_leaves_cuda_alone(machine, seventy):
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "(GPU 0) has 0.0 GB free" in told
     assert told.endswith("[]\n")
+
+
+LLAMA_2_7B = {
+    "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+}  # fmt: skip
+LLAMA_3_8B = LLAMA_2_7B | {"intermediate_size": 14336, "num_key_value_heads": 8}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "token"),
+    [
+        ("llama", LLAMA_2_7B, 524_288),  # bytes of a token's keys and values: half a megabyte
+        ("llama", LLAMA_3_8B, 131_072),
+        ("gpt2", {"n_embd": 4096, "n_layer": 32, "n_head": 32}, 524_288),
+    ],
+)
+@pytest.mark.parametrize("free", [1e9, 7e9, 10e9, 65e9])
+def test_what_a_gpu_holds_of_keys_and_values_follows_from_its_free_memory(kind, settings, token, free):
+    found = room(AutoConfig.for_model(kind, **settings), 2, int(free))
+    assert free / 9 < found * token < free * 2 / 3
+    assert found.bit_count() == 1  # so that a run is repeated with the same batches
+
+
+def test_a_model_without_attention_has_room_too():
+    config = AutoConfig.for_model("mamba", hidden_size=4096, num_hidden_layers=32)
+    assert room(config, 2, 10**10) > 1000
+    assert room(config, 2, 0) == 1
+
+
+OURS = {"path": "sft"}
+PAIR = {
+    "models": {"sft": OURS, "aligned": OURS},
+    "pairs": {"pair": {"sft": "sft", "aligned": "aligned", "alphas": [0.5]}},
+    "prompts": {"dev": {"file": "dev.jsonl"}},
+    "select": {"by": "nll"},
+}
+
+
+def trained(recipe: str) -> dict:
+    return {"train": {"recipe": recipe, "data": "miniature", **({"from": "sft"} if recipe == "dpo" else {})}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "local", "cluster"),
+    [
+        ({}, True, True),
+        ({"generate": {"engine": "transformers"}}, False, False),
+        ({"models": {"sft": trained("sft"), "aligned": trained("dpo")}}, True, False),
+        ({"models": {"sft": OURS, "aligned": OURS | {"resources": {"gpus": 0}}}}, True, True),
+    ],
+)
+def test_an_engine_that_nobody_chose_and_that_is_slow_is_told(machine, changed, local, cluster):
+    config = checks.parse(PAIR | changed)
+    assert slow_engines(config, local=True) == []
+    machine(Gpu())
+    for told, wanted in (
+        (slow_engines(config, local=True), local),
+        (slow_engines(config, local=False), cluster),
+    ):
+        assert [line for line in told if "pip install 'expoflow[gpu]'" in line] == told
+        assert bool(told) == wanted
+
+
+def test_a_run_begins_with_that_word(machine, tmp_path):
+    machine(Gpu())
+    models = {"sft": trained("sft"), "aligned": trained("dpo")}
+    program = (
+        "import json, os, sys; from expoflow import checks; from expoflow.project.begin import begin\n"
+        "begin(checks.parse(json.loads(sys.argv[1])), ['--cores', '1'], os.getcwd(), cores=1)"
+    )
+    config = PAIR | {"models": models, "prompts": {"dev": {"miniature": "dev"}}}
+    command = [sys.executable, "-c", program, json.dumps(config)]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True).stderr
+    assert told.count("WARNING: vllm is not installed") == 1

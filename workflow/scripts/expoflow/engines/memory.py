@@ -3,6 +3,7 @@
 import resource
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from expoflow.checkpoints.checkpoint import open_checkpoint, read_json_file
 from expoflow.checkpoints.header import FLOATS, SIZES, Tensor
@@ -31,6 +32,22 @@ def require_memory(model: Model, devices: Sequence[str] = ()) -> None:
             f"{model.folder}: its weights need {needed / 1e9:.1f} GB{spread}, {device} has {free / 1e9:.1f} GB free; "
             f"take {more}, or a model saved in bfloat16"
         )
+
+
+def room(config: Any, itemsize: int, free: int) -> int:
+    """Tokens whose keys and values a GPU with `free` bytes beside the weights can hold: a power of two.
+
+    `config` as transformers reads it, `itemsize` in bytes of a number. With keys and values of all layers a token takes the
+    activations of one; a third of the memory stays for copies of what grows, and for logits.
+    """
+    text = config.get_text_config()
+    hidden, heads = text.hidden_size, getattr(text, "num_attention_heads", None)
+    head = getattr(text, "head_dim", None) or hidden // (heads or 1)
+    keys = (getattr(text, "num_key_value_heads", None) or heads or 1) * head
+    inner = getattr(text, "intermediate_size", None) or 4 * hidden
+    widest = max(inner) if isinstance(inner, list | tuple) else inner
+    token = itemsize * (2 * text.num_hidden_layers * keys + 8 * hidden + 4 * widest)
+    return 1 << max(0, (2 * free // 3 // token).bit_length() - 1)
 
 
 def weight_bytes(model: Model) -> int:
