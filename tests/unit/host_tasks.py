@@ -2,8 +2,10 @@
 
 import ctypes
 import os
+import signal
 import time
 import warnings
+from multiprocessing import get_context, shared_memory
 from pathlib import Path
 
 from expoflow.errors import CheckpointError, ConfigError
@@ -72,9 +74,46 @@ def talk(held, arguments):
 def fork(held, arguments):
     """Leave a child that has all that this process has open, then wait to be ended."""
     if not (child := os.fork()):
+        print("said in the fork")
         time.sleep(600)
         os._exit(0)
     yield [{"pid": os.getpid(), "child": child}]
     while True:
         time.sleep(0.01)
         yield []
+
+
+def spread(held, arguments):
+    """Work with a spawned process and memory shared with it, as vLLM does over several GPUs; `die` kills that process first.
+
+    The memory is the spawned process' own.
+    """
+    parts = get_context("spawn")
+    here, there = parts.Pipe()
+    worker = parts.Process(target=share, args=(there,), daemon=True)
+    worker.start()
+    memory = shared_memory.SharedMemory(here.recv())
+    yield [
+        {
+            "pid": os.getpid(),
+            "worker": worker.pid,
+            "memory": memory.name,
+            "devices": os.environ["CUDA_VISIBLE_DEVICES"],
+        }
+    ]
+    if Path("die").exists():
+        Path("die").unlink()
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join()
+        raise RuntimeError("a part does not answer")
+    print("said in the task")
+    os.system("echo said by a program")
+    yield [{"finished": True}]
+
+
+def share(connection):
+    """The other process of `spread`; as vLLM's, it has renamed itself, which leaves nothing of its environment to be read."""
+    start, end = map(int, Path("/proc/self/stat").read_text().split()[49:51])
+    ctypes.memset(start, 0, end - start)
+    connection.send(shared_memory.SharedMemory(create=True, size=1 << 20).name)
+    time.sleep(600)

@@ -150,7 +150,7 @@ def test_a_host_that_died_while_idle_is_replaced_with_what_it_had_started(start)
     wait(lambda: ended(row["child"]))
 
 
-def test_a_dead_host_whose_child_keeps_the_connection_is_noticed(start):
+def test_a_dead_host_whose_child_keeps_the_connection_is_noticed(start, capsys):
     run = start()
     rows = run.each("fork")
     first = next(rows)
@@ -158,6 +158,9 @@ def test_a_dead_host_whose_child_keeps_the_connection_is_noticed(start):
     second = next(rows)
     assert second["pid"] != first["pid"]
     wait(lambda: ended(first["child"]))
+    # A line of the child's would get among the host's.
+    assert "said in the fork" in Path("results/logs/hosts/slot-0.log").read_text()
+    assert "said in the fork" not in capsys.readouterr().out.partition("error: ")[0]
     os.kill(second["pid"], signal.SIGKILL)
     with pytest.raises(ExpoflowError, match="has died, and so did the one before"):
         next(rows)
@@ -250,18 +253,39 @@ def test_a_task_goes_where_its_key_is_loaded(start):
     assert not Path("closed").exists()
 
 
-def test_a_gpu_holds_one_thing_in_all_and_a_core_one_of_each_kind(tmp_path, monkeypatch):
+def test_a_core_holds_one_thing_of_each_kind(tmp_path, monkeypatch):
     from host_tasks import Thing
 
     monkeypatch.chdir(tmp_path)
     keys = []
-    for single, expected in ((False, {"a": "1", "b": "2"}), (True, {"b": "2"})):
-        held = Held(single, keys.append)
-        assert held.get("a", "1", Thing) is held.get("a", "1", Thing)
-        held.get("b", "2", Thing)
-        assert keys[-1] == expected
-        held.clear()
-        assert keys[-1] == {}
+    held = Held(keys.append)
+    assert held.get("a", "1", Thing) is held.get("a", "1", Thing)
+    held.get("b", "2", Thing)
+    assert keys[-1] == {"a": "1", "b": "2"}
+    held.get("a", "3", Thing)
+    assert keys[-1] == {"a": "3", "b": "2"}
+    held.clear()
+    assert keys[-1] == {}
+
+
+def test_a_gpu_gets_another_process_for_another_model(start):
+    """vLLM wants nearly all of a GPU's memory, and only the end of a process frees all that it had."""
+    run = start(slots=("0",))
+    seen = []
+    for kind, key in (("count", "a"), ("count", "a"), ("count", "b"), ("other", "b")):
+        seen.append(run.rows(kind, key, n=1)[0]["pid"])
+        assert [pid for pid in {*seen} if not ended(pid)] == [seen[-1]]
+    assert (seen[0] == seen[1], len({*seen})) == (True, 3)
+    with pytest.raises(CheckpointError):
+        run.rows("fail", how="checkpoint")
+    wait(lambda: all(map(ended, run.pids)))
+    assert len(run.pids) == 4
+
+
+def test_likelihoods_come_from_the_engine_that_generates():
+    task = Task(kind="likelihood", key="a", arguments={})
+    assert task.is_ready({"generate": "a", "score": "b"})
+    assert not task.is_ready({"generate": "b", "likelihood": "a"})
 
 
 def test_errors_travel_with_their_class(start):

@@ -18,6 +18,7 @@ from expoflow.data import preferences
 from expoflow.data import prompts as prompt_sets
 from expoflow.errors import CheckpointError, ConfigError, DataError
 from expoflow.paths import RESULTS, Results
+from expoflow.system import gpus
 from expoflow.system.installed import accelerate_config
 
 TRAIN_EXTRA = ("trl", "accelerate", "peft")
@@ -85,6 +86,27 @@ def _benchmark_problems(config: Config, results: Results) -> Iterator[str]:
         yield from preferences.problems(RewardCheck(file=config.theory.preferences), "theory.preferences")
     if config.reward_check and not results.preferences.exists():
         yield from preferences.problems(config.reward_check)
+
+
+def slow_engines(config: Config, local: bool) -> list[str]:
+    """Words, to be said loudly, if models will run on GPUs by an engine that nobody has chosen and that is far too slow there.
+
+    `local`: the jobs run on this machine, whose GPUs are looked at; else on those that they ask a cluster for.
+    """
+    engines = [config.section(name, "generate").engine for name in config.pairs]
+    engines += [config.score.engine] if config.reward_model else []
+    if "auto" not in engines or importlib.util.find_spec("vllm"):
+        return []
+    asking = (
+        model.source != "train" if model.resources.gpus is None else model.resources.gpus > 0
+        for model in config.models.values()
+    )
+    if not (gpus.gpus() if local else any(asking)):
+        return []
+    return [
+        "WARNING: vllm is not installed: `engine: auto` takes transformers on the GPUs, which is many times slower. Stop this run,"
+        " and run: pip install 'expoflow[gpu]' (`engine: transformers` silences this)"
+    ]
 
 
 def _engine_problems(config: Config) -> Iterator[str]:

@@ -19,12 +19,15 @@ class Loaded:
 
     def __init__(self, model: Model, engine: str):
         """Raises CheckpointError where the model does not fit into memory."""
-        require_memory(model)
         if engine == "vllm":
+            require_memory(model, gpus.given())
             from expoflow.engines.vllm import VllmEngine
 
             self.engine: Engine = VllmEngine(model, gpus.allotted())
         else:
+            import torch
+
+            require_memory(model, gpus.gpus()[:1] if torch.cuda.is_available() else ())
             from expoflow.engines.transformers import TransformersEngine
 
             self.engine = TransformersEngine(model)

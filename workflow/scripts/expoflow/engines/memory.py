@@ -1,7 +1,9 @@
 """Does a model fit into memory? Answered from the headers of its files, before anything is loaded."""
 
 import resource
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from expoflow.checkpoints.checkpoint import open_checkpoint, read_json_file
 from expoflow.checkpoints.header import FLOATS, SIZES, Tensor
@@ -9,17 +11,43 @@ from expoflow.checkpoints.pickles import converted
 from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError
 from expoflow.extrapolation.preflight import open_both
+from expoflow.system import gpus
 
 
-def require_memory(model: Model) -> None:
-    """Raise CheckpointError, with the remedy, for weights that are larger than the free memory of the device."""
-    needed = weight_bytes(model)
-    free, device = free_memory()
+def require_memory(model: Model, devices: Sequence[str] = ()) -> None:
+    """Raise CheckpointError, with the remedy, for weights that are larger than the free memory of what runs them.
+
+    `devices` are the GPUs over which they are spread, as CUDA_VISIBLE_DEVICES names them; without any this machine's memory
+    counts. What is not known of the GPUs is left to the engine, whose own error says what is lacking.
+    """
+    found = gpus.free_memory(devices) if devices else free_memory()
+    if found is None:
+        return
+    free, device = found
+    needed = weight_bytes(model) / max(1, len(devices))
     if needed > free:
+        spread = f" on each of {len(devices)} GPUs" if len(devices) > 1 else ""
+        more = "more GPUs for the model (resources: {gpus: N})" if devices else "a machine with more memory"
         raise CheckpointError(
-            f"{model.folder}: its weights need {needed / 1e9:.1f} GB, {device} has {free / 1e9:.1f} GB free; "
-            "take a machine with more memory, or a model saved in bfloat16"
+            f"{model.folder}: its weights need {needed / 1e9:.1f} GB{spread}, {device} has {free / 1e9:.1f} GB free; "
+            f"take {more}, or a model saved in bfloat16"
         )
+
+
+def room(config: Any, itemsize: int, free: int) -> int:
+    """Tokens whose keys and values a GPU with `free` bytes beside the weights can hold: a power of two.
+
+    `config` as transformers reads it, `itemsize` in bytes of a number. With keys and values of all layers a token takes the
+    activations of one; a third of the memory stays for copies of what grows, and for logits.
+    """
+    text = config.get_text_config()
+    hidden, heads = text.hidden_size, getattr(text, "num_attention_heads", None)
+    head = getattr(text, "head_dim", None) or hidden // (heads or 1)
+    keys = (getattr(text, "num_key_value_heads", None) or heads or 1) * head
+    inner = getattr(text, "intermediate_size", None) or 4 * hidden
+    widest = max(inner) if isinstance(inner, list | tuple) else inner
+    token = itemsize * (2 * text.num_hidden_layers * keys + 8 * hidden + 4 * widest)
+    return 1 << max(0, (2 * free // 3 // token).bit_length() - 1)
 
 
 def weight_bytes(model: Model) -> int:
@@ -40,11 +68,7 @@ def headers(model: Model) -> dict[str, Tensor]:
 
 
 def free_memory() -> tuple[int, str]:
-    """Free bytes, and whose they are: the first GPU's, else this machine's (within the process' limit)."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.mem_get_info(0)[0], torch.cuda.get_device_name(0)
+    """Free bytes of this machine within the process' limit, and what they are called."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     free = limit if limit != resource.RLIM_INFINITY else 1 << 62
     try:

@@ -10,13 +10,13 @@ from expoflow.checkpoints.pickles import converted
 from expoflow.config.stages import GenerateConfig
 from expoflow.engines import tokenizer, vision
 from expoflow.engines.feeding import AsGenerate, Padded
-from expoflow.engines.memory import headers
+from expoflow.engines.memory import headers, room
 from expoflow.engines.model import Completion, Model, Pictures, Request, engine_key, no_token
 from expoflow.engines.support import context, pads, require_supported
 from expoflow.errors import CheckpointError
 from expoflow.extrapolation.tensor_stream import tensors, tensors_of
 
-# Tokens (prompt and response, padding included) whose keys and values are held at a time.
+# Tokens (prompt and response, padding included) whose keys and values are held at a time, where there is room for them.
 BATCH_TOKENS = 32768
 SCORED_TOKENS = 4096  # the same where logits of every token are wanted
 BROKEN = -1  # stands for a token whose logits are no numbers
@@ -69,7 +69,7 @@ class TransformersEngine:
         Batches go by prompt length under a token budget, whatever is `done`: what is left of a batch is
         generated in the batch that it was in.
         """
-        for batch in _batches(requests, config.max_tokens, self.pads):
+        for batch in _batches(requests, config.max_tokens, self.pads, self.room):
             if not all(index in done for index in batch):
                 for finished in self._sample([requests[index] for index in batch], config):
                     yield [
@@ -98,7 +98,7 @@ class TransformersEngine:
         self, requests: Sequence[Request], config: GenerateConfig
     ) -> Iterator[list[tuple[int, list[int]]]]:
         """Answers as token ids, with the stop token that ended them, or BROKEN: (index, tokens), as `generate` yields."""
-        for batch in _batches(requests, config.max_tokens, self.pads):
+        for batch in _batches(requests, config.max_tokens, self.pads, self.room):
             for finished in self._sample([requests[index] for index in batch], config):
                 yield [(batch[row], tokens) for row, tokens in finished]
 
@@ -119,6 +119,11 @@ class TransformersEngine:
         self.names = frozenset(weights)
         self.model = loaded.eval().to(self.device)
         self.pads, self.causal = pads(architecture, loaded.config), False
+        self.room = (
+            room(loaded.config, self.model.dtype.itemsize, torch.cuda.mem_get_info()[0])
+            if self.device == "cuda"
+            else BATCH_TOKENS
+        )
         self._describe(model)
 
     def _describe(self, model: Model) -> None:
@@ -297,8 +302,10 @@ def _uniforms(seeds: Sequence[int], steps: int) -> Tensor:
     return torch.stack([torch.rand(steps, generator=generator.manual_seed(seed)) for seed in seeds])
 
 
-def _batches(requests: Sequence[Request], max_tokens: int, pads: bool = True) -> list[list[int]]:
-    """Indices of the requests in batches of similar prompt length, at most BATCH_TOKENS each.
+def _batches(
+    requests: Sequence[Request], max_tokens: int, pads: bool = True, most: int = BATCH_TOKENS
+) -> list[list[int]]:
+    """Indices of the requests in batches of similar prompt length, at most BATCH_TOKENS and `most` tokens each.
 
     Of the same length for a class that does not pad; a prompt with images is then a batch of its own.
     """
@@ -306,9 +313,9 @@ def _batches(requests: Sequence[Request], max_tokens: int, pads: bool = True) ->
     kind = None
     for index in sorted(range(len(requests)), key=lambda i: (len(requests[i].token_ids), i)):
         length = len(requests[index].token_ids)
-        room = BATCH_TOKENS // (length + max_tokens)
+        rows = min(BATCH_TOKENS, most) // (length + max_tokens)
         last, kind = kind, (None if pads else (length, requests[index].pictures and index))
-        if not batches or len(batches[-1]) >= max(room, 1) or kind != last:
+        if not batches or len(batches[-1]) >= max(rows, 1) or kind != last:
             batches.append([])
         batches[-1].append(index)
     return batches

@@ -2,22 +2,27 @@
 
 The main Snakemake process announces itself as the `Head`. A job asks with `run`: it takes a slot (a GPU, or a
 core), whose host keeps models loaded from job to job, and gets the rows of its task as they get ready.
-Where nobody announced itself (a cluster job, a bare script, `EXPOFLOW_HOST=off`) the very same function
-does the work in the job's own process.
+Where nobody announced itself (a cluster job, a bare script, `EXPOFLOW_HOST=off`) a job that was given GPUs is the head of a
+host of its own, which lives as long as the job: what works on a GPU starts processes that would begin with the job's own script,
+and leaves memory behind that only the end of a process frees. Without a GPU the very same function does the work in the job's
+own process.
 
 Nothing here imports torch. The slots' files lie in the head's runtime folder, which only its user can enter:
 `slot-N` is locked (flock) while a job uses the slot and says what its host holds; `slot-N.sock` is the host's
 socket. The folder itself is locked while somebody looks for a slot or leaves one.
 """
 
+import atexit
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 from expoflow.hosts.crash import tried_twice
-from expoflow.hosts.head import Head
-from expoflow.hosts.slot import free_slot
+from expoflow.hosts.head import Head, can_host
+from expoflow.hosts.slot import end_host, free_slot
 from expoflow.hosts.task import Held, Task, work
+from expoflow.system import gpus
 
 
 def run(make: Callable[[], Task]) -> Iterator[list[dict[str, Any]]]:
@@ -28,13 +33,24 @@ def run(make: Callable[[], Task]) -> Iterator[list[dict[str, Any]]]:
     for other exceptions, and ExpoflowError when hosts cannot be kept alive.
     """
     announced = os.environ.get("EXPOFLOW_HEAD")
-    if not announced or os.environ.get("EXPOFLOW_HOST") == "off":
+    if announced and os.environ.get("EXPOFLOW_HOST") != "off":
+        head = Head.model_validate_json(announced)
+        head.require()
+    elif can_host() and gpus.gpus():
+        head = _own_head()
+    else:
         yield from _alone(make())
         return
-    head = Head.model_validate_json(announced)
-    head.require()
     with free_slot(head, make()) as slot:
         yield from tried_twice(slot, make)
+
+
+@cache
+def _own_head() -> Head:
+    """This job as the head of one host, on the GPUs that the job was given."""
+    head = Head.here((",".join(gpus.given()),))
+    atexit.register(end_host, head)
+    return head
 
 
 def _alone(task: Task) -> Iterator[list[dict[str, Any]]]:

@@ -21,21 +21,46 @@ class DiedError(Exception):
     """A host ended, or never answered."""
 
 
+TRACKER = b"multiprocessing.resource_tracker"
+
+
 def end_session(leader: int, head: Head) -> None:
-    """Kill what a host has started, and the host itself unless that is this process; wait until it has ended."""
-    mark = f"EXPOFLOW_HEAD={head.model_dump_json()}\0".encode()
-    killed = []
-    for process in Path("/proc").glob("[0-9]*"):
+    """Kill what a host has started, and the host itself unless that is this process; wait until it has ended.
+
+    Python's own tracker of shared memory is let live: it ends after all that share the memory, and then removes it.
+    """
+    members = [pid for pid in _session(leader) if pid != os.getpid()]
+    if leader != os.getpid() and not any(_started_for(head, pid) for pid in members):
+        return  # the number is another's by now
+    ending = []
+    for pid in members:
         with suppress(OSError):
-            session = int((process / "stat").read_text().rpartition(")")[2].split()[3])
-            mine = session == leader and mark in (process / "environ").read_bytes()
-            if mine and (pid := int(process.name)) != os.getpid():
+            if TRACKER not in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
+            elif leader == os.getpid():  # it ends after this process
+                continue
+            ending.append(pid)
     for _ in range(1000):  # at most 10 seconds: one that hangs in a driver would hold up everything
-        if all(map(ended, killed)):
+        if all(map(ended, ending)):
             break
         time.sleep(0.01)
+
+
+def _session(leader: int) -> Iterator[int]:
+    """The processes of a session: all of them belong together, as its number is given to no other while one lives."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if int((process / "stat").read_text().rpartition(")")[2].split()[3]) == leader:
+                yield int(process.name)
+
+
+def _started_for(head: Head, pid: int) -> bool:
+    """Whether a process has the environment of this head's hosts; one that has renamed itself, as vLLM's workers do, has none."""
+    with suppress(OSError):
+        return (
+            f"EXPOFLOW_HEAD={head.model_dump_json()}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+        )
+    return False
 
 
 def tried_twice(slot: "Slot", make: Callable[[], Task]) -> Iterator[list[dict[str, Any]]]:
@@ -51,8 +76,9 @@ def tried_twice(slot: "Slot", make: Callable[[], Task]) -> Iterator[list[dict[st
         except DiedError as death:
             slot.head.require()
             then = "" if again else "; starting another one"
-            print(f"error: {death}{then}. Its log ends:\n{slot.tail()}", flush=True)
+            tail = f". Its log ends:\n{slot.tail()}" if slot.log else ""
+            print(f"error: {death}{then}{tail}", flush=True)
             if again:
-                raise ExpoflowError(
-                    f"{death}, and so did the one before; see {slot.log}, or set EXPOFLOW_HOST=off to do without hosts"
-                ) from None
+                see = f"see {slot.log}" if slot.log else "what it said stands above"
+                without = "" if slot.gpu else ", or set EXPOFLOW_HOST=off to do without hosts"
+                raise ExpoflowError(f"{death}, and so did the one before; {see}{without}") from None

@@ -18,8 +18,13 @@ from expoflow.system.gpus import gpus
 from expoflow.system.processes import readable, started
 
 
+def can_host() -> bool:
+    """Whether there can be hosts: without Linux there are none."""
+    return hasattr(os, "pidfd_open")
+
+
 class Head(Record):
-    """The process that hosts live beside, never longer than it: the main Snakemake process.
+    """The process that hosts live beside, never longer than it: the main Snakemake process, or a job with a host of its own.
 
     `start` is its start time, which tells it from a later process with its pid. `slots` has the GPU of every slot, None for
     one that is a CPU core. A host leaves after `idle` seconds without a task. `memory` is that of the smallest GPU in bytes, and
@@ -33,6 +38,17 @@ class Head(Record):
     idle: float = 60
     memory: int | None = None
     asked: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def here(cls, slots: tuple[str | None, ...], idle: float = 60) -> "Head":
+        """This process."""
+        pid, start = os.getpid(), started(os.getpid())
+        folder = Path(tempfile.gettempdir()) / f"expoflow-{os.getuid()}-{pid}-{start}"
+        return cls(pid=pid, start=start, folder=folder, slots=slots, idle=idle)
+
+    def is_here(self) -> bool:
+        """Whether it is this process."""
+        return self.pid == os.getpid()
 
     def watch(self) -> int | None:
         """A file descriptor that is readable once the process has ended; None if it has."""
@@ -66,13 +82,13 @@ def announce(cores: int | None, idle: float = 60, asked: Mapping[str, int] | Non
     """Make this process the head of the jobs that it will start; with None, let them do without hosts.
 
     Called once by the main Snakemake process: `cores` is how many jobs can run at a time, `asked` how many
-    GPUs the models in some folders are spread over. Without Linux there are no hosts. Raises ExpoflowError for too few GPUs.
+    GPUs the models in some folders are spread over. Raises ExpoflowError for too few GPUs.
     """
     # Snakemake 9.27 handles SIGTERM by waiting for a lock that the interrupted thread may itself have.
     if callable(handler := signal.getsignal(signal.SIGTERM)):
         signal.signal(signal.SIGTERM, lambda *signum: threading.Thread(target=handler, args=signum).start())
     os.environ.pop("EXPOFLOW_HEAD", None)
-    if cores is None or not hasattr(os, "pidfd_open"):
+    if cores is None or not can_host():
         return
     devices = gpus()
     widest = max((asked or {}).values(), default=1)
@@ -80,20 +96,16 @@ def announce(cores: int | None, idle: float = 60, asked: Mapping[str, int] | Non
         raise ExpoflowError(
             f"a model of this config asks for {widest} GPUs, here are {len(devices)}; correct its resources"
         )
-    places = Path(tempfile.gettempdir())
-    head = Head(
-        pid=os.getpid(),
-        start=(start := started(os.getpid())),
-        folder=places / f"expoflow-{os.getuid()}-{os.getpid()}-{start}",
-        slots=tuple(devices) or (None,) * cores,
-        idle=idle,
-        memory=gpu_memory.smallest() if devices else None,
-        asked=tuple((os.path.abspath(folder), number) for folder, number in (asked or {}).items()),
+    head = Head.here(tuple(devices) or (None,) * cores, idle).model_copy(
+        update={
+            "memory": gpu_memory.smallest() if devices else None,
+            "asked": tuple((os.path.abspath(folder), number) for folder, number in (asked or {}).items()),
+        }
     )
-    for folder in places.glob(f"expoflow-{os.getuid()}-*"):  # what a killed head and its killed hosts left
+    for folder in head.folder.parent.glob(f"expoflow-{os.getuid()}-*"):  # what killed heads and hosts left
         if found := re.fullmatch(r"expoflow-\d+-(\d+)-(\d+)", folder.name):
             pid, start = map(int, found.groups())
             if not head.model_copy(update={"pid": pid, "start": start}).alive():
                 shutil.rmtree(folder, ignore_errors=True)
     os.environ["EXPOFLOW_HEAD"] = head.model_dump_json()
-    atexit.register(lambda: head.pid == os.getpid() and shutil.rmtree(head.folder, ignore_errors=True))
+    atexit.register(lambda: head.is_here() and shutil.rmtree(head.folder, ignore_errors=True))

@@ -7,6 +7,8 @@ has started ends with it.
 import faulthandler
 import io
 import json
+import multiprocessing
+import multiprocessing.connection
 import os
 import queue
 import select
@@ -18,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import closing, suppress
+from multiprocessing.process import BaseProcess
 from typing import Any, NoReturn
 
 from expoflow.errors import ExpoflowError
@@ -34,11 +37,15 @@ GRACE = 5
 
 
 class Settings(Record):
-    """How a job starts a host: `listener` is the descriptor of a socket on which it waits for an answer."""
+    """How a job starts a host: `listener` is the descriptor of a socket on which it waits for an answer.
+
+    With `own_log` the host has a log of its own; else its output is the job's.
+    """
 
     head: Head
     slot: int
     listener: int
+    own_log: bool
     kinds: dict[str, str]
 
 
@@ -119,8 +126,11 @@ class Host:
         self.listener.set_inheritable(False)
         self.clients: queue.SimpleQueue[Client | None] = queue.SimpleQueue()
         self.ending = threading.Event()
-        self.held = Held(single=self.head.slots[self.slot] is not None, changed=self._note)
+        self.held = Held(self._note)
         self.voice = sys.stdout = sys.stderr = Voice(sys.stderr)
+        self.own_log = settings.own_log
+        self.children: list[BaseProcess] = []  # those that lived after the last step
+        os.register_at_fork(after_in_child=self._forked)
 
     def serve(self) -> NoReturn:
         """Do tasks until the head ends or nobody asks any more."""
@@ -160,13 +170,15 @@ class Host:
 
     def _serve(self, client: Client) -> None:
         """Do one task. What it raises is the job's to tell; an exception of unknown kind ends the host too."""
-        self.voice.job = lambda text: client.send(log=text)
+        if self.own_log:
+            self.voice.job = lambda text: client.send(log=text)
         try:
             request = client.request()
             task = Task.model_validate(request["task"])
             _set_threads(request["threads"])
             with closing(work(task.kind)(self.held, task.arguments)) as steps:
                 for rows in steps:
+                    self.children = multiprocessing.active_children()
                     if self.ending.is_set() or client.gone():
                         return
                     if rows:
@@ -175,15 +187,21 @@ class Host:
         except GoneError:
             pass
         except ExpoflowError as error:
+            on_gpu = self.head.slots[self.slot] is not None
+            if on_gpu:  # what is left there of the model would be in the next one's way
+                self._withdraw_alone()
             self.held.clear()  # it may be half changed
             with suppress(GoneError):
                 client.send(error=[type(error).__name__, str(error)])
+            if on_gpu:
+                self._end()
         except BaseException as error:
             failed = traceback.format_exc()
             self.voice.log.write(failed)
             self.voice.flush()
-            with slot.entered(self.head.folder) as folder:
-                self._withdraw(folder)
+            self._withdraw_alone()
+            if self._bereft():  # the job is told nothing, which says that this host has died too
+                self._end(clear=False)
             with suppress(Exception):
                 self.held.clear()
             with suppress(GoneError):
@@ -192,6 +210,18 @@ class Host:
             self._end(clear=False)
         finally:
             self.voice.job = None
+
+    def _bereft(self) -> bool:
+        """Whether a process that worked for this one, such as one of vLLM's for a GPU, has died.
+
+        What it does may fail in others before it has ended.
+        """
+        sentinels = [child.sentinel for child in self.children]
+        return bool(sentinels and multiprocessing.connection.wait(sentinels, timeout=GRACE))
+
+    def _forked(self) -> None:
+        """In a process that the work forked: what it says must not get among the lines that the job is told."""
+        self.voice.job = None
 
     def _leave_unless_wanted(self) -> None:
         """End, unless a job has taken the slot and is about to ask."""
@@ -204,6 +234,11 @@ class Host:
         self.held.clear()
         os.close(slot.lock)
         self._end()
+
+    def _withdraw_alone(self) -> None:
+        """Be found no more, with nobody else in the folder meanwhile."""
+        with entered(self.head.folder) as folder:
+            self._withdraw(folder)
 
     def _withdraw(self, folder: int) -> None:
         """Be found no more."""

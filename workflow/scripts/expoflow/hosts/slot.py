@@ -3,15 +3,16 @@
 import fcntl
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Container, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from expoflow import errors
 from expoflow.errors import ExpoflowError
@@ -33,7 +34,7 @@ BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from expoflow.h
 @contextmanager
 def free_slot(head: Head, task: Task) -> Iterator["Slot"]:
     """The slot that suits a task, for as long as the block runs; waits where none is free."""
-    wish = Wish(kind=tasks.HELD.get(task.kind, task.kind), key=task.key, slots=width(head, task))
+    wish = Wish(kind=task.holds, key=task.key, slots=width(head, task))
     with taken(head, wish) as slot:
         yield slot
 
@@ -109,7 +110,7 @@ class Slot:
         self._rest: list[Slot] = []
         self.gpu = head.slots[number]
         self.socket = f"slot-{number}.sock"
-        self.log = RESULTS.host_log(number)
+        self.log = None if head.is_here() else RESULTS.host_log(number)  # else what the job itself writes to
         self.lock = os.open(f"slot-{number}", os.O_RDWR | os.O_CREAT, 0o600, dir_fd=folder)
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -153,7 +154,7 @@ class Slot:
 
     def ask(self, task: Task) -> Iterator[list[dict[str, Any]]]:
         """Have the task done by the slot's host, started where there is none. Raises _DiedError if it dies."""
-        connection, pid = self._connect()
+        connection, pid = self._connect(task)
         name = f"the engine host of slot {self.number} (process {pid})"
         problem = "has died"
         with connection, suppress(ConnectionError):
@@ -184,19 +185,25 @@ class Slot:
             return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
         return ""
 
-    def _connect(self) -> tuple[socket.socket, int]:
-        """A connection to the slot's host, and its process id."""
+    def _connect(self, task: Task) -> tuple[socket.socket, int]:
+        """A connection to the slot's host, and its process id.
+
+        On a GPU a host that holds something else than the task needs is ended, and a new one started: only the end of a
+        process frees all that it has of a GPU's memory, and vLLM wants nearly all.
+        """
         with entered(self.head.folder) as folder:
             # By way of the descriptor, since the path of a socket may have 107 bytes at most.
             path = f"/proc/self/fd/{folder}/{self.socket}"
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._end_hosts(folder, but=self.numbers)
-            pid = read_note(folder, self.number)["pid"]
+            found = read_note(folder, self.number)
+            pid, held = found["pid"], found["held"]
+            spent = self.gpu is not None and held and not task.is_ready(held)
             with suppress(FileNotFoundError, ConnectionRefusedError):
                 connection.connect(path)
-                if pid and not ended(pid):
+                if pid and not ended(pid) and not spent:
                     return connection, pid
-            if pid:  # it died while nobody was there
+            if pid:  # spent, or it died while nobody was there
                 end_session(pid, self.head)
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             with suppress(FileNotFoundError):
@@ -209,19 +216,30 @@ class Slot:
 
     def _start(self, listener: int) -> int:
         """Start a host that takes over the listening socket; its process id."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        settings = {"head": self.head.model_dump(mode="json"), "slot": self.number, "listener": listener}
-        device = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu}
-        with open(self.log, "ab") as log:
+        settings = {
+            "head": self.head.model_dump(mode="json"),
+            "slot": self.number,
+            "listener": listener,
+            "own_log": self.log is not None,
+            "kinds": tasks.KINDS,
+        }
+        quiet = [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"]  # of memory that it removes
+        environment = {
+            "EXPOFLOW_HEAD": self.head.model_dump_json(),
+            "PYTHONWARNINGS": ",".join(filter(None, quiet)),
+        }
+        if self.gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpu
+        with self._open_log() as log:
             process = subprocess.Popen(
                 [
                     sys.executable,
                     "-c",
                     BOOT,
-                    json.dumps({**settings, "kinds": tasks.KINDS}),
+                    json.dumps(settings),
                     json.dumps(sys.path),
                 ],
-                env=os.environ | device,
+                env=os.environ | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -231,6 +249,21 @@ class Slot:
         note(self.lock, pid=process.pid, held={}, slots=self.numbers)
         process.returncode = 0  # nobody waits for it: it lives on after this process
         return process.pid
+
+    def _open_log(self) -> AbstractContextManager[IO[bytes] | None]:
+        if self.log is None:
+            return nullcontext()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        return open(self.log, "ab")
+
+
+def end_host(head: Head) -> None:
+    """End the host of a head that is this process, at its end."""
+    if head.is_here():
+        with suppress(OSError, ValueError):
+            if pid := json.loads((head.folder / "slot-0").read_text()).get("pid"):
+                end_session(pid, head)
+        shutil.rmtree(head.folder, ignore_errors=True)
 
 
 def note(lock: int, **changed: Any) -> None:

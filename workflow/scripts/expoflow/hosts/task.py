@@ -20,8 +20,8 @@ KINDS = {
         if name in section.TASKS
     },
 }
-# What a kind of task has loaded, if another kind has the same.
-HELD = {"likelihood": "generate"}
+# Kinds that work with what another kind has loaded.
+SHARING = {"likelihood": "generate"}
 
 
 class Loaded(Protocol):
@@ -42,20 +42,28 @@ class Task(Record):
     key: str = ""
     arguments: dict[str, Any]
 
+    def is_ready(self, held: dict[str, str]) -> bool:
+        """Whether what it needs is among what is held: keys by kind."""
+        return held.get(self.holds) == self.key
+
+    @property
+    def holds(self) -> str:
+        """The kind under which `Held` has what the task works with."""
+        return SHARING.get(self.kind, self.kind)
+
 
 class Held:
-    """What stays loaded between tasks: one object a kind, or one in all where `single`."""
+    """What stays loaded between tasks: one object a kind."""
 
-    def __init__(self, single: bool = False, changed: Callable[[dict[str, str]], None] = lambda keys: None):
-        self._single, self._changed = single, changed
+    def __init__(self, changed: Callable[[dict[str, str]], None] = lambda keys: None):
+        self._changed = changed
         self._things: dict[str, tuple[str, Loaded]] = {}
 
     def get(self, kind: str, key: str, make: Callable[[], Thing]) -> Thing:
         """The object that `key` stands for, made where another one or none is held; that one is closed first."""
         if kind in self._things and self._things[kind][0] == key:
             return self._things[kind][1]
-        for other in [*self._things] if self._single else [kind]:
-            self._drop(other)
+        self._drop(kind)
         self._things[kind] = (key, make())
         self._tell()
         return self._things[kind][1]

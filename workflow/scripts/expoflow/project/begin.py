@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from expoflow import store
 from expoflow.checks.early import check_models
-from expoflow.checks.machine import check_keys, check_sources
+from expoflow.checks.machine import check_keys, check_sources, slow_engines
 from expoflow.config import Config
 from expoflow.dag.resources import Needs
 from expoflow.errors import ConfigError, ExpoflowError
@@ -86,6 +86,7 @@ def begin(
         except ConfigError as error:
             raise ExpoflowError(f"nothing was done:\n{error}") from None
         resume.begin(command, folder, cluster=cluster)
+        _say(slow_engines(config, local=cores is not None))
     announce(cores, asked=asked_gpus(config))
 
 

@@ -1,13 +1,23 @@
 """Which GPUs this process may use; found without importing torch."""
 
+import csv
 import os
 import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib import metadata
+
+QUERY = "index,uuid,mig.mode.current,memory.free,name"
 
 
 def allotted() -> int:
-    """How many GPUs a model is spread over: those that a slot or a cluster gave this process; 1 if none did."""
-    return max(1, len(gpus())) if "CUDA_VISIBLE_DEVICES" in os.environ else 1
+    """How many GPUs a model is spread over; 1 without any."""
+    return max(1, len(given()))
+
+
+def given() -> list[str]:
+    """The GPUs that a model is spread over: those that a slot or a cluster gave this process, the first one if none did."""
+    return gpus() if "CUDA_VISIBLE_DEVICES" in os.environ else gpus()[:1]
 
 
 def gpus() -> list[str]:
@@ -16,8 +26,43 @@ def gpus() -> list[str]:
         return []
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [device for device in visible.split(",") if device and not device.startswith("-")]
+    listed = _told("-L")
+    return [str(index) for index in range(sum(line.startswith("GPU ") for line in listed))]
+
+
+def free_memory(devices: Sequence[str]) -> tuple[int, str] | None:
+    """Free bytes of the fullest of these CUDA devices, and its name; None if they are not known.
+
+    The driver is asked (NVML), by another process: CUDA stays unused in this one, so that what it forks may use it. Of a part
+    of a GPU (MIG) the driver tells nothing that counts, and in CUDA's own order GPUs of several kinds have other numbers.
+    """
+    if any(device.startswith("MIG-") for device in devices):
+        return None
+    told = [
+        *csv.reader(_told(f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"), skipinitialspace=True)
+    ]
+    if len({row[-1] for row in told}) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+        told = [["", *row[1:]] for row in told]  # found by their UUID alone
+    found = []
+    with suppress(ValueError):
+        for device in devices:
+            ((_, _, mig, free, name),) = (row for row in told if device == row[0] or _is(device, row[1]))
+            if mig == "Enabled":
+                return None
+            found.append((int(free) << 20, f"{name} (GPU {device})"))
+        return min(found, default=None)
+    return None
+
+
+def _is(device: str, uuid: str) -> bool:
+    """Whether a device is named by this UUID, or by its beginning, as CUDA allows."""
+    return device.startswith("GPU-") and uuid.startswith(device)
+
+
+def _told(*arguments: str) -> list[str]:
+    """The lines that nvidia-smi says; none where there is no such program."""
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60).stdout
+        answer = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return [str(index) for index in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
+    return answer.stdout.splitlines()

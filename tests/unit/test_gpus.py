@@ -1,0 +1,175 @@
+"""GPUs as the driver tells of them: which there are, and whether a model fits into what is free there."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from checkpoints import write_holes
+from expoflow import checks
+from expoflow.checks.machine import slow_engines
+from expoflow.engines.memory import require_memory, room
+from expoflow.engines.model import Model
+from expoflow.errors import CheckpointError
+from expoflow.system import gpus
+from fake_gpus import Gpu, fake_gpus
+from transformers import AutoConfig
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Make this process see GPUs."""
+
+    def make(*shown: Gpu, visible: str | None = None) -> None:
+        for name, value in fake_gpus(tmp_path / "gpus", *shown).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(gpus.metadata, "version", lambda name: "2.13.0")
+        monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    return make
+
+
+@pytest.fixture
+def seventy(tmp_path) -> Model:
+    """A model of 70B: 138 GB, none of it on disk."""
+    return Model(folder=write_holes(tmp_path / "model", 138))
+
+
+def test_a_model_is_spread_over_the_gpus_that_were_given(machine, seventy):
+    machine(*[Gpu(79_000)] * 3, Gpu(79_000, mig="[N/A]"), visible="0,1,2,3")
+    require_memory(seventy, gpus.given())
+    with pytest.raises(
+        CheckpointError, match=r"need 138.0 GB, NVIDIA H100 .GPU 1. has 82.8 GB free; take more GPUs for the"
+    ):
+        require_memory(seventy, ["1"])
+
+
+def test_the_fullest_gpu_decides(machine, seventy):
+    machine(Gpu(79_000), Gpu(79_000), Gpu(30_000), Gpu(79_000), Gpu(100), visible="0,1,2,3")
+    words = (
+        r"need 34.5 GB on each of 4 GPUs, NVIDIA H100 .GPU 2. has 31.5 GB free; take more GPUs .* .gpus: N.."
+    )
+    with pytest.raises(CheckpointError, match=words):
+        require_memory(seventy, gpus.given())
+
+
+def test_a_uuid_names_a_gpu_and_so_does_its_beginning(machine):
+    machine(Gpu(10), Gpu(20), Gpu(30))
+    assert gpus.free_memory(["GPU-1a", "GPU-2"]) == (20 << 20, "NVIDIA H100 (GPU GPU-1a)")
+    assert gpus.free_memory(["GPU-"]) is None  # more than one
+    assert gpus.free_memory(["GPU-1a", "7"]) is None
+
+
+def test_what_the_driver_does_not_tell_is_left_to_the_engine(machine, seventy, monkeypatch, tmp_path):
+    machine(Gpu(79_000, mig="Enabled"), Gpu("[N/A]"))
+    for unknown in ("MIG-3", "0", "1"):
+        assert gpus.free_memory([unknown]) is None
+        require_memory(seventy, [unknown])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    require_memory(seventy, ["0"])
+
+
+def test_gpus_of_several_kinds_have_other_numbers_in_cudas_own_order(machine, monkeypatch):
+    machine(Gpu(10, "NVIDIA T4"), Gpu(20, "NVIDIA H100"))
+    assert gpus.free_memory(["0"]) is None
+    assert gpus.free_memory(["GPU-0a"]) == (10 << 20, "NVIDIA T4 (GPU GPU-0a)")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert gpus.free_memory(["0"]) == (10 << 20, "NVIDIA T4 (GPU 0)")
+
+
+def test_without_a_word_of_a_slot_or_a_cluster_the_first_gpu_is_taken(machine, monkeypatch):
+    machine(Gpu(), Gpu())
+    assert (gpus.gpus(), gpus.given(), gpus.allotted()) == (["0", "1"], ["0"], 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    assert (gpus.given(), gpus.allotted()) == (["1", "0"], 2)
+
+
+def test_the_question_leaves_cuda_alone(machine, seventy):
+    """What has used CUDA may not fork, and vLLM would start its workers in the slower way."""
+    machine(Gpu(1), visible="0")
+    program = (
+        "import sys; from pathlib import Path; from expoflow.engines import answering, model\n"
+        "try: answering.Loaded(model.Model(folder=Path(sys.argv[1])), 'vllm')\n"
+        "except Exception as error: print(error, [name for name in ('torch', 'vllm') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", program, str(seventy.folder)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "(GPU 0) has 0.0 GB free" in told
+    assert told.endswith("[]\n")
+
+
+LLAMA_2_7B = {
+    "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+}  # fmt: skip
+LLAMA_3_8B = LLAMA_2_7B | {"intermediate_size": 14336, "num_key_value_heads": 8}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "token"),
+    [
+        ("llama", LLAMA_2_7B, 524_288),  # bytes of a token's keys and values: half a megabyte
+        ("llama", LLAMA_3_8B, 131_072),
+        ("gpt2", {"n_embd": 4096, "n_layer": 32, "n_head": 32}, 524_288),
+    ],
+)
+@pytest.mark.parametrize("free", [1e9, 7e9, 10e9, 65e9])
+def test_what_a_gpu_holds_of_keys_and_values_follows_from_its_free_memory(kind, settings, token, free):
+    found = room(AutoConfig.for_model(kind, **settings), 2, int(free))
+    assert free / 9 < found * token < free * 2 / 3
+    assert found.bit_count() == 1  # so that a run is repeated with the same batches
+
+
+def test_a_model_without_attention_has_room_too():
+    config = AutoConfig.for_model("mamba", hidden_size=4096, num_hidden_layers=32)
+    assert room(config, 2, 10**10) > 1000
+    assert room(config, 2, 0) == 1
+
+
+OURS = {"path": "sft"}
+PAIR = {
+    "models": {"sft": OURS, "aligned": OURS},
+    "pairs": {"pair": {"sft": "sft", "aligned": "aligned", "alphas": [0.5]}},
+    "prompts": {"dev": {"file": "dev.jsonl"}},
+    "select": {"by": "nll"},
+}
+
+
+def trained(recipe: str) -> dict:
+    return {"train": {"recipe": recipe, "data": "miniature", **({"from": "sft"} if recipe == "dpo" else {})}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "local", "cluster"),
+    [
+        ({}, True, True),
+        ({"generate": {"engine": "transformers"}}, False, False),
+        ({"models": {"sft": trained("sft"), "aligned": trained("dpo")}}, True, False),
+        ({"models": {"sft": OURS, "aligned": OURS | {"resources": {"gpus": 0}}}}, True, True),
+    ],
+)
+def test_an_engine_that_nobody_chose_and_that_is_slow_is_told(machine, changed, local, cluster):
+    config = checks.parse(PAIR | changed)
+    assert slow_engines(config, local=True) == []
+    machine(Gpu())
+    for told, wanted in (
+        (slow_engines(config, local=True), local),
+        (slow_engines(config, local=False), cluster),
+    ):
+        assert [line for line in told if "pip install 'expoflow[gpu]'" in line] == told
+        assert bool(told) == wanted
+
+
+def test_a_run_begins_with_that_word(machine, tmp_path):
+    machine(Gpu())
+    models = {"sft": trained("sft"), "aligned": trained("dpo")}
+    program = (
+        "import json, os, sys; from expoflow import checks; from expoflow.project.begin import begin\n"
+        "begin(checks.parse(json.loads(sys.argv[1])), ['--cores', '1'], os.getcwd(), cores=1)"
+    )
+    config = PAIR | {"models": models, "prompts": {"dev": {"miniature": "dev"}}}
+    command = [sys.executable, "-c", program, json.dumps(config)]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True).stderr
+    assert told.count("WARNING: vllm is not installed") == 1

@@ -1,0 +1,120 @@
+"""A job that was given GPUs, and whose run has no hosts for it, has one of its own, which ends with it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from expoflow.system.processes import ended
+from fake_gpus import Gpu, fake_gpus
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="hosts need Linux")
+HERE = Path(__file__).parent
+
+
+def wait(condition) -> None:
+    """Until the condition holds, for 600 looks: time in which the tests are stopped does not count."""
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("waited for a minute")
+
+
+class Job:
+    """A job of the tasks (kind, key, arguments), with a temporary folder of its own."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], *tasks):
+        self.folder, self.places = folder, Path(tempfile.mkdtemp(prefix="expoflow-test-"))
+        path = f"{environment.get('PYTHONPATH', '')}:{HERE}"
+        self.process = subprocess.Popen(
+            [sys.executable, HERE / "own_job.py", json.dumps(tasks)],
+            cwd=folder,
+            env=os.environ | environment | {"PYTHONPATH": path, "TMPDIR": str(self.places)},
+            process_group=0,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    def rows(self) -> list[dict]:
+        """What the tasks have said up to now."""
+        file = self.folder / "rows"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def nothing_remains(self) -> bool:
+        """Of processes, shared memory and temporary files."""
+        rows = self.rows()
+        pids = [row[name] for row in rows for name in ("pid", "worker", "child") if name in row]
+        memory = [Path("/dev/shm") / row["memory"] for row in rows if "memory" in row]
+        return (
+            all(map(ended, pids))
+            and not any(path.exists() for path in memory)
+            and not [*self.places.iterdir()]
+        )
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """Start a job that sees two GPUs and was given `visible` of them."""
+    jobs = []
+    monkeypatch.delenv("EXPOFLOW_HEAD", raising=False)
+    seen = fake_gpus(tmp_path / "gpus", Gpu(), Gpu())
+
+    def start(*tasks, visible="0,1", **more) -> Job:
+        environment = seen | {"CUDA_VISIBLE_DEVICES": visible} | more
+        jobs.append(Job(tmp_path, environment, *tasks))
+        return jobs[-1]
+
+    yield start
+    for each in jobs:
+        each.process.kill()
+        each.process.wait()
+        wait(each.nothing_remains)
+        each.places.rmdir()
+
+
+def done(job: Job) -> list[dict]:
+    assert job.process.wait() == 0, job.log()
+    return job.rows()
+
+
+def test_what_spawns_does_not_begin_with_the_job_itself_and_the_log_is_whole(job):
+    mine = job(["spread", "", {}])
+    first, last = done(mine)
+    assert mine.nothing_remains()
+    assert first["pid"] != first["job"]
+    assert first["devices"] == "0,1"
+    assert last["finished"]
+    said = [line for line in mine.log().splitlines() if not line.endswith(f"serves process {first['job']}")]
+    assert said == ["the job begins", "said in the task", "said by a program", "the job ends"]
+    assert not (mine.folder / "results").exists()
+
+
+def test_a_part_that_dies_ends_the_host_which_is_started_again_once(job, tmp_path):
+    (tmp_path / "die").touch()
+    mine = job(["spread", "", {}])
+    first, second, last = done(mine)
+    assert first["pid"] != second["pid"]
+    assert last["finished"]
+    assert f"the engine host of slot 0 (process {first['pid']}) has died; starting another one" in mine.log()
+    assert "RuntimeError: a part does not answer" in mine.log()
+    assert mine.nothing_remains()
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_nothing_remains_of_a_job_that_is_ended(job, how):
+    mine = job(["spread", "", {}], ["count", "", {"n": 9, "wait": [1, "never"]}])
+    wait(lambda: len(mine.rows()) == 3)
+    if how == "SIGINT":
+        os.killpg(mine.process.pid, signal.SIGINT)
+    else:
+        mine.process.send_signal(signal.Signals[how])
+    assert mine.process.wait() != 0
+    wait(mine.nothing_remains)
