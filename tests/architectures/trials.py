@@ -306,7 +306,7 @@ def differing(theta0: State, theta1: State, theta2: State, rounding: float = 2**
         return f"loaded with other tensors: {sorted(theta2.keys() ^ theta1.keys())[0]}"
     for name, aligned in theta1.items():
         sft, expected = theta0[name], aligned
-        shared = ... if sft.shape == aligned.shape else slice(len(sft))  # rows of tokens
+        shared = tuple(map(slice, sft.shape))  # of the tokens, aligned may have more
         if aligned.is_floating_point() and not torch.equal(sft, aligned.to(sft.dtype)):
             expected = aligned.double().clone()
             expected[shared] += ALPHA * (expected[shared] - sft.double())

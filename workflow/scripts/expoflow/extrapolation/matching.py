@@ -80,9 +80,9 @@ class Classes:
         """What both say, if they are one class, each as its config.json has it built."""
         return self.both if self.both and self.both[0].name == self.both[1].name else None
 
-    def counts_tokens(self, name: str) -> bool:
-        """Whether aligned's class has a row for each token in this tensor of aligned."""
-        return bool(self.both) and self.both[1].place(name) in self.both[1].vocabulary
+    def tokens(self, name: str) -> int | None:
+        """The dimension of this tensor of aligned that counts tokens by its class; None if none does."""
+        return self.both[1].vocabulary.get(self.both[1].place(name)) if self.both else None
 
     def converts(self, name: str) -> bool:
         """Whether the classes have a tensor of this name, in the files of both, only after a conversion."""

@@ -3,6 +3,7 @@
 All findings are returned, not only the first; together with them, how each output tensor is made.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,11 +45,12 @@ class PairedTensor:
         return (self.whole or self.theta1).name
 
     @property
-    def rows(self) -> int | None:
-        """Number of rows that both have, where one has more; None where the shapes are equal."""
+    def tokens(self) -> int | None:
+        """Number of tokens that both have, if one has more; None if the shapes are equal."""
         if self.theta0 is None or self.theta1.shape == self.theta0.shape or not self.shared:
             return None
-        return min(self.theta1.shape[0], self.theta0.shape[0])
+        at = _longer(self.theta1, self.theta0)
+        return min(self.theta1.shape[at], self.theta0.shape[at])
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,17 @@ def _part(theta1: Tensor, theta0: Tensor | None) -> PairedTensor:
         return PairedTensor(theta1, None, 0)
     if theta1.dtype in INTEGERS or theta0.dtype in INTEGERS:
         return PairedTensor(theta1, theta0, 0, equal=True)
-    alike = theta1.shape[1:] == theta0.shape[1:]
+    alike = theta1.shape == theta0.shape or _longer(theta1, theta0) is not None
     return PairedTensor(theta1, theta0, min(theta1.elements, theta0.elements) if alike else 0)
+
+
+def _longer(theta1: Tensor, theta0: Tensor) -> int | None:
+    """The dimension in which alone their shapes differ, if all elements of one are the first ones of the other; else None."""
+    if len(theta1.shape) != len(theta0.shape):
+        return None
+    sizes = zip(theta1.shape, theta0.shape, strict=True)
+    differing = [at for at, (one, other) in enumerate(sizes) if one != other]
+    return differing[0] if len(differing) == 1 and math.prod(theta1.shape[: differing[0]]) == 1 else None
 
 
 def _pieces(
@@ -196,11 +207,11 @@ def _compare(theta1: Tensor, theta0: Tensor, vocabulary: str, asked: Classes) ->
             )
     elif theta1.shape == theta0.shape:
         return
-    elif theta1.shape[1:] == theta0.shape[1:] and asked.reason:
+    elif (at := _longer(theta1, theta0)) is not None and asked.reason:
         yield Finding(
             "error", "vocabulary", f"{text}; whether its rows are tokens is not known: {asked.reason}"
         )
-    elif theta1.shape[1:] == theta0.shape[1:] and asked.counts_tokens(theta1.name):
+    elif at is not None and asked.tokens(theta1.name) == at:
         if vocabulary == "shared_rows":
             text += ": the common rows are extrapolated, aligned's others kept"
             yield Finding("warning", "vocabulary", text)
@@ -222,11 +233,11 @@ def _shape(tensor: Tensor) -> str:
 
 def _tokenizers(sft: Checkpoint, aligned: Checkpoint, parts: list[PairedTensor]) -> Iterator[Finding]:
     """Rows are shared only where they mean the same tokens; elsewhere a tokenizer that differs is said."""
-    rows = min((part.rows for part in parts if part.rows), default=None)
-    different = different_ids(sft.folder, aligned.folder, rows)
+    tokens = min((part.tokens for part in parts if part.tokens), default=None)
+    different = different_ids(sft.folder, aligned.folder, tokens)
     if different is None:
         text = "the tokenizers cannot be compared (no tokenizer.json or vocab.json in one of the folders)"
-        if rows:
+        if tokens:
             yield Finding(
                 "error", "tokenizer", f"{text}: rows may mean different tokens; add both tokenizers"
             )
@@ -237,7 +248,7 @@ def _tokenizers(sft: Checkpoint, aligned: Checkpoint, parts: list[PairedTensor])
         example = f"{at} is {ours!r} in sft and {theirs!r} in aligned"
         text = f"{len(different)} token ids mean another token: {example}"
         size = aligned.config.get("vocab_size") or max(at for at, *_ in different) + 1
-        if rows or len(different) > CONFLICTS * size:
+        if tokens or len(different) > CONFLICTS * size:
             yield Finding("error", "tokenizer", f"{text}; give models of one tokenizer")
         else:
             yield Finding("warning", "tokenizer", f"{text}; aligned's tokenizer is kept")
