@@ -7,6 +7,7 @@ prints a line for each class and each kind of pair; an outcome is one of `OUTCOM
 
 import io
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -285,7 +286,9 @@ def compared(name: str, root: Path, theta0: State, theta1: State, *options: str)
         reason = said.replace(f"{root}/", "").removeprefix("expoflow: ").splitlines()[0]
         if (root / "out").exists():
             return ("wrong", f"refused, and a folder is left: {reason}")
-        return ("refused" if checked else "wrong", reason if checked else f"preflight passes it: {reason}")
+        if errors(found) != errors(said):
+            return "wrong", f"preflight says something else: {reason}"
+        return "refused", reason
     theta2, why = attempt(lambda: loaded(name, root / "out", frozenset(names(root / "aligned"))))
     if why:
         return "wrong", f"the result is not loaded: {why}"
@@ -295,6 +298,11 @@ def compared(name: str, root: Path, theta0: State, theta1: State, *options: str)
         error = next(line for line in found.splitlines() if line.startswith(("error", "expoflow")))
         return ("wrong", f"preflight refuses what is right: {error.replace(f'{root}/', '')}")
     return "right", ""
+
+
+def errors(output: str) -> list[str]:
+    """What one of the two commands refuses."""
+    return re.findall(r"^(?:expoflow: |error +\w+ +)(.*)", output, re.MULTILINE)
 
 
 def differing(theta0: State, theta1: State, theta2: State, rounding: float = 2**-22) -> str:

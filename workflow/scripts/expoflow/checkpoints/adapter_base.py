@@ -121,5 +121,5 @@ def perhaps_tied(base: Base, adapter: Adapter, changed: list[str]) -> Iterator[s
         if len(tensor.shape) > 1 and tensor.shape[0] >= tokens:
             yield (
                 f"changes {name}, and whether that is tied to another tensor is not known: {base.reason}; if nothing is tied,"
-                f" write tie_word_embeddings: false into {base.checkpoint.folder / 'config.json'}"
+                f" write tie_word_embeddings: false into {base.checkpoint.users / 'config.json'}"
             )

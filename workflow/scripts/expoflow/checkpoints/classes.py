@@ -99,7 +99,7 @@ def ask(checkpoint: Checkpoint, names: Iterable[str] = ()) -> ModelClass:
     kind = checkpoint.config.get("model_type")
     if not kind:
         raise CheckpointError(
-            f"{checkpoint.folder}: its config.json {'names no model_type' if checkpoint.config else 'is missing'};"
+            f"{checkpoint.users}: its config.json {'names no model_type' if checkpoint.config else 'is missing'};"
             " give the config.json that belongs to the weights"
         )
     names = sorted({*checkpoint.tensors, *names})
@@ -108,7 +108,10 @@ def ask(checkpoint: Checkpoint, names: Iterable[str] = ()) -> ModelClass:
     place = store.root() / "classes" / key[:2] / f"{key}.json"
     with suppress(OSError, DataError):
         return read_json(place, ModelClass)
-    found = _asked(checkpoint, names)
+    try:
+        found = _asked(checkpoint, names)
+    except CheckpointError as error:
+        raise CheckpointError(checkpoint.in_users(str(error))) from None
     with suppress(OSError):  # with a store that cannot be written it is asked again next time
         write_json(place, found)
     return found

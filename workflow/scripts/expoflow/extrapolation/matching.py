@@ -46,7 +46,7 @@ class Copy:
         if self.scaled:
             return f"{text}; delete {self.name} from its files if the latter was trained"
         return (
-            f"{text}; write tie_word_embeddings: false into {self.checkpoint.folder / 'config.json'} if both were trained,"
+            f"{text}; write tie_word_embeddings: false into {self.checkpoint.users / 'config.json'} if both were trained,"
             f" else delete {self.name} from its files"
         )
 
@@ -257,5 +257,5 @@ def _ties(aligned: Checkpoint, ours: ModelClass, theirs: ModelClass) -> Iterator
                 "error",
                 "config",
                 f"aligned does not tie {name} by its config.json, and has no such tensor; save it with {name}, or write"
-                f" tie_word_embeddings: true into {aligned.folder / 'config.json'}",
+                f" tie_word_embeddings: true into {aligned.users / 'config.json'}",
             )

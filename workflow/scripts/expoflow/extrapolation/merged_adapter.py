@@ -238,6 +238,7 @@ def _checkpoint(
         tuple(_shard(shard, base, shapes, resized) for shard in checkpoint.shards),
         read_json_file(folder / "config.json"),
         tuple(notes),
+        given=checkpoint.users,
         base=checkpoint,
         adapter=adapter,
         updates=updates,

@@ -15,6 +15,7 @@ from expoflow.checkpoints.header import INTEGERS, Tensor
 from expoflow.checkpoints.pickles import converted
 from expoflow.checkpoints.tensor_names import AGAIN, QUANTISED, constant, leftover
 from expoflow.checkpoints.vocabulary import different_ids
+from expoflow.checkpoints.whole import wholeness
 from expoflow.errors import PairError
 from expoflow.extrapolation.layout import ONE_LAYOUT, Stretch
 from expoflow.extrapolation.matching import Classes, Copy, Matching, configs, match
@@ -79,9 +80,16 @@ def open_pair(sft: Path, aligned: Path, vocabulary: str = "error") -> Pair:
     return preflight(*open_both(sft, aligned), vocabulary)
 
 
-def copy_problems(pair: Pair) -> list[str]:
-    """What is wrong with tied tensors that are stored beside their source; reads the bytes of both."""
-    return [problem for each in pair.copies if (problem := each.problem())]
+def unequal(pair: Pair) -> list[str]:
+    """What must have the same bytes and has not: integer tensors of both models, and tied ones beside their source."""
+    problems = [problem for each in pair.copies if (problem := each.problem())]
+    for part in pair.parts:
+        if part.equal and pair.sft.view(part.theta0.name) != pair.aligned.view(part.theta1.name):
+            problems.append(
+                f"tensor {part.theta1.name} ({part.theta1.dtype}) differs between sft and aligned: integers cannot be"
+                " extrapolated; give two checkpoints of one model"
+            )
+    return problems
 
 
 def open_both(sft: Path, aligned: Path) -> tuple[Checkpoint, Checkpoint]:
@@ -92,9 +100,9 @@ def open_both(sft: Path, aligned: Path) -> tuple[Checkpoint, Checkpoint]:
     if is_adapter(sft):
         require_alone(sft)
         raise PairError(f"sft {sft} is an adapter; give a whole model: merge it (peft: merge_and_unload)")
-    theta0 = open_checkpoint(converted(sft))
+    theta0 = open_checkpoint(converted(sft), sft)
     if not is_adapter(aligned):
-        return theta0, open_checkpoint(converted(aligned))
+        return theta0, open_checkpoint(converted(aligned), aligned)
     adapter = open_adapter(aligned)
     if refused := list(quantised(theta0, "sft (the adapter's base)")):
         raise PairError("\n".join(finding.message for finding in refused))
@@ -121,7 +129,11 @@ def preflight(sft: Checkpoint, aligned: Checkpoint, vocabulary: str = "error") -
         if part.theta0:
             findings += _compare(part.theta1, part.theta0, vocabulary, asked)
     findings += _tokenizers(sft, aligned, parts)
-    return Pair(sft, aligned, tuple(findings), tuple(parts), matching.copies)
+    pair = Pair(sft, aligned, tuple(findings), tuple(parts), matching.copies)
+    if pair.errors:  # the classes would say the same again
+        return pair
+    findings += [*wholeness(sft, "sft"), *wholeness(aligned, "aligned")]
+    return replace(pair, findings=tuple(findings))
 
 
 def _part(theta1: Tensor, theta0: Tensor | None) -> PairedTensor:
