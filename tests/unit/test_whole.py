@@ -1,5 +1,6 @@
 """Is a checkpoint whole: of plain models it is known without their class, of others their class is asked; both commands agree."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from expoflow.checkpoints import whole
 from expoflow.checkpoints.checkpoint import open_checkpoint
 from expoflow.checkpoints.loading import load_report
 from expoflow.cli import main
+from safetensors.torch import load_file, save_file
 from small_models import SMALL, change_config, change_tensors, model_of, save, save_pair
 
 State = dict[str, torch.Tensor]
@@ -126,6 +128,60 @@ def test_preflight_and_extrapolate_say_the_same(tmp_path, capsys, kind, damage):
         assert text in told[0]
     else:
         assert sorted(told) == sorted(f"{level}: {each}" for level, _, each in said)
+
+
+def pickle(folder: Path) -> Path:
+    """The same as pytorch_model.bin, which is converted in the store."""
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    return folder
+
+
+def trained_head(folder: Path) -> Path:
+    """A LoRA adapter of the head."""
+    folder.mkdir()
+    factors = {"A": torch.randn(2, 16), "B": torch.randn(64, 2)}
+    names = {f"base_model.model.lm_head.lora_{part}.weight": each for part, each in factors.items()}
+    save_file(names, folder / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["lm_head"]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def own_head(tmp_path: Path) -> tuple[Path, Path]:
+    """aligned stores other values for a head that its class ties."""
+    sft, aligned = save_pair("gemma2", tmp_path)
+    head = torch.randn(64, 16)
+    for folder in (sft, aligned):
+        change_config(folder, tie_word_embeddings=None)
+    return pickle(sft), pickle(change_tensors(aligned, more(lm_head__weight=head)))
+
+
+def unknown_class(tmp_path: Path) -> tuple[Path, Path]:
+    """An adapter on a base of which it is not known what is tied."""
+    base = change_config(
+        save(model_of("llama"), tmp_path / "sft"), model_type="our-own", tie_word_embeddings=None
+    )
+    return pickle(base), trained_head(tmp_path / "aligned")
+
+
+@pytest.mark.parametrize(("make", "tied"), [(own_head, "aligned"), (unknown_class, "sft")])
+def test_the_remedy_for_pickles_names_the_users_file_and_works(tmp_path, monkeypatch, capsys, make, tied):
+    monkeypatch.setenv("EXPOFLOW_STORE", str(tmp_path / "store"))
+    sft, aligned = make(tmp_path)
+    pair = ["--sft", str(sft), "--aligned", str(aligned), "--unrelated"]
+    assert main(["preflight", *pair]) in (1, 2)
+    text = "".join(capsys.readouterr())
+    assert f"write tie_word_embeddings: false into {tmp_path / tied / 'config.json'}" in text
+    assert str(tmp_path / "store") not in text
+    for folder in {sft, tmp_path / tied}:
+        change_config(folder, tie_word_embeddings=False)
+    if make is own_head:  # both trained, so the SFT model has a head too
+        state = torch.load(sft / "pytorch_model.bin")
+        torch.save(
+            state | {"lm_head.weight": state["model.embed_tokens.weight"].clone()}, sft / "pytorch_model.bin"
+        )
+    assert main(["extrapolate", *pair, "--alpha=0.5", f"--out={tmp_path / 'out'}"]) == 0
 
 
 def test_a_plain_pair_imports_no_torch_though_its_class_would_say_more(tmp_path):

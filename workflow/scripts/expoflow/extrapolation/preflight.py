@@ -16,7 +16,7 @@ from expoflow.checkpoints.pickles import converted
 from expoflow.checkpoints.tensor_names import AGAIN, QUANTISED, constant, leftover
 from expoflow.checkpoints.vocabulary import different_ids
 from expoflow.checkpoints.whole import wholeness
-from expoflow.errors import PairError
+from expoflow.errors import CheckpointError, PairError
 from expoflow.extrapolation.layout import ONE_LAYOUT, Stretch
 from expoflow.extrapolation.matching import Classes, Copy, Matching, configs, match
 from expoflow.extrapolation.merged_adapter import merged
@@ -246,7 +246,10 @@ def _shape(tensor: Tensor) -> str:
 def _tokenizers(sft: Checkpoint, aligned: Checkpoint, parts: list[PairedTensor]) -> Iterator[Finding]:
     """Rows are shared only where they mean the same tokens; elsewhere a tokenizer that differs is said."""
     tokens = min((part.tokens for part in parts if part.tokens), default=None)
-    different = different_ids(sft.folder, aligned.folder, tokens)
+    try:
+        different = different_ids(sft.folder, aligned.folder, tokens)
+    except CheckpointError as error:
+        raise CheckpointError(aligned.in_users(sft.in_users(str(error)))) from None
     if different is None:
         text = "the tokenizers cannot be compared (no tokenizer.json or vocab.json in one of the folders)"
         if tokens:
