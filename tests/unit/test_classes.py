@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from expoflow.checkpoints.checkpoint import open_checkpoint
 from expoflow.checkpoints.classes import ask
 from expoflow.errors import CheckpointError
+from expoflow.extrapolation.preflight import open_pair
 from safetensors.torch import load_file
-from small_models import change_config, change_tensors, model_of, save
+from small_models import change_config, change_tensors, model_of, require_right, save, trained
 
 
 @pytest.fixture
@@ -42,6 +44,40 @@ def test_without_a_tie_embeddings_and_head_are_two(make):
     found = said(change_config(make("mamba"), tie_word_embeddings=False))
     assert found.tied == {}
     assert set(found.vocabulary) == {"backbone.embeddings.weight", "lm_head.weight"}
+
+
+@pytest.mark.parametrize(("less", "more"), [(64, 67), (67, 64)])
+def test_whatever_the_class_resizes_with_the_embeddings_counts_tokens(tmp_path, less, more):
+    def bart(tokens: int) -> transformers.PreTrainedModel:
+        sizes = {
+            f"{part}_{size}": 2 for part in ("encoder", "decoder") for size in ("layers", "attention_heads")
+        }
+        config = transformers.BartConfig(
+            vocab_size=tokens,
+            max_position_embeddings=32,
+            **sizes,
+            d_model=16,
+            encoder_ffn_dim=32,
+            decoder_ffn_dim=32,
+        )
+        torch.manual_seed(0)
+        return transformers.BartForConditionalGeneration(config)
+
+    before, after = bart(less), bart(less)
+    after.resize_token_embeddings(more)
+    for model in (before, trained(after)):
+        model.final_logits_bias += torch.randn(model.final_logits_bias.shape)
+    sft, aligned = save(before, tmp_path / "sft"), save(after, tmp_path / "aligned")
+    found = said(aligned).vocabulary
+    assert found == {
+        "final_logits_bias": 1,
+        "lm_head.weight": 0,
+        **dict.fromkeys(
+            (f"model.{part}.weight" for part in ("shared", "encoder.embed_tokens", "decoder.embed_tokens")), 0
+        ),
+    }
+    assert "final_logits_bias is 1x" in str(open_pair(sft, aligned).errors)
+    require_right(sft, aligned, tmp_path / "out", vocabulary="shared_rows")
 
 
 def test_every_name_has_the_place_where_the_loader_puts_it(make):

@@ -40,6 +40,7 @@ class Checkpoint:
     pieces: dict[str, Tensor] = field(
         repr=False, default_factory=dict
     )  # as `piece` gives them, by their names
+    given: Path | None = None  # the user's folder, if `folder` was made of it, in the store
 
     def __post_init__(self):
         for shard in self.shards:
@@ -51,6 +52,15 @@ class Checkpoint:
                     )
                 self.tensors[tensor.name] = tensor
                 self.shard_of[tensor.name] = shard
+
+    @property
+    def users(self) -> Path:
+        """The folder that the user gave, which is the one to change."""
+        return self.given or self.folder
+
+    def in_users(self, text: str) -> str:
+        """A text about `folder`, about the user's."""
+        return text.replace(str(self.folder), str(self.users))
 
     @property
     def weight_files(self) -> list[str]:
@@ -127,8 +137,8 @@ class Checkpoint:
         return tensor_of(self.view(name), self.at(name).dtype)[first:last]
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Open a folder; raise a CheckpointError that names what is missing, broken or refused.
+def open_checkpoint(folder: Path, given: Path | None = None) -> Checkpoint:
+    """Open a folder; raise a CheckpointError that names what is missing, broken or refused. `given` as of `Checkpoint`.
 
     Where both `model.safetensors` and an index exist, the single file is taken, as transformers does.
     """
@@ -147,7 +157,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if left_out := read_json_file(folder / SOURCE).get(LEFT_OUT):
         more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         notes += (f"{folder.name}: {left_out[0]}{more} of its pickles is no tensor and is left out",)
-    checkpoint = Checkpoint(folder, tuple(shards), read_json_file(folder / "config.json"), notes)
+    checkpoint = Checkpoint(folder, tuple(shards), read_json_file(folder / "config.json"), notes, given=given)
     if names != [SINGLE]:
         _check_index(checkpoint)
     return checkpoint

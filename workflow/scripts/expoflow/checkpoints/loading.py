@@ -50,6 +50,19 @@ def require_loadable(
 ) -> Any:
     """The model's class. Raises CheckpointError if that does not find all it needs among `tensors`, or more than it knows.
 
+    None as of `load_report`.
+    """
+    architecture, report = load_report(folder, tensors, role, remote) or (None, None)
+    if architecture:
+        require_whole(report, folder, role)
+    return architecture
+
+
+def load_report(
+    folder: Path, tensors: Mapping[str, Tensor], role: Role = "language model", remote: bool = False
+) -> tuple[Any, dict[str, Any]] | None:
+    """(the model's class, transformers' `output_loading_info`). Raises CheckpointError for a config that makes no class.
+
     Reads no weight: `tensors` come from the headers of the files. As `any model` it has the class that its config.json names,
     and nothing is asked, and None given, if transformers has no such class.
     """
@@ -84,8 +97,7 @@ def require_loadable(
         raise CheckpointError(
             f"{folder}: transformers cannot build this {role} by its config.json: {_first_line(error)}; correct it"
         ) from None
-    require_whole(report, folder, role)
-    return architecture
+    return architecture, report
 
 
 # Of a class that is only asked: kernels that a config wants may be absent here, and change no name and no shape.

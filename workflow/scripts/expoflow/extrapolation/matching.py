@@ -46,7 +46,7 @@ class Copy:
         if self.scaled:
             return f"{text}; delete {self.name} from its files if the latter was trained"
         return (
-            f"{text}; write tie_word_embeddings: false into {self.checkpoint.folder / 'config.json'} if both were trained,"
+            f"{text}; write tie_word_embeddings: false into {self.checkpoint.users / 'config.json'} if both were trained,"
             f" else delete {self.name} from its files"
         )
 
@@ -80,9 +80,9 @@ class Classes:
         """What both say, if they are one class, each as its config.json has it built."""
         return self.both if self.both and self.both[0].name == self.both[1].name else None
 
-    def counts_tokens(self, name: str) -> bool:
-        """Whether aligned's class has a row for each token in this tensor of aligned."""
-        return bool(self.both) and self.both[1].place(name) in self.both[1].vocabulary
+    def tokens(self, name: str) -> int | None:
+        """The dimension of this tensor of aligned that counts tokens by its class; None if none does."""
+        return self.both[1].vocabulary.get(self.both[1].place(name)) if self.both else None
 
     def converts(self, name: str) -> bool:
         """Whether the classes have a tensor of this name, in the files of both, only after a conversion."""
@@ -257,5 +257,5 @@ def _ties(aligned: Checkpoint, ours: ModelClass, theirs: ModelClass) -> Iterator
                 "error",
                 "config",
                 f"aligned does not tie {name} by its config.json, and has no such tensor; save it with {name}, or write"
-                f" tie_word_embeddings: true into {aligned.folder / 'config.json'}",
+                f" tie_word_embeddings: true into {aligned.users / 'config.json'}",
             )
