@@ -144,7 +144,7 @@ def sees(architecture: type) -> bool:
 
 
 def named_class(config: Any) -> Any:
-    """The first class of transformers for configs of this type that the config names; None if it names none."""
+    """The first class of a model of transformers that a config names; None if it names none."""
     import transformers
 
     names = getattr(config, "architectures", None)
@@ -153,8 +153,7 @@ def named_class(config: Any) -> Any:
             named = getattr(transformers, str(name), None)
         except ImportError:  # its package is not here
             continue
-        model = isinstance(named, type) and issubclass(named, transformers.PreTrainedModel)
-        if model and isinstance(config, named.config_class or ()):
+        if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel) and named.config_class:
             return named
     return None
 

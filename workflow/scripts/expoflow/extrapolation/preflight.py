@@ -12,7 +12,7 @@ from expoflow.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from expoflow.checkpoints.findings import Finding, is_ungathered, not_whole, quantised
 from expoflow.checkpoints.header import INTEGERS, Tensor
 from expoflow.checkpoints.pickles import converted
-from expoflow.checkpoints.tensor_names import AGAIN, QUANTISED, constant, leftover
+from expoflow.checkpoints.tensor_names import AGAIN, QUANTISED, constant, leftover, plain
 from expoflow.checkpoints.vocabulary import different_ids
 from expoflow.errors import PairError
 from expoflow.extrapolation.layout import ONE_LAYOUT, Stretch
@@ -114,7 +114,7 @@ def preflight(sft: Checkpoint, aligned: Checkpoint, vocabulary: str = "error") -
             parts += _pieces(sft, aligned, matching.pieces[name])
         else:
             parts.append(_part(theta1, sft.tensors.get(matching.theta0.get(name, ""))))
-    findings += [*matching.findings, *_missing(matching, asked), *_constants(sft, aligned)]
+    findings += [*matching.findings, *_missing(matching, asked), *_constants(sft, aligned, matching)]
     for part in parts:
         if part.theta0:
             findings += _compare(part.theta1, part.theta0, vocabulary, asked)
@@ -127,8 +127,13 @@ def _part(theta1: Tensor, theta0: Tensor | None) -> PairedTensor:
         return PairedTensor(theta1, None, 0)
     if theta1.dtype in INTEGERS or theta0.dtype in INTEGERS:
         return PairedTensor(theta1, theta0, 0, equal=True)
-    alike = theta1.shape[1:] == theta0.shape[1:]
-    return PairedTensor(theta1, theta0, min(theta1.elements, theta0.elements) if alike else 0)
+    shared = min(theta1.elements, theta0.elements) if _rows_alike(theta1, theta0) else 0
+    return PairedTensor(theta1, theta0, shared)
+
+
+def _rows_alike(one: Tensor, two: Tensor) -> bool:
+    """Whether two tensors differ in the number of their rows at most."""
+    return len(one.shape) == len(two.shape) and one.shape[1:] == two.shape[1:]
 
 
 def _pieces(
@@ -149,17 +154,35 @@ def _missing(matching: Matching, asked: Classes) -> Iterator[Finding]:
     ):
         # what is quantised, or left by a training, is said of the model that has it
         names = [name for name in unmatched if not QUANTISED.search(name) and not leftover([name])]
+        wrapped = {plain(name) for name in matching.unmatched[role == "sft"] if leftover([name])}
+        names = [name for name in names if name not in wrapped]
         if not names:
             continue
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        if asked.one and asked.knows(role, names[0]):
-            hint = f"its class needs it; give the whole {other} model"
-        elif asked.one:
-            hint = f"its class does not know it: {AGAIN}"
+        if asked.one:
+            needed = [name for name in names if asked.knows(role, name)]
+            strange = [name for name in names if not asked.knows(role, name)]
+            yield from _unmatched(needed, role, other, f"its class needs it; give the whole {other} model")
+            yield from _unmatched(strange, role, other, _strange(matching, role, other, asked))
         else:
             hint = "tied embeddings on one side, or another architecture; save both models alike"
             hint += f"; its class cannot be asked: {asked.reason}" if asked.reason else ""
+            yield from _unmatched(names, role, other, hint)
+
+
+def _unmatched(names: list[str], role: str, other: str, hint: str) -> Iterator[Finding]:
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         yield Finding("error", "tensors", f"tensor {names[0]}{more}: in {role}, not in {other} ({hint})")
+
+
+def _strange(matching: Matching, role: str, other: str, asked: Classes) -> str:
+    """What to do about tensors that the class of `role` does not know."""
+    lacking = (name for name in matching.unmatched[role == "sft"] if asked.knows(other, name))
+    if needed := next(lacking, None):
+        return (
+            f"its class does not know it, and needs {needed}: save {role} with the names that its class has"
+        )
+    return f"its class does not know it: {AGAIN}"
 
 
 def _leftover(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
@@ -167,7 +190,13 @@ def _leftover(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
         yield Finding("error", "tensors", f"{role}: {text}")
 
 
-def _constants(sft: Checkpoint, aligned: Checkpoint) -> Iterator[Finding]:
+def _constants(sft: Checkpoint, aligned: Checkpoint, matching: Matching) -> Iterator[Finding]:
+    for name, source in matching.theta0.items():
+        theta1, theta0 = aligned.tensors[name], sft.tensors[source]
+        if constant(theta1) != constant(theta0):
+            types = (f"{each.dtype} {_shape(each)}" for each in (theta0, theta1))
+            text = f"tensor {name} is {' in sft and '.join(types)} in aligned: a constant buffer in one, a weight in the other"
+            yield Finding("error", "types", f"{text}; give two checkpoints of one architecture")
     ours, theirs = (
         {name for name, tensor in each.tensors.items() if constant(tensor)} for each in (sft, aligned)
     )
@@ -196,11 +225,11 @@ def _compare(theta1: Tensor, theta0: Tensor, vocabulary: str, asked: Classes) ->
             )
     elif theta1.shape == theta0.shape:
         return
-    elif theta1.shape[1:] == theta0.shape[1:] and asked.reason:
+    elif _rows_alike(theta1, theta0) and asked.reason:
         yield Finding(
             "error", "vocabulary", f"{text}; whether its rows are tokens is not known: {asked.reason}"
         )
-    elif theta1.shape[1:] == theta0.shape[1:] and asked.counts_tokens(theta1.name):
+    elif _rows_alike(theta1, theta0) and asked.counts_tokens(theta1.name):
         if vocabulary == "shared_rows":
             text += ": the common rows are extrapolated, aligned's others kept"
             yield Finding("warning", "vocabulary", text)
