@@ -8,7 +8,7 @@ import torch
 from checkpoints import bits, config, load, save, shapes, weights
 from expoflow.checkpoints.adapter import open_adapter
 from expoflow.checkpoints.checkpoint import open_checkpoint
-from expoflow.checkpoints.inspection import describe
+from expoflow.checkpoints.inspection import describe, not_finite
 from expoflow.checkpoints.pickles import converted
 from expoflow.cli import main
 from expoflow.errors import CheckpointError, PairError
@@ -172,6 +172,14 @@ def test_constants_on_both_sides_are_aligneds_and_no_reason_to_refuse(make_pair,
         f"constant buffers are not extrapolated, aligned's are kept: {LAYER}.attention.bias and 6 more",
     )
     assert recipe.elements == sum(theta1[name].numel() for name in shapes())
+
+
+def test_infinity_in_a_mask_is_no_damage(make_pair):
+    sft, aligned = make_pair(
+        sft=adding(**constants("sft")), aligned=adding(**{"lm_head.bias": torch.tensor([torch.inf])})
+    )
+    assert not_finite(open_checkpoint(sft)) == []
+    assert not_finite(open_checkpoint(aligned)) == ["lm_head.bias"]
 
 
 def test_what_has_the_name_of_a_mask_and_is_a_bias_is_extrapolated(make_pair, tmp_path):
