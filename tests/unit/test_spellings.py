@@ -20,6 +20,7 @@ from small_models import (
     save_pair,
     trained,
 )
+from transformers import AutoModelForCausalLM
 
 TIED = [kind for kind in SMALL if kind not in ("llama", "mistral", "mixtral")]
 EMBEDDINGS = {
@@ -68,6 +69,31 @@ def test_a_stored_head_with_other_values_is_two_models(tmp_path, role):
             pair[role], lambda state: {key: state[key] for key in state if key != "lm_head.weight"}
         )
     require_right(*pair.values(), tmp_path / "out")
+
+
+def test_the_head_is_the_copy_also_if_it_is_the_one_that_both_store(tmp_path):
+    sft, aligned = save_pair("mamba", tmp_path)
+    change_tensors(sft, with_head("mamba", add=1e-3))
+    change_tensors(
+        aligned,
+        lambda state: {
+            name.replace("backbone.embeddings.", "lm_head."): each for name, each in state.items()
+        },
+    )
+    with pytest.raises(PairError, match=r"sft ties lm_head\.weight to backbone\.embeddings"):
+        require_right(sft, aligned, tmp_path / "out")
+
+
+def test_a_model_that_was_saved_without_its_head_is_said_and_the_remedy_works(tmp_path):
+    model = model_of("gemma2")
+    sft = save(model, tmp_path / "sft")
+    save(trained(model).model, tmp_path / "bare")
+    assert open_pair(sft, tmp_path / "bare").errors[0] == (
+        "config architectures is ['Gemma2ForCausalLM'] in sft and ['Gemma2Model'] in aligned: two classes, of which one may lack"
+        " what the other has; save both models as one"
+    )
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "bare")
+    require_right(sft, save(again, tmp_path / "aligned"), tmp_path / "out")
 
 
 def test_a_head_that_alignment_untied_begins_at_the_embedding(tmp_path):

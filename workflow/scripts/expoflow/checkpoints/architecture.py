@@ -55,6 +55,11 @@ def differences(sft: dict[str, Any], aligned: dict[str, Any], unread: str = "") 
             continue
         elif name == "tie_word_embeddings":
             yield "error", f"{text}: one shares its input and output embeddings; save both models untied"
+        elif key == "architectures" and ours.get("model_type") == theirs.get("model_type"):
+            yield (
+                "error",
+                f"{text}: two classes, of which one may lack what the other has; save both models as one",
+            )
         elif name in STRUCTURE:
             yield (
                 "error",
