@@ -405,3 +405,15 @@ def test_names_of_another_tool_are_not_left_out(tmp_path, role):
     (error,) = (each for each in open_pair(*pair.values()).errors if f"in {role}, not in" in each)
     assert error.startswith("tensor llm.lm_head.weight and 11 more")
     assert error.endswith(f"and needs lm_head.weight: save {role} with the names that its class has)")
+
+
+def test_a_tensor_under_two_of_its_names_is_said_and_the_remedy_works(tmp_path):
+    sft, aligned = save_pair("llama", tmp_path)
+    norm = load(sft)["model.norm.weight"]
+    with_more(sft, **{"norm.weight": norm + 1})
+    assert open_pair(sft, aligned).errors == [
+        "tensor norm.weight: in sft, not in aligned (its class loads it and model.norm.weight, which is there too, as one tensor;"
+        " delete one of them)"
+    ]
+    change_tensors(sft, lambda state: {name: each for name, each in state.items() if name != "norm.weight"})
+    require_right(sft, aligned, tmp_path / "out")

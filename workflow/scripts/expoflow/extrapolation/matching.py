@@ -93,6 +93,12 @@ class Classes:
         model = self.both[role == "aligned"]
         return model.place(name) is not None or name in model.parts
 
+    def twin(self, role: str, name: str) -> str | None:
+        """Another tensor of `role` that its class loads as the same one."""
+        model, tensors = self.both[role == "aligned"], self.checkpoints[role == "aligned"].tensors
+        place = model.place(name)
+        return next((each for each in tensors if each != name and place and model.place(each) == place), None)
+
     @property
     def reason(self) -> str:
         """Why one cannot be asked; empty if they can."""

@@ -161,7 +161,11 @@ def _missing(matching: Matching, asked: Classes) -> Iterator[Finding]:
         if asked.one:
             needed = [name for name in names if asked.knows(role, name)]
             strange = [name for name in names if not asked.knows(role, name)]
-            yield from _unmatched(needed, role, other, f"its class needs it; give the whole {other} model")
+            if needed and (twin := asked.twin(role, needed[0])):
+                hint = f"its class loads it and {twin}, which is there too, as one tensor; delete one of them"
+            else:
+                hint = f"its class needs it; give the whole {other} model"
+            yield from _unmatched(needed, role, other, hint)
             yield from _unmatched(strange, role, other, _strange(matching, role, other, asked))
         else:
             hint = "tied embeddings on one side, or another architecture; save both models alike"
