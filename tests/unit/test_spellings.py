@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+import transformers
 from expoflow.errors import PairError
 from expoflow.extrapolation.likeness import looked_at
 from expoflow.extrapolation.preflight import open_pair
@@ -210,3 +211,11 @@ def test_a_class_that_is_not_known_gives_no_defaults(tmp_path):
     change_config(aligned, tie_word_embeddings=False)
     change_tensors(aligned, lambda state: {key.removeprefix("model."): state[key] for key in state})
     assert all("its class cannot be asked" in each for each in open_pair(sft, aligned).errors)
+
+
+def test_a_config_that_cannot_be_read_is_no_other_model(tmp_path):
+    sft, aligned = save_pair("llama", tmp_path)
+    change_config(sft, num_hidden_layers="1")
+    (message,) = open_pair(sft, aligned).errors
+    assert message.startswith("config num_hidden_layers is '1' in sft and 1 in aligned")
+    assert f"{sft}: transformers {transformers.__version__} cannot read its config.json" in message

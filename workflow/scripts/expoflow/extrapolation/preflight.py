@@ -181,7 +181,10 @@ def _unmatched(names: list[str], role: str, other: str, hint: str) -> Iterator[F
 
 def _strange(matching: Matching, role: str, other: str, asked: Classes) -> str:
     """What to do about tensors that the class of `role` does not know."""
-    lacking = (name for name in matching.unmatched[role == "sft"] if asked.knows(other, name))
+    own = set(matching.unmatched[role == "aligned"])
+    lacking = (
+        name for name in matching.unmatched[role == "sft"] if name not in own and asked.knows(other, name)
+    )
     if needed := next(lacking, None):
         return (
             f"its class does not know it, and needs {needed}: save {role} with the names that its class has"
