@@ -1,5 +1,6 @@
 """What a model's class says: ties that no config spells out, embeddings of any name, places of old names, configs as read."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 import transformers
 from expoflow.checkpoints.checkpoint import open_checkpoint
 from expoflow.checkpoints.classes import ask
+from expoflow.checkpoints.loading import require_loadable
 from expoflow.errors import CheckpointError
 from expoflow.extrapolation.preflight import open_pair
 from safetensors.torch import load_file
@@ -120,10 +122,25 @@ def test_a_config_is_read_with_the_defaults_of_its_class(make):
     assert other["tie_word_embeddings"] is True
 
 
-def test_an_architecture_of_another_spelling_is_the_one_of_its_type(make):
-    assert (
-        said(change_config(make("gemma2"), architectures=["GEMMA2ForCausalLM"])).name == "Gemma2ForCausalLM"
-    )
+@pytest.mark.parametrize(
+    "named",
+    [
+        ["GEMMA2ForCausalLM"],
+        "Gemma2ForCausalLM",
+        ["Gemma2Config"],
+        ["AutoModelForCausalLM"],
+        ["PreTrainedModel"],
+        5,
+        {},
+        None,
+    ],
+)
+def test_a_config_that_names_no_class_has_the_one_of_its_type(make, named):
+    folder = make("gemma2")
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": named}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert said(folder).name == "Gemma2ForCausalLM"
+    assert require_loadable(folder, open_checkpoint(folder).tensors, "any model") is None
 
 
 @pytest.mark.parametrize(

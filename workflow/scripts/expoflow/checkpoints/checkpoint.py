@@ -172,10 +172,7 @@ def _weight_files(folder: Path) -> tuple[list[str], tuple[str, ...]]:
         both = (folder / INDEX).is_file()
         return [SINGLE], (f"{folder} has {SINGLE} and {INDEX}; {SINGLE} is used",) if both else ()
     if (folder / INDEX).is_file():
-        weight_map = read_json_file(folder / INDEX).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError(f"{folder / INDEX}: has no weight_map; download the file again")
-        return sorted(set(weight_map.values())), ()
+        return sorted(set(weight_map(folder / INDEX).values())), ()
     if reason := explained(folder):
         raise CheckpointError(f"{folder}: neither {SINGLE} nor {INDEX}; {reason}")
     others = sorted(
@@ -189,8 +186,20 @@ def _weight_files(folder: Path) -> tuple[list[str], tuple[str, ...]]:
     )
 
 
+def weight_map(index: Path) -> dict[str, str]:
+    """File by tensor's name, as an index has them. Raises CheckpointError for one without."""
+    found = read_json_file(index).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise CheckpointError(f"{index}: has no weight_map; download the file again")
+    if wrong := [name for name, file in found.items() if not isinstance(file, str)]:
+        raise CheckpointError(
+            f"{index}: has {found[wrong[0]]!r} as the file of {wrong[0]}; download the file again"
+        )
+    return found
+
+
 def _check_index(checkpoint: Checkpoint) -> None:
-    for name, file in read_json_file(checkpoint.folder / INDEX)["weight_map"].items():
+    for name, file in weight_map(checkpoint.folder / INDEX).items():
         shard = checkpoint.shard_of.get(name)
         if shard is None or shard.path.name != file:
             where = f"it is in {shard.path.name}" if shard else "it is in none of the files"

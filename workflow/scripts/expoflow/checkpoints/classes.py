@@ -160,14 +160,13 @@ def _asked(checkpoint: Checkpoint, names: list[str]) -> ModelClass:
 
 
 def _architecture(config: Any) -> Any:
-    """The class that a config names, or the one for its type if transformers has none of that name; None without either."""
-    import transformers
+    """The class that a config names, or the one for its type if it names none for it; None without either."""
     from transformers.models.auto import modeling_auto
 
-    for name in config.architectures or ():
-        named = getattr(transformers, str(name), None)
-        if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel):
-            return named
+    from expoflow.checkpoints.loading import named_class
+
+    if named := named_class(config):
+        return named
     mappings = (
         modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING,
         modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,

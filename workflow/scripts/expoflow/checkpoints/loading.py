@@ -86,7 +86,7 @@ def load_report(
         for name, tensor in tensors.items()
     }
     settings = {"config": copy.deepcopy(config), "state_dict": state, "device_map": "meta", **PLAIN}
-    architecture = _named_class(config) if role == "any model" else model_class(config, folder, role, remote)
+    architecture = named_class(config) if role == "any model" else model_class(config, folder, role, remote)
     if architecture is None:
         return None
     logging.set_verbosity_error()  # the error says it
@@ -155,12 +155,19 @@ def sees(architecture: type) -> bool:
     return architecture.__name__ in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()
 
 
-def _named_class(config: Any) -> Any:
-    """The class of transformers that a config names; None if it names none."""
+def named_class(config: Any) -> Any:
+    """The first class of a model of transformers that a config names; None if it names none."""
     import transformers
 
-    names = getattr(config, "architectures", None) or [""]
-    return getattr(transformers, str(names[0]), None)
+    names = getattr(config, "architectures", None)
+    for name in names if isinstance(names, list) else ():
+        try:
+            named = getattr(transformers, str(name), None)
+        except ImportError:  # its package is not here
+            continue
+        if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel) and named.config_class:
+            return named
+    return None
 
 
 def reward_config(config: Any, folder: Path, tensors: Mapping[str, Any]) -> Any:

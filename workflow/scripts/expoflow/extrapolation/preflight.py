@@ -13,7 +13,7 @@ from expoflow.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from expoflow.checkpoints.findings import Finding, is_ungathered, not_whole, quantised
 from expoflow.checkpoints.header import INTEGERS, Tensor
 from expoflow.checkpoints.pickles import converted
-from expoflow.checkpoints.tensor_names import AGAIN, QUANTISED, constant, leftover
+from expoflow.checkpoints.tensor_names import AGAIN, QUANTISED, constant, leftover, plain
 from expoflow.checkpoints.vocabulary import different_ids
 from expoflow.checkpoints.whole import wholeness
 from expoflow.errors import CheckpointError, PairError
@@ -124,7 +124,7 @@ def preflight(sft: Checkpoint, aligned: Checkpoint, vocabulary: str = "error") -
             parts += _pieces(sft, aligned, matching.pieces[name])
         else:
             parts.append(_part(theta1, sft.tensors.get(matching.theta0.get(name, ""))))
-    findings += [*matching.findings, *_missing(matching, asked), *_constants(sft, aligned)]
+    findings += [*matching.findings, *_missing(matching, asked), *_constants(sft, aligned, matching)]
     for part in parts:
         if part.theta0:
             findings += _compare(part.theta1, part.theta0, vocabulary, asked)
@@ -172,17 +172,42 @@ def _missing(matching: Matching, asked: Classes) -> Iterator[Finding]:
     ):
         # what is quantised, or left by a training, is said of the model that has it
         names = [name for name in unmatched if not QUANTISED.search(name) and not leftover([name])]
+        wrapped = {plain(name) for name in matching.unmatched[role == "sft"] if leftover([name])}
+        names = [name for name in names if name not in wrapped]
         if not names:
             continue
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        if asked.one and asked.knows(role, names[0]):
-            hint = f"its class needs it; give the whole {other} model"
-        elif asked.one:
-            hint = f"its class does not know it: {AGAIN}"
+        if asked.one:
+            needed = [name for name in names if asked.knows(role, name)]
+            strange = [name for name in names if not asked.knows(role, name)]
+            if needed and (twin := asked.twin(role, needed[0])):
+                hint = f"its class loads it and {twin}, which is there too, as one tensor; delete one of them"
+            else:
+                hint = f"its class needs it; give the whole {other} model"
+            yield from _unmatched(needed, role, other, hint)
+            yield from _unmatched(strange, role, other, _strange(matching, role, other, asked))
         else:
             hint = "tied embeddings on one side, or another architecture; save both models alike"
             hint += f"; its class cannot be asked: {asked.reason}" if asked.reason else ""
+            yield from _unmatched(names, role, other, hint)
+
+
+def _unmatched(names: list[str], role: str, other: str, hint: str) -> Iterator[Finding]:
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         yield Finding("error", "tensors", f"tensor {names[0]}{more}: in {role}, not in {other} ({hint})")
+
+
+def _strange(matching: Matching, role: str, other: str, asked: Classes) -> str:
+    """What to do about tensors that the class of `role` does not know."""
+    own = set(matching.unmatched[role == "aligned"])
+    lacking = (
+        name for name in matching.unmatched[role == "sft"] if name not in own and asked.knows(other, name)
+    )
+    if needed := next(lacking, None):
+        return (
+            f"its class does not know it, and needs {needed}: save {role} with the names that its class has"
+        )
+    return f"its class does not know it: {AGAIN}"
 
 
 def _leftover(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
@@ -190,7 +215,13 @@ def _leftover(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
         yield Finding("error", "tensors", f"{role}: {text}")
 
 
-def _constants(sft: Checkpoint, aligned: Checkpoint) -> Iterator[Finding]:
+def _constants(sft: Checkpoint, aligned: Checkpoint, matching: Matching) -> Iterator[Finding]:
+    for name, source in matching.theta0.items():
+        theta1, theta0 = aligned.tensors[name], sft.tensors[source]
+        if constant(theta1) != constant(theta0):
+            types = (f"{each.dtype} {_shape(each)}" for each in (theta0, theta1))
+            text = f"tensor {name} is {' in sft and '.join(types)} in aligned: a constant buffer in one, a weight in the other"
+            yield Finding("error", "types", f"{text}; give two checkpoints of one architecture")
     ours, theirs = (
         {name for name, tensor in each.tensors.items() if constant(tensor)} for each in (sft, aligned)
     )
