@@ -11,6 +11,7 @@ import difflib
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -31,6 +32,7 @@ from expoflow.extrapolation.tensor_stream import tensors_of
 FORMAT = "expo"
 KEYS = ("sft", "alpha", "aligned", *RULES)
 TOWER = "vision_model"
+UNKNOWN = "There is no module or parameter named"  # in vLLM's error
 
 
 def register() -> None:
@@ -93,6 +95,19 @@ def known(name: str, towers: Sequence[str]) -> str:
     return name
 
 
+def reason(error: Exception, folder: Path | str) -> str:
+    """Why the model in `folder` was not loaded, in one line."""
+    if isinstance(error, ExpoflowError):
+        return str(error)
+    if UNKNOWN in str(error):
+        return (
+            f"{folder}: vLLM's class does not know the names of its tensors ({str(error).partition('. The available')[0]}); load"
+            " it with transformers 5 and save it again by save_pretrained, which writes the names of the hub, or set"
+            " generate.engine: transformers"
+        )
+    return f"{folder}: {error!r}"
+
+
 class ExpoLoader(DefaultModelLoader):
     """vLLM's own loader, fed by `extrapolation.tensor_stream` instead of files.
 
@@ -139,7 +154,7 @@ class ExpoWorker:
         except Exception as error:
             finalize_layerwise_reload(self.model_runner.get_model(), model)  # forget what is half loaded
             self._load(*before)
-            return str(error) if isinstance(error, ExpoflowError) else f"{folder}: {error!r}"
+            return reason(error, folder)
         return None
 
     def _load(self, folder: str, extra: dict[str, Any]) -> None:
