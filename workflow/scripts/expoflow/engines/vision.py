@@ -105,6 +105,12 @@ def processor(model: Model, tokenizer: Any) -> Processor:
     return kept[key]
 
 
+def place(folder: Path) -> int | None:
+    """The token that stands for an image of the vision-language model in `folder`; None for other models."""
+    said = read_json_file(folder / "config.json")
+    return said.get("image_token_id", said.get("image_token_index"))
+
+
 def has_processor(folder: Path) -> bool:
     """Whether a folder says how images are to be prepared."""
     return any((folder / name).is_file() for name in (PREPROCESSOR, PROCESSOR))
