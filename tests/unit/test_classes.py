@@ -163,3 +163,13 @@ def test_what_it_said_is_kept_by_content(make, store, monkeypatch):
     assert len(list(store.glob("classes/*/*.json"))) == 1
     monkeypatch.setitem(sys.modules, "transformers.utils", None)  # asking again would fail
     assert said(folder) == first
+
+
+def test_a_backbone_on_the_hub_is_not_asked_for(make, monkeypatch):
+    """Configs may name a model whose config the class reads from the hub when it is built."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    changes = {"model_type": "dpt", "backbone": "org/resnet-50", "use_pretrained_backbone": True}
+    folder = change_config(make("gemma2"), **changes)
+    for question in (said, lambda folder: require_loadable(folder, {}, "any model")):
+        with pytest.raises(CheckpointError, match="offline mode is enabled"):
+            question(folder)

@@ -121,7 +121,7 @@ def _asked(checkpoint: Checkpoint, names: list[str]) -> ModelClass:
     import torch
     from transformers.utils import logging
 
-    from expoflow.checkpoints.loading import PLAIN, read_config
+    from expoflow.checkpoints.loading import PLAIN, offline, read_config
 
     logging.set_verbosity_error()  # what is wrong is said here
     config = read_config(checkpoint.folder)
@@ -132,7 +132,7 @@ def _asked(checkpoint: Checkpoint, names: list[str]) -> ModelClass:
             f" (architectures: {config.architectures}); correct its config.json"
         )
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), offline():
             model = architecture._from_config(config, **PLAIN)
     except Exception as error:  # whatever stands in a user's config.json
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]

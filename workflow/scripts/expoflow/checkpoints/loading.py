@@ -7,7 +7,8 @@ loaded in a moment from the names and shapes of its tensors, without a byte of t
 
 import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,19 @@ HEADS = ("score.", "classifier.", "head.", *(f"{name}." for name in reward_heads
 SHOWN = 3  # names in a message
 
 
+@contextmanager
+def offline(remote: bool = False) -> Iterator[None]:
+    """Nothing is asked of the hub, unless the model has code of its own (`remote`): some configs name a backbone that lies there."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not remote
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
 def read_config(folder: Path, remote: bool = False) -> Any:
     """The model's config as transformers reads it. Raises CheckpointError for one that it does not know."""
     import transformers
@@ -35,7 +49,8 @@ def read_config(folder: Path, remote: bool = False) -> Any:
         if key in DEPTHS and isinstance(value, int) and value > MOST_LAYERS:
             raise CheckpointError(f"{folder}: {key} is {value} in its config.json; correct it")
     try:
-        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=remote)
+        with offline(remote):
+            return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=remote)
     except Exception as error:  # whatever stands in a user's config.json, or in code beside it
         kind = read_json_file(folder / "config.json").get("model_type")
         raise CheckpointError(
@@ -92,7 +107,8 @@ def load_report(
     logging.set_verbosity_error()  # the error says it
     logging.disable_progress_bar()
     try:
-        _, report = architecture.from_pretrained(None, **settings, **REPORT)
+        with offline(remote):
+            _, report = architecture.from_pretrained(None, **settings, **REPORT)
     except Exception as error:
         raise CheckpointError(
             f"{folder}: transformers cannot build this {role} by its config.json: {_first_line(error)}; correct it"
@@ -115,7 +131,10 @@ def model_class(config: Any, folder: Path, role: Role, remote: bool = False) -> 
 
     auto = _auto_class(config, role)
     try:
-        with torch.device("meta"):  # the class alone is wanted: only it takes a state dict without a folder
+        with (
+            torch.device("meta"),
+            offline(remote),
+        ):  # the class alone: only it takes a state dict without a folder
             return type(auto.from_config(copy.deepcopy(config), trust_remote_code=remote, **PLAIN))
     except Exception as error:
         remedy = (
