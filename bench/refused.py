@@ -74,7 +74,7 @@ SITUATIONS = {
     ),
     "more layers in config.json than in the files": ((SFT, ALIGNED), lambda at: config(at, num_hidden_layers=9)),
     "untied, and saved without its head": ((SFT, ALIGNED), lambda at: config(at, tie_word_embeddings=False)),
-    "a state-space model, transformers engine": ((SFT, ALIGNED), lambda at: config(at, model_type="mamba")),
+    "the class of another model in config.json": ((SFT, ALIGNED), lambda at: config(at, model_type="mamba")),
     "an encoder with a decoder": ((SFT, ALIGNED), lambda at: config(at, model_type="t5")),
     "an aligned model that was not trained from the SFT model": ((ALIGNED,), lambda at: weights(at, other_weights)),
     "reward model: head of two layers": (

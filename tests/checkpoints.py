@@ -1,6 +1,7 @@
 """Tiny real checkpoints: Llama weights, config and tokenizer, written by safetensors as transformers would."""
 
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -12,14 +13,14 @@ HIDDEN, INTER, LAYERS = 32, 64, 2
 
 
 def shapes(
-    vocab: int = 320, hidden: int = HIDDEN, layers: int = LAYERS, tied: bool = False
+    vocab: int = 320, hidden: int = HIDDEN, layers: int = LAYERS, tied: bool = False, inter: int = INTER
 ) -> dict[str, tuple]:
     result = {"model.embed_tokens.weight": (vocab, hidden)}
     for layer in range(layers):
         prefix = f"model.layers.{layer}."
         result |= {prefix + f"self_attn.{name}_proj.weight": (hidden, hidden) for name in "qkvo"}
-        result |= {prefix + f"mlp.{name}_proj.weight": (INTER, hidden) for name in ("gate", "up")}
-        result[prefix + "mlp.down_proj.weight"] = (hidden, INTER)
+        result |= {prefix + f"mlp.{name}_proj.weight": (inter, hidden) for name in ("gate", "up")}
+        result[prefix + "mlp.down_proj.weight"] = (hidden, inter)
         result[prefix + "input_layernorm.weight"] = (hidden,)
         result[prefix + "post_attention_layernorm.weight"] = (hidden,)
     result["model.norm.weight"] = (hidden,)
@@ -86,20 +87,17 @@ def write_raw(path: Path, header: dict | bytes, data: bytes = b"") -> Path:
 
 
 def write_holes(folder: Path, gigabytes: float) -> Path:
-    """A bf16 checkpoint of zeros that takes no room: two shards whose data are holes."""
-    folder.mkdir(parents=True)
-    rows, weight_map = int(gigabytes * 1e9 / 2 / 2 / 4096), {}
-    for number in (1, 2):
-        name, file = f"model.layers.{number}.mlp.up_proj.weight", f"model-0000{number}-of-00002.safetensors"
-        entry = {"dtype": "BF16", "shape": [rows, 4096], "data_offsets": [0, rows * 8192]}
-        path = write_raw(folder / file, {name: entry})
-        with open(path, "r+b") as out:
-            out.truncate(path.stat().st_size + rows * 8192)
-        weight_map[name] = file
-    (folder / "model.safetensors.index.json").write_text(
-        json.dumps({"metadata": {}, "weight_map": weight_map})
-    )
-    (folder / "config.json").write_text(json.dumps(config()))
+    """A bf16 checkpoint of zeros that takes no room: a file whose data are holes."""
+    inter = int(gigabytes * 1e9 / 2 / (3 * LAYERS * HIDDEN))
+    header, at = {}, 0
+    for name, shape in shapes(inter=inter).items():
+        size = 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    path = write_raw(folder / "model.safetensors", header)
+    with open(path, "r+b") as out:
+        out.truncate(path.stat().st_size + at)
+    (folder / "config.json").write_text(json.dumps(config(intermediate_size=inter)))
     return folder
 
 

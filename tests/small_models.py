@@ -96,9 +96,9 @@ def require_right(sft: Path, aligned: Path, out: Path, alpha: float = 0.5, **opt
     theta0, theta1, theta2 = loaded(sft), loaded(aligned), loaded(out)
     assert theta1.keys() == theta2.keys()
     for name, one in theta1.items():
-        zero, rows = theta0[name].double(), min(len(one), len(theta0[name])) if one.dim() else None
-        expected = one.double().clone()
-        expected[:rows] += alpha * (one.double()[:rows] - zero[:rows])
+        zero, expected = theta0[name].double(), one.double().clone()
+        both = tuple(slice(min(sizes)) for sizes in zip(one.shape, zero.shape, strict=True))
+        expected[both] += alpha * (one.double()[both] - zero[both])
         torch.testing.assert_close(theta2[name].double(), expected, rtol=1e-6, atol=1e-9)
     stored = load_file(out / "model.safetensors")
     streamed = dict(tensors(sft, aligned, alpha, made))

@@ -85,7 +85,7 @@ def _gemma3(words: Any) -> Any:
 
 CONFIGS: dict[str, Callable[[Any], Any]] = {
     "llama": _text("llama", **TEXT),
-    "mixtral": _text("mixtral", **TEXT, num_local_experts=4),
+    "mixtral": _text("mixtral", **TEXT | {"intermediate_size": 64}, num_local_experts=4),
     "mamba": _text("mamba", hidden_size=32, state_size=8, num_hidden_layers=2),
     "mamba2": _text("mamba2", hidden_size=32, state_size=8, num_hidden_layers=2, num_heads=4, head_dim=16, n_groups=1, chunk_size=8),
     "jamba": _text("jamba", **TEXT | {"num_hidden_layers": 4}, attn_layer_period=2, attn_layer_offset=1, expert_layer_period=2,

@@ -7,6 +7,7 @@ prints a line for each class and each kind of pair; an outcome is one of `OUTCOM
 
 import io
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -285,7 +286,9 @@ def compared(name: str, root: Path, theta0: State, theta1: State, *options: str)
         reason = said.replace(f"{root}/", "").removeprefix("expoflow: ").splitlines()[0]
         if (root / "out").exists():
             return ("wrong", f"refused, and a folder is left: {reason}")
-        return ("refused" if checked else "wrong", reason if checked else f"preflight passes it: {reason}")
+        if errors(found) != errors(said):
+            return "wrong", f"preflight says something else: {reason}"
+        return "refused", reason
     theta2, why = attempt(lambda: loaded(name, root / "out", frozenset(names(root / "aligned"))))
     if why:
         return "wrong", f"the result is not loaded: {why}"
@@ -297,6 +300,11 @@ def compared(name: str, root: Path, theta0: State, theta1: State, *options: str)
     return "right", ""
 
 
+def errors(output: str) -> list[str]:
+    """What one of the two commands refuses."""
+    return re.findall(r"^(?:expoflow: |error +\w+ +)(.*)", output, re.MULTILINE)
+
+
 def differing(theta0: State, theta1: State, theta2: State, rounding: float = 2**-22) -> str:
     """The first tensor that is not theta1 + ALPHA * (theta1 - theta0) in float64, to `rounding`; empty if all are.
 
@@ -306,7 +314,7 @@ def differing(theta0: State, theta1: State, theta2: State, rounding: float = 2**
         return f"loaded with other tensors: {sorted(theta2.keys() ^ theta1.keys())[0]}"
     for name, aligned in theta1.items():
         sft, expected = theta0[name], aligned
-        shared = ... if sft.shape == aligned.shape else slice(len(sft))  # rows of tokens
+        shared = tuple(map(slice, sft.shape))  # of the tokens, aligned may have more
         if aligned.is_floating_point() and not torch.equal(sft, aligned.to(sft.dtype)):
             expected = aligned.double().clone()
             expected[shared] += ALPHA * (expected[shared] - sft.double())

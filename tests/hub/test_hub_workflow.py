@@ -104,7 +104,7 @@ def test_a_model_of_no_use_is_told_before_it_is_downloaded(tree, hub, tmp_path):
         config = tmp_path / f"trained/{model}/config.json"
         settings = json.loads(config.read_text())
         config.write_text(
-            json.dumps(settings | {"model_type": "mamba", "architectures": ["MambaForCausalLM"]})
+            json.dumps(settings | {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]})
         )
         hub.add(f"org/{model}", tmp_path / "trained" / model)
     for output in (
@@ -112,6 +112,6 @@ def test_a_model_of_no_use_is_told_before_it_is_downloaded(tree, hub, tmp_path):
         tree.snakemake("--cores", "1", check=False),
     ):
         assert "models.dpo: " in output
-        assert "the transformers engine cannot run MambaForCausalLM: its layers carry a state" in output
+        assert "t5 has an encoder and a decoder, and the sweep of ExPO is for decoders alone" in output
     assert "nothing was done:" in output
     assert not list((tmp_path / "hf").glob("hub/*dpo/snapshots/*/*.safetensors"))

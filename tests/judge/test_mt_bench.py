@@ -214,6 +214,7 @@ RUN = """
 """
 
 
+@pytest.mark.long
 def test_killed_after_57_the_rerun_makes_103_calls(place):
     """SIGKILL of the whole job, answers included, when 57 judgments have been read."""
     with JudgeServer(grade) as server:

@@ -117,7 +117,16 @@ def test_an_index_must_agree_with_its_files(tmp_path):
     with pytest.raises(CheckpointError, match=f"has tensor {other} in model-00001-of-00002"):
         open_checkpoint(folder)
 
-    for text, message in (("{", "not JSON"), ("{}", "has no weight_map"), ("[]", "holds a list")):
+    for text, message in (
+        ("{", "not JSON"),
+        ("{}", "has no weight_map"),
+        ("[]", "holds a list"),
+        (
+            '{"weight_map": {"model.norm.weight": null}}',
+            "has None as the file of model.norm.weight; download",
+        ),
+        ('{"weight_map": {"model.norm.weight": [1]}}', "as the file of model.norm.weight; download"),
+    ):
         index.write_text(text)
         with pytest.raises(CheckpointError, match=message):
             open_checkpoint(folder)

@@ -1,15 +1,19 @@
 """What a model's class says: ties that no config spells out, embeddings of any name, places of old names, configs as read."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from expoflow.checkpoints.checkpoint import open_checkpoint
 from expoflow.checkpoints.classes import ask
+from expoflow.checkpoints.loading import require_loadable
 from expoflow.errors import CheckpointError
+from expoflow.extrapolation.preflight import open_pair
 from safetensors.torch import load_file
-from small_models import change_config, change_tensors, model_of, save
+from small_models import change_config, change_tensors, model_of, require_right, save, trained
 
 
 @pytest.fixture
@@ -42,6 +46,40 @@ def test_without_a_tie_embeddings_and_head_are_two(make):
     found = said(change_config(make("mamba"), tie_word_embeddings=False))
     assert found.tied == {}
     assert set(found.vocabulary) == {"backbone.embeddings.weight", "lm_head.weight"}
+
+
+@pytest.mark.parametrize(("less", "more"), [(64, 67), (67, 64)])
+def test_whatever_the_class_resizes_with_the_embeddings_counts_tokens(tmp_path, less, more):
+    def bart(tokens: int) -> transformers.PreTrainedModel:
+        sizes = {
+            f"{part}_{size}": 2 for part in ("encoder", "decoder") for size in ("layers", "attention_heads")
+        }
+        config = transformers.BartConfig(
+            vocab_size=tokens,
+            max_position_embeddings=32,
+            **sizes,
+            d_model=16,
+            encoder_ffn_dim=32,
+            decoder_ffn_dim=32,
+        )
+        torch.manual_seed(0)
+        return transformers.BartForConditionalGeneration(config)
+
+    before, after = bart(less), bart(less)
+    after.resize_token_embeddings(more)
+    for model in (before, trained(after)):
+        model.final_logits_bias += torch.randn(model.final_logits_bias.shape)
+    sft, aligned = save(before, tmp_path / "sft"), save(after, tmp_path / "aligned")
+    found = said(aligned).vocabulary
+    assert found == {
+        "final_logits_bias": 1,
+        "lm_head.weight": 0,
+        **dict.fromkeys(
+            (f"model.{part}.weight" for part in ("shared", "encoder.embed_tokens", "decoder.embed_tokens")), 0
+        ),
+    }
+    assert "final_logits_bias is 1x" in str(open_pair(sft, aligned).errors)
+    require_right(sft, aligned, tmp_path / "out", vocabulary="shared_rows")
 
 
 def test_every_name_has_the_place_where_the_loader_puts_it(make):
@@ -84,10 +122,25 @@ def test_a_config_is_read_with_the_defaults_of_its_class(make):
     assert other["tie_word_embeddings"] is True
 
 
-def test_an_architecture_of_another_spelling_is_the_one_of_its_type(make):
-    assert (
-        said(change_config(make("gemma2"), architectures=["GEMMA2ForCausalLM"])).name == "Gemma2ForCausalLM"
-    )
+@pytest.mark.parametrize(
+    "named",
+    [
+        ["GEMMA2ForCausalLM"],
+        "Gemma2ForCausalLM",
+        ["Gemma2Config"],
+        ["AutoModelForCausalLM"],
+        ["PreTrainedModel"],
+        5,
+        {},
+        None,
+    ],
+)
+def test_a_config_that_names_no_class_has_the_one_of_its_type(make, named):
+    folder = make("gemma2")
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": named}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert said(folder).name == "Gemma2ForCausalLM"
+    assert require_loadable(folder, open_checkpoint(folder).tensors, "any model") is None
 
 
 @pytest.mark.parametrize(
@@ -110,3 +163,13 @@ def test_what_it_said_is_kept_by_content(make, store, monkeypatch):
     assert len(list(store.glob("classes/*/*.json"))) == 1
     monkeypatch.setitem(sys.modules, "transformers.utils", None)  # asking again would fail
     assert said(folder) == first
+
+
+def test_a_backbone_on_the_hub_is_not_asked_for(make, monkeypatch):
+    """Configs may name a model whose config the class reads from the hub when it is built."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    changes = {"model_type": "dpt", "backbone": "org/resnet-50", "use_pretrained_backbone": True}
+    folder = change_config(make("gemma2"), **changes)
+    for question in (said, lambda folder: require_loadable(folder, {}, "any model")):
+        with pytest.raises(CheckpointError, match="offline mode is enabled"):
+            question(folder)

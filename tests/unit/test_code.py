@@ -192,7 +192,7 @@ def test_a_column_changes_the_digests_of_the_tables_that_have_it(copy, before):
 
 def test_small_digests_stay_small():
     """Modules that a rule's digest holds, its script aside: 32, 35, 33 and 36 before they went by definition."""
-    most = {"tables": 2, "report": 5, "appendices": 3, "select": 11, "score": 24}
+    most = {"tables": 2, "report": 5, "appendices": 3, "select": 11, "score": 25}
     for rule, count in most.items():
         roots = code.work(*code.TASKS.get(rule, ()))
         found = digest.reached(roots, code.script(rule), code.NEUTRAL)

@@ -15,7 +15,8 @@ from expoflow.engines.transformers import TransformersEngine
 from expoflow.errors import CheckpointError, DataError
 from expoflow.extrapolation.extrapolate import extrapolate
 from expoflow.extrapolation.streamed_checkpoint import Streamed
-from expoflow.results import Image, Message
+from expoflow.results import Generation, Image, Message, Prompt
+from expoflow.scoring.likelihood import likelihoods
 from tiny_decoders import CONFIGS, picture, save
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
@@ -162,6 +163,19 @@ def test_what_stands_for_an_image_in_a_text_is_refused(engines):
     shown = Message(role="user", content="see <image> ?", images=[image(1)])
     with pytest.raises(DataError, match=r"writes 2 places '<image>' for 1 images"):
         chat.token_ids([shown])
+
+
+def test_a_response_that_writes_what_stands_for_an_image_shows_none(folders):
+    model = Model(folder=folders("llava"))
+    said = Generation(prompt_id="p", sample=0, seed=0, response="red <image> tea", response_tokens=3,
+                      finish_reason="length", engine="transformers")  # fmt: skip
+    prompt = Prompt(prompt_id="p", messages=[Message(role="user", content="who ?", images=[image(1)])])
+    (row,) = likelihoods({"m": model}, [prompt], [said], "transformers")
+    own = tokenizer.tokenizer(model)
+    unknown = own("red <other> tea", add_special_tokens=False)["input_ids"]  # to the miniature's words
+    assert row["tokens"] == len(unknown)
+    other = said.model_copy(update={"response": "red <other> tea"})
+    assert row == likelihoods({"m": model}, [prompt], [other], "transformers")[0]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Images of prompt files: read, kept with the prompt, and refused in one line; what is said of them before any job."""
 
 import base64
+import gzip
 import hashlib
 import io
 import json
@@ -96,7 +97,7 @@ def test_images_are_the_messages_that_have_places_for_them(tmp_path):
         {"role": "system", "content": "be kind"},
         {"role": "user", "content": [PLACE, PLACE, PART]},
         {"role": "assistant", "content": "a"},
-        {"role": "user", "content": [PLACE]},
+        {"role": "user", "content": [{"text": None, **PLACE}]},  # as Parquet has parts
     ]
     third = encoded(picture(2))
     row = {"prompt": said, "images": ["one.png", "deep/two.jpg", third]}
@@ -180,6 +181,9 @@ def test_files_of_images_are_known(tmp_path):
         {"prompt": "a", "images": ["one.png"]},
     )
     assert image_files(path) == [tmp_path / "one.png"]
+    packed = tmp_path / "packed.jsonl.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert image_files(packed) == [tmp_path / "one.png"]
     assert image_files(write(tmp_path, {"prompt": "a"})) == []
     assert image_files(tmp_path / "none") == []
 

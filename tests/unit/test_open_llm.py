@@ -181,6 +181,7 @@ def config(folder: Path, **settings) -> dict:
     }
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_and_a_rerun_asks_nothing(folder, tmp_path):
     tasks = ["arc", "hellaswag", "gsm8k", "truthfulqa"]
     # one request at a time, as `config` asks: on some processors the last bits depend on the batch

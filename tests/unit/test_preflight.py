@@ -64,7 +64,7 @@ def test_vocabularies_of_another_size(make_pair, sft, aligned):
     )
     parts = {part.theta1.name: part for part in open_pair(*pair, "shared_rows").parts}
     assert parts["lm_head.weight"].shared == 320 * 32
-    assert parts["lm_head.weight"].rows == 320
+    assert parts["lm_head.weight"].tokens == 320
 
 
 def test_rows_are_shared_only_where_they_mean_the_same_tokens(make_pair):

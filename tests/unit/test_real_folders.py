@@ -8,7 +8,7 @@ import torch
 from checkpoints import bits, config, load, save, shapes, weights
 from expoflow.checkpoints.adapter import open_adapter
 from expoflow.checkpoints.checkpoint import open_checkpoint
-from expoflow.checkpoints.inspection import describe
+from expoflow.checkpoints.inspection import describe, not_finite
 from expoflow.checkpoints.pickles import converted
 from expoflow.cli import main
 from expoflow.errors import CheckpointError, PairError
@@ -174,11 +174,44 @@ def test_constants_on_both_sides_are_aligneds_and_no_reason_to_refuse(make_pair,
     assert recipe.elements == sum(theta1[name].numel() for name in shapes())
 
 
+def test_infinity_in_a_mask_is_no_damage(make_pair):
+    sft, aligned = make_pair(
+        sft=adding(**constants("sft")), aligned=adding(**{"lm_head.bias": torch.tensor([torch.inf])})
+    )
+    assert not_finite(open_checkpoint(sft)) == []
+    assert not_finite(open_checkpoint(aligned)) == ["lm_head.bias"]
+
+
 def test_what_has_the_name_of_a_mask_and_is_a_bias_is_extrapolated(make_pair, tmp_path):
     name = f"{LAYER}.attention.bias"
     pair = make_pair(sft=adding(**{name: torch.zeros(8)}), aligned=adding(**{name: torch.ones(8)}))
     extrapolate(*pair, {"0.5": tmp_path / "out"})
     assert load(tmp_path / "out")[name].tolist() == [1.5] * 8
+
+
+@pytest.mark.parametrize(
+    ("name", "buffer", "said"),
+    [
+        ("model.norm.weight", torch.ones(32, dtype=torch.complex64), "C64 32"),
+        (f"{LAYER}.attention.bias", MASK, "F32 1x1x8x8"),
+    ],
+)
+@pytest.mark.parametrize("role", ["sft", "aligned"])
+def test_a_constant_in_one_and_a_weight_in_the_other_are_not_one_tensor(make_pair, name, buffer, said, role):
+    of = {each: buffer if each == role else torch.ones(32) for each in ("sft", "aligned")}
+    pair = make_pair(**{each: adding(**{name: tensor}) for each, tensor in of.items()})
+    sft, aligned = (said if each == role else "F32 32" for each in of)
+    assert open_pair(*pair).errors == [
+        f"tensor {name} is {sft} in sft and {aligned} in aligned: a constant buffer in one, a weight in the other; give two"
+        " checkpoints of one architecture"
+    ]
+
+
+def test_a_number_and_a_list_of_one_number_are_two_shapes(make_pair):
+    (error,) = open_pair(
+        *make_pair(sft=adding(scale=torch.tensor(1.0)), aligned=adding(scale=torch.ones(1)))
+    ).errors
+    assert error.startswith("tensor scale is 0-d in sft and 1 in aligned: another model")
 
 
 def test_the_command_says_what_it_keeps(make_pair, tmp_path, capsys):

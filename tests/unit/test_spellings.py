@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+import transformers
 from expoflow.errors import PairError
 from expoflow.extrapolation.likeness import looked_at
 from expoflow.extrapolation.preflight import open_pair
@@ -20,6 +21,7 @@ from small_models import (
     save_pair,
     trained,
 )
+from transformers import AutoModelForCausalLM
 
 TIED = [kind for kind in SMALL if kind not in ("llama", "mistral", "mixtral")]
 EMBEDDINGS = {
@@ -68,6 +70,31 @@ def test_a_stored_head_with_other_values_is_two_models(tmp_path, role):
             pair[role], lambda state: {key: state[key] for key in state if key != "lm_head.weight"}
         )
     require_right(*pair.values(), tmp_path / "out")
+
+
+def test_the_head_is_the_copy_also_if_it_is_the_one_that_both_store(tmp_path):
+    sft, aligned = save_pair("mamba", tmp_path)
+    change_tensors(sft, with_head("mamba", add=1e-3))
+    change_tensors(
+        aligned,
+        lambda state: {
+            name.replace("backbone.embeddings.", "lm_head."): each for name, each in state.items()
+        },
+    )
+    with pytest.raises(PairError, match=r"sft ties lm_head\.weight to backbone\.embeddings"):
+        require_right(sft, aligned, tmp_path / "out")
+
+
+def test_a_model_that_was_saved_without_its_head_is_said_and_the_remedy_works(tmp_path):
+    model = model_of("gemma2")
+    sft = save(model, tmp_path / "sft")
+    save(trained(model).model, tmp_path / "bare")
+    assert open_pair(sft, tmp_path / "bare").errors[0] == (
+        "config architectures is ['Gemma2ForCausalLM'] in sft and ['Gemma2Model'] in aligned: two classes, of which one may lack"
+        " what the other has; save both models as one"
+    )
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "bare")
+    require_right(sft, save(again, tmp_path / "aligned"), tmp_path / "out")
 
 
 def test_a_head_that_alignment_untied_begins_at_the_embedding(tmp_path):
@@ -184,3 +211,11 @@ def test_a_class_that_is_not_known_gives_no_defaults(tmp_path):
     change_config(aligned, tie_word_embeddings=False)
     change_tensors(aligned, lambda state: {key.removeprefix("model."): state[key] for key in state})
     assert all("its class cannot be asked" in each for each in open_pair(sft, aligned).errors)
+
+
+def test_a_config_that_cannot_be_read_is_no_other_model(tmp_path):
+    sft, aligned = save_pair("llama", tmp_path)
+    change_config(sft, num_hidden_layers="1")
+    (message,) = open_pair(sft, aligned).errors
+    assert message.startswith("config num_hidden_layers is '1' in sft and 1 in aligned")
+    assert f"{sft}: transformers {transformers.__version__} cannot read its config.json" in message

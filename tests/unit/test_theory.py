@@ -2,9 +2,11 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
+import small_models
 import torch
 from expoflow.config.stages import GenerateConfig, ScoreConfig, SelectConfig
 from expoflow.config.theory import PlaneConfig, TheoryConfig
@@ -12,7 +14,7 @@ from expoflow.data.preferences import Preference
 from expoflow.engines.chat import Chat
 from expoflow.engines.model import Model, Request
 from expoflow.engines.transformers import TransformersEngine
-from expoflow.errors import PairError
+from expoflow.errors import CheckpointError, PairError
 from expoflow.extrapolation.preflight import open_pair
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.miniature.model import new, save
@@ -124,6 +126,40 @@ def test_a_share_of_one_is_the_checkpoint_itself(folders):
     sum_of_both = AutoModelForCausalLM.from_pretrained(folders / "ab").state_dict()
     for key, tensor in made.engine.model.state_dict().items():
         assert torch.allclose(tensor, sum_of_both[key], atol=1e-6)
+
+
+@pytest.mark.parametrize("hub", [True, False])
+def test_weights_that_the_files_have_under_other_names_stay_nowhere(tmp_path, hub):
+    """As transformers saves it a Mixtral has the hub's names: its experts and gates would not move."""
+    model = small_models.model_of("mixtral")
+    for role in ("sft", "a"):
+        small_models.save(model, tmp_path / role)
+        model.save_pretrained(tmp_path / role, save_original_format=hub)
+        small_models.trained(model)
+    if hub:
+        with pytest.raises(CheckpointError, match="under another name or in another layout"):
+            corners(tmp_path)
+        return
+    made = corners(tmp_path)
+    made.at(1, 0)
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "sft").state_dict()
+    assert all(torch.equal(tensor, whole[key]) for key, tensor in made.engine.model.state_dict().items())
+
+
+def test_a_tied_weight_that_the_files_have_as_the_head_moves(folders, tmp_path):
+    def as_head(state):
+        return {name.replace("model.embed_tokens.", "lm_head."): each for name, each in state.items()}
+
+    for name in ("sft", "a"):
+        small_models.change_tensors(shutil.copytree(folders / name, tmp_path / name), as_head)
+    made = corners(tmp_path)
+    made.at(1, 0)
+    whole = AutoModelForCausalLM.from_pretrained(folders / "sft").state_dict()
+    assert all(torch.equal(tensor, whole[key]) for key, tensor in made.engine.model.state_dict().items())
+    given = rows(made.engine)
+    expected = corners(folders)
+    expected.at(1, 0)
+    assert in_order(made.slopes(given, (-1, 1))) == pytest.approx(in_order(expected.slopes(given, (-1, 1))))
 
 
 def test_written_tokens_are_the_engines_answers(folders):

@@ -16,16 +16,16 @@ TEXT, SEEN = ("jamba", "mamba2", "mixtral", "gemma3"), ("llava", "qwen2_vl")
 ALPHAS = {"-1", "0", "0.5", "1"}
 
 
-def write_seen(folder: Path, name: str) -> None:
-    """Prompts with an image as a file of its own, as base64, with two, and with none."""
+def write_seen(folder: Path, name: str, first: int, asked: tuple[str, str]) -> None:
+    """Prompts with an image as a file of its own, as base64, with two, and with none: those are `asked`."""
     folder.joinpath("pictures").mkdir(exist_ok=True)
     rows = []
     for at in range(8):
         path = folder / f"pictures/{name}{at}.png"
-        path.write_bytes(picture(at + (100 if name == "test" else 0), (16 + 8 * at, 24)))
-        images = [f"pictures/{path.name}", base64.b64encode(picture(50 + at, kind="JPEG")).decode()]
+        path.write_bytes(picture(first + at, (16 + 8 * at, 24)))
+        images = [f"pictures/{path.name}", base64.b64encode(picture(first + 50 + at, kind="JPEG")).decode()]
         rows.append({"prompt": "what is anna ?", "images": [[images[0]], [images[1]], images, []][at % 4]})
-    rows[3]["prompt"], rows[7]["prompt"] = "who is anna ?", "who is paul ?"
+    rows[3]["prompt"], rows[7]["prompt"] = asked
     (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -55,7 +55,8 @@ def tree(tmp_path_factory) -> Tree:
         write_prompts(folder / f"{name}.jsonl", name)
         asked = (folder / f"{name}.jsonl").read_text().splitlines(keepends=True)
         (folder / f"{name}.jsonl").write_text("".join(asked[:8]))
-        write_seen(folder, name.replace("dev", "seen").replace("test", "seen-test"))
+    write_seen(folder, "seen", 0, ("who is anna ?", "who is paul ?"))
+    write_seen(folder, "seen-test", 100, ("who is clara ?", "who is henry ?"))
     return Tree(folder, root / "store")
 
 
@@ -79,6 +80,7 @@ def test_from_the_pair_to_the_report(tree):
         assert name in page
         log = (tree.folder / f"results/logs/score/{name}/alpha=0.{prompts}.log").read_text()
         assert ("6 of 8 prompts have images, which the reward model does not see" in log) == (name in SEEN)
+    assert "judged on the same prompts" not in output
     assert "models.rm: 'seen': prompts have images, which the reward model does not see" in output
     asked = lines(tree, "prompts/seen.jsonl")
     assert [len(row["messages"][0].get("images", ())) for row in asked] == [1, 1, 2, 0] * 2

@@ -125,7 +125,7 @@ def open_adapter(folder: Path) -> Adapter:
         )
     file = Checkpoint(weights.parent, (read_shard(weights),), {})
     if text := ungathered({name: tensor.shape for name, tensor in file.tensors.items()}):
-        raise CheckpointError(f"{weights}: {text}")
+        raise CheckpointError(f"{folder}: {text}")
     parts, whole, wrapped, problems = _sorted(file)
     copies, originals = {}, []
     for (target, kind), name in sorted(wrapped.items()):  # modules_to_save stand before original_module
@@ -141,9 +141,9 @@ def open_adapter(folder: Path) -> Adapter:
             )
     problems += filter(None, (_wrong(settings, name, tensors) for name, tensors in parts.items()))
     if problems:
-        raise CheckpointError("\n".join(f"{weights}: {each}" for each in problems))
+        raise CheckpointError("\n".join(f"{folder}: {each}" for each in problems))
     if not parts and not whole:
-        raise CheckpointError(f"{weights}: holds no tensor; save the adapter again")
+        raise CheckpointError(f"{folder}: holds no tensor; save the adapter again")
     modules = tuple(
         Module(name, tensors, rank(settings, name), scaling(settings, name))
         for name, tensors in parts.items()

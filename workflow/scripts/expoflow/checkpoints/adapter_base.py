@@ -54,9 +54,9 @@ class Base:
         tied = (self.places[each] for each in sorted(self.tied(target)) if each in self.places)
         return self.find(target) or next(tied, None)
 
-    def counts_tokens(self, name: str) -> bool:
-        """Whether a tensor has a row for each token, as far as the class is known."""
-        return self.model is not None and self.place(name) in self.model.vocabulary
+    def tokens(self, name: str) -> int | None:
+        """The dimension of a tensor that counts tokens; None if none does, or the class is not known."""
+        return self.model.vocabulary.get(self.place(name)) if self.model else None
 
     def lacks(self, target: str, own_base: str) -> str:
         """Why there is no place for a tensor, with the remedy, which may be to give its `own_base`."""
@@ -121,5 +121,5 @@ def perhaps_tied(base: Base, adapter: Adapter, changed: list[str]) -> Iterator[s
         if len(tensor.shape) > 1 and tensor.shape[0] >= tokens:
             yield (
                 f"changes {name}, and whether that is tied to another tensor is not known: {base.reason}; if nothing is tied,"
-                f" write tie_word_embeddings: false into {base.checkpoint.folder / 'config.json'}"
+                f" write tie_word_embeddings: false into {base.checkpoint.users / 'config.json'}"
             )

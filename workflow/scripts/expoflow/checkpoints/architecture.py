@@ -36,11 +36,14 @@ def differences(sft: dict[str, Any], aligned: dict[str, Any], unread: str = "") 
     cannot be asked; the configs are then config.json as it stands, and a default may stand in only one of them.
     """
     ours, theirs = _said(sft), _said(aligned)
+    why = f" (their classes cannot be asked what it means: {unread})" if unread else ""
     for key in sorted(ours.keys() | theirs.keys()):
         one, other = (str(each[key]) if key in each else "not set" for each in (ours, theirs))
         if key in ours and key in theirs and ours[key] == theirs[key]:
             continue
         whole, name = key in ours and key in theirs, key.rsplit(".", 1)[-1]
+        if one == other:
+            one, other = repr(ours[key]), repr(theirs[key])
         text = f"config {key} is {one} in sft and {other} in aligned"
         if name == "tie_word_embeddings" and not unread:
             continue  # said of the tensors that are tied
@@ -54,11 +57,16 @@ def differences(sft: dict[str, Any], aligned: dict[str, Any], unread: str = "") 
         elif not whole and (unread or not {key.partition(".")[0]} <= sft.keys() & aligned.keys()):
             continue
         elif name == "tie_word_embeddings":
-            yield "error", f"{text}: one shares its input and output embeddings; save both models untied"
+            yield "error", f"{text}: one shares its input and output embeddings; save both models untied{why}"
+        elif key == "architectures" and ours.get("model_type") == theirs.get("model_type"):
+            yield (
+                "error",
+                f"{text}: two classes, of which one may lack what the other has; save both models as one",
+            )
         elif name in STRUCTURE:
             yield (
                 "error",
-                f"{text}: the two are not one model before and after alignment; give its own SFT model",
+                f"{text}: the two are not one model before and after alignment; give its own SFT model{why}",
             )
         else:
             yield "warning", f"{text}; aligned's is kept"

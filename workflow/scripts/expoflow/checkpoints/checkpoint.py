@@ -40,6 +40,7 @@ class Checkpoint:
     pieces: dict[str, Tensor] = field(
         repr=False, default_factory=dict
     )  # as `piece` gives them, by their names
+    given: Path | None = None  # the user's folder, if `folder` was made of it, in the store
 
     def __post_init__(self):
         for shard in self.shards:
@@ -51,6 +52,15 @@ class Checkpoint:
                     )
                 self.tensors[tensor.name] = tensor
                 self.shard_of[tensor.name] = shard
+
+    @property
+    def users(self) -> Path:
+        """The folder that the user gave, which is the one to change."""
+        return self.given or self.folder
+
+    def in_users(self, text: str) -> str:
+        """A text about `folder`, about the user's."""
+        return text.replace(str(self.folder), str(self.users))
 
     @property
     def weight_files(self) -> list[str]:
@@ -127,8 +137,8 @@ class Checkpoint:
         return tensor_of(self.view(name), self.at(name).dtype)[first:last]
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Open a folder; raise a CheckpointError that names what is missing, broken or refused.
+def open_checkpoint(folder: Path, given: Path | None = None) -> Checkpoint:
+    """Open a folder; raise a CheckpointError that names what is missing, broken or refused. `given` as of `Checkpoint`.
 
     Where both `model.safetensors` and an index exist, the single file is taken, as transformers does.
     """
@@ -147,7 +157,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if left_out := read_json_file(folder / SOURCE).get(LEFT_OUT):
         more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         notes += (f"{folder.name}: {left_out[0]}{more} of its pickles is no tensor and is left out",)
-    checkpoint = Checkpoint(folder, tuple(shards), read_json_file(folder / "config.json"), notes)
+    checkpoint = Checkpoint(folder, tuple(shards), read_json_file(folder / "config.json"), notes, given=given)
     if names != [SINGLE]:
         _check_index(checkpoint)
     return checkpoint
@@ -162,10 +172,7 @@ def _weight_files(folder: Path) -> tuple[list[str], tuple[str, ...]]:
         both = (folder / INDEX).is_file()
         return [SINGLE], (f"{folder} has {SINGLE} and {INDEX}; {SINGLE} is used",) if both else ()
     if (folder / INDEX).is_file():
-        weight_map = read_json_file(folder / INDEX).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError(f"{folder / INDEX}: has no weight_map; download the file again")
-        return sorted(set(weight_map.values())), ()
+        return sorted(set(weight_map(folder / INDEX).values())), ()
     if reason := explained(folder):
         raise CheckpointError(f"{folder}: neither {SINGLE} nor {INDEX}; {reason}")
     others = sorted(
@@ -179,8 +186,20 @@ def _weight_files(folder: Path) -> tuple[list[str], tuple[str, ...]]:
     )
 
 
+def weight_map(index: Path) -> dict[str, str]:
+    """File by tensor's name, as an index has them. Raises CheckpointError for one without."""
+    found = read_json_file(index).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise CheckpointError(f"{index}: has no weight_map; download the file again")
+    if wrong := [name for name, file in found.items() if not isinstance(file, str)]:
+        raise CheckpointError(
+            f"{index}: has {found[wrong[0]]!r} as the file of {wrong[0]}; download the file again"
+        )
+    return found
+
+
 def _check_index(checkpoint: Checkpoint) -> None:
-    for name, file in read_json_file(checkpoint.folder / INDEX)["weight_map"].items():
+    for name, file in weight_map(checkpoint.folder / INDEX).items():
         shard = checkpoint.shard_of.get(name)
         if shard is None or shard.path.name != file:
             where = f"it is in {shard.path.name}" if shard else "it is in none of the files"

@@ -21,7 +21,7 @@ from expoflow.errors import CheckpointError, DataError
 from expoflow.files.hashing import json_digest
 from expoflow.files.records import Record, read_json, write_json
 
-FORM = 1  # of a kept answer; raised if it means something else
+FORM = 2  # of a kept answer; raised if it means something else
 
 
 class Conversion(Record):
@@ -38,10 +38,10 @@ class Conversion(Record):
 class ModelClass(Record):
     """A class of transformers, built by a config.json. Its own names of tensors are those of its state dict.
 
-    `tensors`: shape by name. `tied`: by the name of a tensor the one whose values it shares. `vocabulary`: those that have a
-    row for each token, which are the input and output embeddings with their biases and all that is tied to them. `conv1d`:
-    weights that are stored as (in, out). `buffers` are in checkpoints, `computed` are not. `config`: as the class reads it,
-    with all its defaults.
+    `tensors`: shape by name. `tied`: by the name of a tensor the one whose values it shares. `vocabulary`: by
+    the name of a tensor the dimension that counts tokens; of the input and output embeddings, their biases, what is tied to them,
+    and whatever else the class resizes with them. `conv1d`: weights that are stored as (in, out). `buffers` are in checkpoints,
+    `computed` are not. `config`: as the class reads it, with all its defaults.
 
     Of the names that were asked for, in files or of modules: `renamed` has the class' own name of those that have another
     one, `converted` says how a tensor of the class is made of those that are no tensor of it, and `ignored` are those that
@@ -54,7 +54,7 @@ class ModelClass(Record):
     config: dict[str, Any]
     tensors: dict[str, tuple[int, ...]]
     tied: dict[str, str]
-    vocabulary: list[str]
+    vocabulary: dict[str, int]
     conv1d: list[str]
     buffers: list[str]
     computed: list[str]
@@ -99,7 +99,7 @@ def ask(checkpoint: Checkpoint, names: Iterable[str] = ()) -> ModelClass:
     kind = checkpoint.config.get("model_type")
     if not kind:
         raise CheckpointError(
-            f"{checkpoint.folder}: its config.json {'names no model_type' if checkpoint.config else 'is missing'};"
+            f"{checkpoint.users}: its config.json {'names no model_type' if checkpoint.config else 'is missing'};"
             " give the config.json that belongs to the weights"
         )
     names = sorted({*checkpoint.tensors, *names})
@@ -108,7 +108,10 @@ def ask(checkpoint: Checkpoint, names: Iterable[str] = ()) -> ModelClass:
     place = store.root() / "classes" / key[:2] / f"{key}.json"
     with suppress(OSError, DataError):
         return read_json(place, ModelClass)
-    found = _asked(checkpoint, names)
+    try:
+        found = _asked(checkpoint, names)
+    except CheckpointError as error:
+        raise CheckpointError(checkpoint.in_users(str(error))) from None
     with suppress(OSError):  # with a store that cannot be written it is asked again next time
         write_json(place, found)
     return found
@@ -118,7 +121,7 @@ def _asked(checkpoint: Checkpoint, names: list[str]) -> ModelClass:
     import torch
     from transformers.utils import logging
 
-    from expoflow.checkpoints.loading import PLAIN, read_config
+    from expoflow.checkpoints.loading import PLAIN, offline, read_config
 
     logging.set_verbosity_error()  # what is wrong is said here
     config = read_config(checkpoint.folder)
@@ -129,7 +132,7 @@ def _asked(checkpoint: Checkpoint, names: list[str]) -> ModelClass:
             f" (architectures: {config.architectures}); correct its config.json"
         )
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), offline():
             model = architecture._from_config(config, **PLAIN)
     except Exception as error:  # whatever stands in a user's config.json
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
@@ -146,25 +149,24 @@ def _asked(checkpoint: Checkpoint, names: list[str]) -> ModelClass:
         config=json.loads(config.to_json_string(use_diff=False)),
         tensors={name: tuple(tensor.shape) for name, tensor in tensors.items()},
         tied=tied,
-        vocabulary=_vocabulary(model, tensors, tied),
         conv1d=list(_conv1d(model)),
         buffers=[name for name in buffers if name in tensors],
         computed=[name for name in buffers if name not in tensors],
         renamed=renamed,
         converted=converted,
         ignored=_ignored(model, buffers, unknown),
+        vocabulary=_vocabulary(model, tensors, tied),  # the last, for it changes the model
     )
 
 
 def _architecture(config: Any) -> Any:
-    """The class that a config names, or the one for its type if transformers has none of that name; None without either."""
-    import transformers
+    """The class that a config names, or the one for its type if it names none for it; None without either."""
     from transformers.models.auto import modeling_auto
 
-    for name in config.architectures or ():
-        named = getattr(transformers, str(name), None)
-        if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel):
-            return named
+    from expoflow.checkpoints.loading import named_class
+
+    if named := named_class(config):
+        return named
     mappings = (
         modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING,
         modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
@@ -174,8 +176,10 @@ def _architecture(config: Any) -> Any:
     return next((each[type(config)] for each in mappings if type(config) in each), None)
 
 
-def _vocabulary(model: Any, tensors: dict[str, Any], tied: dict[str, str]) -> list[str]:
-    """The tensors of the modules that the class calls its input and output embeddings, and all that are tied to them."""
+def _vocabulary(model: Any, tensors: dict[str, Any], tied: dict[str, str]) -> dict[str, int]:
+    """The dimension that counts tokens, by tensor: of the modules that the class calls its input and output embeddings, of what
+    it resizes with them, such as Bart's `final_logits_bias`, and of all that is tied to these. Resizes `model`.
+    """
     found = []
     for question in (model.get_input_embeddings, model.get_output_embeddings):
         with suppress(NotImplementedError):
@@ -186,8 +190,31 @@ def _vocabulary(model: Any, tensors: dict[str, Any], tied: dict[str, str]) -> li
         if any(module is each for each in found)
         for part in ("weight", "bias")
     }
-    sources = {tied.get(name, name) for name in own}
-    return [name for name in tensors if name in own or tied.get(name, name) in sources]
+    found = dict.fromkeys(own & tensors.keys(), 0) | _resized(model, tensors)
+    sources = {tied.get(name, name): dimension for name, dimension in found.items()}
+    return {
+        name: found.get(name, sources.get(tied.get(name, name)))
+        for name in tensors
+        if name in found or tied.get(name, name) in sources
+    }
+
+
+def _resized(model: Any, tensors: dict[str, Any]) -> dict[str, int]:
+    """The dimension whose size changes if the model has a token less, by tensor; none if its class cannot be resized."""
+    import torch
+
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    with suppress(Exception):  # whatever a class does not foresee
+        tokens = model.get_input_embeddings().weight.shape[0]
+        with torch.device("meta"):
+            model.resize_token_embeddings(tokens - 1)  # with a token more some would look at the weights
+    return {
+        name: differing[0]
+        for name, tensor in model.state_dict().items()
+        if name in shapes
+        and len(tensor.shape) == len(shapes[name])
+        and (differing := [at for at, size in enumerate(tensor.shape) if size != shapes[name][at]])
+    }
 
 
 def _conv1d(model: Any) -> Iterator[str]:

@@ -64,4 +64,6 @@ def not_whole(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
         yield Finding("error", "elements", f"{role}: {text}")
     for name in package_files(checkpoint.folder):
         if is_pointer(checkpoint.folder / name):
-            yield Finding("error", "files", f"{role}: {not_downloaded(checkpoint.folder / name)}")
+            own = checkpoint.users / name
+            pointer = own if is_pointer(own) else checkpoint.folder / name
+            yield Finding("error", "files", f"{role}: {not_downloaded(pointer)}")

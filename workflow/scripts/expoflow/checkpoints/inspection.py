@@ -9,7 +9,7 @@ from expoflow.checkpoints.adapter import Adapter, is_adapter, open_adapter
 from expoflow.checkpoints.checkpoint import Checkpoint, open_checkpoint, read_json_file
 from expoflow.checkpoints.findings import not_whole, quantised
 from expoflow.checkpoints.header import Tensor
-from expoflow.checkpoints.tensor_names import leftover
+from expoflow.checkpoints.tensor_names import constant, leftover
 
 # The bits of a floating-point type's exponent; all of them are set in NaN and Inf.
 EXPONENT = {
@@ -74,8 +74,9 @@ def _problems(checkpoint: Checkpoint) -> list[tuple[str, str]]:
 
 
 def not_finite(checkpoint: Checkpoint) -> list[str]:
-    """Names of the tensors that have a NaN or an Inf; all weights are read, a piece at a time."""
-    return [name for name, tensor in checkpoint.tensors.items() if _has_bad(checkpoint, tensor)]
+    """Names of the weights that have a NaN or an Inf, which a constant mask may have; all are read, a piece at a time."""
+    tensors = checkpoint.tensors.items()
+    return [name for name, each in tensors if not constant(each) and _has_bad(checkpoint, each)]
 
 
 def _has_bad(checkpoint: Checkpoint, tensor: Tensor) -> bool:

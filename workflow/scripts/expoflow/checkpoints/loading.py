@@ -7,7 +7,8 @@ loaded in a moment from the names and shapes of its tensors, without a byte of t
 
 import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,19 @@ HEADS = ("score.", "classifier.", "head.", *(f"{name}." for name in reward_heads
 SHOWN = 3  # names in a message
 
 
+@contextmanager
+def offline(remote: bool = False) -> Iterator[None]:
+    """Nothing is asked of the hub, unless the model has code of its own (`remote`): some configs name a backbone that lies there."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not remote
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
 def read_config(folder: Path, remote: bool = False) -> Any:
     """The model's config as transformers reads it. Raises CheckpointError for one that it does not know."""
     import transformers
@@ -35,7 +49,8 @@ def read_config(folder: Path, remote: bool = False) -> Any:
         if key in DEPTHS and isinstance(value, int) and value > MOST_LAYERS:
             raise CheckpointError(f"{folder}: {key} is {value} in its config.json; correct it")
     try:
-        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=remote)
+        with offline(remote):
+            return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=remote)
     except Exception as error:  # whatever stands in a user's config.json, or in code beside it
         kind = read_json_file(folder / "config.json").get("model_type")
         raise CheckpointError(
@@ -49,6 +64,19 @@ def require_loadable(
     folder: Path, tensors: Mapping[str, Tensor], role: Role = "language model", remote: bool = False
 ) -> Any:
     """The model's class. Raises CheckpointError if that does not find all it needs among `tensors`, or more than it knows.
+
+    None as of `load_report`.
+    """
+    architecture, report = load_report(folder, tensors, role, remote) or (None, None)
+    if architecture:
+        require_whole(report, folder, role)
+    return architecture
+
+
+def load_report(
+    folder: Path, tensors: Mapping[str, Tensor], role: Role = "language model", remote: bool = False
+) -> tuple[Any, dict[str, Any]] | None:
+    """(the model's class, transformers' `output_loading_info`). Raises CheckpointError for a config that makes no class.
 
     Reads no weight: `tensors` come from the headers of the files. As `any model` it has the class that its config.json names,
     and nothing is asked, and None given, if transformers has no such class.
@@ -73,19 +101,19 @@ def require_loadable(
         for name, tensor in tensors.items()
     }
     settings = {"config": copy.deepcopy(config), "state_dict": state, "device_map": "meta", **PLAIN}
-    architecture = _named_class(config) if role == "any model" else model_class(config, folder, role, remote)
+    architecture = named_class(config) if role == "any model" else model_class(config, folder, role, remote)
     if architecture is None:
         return None
     logging.set_verbosity_error()  # the error says it
     logging.disable_progress_bar()
     try:
-        _, report = architecture.from_pretrained(None, **settings, **REPORT)
+        with offline(remote):
+            _, report = architecture.from_pretrained(None, **settings, **REPORT)
     except Exception as error:
         raise CheckpointError(
             f"{folder}: transformers cannot build this {role} by its config.json: {_first_line(error)}; correct it"
         ) from None
-    require_whole(report, folder, role)
-    return architecture
+    return architecture, report
 
 
 # Of a class that is only asked: kernels that a config wants may be absent here, and change no name and no shape.
@@ -103,7 +131,10 @@ def model_class(config: Any, folder: Path, role: Role, remote: bool = False) -> 
 
     auto = _auto_class(config, role)
     try:
-        with torch.device("meta"):  # the class alone is wanted: only it takes a state dict without a folder
+        with (
+            torch.device("meta"),
+            offline(remote),
+        ):  # the class alone: only it takes a state dict without a folder
             return type(auto.from_config(copy.deepcopy(config), trust_remote_code=remote, **PLAIN))
     except Exception as error:
         remedy = (
@@ -143,12 +174,19 @@ def sees(architecture: type) -> bool:
     return architecture.__name__ in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()
 
 
-def _named_class(config: Any) -> Any:
-    """The class of transformers that a config names; None if it names none."""
+def named_class(config: Any) -> Any:
+    """The first class of a model of transformers that a config names; None if it names none."""
     import transformers
 
-    names = getattr(config, "architectures", None) or [""]
-    return getattr(transformers, str(names[0]), None)
+    names = getattr(config, "architectures", None)
+    for name in names if isinstance(names, list) else ():
+        try:
+            named = getattr(transformers, str(name), None)
+        except ImportError:  # its package is not here
+            continue
+        if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel) and named.config_class:
+            return named
+    return None
 
 
 def reward_config(config: Any, folder: Path, tensors: Mapping[str, Any]) -> Any:

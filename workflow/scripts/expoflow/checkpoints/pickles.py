@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expoflow import store
-from expoflow.checkpoints.checkpoint import ADAPTER, INDEX, LEFT_OUT, SINGLE, SOURCE, read_json_file
+from expoflow.checkpoints.checkpoint import (
+    ADAPTER,
+    INDEX,
+    LEFT_OUT,
+    SINGLE,
+    SOURCE,
+    read_json_file,
+    weight_map,
+)
 from expoflow.checkpoints.header import is_pointer, not_downloaded
 from expoflow.checkpoints.package import copy_package, package_files
 from expoflow.errors import CheckpointError
@@ -47,7 +55,7 @@ def converted(folder: Path) -> Path:
     elif (folder / BIN).is_file():
         names = [BIN]
     elif (folder / BIN_INDEX).is_file():
-        names = sorted(set(read_json_file(folder / BIN_INDEX).get("weight_map", {}).values()))
+        names = sorted(set(weight_map(folder / BIN_INDEX).values()))
     else:
         return folder
     for name in names:
@@ -73,8 +81,8 @@ def converted(folder: Path) -> Path:
 def _convert(folder: Path, names: list[str], target: Path) -> list[str]:
     """Write the tensors of the files `names` to `target`; returns the names of what is left out."""
     tied = read_json_file(folder / "config.json").get("tie_word_embeddings") is True
-    placed = read_json_file(folder / BIN_INDEX).get("weight_map", {}) if len(names) > 1 else {}
-    weight_map, total, seen, left_out = {}, 0, {}, []
+    placed = weight_map(folder / BIN_INDEX) if len(names) > 1 else {}
+    files, total, seen, left_out = {}, 0, {}, []
     for number, name in enumerate(names, start=1):
         tensors = load_pickle(folder / name, left_out)
         if left_out and name == ADAPTER_BIN:
@@ -93,9 +101,9 @@ def _convert(folder: Path, names: list[str], target: Path) -> list[str]:
         single = ADAPTER_WEIGHTS if name == ADAPTER_BIN else SINGLE
         file = single if len(names) == 1 else f"model-{number:05d}-of-{len(names):05d}.safetensors"
         total += write_safetensors(target / file, tensors)
-        weight_map |= dict.fromkeys(tensors, file)
+        files |= dict.fromkeys(tensors, file)
     if len(names) > 1:
-        write_json(target / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+        write_json(target / INDEX, {"metadata": {"total_size": total}, "weight_map": files})
     return left_out
 
 

@@ -65,6 +65,13 @@ LEFTOVERS = (
 )
 
 
+def plain(name: str) -> str:
+    """The name that a tensor has without what wrapped the model, or parts of it, while it was trained."""
+    for each in (*INSIDE, *WRAPPERS, "base_layer."):
+        name = name.replace(each, "")
+    return name
+
+
 def leftover(names: Iterable[str]) -> str | None:
     """What a training has left among the names, with an example and the remedy; None if they are a model's own."""
     names = list(names)

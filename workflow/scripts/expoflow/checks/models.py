@@ -23,9 +23,10 @@ ANYTHING = Message(role="user", content="Is there a template?")  # for prompts t
 class Question(Record):
     """A model of the config by its `name`, and what it is used for.
 
-    `engine` runs it as a language model, `scored_by` as a reward model; None for what it is not. `weights`: its files are
-    whole checkpoints in safetensors, whose headers can be read. `prompts` are the first ones of every set that it is given,
-    and `too_long` what is done to those that leave no room. `images` is what a reward model does with those that have some.
+    `engine` runs it as a language model (`auto` if its job is to choose), `scored_by` as a reward model; None for what it is
+    not. `weights`: its files are whole checkpoints in safetensors, whose headers can be read. `prompts` are the first ones of
+    every set that it is given, and `too_long` what is done to those that leave no room. `images` is what a reward model does
+    with those that have some.
     """
 
     name: str
@@ -75,7 +76,7 @@ def _examined(question: Question) -> Iterator[str]:
     if question.engine:
         require_supported(config, model.folder, question.engine, model.trust_remote_code)
         if tensors is not None:
-            role = "any model" if question.engine == "vllm" else "language model"
+            role = "language model" if question.engine == "transformers" else "any model"
             loading.require_loadable(model.folder, tensors, role, model.trust_remote_code)
         yield from _prompts(question, question.prompts, context(config), None)
     if question.scored_by:

@@ -3,15 +3,13 @@
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from expoflow.checkpoints.adapter import base_source, is_adapter
-from expoflow.checkpoints.findings import Finding
 from expoflow.config import Config, PairConfig
 from expoflow.config.sources import ModelConfig
-from expoflow.errors import CheckpointError, ConfigError, ExpoflowError
+from expoflow.errors import ConfigError, ExpoflowError
 from expoflow.extrapolation.likeness import looked_at
 from expoflow.extrapolation.preflight import Pair, open_pair
 from expoflow.files.records import read_json
@@ -22,40 +20,15 @@ from expoflow.results import Manifest
 Source = Mapping[str, str]  # {hub, revision?} or {path}, as in a config
 
 
-def preflight_sources(
-    sft: Source, aligned: Source, vocabulary: str = "error", *, ask_classes: bool = False
-) -> Pair | None:
+def preflight_sources(sft: Source, aligned: Source, vocabulary: str = "error") -> Pair | None:
     """Compare two models, hub ones by their headers; None where one has only pickles (and they are not both local).
 
-    With `ask_classes`, which imports torch, the classes of both say whether they would be loaded whole. Raises
-    CheckpointError for what is broken, or is not on the hub.
+    Raises CheckpointError for what is broken, or is not on the hub.
     """
     if "hub" not in sft and "hub" not in aligned:
-        pair = open_pair(Path(sft["path"]), Path(aligned["path"]), vocabulary)
-        return _asked(pair) if ask_classes else pair
+        return open_pair(Path(sft["path"]), Path(aligned["path"]), vocabulary)
     with _folder(sft) as theta0, _folder(aligned) as theta1:
-        if theta0 is None or theta1 is None:
-            return None
-        pair = open_pair(theta0, theta1, vocabulary)
-        return _asked(pair) if ask_classes else pair
-
-
-def _asked(pair: Pair) -> Pair:
-    """`pair` with what the class that each config.json names needs and does not find, or does not know.
-
-    Of a pair that does not fit this would say the same again, and the class is not asked.
-    """
-    if pair.errors:
-        return pair
-    from expoflow.checkpoints.loading import require_loadable
-
-    findings = []
-    for checkpoint in (pair.sft, pair.aligned):
-        try:
-            require_loadable(checkpoint.folder, checkpoint.tensors, "any model")
-        except CheckpointError as error:
-            findings.append(Finding("error", "class", str(error)))
-    return replace(pair, findings=(*pair.findings, *findings))
+        return open_pair(theta0, theta1, vocabulary) if theta0 and theta1 else None
 
 
 def base_of(aligned: Source) -> Source:

@@ -158,7 +158,7 @@ def preflight(arguments: argparse.Namespace) -> int:
 
     aligned = source(arguments.aligned)
     sft = source(arguments.sft) if arguments.sft else base_of(aligned)
-    pair = preflight_sources(sft, aligned, arguments.vocabulary, ask_classes=True)
+    pair = preflight_sources(sft, aligned, arguments.vocabulary)
     if pair is None:
         raise CheckpointError(
             "a model has no safetensors on the hub, and pickles have no header; download it, and give its folder"

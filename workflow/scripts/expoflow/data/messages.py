@@ -60,9 +60,8 @@ def conversation(
     messages = _with_images(read, images, f"{where}: '{field}'")
     answer = messages.pop().content if messages[-1].role == "assistant" else None
     for number, message in enumerate(messages, 1):
-        if message.role == "user" and not (
-            message.content.strip() or message.images
-        ):  # an empty system message is meant so
+        said = message.content.strip() or message.images
+        if message.role == "user" and not said:  # an empty system message is meant so
             raise DataError(
                 f"{where}: message {number} of '{field}' is empty; write its content, or remove the message"
             )
@@ -123,16 +122,9 @@ def _content(value: Any, where: str) -> tuple[str, int]:
         remedy = 'write {"type": "image"}, and give it beside the messages, as `images`'
         remedy = remedy if other == "image_url" else "only text and image are read"
         raise DataError(f"{where} has content of type {other!r}; {remedy}")
-    texts = [each for each in value if each["type"] == "text"]
-    places = len(value) - len(texts)
-    if next(
-        (
-            each
-            for each in value
-            if each["type"] == "image" and len(each) > 1 and any(list(each.values())[1:])
-        ),
-        None,
-    ):
+    texts, shown = ([each for each in value if each["type"] == kind] for kind in ("text", "image"))
+    places = len(shown)
+    if any(said not in EMPTY for each in shown for key, said in each.items() if key != "type"):
         raise DataError(f"{where} has an image in its content; give it beside the messages, as `images`")
     if (
         len(texts) > 1

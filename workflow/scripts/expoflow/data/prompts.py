@@ -12,6 +12,7 @@ from expoflow.data import images
 from expoflow.data.messages import question
 from expoflow.data.rows import rows
 from expoflow.errors import DataError
+from expoflow.files.formats import PACKED
 from expoflow.results import Message, Prompt
 
 
@@ -98,7 +99,8 @@ def read(
 def image_files(path: Path) -> list[Path]:
     """The files of images that the rows of a prompt file name; none for a file that cannot be read, which the job says."""
     try:
-        if b"image" not in path.read_bytes():  # most files: nothing is parsed
+        packed = path.suffix.lower() in PACKED
+        if not packed and b"image" not in path.read_bytes():  # most files: nothing is parsed
             return []
         named = [
             file for where, row in rows(path) for file in images.paths(images.given(row, where), path.parent)

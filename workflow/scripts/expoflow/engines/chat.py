@@ -11,7 +11,6 @@ from typing import Any, Self
 
 from jinja2 import TemplateSyntaxError
 
-from expoflow.checkpoints.checkpoint import read_json_file
 from expoflow.config.sources import DATE
 from expoflow.data.prompts import plain, prompt_id
 from expoflow.engines import vision
@@ -112,9 +111,7 @@ class Chat:
 
     @cached_property
     def _place(self) -> int | None:
-        """The token that stands for an image of a vision-language model."""
-        said = read_json_file(self.sees.folder / "config.json") if self.sees else {}
-        return said.get("image_token_id", said.get("image_token_index"))
+        return vision.place(self.sees.folder) if self.sees else None
 
     def _whole(
         self, conversation: tuple[Sequence[Message], str | None], text: str, ids: list[int]

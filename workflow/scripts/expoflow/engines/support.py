@@ -1,5 +1,6 @@
 """Can an engine run a model? Answered by the model's class and config, before anything is made or loaded."""
 
+import importlib.util
 import inspect
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ GIVEN = {"input_ids", "attention_mask", "position_ids", "past_key_values"}
 # Layers whose past is keys and values, as `DynamicCache` keeps them; others carry a state.
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 EXTRAPOLATE = "`expoflow extrapolate` makes its checkpoints"
+TRANSFORMERS = "set generate.engine: transformers"
+# Types whose layers are Mamba's first ones: vLLM has their scan for GPUs alone.
+SCANNED = {"mamba", "falcon_mamba", "jamba"}
 
 
 def context(config: Any) -> int:
@@ -32,19 +36,43 @@ def pads(architecture: type, config: Any) -> bool:
 
 
 def require_supported(config: Any, folder: Path, engine: str, remote: bool = False) -> None:
-    """Raise CheckpointError for a language model that `engine` cannot run; `config` as transformers reads it."""
+    """Raise CheckpointError for a language model that `engine` cannot run; `config` as transformers reads it.
+
+    Of engine `auto`, which a job chooses by its GPUs, what neither can run.
+    """
     if config.is_encoder_decoder:
         raise CheckpointError(
             f"{folder}: {config.model_type} has an encoder and a decoder, and the sweep of ExPO is for decoders alone;"
             f" {EXTRAPOLATE}"
         )
-    if engine == "vllm":  # which has classes of its own
+    if engine == "vllm" and importlib.util.find_spec("vllm"):
+        _require_served(config, folder, remote)
+    if engine != "transformers":
         return
     architecture = model_class(config, folder, "language model", remote)
     if not pads(architecture, config) and (reason := _unlike_others(architecture)):
         raise CheckpointError(
             f"{folder}: the transformers engine cannot run {architecture.__name__}: {reason}; set generate.engine: vllm if"
             f" vLLM serves it, else {EXTRAPOLATE}"
+        )
+
+
+def _require_served(config: Any, folder: Path, remote: bool) -> None:
+    """Raise CheckpointError for a model that the vLLM of this machine has no class for, or no kernel."""
+    import transformers
+    from vllm import ModelRegistry
+    from vllm.platforms import current_platform
+
+    known = ModelRegistry.get_supported_archs()
+    names = config.architectures or []
+    classes = [getattr(transformers, name) for name in names if hasattr(transformers, name)]
+    # which vLLM may run by transformers' own code
+    lent = any(each.is_backend_compatible() or each._can_set_attn_implementation() for each in classes)
+    if not remote and not lent and known.isdisjoint(names):
+        raise CheckpointError(f"{folder}: vLLM has no class {', '.join(names)}; {TRANSFORMERS}")
+    if current_platform.is_cpu() and config.model_type in SCANNED:
+        raise CheckpointError(
+            f"{folder}: vLLM's CPU build has no kernel for the Mamba layers of {config.model_type}; {TRANSFORMERS}, or take a GPU"
         )
 
 

@@ -10,7 +10,7 @@ from expoflow.engines.model import Completion, Model, engine_key
 from expoflow.errors import CheckpointError
 
 FILES = re.compile(
-    r"(tokenizer|special_tokens|added_tokens|vocab|merges|chat_template|processor_config).*|.*\.(model|jinja|tiktoken|py)"
+    r"(tokenizer|special_tokens|added_tokens|vocab|merges|chat_template|(pre)?processor_config).*|.*\.(model|jinja|tiktoken|py)"
 )
 # The last tokenizer loaded, by what it was made from.
 kept: dict[str, Any] = {}

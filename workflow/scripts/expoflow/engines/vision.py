@@ -6,6 +6,7 @@ Images are prepared by PIL alone, whatever is installed: torchvision would give 
 import inspect
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expoflow.checkpoints.checkpoint import read_json_file
@@ -104,6 +105,17 @@ def processor(model: Model, tokenizer: Any) -> Processor:
     return kept[key]
 
 
+def place(folder: Path) -> int | None:
+    """The token that stands for an image of the vision-language model in `folder`; None for other models."""
+    said = read_json_file(folder / "config.json")
+    return said.get("image_token_id", said.get("image_token_index"))
+
+
+def has_processor(folder: Path) -> bool:
+    """Whether a folder says how images are to be prepared."""
+    return any((folder / name).is_file() for name in (PREPROCESSOR, PROCESSOR))
+
+
 def _require_vision(model: Model) -> None:
     from expoflow.checkpoints.loading import model_class, read_config, sees
 
@@ -115,7 +127,7 @@ def _require_vision(model: Model) -> None:
             f"{model.folder}: {architecture.__name__} takes no images; remove the images from the prompts, or name a"
             " vision-language model"
         )
-    if not any((model.folder / name).is_file() for name in (PREPROCESSOR, PROCESSOR)):
+    if not has_processor(model.folder):
         raise CheckpointError(
             f"{model.folder}: has neither {PREPROCESSOR} nor {PROCESSOR}, which say what its class sees of an image; copy"
             " them from the model that it was trained from"

@@ -14,7 +14,8 @@ from expoflow.config.stages import GenerateConfig
 from expoflow.engines import tokenizer
 from expoflow.engines.memory import headers
 from expoflow.engines.model import Completion, Model, Pictures, Request, engine_key, no_token
-from expoflow.engines.vllm_plugin import FORMAT, extra_config
+from expoflow.engines.support import require_supported
+from expoflow.engines.vllm_plugin import FORMAT, UNKNOWN, extra_config, reason
 from expoflow.engines.vllm_session import NoLogitsError, answers, start, stop
 from expoflow.errors import CheckpointError
 from expoflow.extrapolation.streamed_checkpoint import Streamed
@@ -41,19 +42,26 @@ class VllmEngine:
     def __init__(self, model: Model, gpus: int = 1):
         """Load the model; vLLM's own error says what is lacking where it does not fit into memory.
 
-        Raises CheckpointError for a checkpoint that its class would not load whole.
+        Raises CheckpointError for a checkpoint that its class would not load whole, and for one that vLLM does not know.
         """
         self.shapes: dict[str, tuple[int, ...]] = {}
+        config = tokenizer.config(model)
+        require_supported(config, model.folder, self.name, model.trust_remote_code)
         self._require_loadable(model)
-        self.engine = start(
-            model.folder,
-            tokenizer.config(model),
-            trust_remote_code=model.trust_remote_code,
-            tensor_parallel_size=gpus,
-            load_format=FORMAT,
-            model_loader_extra_config=_extra(model),
-            worker_extension_cls=WORKER,
-        )
+        try:
+            self.engine = start(
+                model.folder,
+                config,
+                trust_remote_code=model.trust_remote_code,
+                tensor_parallel_size=gpus,
+                load_format=FORMAT,
+                model_loader_extra_config=_extra(model),
+                worker_extension_cls=WORKER,
+            )
+        except ValueError as error:
+            if UNKNOWN in str(error):
+                raise CheckpointError(reason(error, model.folder)) from None
+            raise
         self._describe(model)
 
     @property
@@ -70,8 +78,8 @@ class VllmEngine:
         tokenizer.require_same_architecture(self.key, self.loaded, model, self.name)
         self._require_loadable(model)
         reasons = self.engine.collective_rpc("set_weights", args=(str(model.folder), _extra(model)))
-        if reason := next(filter(None, reasons), None):
-            raise CheckpointError(reason)
+        if told := next(filter(None, reasons), None):
+            raise CheckpointError(told)
         self.engine.reset_encoder_cache()  # what the old weights saw of an image
         self._describe(model)
 

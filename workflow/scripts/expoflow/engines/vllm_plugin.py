@@ -8,8 +8,10 @@ theta0) tensor by tensor while it loads and keeps its own share, as of any check
 
 import dataclasses
 import difflib
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,6 +22,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbed
 from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
+from vllm.platforms import current_platform
 
 from expoflow.errors import ConfigError, ExpoflowError
 from expoflow.extrapolation.options import RULES
@@ -28,6 +31,8 @@ from expoflow.extrapolation.tensor_stream import tensors_of
 
 FORMAT = "expo"
 KEYS = ("sft", "alpha", "aligned", *RULES)
+TOWER = "vision_model"
+UNKNOWN = "There is no module or parameter named"  # in vLLM's error
 
 
 def register() -> None:
@@ -78,6 +83,31 @@ def _refused(problem: Mapping[str, Any]) -> str:
     return f"{_where(key)}: {problem['input']!r} is not accepted: {problem['msg']}"
 
 
+def known(name: str, towers: Sequence[str]) -> str:
+    """A tensor's name as vLLM knows it, which has `towers`: modules called `vision_model`.
+
+    Transformers 5 saves `vision_tower.encoder...` of CLIP and SigLIP; vLLM 0.32 knows transformers 4's
+    `vision_tower.vision_model.encoder...` alone.
+    """
+    for tower in towers:
+        outer = re.escape(tower.removesuffix(TOWER))
+        name = re.sub(rf"^((?:.*\.)?{outer})(?!{TOWER}\.)", rf"\1{TOWER}.", name)
+    return name
+
+
+def reason(error: Exception, folder: Path | str) -> str:
+    """Why the model in `folder` was not loaded, in one line."""
+    if isinstance(error, ExpoflowError):
+        return str(error)
+    if UNKNOWN in str(error):
+        return (
+            f"{folder}: vLLM's class does not know the names of its tensors ({str(error).partition('. The available')[0]}); load"
+            " it with transformers 5 and save it again by save_pretrained, which writes the names of the hub, or set"
+            " generate.engine: transformers"
+        )
+    return f"{folder}: {error!r}"
+
+
 class ExpoLoader(DefaultModelLoader):
     """vLLM's own loader, fed by `extrapolation.tensor_stream` instead of files.
 
@@ -91,7 +121,9 @@ class ExpoLoader(DefaultModelLoader):
     def get_all_weights(self, model_config: ModelConfig, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         """(name, tensor) on the CPU, in the aligned model's order and the type of its file."""
         self.counter_before_loading_weights = time.perf_counter()
-        return tensors_of(parse(self.extra, model_config.model))
+        towers = [name for name, _ in model.named_modules() if name.endswith(f".{TOWER}")]
+        for name, tensor in tensors_of(parse(self.extra, model_config.model)):
+            yield known(name, towers), tensor
 
     def download_model(self, model_config: ModelConfig) -> None:
         """Nothing: both checkpoints are local folders."""
@@ -122,13 +154,22 @@ class ExpoWorker:
         except Exception as error:
             finalize_layerwise_reload(self.model_runner.get_model(), model)  # forget what is half loaded
             self._load(*before)
-            return str(error) if isinstance(error, ExpoflowError) else f"{folder}: {error!r}"
+            return reason(error, folder)
         return None
 
     def _load(self, folder: str, extra: dict[str, Any]) -> None:
         self.vllm_config.load_config.model_loader_extra_config = extra
+        methods = [
+            (layer.quant_method, layer)
+            for layer in self.model_runner.get_model().modules()
+            if hasattr(layer, "quant_method")
+        ]
+        for method, _ in methods:
+            if current_platform.is_cpu() and hasattr(method, "moe_kernel"):
+                # vLLM 0.32 packs experts for a CPU only while it has no kernel, and reads others as if packed.
+                method.moe_kernel = None
         self.reload_weights(weights_path=folder)
-        for layer in self.model_runner.get_model().modules():
-            if isinstance(getattr(layer, "quant_method", None), UnquantizedEmbeddingMethod):
+        for method, layer in methods:
+            if isinstance(method, UnquantizedEmbeddingMethod):
                 # vLLM 0.32 forgets a head tied to the embeddings: on a CPU it has a packed copy of the old.
-                layer.quant_method.process_weights_after_loading(layer)
+                method.process_weights_after_loading(layer)

@@ -16,7 +16,8 @@ from vllm.usage.usage_lib import UsageContext
 
 from expoflow.engines.model import Pictures
 from expoflow.engines.support import UNLIMITED, context
-from expoflow.engines.vision import picture
+from expoflow.engines.vision import has_processor, picture
+from expoflow.errors import CheckpointError
 
 Parameters = SamplingParams | PoolingParams
 NONE: Mapping[int, Pictures] = MappingProxyType({})
@@ -47,10 +48,11 @@ def start(folder: Path, config: PretrainedConfig, dtype: str = "keep", **setting
     what was asked before.
     """
     kept = config.dtype or "auto"  # vLLM's auto would make float32 a 16-bit type
-    sees = config.get_text_config() is not config  # vLLM's processor of images has a tokenizer of its own
+    sees = config.get_text_config() is not config
     arguments = EngineArgs(
         model=str(folder),
-        skip_tokenizer_init=not sees,
+        skip_tokenizer_init=not sees,  # vLLM's processor of images has a tokenizer of its own
+        language_model_only=sees and not has_processor(folder),
         dtype=kept if dtype == "keep" else dtype,
         max_model_len=-1 if context(config) < UNLIMITED else LONGEST,
         enable_prefix_caching=False,
@@ -69,7 +71,8 @@ def answers(
 ) -> Iterator[list]:
     """Answer (token ids, parameters): after every step the (index, output) that it finished.
 
-    A request with `pictures` has their token ids, of which vLLM makes those that the model sees. Raises NoLogitsError if vLLM looks at the logits and finds NaN (VLLM_RAISE_ON_LOGIT_NANS).
+    Of the token ids of a request's `pictures` vLLM makes those that the model sees; they must be the request's, or it is a
+    CheckpointError. Raises NoLogitsError if vLLM looks at the logits and finds NaN (VLLM_RAISE_ON_LOGIT_NANS).
     """
     waiting = set(asked)
     try:
@@ -90,6 +93,11 @@ def _input(engine: LLMEngine, token_ids: Sequence[int], pictures: Pictures | Non
     (made,) = engine.renderer.render_cmpl(
         [{"prompt_token_ids": pictures.token_ids, "multi_modal_data": shown}]
     )
+    if (theirs := list(made["prompt_token_ids"])) != list(token_ids):
+        raise CheckpointError(
+            f"{engine.model_config.model}: of a prompt with {len(pictures.images)} images vLLM's processor makes {len(theirs)}"
+            f" tokens, and transformers' makes {len(token_ids)} or others; set generate.engine: transformers"
+        )
     return made
 
 

@@ -24,7 +24,7 @@ from expoflow.checkpoints.findings import Finding
 from expoflow.checkpoints.header import Tensor
 from expoflow.extrapolation import elements
 from expoflow.extrapolation.effect import GOLDEN
-from expoflow.extrapolation.preflight import Pair, PairedTensor, copy_problems
+from expoflow.extrapolation.preflight import Pair, PairedTensor, unequal
 
 TENSORS, SLICES, LENGTH = 2048, 8, 512
 UNLIKE = 0.2  # a correlation below it: not trained from one another
@@ -132,8 +132,8 @@ class Likeness:
 def looked_at(pair: Pair, unrelated: bool) -> tuple[Pair, Likeness]:
     """The pair with what a sample of its weights says among its findings; see `Likeness.findings`."""
     likeness = measure(pair)
-    copies = (Finding("error", "tied", text) for text in copy_problems(pair))
-    return replace(pair, findings=(*pair.findings, *copies, *likeness.findings(unrelated))), likeness
+    differing = (Finding("error", "unequal", text) for text in unequal(pair))
+    return replace(pair, findings=(*pair.findings, *differing, *likeness.findings(unrelated))), likeness
 
 
 def measure(pair: Pair) -> Likeness:

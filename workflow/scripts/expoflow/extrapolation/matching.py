@@ -46,7 +46,7 @@ class Copy:
         if self.scaled:
             return f"{text}; delete {self.name} from its files if the latter was trained"
         return (
-            f"{text}; write tie_word_embeddings: false into {self.checkpoint.folder / 'config.json'} if both were trained,"
+            f"{text}; write tie_word_embeddings: false into {self.checkpoint.users / 'config.json'} if both were trained,"
             f" else delete {self.name} from its files"
         )
 
@@ -80,9 +80,9 @@ class Classes:
         """What both say, if they are one class, each as its config.json has it built."""
         return self.both if self.both and self.both[0].name == self.both[1].name else None
 
-    def counts_tokens(self, name: str) -> bool:
-        """Whether aligned's class has a row for each token in this tensor of aligned."""
-        return bool(self.both) and self.both[1].place(name) in self.both[1].vocabulary
+    def tokens(self, name: str) -> int | None:
+        """The dimension of this tensor of aligned that counts tokens by its class; None if none does."""
+        return self.both[1].vocabulary.get(self.both[1].place(name)) if self.both else None
 
     def converts(self, name: str) -> bool:
         """Whether the classes have a tensor of this name, in the files of both, only after a conversion."""
@@ -92,6 +92,12 @@ class Classes:
         """Whether the class of `role` has a place for one of its tensors, alone or with others."""
         model = self.both[role == "aligned"]
         return model.place(name) is not None or name in model.parts
+
+    def twin(self, role: str, name: str) -> str | None:
+        """Another tensor of `role` that its class loads as the same one."""
+        model, tensors = self.both[role == "aligned"], self.checkpoints[role == "aligned"].tensors
+        place = model.place(name)
+        return next((each for each in tensors if each != name and place and model.place(each) == place), None)
 
     @property
     def reason(self) -> str:
@@ -134,13 +140,10 @@ def match(sft: Checkpoint, aligned: Checkpoint, asked: Classes) -> Matching:
     found |= renamed
     used = set(found.values())
     left = {name: stored0.copy_of(name, stored1, found) for name in only0 if name not in used}
-    scaled = stored0.model.scales_by_tie
-    copies = [Copy(sft, "sft", name, source, scaled) for name, source in left.items() if source]
-    copies += _copies(aligned, "aligned", stored1, [name for name in only1 if name not in renamed])
+    copies = [stored0.copy("sft", name, source) for name, source in left.items() if source]
+    copies += _copies("aligned", stored1, [name for name in only1 if name not in renamed])
     untied = set(stored0.model.tied) - set(stored1.model.tied)
-    copies += _copies(
-        sft, "sft", stored0, [name for place, name in stored0.places.items() if place in untied]
-    )
+    copies += _copies("sft", stored0, [name for place, name in stored0.places.items() if place in untied])
     unmatched = (
         [name for name, source in left.items() if not source],
         [name for name in only1 if name not in found],
@@ -196,14 +199,20 @@ class _Stored:
         theirs = other.tied.get(other.model.tie(place))
         return found.get(theirs) if theirs else None
 
+    def copy(self, role: str, one: str, other: str) -> Copy:
+        """Two stored tensors that are tied; the one that the class ties the others to is the source."""
+        if (place := self.model.place(one)) == self.model.tie(place):
+            one, other = other, one
+        return Copy(self.checkpoint, role, one, other, self.model.scales_by_tie)
 
-def _copies(checkpoint: Checkpoint, role: str, stored: _Stored, names: list[str]) -> Iterator[Copy]:
+
+def _copies(role: str, stored: _Stored, names: list[str]) -> Iterator[Copy]:
     """Those of the names that are tied to another tensor which is stored too."""
     for name in names:
         place = stored.model.place(name)
         source = stored.tied.get(stored.model.tie(place)) if place else None
         if source not in (None, name):
-            yield Copy(checkpoint, role, name, source, stored.model.scales_by_tie)
+            yield stored.copy(role, name, source)
 
 
 def _renamed(renamed: dict[str, str]) -> Iterator[Finding]:
@@ -257,5 +266,5 @@ def _ties(aligned: Checkpoint, ours: ModelClass, theirs: ModelClass) -> Iterator
                 "error",
                 "config",
                 f"aligned does not tie {name} by its config.json, and has no such tensor; save it with {name}, or write"
-                f" tie_word_embeddings: true into {aligned.folder / 'config.json'}",
+                f" tie_word_embeddings: true into {aligned.users / 'config.json'}",
             )

@@ -179,7 +179,7 @@ def _place_whole(base: Base, adapter: Adapter, problems: list[str]) -> tuple[dic
             continue
         theirs = base.tensor(origin)
         # a vocabulary of another size, for which the pair's check has a rule
-        resized = tensor.shape[1:] == theirs.shape[1:] and base.counts_tokens(origin)
+        resized = tensor.shape[1:] == theirs.shape[1:] and base.tokens(origin) == 0
         if name in whole:
             problems.append(f"tensor {target}: there twice, also as {whole[name]}; save the adapter again")
         elif tensor.shape != theirs.shape and not resized:
@@ -238,6 +238,7 @@ def _checkpoint(
         tuple(_shard(shard, base, shapes, resized) for shard in checkpoint.shards),
         read_json_file(folder / "config.json"),
         tuple(notes),
+        given=checkpoint.users,
         base=checkpoint,
         adapter=adapter,
         updates=updates,

@@ -3,6 +3,7 @@
 All findings are returned, not only the first; together with them, how each output tensor is made.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +13,10 @@ from expoflow.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from expoflow.checkpoints.findings import Finding, is_ungathered, not_whole, quantised
 from expoflow.checkpoints.header import INTEGERS, Tensor
 from expoflow.checkpoints.pickles import converted
-from expoflow.checkpoints.tensor_names import AGAIN, QUANTISED, constant, leftover
+from expoflow.checkpoints.tensor_names import AGAIN, QUANTISED, constant, leftover, plain
 from expoflow.checkpoints.vocabulary import different_ids
-from expoflow.errors import PairError
+from expoflow.checkpoints.whole import wholeness
+from expoflow.errors import CheckpointError, PairError
 from expoflow.extrapolation.layout import ONE_LAYOUT, Stretch
 from expoflow.extrapolation.matching import Classes, Copy, Matching, configs, match
 from expoflow.extrapolation.merged_adapter import merged
@@ -44,11 +46,12 @@ class PairedTensor:
         return (self.whole or self.theta1).name
 
     @property
-    def rows(self) -> int | None:
-        """Number of rows that both have, where one has more; None where the shapes are equal."""
+    def tokens(self) -> int | None:
+        """Number of tokens that both have, if one has more; None if the shapes are equal."""
         if self.theta0 is None or self.theta1.shape == self.theta0.shape or not self.shared:
             return None
-        return min(self.theta1.shape[0], self.theta0.shape[0])
+        at = _longer(self.theta1, self.theta0)
+        return min(self.theta1.shape[at], self.theta0.shape[at])
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,16 @@ def open_pair(sft: Path, aligned: Path, vocabulary: str = "error") -> Pair:
     return preflight(*open_both(sft, aligned), vocabulary)
 
 
-def copy_problems(pair: Pair) -> list[str]:
-    """What is wrong with tied tensors that are stored beside their source; reads the bytes of both."""
-    return [problem for each in pair.copies if (problem := each.problem())]
+def unequal(pair: Pair) -> list[str]:
+    """What must have the same bytes and has not: integer tensors of both models, and tied ones beside their source."""
+    problems = [problem for each in pair.copies if (problem := each.problem())]
+    for part in pair.parts:
+        if part.equal and pair.sft.view(part.theta0.name) != pair.aligned.view(part.theta1.name):
+            problems.append(
+                f"tensor {part.theta1.name} ({part.theta1.dtype}) differs between sft and aligned: integers cannot be"
+                " extrapolated; give two checkpoints of one model"
+            )
+    return problems
 
 
 def open_both(sft: Path, aligned: Path) -> tuple[Checkpoint, Checkpoint]:
@@ -90,9 +100,9 @@ def open_both(sft: Path, aligned: Path) -> tuple[Checkpoint, Checkpoint]:
     if is_adapter(sft):
         require_alone(sft)
         raise PairError(f"sft {sft} is an adapter; give a whole model: merge it (peft: merge_and_unload)")
-    theta0 = open_checkpoint(converted(sft))
+    theta0 = open_checkpoint(converted(sft), sft)
     if not is_adapter(aligned):
-        return theta0, open_checkpoint(converted(aligned))
+        return theta0, open_checkpoint(converted(aligned), aligned)
     adapter = open_adapter(aligned)
     if refused := list(quantised(theta0, "sft (the adapter's base)")):
         raise PairError("\n".join(finding.message for finding in refused))
@@ -114,12 +124,16 @@ def preflight(sft: Checkpoint, aligned: Checkpoint, vocabulary: str = "error") -
             parts += _pieces(sft, aligned, matching.pieces[name])
         else:
             parts.append(_part(theta1, sft.tensors.get(matching.theta0.get(name, ""))))
-    findings += [*matching.findings, *_missing(matching, asked), *_constants(sft, aligned)]
+    findings += [*matching.findings, *_missing(matching, asked), *_constants(sft, aligned, matching)]
     for part in parts:
         if part.theta0:
             findings += _compare(part.theta1, part.theta0, vocabulary, asked)
     findings += _tokenizers(sft, aligned, parts)
-    return Pair(sft, aligned, tuple(findings), tuple(parts), matching.copies)
+    pair = Pair(sft, aligned, tuple(findings), tuple(parts), matching.copies)
+    if pair.errors:  # the classes would say the same again
+        return pair
+    findings += [*wholeness(sft, "sft"), *wholeness(aligned, "aligned")]
+    return replace(pair, findings=tuple(findings))
 
 
 def _part(theta1: Tensor, theta0: Tensor | None) -> PairedTensor:
@@ -127,8 +141,17 @@ def _part(theta1: Tensor, theta0: Tensor | None) -> PairedTensor:
         return PairedTensor(theta1, None, 0)
     if theta1.dtype in INTEGERS or theta0.dtype in INTEGERS:
         return PairedTensor(theta1, theta0, 0, equal=True)
-    alike = theta1.shape[1:] == theta0.shape[1:]
+    alike = theta1.shape == theta0.shape or _longer(theta1, theta0) is not None
     return PairedTensor(theta1, theta0, min(theta1.elements, theta0.elements) if alike else 0)
+
+
+def _longer(theta1: Tensor, theta0: Tensor) -> int | None:
+    """The dimension in which alone their shapes differ, if all elements of one are the first ones of the other; else None."""
+    if len(theta1.shape) != len(theta0.shape):
+        return None
+    sizes = zip(theta1.shape, theta0.shape, strict=True)
+    differing = [at for at, (one, other) in enumerate(sizes) if one != other]
+    return differing[0] if len(differing) == 1 and math.prod(theta1.shape[: differing[0]]) == 1 else None
 
 
 def _pieces(
@@ -149,17 +172,42 @@ def _missing(matching: Matching, asked: Classes) -> Iterator[Finding]:
     ):
         # what is quantised, or left by a training, is said of the model that has it
         names = [name for name in unmatched if not QUANTISED.search(name) and not leftover([name])]
+        wrapped = {plain(name) for name in matching.unmatched[role == "sft"] if leftover([name])}
+        names = [name for name in names if name not in wrapped]
         if not names:
             continue
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        if asked.one and asked.knows(role, names[0]):
-            hint = f"its class needs it; give the whole {other} model"
-        elif asked.one:
-            hint = f"its class does not know it: {AGAIN}"
+        if asked.one:
+            needed = [name for name in names if asked.knows(role, name)]
+            strange = [name for name in names if not asked.knows(role, name)]
+            if needed and (twin := asked.twin(role, needed[0])):
+                hint = f"its class loads it and {twin}, which is there too, as one tensor; delete one of them"
+            else:
+                hint = f"its class needs it; give the whole {other} model"
+            yield from _unmatched(needed, role, other, hint)
+            yield from _unmatched(strange, role, other, _strange(matching, role, other, asked))
         else:
             hint = "tied embeddings on one side, or another architecture; save both models alike"
             hint += f"; its class cannot be asked: {asked.reason}" if asked.reason else ""
+            yield from _unmatched(names, role, other, hint)
+
+
+def _unmatched(names: list[str], role: str, other: str, hint: str) -> Iterator[Finding]:
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         yield Finding("error", "tensors", f"tensor {names[0]}{more}: in {role}, not in {other} ({hint})")
+
+
+def _strange(matching: Matching, role: str, other: str, asked: Classes) -> str:
+    """What to do about tensors that the class of `role` does not know."""
+    own = set(matching.unmatched[role == "aligned"])
+    lacking = (
+        name for name in matching.unmatched[role == "sft"] if name not in own and asked.knows(other, name)
+    )
+    if needed := next(lacking, None):
+        return (
+            f"its class does not know it, and needs {needed}: save {role} with the names that its class has"
+        )
+    return f"its class does not know it: {AGAIN}"
 
 
 def _leftover(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
@@ -167,7 +215,13 @@ def _leftover(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
         yield Finding("error", "tensors", f"{role}: {text}")
 
 
-def _constants(sft: Checkpoint, aligned: Checkpoint) -> Iterator[Finding]:
+def _constants(sft: Checkpoint, aligned: Checkpoint, matching: Matching) -> Iterator[Finding]:
+    for name, source in matching.theta0.items():
+        theta1, theta0 = aligned.tensors[name], sft.tensors[source]
+        if constant(theta1) != constant(theta0):
+            types = (f"{each.dtype} {_shape(each)}" for each in (theta0, theta1))
+            text = f"tensor {name} is {' in sft and '.join(types)} in aligned: a constant buffer in one, a weight in the other"
+            yield Finding("error", "types", f"{text}; give two checkpoints of one architecture")
     ours, theirs = (
         {name for name, tensor in each.tensors.items() if constant(tensor)} for each in (sft, aligned)
     )
@@ -196,11 +250,11 @@ def _compare(theta1: Tensor, theta0: Tensor, vocabulary: str, asked: Classes) ->
             )
     elif theta1.shape == theta0.shape:
         return
-    elif theta1.shape[1:] == theta0.shape[1:] and asked.reason:
+    elif (at := _longer(theta1, theta0)) is not None and asked.reason:
         yield Finding(
             "error", "vocabulary", f"{text}; whether its rows are tokens is not known: {asked.reason}"
         )
-    elif theta1.shape[1:] == theta0.shape[1:] and asked.counts_tokens(theta1.name):
+    elif at is not None and asked.tokens(theta1.name) == at:
         if vocabulary == "shared_rows":
             text += ": the common rows are extrapolated, aligned's others kept"
             yield Finding("warning", "vocabulary", text)
@@ -222,11 +276,14 @@ def _shape(tensor: Tensor) -> str:
 
 def _tokenizers(sft: Checkpoint, aligned: Checkpoint, parts: list[PairedTensor]) -> Iterator[Finding]:
     """Rows are shared only where they mean the same tokens; elsewhere a tokenizer that differs is said."""
-    rows = min((part.rows for part in parts if part.rows), default=None)
-    different = different_ids(sft.folder, aligned.folder, rows)
+    tokens = min((part.tokens for part in parts if part.tokens), default=None)
+    try:
+        different = different_ids(sft.folder, aligned.folder, tokens)
+    except CheckpointError as error:
+        raise CheckpointError(aligned.in_users(sft.in_users(str(error)))) from None
     if different is None:
         text = "the tokenizers cannot be compared (no tokenizer.json or vocab.json in one of the folders)"
-        if rows:
+        if tokens:
             yield Finding(
                 "error", "tokenizer", f"{text}: rows may mean different tokens; add both tokenizers"
             )
@@ -237,7 +294,7 @@ def _tokenizers(sft: Checkpoint, aligned: Checkpoint, parts: list[PairedTensor])
         example = f"{at} is {ours!r} in sft and {theirs!r} in aligned"
         text = f"{len(different)} token ids mean another token: {example}"
         size = aligned.config.get("vocab_size") or max(at for at, *_ in different) + 1
-        if rows or len(different) > CONFLICTS * size:
+        if tokens or len(different) > CONFLICTS * size:
             yield Finding("error", "tokenizer", f"{text}; give models of one tokenizer")
         else:
             yield Finding("warning", "tokenizer", f"{text}; aligned's tokenizer is kept")

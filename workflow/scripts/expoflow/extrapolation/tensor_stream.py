@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from expoflow.errors import PairError
 from expoflow.extrapolation import elements
 from expoflow.extrapolation.options import Options
-from expoflow.extrapolation.preflight import Pair, PairedTensor, copy_problems, open_pair
+from expoflow.extrapolation.preflight import Pair, PairedTensor, open_pair, unequal
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 
 if TYPE_CHECKING:
@@ -92,11 +92,5 @@ def require_equal(pair: Pair) -> None:
 
     Raises PairError with what differs.
     """
-    if problems := copy_problems(pair):
+    if problems := unequal(pair):
         raise PairError("\n".join(problems))
-    for part in pair.parts:
-        if part.equal and pair.sft.view(part.theta0.name) != pair.aligned.view(part.theta1.name):
-            raise PairError(
-                f"tensor {part.theta1.name} ({part.theta1.dtype}) differs between sft and aligned: integers "
-                "cannot be extrapolated; give two checkpoints of one model"
-            )

@@ -13,7 +13,7 @@ from threading import Event
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HTTPError
 
-from expoflow.checkpoints.checkpoint import ADAPTER, INDEX, SINGLE, read_json_file
+from expoflow.checkpoints.checkpoint import ADAPTER, INDEX, SINGLE, weight_map
 from expoflow.checkpoints.package import LARGEST, NOT_PACKAGE, PACKAGE_FOLDERS
 from expoflow.checkpoints.pickles import ADAPTER_BIN, ADAPTER_WEIGHTS, BIN, BIN_INDEX
 from expoflow.config.base import COMMIT
@@ -177,7 +177,7 @@ def _from_cache(
         raise CheckpointError(f"{repo}: revision '{revision or 'main'}' is not in the cache {cache}; {again}")
     names = wanted(repo, sizes)
     for index in {INDEX, BIN_INDEX} & set(names):
-        if absent := set(read_json_file(snapshot / index)["weight_map"].values()) - set(names):
+        if absent := set(weight_map(snapshot / index).values()) - set(names):
             raise CheckpointError(f"{repo}: {min(absent)} is not in the cache {cache}; {again}")
     files = {}
     for name in names:

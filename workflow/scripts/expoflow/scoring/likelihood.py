@@ -12,6 +12,7 @@ from typing import Any
 from expoflow.columns import LIKELIHOOD_COLUMNS
 from expoflow.engines.answering import Loaded
 from expoflow.engines.model import Model, chosen, engine_key, not_finite
+from expoflow.engines.vision import place
 from expoflow.files.records import Record, write_csv
 from expoflow.hosts import client
 from expoflow.hosts.task import Held, Task
@@ -31,7 +32,7 @@ def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any
         read = loaded.read(task.prompts)
         asked = [read[places[each.prompt_id]][0] for each in task.generations]
         pictures = [read[places[each.prompt_id]][1] for each in task.generations]
-        responses = token_ids(loaded.engine.tokenizer, task.generations)
+        responses = token_ids(loaded.engine.tokenizer, task.generations, place(model.folder))
         room = loaded.engine.context - 1  # vLLM writes a token behind what it scores
         rows = [
             (prompt, ids[: max(room - len(prompt), 0)]) for prompt, ids in zip(asked, responses, strict=True)
@@ -56,13 +57,17 @@ def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any
             ]
 
 
-def token_ids(tokenizer: Any, generations: Sequence[Generation]) -> list[list[int]]:
+def token_ids(tokenizer: Any, generations: Sequence[Generation], image: int | None = None) -> list[list[int]]:
     """The tokens of every response, with the token that ended it unless it was cut off.
 
-    What ended a response in a file of an older expoflow is not known: the tokenizer's eos stands for it.
+    What ended a response in a file of an older expoflow is not known: the tokenizer's eos stands for it. A response may have the
+    text of the token `image`, which stands for an image; it shows none, and is written with other tokens.
     """
     texts = [each.response for each in generations]
     rows = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    for at, ids in enumerate(rows):
+        if image in ids:
+            rows[at] = tokenizer(texts[at], add_special_tokens=False, split_special_tokens=True)["input_ids"]
     ends = [tokenizer.eos_token_id if each.stop_token is None else each.stop_token for each in generations]
     return [
         [*ids, end] if each.finish_reason == "stop" and end is not None else [*ids]

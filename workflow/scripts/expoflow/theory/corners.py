@@ -15,6 +15,7 @@ from torch.func import functional_call
 from expoflow.engines.model import Model
 from expoflow.engines.transformers import TransformersEngine, padded, response_logps
 from expoflow.errors import CheckpointError
+from expoflow.extrapolation.layout import ONE_LAYOUT
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.extrapolation.tensor_stream import tensors_of
 
@@ -29,7 +30,7 @@ class Corners:
 
     def __init__(self, model: Model, corners: Sequence[Streamed]):
         """`model` says which tokenizer, template and stop tokens are used. Raises CheckpointError for corners
-        whose tensors differ."""
+        whose tensors differ, or that store one under another name or in another layout than the class has it."""
         self.engine = TransformersEngine(model, dtype="float32", attention="eager")
         state = self.engine.model.state_dict()
         found = [
@@ -47,7 +48,16 @@ class Corners:
                     f"tensor {name} is not of one shape in {', '.join(str(each.aligned) for each in corners)};"
                     " take models of one architecture"
                 )
-        self.values = {name: [values[name] for values in found] for name in found[0]}
+        # of what is tied, the files have one name or all
+        owners = {each.data_ptr(): name for name, each in self.engine.model.named_parameters()}
+        self.values = {
+            owners.get(state[name].data_ptr(), name): [values[name] for values in found] for name in found[0]
+        }
+        if fixed := next((name for name in owners.values() if name not in self.values), None):
+            raise CheckpointError(
+                f"{corners[0].aligned}: its files have {fixed} of its class under another name or in another layout, which is"
+                f" not followed here; {ONE_LAYOUT}"
+            )
 
     def at(self, *shares: float) -> None:
         """Set the weights to the sum of share times corner, computed in float64: a share of 1 alone is exact."""
@@ -64,8 +74,6 @@ class Corners:
         """
         model = self.engine.model
         parameters = dict(model.named_parameters())
-        if missing := [name for name in parameters if name not in self.values]:
-            raise CheckpointError(f"parameter {missing[0]} is in no checkpoint file; save the models again")
         with torch.no_grad(), forward_ad.dual_level():
             dual = {
                 name: forward_ad.make_dual(parameter, self._sum(name, shares).to(parameter))
