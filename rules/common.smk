@@ -42,6 +42,8 @@ except ExpoflowError as error:
 
 # Jobs are offline but for download, and for weights that are gone: there the user's own word counts.
 os.environ.setdefault("EXPOFLOW_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
+# Settings of engines that change no result come to jobs beside the params.
+os.environ["EXPOFLOW_ENGINE"] = CONFIG.free_engines()
 FIGURES = CONFIG.drawn()
 # The profile's default resource `gpu_gres`, for example gpu:a100: GPUs are then asked for as --gres=gpu:a100:2,
 # and as --gpus=2 where it is not set.
@@ -121,7 +123,7 @@ def reward_model(wildcards):
 REWARD_MODELS = [reward_model] if CONFIG.reward_model else []
 
 
-USAGES = {name: model.usage(CONFIG.date) for name, model in CONFIG.models.items()}
+USAGES = {name: CONFIG.usage(name) for name in CONFIG.models}
 REWARD_MODEL_USAGE = USAGES.get(CONFIG.reward_model, "")
 
 

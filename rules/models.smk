@@ -53,10 +53,7 @@ rule train:
     params:
         model=lambda wildcards: CONFIG.models[wildcards.model].result(),
         seed=CONFIG.seed,
-        usages=lambda wildcards: {
-            role: USAGES[model]
-            for role, model in CONFIG.models[wildcards.model].needed().items()
-        },
+        usages=lambda wildcards: CONFIG.usages(wildcards.model),
         code=lambda wildcards: code.training(CONFIG.models[wildcards.model]),
     message:
         "train {wildcards.model}"

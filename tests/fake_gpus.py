@@ -12,25 +12,26 @@ metadata.version = lambda name: version(name).partition("+")[0] if name == "torc
 
 
 class Gpu(NamedTuple):
-    """What the driver says of a GPU; `free` in MiB."""
+    """What the driver says of a GPU; `free` and `total` in MiB."""
 
     free: int | str = 80_000
     name: str = "NVIDIA H100"
     mig: str = "Disabled"
+    total: int | str = 81_559
 
 
 def fake_gpus(folder: Path, *gpus: Gpu) -> dict[str, str]:
     """The environment in which processes see these GPUs, made of files in `folder`; their UUIDs are GPU-0a, GPU-1a, ..."""
     folder.mkdir()
     listed = [f"GPU {at}: {gpu.name} (UUID: GPU-{at}a)" for at, gpu in enumerate(gpus)]
-    rows = [f"{at}, GPU-{at}a, {gpu.mig}, {gpu.free}, {gpu.name}" for at, gpu in enumerate(gpus)]
+    rows = [f"{at}, GPU-{at}a, {gpu.mig}, {gpu.free}, {gpu.total}, {gpu.name}" for at, gpu in enumerate(gpus)]
     (folder / "listed").write_text("\n".join(listed) + "\n")
     (folder / "rows").write_text("\n".join(rows) + "\n")
     cat, shell = shutil.which("cat"), shutil.which("sh")
     program = folder / "nvidia-smi"
     program.write_text(
         f'#!{shell}\ncase "$*" in\n -L) {cat} {folder}/listed;;\n'
-        f" '--query-gpu=index,uuid,mig.mode.current,memory.free,name --format=csv,noheader,nounits') {cat} {folder}/rows;;\n"
+        f" '--query-gpu=index,uuid,mig.mode.current,memory.free,memory.total,name --format=csv,noheader,nounits') {cat} {folder}/rows;;\n"
         " *) echo Unable to determine the device handle >&2; exit 6;;\nesac\n"
     )
     program.chmod(0o755)

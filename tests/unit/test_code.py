@@ -117,6 +117,8 @@ EDITS = {
     # what a person reads, and how files, hosts and downloads work, is in no result
     "errors": set(),
     "config/stages": set(),
+    "config/engine": set(),
+    "engines/memory": set(),
     "files/atomic": set(),
     "hosts/host": set(),
     "hub/cache": set(),

@@ -34,7 +34,7 @@ class Job:
     """What a benchmark's module is asked for: `run(job)`.
 
     `inputs` are the rule's input files by name: `model` (the manifest of sft or aligned, or the recipe.json of
-    an exported folder), `base` (sft's manifest, beside aligned's, which may be an adapter) and the benchmark's own. `usage` is how the model is to be run (`ModelConfig.usage`),
+    an exported folder), `base` (sft's manifest, beside aligned's, which may be an adapter) and the benchmark's own. `usage` is how the model is to be run (`Config.usage`),
     `code` the digest of what makes the kept responses. `result` and `rows` are the files to write.
     """
 
@@ -86,7 +86,10 @@ class Job:
     @cached_property
     def model(self) -> Model:
         """The variant's model, as an engine takes it."""
-        return Model(folder=self.folder, **json.loads(self.usage))
+        pair = self.config.pairs[self.pair]
+        return Model.used(
+            pair.sft if self.variant == "sft" else pair.aligned, self.folder, json.loads(self.usage)
+        )
 
     def generate(
         self, prompts: Sequence[Prompt], config: GenerateConfig, step: str = "responses"
@@ -103,7 +106,7 @@ class Job:
         """The model's responses, with rewards where `inputs` has a reward_model, kept in the store as one."""
         key, manifest, usage = self._key(prompts, config), self.inputs.get("reward_model"), ""
         if self.config.reward_model:
-            usage = self.config.models[self.config.reward_model].usage(self.config.date)
+            usage = self.config.usage(self.config.reward_model)
             key |= {
                 "reward_model": read_json(manifest, Manifest).sha256s(),
                 "reward_model_usage": usage,

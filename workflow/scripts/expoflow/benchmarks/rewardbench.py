@@ -54,7 +54,7 @@ def check(
 ) -> None:
     """Score the file `preferences` with the reward model of `manifest`; write a row for each, and the result.
 
-    `usage` is how the model is to be run (`ModelConfig.usage`), `source` the config's words on the preferences.
+    `usage` is how the model is to be run (`Config.usage`), `source` the config's words on the preferences.
     """
     model = read_json(manifest, Manifest)
     preferred = score(reward_model(manifest, usage), read_jsonl(preferences, Preference), score_config)

@@ -1,7 +1,6 @@
 """The models of a config are looked at before any job, in a child process, and once for what does not change."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -21,13 +20,12 @@ from expoflow.config import Config
 from expoflow.config.benchmarks import OnPrompts
 from expoflow.dag.digest import digest
 from expoflow.data import prompts as prompt_sets
-from expoflow.engines.model import Model, chosen
+from expoflow.engines.model import Model, foreseen
 from expoflow.engines.tokenizer import FILES
 from expoflow.errors import ConfigError, DataError, ExpoflowError
 from expoflow.files.records import read_json, write_json
 from expoflow.paths import RESULTS, Results
 from expoflow.results import Manifest, Prompt, read_prompts
-from expoflow.system import gpus
 
 TOKENIZER = "tokenizer_config.json"
 FIRST = 1000  # prompts of a set that are looked at
@@ -87,8 +85,8 @@ def _questions(config: Config, results: Results, folders: Mapping[str, Path]) ->
         )
         yield Question(
             name=name,
-            model=Model(folder=folder.absolute(), **json.loads(config.models[name].usage(config.date))),
-            engine=_engine(generate[0].engine) if generate else None,
+            model=Model(folder=folder.absolute(), **json.loads(config.usage(name))),
+            engine=foreseen(generate[0].engine) if generate else None,
             scored_by=config.score.engine if scores else None,
             weights=any(folder.glob("*.safetensors")),
             prompts={each: prompts(each) for each in named},
@@ -105,12 +103,6 @@ def _theory_problems(config: Config, results: Results) -> Iterator[str]:
         yield (
             f"theory.prompts: '{name}' has images (the first: {shown}), and theory reads text alone; name another prompt set"
         )
-
-
-def _engine(name: str) -> str:
-    """What `auto` stands for in a job; itself if that is open, for a job may have a GPU where the head has none."""
-    undecided = name == "auto" and importlib.util.find_spec("vllm") and not gpus.gpus()
-    return "auto" if undecided else chosen(name)
 
 
 def _sets(config: Config, pair: str, model: str | None, folders: Mapping[str, Path]) -> Iterator[str]:

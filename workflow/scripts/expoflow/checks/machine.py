@@ -16,6 +16,7 @@ from expoflow.config.base import MINIATURE
 from expoflow.config.benchmarks import RewardCheck
 from expoflow.data import preferences
 from expoflow.data import prompts as prompt_sets
+from expoflow.engines.model import foreseen
 from expoflow.errors import CheckpointError, ConfigError, DataError
 from expoflow.paths import RESULTS, Results
 from expoflow.system import gpus
@@ -110,7 +111,8 @@ def slow_engines(config: Config, local: bool) -> list[str]:
 
 
 def _engine_problems(config: Config) -> Iterator[str]:
-    """Engines that a config asks for and this installation lacks."""
+    """Engines that a config asks for and this installation lacks, or that lack what it asks of them."""
+    yield from dict.fromkeys(_foreign_settings(config))
     asked = {"generate.engine": config.generate.engine, "score.engine": config.score.engine}
     asked |= {
         f"pairs.{name}.generate.engine": config.section(name, "generate").engine for name in config.pairs
@@ -118,6 +120,26 @@ def _engine_problems(config: Config) -> Iterator[str]:
     for where, engine in asked.items():
         if engine == "vllm" and importlib.util.find_spec("vllm") is None:
             yield f"{where}: vllm is not installed; pip install 'expoflow[gpu]', or take transformers"
+
+
+def _foreign_settings(config: Config) -> Iterator[str]:
+    """Settings of the section `engine` that are vLLM's alone, for models that transformers runs."""
+    ways = "set generate.engine: vllm"
+    runs = [
+        (pair.aligned, "transformers", "remove theory") for pair in config.pairs.values() if config.theory
+    ]
+    for name, pair in config.pairs.items():
+        harness = config.section(name, "benchmarks").open_llm
+        for model in (pair.sft, pair.aligned):
+            runs.append((model, config.section(name, "generate").engine, ways))
+            if harness and harness.backend == "hf":
+                runs.append((model, "transformers", "set benchmarks.open_llm.backend: vllm"))
+    if config.reward_model:
+        runs.append((config.reward_model, config.score.engine, "set score.engine: vllm"))
+    for model, engine, way in runs:
+        reason = config.engine_of(model).foreign()
+        if reason and foreseen(engine) == "transformers":
+            yield f"models.{model}: {reason}; {way} (which needs vLLM and a GPU), or remove it"
 
 
 def _trainer_problems(where: str, recipe: Any) -> Iterator[str]:

@@ -78,14 +78,14 @@ def _examined(question: Question) -> Iterator[str]:
         if tensors is not None:
             role = "language model" if question.engine == "transformers" else "any model"
             loading.require_loadable(model.folder, tensors, role, model.trust_remote_code)
-        yield from _prompts(question, question.prompts, context(config), None)
+        yield from _prompts(question, question.prompts, model.engine.shortened(context(config)), None)
     if question.scored_by:
         config = reward_config(model, config, tensors, question.scored_by)
         if tensors is not None:
             loading.require_loadable(model.folder, tensors, "reward model", model.trust_remote_code)
         yield from _unseen(question)
         told = {name: [each.text() for each in prompts] for name, prompts in question.prompts.items()}
-        yield from _prompts(question, told, context(config), RESPONSE)
+        yield from _prompts(question, told, model.engine.shortened(context(config)), RESPONSE)
 
 
 def _unseen(question: Question) -> Iterator[str]:

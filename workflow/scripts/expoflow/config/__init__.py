@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from expoflow.config.base import REFERENCE_ALPHAS, Alpha, Name, Strict, check_distinct, spell
 from expoflow.config.benchmarks import BenchmarksConfig, PairBenchmarks, RewardCheck
 from expoflow.config.claims import ClaimsConfig
+from expoflow.config.engine import EngineConfig
 from expoflow.config.figures import FIGURES, KINDS, FigureConfig
 from expoflow.config.sources import DATE, DataConfig, ModelConfig, PromptsConfig
 from expoflow.config.stages import (
@@ -73,6 +74,7 @@ class Config(Strict):
     """Prompt sets by name."""
     reward_model: Name | None = None
     """The model whose raw logit is the reward of a response; without it alpha is chosen by nll, or by implicit."""
+    engine: EngineConfig = EngineConfig()
     generate: GenerateConfig = GenerateConfig()
     score: ScoreConfig = ScoreConfig()
     extrapolate: ExtrapolateConfig = ExtrapolateConfig()
@@ -166,6 +168,29 @@ class Config(Strict):
         """A number of the recipe that the pair's aligned model is trained by."""
         value = getattr(self.models[self.pairs[pair].aligned].train, name, None)
         return 1.0 if value is None and name == "until" else value
+
+    def engine_of(self, model: str) -> EngineConfig:
+        """The section `engine` for a model: its own keys, and those of all models."""
+        own = self.models[model].engine.model_dump(exclude_unset=True)
+        return self.engine.model_copy(update=own)
+
+    def usage(self, model: str) -> str:
+        """Canonical JSON of what changes how a model is run: `ModelConfig.usage`, and what of its engine counts."""
+        return self.models[model].usage(self.date, self.engine_of(model))
+
+    def usages(self, model: str) -> dict[str, str]:
+        """How the models are run that a training needs, by their role; engines count only if they write what it learns from."""
+        source = self.models[model]
+        writes = hasattr(source.train, "iterations") and source.train.trainer == "trl"
+        return {
+            role: self.usage(each) if writes else self.models[each].usage(self.date)
+            for role, each in source.needed().items()
+        }
+
+    def free_engines(self) -> str:
+        """JSON of what of its engine no result of a model depends on, by model: jobs find it in $EXPOFLOW_ENGINE."""
+        found = {name: self.engine_of(name).free() for name in self.models}
+        return json.dumps({name: given for name, given in found.items() if given})
 
     def section(self, pair: str, name: str) -> Any:
         """Section `name` (generate, select or benchmarks) with the overrides of `pair` applied."""

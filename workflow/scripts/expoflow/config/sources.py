@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from expoflow.config.base import COMMIT, REVISION, PathName, Strict, check_repository
+from expoflow.config.engine import BY_ITSELF, EngineConfig
 from expoflow.config.recipes import LAUNCH, OnDataset, TrainingRecipe
 
 SOURCES = ("train", "path", "hub")
@@ -48,6 +49,8 @@ class ModelConfig(Strict):
     """Run the Python code that lies in the checkpoint's folder: only for code that you have read."""
     resources: ResourcesConfig = Field(ResourcesConfig(), exclude=True)
     """What jobs that run the model ask a cluster for; among no rule's params."""
+    engine: EngineConfig = Field(BY_ITSELF, exclude=True)
+    """What is other than in the section `engine`, for this model. A pair's sweep goes by the aligned model's."""
 
     @model_validator(mode="after")
     def _is_pinned(self) -> Self:
@@ -89,14 +92,17 @@ class ModelConfig(Strict):
         roles = {"base": self.base, "reward_model": self.reward_model}
         return {role: model for role, model in roles.items() if model}
 
-    def usage(self, date: datetime.date) -> str:
+    def usage(self, date: datetime.date, engine: EngineConfig = BY_ITSELF) -> str:
         """Canonical JSON of what changes how the model is run, as `engines.model.Model` has it.
 
-        `date` is the config's; the template is its text.
+        `date` is the config's; the template is its text; of `engine` it has what counts.
         """
         usage = self.model_dump(include={"stop", "system", "pad_token", "trust_remote_code"})
         template = Path(self.chat_template).read_text(encoding="utf-8") if self.chat_template else None
-        return json.dumps(usage | {"chat_template": template, "date": date.isoformat()}, sort_keys=True)
+        usage |= {"chat_template": template, "date": date.isoformat()}
+        return json.dumps(
+            usage | ({"engine": counted} if (counted := engine.counted()) else {}), sort_keys=True
+        )
 
 
 class DataConfig(Strict):

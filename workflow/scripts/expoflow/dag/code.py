@@ -39,6 +39,7 @@ NEUTRAL = frozenset(
         "project",
         "cli",
         "checkpoints.manifests",
+        "engines.memory",
         "benchmarks.judge",
     ]
 )

@@ -52,7 +52,9 @@ class Needs:
         """GPUs that the model is run on: as the config says of it, or of what it is trained from; else by its size."""
         if (said := self.said_gpus(model)) is not None:
             return said
-        return 0 if self.miniature(model) else gpus(self.weights(model))
+        if self.miniature(model):
+            return 0
+        return gpus(self.weights(model), engine=self._config.engine_of(model))
 
     def said_gpus(self, model: str) -> int | None:
         """What the config says of the GPUs of a model, or of what it is trained from."""

@@ -20,7 +20,7 @@ class Loaded:
     def __init__(self, model: Model, engine: str):
         """Raises CheckpointError where the model does not fit into memory."""
         if engine == "vllm":
-            require_memory(model, gpus.given())
+            require_memory(model, gpus.given(), vllm=True)
             from expoflow.engines.vllm import VllmEngine
 
             self.engine: Engine = VllmEngine(model, gpus.allotted())

@@ -13,25 +13,47 @@ from expoflow.errors import CheckpointError
 from expoflow.extrapolation.preflight import open_both
 from expoflow.system import gpus
 
+MARGIN = 10**9  # bytes by which the driver and CUDA may differ on what is free of a GPU
+GPUS = "resources: {gpus: N}"
 
-def require_memory(model: Model, devices: Sequence[str] = ()) -> None:
+
+def require_memory(model: Model, devices: Sequence[str] = (), vllm: bool = False) -> None:
     """Raise CheckpointError, with the remedy, for weights that are larger than the free memory of what runs them.
 
     `devices` are the GPUs over which they are spread, as CUDA_VISIBLE_DEVICES names them; without any this machine's memory
-    counts. What is not known of the GPUs is left to the engine, whose own error says what is lacking.
+    counts. `vllm` takes its share of each GPU's memory, and fails if so much is not free. What is not known of the GPUs is left to
+    the engine, whose own error says what is lacking.
     """
-    found = gpus.free_memory(devices) if devices else free_memory()
-    if found is None:
-        return
-    free, device = found
+    found = gpus.memory(devices) if devices else [free_memory()]
     needed = weight_bytes(model) / max(1, len(devices))
-    if needed > free:
-        spread = f" on each of {len(devices)} GPUs" if len(devices) > 1 else ""
-        more = "more GPUs for the model (resources: {gpus: N})" if devices else "a machine with more memory"
-        raise CheckpointError(
-            f"{model.folder}: its weights need {needed / 1e9:.1f} GB{spread}, {device} has {free / 1e9:.1f} GB free; "
-            f"take {more}, or a model saved in bfloat16"
-        )
+    share = model.engine.utilization() if vllm else model.engine.utilization(usual=1)
+    for free, whole, device in sorted(found):
+        taken = min(free, int(share * whole)) if devices else free
+        if needed > taken:
+            spread = f" on each of {len(devices)} GPUs" if len(devices) > 1 else ""
+            more = f"more GPUs for the model ({GPUS})" if devices else "a machine with more memory"
+            has = (
+                f"has {free / 1e9:.1f} GB free"
+                if taken == free
+                else f"has {taken / 1e9:.1f} GB for it (engine.gpu_memory_utilization: {share:g})"
+            )
+            raise CheckpointError(
+                f"{model.folder}: its weights need {needed / 1e9:.1f} GB{spread}, {device} {has}; "
+                f"take {more}, or a model saved in bfloat16"
+            )
+        if vllm and free < share * whole - MARGIN:
+            raise CheckpointError(
+                f"{model.folder}: {device} has {free / 1e9:.1f} of {whole / 1e9:.1f} GB free, and vLLM takes {share:.0%};"
+                f" end what else is on it, or set engine: {{gpu_memory_utilization: {max(1, 100 * free // whole - 2) / 100}}}"
+            )
+
+
+def free_on_gpu(model: Model) -> int:
+    """Bytes of the current GPU that are free for what runs `model`, within the share of its memory that the config says."""
+    import torch
+
+    free, whole = torch.cuda.mem_get_info()
+    return max(0, free - int((1 - model.engine.utilization(usual=1)) * whole))
 
 
 def room(config: Any, itemsize: int, free: int) -> int:
@@ -51,12 +73,18 @@ def room(config: Any, itemsize: int, free: int) -> int:
 
 
 def weight_bytes(model: Model) -> int:
-    """Bytes of the model's tensors in the type that its config loads them in."""
+    """Bytes of the model's tensors in the type that its config loads them in, or as its engine quantises them, at least."""
     config = read_json_file(model.folder / "config.json")
     dtype = FLOATS.get(config.get("dtype", config.get("torch_dtype")))
-    return sum(
-        tensor.elements * SIZES[dtype if dtype and tensor.dtype in FLOATS.values() else tensor.dtype]
-        for tensor in headers(model).values()
+    return int(
+        sum(
+            tensor.elements
+            * model.engine.weight(
+                SIZES[dtype if dtype and tensor.dtype in FLOATS.values() else tensor.dtype],
+                expert=".experts." in name,
+            )
+            for name, tensor in headers(model).items()
+        )
     )
 
 
@@ -67,8 +95,8 @@ def headers(model: Model) -> dict[str, Tensor]:
     return open_checkpoint(converted(model.folder)).tensors
 
 
-def free_memory() -> tuple[int, str]:
-    """Free bytes of this machine within the process' limit, and what they are called."""
+def free_memory() -> tuple[int, int, str]:
+    """Free bytes of this machine within the process' limit, twice (of all nobody asks), and what they are called."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     free = limit if limit != resource.RLIM_INFINITY else 1 << 62
     try:
@@ -78,4 +106,4 @@ def free_memory() -> tuple[int, str]:
         )
     except (OSError, StopIteration):
         pass  # another system: only a limit is known
-    return free, "this machine"
+    return free, free, "this machine"

@@ -1,12 +1,15 @@
 """A model as an engine takes it, and what every engine can do."""
 
 import importlib.util
-from collections.abc import Collection, Iterator, Sequence
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from expoflow.checkpoints.checkpoint import read_json_file
+from expoflow.config.engine import EngineConfig
 from expoflow.config.sources import DATE
 from expoflow.config.stages import GenerateConfig
 from expoflow.errors import CheckpointError
@@ -25,7 +28,7 @@ class Model(Record):
 
     `folder` has config and tokenizer, and the weights too unless they are `streamed`. `chat_template` (the
     template itself), `stop` (further token ids) and `pad_token` (a reward model's) override what the folder says;
-    `system` and `date` are those of `engines.chat.Chat`.
+    `system` and `date` are those of `engines.chat.Chat`, `engine` is how an engine is set up for it.
     """
 
     folder: Path
@@ -36,6 +39,15 @@ class Model(Record):
     date: str = DATE
     pad_token: str | None = None
     trust_remote_code: bool = False
+    engine: EngineConfig = EngineConfig()
+
+    @classmethod
+    def used(
+        cls, name: str | None, folder: Path, usage: Mapping[str, Any], streamed: Streamed | None = None
+    ) -> "Model":
+        """A model that the config calls `name`, run as `usage` says (`Config.usage`, as data), and $EXPOFLOW_ENGINE of its engine."""
+        free = json.loads(os.environ.get("EXPOFLOW_ENGINE", "{}")).get(name, {})
+        return cls(folder=folder, streamed=streamed, **{**usage, "engine": usage.get("engine", {}) | free})
 
 
 @dataclass(frozen=True)
@@ -118,11 +130,26 @@ def chosen(engine: str) -> str:
     return "vllm" if importlib.util.find_spec("vllm") and gpus.gpus() else "transformers"
 
 
+def foreseen(engine: str) -> str:
+    """What `auto` stands for in a job; itself if that is open, for a job may have a GPU where this process has none."""
+    undecided = engine == "auto" and importlib.util.find_spec("vllm") and not gpus.gpus()
+    return "auto" if undecided else chosen(engine)
+
+
 def engine_key(model: Model, engine: str) -> str:
-    """What models have in common that one engine can run one after the other: engine and architecture."""
+    """What models have in common that one engine can run one after the other: engine, its settings, and architecture."""
     config = read_json_file(model.folder / "config.json")
     config = {name: value for name, value in config.items() if name not in INCIDENTAL}
-    return hashing.json_digest([engine, config, model.trust_remote_code])
+    settings = model.engine.model_dump(exclude_none=True)
+    return hashing.json_digest([engine, settings, config, model.trust_remote_code])
+
+
+def require_transformers(model: Model) -> None:
+    """Raise CheckpointError for a model of whose engine the config wants what transformers cannot do."""
+    if reason := model.engine.foreign():
+        raise CheckpointError(
+            f"{model.folder}: {reason}; set generate.engine and score.engine: vllm, or remove it"
+        )
 
 
 def not_finite(model: Model, what: str) -> CheckpointError:

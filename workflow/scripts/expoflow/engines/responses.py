@@ -22,7 +22,7 @@ from expoflow.results import Generation, Manifest, read_prompts
 def model(
     recipe: ExtrapolationRecipe, folder: Path, sft: Manifest, aligned: Manifest, usage: str = "{}"
 ) -> Model:
-    """What an engine runs for the checkpoint of `recipe` in `folder`; `usage` as `ModelConfig.usage` gives it."""
+    """What an engine runs for the checkpoint of `recipe` in `folder`; `usage` as `Config.usage` gives it."""
     streamed = None
     if recipe.weights != "stored":
         streamed = Streamed(
@@ -31,7 +31,7 @@ def model(
             alpha=recipe.alpha,
             options=Options.of(dict(recipe)),
         )
-    return Model(folder=folder, streamed=streamed, **json.loads(usage))
+    return Model.used(aligned.model, folder, json.loads(usage), streamed)
 
 
 def respond(

@@ -10,8 +10,16 @@ from expoflow.checkpoints.pickles import converted
 from expoflow.config.stages import GenerateConfig
 from expoflow.engines import tokenizer, vision
 from expoflow.engines.feeding import AsGenerate, Padded
-from expoflow.engines.memory import headers, room
-from expoflow.engines.model import Completion, Model, Pictures, Request, engine_key, no_token
+from expoflow.engines.memory import free_on_gpu, headers, room
+from expoflow.engines.model import (
+    Completion,
+    Model,
+    Pictures,
+    Request,
+    engine_key,
+    no_token,
+    require_transformers,
+)
 from expoflow.engines.support import context, pads, require_supported
 from expoflow.errors import CheckpointError
 from expoflow.extrapolation.tensor_stream import tensors, tensors_of
@@ -69,7 +77,7 @@ class TransformersEngine:
         Batches go by prompt length under a token budget, whatever is `done`: what is left of a batch is
         generated in the batch that it was in.
         """
-        for batch in _batches(requests, config.max_tokens, self.pads, self.room):
+        for batch in self._batches(requests, config):
             if not all(index in done for index in batch):
                 for finished in self._sample([requests[index] for index in batch], config):
                     yield [
@@ -98,12 +106,13 @@ class TransformersEngine:
         self, requests: Sequence[Request], config: GenerateConfig
     ) -> Iterator[list[tuple[int, list[int]]]]:
         """Answers as token ids, with the stop token that ended them, or BROKEN: (index, tokens), as `generate` yields."""
-        for batch in _batches(requests, config.max_tokens, self.pads, self.room):
+        for batch in self._batches(requests, config):
             for finished in self._sample([requests[index] for index in batch], config):
                 yield [(batch[row], tokens) for row, tokens in finished]
 
     def _load(self, model: Model) -> None:
         config = tokenizer.config(model)
+        require_transformers(model)
         require_supported(config, model.folder, self.name, model.trust_remote_code)
         architecture = require_loadable(model.folder, headers(model), remote=model.trust_remote_code)
         weights = dict(_weights(model))
@@ -120,16 +129,20 @@ class TransformersEngine:
         self.model = loaded.eval().to(self.device)
         self.pads, self.causal = pads(architecture, loaded.config), False
         self.room = (
-            room(loaded.config, self.model.dtype.itemsize, torch.cuda.mem_get_info()[0])
+            room(loaded.config, self.model.dtype.itemsize, free_on_gpu(model))
             if self.device == "cuda"
             else BATCH_TOKENS
         )
         self._describe(model)
 
+    def _batches(self, requests: Sequence[Request], config: GenerateConfig) -> list[list[int]]:
+        seqs = self.loaded.engine.max_num_seqs or len(requests)
+        return _batches(requests, config.max_tokens, self.pads, self.room, seqs)
+
     def _describe(self, model: Model) -> None:
         self.loaded, self.key = model, engine_key(model, self.name)
         self.tokenizer, self.stop = tokenizer.tokenizer(model), tokenizer.stop_ids(model)
-        self.context = context(self.model.config)
+        self.context = model.engine.shortened(context(self.model.config))
 
     def _fits(self, model: Model) -> bool:
         """Whether the tensors of `model` are those that were loaded whole, and the class has them name by name.
@@ -303,9 +316,13 @@ def _uniforms(seeds: Sequence[int], steps: int) -> Tensor:
 
 
 def _batches(
-    requests: Sequence[Request], max_tokens: int, pads: bool = True, most: int = BATCH_TOKENS
+    requests: Sequence[Request],
+    max_tokens: int,
+    pads: bool = True,
+    most: int = BATCH_TOKENS,
+    seqs: int = BATCH_TOKENS,
 ) -> list[list[int]]:
-    """Indices of the requests in batches of similar prompt length, at most BATCH_TOKENS and `most` tokens each.
+    """Indices of the requests in batches of similar prompt length, at most BATCH_TOKENS and `most` tokens each, and `seqs` requests.
 
     Of the same length for a class that does not pad; a prompt with images is then a batch of its own.
     """
@@ -313,7 +330,7 @@ def _batches(
     kind = None
     for index in sorted(range(len(requests)), key=lambda i: (len(requests[i].token_ids), i)):
         length = len(requests[index].token_ids)
-        rows = min(BATCH_TOKENS, most) // (length + max_tokens)
+        rows = min(seqs, min(BATCH_TOKENS, most) // (length + max_tokens))
         last, kind = kind, (None if pads else (length, requests[index].pictures and index))
         if not batches or len(batches[-1]) >= max(rows, 1) or kind != last:
             batches.append([])

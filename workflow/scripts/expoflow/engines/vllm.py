@@ -50,9 +50,8 @@ class VllmEngine:
         self._require_loadable(model)
         try:
             self.engine = start(
-                model.folder,
+                model,
                 config,
-                trust_remote_code=model.trust_remote_code,
                 tensor_parallel_size=gpus,
                 load_format=FORMAT,
                 model_loader_extra_config=_extra(model),

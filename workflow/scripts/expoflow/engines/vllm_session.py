@@ -3,7 +3,6 @@
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -14,13 +13,23 @@ from vllm.inputs import tokens_input
 from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
 
-from expoflow.engines.model import Pictures
+from expoflow.config.engine import EngineConfig
+from expoflow.engines.model import Model, Pictures
 from expoflow.engines.support import UNLIMITED, context
 from expoflow.engines.vision import has_processor, picture
 from expoflow.errors import CheckpointError
 
 Parameters = SamplingParams | PoolingParams
 NONE: Mapping[int, Pictures] = MappingProxyType({})
+AROUND = r"^\d+ validation error.*?Value error, |\(?See (https|the).*|\[type=.*"  # what is no advice
+SAVING = (
+    "gpu_memory_utilization",
+    "max_num_seqs",
+    "max_model_len",
+    "out_of_memory",
+)  # what is said where memory lacks
+# vLLM's settings are called here as there.
+WAYS = "these are keys of the section engine: of the config, as in engine: {gpu_memory_utilization: 0.8, max_model_len: 4096}"
 NANS = re.compile(
     r"NaNs detected in logits: \{'(\d+)"
 )  # what VLLM_RAISE_ON_LOGIT_NANS makes of the first request
@@ -41,27 +50,48 @@ class NoLogitsError(Exception):
         self.index = index
 
 
-def start(folder: Path, config: PretrainedConfig, dtype: str = "keep", **settings: Any) -> LLMEngine:
+def start(model: Model, config: PretrainedConfig, dtype: str = "keep", **settings: Any) -> LLMEngine:
     """An engine that takes token ids, in the model's own `dtype` or another, with the longest context that fits.
 
     Nothing is kept from one request to the next: an answer must not depend, not even in its last bit, on
-    what was asked before.
+    what was asked before. Raises CheckpointError if vLLM itself says which setting is in the way.
     """
     kept = config.dtype or "auto"  # vLLM's auto would make float32 a 16-bit type
     sees = config.get_text_config() is not config
-    arguments = EngineArgs(
-        model=str(folder),
+    arguments = dict(
+        model=str(model.folder),
+        trust_remote_code=model.trust_remote_code,
         skip_tokenizer_init=not sees,  # vLLM's processor of images has a tokenizer of its own
-        language_model_only=sees and not has_processor(folder),
+        language_model_only=sees and not has_processor(model.folder),
         dtype=kept if dtype == "keep" else dtype,
-        max_model_len=-1 if context(config) < UNLIMITED else LONGEST,
         enable_prefix_caching=False,
         disable_log_stats=True,
         use_tqdm_on_load=False,
-        **(CPU if current_platform.is_cpu() else {}),
-        **settings,
+        **{**(CPU if current_platform.is_cpu() else {}), **_settings(model, context(config)), **settings},
     )
-    return LLMEngine.from_engine_args(arguments, UsageContext.LLM_CLASS)
+    try:
+        return LLMEngine.from_engine_args(EngineArgs(**arguments), UsageContext.LLM_CLASS)
+    except (ValueError, RuntimeError) as error:
+        if said := _advice(error, model.engine):
+            raise CheckpointError(f"{model.folder}: vLLM says: {said}; {WAYS}") from None
+        raise
+
+
+def _settings(model: Model, context: int) -> dict[str, Any]:
+    """The section `engine` of a model that takes `context` tokens, as vLLM has it."""
+    said = model.engine.model_dump(exclude_none=True)
+    most = LONGEST if context >= UNLIMITED else -1  # as many as fit
+    return said | {
+        "max_model_len": model.engine.max_model_len if model.engine.shortened(context) < context else most
+    }
+
+
+def _advice(error: Exception, engine: EngineConfig) -> str | None:
+    """vLLM's error in one line if it names a setting, or memory, which settings save; None for others."""
+    text = " ".join(re.sub(AROUND, "", str(error), flags=re.S).split()).rstrip(".")
+    named = re.sub("[^a-z]", "", text.lower())
+    names = [*SAVING, *engine.model_dump(exclude_none=True)]
+    return text if any(name.replace("_", "") in named for name in names) else None
 
 
 def answers(

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from expoflow.config.engine import BY_ITSELF, EngineConfig
 from expoflow.files.weights import WEIGHTS, weight_bytes
 from expoflow.hosts.head import Head
 from expoflow.hosts.task import Task
@@ -18,24 +19,27 @@ def width(head: Head, task: Task) -> int:
     """As many as the config says of one of its models, else as hold the largest; 1 on cores, and all at most."""
     if head.slots[0] is None:
         return 1
-    folders = [os.path.abspath(folder) for folder in _folders(task.arguments)]
+    models = [(os.path.abspath(folder), engine) for folder, engine in _models(task.arguments)]
     said = [
         number
-        for folder in folders
+        for folder, _ in models
         for place, number in head.asked
         if folder == place or folder.startswith(place + os.sep)
     ]
-    number = max(said) if said else gpus(max(map(_weights, folders), default=0), head.memory)
-    return min(max(1, number), len(head.slots))
+    needed = (gpus(_weights(folder), head.memory, engine) for folder, engine in models)
+    return min(max([1, *(said or needed)]), len(head.slots))
 
 
-def _folders(arguments: Any) -> Iterator[str]:
+def _models(arguments: Any, engine: EngineConfig = BY_ITSELF) -> Iterator[tuple[str, EngineConfig]]:
+    """The folders of models among a task's arguments, and how their engine is set up."""
     if isinstance(arguments, dict):
+        if isinstance(own := arguments.get("engine"), dict):
+            engine = EngineConfig.model_validate(own)
         for name, value in arguments.items():
             if name in FOLDERS and isinstance(value, str):
-                yield value
+                yield value, engine
             else:
-                yield from _folders(value)
+                yield from _models(value, engine)
 
 
 def _weights(folder: str) -> int:

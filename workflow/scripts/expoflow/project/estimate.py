@@ -18,6 +18,7 @@ from expoflow.benchmarks import bill
 from expoflow.checkpoints.checkpoint import read_json_file
 from expoflow.config import Config
 from expoflow.config.benchmarks import OnPrompts
+from expoflow.config.engine import EngineConfig
 from expoflow.config.sources import ModelConfig, PromptsConfig
 from expoflow.config.stages import GenerateConfig
 from expoflow.dag import resources
@@ -32,7 +33,7 @@ from expoflow.results import Manifest
 SIZE = re.compile(r"(?<![a-z0-9])(?:(\d+)x)?(\d+(?:[._]\d+)?)b(?![a-z])", re.IGNORECASE)
 GB = 1e9
 CARDS = (24, 48, 80)  # GB of GPU memory, in the order in which they are tried
-USABLE = 0.9  # share of a card that an engine takes (vLLM's gpu_memory_utilization)
+USABLE = 0.9  # share of a card that an engine takes unless the config says (gpu_memory_utilization)
 OVERHEAD = 2 * GB  # CUDA context, activations and graphs of one process: an estimate
 PROMPT_TOKENS = 1024  # room for the prompt of the one response whose cache must fit
 ASSUMED_PROMPTS = 1000  # of a hub set that was not looked at
@@ -76,6 +77,8 @@ class Estimate:
     prompts: dict[str, tuple[int, str]] = field(default_factory=dict)
     reward_memory: float = 0
     """Of the reward model's GPU; 0 without one."""
+    reward_cards: str = ""
+    """GPUs that hold the reward model."""
     bill: list[str] = field(default_factory=list)
     """What the judges may cost, a line for each benchmark."""
 
@@ -113,7 +116,9 @@ def plan(config: Config, results: Results = RESULTS, online: bool = True) -> Est
         prompts={name: _count(name, each, config.seed, ask) for name, each in config.prompts.items()},
     )
     if config.reward_model:
-        result.reward_memory = known[config.reward_model].weights + OVERHEAD
+        engine = config.engine_of(config.reward_model)
+        result.reward_memory = _loaded(known[config.reward_model].weights, engine) + OVERHEAD
+        result.reward_cards = _cards(result.reward_memory, engine)
     seen: set[tuple[str, str]] = set()
     for name in config.pairs:
         result.pairs.append(_pair(config, name, result, seen))
@@ -141,13 +146,14 @@ def _pair(config: Config, name: str, made: Estimate, seen: set[tuple[str, str]])
     for count, limit in _benchmark_responses(config, name, made):
         responses += 3 * count
         tokens += 3 * count * limit
-    memory = facts.weights + OVERHEAD + _sequence(facts, generate)
+    engine = config.engine_of(pair.aligned)
+    memory = _loaded(facts.weights, engine) + OVERHEAD + _sequence(facts, generate, engine)
     return PairPlan(
         pair=name,
         stored=len(new) * facts.weights if config.extrapolate.weights == "stored" else 0,
         exported=facts.weights,
         memory=memory,
-        cards=_cards(memory),
+        cards=_cards(memory, engine),
         responses=responses,
         tokens=tokens,
     )
@@ -163,17 +169,23 @@ def _benchmark_responses(config: Config, pair: str, made: Estimate) -> Iterator[
             yield responses(section, generate)
 
 
-def _sequence(facts: Facts, generate: GenerateConfig) -> float:
+def _loaded(weights: float, engine: EngineConfig) -> float:
+    """Bytes of 16-bit weights as an engine holds them."""
+    return weights * engine.weight(2) / 2
+
+
+def _sequence(facts: Facts, generate: GenerateConfig, engine: EngineConfig) -> float:
     """Bytes of keys and values of one response of full length with its prompt."""
-    return facts.cache * (PROMPT_TOKENS + generate.max_tokens)
+    return facts.cache * engine.cache() * engine.shortened(PROMPT_TOKENS + generate.max_tokens)
 
 
-def _cards(memory: float) -> str:
+def _cards(memory: float, engine: EngineConfig) -> str:
     """The smallest number of GPUs that hold `memory`: one of the smallest card that does, else of the largest."""
+    usable = engine.utilization(usual=USABLE) * GB
     for card in CARDS:
-        if memory <= card * GB * USABLE:
+        if memory <= card * usable:
             return f"1 x {card} GB"
-    count = 1 << math.ceil(math.log2(memory / (CARDS[-1] * GB * USABLE)))  # heads are split in halves
+    count = 1 << math.ceil(math.log2(memory / (CARDS[-1] * usable)))  # heads are split in halves
     return f"{count} x {CARDS[-1]} GB"
 
 
@@ -310,14 +322,15 @@ def lines(made: Estimate) -> list[str]:
     said += [f"prompts {name}: {count:,} ({says})" for name, (count, says) in made.prompts.items()]
     responses, tokens = sum(each.responses for each in made.pairs), sum(each.tokens for each in made.pairs)
     if made.reward_memory:
-        said.append(f"reward model: {_gb(made.reward_memory)} of GPU memory, {_cards(made.reward_memory)}")
+        said.append(f"reward model: {_gb(made.reward_memory)} of GPU memory, {made.reward_cards}")
     return [
         *said,
         *made.bill,
         f"downloads: {_gb(made.downloads)}",
         f"disk at the end, hub cache included: {_gb(made.disk)}",
         f"responses: {responses:,}, of {tokens:,} tokens at most",
-        "GPU memory: weights + keys and values of one response of full length + 2 GB; an engine takes 90 % of a card",
+        "GPU memory: weights + keys and values of one response of full length + 2 GB; an engine takes 90 % of a card,"
+        " or what the section engine says",
         "a job's GPUs and memory: what it asks a cluster for, with room for many responses at a time; `resources` and the"
         " profile change them",
     ]

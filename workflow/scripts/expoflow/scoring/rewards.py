@@ -13,7 +13,8 @@ from expoflow.checkpoints.pickles import converted
 from expoflow.config.stages import ScoreConfig
 from expoflow.engines import tokenizer
 from expoflow.engines.chat import Chat
-from expoflow.engines.model import Model, chosen
+from expoflow.engines.memory import require_memory
+from expoflow.engines.model import Model, chosen, require_transformers
 from expoflow.engines.support import context
 from expoflow.errors import CheckpointError, DataError
 from expoflow.files import hashing
@@ -57,8 +58,9 @@ class Scorer(Protocol):
 
 
 def reward_model(manifest: Path, usage: str) -> Model:
-    """The reward model of a manifest; `usage` as `ModelConfig.usage` gives it."""
-    return Model(folder=manifests.model_folder(read_json(manifest, Manifest)), **json.loads(usage))
+    """The reward model of a manifest; `usage` as `Config.usage` gives it."""
+    made = read_json(manifest, Manifest)
+    return Model.used(made.model, manifests.model_folder(made), json.loads(usage))
 
 
 def score_responses(
@@ -136,6 +138,7 @@ def load(reward_model: Model, engine: str = "transformers", dtype: str = "keep")
     config = reward_config(reward_model, loading.read_config(folder, remote), tensors, engine)
     architecture = loading.require_loadable(folder, tensors, "reward model", remote)
     if engine == "vllm":
+        require_memory(reward_model, gpus.given(), vllm=True)
         from expoflow.scoring.rewards_vllm import VllmRewardModel
 
         return VllmRewardModel(reward_model, config, dtype, gpus.allotted())
@@ -185,7 +188,8 @@ class RewardModel:
     ):
         import torch
 
-        folder = reward_model.folder
+        require_transformers(reward_model)
+        folder, self.engine = reward_model.folder, reward_model.engine
         self.tokenizer = tokenizer.tokenizer(reward_model)
         mapping = {f"^{re.escape(name)}$": head for name, head in reward_heads.renamed(names).items()}
         model, report = architecture.from_pretrained(
@@ -202,16 +206,16 @@ class RewardModel:
     @property
     def context(self) -> int:
         """The most tokens that a conversation may have; encoders may count places that no token has."""
-        most = context(self.model.config)
+        most = self.engine.shortened(context(self.model.config))
         return min(most, self.tokenizer.model_max_length) if self.tokenizer.sep_token else most
 
     def logits(self, rows: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, float]]]:
         """The logit of every row of token ids, batch by batch; batches go by length under a token budget."""
-        budget = BATCH_TOKENS[self.device]
+        budget, seqs = BATCH_TOKENS[self.device], self.engine.max_num_seqs or len(rows)
         pending = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
         while pending:
             size = 1
-            while size < len(pending) and (size + 1) * len(rows[pending[size]]) <= budget:
+            while size < min(len(pending), seqs) and (size + 1) * len(rows[pending[size]]) <= budget:
                 size += 1
             batch, pending = pending[:size], pending[size:]
             yield list(zip(batch, self._forward([rows[i] for i in batch]).double().tolist(), strict=True))

@@ -18,14 +18,7 @@ class VllmRewardModel:
 
     def __init__(self, reward_model: Model, config: Any, dtype: str = "keep", gpus: int = 1):
         self.config, self.tokenizer = config, tokenizer.tokenizer(reward_model)
-        self.engine = start(
-            reward_model.folder,
-            config,
-            dtype,
-            runner="pooling",
-            tensor_parallel_size=gpus,
-            trust_remote_code=reward_model.trust_remote_code,
-        )
+        self.engine = start(reward_model, config, dtype, runner="pooling", tensor_parallel_size=gpus)
 
     @property
     def context(self) -> int:

@@ -3,13 +3,19 @@
 import math
 import subprocess
 
+from expoflow.config.engine import BY_ITSELF, UTILIZATION, EngineConfig
+
 GPU = 80 * 10**9  # bytes of the GPUs that a model is spread over where nobody knows them
 ROOM = 1.3  # memory of a loaded model per byte of its weights: activations and the KV cache come on top
 
 
-def gpus(weights: int, memory: int | None = None) -> int:
-    """GPUs of so many bytes, by default 80 GB, that a model needs: 1, 2, 4, ..., as tensor parallelism wants it."""
-    return 2 ** max(0, math.ceil(math.log2(max(1, weights * ROOM) / (memory or GPU))))
+def gpus(weights: float, memory: int | None = None, engine: EngineConfig = BY_ITSELF) -> int:
+    """GPUs of so many bytes, by default 80 GB, that a model needs: 1, 2, 4, ..., as tensor parallelism wants it.
+
+    Its `weights` are those on disk, of 16 bits where the engine quantises them.
+    """
+    needed = max(1, weights * engine.weight(2) / 2 * ROOM)
+    return 2 ** max(0, math.ceil(math.log2(needed / ((memory or GPU) * engine.utilization() / UTILIZATION))))
 
 
 def smallest() -> int | None:

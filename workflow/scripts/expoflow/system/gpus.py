@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import metadata
 
-QUERY = "index,uuid,mig.mode.current,memory.free,name"
+QUERY = "index,uuid,mig.mode.current,memory.free,memory.total,name"
 
 
 def allotted() -> int:
@@ -31,13 +31,19 @@ def gpus() -> list[str]:
 
 
 def free_memory(devices: Sequence[str]) -> tuple[int, str] | None:
-    """Free bytes of the fullest of these CUDA devices, and its name; None if they are not known.
+    """Free bytes of the fullest of these CUDA devices, and its name; None if they are not known."""
+    found = memory(devices)
+    return min((free, name) for free, _, name in found) if found else None
+
+
+def memory(devices: Sequence[str]) -> list[tuple[int, int, str]]:
+    """Free bytes, all bytes and the name of each of these CUDA devices; nothing if one of them is not known.
 
     The driver is asked (NVML), by another process: CUDA stays unused in this one, so that what it forks may use it. Of a part
     of a GPU (MIG) the driver tells nothing that counts, and in CUDA's own order GPUs of several kinds have other numbers.
     """
     if any(device.startswith("MIG-") for device in devices):
-        return None
+        return []
     told = [
         *csv.reader(_told(f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"), skipinitialspace=True)
     ]
@@ -46,12 +52,14 @@ def free_memory(devices: Sequence[str]) -> tuple[int, str] | None:
     found = []
     with suppress(ValueError):
         for device in devices:
-            ((_, _, mig, free, name),) = (row for row in told if device == row[0] or _is(device, row[1]))
+            ((_, _, mig, free, total, name),) = (
+                row for row in told if device == row[0] or _is(device, row[1])
+            )
             if mig == "Enabled":
-                return None
-            found.append((int(free) << 20, f"{name} (GPU {device})"))
-        return min(found, default=None)
-    return None
+                return []
+            found.append((int(free) << 20, int(total) << 20, f"{name} (GPU {device})"))
+        return found
+    return []
 
 
 def _is(device: str, uuid: str) -> bool:

@@ -22,7 +22,7 @@ from expoflow.checkpoints.loading import read_config, require_loadable
 from expoflow.config.benchmarks import OpenLlmBenchmark
 from expoflow.engines.chat import Chat
 from expoflow.engines.memory import free_memory, headers
-from expoflow.engines.model import Model
+from expoflow.engines.model import Model, require_transformers
 from expoflow.errors import CheckpointError
 from expoflow.results import Message
 
@@ -130,17 +130,21 @@ def language_model(model: Model, config: OpenLlmBenchmark) -> LM:
     if config.backend != "completions":  # a server has loaded it by itself
         require_loadable(model.folder, headers(model), remote=remote)
     length = min(config.context, getattr(settings, "max_position_embeddings", config.context))
+    length = model.engine.shortened(length)
     bos = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
     common = {"pretrained": folder, "trust_remote_code": remote, "add_bos_token": bos}
     if config.backend == "vllm":
+        more = model.engine.model_dump(exclude={"max_model_len"}, exclude_none=True)
         loaded = get_model("vllm")(
-            **common, dtype=_dtype(config), max_model_len=length, batch_size="auto", seed=config.seed
+            **{"max_model_len": length, "batch_size": "auto", "seed": config.seed, **common, **more},
+            dtype=_dtype(config),
         )
     elif config.backend == "completions":
         loaded = _served(folder, config, length, common)
     else:
         import torch
 
+        require_transformers(model)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         size = batch_size(config, settings, length, device)
         print(f"hf: {device}, batch size {size}, at most {length} tokens")

@@ -82,7 +82,8 @@ class Asked(Record):
         files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")])
         state = [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files]
         loading = self.config.model_dump(exclude={"tasks", "data", "limit", "chat_template", "seed"})
-        return hashing.json_digest([str(folder), state, self.model.chat_template, loading])
+        engine = self.model.engine.model_dump(exclude_none=True)
+        return hashing.json_digest([str(folder), state, self.model.chat_template, engine, loading])
 
 
 def task_files() -> list[str]:

@@ -166,8 +166,10 @@ class Training:
     def label(self, policy: Path, prompts: list[Prompt], seed: int, target: Path) -> None:
         """Write pairs by a process of its own, whose memory the trainer has after it."""
         task = onpolicy.Labelling(
-            policy=Model(folder=policy, **self.usages.get("base", {})),
-            reward_model=Model(folder=self.folders["reward_model"], **self.usages.get("reward_model", {})),
+            policy=Model.used(self.source.base, policy, self.usages.get("base", {})),
+            reward_model=Model.used(
+                self.source.reward_model, self.folders["reward_model"], self.usages.get("reward_model", {})
+            ),
             prompts=prompts,
             samples=self.source.train.samples,
             max_tokens=self.data.max_tokens,
