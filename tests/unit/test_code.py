@@ -119,6 +119,7 @@ EDITS = {
     "config/stages": set(),
     "config/engine": set(),
     "engines/memory": set(),
+    "engines/package": set(),
     "files/atomic": set(),
     "hosts/host": set(),
     "hub/cache": set(),

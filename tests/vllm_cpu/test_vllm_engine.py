@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -10,13 +11,16 @@ pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-vllm`
 
 from checkpoints import save, weights
 from expoflow.config.stages import GenerateConfig
+from expoflow.engines import tokenizer
 from expoflow.engines.model import Model
+from expoflow.engines.package import package
 from expoflow.engines.vllm import VllmEngine
 from expoflow.errors import CheckpointError
 from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 from miniatures import ALPHAS, GREEDY, answer
 from safetensors.torch import load_file, save_file
+from vllm import EngineArgs
 
 pytestmark = pytest.mark.vllm
 PAPER = GenerateConfig(max_tokens=30)
@@ -159,3 +163,46 @@ def test_logits_that_are_nan_name_the_prompt(pair, requests, tmp_path):
     found = dict(each for step in engine.logps([(requests[0].token_ids, [5, 6])]) for each in step)
     assert math.isnan(found[0])
     engine.close()
+
+
+def test_what_is_compiled_at_one_alpha_is_found_at_all_others(pair, requests, store):
+    """vLLM finds it by a hash over its settings, the model's path among them; the pair's files lie at several."""
+    models = (pair.streamed(0.5), pair.streamed(20), pair.stored(20), pair.stored(0))
+    hashes, paths, answers = set(), set(), []
+    for model in models:
+        engine = VllmEngine(model)
+        hashes.add(engine.engine.vllm_config.compute_hash())
+        paths.add(engine.engine.model_config.model)
+        engine.move(pair.streamed(0.5))
+        answers.append(answer(engine, requests[:20]))
+        engine.close()
+    assert len(hashes) == len(paths) == 1
+    assert Path(*paths).is_relative_to(store)
+    assert answers[1:] == answers[:-1]
+    by_path = [EngineArgs(model=str(model.folder), skip_tokenizer_init=True) for model in models[:2]]
+    assert len({each.create_engine_config().compute_hash() for each in by_path}) == 2  # why it matters
+
+
+def test_the_model_is_given_itself_if_vllm_asks_its_files(pair, tmp_path, monkeypatch):
+    model = pair.stored(0)
+    config = tokenizer.config(model)
+    assert package(model, config) == package(pair.streamed(20), config) != model.folder
+    assert {path.name for path in package(model, config).iterdir()} == {
+        "config.json",
+        "generation_config.json",
+    }
+    config.dtype = None
+    assert package(model, config) == model.folder
+    assert package(pair.streamed(20), config) != model.folder  # which has no weights to be asked
+    copy = Model(folder=shutil.copytree(model.folder, tmp_path / "copy"))
+    tensors = load_file(copy.folder / "model.safetensors")
+    save_file(
+        {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].clone()},
+        copy.folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    assert tokenizer.config(copy).tie_word_embeddings
+    assert package(copy, tokenizer.config(copy)) == copy.folder
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EXPOFLOW_STORE", str(tmp_path / "file"))  # a place that cannot be written to
+    assert package(model, tokenizer.config(model)) == model.folder

@@ -40,6 +40,7 @@ NEUTRAL = frozenset(
         "cli",
         "checkpoints.manifests",
         "engines.memory",
+        "engines.package",
         "benchmarks.judge",
     ]
 )

@@ -14,6 +14,7 @@ from expoflow.config.stages import GenerateConfig
 from expoflow.engines import tokenizer
 from expoflow.engines.memory import headers
 from expoflow.engines.model import Completion, Model, Pictures, Request, engine_key, no_token
+from expoflow.engines.package import package
 from expoflow.engines.support import require_supported
 from expoflow.engines.vllm_plugin import FORMAT, UNKNOWN, extra_config, reason
 from expoflow.engines.vllm_session import NoLogitsError, answers, start, stop
@@ -52,6 +53,7 @@ class VllmEngine:
             self.engine = start(
                 model,
                 config,
+                folder=package(model, config),
                 tensor_parallel_size=gpus,
                 load_format=FORMAT,
                 model_loader_extra_config=_extra(model),

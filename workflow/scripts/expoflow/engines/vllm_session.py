@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -50,8 +51,12 @@ class NoLogitsError(Exception):
         self.index = index
 
 
-def start(model: Model, config: PretrainedConfig, dtype: str = "keep", **settings: Any) -> LLMEngine:
+def start(
+    model: Model, config: PretrainedConfig, dtype: str = "keep", folder: Path | None = None, **settings: Any
+) -> LLMEngine:
     """An engine that takes token ids, in the model's own `dtype` or another, with the longest context that fits.
+
+    `folder` has what is not weights, if it is not the model's own (`engines.package`).
 
     Nothing is kept from one request to the next: an answer must not depend, not even in its last bit, on
     what was asked before. Raises CheckpointError if vLLM itself says which setting is in the way.
@@ -59,7 +64,7 @@ def start(model: Model, config: PretrainedConfig, dtype: str = "keep", **setting
     kept = config.dtype or "auto"  # vLLM's auto would make float32 a 16-bit type
     sees = config.get_text_config() is not config
     arguments = dict(
-        model=str(model.folder),
+        model=str(folder or model.folder),
         trust_remote_code=model.trust_remote_code,
         skip_tokenizer_init=not sees,  # vLLM's processor of images has a tokenizer of its own
         language_model_only=sees and not has_processor(model.folder),

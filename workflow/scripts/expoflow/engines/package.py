@@ -1,0 +1,49 @@
+"""The folder that vLLM is given for a model: the same one at every alpha, since vLLM finds what it has compiled by the folder's path."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from expoflow import store
+from expoflow.engines.memory import headers
+from expoflow.engines.model import Model
+from expoflow.engines.tokenizer import FILES
+from expoflow.files.folder import appearing
+from expoflow.files.hashing import json_digest, sha256
+
+CONFIGS = ("config.json", "generation_config.json")
+
+
+def package(model: Model, config: Any) -> Path:
+    """A folder of the store, found by content, with what vLLM reads of a model beside its weights.
+
+    `config` is the model's, as transformers reads it. The model's own folder is given if vLLM asks the files of its weights: for
+    their type, or whether a head is there that the config calls tied; and if the store cannot be written to.
+    """
+    if not model.streamed and (config.dtype is None or _has_tied_head(model, config)):
+        return model.folder
+    files = sorted(_files(model.folder, sees=config.get_text_config() is not config))
+    folder = store.root() / "packages" / json_digest([[path.name, sha256(path)] for path in files])
+    try:
+        with store.locked(folder):
+            if not folder.is_dir():
+                with appearing(folder, replace=False) as unfinished:
+                    for path in files:
+                        shutil.copyfile(path, unfinished / path.name)
+    except OSError:
+        return model.folder
+    return folder
+
+
+def _files(folder: Path, sees: bool) -> Iterator[Path]:
+    """The configs and the code, and what reads texts and pictures if the model `sees`: else vLLM is given token ids."""
+    for path in folder.iterdir():
+        reads = sees and (FILES.fullmatch(path.name) or path.name.endswith("processor_config.json"))
+        if path.is_file() and (path.name in CONFIGS or path.suffix == ".py" or reads):
+            yield path
+
+
+def _has_tied_head(model: Model, config: Any) -> bool:
+    tied = getattr(config, "tie_word_embeddings", False)
+    return tied and any(name.endswith("lm_head.weight") for name in headers(model))
