@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import transformers
 from expoflow.config.stages import ScoreConfig
 from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError
@@ -116,3 +117,48 @@ def test_the_tokenizers_padding_side_does_not_matter(folder, tmp_path, side):
     settings = json.loads((tmp_path / "tokenizer_config.json").read_text()) | {"padding_side": side}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     assert score(tmp_path) == score(folder)
+
+
+def test_padding_on_the_right_needs_no_mask(folder, monkeypatch):
+    scorer = rewards.load(Model(folder=folder))
+    assert not scorer.masks
+    chat = AutoTokenizer.from_pretrained(folder)
+    rows = [chat(each.response)["input_ids"] for each in responses()]
+    seen, forward = [], scorer.model.forward
+
+    def shown(**given):
+        seen.append("attention_mask" in given)
+        return forward(**given)
+
+    monkeypatch.setattr(scorer.model, "forward", shown)
+    without = dict(each for step in scorer.logits(rows) for each in step)
+    scorer.masks = True
+    assert dict(each for step in scorer.logits(rows) for each in step) == pytest.approx(without, abs=1e-6)
+    assert seen == [False] * (len(seen) // 2) + [True] * (len(seen) // 2)
+
+
+GEMMA = {"head_dim": 16, "num_key_value_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "masks"),
+    [
+        ("Mistral", {"num_key_value_heads": 2, "sliding_window": 8}, False),
+        ("Gemma3Text", GEMMA, False),
+        ("Gemma3Text", GEMMA | {"use_bidirectional_attention": True}, True),
+        ("Bert", {}, True),
+    ],
+)
+def test_a_token_that_sees_what_comes_after_it_needs_one(kind, more, masks):
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_labels=1,
+        pad_token_id=0,
+        **more,
+    )
+    model = getattr(transformers, f"{kind}ForSequenceClassification")(config).eval()
+    assert rewards._reads_no_padding(model) == (not masks)
