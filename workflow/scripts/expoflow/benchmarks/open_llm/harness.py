@@ -25,6 +25,7 @@ from expoflow.engines.memory import free_memory, headers
 from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError
 from expoflow.results import Message
+from expoflow.system import gpus
 
 ASKED = "asked"
 GROUPS = ("open_llm.yaml", "miniature.yaml")
@@ -134,7 +135,12 @@ def language_model(model: Model, config: OpenLlmBenchmark) -> LM:
     common = {"pretrained": folder, "trust_remote_code": remote, "add_bos_token": bos}
     if config.backend == "vllm":
         loaded = get_model("vllm")(
-            **common, dtype=_dtype(config), max_model_len=length, batch_size="auto", seed=config.seed
+            **common,
+            dtype=_dtype(config),
+            max_model_len=length,
+            batch_size="auto",
+            seed=config.seed,
+            tensor_parallel_size=gpus.allotted(),
         )
     elif config.backend == "completions":
         loaded = _served(folder, config, length, common)
