@@ -34,6 +34,7 @@ from expoflow.files.records import read_json, read_jsonl, write_json
 from expoflow.miniature import open_llm as miniature_files
 from expoflow.miniature import world
 from expoflow.results import BenchmarkResult
+from expoflow.system import gpus
 from expoflow.training.loop import sft
 from loops import run_loop
 
@@ -275,6 +276,17 @@ def test_a_system_message_that_the_template_refuses_is_left_out_only_if_the_conf
     assert written("drop", history) == "user: a or b? assistant:"
     assert written("merge", history) == "user: Choose.\n\na or b? assistant:"
     assert written("drop", begun, False) == "user: a or b? assistant: It is"
+
+
+def test_vllm_spreads_the_model_over_the_gpus_that_the_job_was_given(folder, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        harness, "get_model", lambda name: lambda **settings: asked.update(settings, name=name)
+    )
+    monkeypatch.setattr(gpus.metadata, "version", lambda name: "2.13.0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    harness.language_model(Model(folder=folder / "model"), OpenLlmBenchmark(backend="vllm"))
+    assert (asked["name"], asked["tensor_parallel_size"]) == ("vllm", 2)
 
 
 def test_the_batch_fits_into_memory(monkeypatch):

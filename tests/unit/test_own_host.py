@@ -108,6 +108,31 @@ def test_a_part_that_dies_ends_the_host_which_is_started_again_once(job, tmp_pat
     assert mine.nothing_remains()
 
 
+def test_the_host_lives_as_long_as_the_job_wants_the_same_model(job):
+    asked = [["count", key, {"key": key, "n": 1}] for key in ("a", "a", "b")]
+    first, second, third = done(job(*asked, visible="1"))
+    assert first["pid"] == second["pid"] != third["pid"]
+
+
+def test_the_last_word_of_a_job_is_its_error(job):
+    mine = job(["spread", "", {}], ["fail", "", {"how": "checkpoint"}])
+    assert mine.process.wait() == 1
+    assert mine.log().splitlines()[-1] == "error: model 'x' is broken; mend it"
+    assert mine.nothing_remains()
+
+
+def test_a_host_that_dies_twice_has_said_why_in_the_job_s_log(job):
+    mine = job(["crash", "", {}])
+    assert mine.process.wait() == 1
+    assert mine.log().count("Segmentation fault") == 2
+    assert mine.log().endswith("has died, and so did the one before; what it said stands above\n")
+
+
+def test_without_a_gpu_the_job_does_the_work_itself(job):
+    (row,) = done(job(["count", "", {"n": 1}], visible=""))
+    assert row["pid"] == row["job"]
+
+
 @pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_nothing_remains_of_a_job_that_is_ended(job, how):
     mine = job(["spread", "", {}], ["count", "", {"n": 9, "wait": [1, "never"]}])

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from expoflow.hosts.slot import Slot
 
 
+TRACKER = b"multiprocessing.resource_tracker"  # in the command of the process that removes shared memory
+
+
 class DiedError(Exception):
     """A host ended, or never answered."""
-
-
-TRACKER = b"multiprocessing.resource_tracker"
 
 
 def end_session(leader: int, head: Head) -> None:
@@ -57,9 +57,8 @@ def _session(leader: int) -> Iterator[int]:
 def _started_for(head: Head, pid: int) -> bool:
     """Whether a process has the environment of this head's hosts; one that has renamed itself, as vLLM's workers do, has none."""
     with suppress(OSError):
-        return (
-            f"EXPOFLOW_HEAD={head.model_dump_json()}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes()
-        )
+        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return f"EXPOFLOW_HEAD={head.model_dump_json()}".encode() in words
     return False
 
 

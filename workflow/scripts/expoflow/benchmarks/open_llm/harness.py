@@ -25,6 +25,7 @@ from expoflow.engines.memory import free_memory, headers
 from expoflow.engines.model import Model, require_transformers
 from expoflow.errors import CheckpointError
 from expoflow.results import Message
+from expoflow.system import gpus
 
 ASKED = "asked"
 GROUPS = ("open_llm.yaml", "miniature.yaml")
@@ -138,6 +139,7 @@ def language_model(model: Model, config: OpenLlmBenchmark) -> LM:
         loaded = get_model("vllm")(
             **{"max_model_len": length, "batch_size": "auto", "seed": config.seed, **common, **more},
             dtype=_dtype(config),
+            tensor_parallel_size=gpus.allotted(),
         )
     elif config.backend == "completions":
         loaded = _served(folder, config, length, common)
