@@ -132,6 +132,7 @@ EDITS = {
     # responses
     "engines/vllm": LOADING,
     "engines/transformers": LOADING | THEORY,
+    "engines/in_place": LOADING | THEORY,
     "engines/unfinished": {"select"},
     "scoring/likelihood": {"likelihood"},
     "scoring/degenerate": {"score"},
