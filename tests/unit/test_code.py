@@ -135,6 +135,7 @@ EDITS = {
     # responses
     "engines/vllm": LOADING,
     "engines/transformers": LOADING | THEORY,
+    "engines/in_place": LOADING | THEORY,
     "engines/unfinished": {"select"},
     "scoring/likelihood": {"likelihood"},
     "scoring/degenerate": {"score"},

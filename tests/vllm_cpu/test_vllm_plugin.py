@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-vllm` has it")
 
 import torch
-from checkpoints import save, weights
+from checkpoints import bits, save, weights
 from expoflow.engines.model import Model
 from expoflow.engines.vllm import WORKER, VllmEngine
 from expoflow.engines.vllm_plugin import extra_config, parse
@@ -27,6 +27,7 @@ from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.miniature.tokenizer import tokenizer
 from miniatures import answer
 from transformers import LlamaForCausalLM
+from vllm import _custom_ops
 
 pytestmark = pytest.mark.vllm
 
@@ -93,6 +94,56 @@ def test_rows_that_one_model_lacks(pair, requests, tmp_path):
         assert answer(engine, requests) == answers
     finally:
         engine.close()
+
+
+def parents(worker):
+    return worker._expo_parents
+
+
+def weights_of(worker) -> dict[str, torch.Tensor]:
+    return {name: each.detach().clone() for name, each in worker.model_runner.get_model().named_parameters()}
+
+
+def read_again(worker) -> dict[str, torch.Tensor]:
+    """The weights, after they were read from the files."""
+    config = worker.vllm_config
+    worker._load(config.model_config.model, config.load_config.model_loader_extra_config)
+    return weights_of(worker)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["as on a GPU", "packed"])
+def test_another_alpha_in_place(pair, requests, monkeypatch, packed):
+    """Without oneDNN the layers keep their weights as on a GPU: they have the bits of what is read. Packed ones are read."""
+    monkeypatch.setattr(_custom_ops, "_supports_onednn", packed)
+    engine = VllmEngine(pair.streamed(20))
+    ask = engine.engine.collective_rpc
+    try:
+        kept = []
+        for alpha in (0, 0.5, 20, -0.5, 0, -1, 0.5):
+            engine.move(pair.streamed(alpha))
+            kept += ask(parents)
+            answers = answer(engine, requests[:20])
+            (live,), (right,) = ask(weights_of), ask(read_again)
+            assert live.keys() == right.keys()
+            assert all(torch.equal(bits(live[name]), bits(right[name])) for name in live)
+            assert answer(engine, requests[:20]) == answers
+        assert kept[0] is None
+        assert all(each is kept[1] for each in kept[1:])
+        assert (kept[1] is None) == packed
+        engine.move(pair.streamed(0.5, Options(alpha_for=(("mlp", 1.0),))))
+        assert ask(parents) == [None]
+    finally:
+        engine.close()
+
+
+def test_two_workers_take_another_alpha_in_place_each_in_its_share(pair):
+    program = Path(__file__).with_name("in_place.py")
+    told = subprocess.run(
+        [sys.executable, program, pair.sft, pair.aligned], capture_output=True, text=True, timeout=300
+    )
+    lines = [line for line in told.stdout.splitlines() if line.startswith("told")]
+    right = [f"told {alpha} (True, True) (True, True)" for alpha in ("0.5", "20", "-0.4", "0", "1.0")]
+    assert lines == right, told.stderr
 
 
 def test_two_workers_each_take_their_share(pair, requests, same_as_transformers, tmp_path):

@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,15 @@ def free_on_gpu(model: Model) -> int:
 def room(config: Any, itemsize: int, free: int) -> int:
     """Tokens whose keys and values a GPU with `free` bytes beside the weights can hold: a power of two.
 
-    `config` as transformers reads it, `itemsize` in bytes of a number. With keys and values of all layers a token takes the
-    activations of one; a third of the memory stays for copies of what grows, and for logits.
+    A third of the memory stays for copies of what grows, and for logits. Arguments as of `token_bytes`.
+    """
+    return 1 << max(0, (2 * free // 3 // token_bytes(config, itemsize)).bit_length() - 1)
+
+
+def token_bytes(config: Any, itemsize: int) -> int:
+    """Bytes that a token of a batch takes: keys and values of all layers, and the activations of one.
+
+    `config` as transformers reads it, `itemsize` in bytes of a number.
     """
     text = config.get_text_config()
     hidden, heads = text.hidden_size, getattr(text, "num_attention_heads", None)
@@ -68,8 +76,7 @@ def room(config: Any, itemsize: int, free: int) -> int:
     keys = (getattr(text, "num_key_value_heads", None) or heads or 1) * head
     inner = getattr(text, "intermediate_size", None) or 4 * hidden
     widest = max(inner) if isinstance(inner, list | tuple) else inner
-    token = itemsize * (2 * text.num_hidden_layers * keys + 8 * hidden + 4 * widest)
-    return 1 << max(0, (2 * free // 3 // token).bit_length() - 1)
+    return itemsize * (2 * text.num_hidden_layers * keys + 8 * hidden + 4 * widest)
 
 
 def weight_bytes(model: Model) -> int:
@@ -107,3 +114,25 @@ def free_memory() -> tuple[int, int, str]:
     except (OSError, StopIteration):
         pass  # another system: only a limit is known
     return free, free, "this machine"
+
+
+def allowed_memory(root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> int:
+    """Bytes that this process' control groups, those of a cluster's job or a container, leave it; a huge number without a limit."""
+    left = 1 << 62
+    with suppress(OSError, ValueError):
+        for line in process.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers in ("", "memory"):
+                limit, used = (
+                    ("memory.limit_in_bytes", "memory.usage_in_bytes")
+                    if controllers
+                    else ("memory.max", "memory.current")
+                )
+                top = root / controllers
+                group = top / path.strip("/")
+                for each in (group, *group.parents):
+                    with suppress(OSError, ValueError):  # the topmost has none, and "max" is none
+                        left = min(left, int((each / limit).read_text()) - int((each / used).read_text()))
+                    if each == top:
+                        break
+    return left

@@ -8,9 +8,9 @@ from torch import Tensor
 from expoflow.checkpoints.loading import REPORT, require_loadable, require_whole
 from expoflow.checkpoints.pickles import converted
 from expoflow.config.stages import GenerateConfig
-from expoflow.engines import tokenizer, vision
+from expoflow.engines import in_place, tokenizer, vision
 from expoflow.engines.feeding import AsGenerate, Padded
-from expoflow.engines.memory import free_on_gpu, headers, room
+from expoflow.engines.memory import free_on_gpu, headers, room, token_bytes
 from expoflow.engines.model import (
     Completion,
     Model,
@@ -42,21 +42,26 @@ class TransformersEngine:
     def __init__(self, model: Model, dtype: str | None = None, attention: str | None = None):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.dtype, self.attention = dtype, attention
+        self.parents: in_place.Parents | None = None
         self._load(model)
 
     def move(self, model: Model) -> None:
         """Take the weights, tokenizer, template and stop tokens of another model of the same architecture.
 
-        Tensor by tensor, in place. Raises CheckpointError for another architecture, and what reading the
-        weights raises; the engine is of no use after an error.
+        Tensor by tensor, in place; another alpha of a pair without reading, see `in_place`. Raises CheckpointError for
+        another architecture, and what reading the weights raises; the engine is of no use after an error.
         """
         tokenizer.require_same_architecture(self.key, self.loaded, model, self.name)
         if self._fits(model):
             state = self.model.state_dict()
-            with torch.no_grad():
-                for name, tensor in _weights(model):
-                    if name in state:  # else a constant that the class computes by itself
-                        state[name].copy_(tensor)
+            if model.streamed:
+                kept, self.parents = self.parents, None
+                self.parents = in_place.moved(kept, model.streamed, state, self._needed())
+            if not (model.streamed and self.parents):
+                with torch.no_grad():
+                    for name, tensor in _weights(model):
+                        if name in state:  # else a constant that the class computes by itself
+                            state[name].copy_(tensor)
             self._describe(model)
         else:
             self.close()
@@ -65,6 +70,7 @@ class TransformersEngine:
     def close(self) -> None:
         """Free the model's memory."""
         del self.model
+        self.parents = None
         if self.device == "cuda":
             torch.cuda.empty_cache()
 
@@ -138,6 +144,14 @@ class TransformersEngine:
     def _batches(self, requests: Sequence[Request], config: GenerateConfig) -> list[list[int]]:
         seqs = self.loaded.engine.max_num_seqs or len(requests)
         return _batches(requests, config.max_tokens, self.pads, self.room, seqs)
+
+    def _needed(self) -> int:
+        """Bytes of a GPU beside the weights that a batch may take; see `memory.room`."""
+        if self.device == "cpu":
+            return 0
+        return (
+            3 * min(BATCH_TOKENS, self.room) * token_bytes(self.model.config, self.model.dtype.itemsize) // 2
+        )
 
     def _describe(self, model: Model) -> None:
         self.loaded, self.key = model, engine_key(model, self.name)

@@ -14,23 +14,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 from vllm.config import ModelConfig
 from vllm.config.load import LoadConfig
+from vllm.distributed import get_world_group
+from vllm.model_executor.layers.attention import Attention
+from vllm.model_executor.layers.layernorm import GemmaRMSNorm, RMSNorm
+from vllm.model_executor.layers.linear import UnquantizedLinearMethod
 from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
 from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 from vllm.platforms import current_platform
 
-from expoflow.errors import ConfigError, ExpoflowError
+from expoflow.engines import in_place
+from expoflow.errors import ConfigError, ExpoflowError, PairError
 from expoflow.extrapolation.options import RULES
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.extrapolation.tensor_stream import tensors_of
 
 FORMAT = "expo"
 KEYS = ("sft", "alpha", "aligned", *RULES)
+LINEAR = (UnquantizedLinearMethod, UnquantizedEmbeddingMethod)
+NORMS = (RMSNorm, GemmaRMSNorm, nn.LayerNorm)
 TOWER = "vision_model"
 UNKNOWN = "There is no module or parameter named"  # in vLLM's error
 
@@ -108,6 +116,31 @@ def reason(error: Exception, folder: Path | str) -> str:
     return f"{folder}: {error!r}"
 
 
+def plain(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters of a model if each is what vLLM read, put together, and nothing else is made of them; else nothing.
+
+    Not so are weights that a CPU packs (the parameter is empty then), experts, quantised weights, latent attention, the state
+    matrices of Mamba, and what a class has for itself.
+    """
+    for module in model.modules():
+        own = [each for _, each in module.named_parameters(recurse=False)]
+        known = type(getattr(module, "quant_method", None)) in LINEAR or isinstance(module, NORMS)
+        derives = (
+            callable(getattr(module, "process_weights_after_loading", None)) and type(module) is not Attention
+        )
+        if derives or (own and not known) or not all(each.numel() for each in own):
+            return {}
+    return {name: each.detach() for name, each in model.named_parameters()}
+
+
+def everywhere(flag: bool) -> bool:
+    """Whether it is so in all workers of a model, each of which asks at the same time."""
+    told, group = torch.tensor(int(flag)), get_world_group()
+    if group.world_size > 1:
+        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MIN, group=group.cpu_group)
+    return bool(told)
+
+
 class ExpoLoader(DefaultModelLoader):
     """vLLM's own loader, fed by `extrapolation.tensor_stream` instead of files.
 
@@ -137,6 +170,8 @@ class ExpoWorker:
     exception in several workers at a time would leave vLLM 0.32 with the answers of the slower ones.
     """
 
+    _expo_parents: in_place.Parents | None = None
+
     def set_alpha(self, alpha: float | str) -> str | None:
         """Load again with another alpha; `alpha_for` keeps its own."""
         config = self.vllm_config
@@ -150,12 +185,65 @@ class ExpoWorker:
             return f"load format is {loading.load_format}; start vLLM with --load-format {FORMAT}"
         before = model.model, loading.model_loader_extra_config
         try:
-            self._load(folder, extra)
+            self._take(folder, extra)
         except Exception as error:
             finalize_layerwise_reload(self.model_runner.get_model(), model)  # forget what is half loaded
             self._load(*before)
             return reason(error, folder)
         return None
+
+    def _take(self, folder: str, extra: dict[str, Any]) -> None:
+        """Load it, or write it in place from theta1 and theta0 in this worker's layout.
+
+        These are kept, in main memory since the GPU's is vLLM's, when a pair comes first: what vLLM makes of alphas 0 and -1. They
+        are used if theta2 of them is bit for bit what it makes of another alpha. All workers do the same.
+        """
+        streamed = parse(extra, folder)
+        key, live = self._writable(streamed)
+        kept = self._expo_parents if key and self._expo_parents and self._expo_parents.key == key else None
+        if everywhere(kept is not None):
+            try:
+                kept.write(live, streamed.alpha, streamed.options)
+                written = True
+            except PairError:  # in this worker's share; reading says it to all
+                written = False
+            if everywhere(written):
+                self.vllm_config.load_config.model_loader_extra_config = extra
+                self.vllm_config.model_config.model = folder
+                self._pack_embeddings()
+                return
+        self._expo_parents = None
+        ranks = self.vllm_config.parallel_config.world_size
+        proves = key is not None and streamed.alpha not in (0, -1)
+        place = in_place.room(live, needed=None, processes=ranks) if proves else None
+        if not everywhere(place is not None):
+            self._load(folder, extra)
+            return
+        parents = in_place.Parents(key)
+        for side, alpha in ((parents.theta1, 0.0), (parents.theta0, -1.0)):
+            self._load(folder, {**extra, "alpha": alpha})
+            live = plain(self.model_runner.get_model())
+            side |= {name: in_place.copied(each, place) for name, each in live.items()}
+        self._load(folder, extra)
+        live = plain(self.model_runner.get_model())
+        if everywhere(parents.agrees(live, streamed.alpha, streamed.options)):
+            self._expo_parents = parents
+
+    def _writable(self, streamed: Streamed) -> tuple[Any, dict[str, Tensor]]:
+        """What theta1 and theta0 depend on, and the weights here, if theta2 may be written into them; else None and {}."""
+        try:
+            found = in_place.key_of(streamed)
+        except (ExpoflowError, OSError):  # reading says it
+            found = None
+        live = plain(self.model_runner.get_model()) if found else {}
+        if not live or not in_place.usable(live.values()):
+            return None, {}
+        key, types = found
+        return (
+            (key, live)
+            if len({*types.values(), *(each.dtype for each in live.values())}) == 1
+            else (None, {})
+        )
 
     def _load(self, folder: str, extra: dict[str, Any]) -> None:
         self.vllm_config.load_config.model_loader_extra_config = extra
@@ -169,7 +257,10 @@ class ExpoWorker:
                 # vLLM 0.32 packs experts for a CPU only while it has no kernel, and reads others as if packed.
                 method.moe_kernel = None
         self.reload_weights(weights_path=folder)
-        for method, layer in methods:
-            if isinstance(method, UnquantizedEmbeddingMethod):
-                # vLLM 0.32 forgets a head tied to the embeddings: on a CPU it has a packed copy of the old.
+        self._pack_embeddings()
+
+    def _pack_embeddings(self) -> None:
+        """Do what vLLM 0.32 forgets for a head tied to the embeddings: on a CPU it has a packed copy of the old."""
+        for layer in self.model_runner.get_model().modules():
+            if isinstance(method := getattr(layer, "quant_method", None), UnquantizedEmbeddingMethod):
                 method.process_weights_after_loading(layer)

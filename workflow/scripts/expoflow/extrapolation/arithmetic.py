@@ -8,13 +8,15 @@ Two modules compute, since importing torch costs more than a small pair's whole 
   judged: kept, clamped or refused. A parent whose values only exist in torch (a merged adapter) goes to the kernel as a
   tensor. Alphas 0 and -1 are conversions if the type changes. compute="bfloat16" are torch's own three roundings.
 
-All functions are pure: contiguous 1-d tensors of equal length in, `out` written. Chunk borders and threads never change
-a bit, since every element is computed on its own.
+All functions are pure: contiguous 1-d tensors of equal length in, `out` written. Chunk borders, threads and devices never
+change a bit, since every element is computed on its own: off the CPU `by_torch` does what the kernel does.
 """
+
+from functools import cache
 
 import torch
 
-from expoflow.checkpoints.torch_types import BITS, KINDS
+from expoflow.checkpoints.torch_types import BITS, KINDS, TORCH
 from expoflow.errors import PairError
 from expoflow.extrapolation import kernel
 
@@ -31,8 +33,8 @@ def theta2(
 ) -> None:
     """Write theta1 + alpha * (theta1 - theta0) into `out`, rounded once to out's dtype.
 
-    bf16, fp16, fp32 and fp64 in any mixture, computed as `kernel.fill` does; `compute="bfloat16"` instead
-    rounds to bf16 after the difference, the product and the sum, as the authors' published checkpoints were
+    All three on one device, which must be `exact` if it is not the CPU. bf16, fp16, fp32 and fp64 in any
+    mixture, computed as `kernel.fill` does; `compute="bfloat16"` instead rounds to bf16 after the difference, the product and the sum, as the authors' published checkpoints were
     made. alpha 0 copies theta1, alpha -1 copies theta0.
 
     Elements equal in both come out bit for bit as in theta1, NaN, Inf and -0.0 too (with bfloat16 compute,
@@ -59,7 +61,33 @@ def _one_rounding(out: torch.Tensor, theta1: torch.Tensor, theta0: torch.Tensor,
     kinds = tuple(KINDS[each.dtype] for each in (out, theta1, theta0))
     if any(not each.is_contiguous() or len(each) != len(out) for each in (out, theta1, theta0)):
         raise ValueError("theta2 is for contiguous tensors of equal length")
+    if out.device.type != "cpu":
+        by_torch(out, theta1, theta0, alpha)
+        return bool(out.isfinite().all())
     return kernel.fill([out.data_ptr()], theta1.data_ptr(), theta0.data_ptr(), kinds, len(out), (alpha,))
+
+
+def by_torch(out: torch.Tensor, theta1: torch.Tensor, theta0: torch.Tensor, alpha: float) -> None:
+    """What `kernel.fill` computes, for tensors on any `exact` device; NaN and Inf are not told."""
+    kinds = tuple(KINDS[each.dtype] for each in (out, theta1, theta0))
+    theta1_first, weight, from_b = kernel.formula(kinds, alpha)
+    wide = TORCH[kernel.precision(kinds, alpha)]
+    a, b = (each.to(wide) for each in ((theta1, theta0) if theta1_first else (theta0, theta1)))
+    total = torch.add(b if from_b else a, b - a, alpha=weight)
+    out.copy_(total if out.dtype == torch.float64 else total.float())
+
+
+@cache
+def exact(device: str) -> bool:
+    """Whether torch.add of a product rounds once there, in float32 and float64, as the kernel's fma does."""
+    return all(_fuses(device, dtype) for dtype in (torch.float32, torch.float64))
+
+
+def _fuses(device: str, dtype: torch.dtype) -> bool:
+    """(1 + e) (1 + k e) - (1 + (k + 1) e), with the type's epsilon e, is k e^2, and 0 if the product is rounded first."""
+    e = torch.finfo(dtype).eps
+    k = torch.arange(1, 1 << 20, device=device, dtype=dtype)
+    return torch.equal(torch.add(-(1 + (k + 1) * e), 1 + k * e, alpha=1 + e), k * e * e)
 
 
 def _three_roundings(out: torch.Tensor, theta1: torch.Tensor, theta0: torch.Tensor, alpha: float) -> None:

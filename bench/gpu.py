@@ -1,0 +1,406 @@
+"""The steps of gpu.sh, each in a process of its own, and what they say of this machine.
+
+    python bench/gpu.py --work DIR [--seconds 600]
+
+Weights are random. Without a CUDA GPU everything is tiny and on the CPU: its figures say nothing of a GPU.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from expoflow.config.stages import GenerateConfig
+from expoflow.engines.model import Model, Request
+from expoflow.extrapolation.options import Options
+from expoflow.extrapolation.streamed_checkpoint import Streamed
+from expoflow.extrapolation.tensor_stream import tensors
+from pairs import SIZES, make
+
+GPU = torch.cuda.is_available()
+DEVICE = "cuda" if GPU else "cpu"
+ALPHAS = (0.3, -0.4, 2.0)
+DISK, MEMORY = 60e9, 20e9  # bytes that the model of 6.7B wants; with less it is 1.1B
+Line = dict[str, object]
+
+
+def clock() -> float:
+    """Seconds, when all that was asked of the GPU is done."""
+    if GPU:
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def free() -> float:
+    """GB of the GPU that nobody has."""
+    return torch.cuda.mem_get_info()[0] / 1e9 if GPU else 0.0
+
+
+class Pair:
+    """The models of random weights that the steps use."""
+
+    def __init__(self, work: Path, size: str):
+        self.work, self.size = work, size
+        self.sft, self.aligned = (work / "pair" / size / role for role in ("sft", "aligned"))
+        self.bytes = sum(path.stat().st_size for path in self.aligned.glob("*.safetensors"))
+
+    def at(self, alpha: float) -> Model:
+        return Model(folder=self.aligned, streamed=Streamed(sft=self.sft, aligned=self.aligned, alpha=alpha))
+
+
+def writing(pair: Pair) -> Iterator[Line]:
+    """The two models of a pair."""
+    began = clock()
+    make(pair.work / "pair" / pair.size, pair.size, DEVICE)
+    pair = Pair(pair.work, pair.size)
+    yield {"what": f"two models of {pair.size} written", "GB/s": 2 * pair.bytes / 1e9 / (clock() - began)}
+
+
+def streaming(pair: Pair) -> Iterator[Line]:
+    """Weights computed by the CPU, in GB of theta2, and copies to the GPU."""
+    for threads in (1, 4, 8, 16):
+        done, began = 0, clock()
+        for _, tensor in tensors(pair.sft, pair.aligned, 0.3, Options(threads=threads)):
+            done += tensor.nbytes
+            if done > pair.bytes / 5 or clock() - began > 15:
+                break
+        yield {"what": f"theta2 computed by {threads} threads", "GB/s": done / 1e9 / (clock() - began)}
+    if GPU:
+        source = torch.ones(1 << 30, dtype=torch.uint8)
+        target = torch.empty_like(source, device=DEVICE)
+        for name, each in (("pageable", source), ("pinned", source.pin_memory())):
+            target.copy_(each)
+            began = clock()
+            for _ in range(4):
+                target.copy_(each, non_blocking=True)
+            yield {"what": f"copy to the GPU, {name}", "GB/s": 4 * each.nbytes / 1e9 / (clock() - began)}
+
+
+def engine(pair: Pair) -> Iterator[Line]:
+    """Moves to other alphas, read and in place, and generation."""
+    from expoflow.engines import in_place
+    from expoflow.engines.transformers import TransformersEngine
+    from expoflow.extrapolation.arithmetic import exact
+
+    yield {"what": "one rounding for a product and its sum", "right": exact(DEVICE)}
+    yield {"what": "the formula in three types, ten alphas", "differ": formula()}
+    began = clock()
+    loaded = TransformersEngine(pair.at(1.0))
+    yield {"what": "engine started (transformers)", "s": clock() - began}
+    state = loaded.model.state_dict()
+    for alpha in ALPHAS:
+        computing, copying, last = 0.0, 0.0, clock()
+        for name, tensor in tensors(pair.sft, pair.aligned, alpha):
+            computing, last = computing + clock() - last, clock()
+            state[name].copy_(tensor)
+            copying, last = copying + clock() - last, clock()
+        yield {
+            "what": f"alpha {alpha} read",
+            "s": computing + copying,
+            "computing": computing,
+            "copying": copying,
+        }
+    for place, needed in (("GPU", 0), ("main memory", 1 << 50)) if GPU else (("main memory", 0),):
+        parents, began = None, clock()
+        parents = in_place.moved(None, pair.at(1.0).streamed, state, needed)
+        if parents is None or (GPU and next(iter(parents.theta1.values())).is_cuda == bool(needed)):
+            yield {"what": f"both models on the {place}", "skipped": "no room"}
+            continue
+        yield {"what": f"both models read, kept on the {place}", "s": clock() - began}
+        for alpha in ALPHAS:
+            began = clock()
+            parents = in_place.moved(parents, pair.at(alpha).streamed, state, needed)
+            taken = clock() - began
+            yield {"what": f"alpha {alpha} in place", "s": taken, "differ": different(pair, alpha, state)}
+    del state, parents
+    yield from generation(pair, loaded)
+
+
+def formula() -> int:
+    """How many of 120 million elements, of three types and ten alphas, are not what the CPU's loop computes."""
+    from expoflow.extrapolation.arithmetic import by_torch, theta2
+
+    count, differ = 4_000_000 if GPU else 40_000, 0
+    random = torch.Generator().manual_seed(0)
+    for dtype, bits in (
+        (torch.bfloat16, torch.int16),
+        (torch.float16, torch.int16),
+        (torch.float32, torch.int32),
+    ):
+        theta0 = (torch.randn(count, generator=random) * 0.02).to(dtype)
+        theta1 = (theta0.float() + torch.randn(count, generator=random) * 2e-3).to(dtype)
+        for alpha in (0.1, 0.3, 0.5, 1.0, 1.7, 8.0, -0.2, -0.5, -0.7, -1.5):
+            right, found = torch.empty_like(theta1), torch.empty_like(theta1, device=DEVICE)
+            theta2(right, theta1, theta0, alpha)
+            by_torch(found, theta1.to(DEVICE), theta0.to(DEVICE), alpha)
+            differ += int((found.cpu().view(bits) != right.view(bits)).sum())
+    return differ
+
+
+def different(pair: Pair, alpha: float, state: dict[str, torch.Tensor]) -> int:
+    """How many elements of all tensors are not, bit for bit, what the CPU computes."""
+    return sum(
+        int((state[name].view(torch.int16) != tensor.to(DEVICE).view(torch.int16)).sum())
+        for name, tensor in tensors(pair.sft, pair.aligned, alpha)
+    )
+
+
+def generation(pair: Pair, loaded) -> Iterator[Line]:
+    """Tokens a second of sampling with batches of three sizes."""
+    from expoflow.engines import transformers
+
+    length, config = (128, GenerateConfig(max_tokens=128)) if GPU else (8, GenerateConfig(max_tokens=8))
+    random = torch.Generator().manual_seed(0)
+    list(loaded.generate([Request([1] * length, 0)], GenerateConfig(max_tokens=4)))  # what a first call does
+    for budget in (8192, 16384, 32768) if GPU else (64, 128, 256):
+        transformers.BATCH_TOKENS = budget
+        rows = min(budget, loaded.room) // (length + config.max_tokens)
+        if not rows:
+            yield {"what": f"generation, {budget} tokens at a time", "skipped": "no room"}
+            continue
+        ids = torch.randint(10, SIZES[pair.size][3], (rows, length), generator=random).tolist()
+        requests = [Request(row, seed) for seed, row in enumerate(ids)]
+        began = clock()
+        tokens = sum(each.tokens for step in loaded.generate(requests, config) for _, each in step)
+        yield {"what": f"generation, {budget} tokens at a time", "tokens/s": tokens / (clock() - began)}
+
+
+def scoring(pair: Pair) -> Iterator[Line]:
+    """A classifier of the same size: with a mask, without, and by a pipeline as the authors had it."""
+    from expoflow.miniature.tokenizer import tokenizer
+    from expoflow.scoring import rewards
+    from transformers import LlamaConfig, LlamaForSequenceClassification, pipeline
+
+    hidden, inner, layers, vocab, _ = SIZES[pair.size]
+    folder, words = pair.work / "classifier", tokenizer()
+    config = LlamaConfig(
+        vocab_size=vocab, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_labels=1,
+        num_attention_heads=hidden // 64, num_key_value_heads=hidden // 256, pad_token_id=words.pad_token_id,
+        max_position_embeddings=4096, dtype=torch.bfloat16,
+    )  # fmt: skip
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device(DEVICE):
+        LlamaForSequenceClassification(config).save_pretrained(folder)
+    torch.set_default_dtype(torch.float32)
+    words.save_pretrained(folder)
+    if GPU:
+        torch.cuda.empty_cache()
+    scorer = rewards.load(Model(folder=folder))
+    random = torch.Generator().manual_seed(0)
+    lengths = (
+        (5.5 + 0.96 * torch.randn(200 if GPU else 10, generator=random)).exp().clamp(5, 2000).int().tolist()
+    )
+    known = [word for word in words.get_vocab() if word.isalpha()]
+    texts = [" ".join(known[at % len(known)] for at in range(length)) for length in lengths]
+    rows = [words(text)["input_ids"] for text in texts]
+    count = sum(map(len, rows))
+    list(scorer.logits(rows[:8]))  # once, for what a first call does
+    began = clock()
+    logits = dict(each for batch in scorer.logits(rows) for each in batch)
+    yield {"what": "scores as a run computes them", "tokens/s": count / (clock() - began)}
+    for masked in (True, False):
+        began, found = clock(), {}
+        for batch in batches(rows, rewards.BATCH_TOKENS[DEVICE]):
+            longest = max(len(rows[at]) for at in batch)
+            ids = torch.full((len(batch), longest), words.pad_token_id)
+            mask = torch.zeros_like(ids)
+            for at, row in enumerate(batch):
+                ids[at, : len(rows[row])] = torch.tensor(rows[row])
+                mask[at, : len(rows[row])] = 1
+            seen = {"attention_mask": mask.to(DEVICE)} if masked else {}
+            with torch.inference_mode():
+                told = scorer.model(input_ids=ids.to(DEVICE), use_cache=False, **seen).logits[:, 0].tolist()
+            found |= dict(zip(batch, told, strict=True))
+        away = max(abs(found[at] - logits[at]) for at in found)
+        name = "with a mask" if masked else "without a mask"
+        yield {"what": f"scores {name}", "tokens/s": count / (clock() - began), "apart": away}
+    some = texts[: 64 if GPU else 10]
+    theirs = pipeline(
+        "text-classification",
+        model=scorer.model,
+        tokenizer=words,
+        function_to_apply="none",
+        device=scorer.model.device,
+    )
+    began = clock()
+    told = theirs(some, batch_size=8)
+    rate = sum(map(len, rows[: len(some)])) / (clock() - began)
+    away = max(abs(each["score"] - logits[at]) for at, each in enumerate(told))
+    yield {"what": "scores by a pipeline, batches of 8", "tokens/s": rate, "apart": away}
+
+
+def batches(rows: list[list[int]], budget: int) -> Iterator[list[int]]:
+    """Indices in batches of like length."""
+    pending = sorted(range(len(rows)), key=lambda at: len(rows[at]))
+    while pending:
+        size = 1
+        while size < len(pending) and (size + 1) * len(rows[pending[size]]) <= budget:
+            size += 1
+        yield pending[:size]
+        pending = pending[size:]
+
+
+def closing(pair: Pair) -> Iterator[Line]:
+    """What is left of the memory after an engine was closed, three times."""
+    from expoflow.engines.transformers import TransformersEngine
+
+    if GPU:
+        torch.zeros(1, device=DEVICE)
+    first = free()
+    for _ in range(3):
+        loaded = TransformersEngine(pair.at(0.3))
+        loaded.move(pair.at(0.4))
+        held = first - free()
+        loaded.close()
+        del loaded
+        yield {"what": "an engine closed", "held GB": held, "left GB": first - free()}
+
+
+def vllm(pair: Pair) -> Iterator[Line]:
+    """The same of vLLM, where it is installed and a GPU is there."""
+    if not (GPU and importlib.util.find_spec("vllm")):
+        yield {"what": "vLLM", "skipped": "no GPU" if not GPU else "not installed"}
+        return
+    from expoflow.engines.vllm import VllmEngine
+
+    began = clock()
+    loaded = VllmEngine(pair.at(1.0))
+    yield {"what": "engine started (vLLM)", "s": clock() - began}
+    for alpha in ALPHAS:
+        began = clock()
+        loaded.move(pair.at(alpha))
+        yield {"what": f"vLLM moved to alpha {alpha}", "s": clock() - began}
+    ids = torch.randint(
+        10, SIZES[pair.size][3], (512, 128), generator=torch.Generator().manual_seed(0)
+    ).tolist()
+    requests, began = [Request(row, seed) for seed, row in enumerate(ids)], clock()
+    steps = loaded.generate(requests, GenerateConfig(max_tokens=128))
+    tokens = sum(each.tokens for step in steps for _, each in step)
+    yield {"what": "generation by vLLM, 512 prompts", "tokens/s": tokens / (clock() - began)}
+    loaded.close()
+
+
+# With the seconds without which none is begun.
+STEPS: dict[str, tuple[Callable[[Pair], Iterator[Line]], int]] = {
+    "writing": (writing, 20),
+    "streaming": (streaming, 20),
+    "engine": (engine, 60),
+    "scoring": (scoring, 60),
+    "closing": (closing, 40),
+    "vllm": (vllm, 120),
+}
+
+
+def wrong(line: Line) -> str | None:
+    """What a line says against this machine."""
+    if line.get("error"):
+        return f"{line['step']}: {line['error']}"
+    if line.get("right") is False:
+        return "torch rounds a product before it adds: alphas are read, not taken in place"
+    if line.get("differ"):
+        return f"{line['what']}: {line['differ']} elements have other bits than the CPU's"
+    if line.get("left GB", 0) > 1:
+        return f"{line['what']}: {line['left GB']:.1f} GB of the GPU were not given back"
+    if line.get("apart", 0) > 0.5:  # rounding in bfloat16 is a tenth of it, a wrong mask twice as much
+        return f"{line['what']}: scores differ by {line['apart']:.2f}"
+    return None
+
+
+def told(line: Line) -> str:
+    if "skipped" in line or "error" in line:
+        return str(line.get("error") or f"skipped: {line['skipped']}")
+    figures = {name: value for name, value in line.items() if name not in ("step", "what")}
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in figures.items()
+    )
+
+
+def run(step: str, work: Path, size: str, seconds: float) -> str | None:
+    """Do a step in a process of its own, whose lines go into the file; what was wrong with it as a whole."""
+    command = [sys.executable, __file__, "--work", str(work), "--size", size, "--step", step]
+    child = subprocess.Popen(command, start_new_session=True)
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return f"cut off after {seconds:.0f} s"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # and what it started
+        child.wait()
+    return f"ended with code {child.returncode}; its error stands above" if child.returncode else None
+
+
+def add(work: Path, line: Line) -> None:
+    with (work / "gpu.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def whole(work: Path, seconds: float) -> int:
+    """All steps, the table, and whether this machine is fine."""
+    deadline = time.monotonic() + seconds - 5
+    (work / "gpu.jsonl").unlink(missing_ok=True)
+    shutil.rmtree(work / "pair", ignore_errors=True)
+    size = "tiny"
+    if GPU:
+        big = torch.cuda.mem_get_info()[1] > MEMORY and shutil.disk_usage(work).free > DISK
+        size = "6.7B" if big else "1.1B"
+    name = torch.cuda.get_device_name() if GPU else "no GPU was found: a dry form on the CPU, in tiny"
+    add(
+        work,
+        {"step": "machine", "what": name, "torch": torch.__version__, "model": size, "cores": os.cpu_count()},
+    )
+    for step, (_, least) in STEPS.items():
+        left = deadline - time.monotonic()
+        if left < least * (GPU or 0.1):
+            add(work, {"step": step, "what": step, "skipped": "no time left"})
+        elif problem := run(step, work, size, left):
+            add(work, {"step": step, "what": step, "error": problem})
+    for folder in ("pair", "classifier"):
+        shutil.rmtree(work / folder, ignore_errors=True)
+    lines = [json.loads(line) for line in (work / "gpu.jsonl").read_text().splitlines()]
+    width = max(len(str(line["what"])) for line in lines)
+    print()
+    for line in lines:
+        print(f"{line['step']:9}  {line['what']:{width}}  {told(line)}")
+    problems = list(filter(None, map(wrong, lines)))
+    missing = [line["what"] for line in lines if line.get("skipped") == "no time left"]
+    print("\n" + "\n".join(f"wrong: {problem}" for problem in problems) if problems else "")
+    if missing:
+        print(f"not measured, for lack of time: {', '.join(missing)}")
+    if not GPU:
+        print("no GPU was found: every step ran on the CPU, in tiny, and its figures say nothing of a GPU")
+    elif problems:
+        print("this machine is not fine: see above")
+    else:
+        print(f"this machine is fine{', as far as it was measured' if missing else ''}")
+    return 1 if problems else 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True, help="folder for models and gpu.jsonl")
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--size", choices=SIZES, help=argparse.SUPPRESS)
+    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if not given.step:
+        sys.exit(whole(given.work, given.seconds))
+    for line in STEPS[given.step][0](Pair(given.work, given.size)):
+        add(given.work, {"step": given.step, **line})
+        print(f"{given.step}: {line['what']}: {told(line)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
