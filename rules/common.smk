@@ -169,22 +169,30 @@ def engine_resources(*models):
     return {
         "mem_mb": by_size(resources.engine_memory, *models),
         "runtime": by_size(resources.engine_minutes, *models),
-        "cpus_per_gpu": 4,
         **on_gpus(
             lambda wildcards: max(
                 (NEEDS.gpus(model(wildcards)) for model in models), default=0
-            )
+            ),
+            cpus=4,
         ),
     }
 
 
-def on_gpus(count):
-    """Resources of a job on as many GPUs of one node as `count` says, a function of the wildcards."""
+def on_gpus(count, cpus):
+    """Resources of a job on as many GPUs of one node as `count` says, a function of the wildcards, with `cpus` CPUs for each.
+
+    Of a job that asks by --gres, SLURM's step would be given its threads alone.
+    """
 
     def gres(wildcards):
         return f"{GPU_GRES}:{count(wildcards)}" if count(wildcards) else None
 
-    return {"nodes": 1, **({"gres": gres} if GPU_GRES else {"gpu": count})}
+    def all_cpus(wildcards):
+        return max(1, cpus * count(wildcards))
+
+    if GPU_GRES:
+        return {"nodes": 1, "gres": gres, "cpus_per_task": all_cpus}
+    return {"nodes": 1, "gpu": count, "cpus_per_gpu": cpus}
 
 
 def sweep_resources(*models):
