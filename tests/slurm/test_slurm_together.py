@@ -47,17 +47,19 @@ def test_a_sweep_is_one_job_with_one_engine_and_one_reward_model(cluster, finish
 
 
 def test_what_a_cancelled_job_had_finished_is_kept(cluster, finished, sweep):
-    head = sweep.start(SWEEP)
+    made = [f"pairs/tiny/alpha={alpha}/dev.rewards.csv" for alpha in ("0", "1")]
+    head = sweep.start(*(f"results/{name}" for name in made))
     while not [*(sweep.folder / FOLDER).glob("*")]:
         assert head.poll() is None, (sweep.folder / "snakemake.out").read_text()
         time.sleep(0.1)
     (job,) = jobs_of(cluster, sweep)
     subprocess.run(["scancel", job["JobId"]], check=True)
     assert head.wait(timeout=600) == 0, (sweep.folder / "snakemake.out").read_text()
-    first, second, _ = jobs_of(cluster, sweep)
+    first, second = jobs_of(cluster, sweep)
     assert [first["JobState"], second["JobState"]] == ["CANCELLED", "COMPLETED"]
     assert len(hosts(sweep, first)) == 1
-    assert len(hosts(sweep, second)) == 2
-    logs = [sweep.folder / f"results/logs/generate/tiny/alpha={alpha}.dev.log" for alpha in ALPHAS]
-    assert sum("had finished before its SLURM job was cut off" in log.read_text() for log in logs) >= 1
-    assert sweep.read("pairs/tiny/alphas.csv") == finished.read("pairs/tiny/alphas.csv")
+    assert len(hosts(sweep, second)) <= 2
+    logs = [sweep.folder / f"results/logs/generate/tiny/alpha={alpha}.dev.log" for alpha in ("0", "1")]
+    assert any("had finished before its SLURM job was cut off" in log.read_text() for log in logs)
+    for name in made:
+        assert sweep.read(name) == finished.read(name)
