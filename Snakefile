@@ -60,6 +60,7 @@ onstart:
 
 onsuccess:
     shutil.rmtree("results/partial", ignore_errors=True)
+    kept.forget()
     print(closing_words(), file=sys.stderr)
 
 

@@ -21,8 +21,8 @@ from expoflow.dag import code, resources
 from expoflow.dag.wildcards import only
 from expoflow.errors import ExpoflowError
 from expoflow.project import terminal
-from expoflow.project.begin import begin, look
-from expoflow.system import collector
+from expoflow.project.begin import begin, begin_job, look
+from expoflow.system import collector, kept
 from expoflow.system.installed import require_own
 
 sys.path.remove(str(SCRIPTS))
@@ -37,6 +37,8 @@ try:
     CONFIG = checks.load(config, workflow.configfiles)
     if workflow.is_main_process:
         look(CONFIG, sys.argv[1:])
+    if workflow.remote_exec:
+        begin_job(sys.argv[1:])
 except ExpoflowError as error:
     raise WorkflowError(f"the config has problems:\n{error}")
 
@@ -169,22 +171,58 @@ def engine_resources(*models):
     return {
         "mem_mb": by_size(resources.engine_memory, *models),
         "runtime": by_size(resources.engine_minutes, *models),
-        "cpus_per_gpu": 4,
         **on_gpus(
             lambda wildcards: max(
                 (NEEDS.gpus(model(wildcards)) for model in models), default=0
-            )
+            ),
+            cpus=4,
         ),
     }
 
 
-def on_gpus(count):
-    """Resources of a job on as many GPUs of one node as `count` says, a function of the wildcards."""
+def on_gpus(count, cpus):
+    """Resources of a job on as many GPUs of one node as `count` says, a function of the wildcards, with `cpus` CPUs for each.
+
+    Of a job that asks by --gres, SLURM's step would be given its threads alone.
+    """
 
     def gres(wildcards):
         return f"{GPU_GRES}:{count(wildcards)}" if count(wildcards) else None
 
-    return {"nodes": 1, **({"gres": gres} if GPU_GRES else {"gpu": count})}
+    def all_cpus(wildcards):
+        return max(1, cpus * count(wildcards))
+
+    if GPU_GRES:
+        return {"nodes": 1, "gres": gres, "cpus_per_task": all_cpus}
+    return {"nodes": 1, "gpu": count, "cpus_per_gpu": cpus}
+
+
+def sweep_resources(*models):
+    """Resources of a job of a pair's sweep that runs `models`, perhaps in one SLURM job with the others of the sweep.
+
+    There one job at a time has `engines`, so that SLURM is asked for the GPUs of the largest and the sum of the times,
+    each of them halved: what one job needs more than it was thought, another one needs less. Snakemake refuses a
+    SLURM job whose jobs differ in a resource that is text, such as `gres`.
+    """
+    asked = engine_resources(*models)
+    alone = asked["runtime"]
+
+    def runtime(wildcards, attempt):
+        minutes = alone(wildcards, attempt)
+        return -(-minutes // 2) if shares_slurm_jobs() else minutes
+
+    if GPU_GRES:
+        of_all = engine_resources(of_pair("aligned"), *REWARD_MODELS)["gres"]
+        own = asked["gres"]
+        asked["gres"] = lambda wildcards: (of_all if shares_slurm_jobs() else own)(
+            wildcards
+        )
+    return {**asked, "runtime": runtime, "engines": 1}
+
+
+def shares_slurm_jobs():
+    """Whether the jobs of a sweep are put together (`groups` of a profile)."""
+    return "generate" in workflow.group_settings.overwrite_groups
 
 
 def file_threads(*models):

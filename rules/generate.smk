@@ -16,7 +16,7 @@ rule generate:
     conda:
         "../envs/expoflow.yaml"
     resources:
-        **engine_resources(of_pair("aligned")),
+        **sweep_resources(of_pair("aligned")),
     params:
         config=section("generate"),
         usage=usage(of_pair("aligned")),

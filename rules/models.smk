@@ -48,6 +48,7 @@ rule train:
         model=only(TRAINED),
     conda:
         "../envs/expoflow.yaml"
+    threads: training_threads
     resources:
         **training_resources(),
     params:

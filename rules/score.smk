@@ -16,7 +16,7 @@ rule score:
     conda:
         "../envs/expoflow.yaml"
     resources:
-        **engine_resources(*REWARD_MODELS),
+        **sweep_resources(*REWARD_MODELS),
     params:
         config=CONFIG.score.canonical(),
         usage=REWARD_MODEL_USAGE,
@@ -43,10 +43,12 @@ rule likelihood:
         "results/logs/likelihood/{pair}/alpha={alpha}.{prompts}.log",
     benchmark:
         "results/logs/likelihood/{pair}/alpha={alpha}.{prompts}.tsv"
+    # before any score, as it goes to the engine that generates
+    priority: 5
     conda:
         "../envs/expoflow.yaml"
     resources:
-        **engine_resources(of_pair("aligned")),
+        **sweep_resources(of_pair("aligned")),
     params:
         models=scored_under,
         engine=lambda wildcards: CONFIG.section(wildcards.pair, "generate").engine,

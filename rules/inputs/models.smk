@@ -24,6 +24,13 @@ def training_resources():
         "runtime": lambda wildcards, attempt: NEEDS.training_minutes(
             wildcards.model, attempt
         ),
-        "cpus_per_gpu": 8,
-        **on_gpus(lambda wildcards: NEEDS.training_gpus(wildcards.model)),
+        **on_gpus(
+            lambda wildcards: NEEDS.training_gpus(wildcards.model),
+            resources.TRAINING_CPUS,
+        ),
     }
+
+
+def training_threads(wildcards):
+    """Threads of each process of a training."""
+    return NEEDS.training_threads(wildcards.model, workflow.cores or 1)

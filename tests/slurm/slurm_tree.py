@@ -14,18 +14,21 @@ from workflow.tree import REPOSITORY, Tree, new_tree
 GPUS = {"sft": 1, "dpo": 2, "rm": 1}
 TABLES = ("alphas.csv", "rewards.csv", "benchmarks.csv", "summary.csv")
 SWEEP = "results/pairs/tiny/alphas.csv"
+ALONE = ("--groups", "select=select", "compare=compare", "figure=figure")  # each alpha in jobs of its own
 PARTITIONS = [f"{rule}:slurm_partition=gpu" for rule in ("generate", "score", "benchmark_reward")]
 
 
 class SlurmTree(Tree):
-    """A tree whose jobs can be submitted."""
+    """A tree whose jobs can be submitted; the alphas of a sweep in one job if `together`, as the profile says."""
+
+    together = False
 
     def command(self, *arguments: str) -> list[str]:
         """snakemake --profile slurm, as one types it in the repository's folder, but for a test's patience."""
         command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--directory", str(self.folder)]
         command += ["--configfile", str(self.folder / "config.yaml")]
         command += ["--set-resources", *PARTITIONS, "--slurm-init-seconds-before-status-checks", "8"]
-        return [*command, *arguments]
+        return [*command, *(() if self.together else ALONE), *arguments]
 
     def start(self, *arguments: str) -> subprocess.Popen:
         """Begin to run the workflow on the cluster; its output goes to snakemake.out."""

@@ -79,7 +79,7 @@ def test_gpus_are_asked_for_by_gres_where_the_profile_says_so(finished, cluster)
     finished.submit("--default-resources", "gpu_gres=gpu", "mem_mb=8000", "--force", target)
     last = cluster.jobs()[-1]
     assert re.fullmatch("rule_generate_wildcards_tiny_1_dev", last["Comment"])
-    assert (last["TresPerNode"], "TresPerJob" in last) == ("gres:gpu:2", False)
+    assert (last["TresPerNode"], "TresPerJob" in last, last["NumCPUs"]) == ("gres:gpu:2", False, "8")
     assert finished.read(target.removeprefix("results/")) == before
 
 

@@ -168,3 +168,24 @@ def test_the_last_line_of_each_log_is_said_again(said, tmp_path):
         f"{logs[1]}: is empty: the job was killed, perhaps for want of memory",
         f"{logs[2]}: cannot be read (No such file or directory)",
     ]
+
+
+def test_of_a_slurm_job_of_several_jobs_those_are_told_that_failed(said, tmp_path):
+    _, words = said
+    logger = logging.getLogger(terminal.LOGGER)
+    fine, broken, slurm = (tmp_path / name for name in ("fine.log", "broken.log", "slurm.log"))
+    fine.write_text("tiny: alpha 1: reward 0.716\n")
+    slurm.write_text("CANCELLED DUE TO TIME LIMIT\n")
+
+    def fail(aux):
+        jobs = [{"log": [str(log)], "event": LogEvent.JOB_ERROR} for log in (fine, broken)]
+        group = {"event": LogEvent.GROUP_ERROR, "job_error_info": jobs, "aux_logs": aux}
+        for extra in (group, *jobs):
+            logger.error("failed", extra=extra)
+
+    fail([str(slurm)])
+    assert words.last() == f"{slurm}: CANCELLED DUE TO TIME LIMIT"
+    words.failed.clear()
+    broken.write_text("error: a.csv: cut; delete it\n")
+    fail([str(slurm)])
+    assert words.last() == f"{broken}: error: a.csv: cut; delete it"

@@ -96,6 +96,7 @@ COMMON = {"", ".", ".json", ".jsonl", ".csv", ".log", "results"}
 NO_PLACES = {
     "expoflow/dag/code.py: results",  # the module of this name
     "expoflow/hosts/host.py: slot-",  # in the hosts' own folder
+    "expoflow/hosts/slot.py: slot-",
 }
 
 

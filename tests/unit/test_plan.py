@@ -15,6 +15,7 @@ from expoflow.files.records import provenance, write_json
 from expoflow.paths import Results
 from expoflow.project import estimate
 from expoflow.results import File, Manifest
+from expoflow.system import gpus
 
 ROOT = Path(__file__).parents[2]
 SHAPE = {
@@ -166,3 +167,50 @@ def test_an_adapter_is_as_large_as_what_it_is_run_on():
     found = needs(models, {"sft": 137_953_296_384, "lora": 200_000_000})
     assert found.weights("lora") == 137_953_296_384
     assert found.gpus("lora") == 4
+
+
+def test_checkpoints_of_trainings_are_counted():
+    def trained(**recipe):
+        return {"train": {"recipe": "dpo", "from": "sft", "data": "rows", **recipe}}
+
+    models = {"sft": {"path": "x"}, "dpo": trained(), "wide": trained(accelerate="multi-gpu")}
+    models |= {"rounds": trained(recipe="iterative_dpo", reward_model="sft"), "lora": trained(lora={})}
+    found = needs(models, {"sft": 10})
+    # A stage has its result and its last checkpoint; one more while that is written. DeepSpeed's has 16-bit weights too.
+    assert found.training_disk("dpo") == 10 * (1 + 7 + 7)
+    assert found.training_disk("wide") == 10 * (1 + 6 + 6)
+    assert found.training_disk("rounds") == 10 * (3 * (1 + 7) + 7)
+    assert found.training_disk("lora") == 0
+    mini = {"sft": {"train": {"recipe": "sft", "data": "miniature", "trainer": "trl"}}}
+    assert needs(mini, {"sft": 10}).training_disk("sft") == 0
+
+
+def test_the_plan_names_the_disk_of_checkpoints(run):
+    config, plan, _ = run
+    lines = [line for line in estimate.lines(plan) if line.startswith("disk for checkpoints")]
+    trained = [name for name, model in config.models.items() if model.train]
+    assert len(lines) == bool(trained)
+    for line in lines:
+        assert f"if all {len(trained)} trainings run at once" in line
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(64, 8), (16, 4), (2, 1)])
+def test_each_process_of_a_training_computes_on_the_cpus_beside_its_gpu(monkeypatch, cores, threads):
+    models = {"sft": {"path": "x"}, "dpo": {"train": {"recipe": "dpo", "from": "sft", "data": "rows"}}}
+    found = needs(models, {"sft": 10**10})
+    monkeypatch.setattr(gpus.metadata, "version", lambda name: "2.13.0+cpu")
+    assert found.training_threads("dpo", cores) == 1  # where the result depends on it
+    monkeypatch.setattr(gpus.metadata, "version", lambda name: "2.13.0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    assert found.training_threads("dpo", cores) == threads
+
+
+def test_zero3_differs_from_zero3_offload_in_what_it_offloads():
+    offload, kept = (
+        yaml.safe_load((ROOT / f"config/accelerate/{name}.yaml").read_text())
+        for name in ("zero3-offload", "zero3")
+    )
+    offloads = ("offload_optimizer_device", "offload_param_device")
+    assert [kept["deepspeed_config"].pop(name) for name in offloads] == ["none", "none"]
+    assert [offload["deepspeed_config"].pop(name) for name in offloads] == ["cpu", "cpu"]
+    assert kept == offload

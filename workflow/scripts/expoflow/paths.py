@@ -181,9 +181,9 @@ class Results:
         """What a benchmark's job said."""
         return self.folder / "logs" / "benchmark" / pair / f"{variant}.{benchmark}.log"
 
-    def host_log(self, number: int) -> Path:
-        """What the engine hosts of a slot said."""
-        return self.folder / "logs" / "hosts" / f"slot-{number}.log"
+    def host_log(self, number: int, job: str = "") -> Path:
+        """What the engine hosts of a slot said, in a local run or in a SLURM job."""
+        return self.folder / "logs" / "hosts" / job / f"slot-{number}.log"
 
     # What a place says of the result that lies there.
 

@@ -20,10 +20,12 @@ from expoflow.files.records import read_json
 from expoflow.files.weights import weight_bytes
 from expoflow.results import Manifest
 from expoflow.system.gpu_memory import gpus
+from expoflow.system.gpus import gpus as visible
 from expoflow.system.installed import accelerate_config
 
 GB = 10**9
 DISK = 200 * 10**6  # bytes that a busy shared file system reads or writes in a second
+TRAINING_CPUS = 8  # for each GPU of a training: DeepSpeed's Adam for the CPU has as many threads
 
 
 class Needs:
@@ -77,12 +79,33 @@ class Needs:
         """Minutes for a training: a day for a real model, since what it costs depends on its data."""
         return _grown(60 if self.miniature(model) else 1440, attempt)
 
+    def training_threads(self, model: str, cores: int) -> int:
+        """Threads of each process of a training on a machine with `cores` for it; 1 without GPUs, where results depend on it."""
+        processes = self.training_gpus(model)
+        return max(1, min(TRAINING_CPUS, cores // processes)) if processes and visible() else 1
+
+    def training_disk(self, model: str) -> int:
+        """Bytes on disk that a training needs while it runs, at most: it keeps the last checkpoint of each of its stages, and
+        one more while that is written. Low-rank matrices are not worth counting.
+        """
+        recipe = self._config.models[model].train
+        if self.miniature(model) or getattr(recipe, "lora", None):
+            return 0
+        stages = getattr(recipe, "iterations", 1)
+        checkpoint = CHECKPOINT[_launcher(accelerate_config(recipe)).get("distributed_type") == "DEEPSPEED"]
+        return (stages * (checkpoint + 1) + checkpoint) * self.weights(model)
+
     def _line(self, model: str) -> Iterator[str]:
         """The model, what it is trained from, and so on."""
         name: str | None = model
         while name:
             yield name
             name = self._config.models[name].base
+
+
+# A checkpoint of a training in 16-bit copies of the weights: float32 weights and Adam's two moments are six. DeepSpeed adds
+# the weights in 16 bits.
+CHECKPOINT = {False: 6, True: 7}
 
 
 def training_gpus(recipe: Any) -> int:

@@ -24,7 +24,8 @@ def can_host() -> bool:
 
 
 class Head(Record):
-    """The process that hosts live beside, never longer than it: the main Snakemake process, or a job with a host of its own.
+    """The process that hosts live beside, never longer than it: the main Snakemake process, or a job with a host of its own,
+    or the Snakemake process of a SLURM `job` in which several jobs run (`hosts.keeper`).
 
     `start` is its start time, which tells it from a later process with its pid. `slots` has the GPU of every slot, None for
     one that is a CPU core. A host leaves after `idle` seconds without a task. `memory` is that of the smallest GPU in bytes, and
@@ -38,6 +39,7 @@ class Head(Record):
     idle: float = 60
     memory: int | None = None
     asked: tuple[tuple[str, int], ...] = ()
+    job: str = ""
 
     @classmethod
     def here(cls, slots: tuple[str | None, ...], idle: float = 60) -> "Head":

@@ -37,22 +37,18 @@ GRACE = 5
 
 
 class Settings(Record):
-    """How a job starts a host: `listener` is the descriptor of a socket on which it waits for an answer.
-
-    With `own_log` the host has a log of its own; else its output is the job's.
-    """
+    """What a job says to the host that it starts; with `own_log` that has a log of its own, else its output is the job's."""
 
     head: Head
     slot: int
-    listener: int
     own_log: bool
     kinds: dict[str, str]
 
 
-def main(settings: str) -> None:
-    """Serve until the head ends or nobody asks any more."""
+def main(settings: str, listener: int) -> None:
+    """Serve until the head ends or nobody asks any more; `listener` is the descriptor of a socket on which a job waits for an answer."""
     faulthandler.enable()
-    Host(Settings.model_validate_json(settings)).serve()
+    Host(Settings.model_validate_json(settings), listener).serve()
 
 
 class GoneError(Exception):
@@ -119,10 +115,10 @@ class Client:
 class Host:
     """The process of one slot."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, listener: int):
         self.head, self.slot = settings.head, settings.slot
         task.KINDS = settings.kinds
-        self.listener = socket.socket(fileno=settings.listener)
+        self.listener = socket.socket(fileno=listener)
         self.listener.set_inheritable(False)
         self.clients: queue.SimpleQueue[Client | None] = queue.SimpleQueue()
         self.ending = threading.Event()

@@ -6,18 +6,17 @@ import os
 import shutil
 import socket
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Container, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from expoflow import errors
 from expoflow.errors import ExpoflowError
+from expoflow.hosts import spawn, waiting
 from expoflow.hosts import task as tasks
-from expoflow.hosts import waiting
 from expoflow.hosts.crash import DiedError, end_session
 from expoflow.hosts.head import Head
 from expoflow.hosts.task import Task
@@ -28,7 +27,7 @@ from expoflow.system.processes import ended, readable
 
 # Seconds in which a new host must answer; loading comes after that and may take as long as it does.
 ANSWER = 120
-BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from expoflow.hosts import host; host.main(sys.argv[1])"
+BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from expoflow.hosts import host; host.main(sys.argv[1], int(sys.argv[3]))"
 
 
 @contextmanager
@@ -110,7 +109,9 @@ class Slot:
         self._rest: list[Slot] = []
         self.gpu = head.slots[number]
         self.socket = f"slot-{number}.sock"
-        self.log = None if head.is_here() else RESULTS.host_log(number)  # else what the job itself writes to
+        self.log = (
+            None if head.is_here() else RESULTS.host_log(number, head.job)
+        )  # else what the job itself writes to
         self.lock = os.open(f"slot-{number}", os.O_RDWR | os.O_CREAT, 0o600, dir_fd=folder)
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -212,14 +213,13 @@ class Slot:
                 listener.bind(path)
                 listener.listen()
                 connection.connect(path)
-                return connection, self._start(listener.fileno())
+                return connection, self._start(folder, listener.fileno())
 
-    def _start(self, listener: int) -> int:
+    def _start(self, folder: int, listener: int) -> int:
         """Start a host that takes over the listening socket; its process id."""
         settings = {
             "head": self.head.model_dump(mode="json"),
             "slot": self.number,
-            "listener": listener,
             "own_log": self.log is not None,
             "kinds": tasks.KINDS,
         }
@@ -230,31 +230,15 @@ class Slot:
         }
         if self.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpu
-        with self._open_log() as log:
-            process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-c",
-                    BOOT,
-                    json.dumps(settings),
-                    json.dumps(sys.path),
-                ],
-                env=os.environ | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                pass_fds=[listener],
-            )
-        note(self.lock, pid=process.pid, held={}, slots=self.numbers)
-        process.returncode = 0  # nobody waits for it: it lives on after this process
-        return process.pid
-
-    def _open_log(self) -> AbstractContextManager[IO[bytes] | None]:
-        if self.log is None:
-            return nullcontext()
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        return open(self.log, "ab")
+        order = spawn.Order(
+            command=[sys.executable, "-c", BOOT, json.dumps(settings), json.dumps(sys.path)],
+            environment=os.environ | environment,
+            cwd=os.getcwd(),
+            log=None if self.log is None else str(self.log),
+        )
+        pid = spawn.ask(folder, order, listener) if self.head.job else spawn.spawn(order, listener)
+        note(self.lock, pid=pid, held={}, slots=self.numbers)
+        return pid
 
 
 def end_host(head: Head) -> None:

@@ -11,14 +11,20 @@ from expoflow.files.weights import WEIGHTS, weight_bytes
 from expoflow.hosts.head import Head
 from expoflow.hosts.task import Task
 from expoflow.system.gpu_memory import gpus
+from expoflow.system.gpus import allotted
 
 FOLDERS = ("folder", "sft", "aligned")  # what a task's arguments call the folders of its models
 
 
 def width(head: Head, task: Task) -> int:
-    """As many as the config says of one of its models, else as hold the largest; 1 on cores, and all at most."""
+    """As many as the config says of one of its models, else as hold the largest; 1 on cores, and all at most.
+
+    In a SLURM job that several jobs share it is as many as this one was given of them.
+    """
     if head.slots[0] is None:
         return 1
+    if head.job:
+        return min(allotted(), len(head.slots))
     models = [(os.path.abspath(folder), engine) for folder, engine in _models(task.arguments)]
     said = [
         number

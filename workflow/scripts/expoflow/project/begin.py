@@ -1,8 +1,10 @@
 """What happens in the main Snakemake process before the first job of a run."""
 
+import os
 import socket
 import sys
 from collections.abc import Sequence
+from itertools import dropwhile, islice, takewhile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ from expoflow.errors import ConfigError, ExpoflowError
 from expoflow.hosts.head import announce
 from expoflow.paths import RESULTS, Results, weights
 from expoflow.project import resume
+from expoflow.system import kept
 
 DRY = {"-n", "--dry-run", "--dryrun"}
 PATIENCE = 3  # seconds in which the hub must answer a dry run
@@ -88,6 +91,20 @@ def begin(
         resume.begin(command, folder, cluster=cluster)
         _say(slow_engines(config, local=cores is not None))
     announce(cores, asked=asked_gpus(config))
+
+
+def begin_job(command: Sequence[str]) -> None:
+    """In a process that runs jobs for another Snakemake: if these are several, make it the head of the hosts that they share.
+
+    `command` are Snakemake's arguments.
+    """
+    arguments = dropwhile(lambda word: word != "--target-jobs", command)
+    jobs = [*takewhile(lambda word: not word.startswith("--"), islice(arguments, 1, None))]
+    if len(jobs) > 1:
+        from expoflow.hosts import keeper
+
+        os.environ[kept.SHARED] = "1"
+        keeper.announce_job(os.environ.get("SLURM_JOB_ID", str(os.getpid())))
 
 
 def asked_gpus(config: Config, results: Results = RESULTS) -> dict[str, int]:

@@ -88,8 +88,14 @@ class Estimate:
         return sum(facts.weights for facts in self.models.values() if not facts.here)
 
     @property
+    def checkpoints(self) -> dict[str, int]:
+        """Bytes on disk that each training to come needs beside that while it runs."""
+        sizes = {name: self.needs.training_disk(name) for name, facts in self.models.items() if facts.trained}
+        return {name: size for name, size in sizes.items() if size}
+
+    @property
     def disk(self) -> float:
-        """Bytes on disk at the end, which is the most: nothing that was made is removed before."""
+        """Bytes on disk at the end, which is the most but for the checkpoints of trainings: nothing else is removed before."""
         made = sum(facts.weights for facts in self.models.values() if facts.pickled or facts.trained)
         return self.downloads + made + sum(pair.stored + pair.exported for pair in self.pairs)
 
@@ -328,12 +334,21 @@ def lines(made: Estimate) -> list[str]:
         *made.bill,
         f"downloads: {_gb(made.downloads)}",
         f"disk at the end, hub cache included: {_gb(made.disk)}",
+        *_checkpoints(made.checkpoints),
         f"responses: {responses:,}, of {tokens:,} tokens at most",
         "GPU memory: weights + keys and values of one response of full length + 2 GB; an engine takes 90 % of a card,"
         " or what the section engine says",
         "a job's GPUs and memory: what it asks a cluster for, with room for many responses at a time; `resources` and the"
         " profile change them",
     ]
+
+
+def _checkpoints(sizes: Mapping[str, int]) -> Iterator[str]:
+    """What trainings need of the disk while they run."""
+    if sizes:
+        largest = max(sizes, key=sizes.__getitem__)
+        at_once = f", {_gb(sum(sizes.values()))} if all {len(sizes)} trainings run at once" * (len(sizes) > 1)
+        yield f"disk for checkpoints while {largest} is trained: {_gb(sizes[largest])} more{at_once}"
 
 
 def _gb(size: float) -> str:

@@ -23,6 +23,8 @@ ENDED = ("KeyboardInterrupt", "SystemExit")
 class Words(logging.Filter):
     """Changes what Snakemake says of exceptions; `failed` are the logs of the jobs that failed.
 
+    Of jobs that share a SLURM job these are those that end in an error, else SLURM's own.
+
     - Before its words on a lock stands what it is that locks the folder, and what to do.
     - An error that names its remedy ends with that, not with the lines of code that raised it.
     - After any other exception stands what to do with it.
@@ -31,13 +33,22 @@ class Words(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
         self.failed: list[Path] = []
+        self._grouped: set[Path] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
         kind = getattr(record, "exception", None)
         if kind is not None:
             record.msg = explained(str(record.msg), kind)
-        elif getattr(getattr(record, "event", None), "name", "") == "JOB_ERROR":
-            self.failed += map(Path, getattr(record, "log", None) or ())
+        match getattr(getattr(record, "event", None), "name", ""):
+            case "GROUP_ERROR":  # an error of each of its jobs follows, also of those that did not fail
+                logs = [Path(log) for job in record.job_error_info for log in job["log"]]
+                wrong = [log for log in logs if _reason(log).startswith("error: ")]
+                self.failed += wrong or map(Path, record.aux_logs)
+                self._grouped.update(logs)
+            case "JOB_ERROR":
+                logs = [Path(log) for log in getattr(record, "log", None) or ()]
+                self.failed += [log for log in logs if log not in self._grouped]
+                self._grouped.difference_update(logs)
         return True
 
     def last(self) -> str:

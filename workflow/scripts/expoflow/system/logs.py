@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from expoflow.errors import ExpoflowError
-from expoflow.system import collector
+from expoflow.system import collector, kept
 from expoflow.system.last_words import last_words
 
 
@@ -18,7 +18,7 @@ def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Calla
     Yields `say`, for the one line that a job has to tell: it goes to the log and to the terminal. Any exception ends the
     process with status 1, and the log with a line "error: ...", written to the terminal if the log cannot be written:
     the message of an ExpoflowError, else what `last_words` gives, after its traceback. Call it before torch or numpy is
-    imported: it sets their thread count.
+    imported: it sets their thread count. A job whose output is `kept` ends here, with status 0.
     """
     collector.relax()
     os.environ |= {
@@ -49,7 +49,11 @@ def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Calla
         os.dup2(file.fileno(), 2)
         sys.stdout = sys.stderr = file
         try:
-            yield say
+            with kept.finished(getattr(sys.modules["__main__"], "snakemake", None)):
+                yield say
+        except kept.FinishedError:
+            print("this job had finished before its SLURM job was cut off")
+            sys.exit(0)
         except ExpoflowError as error:
             fail(f"error: {error}")
         except KeyboardInterrupt:
