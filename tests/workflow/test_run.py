@@ -126,6 +126,7 @@ def test_a_run_that_makes_a_part_says_nothing_of_the_whole(finished):
     assert "report.html" not in said
 
 
+@pytest.mark.long
 def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(finished, finished_once):
     results = finished.folder / "results"
     tables = ("alphas.csv", "rewards.csv", "benchmarks.csv", "summary.csv")
