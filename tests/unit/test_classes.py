@@ -141,6 +141,7 @@ def test_a_config_that_names_no_class_has_the_one_of_its_type(make, named):
     (folder / "config.json").write_text(json.dumps(config))
     assert said(folder).name == "Gemma2ForCausalLM"
     assert require_loadable(folder, open_checkpoint(folder).tensors, "any model") is None
+    assert require_loadable(folder, open_checkpoint(folder).tensors).__name__ == "Gemma2ForCausalLM"
 
 
 @pytest.mark.parametrize(

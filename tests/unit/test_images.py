@@ -31,6 +31,12 @@ TEXT = "what is it ?"
 PLACE, PART = {"type": "image"}, {"type": "text", "text": TEXT}
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Where no run has left results, which the checks before a run would take."""
+    monkeypatch.chdir(tmp_path)
+
+
 def encoded(data: bytes) -> str:
     return base64.b64encode(data).decode()
 

@@ -205,7 +205,8 @@ def test_status_of_no_project_is_an_error(tmp_path, capsys):
 @pytest.fixture
 def filled(store):
     """A store with something of ours, and something that is not."""
-    for name in ("generations/ab/x.jsonl", "converted/model-1/model.safetensors", "others/keep"):
+    kinds = [f"{kind}/ab/x.json" for kind in ("checks", "classes", "whole")]
+    for name in ("generations/ab/x.jsonl", "converted/model-1/model.safetensors", *kinds, "others/keep"):
         (store / name).parent.mkdir(parents=True)
         (store / name).write_text("0" * 1000)
     return store

@@ -1,6 +1,7 @@
 """Exceptions. Every message names the thing, the value and the remedy, on one line a problem."""
 
 import re
+from collections.abc import Iterable
 
 # What a terminal would obey instead of showing: control characters, and those that turn the writing direction.
 UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -9,6 +10,12 @@ UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 def shown(text: str) -> str:
     """`text` as it may go to a terminal: what would be obeyed there stands as an escape, such as \\x1b."""
     return UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def first_of(names: Iterable[str]) -> str:
+    """The first of some names, and how many more there are, for a message."""
+    first, *more = names
+    return f"{first} and {len(more)} more" if more else first
 
 
 class ExpoflowError(Exception):

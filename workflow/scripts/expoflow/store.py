@@ -17,7 +17,7 @@ from typing import Any
 
 from expoflow.errors import CheckpointError, DataError
 from expoflow.files.hashing import json_digest, sha256
-from expoflow.files.records import Row, read_jsonl, write_json, write_jsonl
+from expoflow.files.records import Row, read_json, read_jsonl, write_json, write_jsonl
 
 BLOB = re.compile(r"[0-9a-f]{64}")
 
@@ -92,14 +92,32 @@ def cached(
     `key` is plain JSON data that says everything the rows depend on. Jobs that want the same rows at the same
     time wait for the one that makes them.
     """
-    name = json_digest(key)
-    path = root() / kind / name[:2] / f"{name}.jsonl"
+    path = place(kind, json_digest(key), ".jsonl")
     with locked(path):
         with suppress(DataError):  # absent, or broken: made anew
             return read_jsonl(path, record), True
         rows = make()
         write_jsonl(path, rows)
     return rows, False
+
+
+def kept(kind: str, key: Any, record: type[Row], make: Callable[[], Row]) -> Row:
+    """The record that `key` stands for in the store; else what `make` gives, which is kept if the store can be written.
+
+    `key` is plain JSON data that says everything the record depends on.
+    """
+    path = place(kind, json_digest(key))
+    with suppress(OSError, DataError):  # absent, or broken: made anew
+        return read_json(path, record)
+    made = make()
+    with suppress(OSError):
+        write_json(path, made)
+    return made
+
+
+def place(kind: str, name: str, suffix: str = ".json") -> Path:
+    """Where the store has what is called by this digest."""
+    return root() / kind / name[:2] / f"{name}{suffix}"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from expoflow.checkpoints.adapter import MERGE, Adapter
 from expoflow.checkpoints.architecture import flat
 from expoflow.checkpoints.checkpoint import Checkpoint
 from expoflow.checkpoints.header import Tensor
-from expoflow.checkpoints.tensor_names import WRAPPERS
+from expoflow.checkpoints.tensor_names import unwrapped
 from expoflow.errors import CheckpointError
 
 
@@ -30,7 +30,7 @@ class Base:
 
     def find(self, target: str) -> str | None:
         """The name in the result of a tensor of the adapter: the same, or another one for the same tensor of the class."""
-        target = _unwrapped(target)
+        target = unwrapped(target)
         return target if target in self.checkpoint.tensors else self.places.get(self.place(target))
 
     def tensor(self, name: str) -> Tensor:
@@ -39,7 +39,7 @@ class Base:
 
     def place(self, target: str) -> str:
         """The class' own name of a tensor; the name itself if the class does not know it."""
-        target = _unwrapped(target)
+        target = unwrapped(target)
         return (self.model.place(target) if self.model else None) or target
 
     def tied(self, target: str) -> frozenset[str]:
@@ -60,7 +60,7 @@ class Base:
 
     def lacks(self, target: str, own_base: str) -> str:
         """Why there is no place for a tensor, with the remedy, which may be to give its `own_base`."""
-        if self.model and _unwrapped(target) in self.model.parts:
+        if self.model and unwrapped(target) in self.model.parts:
             return f"the base's class makes one tensor of it and others; {MERGE}"
         if self.model and self.model.converted and self.place(target) in self.model.tensors:
             return f"the base's files have it in another layout than its class; {MERGE}"
@@ -73,7 +73,7 @@ def base_of(checkpoint: Checkpoint, adapter: Adapter) -> Base:
     """`checkpoint` as the base of `adapter`, whose changes untie what they change apart."""
     modules = (f"{module.name}.{part}" for module in adapter.modules for part in ("weight", "bias"))
     try:
-        model = classes.ask(checkpoint, map(_unwrapped, (*adapter.whole, *modules)))
+        model = classes.ask(checkpoint, map(unwrapped, (*adapter.whole, *modules)))
     except CheckpointError as error:
         return Base(checkpoint, None, str(error))
     places = {place: name for name in checkpoint.tensors if (place := model.place(name))}
@@ -101,13 +101,6 @@ def _alike(base: Base, adapter: Adapter, group: frozenset[str], lora: set[str]) 
     views = [adapter.file.view(key) for key in keys.values()]
     whole = keys.keys() == group and all(view == views[0] for view in views)
     return whole and not any(base.place(target) in group for target in lora)
-
-
-def _unwrapped(target: str) -> str:
-    """Without what wrapped the model that was trained."""
-    while prefix := next((each for each in WRAPPERS if target.startswith(each)), None):
-        target = target.removeprefix(prefix)
-    return target
 
 
 def perhaps_tied(base: Base, adapter: Adapter, changed: list[str]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from expoflow.checkpoints.foreign import explained
 from expoflow.checkpoints.header import SIZES, Shard, Tensor, is_pointer, not_downloaded, read_shard
-from expoflow.errors import CheckpointError
+from expoflow.errors import CheckpointError, first_of
 
 if TYPE_CHECKING:
     import torch
@@ -37,9 +37,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     shard_of: dict[str, Shard] = field(repr=False, default_factory=dict)
     tensors: dict[str, Tensor] = field(repr=False, default_factory=dict)
-    pieces: dict[str, Tensor] = field(
-        repr=False, default_factory=dict
-    )  # as `piece` gives them, by their names
+    pieces: dict[str, Tensor] = field(repr=False, default_factory=dict)  # of `piece`, by their names
     given: Path | None = None  # the user's folder, if `folder` was made of it, in the store
 
     def __post_init__(self):
@@ -155,8 +153,7 @@ def open_checkpoint(folder: Path, given: Path | None = None) -> Checkpoint:
             )
         shards.append(read_shard(path))
     if left_out := read_json_file(folder / SOURCE).get(LEFT_OUT):
-        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
-        notes += (f"{folder.name}: {left_out[0]}{more} of its pickles is no tensor and is left out",)
+        notes += (f"{folder.name}: {first_of(left_out)} of its pickles is no tensor and is left out",)
     checkpoint = Checkpoint(folder, tuple(shards), read_json_file(folder / "config.json"), notes, given=given)
     if names != [SINGLE]:
         _check_index(checkpoint)

@@ -17,11 +17,10 @@ from pydantic import ConfigDict
 
 from expoflow import store
 from expoflow.checkpoints.checkpoint import Checkpoint
-from expoflow.errors import CheckpointError, DataError
-from expoflow.files.hashing import json_digest
-from expoflow.files.records import Record, read_json, write_json
+from expoflow.errors import CheckpointError
+from expoflow.files.records import Record
 
-FORM = 2  # of a kept answer; raised if it means something else
+FORM = 3  # of a kept answer; raised if it means something else
 
 
 class Conversion(Record):
@@ -40,8 +39,8 @@ class ModelClass(Record):
 
     `tensors`: shape by name. `tied`: by the name of a tensor the one whose values it shares. `vocabulary`: by
     the name of a tensor the dimension that counts tokens; of the input and output embeddings, their biases, what is tied to them,
-    and whatever else the class resizes with them. `conv1d`: weights that are stored as (in, out). `buffers` are in checkpoints,
-    `computed` are not. `config`: as the class reads it, with all its defaults.
+    and whatever else the class resizes with them. `conv1d`: weights that are stored as (in, out). `config`: as the class
+    reads it, with all its defaults.
 
     Of the names that were asked for, in files or of modules: `renamed` has the class' own name of those that have another
     one, `converted` says how a tensor of the class is made of those that are no tensor of it, and `ignored` are those that
@@ -56,8 +55,6 @@ class ModelClass(Record):
     tied: dict[str, str]
     vocabulary: dict[str, int]
     conv1d: list[str]
-    buffers: list[str]
-    computed: list[str]
     renamed: dict[str, str]
     converted: dict[str, Conversion]
     ignored: list[str]
@@ -104,17 +101,11 @@ def ask(checkpoint: Checkpoint, names: Iterable[str] = ()) -> ModelClass:
         )
     names = sorted({*checkpoint.tensors, *names})
     versions = [version(package) for package in ("torch", "transformers")]
-    key = json_digest([FORM, checkpoint.config, names, versions])
-    place = store.root() / "classes" / key[:2] / f"{key}.json"
-    with suppress(OSError, DataError):
-        return read_json(place, ModelClass)
+    key = [FORM, checkpoint.config, names, versions]
     try:
-        found = _asked(checkpoint, names)
+        return store.kept("classes", key, ModelClass, lambda: _asked(checkpoint, names))
     except CheckpointError as error:
         raise CheckpointError(checkpoint.in_users(str(error))) from None
-    with suppress(OSError):  # with a store that cannot be written it is asked again next time
-        write_json(place, found)
-    return found
 
 
 def _asked(checkpoint: Checkpoint, names: list[str]) -> ModelClass:
@@ -141,7 +132,6 @@ def _asked(checkpoint: Checkpoint, names: list[str]) -> ModelClass:
             " correct it"
         ) from None
     tensors = model.state_dict()
-    buffers = [name for name, _ in model.named_buffers()]
     renamed, converted, unknown = _placed(model, tensors, names)
     tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
     return ModelClass(
@@ -150,11 +140,9 @@ def _asked(checkpoint: Checkpoint, names: list[str]) -> ModelClass:
         tensors={name: tuple(tensor.shape) for name, tensor in tensors.items()},
         tied=tied,
         conv1d=list(_conv1d(model)),
-        buffers=[name for name in buffers if name in tensors],
-        computed=[name for name in buffers if name not in tensors],
         renamed=renamed,
         converted=converted,
-        ignored=_ignored(model, buffers, unknown),
+        ignored=_ignored(model, unknown),
         vocabulary=_vocabulary(model, tensors, tied),  # the last, for it changes the model
     )
 
@@ -263,8 +251,9 @@ def _placed(
     return renamed, converted, unknown
 
 
-def _ignored(model: Any, buffers: list[str], unknown: list[str]) -> list[str]:
+def _ignored(model: Any, unknown: list[str]) -> list[str]:
     """Of the names without a place those that the loader does not call unexpected."""
+    buffers = [name for name, _ in model.named_buffers()]
     patterns = set(model._keys_to_ignore_on_load_unexpected or ())
     patterns |= {
         pattern

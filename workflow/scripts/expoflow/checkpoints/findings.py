@@ -7,6 +7,7 @@ from expoflow.checkpoints.checkpoint import Checkpoint
 from expoflow.checkpoints.header import COMPLEX, FLOATS, INTEGERS, Tensor, is_pointer, not_downloaded
 from expoflow.checkpoints.package import package_files
 from expoflow.checkpoints.tensor_names import QUANTISED
+from expoflow.errors import first_of
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,8 @@ def ungathered(shapes: Mapping[str, Iterable[int]]) -> str | None:
     names = [name for name, shape in shapes.items() if is_ungathered(name, shape)]
     if not names:
         return None
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return (
-        f"tensor {names[0]}{more} has no elements: DeepSpeed ZeRO-3 saved the model without gathering its weights; make it"
+        f"tensor {first_of(names)} has no elements: DeepSpeed ZeRO-3 saved the model without gathering its weights; make it"
         " of the training's checkpoint (python zero_to_fp32.py . OUT, in its folder), or save it again with"
         " stage3_gather_16bit_weights_on_model_save: true"
     )

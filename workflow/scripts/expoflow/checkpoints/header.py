@@ -127,11 +127,11 @@ def not_downloaded(path: Path) -> CheckpointError:
 
 def read_shard(path: Path) -> Shard:
     """Read and check the header of one safetensors file; whatever is wrong is a CheckpointError."""
-    if is_pointer(path):
-        raise not_downloaded(path)
     size = path.stat().st_size
     with open(path, "rb") as file:
         prefix = file.read(8)
+        if POINTER.startswith(prefix) and is_pointer(path):
+            raise not_downloaded(path)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
         if len(prefix) < 8 or length < 2 or length > size - 8:
             raise CheckpointError(

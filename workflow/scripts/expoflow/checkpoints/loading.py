@@ -17,7 +17,7 @@ from expoflow.checkpoints.checkpoint import read_json_file
 from expoflow.checkpoints.findings import ungathered
 from expoflow.checkpoints.header import Tensor
 from expoflow.checkpoints.tensor_names import AGAIN, BUFFER, HEAD, WRAPPERS, leftover
-from expoflow.errors import CheckpointError
+from expoflow.errors import CheckpointError, first_of
 
 Role = Literal["language model", "reward model", "any model"]
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks?)\.(\d+)\.")
@@ -131,10 +131,8 @@ def model_class(config: Any, folder: Path, role: Role, remote: bool = False) -> 
 
     auto = _auto_class(config, role)
     try:
-        with (
-            torch.device("meta"),
-            offline(remote),
-        ):  # the class alone: only it takes a state dict without a folder
+        # the class alone is wanted: only it takes a state dict without a folder
+        with torch.device("meta"), offline(remote):
             return type(auto.from_config(copy.deepcopy(config), trust_remote_code=remote, **PLAIN))
     except Exception as error:
         remedy = (
@@ -161,9 +159,9 @@ def _auto_class(config: Any, role: Role) -> Any:
         for auto in (AutoModelForCausalLM, AutoModelForImageTextToText)
         if type(config) in auto._model_mapping
     }
-    named = (getattr(config, "architectures", None) or [None])[0]
+    named = architectures(config)[:1]
     return next(
-        (auto for auto, name in known.items() if name == named), next(iter(known), AutoModelForCausalLM)
+        (auto for auto, name in known.items() if [name] == named), next(iter(known), AutoModelForCausalLM)
     )
 
 
@@ -174,14 +172,19 @@ def sees(architecture: type) -> bool:
     return architecture.__name__ in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()
 
 
+def architectures(config: Any) -> list[str]:
+    """The names of classes in a config; none if what it has there is no list."""
+    names = getattr(config, "architectures", None)
+    return [*map(str, names)] if isinstance(names, list) else []
+
+
 def named_class(config: Any) -> Any:
     """The first class of a model of transformers that a config names; None if it names none."""
     import transformers
 
-    names = getattr(config, "architectures", None)
-    for name in names if isinstance(names, list) else ():
+    for name in architectures(config):
         try:
-            named = getattr(transformers, str(name), None)
+            named = getattr(transformers, name, None)
         except ImportError:  # its package is not here
             continue
         if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel) and named.config_class:
@@ -244,10 +247,10 @@ def _cause(missing: list[str], unexpected: list[str], mismatched: list[Any], rol
     if mismatched and (text := ungathered({name: have for name, have, _ in mismatched})):
         return text
     if mismatched:
-        name, have, need = mismatched[0]
-        more = f" and {len(mismatched) - 1} more" if len(mismatched) > 1 else ""
+        _, have, need = mismatched[0]
+        names = first_of(name for name, *_ in mismatched)
         return (
-            f"tensor {name}{more} is {_shape(have)} in its files and {_shape(need)} by its config.json; give the config.json"
+            f"tensor {names} is {_shape(have)} in its files and {_shape(need)} by its config.json; give the config.json"
             " that belongs to the weights"
         )
     if missing:

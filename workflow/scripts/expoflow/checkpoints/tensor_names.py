@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 from expoflow.checkpoints.header import COMPLEX, Tensor
+from expoflow.errors import first_of
 
 EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|tok_embeddings|word_embeddings|embed_in|shared)\.weight$")
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)\.(weight|bias)$|(^|\.)final_logits_bias$")
@@ -28,9 +29,7 @@ KINDS = {
 
 def constant(tensor: Tensor) -> bool:
     """Whether a tensor is no weight: a buffer, or a table of complex numbers. Such are never extrapolated."""
-    if MASK.search(
-        tensor.name
-    ):  # a mask has four dimensions; with one it is the bias of a layer that has such a name
+    if MASK.search(tensor.name):  # with one dimension it is the bias of a layer that has such a name
         return len(tensor.shape) == 4
     return tensor.dtype == COMPLEX or bool(BUFFER.search(tensor.name))
 
@@ -65,9 +64,11 @@ LEFTOVERS = (
 )
 
 
-def plain(name: str) -> str:
+def unwrapped(name: str) -> str:
     """The name that a tensor has without what wrapped the model, or parts of it, while it was trained."""
-    for each in (*INSIDE, *WRAPPERS, "base_layer."):
+    while prefix := next((each for each in WRAPPERS if name.startswith(each)), None):
+        name = name.removeprefix(prefix)
+    for each in (*INSIDE, "base_layer."):
         name = name.replace(each, "")
     return name
 
@@ -85,6 +86,5 @@ def leftover(names: Iterable[str]) -> str | None:
             )
     for pattern, what, remedy in LEFTOVERS:
         if found := [name for name in names if pattern.search(name)]:
-            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            return f"tensor {found[0]}{more}: {what}; {remedy}"
+            return f"tensor {first_of(found)}: {what}; {remedy}"
     return None

@@ -6,7 +6,6 @@ Of the commonest classes it is known without them.
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -15,9 +14,8 @@ from expoflow.checkpoints.checkpoint import Checkpoint
 from expoflow.checkpoints.findings import Finding
 from expoflow.checkpoints.loading import load_report, require_whole
 from expoflow.checkpoints.tensor_names import constant
-from expoflow.errors import CheckpointError, DataError
-from expoflow.files.hashing import json_digest
-from expoflow.files.records import Record, read_json, write_json
+from expoflow.errors import CheckpointError
+from expoflow.files.records import Record
 
 FORM = 1  # of a kept report; raised if it means something else
 # By model_type: its class for text, and what a layer has beside Llama's weights.
@@ -68,20 +66,18 @@ def wholeness(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
 def _report(checkpoint: Checkpoint) -> Report:
     versions = [version(package) for package in ("torch", "transformers")]
     shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
-    key = json_digest([FORM, checkpoint.config, shapes, versions])
-    place = store.root() / "whole" / key[:2] / f"{key}.json"
-    with suppress(OSError, DataError):
-        return read_json(place, Report)
+    key = [FORM, checkpoint.config, shapes, versions]
+    return store.kept("whole", key, Report, lambda: _asked(checkpoint))
+
+
+def _asked(checkpoint: Checkpoint) -> Report:
     _, said = load_report(checkpoint.folder, checkpoint.tensors, "any model") or (None, {})
-    report = Report(
+    return Report(
         missing=sorted(said.get("missing_keys", ())),
         unexpected=sorted(said.get("unexpected_keys", ())),
         mismatched=sorted(said.get("mismatched_keys", ())),
         errors=[str(each) for each in said.get("error_msgs") or ()],
     )
-    with suppress(OSError):  # with a store that cannot be written it is asked again next time
-        write_json(place, report)
-    return report
 
 
 def plain(checkpoint: Checkpoint) -> bool:

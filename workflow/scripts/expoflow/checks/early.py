@@ -184,7 +184,7 @@ def _versions() -> list[str]:
 
 
 def _place(key: str) -> Path:
-    return store.root() / "checks" / key[:2] / f"{key}.json"
+    return store.place("checks", key)
 
 
 def _kept(key: str) -> Answer | None:

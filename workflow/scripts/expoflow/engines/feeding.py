@@ -90,9 +90,7 @@ def _prepared(model: Any, ids: Tensor, features: Mapping[str, Any]) -> dict[str,
     given: dict[str, Any] = {}
 
     def loop(model: Any, input_ids: Tensor, **prepared: Any) -> Tensor:
-        for name in inspect.signature(
-            type(model)._sample
-        ).parameters:  # what is of the loop, not of the class
+        for name in inspect.signature(type(model)._sample).parameters:  # of the loop, not of the class
             prepared.pop(name, None)
         given.update(prepared)
         return input_ids

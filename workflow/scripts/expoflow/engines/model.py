@@ -115,8 +115,8 @@ class Engine(Protocol):
     ) -> Iterator[list[tuple[int, float]]]:
         """Log-probability of given responses: rows of (prompt token ids, response token ids), neither empty.
 
-        `pictures` are those of every row's prompt, if any has some. Yields as they get ready (index, sum over the response's tokens, in nats, at temperature 1); the sum is NaN or
-        infinite if a logit is.
+        `pictures` are those of every row's prompt, if any has some. Yields as they get ready (index, sum over the response's
+        tokens, in nats, at temperature 1); the sum is NaN or infinite if a logit is.
         """
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from expoflow.checkpoints.loading import model_class, sees
+from expoflow.checkpoints.loading import architectures, model_class, sees
 from expoflow.errors import CheckpointError
 
 UNLIMITED = 1 << 30  # tokens of a model whose positions have no end
@@ -64,7 +64,7 @@ def _require_served(config: Any, folder: Path, remote: bool) -> None:
     from vllm.platforms import current_platform
 
     known = ModelRegistry.get_supported_archs()
-    names = config.architectures or []
+    names = architectures(config)
     classes = [getattr(transformers, name) for name in names if hasattr(transformers, name)]
     # which vLLM may run by transformers' own code
     lent = any(each.is_backend_compatible() or each._can_set_attn_implementation() for each in classes)

@@ -28,7 +28,6 @@ class Processor:
 
     def __init__(self, model: Model, tokenizer: Any):
         """Raises CheckpointError for a model that takes no images, or whose processor cannot be made."""
-        self.name = str(model.folder)
         _require_vision(model)
         try:
             self.own = _made(model, tokenizer)

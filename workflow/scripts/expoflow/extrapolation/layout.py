@@ -15,6 +15,7 @@ import numpy as np
 from expoflow.checkpoints.checkpoint import Checkpoint
 from expoflow.checkpoints.classes import Conversion, ModelClass
 from expoflow.checkpoints.findings import Finding
+from expoflow.errors import first_of
 
 ONE_LAYOUT = (
     "load both models with transformers 5 (from_pretrained) and save them again (save_pretrained with"
@@ -78,24 +79,17 @@ def _names(stored: Stored, place: str) -> set[str]:
 
 
 def _said(pieces: Pieces) -> Iterator[Finding]:
-    for name, stretches in pieces.items():
-        others = list(dict.fromkeys(two.name for _, two in stretches))
-        more = f" and {len(pieces) - 1} more" if len(pieces) > 1 else ""
-        beside = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        text = f"tensor {name}{more}: in sft its elements are in {others[0]}{beside}; its class loads both as one tensor"
+    if pieces:
+        others = first_of(dict.fromkeys(two.name for _, two in next(iter(pieces.values()))))
+        text = f"tensor {first_of(pieces)}: in sft its elements are in {others}; its class loads both as one tensor"
         yield Finding("note", "tensors", text)
-        return  # one says it
 
 
 def _failed(failed: list[tuple[str, UnknownLayoutError]]) -> Iterator[Finding]:
-    for place, error in failed:
-        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
-        yield Finding(
-            "error",
-            "layout",
-            f"tensor {place}{more} of the class: sft and aligned store it in two layouts, and {error}; {ONE_LAYOUT}",
-        )
-        return
+    if failed:
+        names, (error, *_) = zip(*failed, strict=True)
+        text = f"tensor {first_of(names)} of the class: sft and aligned store it in two layouts, and {error}; {ONE_LAYOUT}"
+        yield Finding("error", "layout", text)
 
 
 def _layout(stored: Stored, place: str) -> list[Stretch]:

@@ -15,7 +15,7 @@ from expoflow.checkpoints.checkpoint import Checkpoint
 from expoflow.checkpoints.classes import ModelClass
 from expoflow.checkpoints.findings import Finding
 from expoflow.checkpoints.tensor_names import constant
-from expoflow.errors import CheckpointError
+from expoflow.errors import CheckpointError, first_of
 from expoflow.extrapolation.layout import Pieces, pieces_of
 
 
@@ -168,9 +168,8 @@ def _only(checkpoint: Checkpoint, found: Mapping[str, str]) -> list[str]:
 def _ignored(only0: list[str], only1: list[str]) -> Iterator[Finding]:
     for names, text in ((only0, "in sft only are left out"), (only1, "in aligned only are kept as they are")):
         if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             yield Finding(
-                "note", "tensors", f"tensors that their class does not load {text}: {names[0]}{more}"
+                "note", "tensors", f"tensors that their class does not load {text}: {first_of(names)}"
             )
 
 
@@ -216,11 +215,10 @@ def _copies(role: str, stored: _Stored, names: list[str]) -> Iterator[Copy]:
 
 
 def _renamed(renamed: dict[str, str]) -> Iterator[Finding]:
-    for theta1, theta0 in renamed.items():
-        more = f" and {len(renamed) - 1} more" if len(renamed) > 1 else ""
-        text = f"tensor {theta1}{more}: {theta0} in sft; its class loads both as one tensor"
+    if renamed:
+        theta0 = next(iter(renamed.values()))
+        text = f"tensor {first_of(renamed)}: {theta0} in sft; its class loads both as one tensor"
         yield Finding("note", "tensors", text)
-        return  # one says it
 
 
 def configs(sft: Checkpoint, aligned: Checkpoint, asked: Classes) -> Iterator[Finding]:

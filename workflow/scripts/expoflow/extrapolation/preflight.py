@@ -13,10 +13,10 @@ from expoflow.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from expoflow.checkpoints.findings import Finding, is_ungathered, not_whole, quantised
 from expoflow.checkpoints.header import INTEGERS, Tensor
 from expoflow.checkpoints.pickles import converted
-from expoflow.checkpoints.tensor_names import AGAIN, QUANTISED, constant, leftover, plain
+from expoflow.checkpoints.tensor_names import AGAIN, QUANTISED, constant, leftover, unwrapped
 from expoflow.checkpoints.vocabulary import different_ids
 from expoflow.checkpoints.whole import wholeness
-from expoflow.errors import CheckpointError, PairError
+from expoflow.errors import CheckpointError, PairError, first_of
 from expoflow.extrapolation.layout import ONE_LAYOUT, Stretch
 from expoflow.extrapolation.matching import Classes, Copy, Matching, configs, match
 from expoflow.extrapolation.merged_adapter import merged
@@ -172,7 +172,7 @@ def _missing(matching: Matching, asked: Classes) -> Iterator[Finding]:
     ):
         # what is quantised, or left by a training, is said of the model that has it
         names = [name for name in unmatched if not QUANTISED.search(name) and not leftover([name])]
-        wrapped = {plain(name) for name in matching.unmatched[role == "sft"] if leftover([name])}
+        wrapped = {unwrapped(name) for name in matching.unmatched[role == "sft"] if leftover([name])}
         names = [name for name in names if name not in wrapped]
         if not names:
             continue
@@ -193,8 +193,7 @@ def _missing(matching: Matching, asked: Classes) -> Iterator[Finding]:
 
 def _unmatched(names: list[str], role: str, other: str, hint: str) -> Iterator[Finding]:
     if names:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        yield Finding("error", "tensors", f"tensor {names[0]}{more}: in {role}, not in {other} ({hint})")
+        yield Finding("error", "tensors", f"tensor {first_of(names)}: in {role}, not in {other} ({hint})")
 
 
 def _strange(matching: Matching, role: str, other: str, asked: Classes) -> str:
@@ -234,8 +233,7 @@ def _constants(sft: Checkpoint, aligned: Checkpoint, matching: Matching) -> Iter
         (theirs - sft.tensors.keys(), "in aligned only are kept"),
     ):
         if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            yield Finding("note", "buffers", f"constant buffers {text}: {min(names)}{more}")
+            yield Finding("note", "buffers", f"constant buffers {text}: {first_of(sorted(names))}")
 
 
 def _compare(theta1: Tensor, theta0: Tensor, vocabulary: str, asked: Classes) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from expoflow.system.processes import running
 
 # What the store holds, and all that is ever removed from it: not the verdicts of judges, which were paid for.
 # A benchmark whose work is of a kind of its own keeps it under its name.
-KINDS = ("generations", "benchmarks", *BENCHMARKS, "sha256", "converted")
+KINDS = ("generations", "benchmarks", *BENCHMARKS, "sha256", "converted", "checks", "classes", "whole")
 
 
 def stages(config: Config) -> dict[str, list[Path]]:

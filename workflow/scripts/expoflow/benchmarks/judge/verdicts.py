@@ -47,7 +47,7 @@ def body(config: JudgeConfig, request: JudgeRequest) -> dict[str, Any]:
 def path(config: JudgeConfig, request: JudgeRequest, attempt: int = 0) -> Path:
     """Where the store keeps reply `attempt` to a request."""
     key = hashing.json_digest([config.base_url, body(config, request), attempt])
-    return store.root() / "verdicts" / key[:2] / f"{key}.json"
+    return store.place("verdicts", key)
 
 
 def keep(config: JudgeConfig, request: JudgeRequest, attempt: int, reply: Reply) -> None:
