@@ -180,7 +180,7 @@ def test_transformers_refuses_the_rest(folder):
     with pytest.raises(CheckpointError, match=r"quantization: mxfp8} is vLLM's alone.*score.engine: vllm"):
         TransformersEngine(model)
     with pytest.raises(CheckpointError, match="vLLM's alone"):
-        RewardModel(model, None, None, ())
+        RewardModel(model, None, None, {})
 
 
 def test_other_settings_are_another_engine(folder):

@@ -39,7 +39,7 @@ def has(engine: TransformersEngine, model: Model) -> bool:
     """Whether the engine's weights are those of `model`, bit for bit."""
     state, given = engine.model.state_dict(), dict(tensors_of(model.streamed))
     return all(
-        torch.equal(bits(state[name].view(-1)), bits(each.contiguous().view(-1)))
+        torch.equal(bits(state[name].view(-1)), bits(each.to(state[name].dtype).contiguous().view(-1)))
         for name, each in given.items()
     )
 

@@ -29,7 +29,7 @@ SHARE = 4  # one of so many parts of the free main memory may be taken, for othe
 
 @dataclass
 class Parents:
-    """theta1 and theta0 of the pair that `key` stands for, by the names of an engine's tensors, in one dimension each."""
+    """theta1 and theta0 of the pair that `key` stands for, as stored, by the names of an engine's tensors, in one dimension each."""
 
     key: Any
     theta1: dict[str, Tensor] = field(default_factory=dict)
@@ -71,10 +71,14 @@ class Parents:
 
 def _compute(out: Tensor, theta1: Tensor, theta0: Tensor, alpha: float, options: Options, name: str) -> None:
     theta1, theta0 = (each.to(out.device, non_blocking=True) for each in (theta1, theta0))
-    if out.is_floating_point():
-        theta2(out, theta1, theta0, alpha, overflow=options.overflow, name=name)
-    else:
+    if not out.is_floating_point():
         out.copy_(theta1)
+    elif out.dtype == theta1.dtype:
+        theta2(out, theta1, theta0, alpha, overflow=options.overflow, name=name)
+    else:  # the engine computes in float32 what is stored in 16 bits
+        stored = torch.empty_like(theta1)
+        theta2(stored, theta1, theta0, alpha, overflow=options.overflow, name=name)
+        out.copy_(stored)
 
 
 def moved(
@@ -92,7 +96,9 @@ def moved(
     key, types = found
     # Others are constants that the class computes by itself.
     given = {name: live[name] for name in types if name in live}
-    if any(each.dtype != types[name] for name, each in given.items()) or not usable([*given.values()]):
+    if any(each.dtype not in (types[name], torch.float32) for name, each in given.items()) or not usable(
+        [*given.values()]
+    ):
         return None
     if kept is None or kept.key != key:
         if kept:  # its memory is free before other parents take it

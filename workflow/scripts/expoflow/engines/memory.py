@@ -1,7 +1,7 @@
 """Does a model fit into memory? Answered from the headers of its files, before anything is loaded."""
 
 import resource
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError
 from expoflow.extrapolation.preflight import open_both
 from expoflow.system import gpus
+from expoflow.system.processor import computed_in, is_slow
 
 MARGIN = 10**9  # bytes by which the driver and CUDA may differ on what is free of a GPU
 GPUS = "resources: {gpus: N}"
+NAMES = {kind: name for name, kind in FLOATS.items()}  # torch's, by the headers' names
 
 
 def require_memory(model: Model, devices: Sequence[str] = (), vllm: bool = False) -> None:
@@ -26,7 +28,7 @@ def require_memory(model: Model, devices: Sequence[str] = (), vllm: bool = False
     the engine, whose own error says what is lacking.
     """
     found = gpus.memory(devices) if devices else [free_memory()]
-    needed = weight_bytes(model) / max(1, len(devices))
+    needed = weight_bytes(model, cpu=not devices and not vllm) / max(1, len(devices))
     share = model.engine.utilization() if vllm else model.engine.utilization(usual=1)
     for free, whole, device in sorted(found):
         taken = min(free, int(share * whole)) if devices else free
@@ -79,10 +81,29 @@ def token_bytes(config: Any, itemsize: int) -> int:
     return itemsize * (2 * text.num_hidden_layers * keys + 8 * hidden + 4 * widest)
 
 
-def weight_bytes(model: Model) -> int:
-    """Bytes of the model's tensors in the type that its config loads them in, or as its engine quantises them, at least."""
+def loaded_in(config: Any, tensors: Iterable[Any], what: object, device: str) -> str:
+    """The type, by torch's name, in which transformers loads a model without a word on it: its config's, else its first numbers'.
+
+    A CPU (`device`: "cpu") that is slow in that type loads it as float32, and the log says so of `what`. `config` is as
+    transformers reads it, `tensors` are its weights or their headers.
+    """
+    own = str(config.dtype or "auto").removeprefix("torch.")
+    if device != "cpu":
+        return own
+    names = NAMES | {f"torch.{name}": name for name in FLOATS}
+    found = (names[str(each.dtype)] for each in tensors if str(each.dtype) in names)
+    return computed_in(next(found, own) if own == "auto" else own, what)
+
+
+def weight_bytes(model: Model, cpu: bool = False) -> int:
+    """Bytes of the model's tensors in the type that its config loads them in, or as its engine quantises them, at least.
+
+    With `cpu` as `loaded_in` has them there.
+    """
     config = read_json_file(model.folder / "config.json")
     dtype = FLOATS.get(config.get("dtype", config.get("torch_dtype")))
+    if cpu and is_slow(NAMES.get(dtype, "")):
+        dtype = "F32"
     return int(
         sum(
             tensor.elements

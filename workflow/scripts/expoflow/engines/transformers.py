@@ -10,7 +10,7 @@ from expoflow.checkpoints.pickles import converted
 from expoflow.config.stages import GenerateConfig
 from expoflow.engines import in_place, tokenizer, vision
 from expoflow.engines.feeding import AsGenerate, Padded
-from expoflow.engines.memory import free_on_gpu, headers, room, token_bytes
+from expoflow.engines.memory import free_on_gpu, headers, loaded_in, room, token_bytes
 from expoflow.engines.model import (
     Completion,
     Model,
@@ -126,7 +126,7 @@ class TransformersEngine:
             None,
             config=config,
             state_dict=weights,
-            dtype=self.dtype or config.dtype,
+            dtype=self.dtype or loaded_in(config, weights.values(), model.folder, self.device),
             attn_implementation=self.attention,
             **REPORT,
         )

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,7 +13,7 @@ from expoflow.checkpoints.pickles import converted
 from expoflow.config.stages import ScoreConfig
 from expoflow.engines import tokenizer
 from expoflow.engines.chat import Chat
-from expoflow.engines.memory import require_memory
+from expoflow.engines.memory import loaded_in, require_memory
 from expoflow.engines.model import Model, chosen, require_transformers
 from expoflow.engines.support import context
 from expoflow.errors import CheckpointError, DataError
@@ -180,27 +180,32 @@ def reward_config(
 class RewardModel:
     """A sequence classifier with one logit from a checkpoint folder, in its own type unless `dtype` says else.
 
-    `architecture` is its class, `config` as `reward_config` gives it, `names` are those of the tensors in the files.
+    `architecture` is its class, `config` as `reward_config` gives it, `tensors` are those of the files by name, from their headers.
     """
 
     def __init__(
-        self, reward_model: Model, architecture: Any, config: Any, names: Iterable[str], dtype: str = "keep"
+        self,
+        reward_model: Model,
+        architecture: Any,
+        config: Any,
+        tensors: Mapping[str, Any],
+        dtype: str = "keep",
     ):
         import torch
 
         require_transformers(reward_model)
         folder, self.engine = reward_model.folder, reward_model.engine
         self.tokenizer = tokenizer.tokenizer(reward_model)
-        mapping = {f"^{re.escape(name)}$": head for name, head in reward_heads.renamed(names).items()}
+        mapping = {f"^{re.escape(name)}$": head for name, head in reward_heads.renamed(tensors).items()}
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
         model, report = architecture.from_pretrained(
             folder,
             config=config,
-            dtype="auto" if dtype == "keep" else dtype,
+            dtype=loaded_in(config, tensors.values(), folder, self.device) if dtype == "keep" else dtype,
             key_mapping=mapping or None,
             **loading.REPORT,
         )
         loading.require_whole(report, folder, "reward model")
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = model.eval().to(self.device)
         self.masks = not _reads_no_padding(self.model)
 

@@ -21,7 +21,7 @@ from expoflow.benchmarks.open_llm.tasks import TASK_FILES, Kept
 from expoflow.checkpoints.loading import read_config, require_loadable
 from expoflow.config.benchmarks import OpenLlmBenchmark
 from expoflow.engines.chat import Chat
-from expoflow.engines.memory import free_memory, headers
+from expoflow.engines.memory import free_memory, headers, loaded_in
 from expoflow.engines.model import Model, require_transformers
 from expoflow.errors import CheckpointError
 from expoflow.results import Message
@@ -138,7 +138,7 @@ def language_model(model: Model, config: OpenLlmBenchmark) -> LM:
         more = model.engine.model_dump(exclude={"max_model_len"}, exclude_none=True)
         loaded = get_model("vllm")(
             **{"max_model_len": length, "batch_size": "auto", "seed": config.seed, **common, **more},
-            dtype=_dtype(config),
+            dtype="auto" if config.dtype == "keep" else config.dtype,
             tensor_parallel_size=gpus.allotted(),
         )
     elif config.backend == "completions":
@@ -150,9 +150,9 @@ def language_model(model: Model, config: OpenLlmBenchmark) -> LM:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         size = batch_size(config, settings, length, device)
         print(f"hf: {device}, batch size {size}, at most {length} tokens")
-        loaded = get_model("hf")(
-            **common, dtype=_dtype(config), device=device, max_length=length, batch_size=size
-        )
+        own = loaded_in(settings, headers(model).values(), model.folder, device)
+        dtype = own if config.dtype == "keep" else config.dtype
+        loaded = get_model("hf")(**common, dtype=dtype, device=device, max_length=length, batch_size=size)
     if model.chat_template:
         loaded.tokenizer.chat_template = model.chat_template
     return loaded
@@ -185,10 +185,6 @@ def _served(folder: str, config: OpenLlmBenchmark, length: int, common: dict[str
         batch_size=1,
         seed=config.seed,
     )
-
-
-def _dtype(config: OpenLlmBenchmark) -> str:
-    return "auto" if config.dtype == "keep" else config.dtype
 
 
 def batch_size(config: OpenLlmBenchmark, settings: Any, length: int, device: str) -> int | str:

@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from expoflow.engines.memory import loaded_in
 from expoflow.errors import ExpoflowError
 from expoflow.files.records import write_json
 from expoflow.system import child
+from expoflow.system.processor import computed_in
 from expoflow.training.trl.stage import Stage, last_checkpoint, read
 
 CHECKPOINTS = 0.1  # share of the steps between two checkpoints
@@ -70,7 +72,7 @@ def arguments(stage: Stage) -> dict[str, Any]:
         "optim": "adamw_torch",
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
-        "bf16": settings.dtype == "bfloat16",
+        "bf16": trained_in(stage) == "bfloat16",
         "gradient_checkpointing": settings.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "seed": settings.seed,
@@ -121,13 +123,27 @@ def shared(stage: Stage) -> dict[str, Any]:
     }
 
 
+def trained_in(stage: Stage) -> str:
+    """The type of the products: the recipe's, but float32 on a CPU that is slow in it, unless DeepSpeed's own settings name it."""
+    import torch
+
+    cpu = stage.settings.cpu or not torch.cuda.is_available()
+    return (
+        stage.settings.dtype if by_deepspeed() or not cpu else computed_in(stage.settings.dtype, stage.base)
+    )
+
+
+def by_deepspeed() -> bool:
+    """Whether DeepSpeed trains."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+
+
 def loading(stage: Stage) -> dict[str, Any]:
     """How the model is loaded: weights that are trained stay in float32, the optimiser's steps are small.
 
     DeepSpeed keeps float32 copies of its own, and LoRA trains none of these.
     """
-    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
-    half = stage.settings.dtype == "bfloat16" and (deepspeed or stage.settings.lora is not None)
+    half = trained_in(stage) == "bfloat16" and (by_deepspeed() or stage.settings.lora is not None)
     return {"model_init_kwargs": {"dtype": "bfloat16" if half else "float32"}}
 
 
@@ -166,11 +182,15 @@ def reward(stage: Stage, data: Any) -> Any:
 
 def rlhf(stage: Stage, data: Any) -> Any:
     """TRL's RLOOTrainer on the reward model's logits; a batch are responses, `samples` of every prompt."""
-    from transformers import AutoModelForSequenceClassification
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
     from trl import RLOOConfig, RLOOTrainer
 
+    remote = stage.trust_remote_code
+    own = AutoConfig.from_pretrained(stage.reward_model, trust_remote_code=remote)
+    dtype = loaded_in(own, (), stage.reward_model, "cuda" if torch.cuda.is_available() else "cpu")
     reward_model = AutoModelForSequenceClassification.from_pretrained(
-        stage.reward_model, dtype="auto", trust_remote_code=stage.trust_remote_code
+        stage.reward_model, dtype=dtype, trust_remote_code=remote
     )
     config = RLOOConfig(
         **arguments(stage),

@@ -1,0 +1,42 @@
+"""What this machine's CPU is good at."""
+
+import time
+from functools import cache
+
+SIZE = 256  # rows and columns of the matrices that are multiplied
+ROUNDS = 3
+HALF = ("bfloat16", "float16")
+
+
+@cache
+def is_slow(dtype: str) -> bool:
+    """Whether the CPU multiplies matrices of `dtype`, torch's name of a 16-bit type, slower than those of float32.
+
+    It is measured, in some hundredths of a second: a CPU without instructions for a type takes 20 to 50 times as long.
+    """
+    return dtype in HALF and _seconds(dtype) > _seconds("float32")
+
+
+def _seconds(dtype: str) -> float:
+    """The least time of a product."""
+    import torch
+
+    matrix = torch.ones(SIZE, SIZE, dtype=getattr(torch, dtype))
+    matrix @ matrix
+    times = []
+    for _ in range(ROUNDS):
+        begin = time.perf_counter()
+        matrix @ matrix
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def computed_in(dtype: str, what: object) -> str:
+    """The type in which a CPU computes what is stored in `dtype`: float32 if that is faster, which the log then says of `what`."""
+    if not is_slow(dtype):
+        return dtype
+    print(
+        f"{what}: this CPU is slow in {dtype}: computed in float32, with the weights as they are stored",
+        flush=True,
+    )
+    return "float32"
