@@ -1,6 +1,7 @@
 """GPUs as the driver tells of them: which there are, and whether a model fits into what is free there."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -10,8 +11,8 @@ from expoflow import checks
 from expoflow.checks.machine import slow_engines
 from expoflow.engines.memory import require_memory, room
 from expoflow.engines.model import Model
-from expoflow.errors import CheckpointError
-from expoflow.system import gpus
+from expoflow.errors import CheckpointError, ExpoflowError
+from expoflow.system import gpu_memory, gpus
 from fake_gpus import Gpu, fake_gpus
 from transformers import AutoConfig
 
@@ -24,12 +25,14 @@ def machine(tmp_path, monkeypatch):
         for name, value in fake_gpus(tmp_path / "gpus", *shown).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(gpus.metadata, "version", lambda name: "2.13.0")
+        gpus._number.cache_clear()
         monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
 
-    return make
+    yield make
+    gpus._number.cache_clear()
 
 
 @pytest.fixture
@@ -85,6 +88,44 @@ def test_without_a_word_of_a_slot_or_a_cluster_the_first_gpu_is_taken(machine, m
     assert (gpus.gpus(), gpus.given(), gpus.allotted()) == (["0", "1"], ["0"], 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
     assert (gpus.given(), gpus.allotted()) == (["1", "0"], 2)
+
+
+def test_the_smallest_is_one_of_those_that_may_be_used(machine, monkeypatch):
+    machine(Gpu(total=4096, name="NVIDIA T400"), Gpu(total=40_960), Gpu(total=81_559))
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert gpu_memory.smallest(["1", "2"]) == 40_960 << 20
+    assert gpu_memory.smallest(["MIG-1"]) is None
+    assert gpu_memory.smallest([]) is None
+
+
+def test_words_of_the_driver_among_the_rows_do_no_harm(machine, tmp_path):
+    machine(Gpu(10), Gpu(20))
+    with open(tmp_path / "gpus" / "rows", "ab") as rows:
+        rows.write(b"\nWARNING: infoROM is corrupted at gpu 0000:08:00.0, \xff\n")
+    assert gpus.free_memory(["1"]) == (20 << 20, "NVIDIA H100 (GPU 1)")
+
+
+@pytest.mark.parametrize("answer", ["echo Driver/library version mismatch; exit 18", "kill -9 $$"])
+def test_a_driver_that_fails_is_no_machine_without_gpus(machine, tmp_path, monkeypatch, answer):
+    machine(Gpu())
+    program = tmp_path / "gpus" / "nvidia-smi"
+    program.write_text(f"#!{shutil.which('sh')}\n{answer}\n")
+    assert gpus.gpus() == []
+    gpus._number.cache_clear()
+    monkeypatch.setattr(gpus, "DRIVER", program)
+    with pytest.raises(
+        ExpoflowError, match=r"nvidia-smi fails, though a driver is loaded \(.*\); mend the driver"
+    ):
+        gpus.gpus()
+
+
+def test_gpus_that_cannot_be_are_refused(machine):
+    machine(Gpu(), Gpu(), visible="0, 1,0")
+    with pytest.raises(ExpoflowError, match="CUDA_VISIBLE_DEVICES=0, 1,0 names a GPU twice; name each once"):
+        gpus.gpus()
+    with pytest.raises(ExpoflowError, match="CUDA_VISIBLE_DEVICES names GPU 7, here are 2; correct it"):
+        gpus.require_known(["1", "7"])
+    gpus.require_known(["1", "GPU-0a", "MIG-3"])
 
 
 def test_the_question_leaves_cuda_alone(machine, seventy):

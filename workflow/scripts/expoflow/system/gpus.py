@@ -5,9 +5,16 @@ import os
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
+from itertools import takewhile
+from pathlib import Path
+
+from expoflow.errors import ExpoflowError
 
 QUERY = "index,uuid,mig.mode.current,memory.free,memory.total,name"
+DRIVER = Path("/proc/driver/nvidia/version")  # there if the driver of this machine is loaded
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def allotted() -> int:
@@ -21,13 +28,37 @@ def given() -> list[str]:
 
 
 def gpus() -> list[str]:
-    """The CUDA devices that this process may use; found without importing torch."""
+    """The CUDA devices that this process may use; found without importing torch.
+
+    As CUDA does, all from the first on that has no device's name is left out. Raises ExpoflowError if one is named twice, or if the
+    driver is loaded and nvidia-smi fails.
+    """
     if "+cpu" in metadata.version("torch"):
         return []
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [device for device in visible.split(",") if device and not device.startswith("-")]
-    listed = _told("-L")
-    return [str(index) for index in range(sum(line.startswith("GPU ") for line in listed))]
+    visible = os.environ.get(VISIBLE)
+    if visible is None:
+        return [str(index) for index in range(_number())]
+    named = [*takewhile(_is_name, map(str.strip, visible.split(",")))]
+    if len({*named}) < len(named):
+        raise ExpoflowError(f"{VISIBLE}={visible} names a GPU twice; name each once")
+    return named
+
+
+def require_known(devices: Sequence[str]) -> None:
+    """Raise ExpoflowError for a device that this machine has not, as far as the driver tells."""
+    number = _number() if devices else 0
+    if number and (beyond := [each for each in devices if each.isdecimal() and int(each) >= number]):
+        raise ExpoflowError(f"{VISIBLE} names GPU {beyond[0]}, here are {number}; correct it")
+
+
+@cache
+def _number() -> int:
+    """How many GPUs the driver tells of."""
+    return sum(line.startswith("GPU ") for line in _told("-L"))
+
+
+def _is_name(device: str) -> bool:
+    return device.isdecimal() or device.startswith(("GPU-", "MIG-"))
 
 
 def free_memory(devices: Sequence[str]) -> tuple[int, str] | None:
@@ -42,11 +73,10 @@ def memory(devices: Sequence[str]) -> list[tuple[int, int, str]]:
     The driver is asked (NVML), by another process: CUDA stays unused in this one, so that what it forks may use it. Of a part
     of a GPU (MIG) the driver tells nothing that counts, and in CUDA's own order GPUs of several kinds have other numbers.
     """
-    if any(device.startswith("MIG-") for device in devices):
+    if not devices or any(device.startswith("MIG-") for device in devices):
         return []
-    told = [
-        *csv.reader(_told(f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"), skipinitialspace=True)
-    ]
+    lines = csv.reader(_told(f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"), skipinitialspace=True)
+    told = [row for row in lines if len(row) == len(QUERY.split(","))]  # a driver's warnings stand there too
     if len({row[-1] for row in told}) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
         told = [["", *row[1:]] for row in told]  # found by their UUID alone
     found = []
@@ -68,9 +98,24 @@ def _is(device: str, uuid: str) -> bool:
 
 
 def _told(*arguments: str) -> list[str]:
-    """The lines that nvidia-smi says; none where there is no such program."""
+    """The lines that nvidia-smi says; none where there is no such program, or no driver.
+
+    Raises ExpoflowError if it fails though a driver is loaded: the run would go on without GPUs.
+    """
     try:
-        answer = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
+        answer = subprocess.run(
+            ["nvidia-smi", *arguments], capture_output=True, text=True, errors="replace", timeout=60
+        )
+    except FileNotFoundError:
         return []
-    return answer.stdout.splitlines()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        failed = str(error)
+    else:
+        if answer.returncode == 0:
+            return answer.stdout.splitlines()
+        failed = " ".join((answer.stderr or answer.stdout).split())[:200]
+    if DRIVER.exists():
+        raise ExpoflowError(
+            f"nvidia-smi fails, though a driver is loaded ({failed}); mend the driver, or set {VISIBLE}= to go on without GPUs"
+        )
+    return []
