@@ -79,10 +79,15 @@ class Needs:
         """Minutes for a training: a day for a real model, since what it costs depends on its data."""
         return _grown(60 if self.miniature(model) else 1440, attempt)
 
-    def training_threads(self, model: str, cores: int) -> int:
-        """Threads of each process of a training on a machine with `cores` for it; 1 without GPUs, where results depend on it."""
+    def training_threads(self, model: str, cores: int | None) -> int:
+        """Threads of each process of a training on a machine with `cores` for it, those of this process if nobody says how many.
+
+        1 without GPUs, where results depend on it.
+        """
         processes = self.training_gpus(model)
-        return max(1, min(TRAINING_CPUS, cores // processes)) if processes and visible() else 1
+        if not processes or not visible():
+            return 1
+        return max(1, min(TRAINING_CPUS, (cores or len(os.sched_getaffinity(0))) // processes))
 
     def training_disk(self, model: str) -> int:
         """Bytes on disk that a training needs while it runs, at most: it keeps the last checkpoint of each of its stages, and
