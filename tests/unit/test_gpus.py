@@ -94,6 +94,9 @@ def test_the_smallest_is_one_of_those_that_may_be_used(machine, monkeypatch):
     machine(Gpu(total=4096, name="NVIDIA T400"), Gpu(total=40_960), Gpu(total=81_559))
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     assert gpu_memory.smallest(["1", "2"]) == 40_960 << 20
+    monkeypatch.delenv("CUDA_DEVICE_ORDER")  # which is which is not clear then
+    assert gpu_memory.smallest(["1", "2"]) == 4096 << 20
+    assert gpu_memory.smallest(["GPU-1a", "GPU-2a"]) == 40_960 << 20
     assert gpu_memory.smallest(["MIG-1"]) is None
     assert gpu_memory.smallest([]) is None
 
@@ -102,6 +105,9 @@ def test_words_of_the_driver_among_the_rows_do_no_harm(machine, tmp_path):
     machine(Gpu(10), Gpu(20))
     with open(tmp_path / "gpus" / "rows", "ab") as rows:
         rows.write(b"\nWARNING: infoROM is corrupted at gpu 0000:08:00.0, \xff\n")
+    program = tmp_path / "gpus" / "nvidia-smi"
+    program.write_text(program.read_text() + "exit 14\n")
+    assert gpus.gpus() == ["0", "1"]
     assert gpus.free_memory(["1"]) == (20 << 20, "NVIDIA H100 (GPU 1)")
 
 
@@ -114,7 +120,7 @@ def test_a_driver_that_fails_is_no_machine_without_gpus(machine, tmp_path, monke
     gpus._number.cache_clear()
     monkeypatch.setattr(gpus, "DRIVER", program)
     with pytest.raises(
-        ExpoflowError, match=r"nvidia-smi fails, though a driver is loaded \(.*\); mend the driver"
+        ExpoflowError, match=r"nvidia-smi tells of no GPU, though a driver is loaded \(.*\); mend the driver"
     ):
         gpus.gpus()
 

@@ -1,6 +1,7 @@
 """What happens in the main Snakemake process before the first job of a run."""
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from expoflow.project import resume
 from expoflow.system import kept
 
 DRY = {"-n", "--dry-run", "--dryrun"}
+FORCED = re.compile(r"-[fFR].*|--force(all|run)?(=.*)?")
 PATIENCE = 3  # seconds in which the hub must answer a dry run
 
 
@@ -82,6 +84,8 @@ def begin(
     `cluster`, and with None, have their own. Raises ExpoflowError.
     """
     store.use()
+    if any(map(FORCED.fullmatch, command)):
+        kept.forget()
     if not touch:
         check_keys(config)
         try:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from expoflow.config.engine import BY_ITSELF, UTILIZATION, EngineConfig
-from expoflow.system.gpus import memory
+from expoflow.system.gpus import memory, rows
 
 GPU = 80 * 10**9  # bytes of the GPUs that a model is spread over where nobody knows them
 ROOM = 1.3  # memory of a loaded model per byte of its weights: activations and the KV cache come on top
@@ -20,5 +20,14 @@ def gpus(weights: float, card: int | None = None, engine: EngineConfig = BY_ITSE
 
 
 def smallest(devices: Sequence[str]) -> int | None:
-    """Bytes of the one of these GPUs that has the least memory; None if the driver does not say."""
-    return min((total for _, total, _ in memory(devices)), default=None)
+    """Bytes of the one of these GPUs that has the least memory; None if the driver does not say.
+
+    If it is not clear which these are, as on a machine with several kinds, all GPUs of the machine count.
+    """
+    if found := memory(devices):
+        return min(total for _, total, _ in found)
+    if not devices or any(device.startswith("MIG-") for device in devices):
+        return None
+    said = [(mig, total) for _, _, mig, _, total, _ in rows()]
+    known = all(mig != "Enabled" and total.isdecimal() for mig, total in said)
+    return min((int(total) << 20 for _, total in said), default=None) if known else None

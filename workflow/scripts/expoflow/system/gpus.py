@@ -3,7 +3,7 @@
 import csv
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
@@ -54,7 +54,7 @@ def require_known(devices: Sequence[str]) -> None:
 @cache
 def _number() -> int:
     """How many GPUs the driver tells of."""
-    return sum(line.startswith("GPU ") for line in _told("-L"))
+    return len(_told(lambda line: line.startswith("GPU "), "-L"))
 
 
 def _is_name(device: str) -> bool:
@@ -75,8 +75,7 @@ def memory(devices: Sequence[str]) -> list[tuple[int, int, str]]:
     """
     if not devices or any(device.startswith("MIG-") for device in devices):
         return []
-    lines = csv.reader(_told(f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"), skipinitialspace=True)
-    told = [row for row in lines if len(row) == len(QUERY.split(","))]  # a driver's warnings stand there too
+    told = rows()
     if len({row[-1] for row in told}) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
         told = [["", *row[1:]] for row in told]  # found by their UUID alone
     found = []
@@ -92,30 +91,36 @@ def memory(devices: Sequence[str]) -> list[tuple[int, int, str]]:
     return []
 
 
+def rows() -> list[list[str]]:
+    """What the driver says of each GPU of this machine, by the names of QUERY."""
+    number = len(QUERY.split(","))
+    told = _told(
+        lambda line: line.count(",") == number - 1, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"
+    )
+    return [*csv.reader(told, skipinitialspace=True)]
+
+
 def _is(device: str, uuid: str) -> bool:
     """Whether a device is named by this UUID, or by its beginning, as CUDA allows."""
     return device.startswith("GPU-") and uuid.startswith(device)
 
 
-def _told(*arguments: str) -> list[str]:
-    """The lines that nvidia-smi says; none where there is no such program, or no driver.
+def _told(wanted: Callable[[str], bool], *arguments: str) -> list[str]:
+    """The lines that nvidia-smi says and that are `wanted`: its warnings are not. None without such a program, or without a driver.
 
-    Raises ExpoflowError if it fails though a driver is loaded: the run would go on without GPUs.
+    Raises ExpoflowError if there are none though a driver is loaded: the run would go on without GPUs.
     """
     try:
-        answer = subprocess.run(
-            ["nvidia-smi", *arguments], capture_output=True, text=True, errors="replace", timeout=60
-        )
+        command = ["nvidia-smi", *arguments]
+        answer = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
+        found, failed = [*filter(wanted, answer.stdout.splitlines())], f"{answer.stdout} {answer.stderr}"
     except FileNotFoundError:
         return []
     except (OSError, subprocess.TimeoutExpired) as error:
-        failed = str(error)
-    else:
-        if answer.returncode == 0:
-            return answer.stdout.splitlines()
-        failed = " ".join((answer.stderr or answer.stdout).split())[:200]
-    if DRIVER.exists():
+        found, failed = [], str(error)
+    if not found and DRIVER.exists():
         raise ExpoflowError(
-            f"nvidia-smi fails, though a driver is loaded ({failed}); mend the driver, or set {VISIBLE}= to go on without GPUs"
+            f"nvidia-smi tells of no GPU, though a driver is loaded ({' '.join(failed.split())[:200]}); mend the driver, or set"
+            f" {VISIBLE}= to go on without GPUs"
         )
-    return []
+    return found
