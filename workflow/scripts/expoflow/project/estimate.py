@@ -355,6 +355,7 @@ def lines(made: Estimate) -> list[str]:
         " or what the section engine says",
         "a job's GPUs and memory: what it asks a cluster for, with room for many responses at a time; `resources` and the"
         " profile change them",
+        "both models, which an engine keeps for further alphas if it has room, are not asked for (docs/engines.md)",
     ]
 
 
