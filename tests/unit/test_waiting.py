@@ -21,9 +21,10 @@ from expoflow.hosts.task import Task
 from expoflow.hosts.waiting import Gift, Holder, Wish, assign
 from expoflow.hosts.width import width
 from expoflow.project.begin import asked_gpus
-from expoflow.system import gpu_memory, processes
+from expoflow.system import gpu_memory, gpus, processes
 from expoflow.system.installed import accelerate_config
 from expoflow.system.processes import ended
+from fake_gpus import Gpu, fake_gpus
 
 KINDS = {
     "generate": "waiting_tasks:generate",
@@ -303,6 +304,16 @@ def test_memory_is_that_of_the_smallest_gpu(monkeypatch, tmp_path):
     assert gpu_memory.smallest() is None
     program.unlink()
     assert gpu_memory.smallest() is None
+
+
+def test_it_is_that_of_the_gpus_that_this_process_may_use(monkeypatch, tmp_path):
+    shown = Gpu(name="NVIDIA T400", total=4096), Gpu(), Gpu(total=40_960)
+    for name, value in fake_gpus(tmp_path / "gpus", *shown).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(gpus.metadata, "version", lambda name: "2.13.0")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
+    assert gpu_memory.smallest() == 40_960 << 20
 
 
 def test_a_training_has_its_gpus_alone(start):

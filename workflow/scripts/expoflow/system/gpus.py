@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import metadata
+from pathlib import Path
 
 QUERY = "index,uuid,mig.mode.current,memory.free,memory.total,name"
 
@@ -28,6 +29,13 @@ def gpus() -> list[str]:
         return [device for device in visible.split(",") if device and not device.startswith("-")]
     listed = _told("-L")
     return [str(index) for index in range(sum(line.startswith("GPU ") for line in listed))]
+
+
+def none() -> bool:
+    """Whether it is sure that this process may use no GPU: without nvidia-smi the kernel is asked for devices (CUDA, ROCm, WSL)."""
+    if gpus() or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return not gpus()
+    return not any(any(Path("/dev").glob(name)) for name in ("nvidia*", "kfd", "dxg"))
 
 
 def free_memory(devices: Sequence[str]) -> tuple[int, str] | None:
