@@ -226,7 +226,7 @@ class ExpoWorker:
             try:
                 kept.write(live, streamed.alpha, streamed.options)
                 written = True
-            except PairError:  # in this worker's share; reading says it to all
+            except (PairError, torch.OutOfMemoryError):  # in this worker's share; reading says it to all
                 written = False
             if everywhere(written):
                 self.vllm_config.load_config.model_loader_extra_config = extra

@@ -61,10 +61,11 @@ def _is_name(device: str) -> bool:
     return device.isdecimal() or device.startswith(("GPU-", "MIG-"))
 
 
-def free_memory(devices: Sequence[str]) -> tuple[int, str] | None:
-    """Free bytes of the fullest of these CUDA devices, and its name; None if they are not known."""
-    found = memory(devices)
-    return min((free, name) for free, _, name in found) if found else None
+def none() -> bool:
+    """Whether it is sure that this process may use no GPU: without nvidia-smi the kernel is asked for devices (CUDA, ROCm, WSL)."""
+    if gpus() or os.environ.get(VISIBLE) == "":
+        return not gpus()
+    return not any(any(Path("/dev").glob(name)) for name in ("nvidia*", "kfd", "dxg"))
 
 
 def memory(devices: Sequence[str]) -> list[tuple[int, int, str]]:
