@@ -57,6 +57,25 @@ def test_every_alpha_has_the_bits_that_are_read(tmp_path, dtype):
     assert all(each is kept[0] for each in kept)
 
 
+def test_both_models_are_read_if_two_alphas_of_a_pair_follow_each_other(tmp_path, monkeypatch):
+    """Going between two pairs, an engine reads one alpha each time."""
+    pairs = [pair(tmp_path / "one"), pair(tmp_path / "other")]
+    engine, asked = TransformersEngine(at(*pairs[0], 2.0)), []
+    read = in_place._read
+    monkeypatch.setattr(in_place, "_read", lambda *given: asked.append(given) or read(*given))
+    for alpha in (0.5, 1.0):
+        for each in reversed(pairs):
+            engine.move(at(*each, alpha))
+            assert has(engine, at(*each, alpha))
+    assert not asked
+    for alpha in (1.5, 2.0):
+        engine.move(at(*pairs[0], alpha))
+        engine.move(Model(folder=pairs[0][1]))  # the aligned model between them
+    engine.move(at(*pairs[0], 3.0))
+    assert has(engine, at(*pairs[0], 3.0))
+    assert len(asked) == 1
+
+
 def test_rows_that_one_model_lacks_and_what_overflows(tmp_path):
     sft, aligned = pair(tmp_path, "float16", vocab=330)
     options = Options(vocabulary="shared_rows", overflow="clamp")
@@ -80,7 +99,8 @@ def test_rows_that_one_model_lacks_and_what_overflows(tmp_path):
 def test_what_is_more_than_the_formula_on_the_engines_types_is_read(tmp_path, options):
     sft, aligned = pair(tmp_path)
     engine = TransformersEngine(at(sft, aligned, 0.5))
-    for each in (Options(), options, Options()):
+    for each in (Options(), options, Options(), Options()):
+        engine.move(at(sft, aligned, 0.5, each))
         engine.move(at(sft, aligned, 0.7, each))
         assert bool(engine.parents) == (each == Options())
         expected = dict(tensors_of(at(sft, aligned, 0.7, each).streamed))

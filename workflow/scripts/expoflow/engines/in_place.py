@@ -23,7 +23,7 @@ from expoflow.extrapolation.preflight import open_pair
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.extrapolation.tensor_stream import tensors
 
-CHUNK = {"cpu": 1 << 20, "cuda": 1 << 24}  # elements that are computed at once
+CHUNK = {"cpu": 1 << 20, "cuda": 1 << 22}  # elements that are computed at once
 SCRATCH = 1 << 30  # bytes of a GPU that a chunk may need
 SHARE = 4  # one of so many parts of the free main memory may be taken, for others load models too
 
@@ -84,13 +84,13 @@ def _compute(out: Tensor, theta1: Tensor, theta0: Tensor, alpha: float, options:
 
 
 def moved(
-    kept: Parents | None, streamed: Streamed, live: Mapping[str, Tensor], needed: int = 0
+    kept: Parents | None, streamed: Streamed, live: Mapping[str, Tensor], needed: int = 0, again: bool = True
 ) -> Parents | None:
     """Write the weights that `streamed` means into `live`, an engine's tensors, and return what is to be kept for the next.
 
     `live` has all of them by the names of the checkpoint, besides constants of the class. `kept` is what the last call
-    returned, `needed` how many bytes of a GPU the engine needs beside its weights. None if the weights are to be read as
-    usual.
+    returned, `needed` how many bytes of a GPU the engine needs beside its weights; `again`: the weights there are of this pair, so
+    that it pays to read both models, which takes twice as long as one alpha. None if the weights are to be read as usual.
     """
     found = key_of(streamed)
     if found is None:
@@ -105,6 +105,8 @@ def moved(
             kept.theta1.clear()
             kept.theta0.clear()
         kept = None
+        if not again:
+            return None
     with suppress(torch.OutOfMemoryError):
         kept = kept or _read(streamed, key, given, needed)
         if kept:
