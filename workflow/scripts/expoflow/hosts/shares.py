@@ -17,6 +17,10 @@ from expoflow.hosts.slot import Slot, awaited, wish_for
 from expoflow.hosts.task import Task
 from expoflow.hosts.waiting import Ticket, Wish
 
+# Seconds in which a share that is given up ends. One whose host does not read, since it still loads what was given up before, ends
+# with this process.
+ENDING = 10
+
 Make = Callable[[Sequence[str] | None], Task]
 Take = Callable[[list[dict[str, Any]]], None]
 
@@ -29,7 +33,7 @@ def run_shares(make: Make, items: Sequence[str], most: int, take: Take) -> None:
     task stays whole. Raises what `client.run` raises, for the first share that fails; the others are given up then.
     """
     head, parts = client.head_of_job(), min(most, len(items))
-    if parts > 1 and head is not None and head.slots[0] is not None and not head.job:
+    if parts > 1 and head is not None and len(head.slots) > 1 and head.slots[0] is not None and not head.job:
         wish = wish_for(head, make(None))
         if len(head.slots) >= 2 * wish.slots:
             Shares(head, wish, make, [items[at::parts] for at in range(parts)], take).run()
@@ -66,7 +70,7 @@ class Shares:
         finally:
             self.given_up.set()
             for thread in threads:
-                thread.join()
+                thread.join(ENDING)
         if self.failed:
             raise self.failed[0]
 

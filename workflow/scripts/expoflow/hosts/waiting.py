@@ -57,7 +57,8 @@ def assign(
 
     `slots` is the number of all slots, which are cores without `gpus`: a core's host holds one thing of each kind, a GPU's one in
     all. First idle hosts serve those who wish for what they hold. Then come wishes for what nobody holds, scores last, and then
-    those for a second copy. Who wishes for several GPUs keeps those that are free until all of them are.
+    those for a second copy. A further share of a job is given no GPU that holds something else. Who wishes for several GPUs keeps those
+    that are free until all of them are.
     """
     left, given = set(free), {}
     waiting = dict(enumerate(wishes))
