@@ -4,7 +4,9 @@ import _thread
 import json
 import os
 import random
+import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -19,6 +21,7 @@ from expoflow.hosts import client, task, waiting
 from expoflow.hosts.head import Head
 from expoflow.hosts.reserved import reserved
 from expoflow.hosts.shares import run_shares
+from expoflow.hosts.slot import NOTHING, Slot, entered, note, read_note
 from expoflow.hosts.task import Task
 from expoflow.hosts.waiting import Gift, Holder, Wish, assign
 from expoflow.hosts.width import width
@@ -515,3 +518,64 @@ def test_the_wish_of_a_job_that_was_killed_is_forgotten(start):
     Path("go").touch()
     run.rows("generate", "a")
     assert run.wishes() == 0
+
+
+def test_a_model_that_a_killed_job_was_loading_shares_no_gpu_with_the_next(start):
+    run = start(1)
+    program = (
+        "from expoflow.hosts import client, task\n"
+        "task.KINDS = {'generate': 'waiting_tasks:generate'}\n"
+        "made = task.Task(kind='generate', key='a', arguments={'key': 'a'})\n"
+        "print(*client.run(lambda: made))"
+    )
+    folder = {"PYTHONPATH": str(Path(__file__).parent)}
+    job = subprocess.Popen([sys.executable, "-c", program], env=os.environ | folder)
+    wait(lambda: Path("loads").exists())
+    job.kill()
+    job.wait()
+    host = json.loads((run.head.folder / "slot-0").read_text())["pid"]
+    assert run.rows("score", "r")[0]["pid"] != host
+    assert ended(host)
+
+
+def test_who_waits_when_the_run_ends_begins_nothing(start):
+    run = start(1)
+    with entered(run.head.folder) as folder:
+        busy = Slot(run.head, 0, folder)
+    said = []
+
+    def train() -> None:
+        try:
+            with reserved(1, "single.yaml"):
+                said.append("begun")
+        except ExpoflowError as error:
+            said.append(str(error))
+
+    waits = threading.Thread(target=train)
+    waits.start()
+    wait(lambda: run.wishes() == 1)
+    run.process.kill()
+    run.process.wait()
+    wait(lambda: not run.head.folder.exists())
+    os.close(busy.lock)
+    waits.join()
+    assert said == [
+        f"snakemake (process {run.process.pid}) has ended, so its jobs end too; run snakemake again"
+    ]
+
+
+def test_a_note_that_cannot_be_written_leaves_the_former_one(start, monkeypatch):
+    run = start(1)
+    with entered(run.head.folder) as folder:
+        slot = Slot(run.head, 0, folder)
+        note(slot.lock, pid=77, held={"generate": "a" * 50})
+        note(slot.lock, held={})
+        assert read_note(folder, 0) == {**NOTHING, "pid": 77}
+        monkeypatch.setattr(
+            os, "pwrite", lambda *given: os.write(os.open("/dev/full", os.O_WRONLY), given[1])
+        )
+        with pytest.raises(OSError, match="No space left"):
+            note(slot.lock, pid=88)
+        assert read_note(folder, 0)["pid"] == 77
+    os.close(slot.lock)
+    shutil.rmtree(run.head.folder)

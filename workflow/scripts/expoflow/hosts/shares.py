@@ -64,7 +64,8 @@ class Shares:
                 threads.append(threading.Thread(target=self._work, args=(slot, share), daemon=True))
                 threads[-1].start()
             for thread in threads:
-                thread.join()
+                while thread.is_alive():
+                    thread.join(1)  # an interrupt that reaches another thread is seen only between two calls
         except GivenUpError:  # one of the threads has failed
             pass
         finally:

@@ -57,10 +57,12 @@ def taken(head: Head, wish: Wish) -> Iterator["Slot"]:
 def awaited(head: Head, ticket: Ticket, given_up: threading.Event) -> "Slot":
     """The slots that a ticket is given, to be left by the caller.
 
-    Raises GivenUpError if that event is set meanwhile; what is asked of the slot then ends by it too.
+    Raises GivenUpError if that event is set meanwhile; what is asked of the slot then ends by it too. Raises ExpoflowError if the
+    head ends.
     """
     try:
         while True:
+            head.require()
             with entered(head.folder) as folder:
                 ticket.show(folder)
                 if slot := _given(head, folder, ticket):
@@ -276,8 +278,10 @@ def end_host(head: Head) -> None:
 def note(lock: int, **changed: Any) -> None:
     """Say in a slot's file what has changed: the host's `pid`, its `slots` and what it has `held`, or who has `taken` it."""
     text = json.dumps(_note(lock) | changed).encode()
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, text, 0)
+    os.pwrite(
+        lock, text.ljust(os.fstat(lock).st_size), 0
+    )  # at once: whoever reads it meanwhile, or kills this, finds a whole note
+    os.ftruncate(lock, len(text))
 
 
 def read_note(folder: int, number: int) -> dict[str, Any]:
