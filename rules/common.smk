@@ -45,7 +45,7 @@ except ExpoflowError as error:
 # Jobs are offline but for download, and for weights that are gone: there the user's own word counts.
 os.environ.setdefault("EXPOFLOW_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
 # Settings of engines that change no result come to jobs beside the params.
-os.environ["EXPOFLOW_ENGINE"] = CONFIG.free_engines()
+os.environ.update(EXPOFLOW_ENGINE=CONFIG.free_engines())
 FIGURES = CONFIG.drawn()
 # The profile's default resource `gpu_gres`, for example gpu:a100: GPUs are then asked for as --gres=gpu:a100:2,
 # and as --gpus=2 where it is not set.
@@ -144,8 +144,10 @@ def member(name):
     return lambda wildcards: manifest(of_pair(name)(wildcards))
 
 
-# A manifest is read when a job is about to start; where a dry run finds none, it shows the least.
-NEEDS = resources.Needs(CONFIG, lambda model: resources.size([manifest(model)]))
+# A manifest is read when a job is about to start; a dry run that finds none shows the least, but for a user's folder.
+NEEDS = resources.Needs(
+    CONFIG, lambda model: resources.size(CONFIG.models[model], manifest(model))
+)
 
 
 def largest(models, wildcards):

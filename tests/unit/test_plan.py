@@ -46,18 +46,75 @@ SEVENTY = {
     "reward_model": "rm-7b",
 }
 
+# Every source of models, and every rule that runs or trains one.
+JUDGE = {"judge": {"base_url": "miniature", "model": "truth"}}
+KINDS = {
+    "models": {
+        "base-7b": {"hub": "org/base-7b"},
+        "sft": {"train": {"recipe": "sft", "from": "base-7b", "data": "rows"}},
+        "dpo": {
+            "train": {"recipe": "dpo", "from": "sft", "data": "rows", "lora": {}, "accelerate": "single"}
+        },
+        "rm": {
+            "train": {"recipe": "reward", "from": "rm-34b", "data": "rows", "accelerate": "zero3"},
+            "engine": {"gpu_memory_utilization": 0.5, "quantization": "fp8_per_tensor"},
+        },
+        "rm-34b": {"hub": "org/rm-34b"},
+        "ours-13b": {"path": "ours/sft-13b"},
+        "ours-13b-dpo": {"path": "ours/dpo-13b", "engine": {"max_model_len": 2048}},
+        "lora": {"path": "ours/lora"},
+        "big-70b": {"hub": "org/big-70b", "engine": {"gpu_memory_utilization": 0.45}},
+        "big-70b-dpo": {"hub": "org/dpo-70b", "engine": {"gpu_memory_utilization": 0.45}},
+        "wide-7b": {"hub": "org/wide-7b", "resources": {"gpus": 2}},
+        "wide-dpo": {
+            "train": {"recipe": "dpo", "from": "wide-7b", "data": "rows", "accelerate": "multi-gpu"}
+        },
+        "mini": {"train": {"recipe": "sft", "data": "miniature"}},
+        "mini-dpo": {"train": {"recipe": "dpo", "from": "mini", "data": "miniature"}},
+    },
+    "datasets": {"rows": {"hub": "org/rows", "split": "train"}},
+    "pairs": {
+        name: {"sft": sft, "aligned": aligned, "alphas": [0.3]}
+        for name, (sft, aligned) in {
+            "trained": ("sft", "dpo"),
+            "ours": ("ours-13b", "ours-13b-dpo"),
+            "adapter": ("big-70b", "lora"),
+            "big": ("big-70b", "big-70b-dpo"),
+            "wide": ("wide-7b", "wide-dpo"),
+            "mini": ("mini", "mini-dpo"),
+        }.items()
+    },
+    "prompts": {"dev": {"miniature": "dev"}, "test": {"miniature": "test"}},
+    "engine": {"gpu_memory_utilization": 0.9},
+    "generate": {"prompts": "dev", "engine": "vllm"},
+    "select": {"by": "implicit"},
+    "reward_model": "rm",
+    "reward_check": {"miniature": True},
+    "benchmarks": {
+        "reward": {"prompts": "test"},
+        "alpaca_eval": {"reference": "miniature", **JUDGE},
+        "mt_bench": {"data": "miniature", **JUDGE},
+        "open_llm": {"data": "miniature", "tasks": ["miniature_choice"], "backend": "vllm"},
+    },
+    "theory": {"limit": 2},
+}
+OURS = {"seventy": SEVENTY, "kinds": KINDS}
+ADAPTERS = {"lora": 200_000_000}
+
 
 def bring(folder: Path, config: Config) -> None:
-    """Manifests of the models that come from the hub, as large as their names say; `lora` is an adapter."""
+    """Manifests of the models that are not trained, as large as their names say."""
     for name, model in config.models.items():
-        if model.hub:
-            named = estimate._of_name(name, model.hub)
-            size = int(named.weights) if named else 200_000_000 if name == "lora" else 14_483_464_192
+        if not model.train:
+            named = estimate._of_name(name)
+            size = ADAPTERS.get(name) or (int(named.weights) if named else 14_483_464_192)
             files = {"model.safetensors": File(size=size, sha256="0" * 64)}
             weights = folder / "hub" / name
             weights.mkdir(parents=True)
             (weights / "config.json").write_text(json.dumps(SHAPE))
-            source = {"hub": model.hub, "path": None}
+            if name in ADAPTERS:
+                files |= {"adapter_config.json": File(size=2, sha256="0" * 64)}
+            source = {"hub": model.hub, "path": model.path}
             record = Manifest(
                 model=name, source=source, folder=str(weights), files=files, provenance=provenance()
             )
@@ -75,13 +132,14 @@ cli.main()
 """
 
 
-def asked(folder: Path, config: Path) -> dict[tuple[str, str], dict[str, int]]:
-    """What the jobs of a dry run ask for, by their rule and the pair or model."""
-    stubs = folder / "stubs"  # a dry run only looks whether it is there
-    (stubs / "deepspeed").mkdir(parents=True)
-    (stubs / "deepspeed/__init__.py").touch()
+def asked(folder: Path, config: Path) -> list[tuple[str, dict[str, str], dict[str, int]]]:
+    """Rule, wildcards and resources of every job of a dry run."""
+    stubs = folder / "stubs"  # a dry run only looks whether they are there
+    for package in ("deepspeed", "vllm"):
+        (stubs / package).mkdir(parents=True)
+        (stubs / package / "__init__.py").touch()
     command = [sys.executable, "-c", SHOWING, "--snakefile", str(ROOT / "Snakefile"), "-n"]
-    command += ["--directory", str(folder), "--configfile", str(config), "--", "results/alphas.csv"]
+    command += ["--directory", str(folder), "--configfile", str(config)]
     run = subprocess.run(
         command,
         env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(stubs), "OPENAI_API_KEY": "none"},
@@ -91,46 +149,92 @@ def asked(folder: Path, config: Path) -> dict[tuple[str, str], dict[str, int]]:
         timeout=300,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    found = {}
-    for line in (run.stdout + run.stderr).splitlines():
-        if line.startswith("JOB "):
-            rule, wildcards, given = json.loads(line.removeprefix("JOB "))
-            found[rule, wildcards.get("pair") or wildcards.get("model")] = given
-    return found
+    lines = (run.stdout + run.stderr).splitlines()
+    return [json.loads(line.removeprefix("JOB ")) for line in lines if line.startswith("JOB ")]
 
 
-@pytest.fixture(scope="module", params=["paper.yaml", "controlled.yaml", "70b.yaml"])
+@pytest.fixture(scope="module", params=["paper.yaml", "controlled.yaml", "seventy", "kinds"])
 def run(request, tmp_path_factory):
     """A config, what `expoflow plan` says of it, and what its jobs ask for."""
     folder = tmp_path_factory.mktemp("plan")
     path = folder / "config.yaml"
-    shipped = ROOT / "config" / request.param
-    path.write_text(shipped.read_text() if shipped.is_file() else yaml.safe_dump(SEVENTY))
+    ours = OURS.get(request.param)
+    path.write_text(yaml.safe_dump(ours) if ours else (ROOT / "config" / request.param).read_text())
     config = checks.parse(yaml.safe_load(path.read_text()))
     bring(folder, config)
     return config, estimate.plan(config, Results.of(folder), online=False), asked(folder, path)
 
 
-def test_the_plan_says_what_jobs_ask_for(run):
-    config, plan, jobs = run
+def models(config: Config, rule: str, wildcards: dict[str, str]) -> list[str]:
+    """The models that a job runs; none if it runs no engine."""
+    pair = config.pairs.get(wildcards.get("pair"))
+    variant = pair and (pair.sft if wildcards.get("variant") == "sft" else pair.aligned)
+    if rule in ("generate", "likelihood", "benchmark_mt_bench", "benchmark_open_llm"):
+        return [variant]
+    if rule in ("score", "rewardbench"):
+        return [config.reward_model]
+    if rule == "score_by":
+        return [wildcards["labeller"]]
+    if rule in ("benchmark_reward", "benchmark_alpaca_eval", "theory"):
+        return [each for each in (variant, config.reward_model) if each]
+    return []
+
+
+def table(plan: estimate.Estimate, first: str) -> dict[str, list[str]]:
+    """The rows of the table whose heading begins so, as words, by their first one."""
     said = estimate.lines(plan)
-    lines = {line.split()[0]: line.split() for line in said[: said.index("")]}
-    for name, pair in config.pairs.items():
-        for rule, model in (("generate", pair.aligned), ("score", config.reward_model)):
-            given = jobs[rule, name]
-            _, _, _, gpus, memory, unit, *_ = lines[model]
-            assert (given["gpu"], given["nodes"], unit) == (int(gpus), 1, "GB")
-            assert float(memory) == pytest.approx(given["mem_mb"] / 1000, abs=0.06)
+    begin = next((at for at, line in enumerate(said) if line.startswith(first)), None)
+    if begin is None:
+        return {}
+    return {line.split()[0]: line.split() for line in said[begin + 1 : said.index("", begin)]}
+
+
+def test_the_plan_says_what_every_job_asks_for(run):
+    config, plan, jobs = run
+    lines, trainings = table(plan, "model"), table(plan, "training")
+    seen = set()
+    for rule, wildcards, given in jobs:
+        used = models(config, rule, wildcards)
+        if rule == "train" and wildcards["model"] in trainings:
+            _, gpus, memory, _ = trainings[wildcards["model"]]
+        elif used:
+            gpus = max(int(lines[each][3]) for each in used)
+            memory = max(float(lines[each][4]) for each in used)
+        else:
+            assert not given.get("gpu")  # nothing else asks for one
+            continue
+        seen.add(rule)
+        assert (given["gpu"], given["nodes"]) == (int(gpus), 1), (rule, wildcards)
+        assert given["mem_mb"] / 1000 == pytest.approx(float(memory), abs=0.06), (rule, wildcards)
+    assert {"generate", "score"} <= seen
+
+
+def test_a_pair_with_an_adapter_is_as_large_as_its_sft_model(run):
+    _, plan, _ = run
+    pairs = {each.pair: each for each in plan.pairs}
+    for adapter, same in (("adapter", "big"), ("lora", "trained")):
+        if adapter in pairs:
+            assert pairs[adapter].exported == pairs[same].exported > 100e9
+            assert pairs[adapter].memory == pairs[same].memory
+
+
+def test_what_runs_on_a_cpu_needs_no_card(run):
+    config, plan, _ = run
+    lines = table(plan, "model")
+    for each in plan.pairs:
+        assert (each.cards == "a CPU") == (lines[config.pairs[each.pair].aligned][3] == "0")
 
 
 def test_what_is_trained_from_a_known_base_is_as_large(run):
     config, plan, jobs = run
+    trained = {wildcards["model"]: given for rule, wildcards, given in jobs if rule == "train"}
     for name, model in config.models.items():
-        if model.train:
+        if model.train and not plan.needs.miniature(name):
             assert plan.models[name].weights == plan.models[model.base].weights > 0
             assert plan.models[name].says == f"trained from {model.base}"
-            assert jobs["train", name]["gpu"] == 4  # as zero3-offload has processes
-            assert jobs["train", name]["mem_mb"] > 200_000
+            if model.train.accelerate == "zero3-offload":
+                assert trained[name]["gpu"] == 4  # as it has processes
+                assert trained[name]["mem_mb"] > 200_000
 
 
 def needs(models: dict, sizes: dict[str, int], pairs: dict | None = None) -> Needs:
@@ -188,7 +292,7 @@ def test_checkpoints_of_trainings_are_counted():
 def test_the_plan_names_the_disk_of_checkpoints(run):
     config, plan, _ = run
     lines = [line for line in estimate.lines(plan) if line.startswith("disk for checkpoints")]
-    trained = [name for name, model in config.models.items() if model.train]
+    trained = [name for name in config.models if name in plan.checkpoints]
     assert len(lines) == bool(trained)
     for line in lines:
         assert f"if all {len(trained)} trainings run at once" in line

@@ -23,7 +23,7 @@ from expoflow.hosts.task import Task
 from expoflow.hosts.waiting import Gift, Holder, Wish, assign
 from expoflow.hosts.width import width
 from expoflow.project.begin import asked_gpus
-from expoflow.system import gpu_memory, processes
+from expoflow.system import processes
 from expoflow.system.installed import accelerate_config
 from expoflow.system.processes import ended
 
@@ -422,18 +422,6 @@ def test_the_config_says_widths_of_folders():
         "results/pairs/one": 4,
         "results/pairs/two": 2,
     }
-
-
-def test_memory_is_that_of_the_smallest_gpu(monkeypatch, tmp_path):
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 81559\necho 24564\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert gpu_memory.smallest() == 24564 << 20
-    program.write_text("#!/bin/sh\necho '[N/A]'\n")
-    assert gpu_memory.smallest() is None
-    program.unlink()
-    assert gpu_memory.smallest() is None
 
 
 def test_a_training_has_its_gpus_alone(start):

@@ -26,7 +26,7 @@ from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.miniature.tokenizer import tokenizer
 from miniatures import answer
-from transformers import LlamaForCausalLM
+from transformers import Gemma4ForCausalLM, Gemma4TextConfig, LlamaForCausalLM
 from vllm import _custom_ops
 
 pytestmark = pytest.mark.vllm
@@ -134,6 +134,50 @@ def test_another_alpha_in_place(pair, requests, monkeypatch, packed):
         assert ask(parents) == [None]
     finally:
         engine.close()
+
+
+def test_what_a_class_reads_into_a_buffer_is_read_at_each_move(tmp_path, monkeypatch):
+    """Gemma 4 has a scale for each layer, which is no parameter of vLLM's class."""
+    monkeypatch.setattr(_custom_ops, "_supports_onednn", False)
+    sft, aligned = (scaled(tmp_path / f"{scale}", scale) for scale in (0.5, 0.9))
+    engine = VllmEngine(Model(folder=aligned, streamed=Streamed(sft=sft, aligned=aligned, alpha=2)))
+    try:
+        for alpha in (0.5, 1, -0.4):
+            engine.move(Model(folder=aligned, streamed=Streamed(sft=sft, aligned=aligned, alpha=alpha)))
+            (found,) = engine.engine.collective_rpc(scales)
+            assert found == pytest.approx([0.9 + 0.4 * alpha] * 2)
+    finally:
+        engine.close()
+
+
+def scaled(folder: Path, scale: float) -> Path:
+    """A tiny Gemma 4 whose layers have this scale."""
+    torch.manual_seed(0)
+    sizes = dict(
+        hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, head_dim=32
+    )
+    few = dict(vocab_size=160, vocab_size_per_layer_input=160, num_key_value_heads=1, global_head_dim=32)
+    without = dict(hidden_size_per_layer_input=0, num_kv_shared_layers=0, enable_moe_block=False)
+    config = Gemma4TextConfig(
+        **sizes,
+        **few,
+        **without,
+        max_position_embeddings=128,
+        layer_types=["sliding_attention", "full_attention"],
+    )
+    model = Gemma4ForCausalLM(config)
+    for name, tensor in model.state_dict().items():
+        if name.endswith("layer_scalar"):
+            tensor.fill_(scale)
+    model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def scales(worker) -> list[float]:
+    """Of each layer, in a worker."""
+    model = worker.model_runner.get_model()
+    return [float(each) for name, each in model.named_buffers() if name.endswith("layer_scalar")]
 
 
 def test_two_workers_take_another_alpha_in_place_each_in_its_share(pair):

@@ -5,7 +5,7 @@ The rules and `expoflow plan` both ask `Needs`, so that they agree.
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -15,9 +15,10 @@ import yaml
 
 from expoflow.config import Config
 from expoflow.config.base import MINIATURE
+from expoflow.config.sources import ModelConfig
 from expoflow.errors import DataError
 from expoflow.files.records import read_json
-from expoflow.files.weights import weight_bytes
+from expoflow.files.weights import folder_bytes, weight_bytes
 from expoflow.results import Manifest
 from expoflow.system.gpu_memory import gpus
 from expoflow.system.gpus import gpus as visible
@@ -79,10 +80,15 @@ class Needs:
         """Minutes for a training: a day for a real model, since what it costs depends on its data."""
         return _grown(60 if self.miniature(model) else 1440, attempt)
 
-    def training_threads(self, model: str, cores: int) -> int:
-        """Threads of each process of a training on a machine with `cores` for it; 1 without GPUs, where results depend on it."""
+    def training_threads(self, model: str, cores: int | None) -> int:
+        """Threads of each process of a training on a machine with `cores` for it, those of this process if nobody says how many.
+
+        1 without GPUs, where results depend on it.
+        """
         processes = self.training_gpus(model)
-        return max(1, min(TRAINING_CPUS, cores // processes)) if processes and visible() else 1
+        if not processes or not visible():
+            return 1
+        return max(1, min(TRAINING_CPUS, (cores or len(os.sched_getaffinity(0))) // processes))
 
     def training_disk(self, model: str) -> int:
         """Bytes on disk that a training needs while it runs, at most: it keeps the last checkpoint of each of its stages, and
@@ -132,21 +138,22 @@ def _launcher(path: Path) -> Mapping[str, Any]:
     return {}
 
 
-def size(manifests: Iterable[str]) -> int:
-    """Bytes of the largest model's weights; 0 for one whose manifest is not there yet, or broken."""
-    return max(map(_weights, manifests), default=0)
+def size(model: ModelConfig, manifest: str) -> int:
+    """Bytes of a model's weights: those that its manifest lists, else those in the user's folder; 0 if nobody knows them yet.
 
-
-def _weights(manifest: str) -> int:
-    """Bytes of the weights that a manifest lists; .bin files beside safetensors are copies of them."""
+    .bin files beside safetensors are copies of them.
+    """
     with suppress(OSError, DataError):
         return _listed(manifest, os.stat(manifest).st_mtime_ns)
-    return 0
+    return _in_folder(model.path) if model.path else 0
+
+
+_in_folder = cache(folder_bytes)
 
 
 @cache
 def _listed(manifest: str, changed: int) -> int:
-    """What `_weights` says of a manifest, read once for all jobs as long as it does not change."""
+    """What `size` says of a manifest, read once for all jobs as long as it does not change."""
     files = read_json(Path(manifest), Manifest).files
     return weight_bytes({name: file.size for name, file in files.items()})[0]
 

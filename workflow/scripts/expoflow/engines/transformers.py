@@ -56,7 +56,8 @@ class TransformersEngine:
             state = self.model.state_dict()
             if model.streamed:
                 kept, self.parents = self.parents, None
-                self.parents = in_place.moved(kept, model.streamed, state, self._needed())
+                again = model.streamed.same_pair(self.loaded.streamed)
+                self.parents = in_place.moved(kept, model.streamed, state, self._needed(), again)
             if not (model.streamed and self.parents):
                 with torch.no_grad():
                     for name, tensor in _weights(model):
@@ -146,12 +147,12 @@ class TransformersEngine:
         return _batches(requests, config.max_tokens, self.pads, self.room, seqs)
 
     def _needed(self) -> int:
-        """Bytes of a GPU beside the weights that a batch may take; see `memory.room`."""
+        """Bytes of a GPU beside the weights that a batch may take (see `memory.room`), or that are not the engine's."""
         if self.device == "cpu":
             return 0
-        return (
-            3 * min(BATCH_TOKENS, self.room) * token_bytes(self.model.config, self.model.dtype.itemsize) // 2
-        )
+        batch = min(BATCH_TOKENS, self.room) * token_bytes(self.model.config, self.model.dtype.itemsize)
+        others = (1 - self.loaded.engine.utilization(usual=1)) * torch.cuda.mem_get_info()[1]
+        return 3 * batch // 2 + int(others)
 
     def _describe(self, model: Model) -> None:
         self.loaded, self.key = model, engine_key(model, self.name)

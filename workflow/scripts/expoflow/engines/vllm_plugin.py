@@ -133,6 +133,26 @@ def plain(model: nn.Module) -> dict[str, Tensor]:
     return {name: each.detach() for name, each in model.named_parameters()}
 
 
+def beside(model: nn.Module) -> list[Tensor]:
+    """Copies of all tensors of a model that are no parameters: a class may fill them as it loads (Gemma 4's scale of a layer)."""
+    return [
+        each.clone()
+        for module in model.modules()
+        for name, each in (*module.named_buffers(recurse=False), *vars(module).items())
+        if isinstance(each, Tensor) and name != "kv_cache"
+    ]
+
+
+def same(one: list[Tensor], other: list[Tensor]) -> bool:
+    """Whether two such lists have the same bits."""
+    return len(one) == len(other) and all(
+        a.shape == b.shape
+        and a.dtype == b.dtype
+        and torch.equal(a.view(-1).view(torch.uint8), b.view(-1).view(torch.uint8))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
 def everywhere(flag: bool) -> bool:
     """Whether it is so in all workers of a model, each of which asks at the same time."""
     told, group = torch.tensor(int(flag)), get_world_group()
@@ -196,7 +216,8 @@ class ExpoWorker:
         """Load it, or write it in place from theta1 and theta0 in this worker's layout.
 
         These are kept, in main memory since the GPU's is vLLM's, when a pair comes first: what vLLM makes of alphas 0 and -1. They
-        are used if theta2 of them is bit for bit what it makes of another alpha. All workers do the same.
+        are used if theta2 of them is bit for bit what it makes of another alpha, and if nothing else in the model differs. All workers do
+        the same.
         """
         streamed = parse(extra, folder)
         key, live = self._writable(streamed)
@@ -205,7 +226,7 @@ class ExpoWorker:
             try:
                 kept.write(live, streamed.alpha, streamed.options)
                 written = True
-            except PairError:  # in this worker's share; reading says it to all
+            except (PairError, torch.OutOfMemoryError):  # in this worker's share; reading says it to all
                 written = False
             if everywhere(written):
                 self.vllm_config.load_config.model_loader_extra_config = extra
@@ -219,14 +240,18 @@ class ExpoWorker:
         if not everywhere(place is not None):
             self._load(folder, extra)
             return
-        parents = in_place.Parents(key)
+        parents, others = in_place.Parents(key), []
         for side, alpha in ((parents.theta1, 0.0), (parents.theta0, -1.0)):
             self._load(folder, {**extra, "alpha": alpha})
             live = plain(self.model_runner.get_model())
             side |= {name: in_place.copied(each, place) for name, each in live.items()}
+            others.append(beside(self.model_runner.get_model()))
         self._load(folder, extra)
-        live = plain(self.model_runner.get_model())
-        if everywhere(parents.agrees(live, streamed.alpha, streamed.options)):
+        live, now = plain(self.model_runner.get_model()), beside(self.model_runner.get_model())
+        agrees = all(same(each, now) for each in others) and parents.agrees(
+            live, streamed.alpha, streamed.options
+        )
+        if everywhere(agrees):
             self._expo_parents = parents
 
     def _writable(self, streamed: Streamed) -> tuple[Any, dict[str, Tensor]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from expoflow import benchmarks
 from expoflow.benchmarks import bill
-from expoflow.checkpoints.checkpoint import read_json_file
+from expoflow.checkpoints.checkpoint import ADAPTER, read_json_file
 from expoflow.config import Config
 from expoflow.config.benchmarks import OnPrompts
 from expoflow.config.engine import EngineConfig
@@ -51,6 +51,7 @@ class Facts:
     here: bool = False  # no download
     trained: bool = False  # will be written here
     pickled: bool = False  # will be converted: a second copy
+    adapter: bool = False  # on the SFT model: what is run and exported is as large as that
 
 
 @dataclass
@@ -106,8 +107,9 @@ def plan(config: Config, results: Results = RESULTS, online: bool = True) -> Est
     known = {name: _facts(name, model, results, ask) for name, model in config.models.items()}
     for pair in config.pairs.values():
         for one, other in ((pair.sft, pair.aligned), (pair.aligned, pair.sft)):
-            if known[one] is None and known[other] is not None and not config.models[one].base:
-                known[one] = Facts(known[other].weights, known[other].cache, f"as {other}")
+            partner = known[other]
+            if known[one] is None and partner and not partner.adapter and not config.models[one].base:
+                known[one] = Facts(partner.weights, partner.cache, f"as {other}")
     known |= {name: _inherited(config, name, known) for name, facts in known.items() if facts is None}
     if lacking := [name for name, facts in known.items() if facts is None and not config.models[name].base]:
         raise ConfigError(
@@ -121,7 +123,7 @@ def plan(config: Config, results: Results = RESULTS, online: bool = True) -> Est
         Needs(config, lambda name: int(known[name].weights)),
         prompts={name: _count(name, each, config.seed, ask) for name, each in config.prompts.items()},
     )
-    if config.reward_model:
+    if config.reward_model and result.needs.gpus(config.reward_model):
         engine = config.engine_of(config.reward_model)
         result.reward_memory = _loaded(known[config.reward_model].weights, engine) + OVERHEAD
         result.reward_cards = _cards(result.reward_memory, engine)
@@ -143,6 +145,7 @@ def _inherited(config: Config, name: str, known: Mapping[str, Facts | None]) -> 
 def _pair(config: Config, name: str, made: Estimate, seen: set[tuple[str, str]]) -> PairPlan:
     pair, generate = config.pairs[name], config.section(name, "generate")
     facts = made.models[pair.aligned]
+    facts = made.models[pair.sft] if facts.adapter else facts
     new = [alpha for alpha in pair.grid() if float(alpha) not in (-1, 0)]
     # Responses of alpha -1 and 0 are shared between pairs with a parent in common.
     parents = {(pair.sft, f"-1 of {pair.aligned}"), (pair.aligned, "0")} - seen
@@ -159,7 +162,7 @@ def _pair(config: Config, name: str, made: Estimate, seen: set[tuple[str, str]])
         stored=len(new) * facts.weights if config.extrapolate.weights == "stored" else 0,
         exported=facts.weights,
         memory=memory,
-        cards=_cards(memory, engine),
+        cards=_cards(memory, engine) if made.needs.gpus(pair.aligned) else "a CPU",
         responses=responses,
         tokens=tokens,
     )
@@ -213,7 +216,8 @@ class _Hub:
         try:
             commit, files = describe(repo, revision)
             names = checkpoint_names(repo, {name: each.size for name, each in files.items()})
-            folder, _ = bring(repo, commit, [files["config.json"]])
+            said = [files[name] for name in ("config.json",) if name in names]  # an adapter has none
+            config = read_json_file(bring(repo, commit, said)[0] / "config.json") if said else {}
         except HTTPError as error:
             if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
                 raise ConfigError([http.explain(error, repo, revision)]) from None
@@ -221,9 +225,10 @@ class _Hub:
             return None
         weights = [name for name in names if name.endswith((".safetensors", ".bin"))]
         pickled = any(name.endswith(".bin") for name in weights)
-        cache = _cache(read_json_file(folder / "config.json"))
         size = sum(files[name].size for name in weights)
-        return Facts(size, cache or _typical_cache(size), "hub", pickled=pickled)
+        adapter = ADAPTER in names
+        cache = _cache(config) or _typical_cache(size)
+        return Facts(size, cache, "hub", pickled=pickled and not adapter, adapter=adapter)
 
     def prompts(self, source: PromptsConfig) -> int | None:
         """Rows of a split, as the dataset's card says; None where it does not."""
@@ -265,7 +270,8 @@ def _facts(name: str, model: ModelConfig, results: Results, ask: _Hub) -> Facts 
 def _of_files(sizes: Mapping[str, int], config: Mapping[str, Any], says: str) -> Facts:
     weights, suffix = weight_bytes(sizes)
     cache = (_cache(config) or _typical_cache(weights)) if weights else 0
-    return Facts(weights, cache, says, here=True, pickled=suffix == ".bin")
+    adapter = ADAPTER in sizes
+    return Facts(weights, cache, says, here=True, pickled=suffix == ".bin" and not adapter, adapter=adapter)
 
 
 def _of_name(*names: str) -> Facts | None:
@@ -311,6 +317,15 @@ def lines(made: Estimate) -> list[str]:
         memory = resources.engine_memory(made.needs.weights(name), 1) * 1e6
         rows.append((name, _gb(facts.weights), str(made.needs.gpus(name)), _gb(memory), facts.says))
     said = [*_table(rows), ""]
+    if trained := [
+        name for name, facts in made.models.items() if facts.trained and not made.needs.miniature(name)
+    ]:
+        rows = [("training", "its GPUs", "its memory")]
+        rows += [
+            (name, str(made.needs.training_gpus(name)), _gb(made.needs.training_memory(name, 1) * 1e6))
+            for name in trained
+        ]
+        said += [*_table(rows), ""]
     rows = [("pair", "sweep on disk", "exported", "GPU memory", "fits", "responses", "tokens, at most")]
     rows += [
         (
@@ -340,6 +355,7 @@ def lines(made: Estimate) -> list[str]:
         " or what the section engine says",
         "a job's GPUs and memory: what it asks a cluster for, with room for many responses at a time; `resources` and the"
         " profile change them",
+        "both models, which an engine keeps for further alphas if it has room, are not asked for (docs/engines.md)",
     ]
 
 
