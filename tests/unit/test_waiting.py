@@ -246,11 +246,13 @@ def test_jobs_that_come_one_after_the_other_are_waited_for(start):
 
 
 def later(condition, what) -> None:
-    """Do something in another thread once the condition holds."""
+    """Do something in another thread once the condition holds; at last in any case, so that a test that fails ends."""
 
     def do() -> None:
-        wait(condition)
-        what()
+        try:
+            wait(condition)
+        finally:
+            what()
 
     threading.Thread(target=do).start()
 
