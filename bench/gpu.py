@@ -145,6 +145,14 @@ def formula() -> int:
     ):
         theta0 = (torch.randn(count, generator=random) * 0.02).to(dtype)
         theta1 = (theta0.float() + torch.randn(count, generator=random) * 2e-3).to(dtype)
+        theta0[:1000], theta1[:1000] = (
+            theta1[1000:2000],
+            theta1[1000:2000],
+        )  # equal ones, and zeros with a sign
+        theta0[:10] = theta1[:10] = -0.0
+        small = torch.finfo(dtype).tiny  # half of the results have no leading 1
+        theta0[2000:3000] *= small
+        theta1[2000:3000] *= small
         for alpha in (0.1, 0.3, 0.5, 1.0, 1.7, 8.0, -0.2, -0.5, -0.7, -1.5):
             right, found = torch.empty_like(theta1), torch.empty_like(theta1, device=DEVICE)
             theta2(right, theta1, theta0, alpha)

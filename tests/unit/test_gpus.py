@@ -89,6 +89,23 @@ def test_without_a_word_of_a_slot_or_a_cluster_the_first_gpu_is_taken(machine, m
     assert (gpus.given(), gpus.allotted()) == (["1", "0"], 2)
 
 
+def test_without_nvidia_smi_the_kernel_says_how_many_there_are(machine, monkeypatch, tmp_path):
+    machine()
+    devices = tmp_path / "dev"
+    devices.mkdir()
+    monkeypatch.setattr(gpus, "DEVICES", devices)
+    monkeypatch.setenv("PATH", str(devices))
+    assert gpus.gpus() == []
+    assert gpus.none()
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        (devices / name).touch()
+    assert gpus.gpus() == ["0", "1"]
+    assert gpus.free_memory(["0"]) is None
+    assert not gpus.none()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpus.none()
+
+
 def test_the_question_leaves_cuda_alone(machine, seventy):
     """What has used CUDA may not fork, and vLLM would start its workers in the slower way."""
     machine(Gpu(1), visible="0")

@@ -2,12 +2,14 @@
 
 import csv
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
+DEVICES = Path("/dev")
 QUERY = "index,uuid,mig.mode.current,memory.free,memory.total,name"
 
 
@@ -27,15 +29,18 @@ def gpus() -> list[str]:
         return []
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [device for device in visible.split(",") if device and not device.startswith("-")]
-    listed = _told("-L")
-    return [str(index) for index in range(sum(line.startswith("GPU ") for line in listed))]
+    if shutil.which("nvidia-smi"):
+        count = sum(line.startswith("GPU ") for line in _told("-L"))
+    else:  # as in a container with CUDA alone
+        count = len([*DEVICES.glob("nvidia[0-9]*")])
+    return [str(index) for index in range(count)]
 
 
 def none() -> bool:
-    """Whether it is sure that this process may use no GPU: without nvidia-smi the kernel is asked for devices (CUDA, ROCm, WSL)."""
+    """Whether it is sure that this process may use no GPU: of CUDA by `gpus`, or of ROCm or WSL by the kernel's devices."""
     if gpus() or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return not gpus()
-    return not any(any(Path("/dev").glob(name)) for name in ("nvidia*", "kfd", "dxg"))
+    return not any(any(DEVICES.glob(name)) for name in ("nvidia*", "kfd", "dxg"))
 
 
 def free_memory(devices: Sequence[str]) -> tuple[int, str] | None:
