@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Is this machine's GPU fine for expoflow, and how fast is it? Ten minutes at most, with torch and transformers alone.
 #
-#     bench/gpu.sh WORK [SECONDS]    # WORK: a folder with 60 GB free, best of all on a local disk; 600 seconds by default
+#     bench/gpu.sh WORK [SECONDS]    # WORK: a folder with 45 GB free, best of all on a local disk; 600 seconds by default
 #
 # A step is a line of JSON in WORK/gpu.jsonl as soon as it is there, so that a run that is cut off keeps what it has; at the end
 # comes a table, and what is wrong. Without a CUDA GPU the same steps run on the CPU, in tiny. vLLM is measured where it is

@@ -44,7 +44,7 @@ def test_a_model_is_spread_over_the_gpus_that_were_given(machine, seventy):
     machine(*[Gpu(79_000)] * 3, Gpu(79_000, mig="[N/A]"), visible="0,1,2,3")
     require_memory(seventy, gpus.given())
     with pytest.raises(
-        CheckpointError, match=r"need 138.0 GB, NVIDIA H100 .GPU 1. has 82.8 GB free; take more GPUs for the"
+        CheckpointError, match=r"need 138.0 GB, NVIDIA H100 .GPU 1. has 82.8 GB free; take vLLM, which"
     ):
         require_memory(seventy, ["1"])
 
@@ -55,7 +55,7 @@ def test_the_fullest_gpu_decides(machine, seventy):
         r"need 34.5 GB on each of 4 GPUs, NVIDIA H100 .GPU 2. has 31.5 GB free; take more GPUs .* .gpus: N.."
     )
     with pytest.raises(CheckpointError, match=words):
-        require_memory(seventy, gpus.given())
+        require_memory(seventy, gpus.given(), vllm=True)
 
 
 def test_a_uuid_names_a_gpu_and_so_does_its_beginning(machine):
