@@ -47,7 +47,7 @@ def test_a_model_is_spread_over_the_gpus_that_were_given(machine, seventy):
     machine(*[Gpu(79_000)] * 3, Gpu(79_000, mig="[N/A]"), visible="0,1,2,3")
     require_memory(seventy, gpus.given())
     with pytest.raises(
-        CheckpointError, match=r"need 138.0 GB, NVIDIA H100 .GPU 1. has 82.8 GB free; take more GPUs for the"
+        CheckpointError, match=r"need 138.0 GB, NVIDIA H100 .GPU 1. has 82.8 GB free; take vLLM, which"
     ):
         require_memory(seventy, ["1"])
 
@@ -58,7 +58,7 @@ def test_the_fullest_gpu_decides(machine, seventy):
         r"need 34.5 GB on each of 4 GPUs, NVIDIA H100 .GPU 2. has 31.5 GB free; take more GPUs .* .gpus: N.."
     )
     with pytest.raises(CheckpointError, match=words):
-        require_memory(seventy, gpus.given())
+        require_memory(seventy, gpus.given(), vllm=True)
 
 
 def fullest(devices: list[str]) -> tuple[int, str] | None:
@@ -139,6 +139,24 @@ def test_gpus_that_cannot_be_are_refused(machine):
     with pytest.raises(ExpoflowError, match="CUDA_VISIBLE_DEVICES names GPU 7, here are 2; correct it"):
         gpus.require_known(["1", "7"])
     gpus.require_known(["1", "GPU-0a", "MIG-3"])
+
+
+def test_without_nvidia_smi_the_kernel_says_how_many_there_are(machine, monkeypatch, tmp_path):
+    machine()
+    devices = tmp_path / "dev"
+    devices.mkdir()
+    monkeypatch.setattr(gpus, "DEVICES", devices)
+    monkeypatch.setenv("PATH", str(devices))
+    assert gpus.gpus() == []
+    assert gpus.none()
+    gpus._number.cache_clear()
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        (devices / name).touch()
+    assert gpus.gpus() == ["0", "1"]
+    assert fullest(["0"]) is None
+    assert not gpus.none()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpus.none()
 
 
 def test_the_question_leaves_cuda_alone(machine, seventy):

@@ -258,6 +258,24 @@ def test_the_miniature_asks_for_no_gpu_and_everything_else_does():
     assert large.training_gpus("more") == 1
 
 
+@pytest.mark.parametrize(
+    ("engines", "gpus"),
+    [
+        ({}, [4, 4]),
+        ({"generate": {"engine": "transformers"}}, [1, 4]),
+        ({"generate": {"engine": "transformers"}, "score": {"engine": "transformers"}}, [1, 1]),
+        ({"generate": {"engine": "transformers"}, "benchmarks": {"open_llm": {}}}, [1, 4]),
+        ({"generate": {"engine": "transformers"}, "benchmarks": {"open_llm": {"backend": "vllm"}}}, [4, 4]),
+    ],
+)
+def test_transformers_takes_one_gpu(engines, gpus):
+    models = {name: {"path": name} for name in ("sft", "dpo", "rm")}
+    pair = {"sft": "sft", "aligned": "dpo", "alphas": [0.3]}
+    said = {"models": models, "pairs": {"any": pair}, "prompts": {}, "reward_model": "rm", **engines}
+    found = Needs(Config.model_validate(said), lambda name: 137_953_296_384)
+    assert [found.gpus("dpo"), found.gpus("rm")] == gpus
+
+
 def test_what_is_said_of_a_base_holds_for_what_is_trained_from_it():
     models = {"sft": {"path": "x", "resources": {"gpus": 8}}}
     models["dpo"] = {"train": {"recipe": "dpo", "from": "sft", "data": "rows"}}

@@ -57,7 +57,17 @@ class Needs:
             return said
         if self.miniature(model):
             return 0
-        return gpus(self.weights(model), engine=self._config.engine_of(model))
+        return gpus(self.weights(model), engine=self._config.engine_of(model)) if self._spreads(model) else 1
+
+    def _spreads(self, model: str) -> bool:
+        """Whether anything but transformers may run a model, which takes one GPU alone."""
+        config = self._config
+        engines = [config.score.engine] if model == config.reward_model else []
+        for name, pair in config.pairs.items():
+            if model in (pair.sft, pair.aligned):
+                harness = config.section(name, "benchmarks").open_llm
+                engines += [config.section(name, "generate").engine, *([harness.backend] if harness else [])]
+        return not engines or not {"transformers", "hf"}.issuperset(engines)
 
     def said_gpus(self, model: str) -> int | None:
         """What the config says of the GPUs of a model, or of what it is trained from."""

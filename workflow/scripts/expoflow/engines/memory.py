@@ -33,6 +33,8 @@ def require_memory(model: Model, devices: Sequence[str] = (), vllm: bool = False
         if needed > taken:
             spread = f" on each of {len(devices)} GPUs" if len(devices) > 1 else ""
             more = f"more GPUs for the model ({GPUS})" if devices else "a machine with more memory"
+            if devices and not vllm:
+                more = f"vLLM, which spreads a model over several GPUs (engine: vllm, {GPUS})"
             has = (
                 f"has {free / 1e9:.1f} GB free"
                 if taken == free

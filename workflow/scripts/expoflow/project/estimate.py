@@ -312,7 +312,7 @@ def _count(name: str, source: PromptsConfig, seed: int, ask: _Hub) -> tuple[int,
 
 def lines(made: Estimate) -> list[str]:
     """The plan as a table and its sums."""
-    rows = [("model", "weights", "a job's GPUs", "its memory", "known from")]
+    rows = [("model", "weights", "a job's GPUs", "main memory", "known from")]
     for name, facts in made.models.items():
         memory = resources.engine_memory(made.needs.weights(name), 1) * 1e6
         rows.append((name, _gb(facts.weights), str(made.needs.gpus(name)), _gb(memory), facts.says))
@@ -320,7 +320,7 @@ def lines(made: Estimate) -> list[str]:
     if trained := [
         name for name, facts in made.models.items() if facts.trained and not made.needs.miniature(name)
     ]:
-        rows = [("training", "its GPUs", "its memory")]
+        rows = [("training", "GPUs", "main memory")]
         rows += [
             (name, str(made.needs.training_gpus(name)), _gb(made.needs.training_memory(name, 1) * 1e6))
             for name in trained
@@ -353,9 +353,9 @@ def lines(made: Estimate) -> list[str]:
         f"responses: {responses:,}, of {tokens:,} tokens at most",
         "GPU memory: weights + keys and values of one response of full length + 2 GB; an engine takes 90 % of a card,"
         " or what the section engine says",
-        "a job's GPUs and memory: what it asks a cluster for, with room for many responses at a time; `resources` and the"
+        "a job's GPUs and main memory: what it asks a cluster for, with room for many responses at a time; `resources` and the"
         " profile change them",
-        "both models, which an engine keeps for further alphas if it has room, are not asked for (docs/engines.md)",
+        "an engine keeps both models of a pair for further alphas if it has room; no job asks for that room (docs/slurm.md)",
     ]
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from expoflow.errors import ExpoflowError
 
+DEVICES = Path("/dev")
 QUERY = "index,uuid,mig.mode.current,memory.free,memory.total,name"
 DRIVER = Path("/proc/driver/nvidia/version")  # there if the driver of this machine is loaded
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -53,8 +55,10 @@ def require_known(devices: Sequence[str]) -> None:
 
 @cache
 def _number() -> int:
-    """How many GPUs the driver tells of."""
-    return len(_told(lambda line: line.startswith("GPU "), "-L"))
+    """How many GPUs the driver tells of; without nvidia-smi, as in a container with CUDA alone, how many the kernel has."""
+    if shutil.which("nvidia-smi"):
+        return len(_told(lambda line: line.startswith("GPU "), "-L"))
+    return len([*DEVICES.glob("nvidia[0-9]*")])
 
 
 def _is_name(device: str) -> bool:
@@ -62,10 +66,10 @@ def _is_name(device: str) -> bool:
 
 
 def none() -> bool:
-    """Whether it is sure that this process may use no GPU: without nvidia-smi the kernel is asked for devices (CUDA, ROCm, WSL)."""
+    """Whether it is sure that this process may use no GPU: of CUDA by `gpus`, or of ROCm or WSL by the kernel's devices."""
     if gpus() or os.environ.get(VISIBLE) == "":
         return not gpus()
-    return not any(any(Path("/dev").glob(name)) for name in ("nvidia*", "kfd", "dxg"))
+    return not any(any(DEVICES.glob(name)) for name in ("nvidia*", "kfd", "dxg"))
 
 
 def memory(devices: Sequence[str]) -> list[tuple[int, int, str]]:
