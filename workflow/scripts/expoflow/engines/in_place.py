@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from expoflow.checkpoints.torch_types import TORCH
+from expoflow.engines.ahead import tensors_for
 from expoflow.engines.memory import allowed_memory, free_memory
 from expoflow.extrapolation.arithmetic import exact, theta2
 from expoflow.extrapolation.elements import need_torch
 from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.preflight import open_pair
 from expoflow.extrapolation.streamed_checkpoint import Streamed
-from expoflow.extrapolation.tensor_stream import tensors
 
 CHUNK = {"cpu": 1 << 20, "cuda": 1 << 22}  # elements that are computed at once
 SCRATCH = 1 << 30  # bytes of a GPU that a chunk may need
@@ -180,8 +180,9 @@ def _read(streamed: Streamed, key: Any, live: Mapping[str, Tensor], needed: int)
     if place is None:
         return None
     parents = Parents(key)
-    for side, alpha in ((parents.theta1, 0), (parents.theta0, -1)):
-        for name, tensor in tensors(streamed.sft, streamed.aligned, alpha, streamed.options):
+    device = next(iter(live.values())).device.type
+    for side, alpha in ((parents.theta1, 0.0), (parents.theta0, -1.0)):
+        for name, tensor in tensors_for(streamed.model_copy(update={"alpha": alpha}), device):
             if name in live:
                 side[name] = copied(tensor, place)
     return parents

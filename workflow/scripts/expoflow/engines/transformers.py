@@ -10,6 +10,7 @@ from expoflow.checkpoints.loading import REPORT, require_loadable, require_whole
 from expoflow.checkpoints.pickles import converted
 from expoflow.config.stages import GenerateConfig
 from expoflow.engines import in_place, tokenizer, vision
+from expoflow.engines.ahead import tensors_for
 from expoflow.engines.feeding import AsGenerate, Padded
 from expoflow.engines.memory import free_on_gpu, headers, room, token_bytes
 from expoflow.engines.model import (
@@ -23,7 +24,8 @@ from expoflow.engines.model import (
 )
 from expoflow.engines.support import context, pads, require_supported
 from expoflow.errors import CheckpointError
-from expoflow.extrapolation.tensor_stream import tensors, tensors_of
+from expoflow.extrapolation.streamed_checkpoint import Streamed
+from expoflow.extrapolation.tensor_stream import tensors_of
 
 # Tokens (prompt and response, padding included) whose keys and values are held at a time, where there is room for them.
 BATCH_TOKENS = 32768
@@ -61,7 +63,7 @@ class TransformersEngine:
                 self.parents = in_place.moved(kept, model.streamed, state, self._needed(), again)
             if not (model.streamed and self.parents):
                 with torch.no_grad():
-                    for name, tensor in _weights(model):
+                    for name, tensor in tensors_for(_streamed(model), self.device):
                         if name in state:  # else a constant that the class computes by itself
                             state[name].copy_(tensor)
             self._describe(model)
@@ -124,7 +126,7 @@ class TransformersEngine:
         require_transformers(model)
         require_supported(config, model.folder, self.name, model.trust_remote_code)
         architecture = require_loadable(model.folder, headers(model), remote=model.trust_remote_code)
-        weights = dict(_weights(model))
+        weights = dict(tensors_of(_streamed(model)))
         loaded, report = architecture.from_pretrained(
             None,
             config=config,
@@ -283,12 +285,12 @@ def response_logps(logits: Tensor, ids: Tensor, rows: Sequence[tuple[list[int], 
     return torch.stack(sums)
 
 
-def _weights(model: Model) -> Iterator[tuple[str, Tensor]]:
-    """The model's tensors by name, one at a time."""
+def _streamed(model: Model) -> Streamed:
+    """What the model's weights are; stored ones are alpha 0 of the folder itself."""
     if model.streamed:
-        return tensors_of(model.streamed)
+        return model.streamed
     folder = converted(model.folder)
-    return tensors(folder, folder, 0)
+    return Streamed(sft=folder, aligned=folder, alpha=0)
 
 
 def _shapes(model: Model) -> Iterator[tuple[str, tuple[int, ...]]]:
