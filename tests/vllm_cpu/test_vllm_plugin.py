@@ -186,7 +186,7 @@ def test_two_workers_take_another_alpha_in_place_each_in_its_share(pair):
         [sys.executable, program, pair.sft, pair.aligned], capture_output=True, text=True, timeout=300
     )
     lines = [line for line in told.stdout.splitlines() if line.startswith("told")]
-    right = [f"told {alpha} (True, True) (True, True)" for alpha in ("0.5", "20", "-0.4", "0", "1.0")]
+    right = [f"told {alpha} (True, True) (True, True)" for alpha in ("0.5", "20", "-0.4", "0", "1.0", "3.0")]
     assert lines == right, told.stderr
 
 
