@@ -1,5 +1,6 @@
 """The transformers engine: batched sampling on the CPU or a GPU, one random stream per request."""
 
+import gc
 from collections.abc import Collection, Iterator, Sequence
 
 import torch
@@ -73,6 +74,7 @@ class TransformersEngine:
         del self.model
         self.parents = None
         if self.device == "cuda":
+            gc.collect()  # transformers leaves a cycle around the first model
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
