@@ -36,6 +36,7 @@ DISK, MEMORY = (
 )  # free bytes that the model of 6.7B wants, 36 GB of them for three models; with less it is 1.1B
 LEAST = 10e9  # bytes on disk that the model of 1.1B wants
 NO_TIME = "no time left"
+OWN = "expoflow-gpu-check"  # the folder below DIR whose `models` are removed; gpu.sh has its packages there
 CLOSING = 5  # seconds in which the models are removed and the table is printed
 Line = dict[str, object]
 
@@ -57,7 +58,8 @@ class Pair:
 
     def __init__(self, work: Path, size: str):
         self.work, self.size = work, size
-        self.sft, self.aligned = (work / "pair" / size / role for role in ("sft", "aligned"))
+        self.folder, self.classifier = (work / OWN / "models" / name for name in (size, "classifier"))
+        self.sft, self.aligned = (self.folder / role for role in ("sft", "aligned"))
         self.bytes = sum(path.stat().st_size for path in self.aligned.glob("*.safetensors"))
 
     def at(self, alpha: float) -> Model:
@@ -67,7 +69,7 @@ class Pair:
 def writing(pair: Pair) -> Iterator[Line]:
     """The two models of a pair."""
     began = clock()
-    make(pair.work / "pair" / pair.size, pair.size, DEVICE)
+    make(pair.folder, pair.size, DEVICE)
     pair = Pair(pair.work, pair.size)
     yield {"what": f"two models of {pair.size} written", "GB/s": 2 * pair.bytes / 1e9 / (clock() - began)}
 
@@ -199,7 +201,7 @@ def scoring(pair: Pair) -> Iterator[Line]:
     from transformers import LlamaConfig, LlamaForSequenceClassification, pipeline
 
     hidden, inner, layers, vocab, _ = SIZES[pair.size]
-    folder, words = pair.work / "classifier", tokenizer()
+    folder, words = pair.classifier, tokenizer()
     config = LlamaConfig(
         vocab_size=vocab, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_labels=1,
         num_attention_heads=hidden // 64, num_key_value_heads=hidden // 256, pad_token_id=words.pad_token_id,
@@ -402,8 +404,7 @@ def whole(work: Path, until: float) -> int:
 
 
 def remove_models(work: Path) -> None:
-    for folder in ("pair", "classifier"):
-        shutil.rmtree(work / folder, ignore_errors=True)
+    shutil.rmtree(work / OWN / "models", ignore_errors=True)
 
 
 def say(work: Path) -> int:

@@ -15,18 +15,19 @@ work=${1:?"usage: bench/gpu.sh WORK [SECONDS]"}
 seconds=${2:-600}
 python=${PYTHON:-python}
 until=$(($(date +%s) + seconds))
-mkdir -p "$work/packages"
+mkdir -p "$work/expoflow-gpu-check/packages" # nothing else in WORK is changed, but for gpu.jsonl
 work=$(cd "$work" && pwd)
+packages=$work/expoflow-gpu-check/packages
 # The library alone: beside it in workflow/scripts lie files called select.py and the like.
-ln -sfn "$here/../workflow/scripts/expoflow" "$work/packages/expoflow"
-export PYTHONPATH="$work/packages${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+ln -sfn "$here/../workflow/scripts/expoflow" "$packages/expoflow"
+export PYTHONPATH="$packages${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 "$python" -c "import torch, transformers"
 if ! lacking=$("$python" -c "import pydantic, llvmlite, accelerate" 2>&1); then
   if ! ls "$here"/wheels/*.whl >/dev/null 2>&1; then
     echo "$python: ${lacking##*$'\n'}; $here/wheels has no wheels, and $0 says how to get them" >&2
     exit 1
   fi
-  "$python" -m pip install --quiet --no-index --no-deps --target "$work/packages" --upgrade "$here"/wheels/*.whl
+  "$python" -m pip install --quiet --no-index --no-deps --target "$packages" --upgrade "$here"/wheels/*.whl
 fi
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2>/dev/null || true
 exec "$python" "$here/gpu.py" --work "$work" --until "$until"

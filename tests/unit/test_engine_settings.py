@@ -280,7 +280,7 @@ def test_the_plan_says_what_fits(tmp_path, monkeypatch):
     }.items():
         made = estimate.plan(config(engine), online=False)
         told[name] = made.pairs[0].cards, made.reward_cards, made.pairs[0].memory
-    assert told["plain"][:2] == ("1 x 24 GB", "2 x 80 GB")
-    assert told["small"][:2] == ("1 x 24 GB", "1 x 80 GB")
+    assert told["plain"][:2] == ("1 x 24 GB", "4 x 48 GB")
+    assert told["small"][:2] == ("1 x 24 GB", "2 x 48 GB")
     assert told["small"][2] < 0.6 * told["plain"][2]
-    assert told["low"][:2] == ("1 x 48 GB", "4 x 80 GB")
+    assert told["low"][:2] == ("1 x 48 GB", "8 x 48 GB")

@@ -30,11 +30,16 @@ def test_every_step_has_its_figures(tmp_path):
     assert [line["differ"] for line in lines if "differ" in line] == [0] * 4
     assert all(line["what"] in said for line in lines)
     assert sum("tokens/s" in line for line in lines) == 7
-    assert not (tmp_path / "pair").exists()
+    assert not (tmp_path / "expoflow-gpu-check/models").exists()
 
 
-def test_what_there_is_no_time_for_is_told(tmp_path):
+def test_what_there_is_no_time_for_is_told_and_nothing_of_a_users_is_touched(tmp_path):
+    theirs = [tmp_path / name / "file" for name in ("pair", "classifier", "packages", "models")]
+    for path in theirs:
+        path.parent.mkdir()
+        path.touch()
     lines, said = checked(tmp_path, "6")
+    assert {*tmp_path.glob("*/*")} == {tmp_path / "expoflow-gpu-check/packages", *theirs}
     assert {line.get("skipped") for line in lines[1:]} == {"no time left"}
     assert "not measured, for lack of time: writing, streaming, engine, scoring, closing, vllm" in said
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -218,11 +219,35 @@ def test_a_pair_with_an_adapter_is_as_large_as_its_sft_model(run):
             assert pairs[adapter].memory == pairs[same].memory
 
 
-def test_what_runs_on_a_cpu_needs_no_card(run):
+def test_what_fits_has_as_many_gpus_as_a_job(run):
     config, plan, _ = run
     lines = table(plan, "model")
     for each in plan.pairs:
-        assert (each.cards == "a CPU") == (lines[config.pairs[each.pair].aligned][3] == "0")
+        count = lines[config.pairs[each.pair].aligned][3]
+        assert each.cards == "a CPU" if count == "0" else re.fullmatch(f"{count} x (24|48|80) GB", each.cards)
+    if plan.reward_memory:
+        assert plan.reward_cards.startswith(f"{lines[config.reward_model][3]} x ")
+
+
+def cards(size: str, **settings) -> str:
+    """What a pair of models of this size fits."""
+    models = {name: {"hub": f"org/{name}-{size}", **settings} for name in ("sft", "dpo")}
+    pairs = {"pair": {"sft": "sft", "aligned": "dpo", "alphas": [0.3]}}
+    config = checks.parse(SEVENTY | {"models": models, "pairs": pairs, "reward_model": None, "datasets": {}})
+    (pair,) = estimate.plan(config, online=False).pairs
+    return pair.cards
+
+
+def test_what_fits_goes_by_the_rule_of_a_jobs_gpus_and_holds_a_response():
+    """34B and 70B fitted 1 and 2 GPUs of 80 GB, and their jobs asked for 2 and 4."""
+    assert [cards(size) for size in ("7b", "13b", "34b", "70b")] == [
+        "1 x 24 GB",
+        "1 x 48 GB",
+        "2 x 48 GB",
+        "4 x 48 GB",
+    ]
+    assert cards("70b", resources={"gpus": 3}) == "3 x 80 GB"
+    assert cards("70b", resources={"gpus": 1}) == "more than 1 x 80 GB"
 
 
 def test_what_is_trained_from_a_known_base_is_as_large(run):

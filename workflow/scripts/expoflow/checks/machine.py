@@ -8,14 +8,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from expoflow import benchmarks
 from expoflow.benchmarks import bill
 from expoflow.checkpoints.adapter import is_adapter, open_adapter
 from expoflow.config import Config
 from expoflow.config.base import MINIATURE
 from expoflow.config.benchmarks import RewardCheck
+from expoflow.dag.launcher import read_launcher
 from expoflow.dag.resources import Needs
 from expoflow.data import preferences
 from expoflow.data import prompts as prompt_sets
@@ -202,16 +201,11 @@ def _trainer_problems(where: str, recipe: Any) -> Iterator[str]:
     if not all(importlib.util.find_spec(package) for package in TRAIN_EXTRA):
         way_out = ", or take loop" if recipe.data == "miniature" else ""
         yield f"{where}.trainer: trl is not installed; pip install 'expoflow[train]'{way_out}"
-    try:
-        launcher = accelerate_config(recipe)
-        settings = yaml.safe_load(launcher.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        yield f"{where}.accelerate: cannot read the launcher's settings ({error}); correct the path"
-        return
-    if settings.get("distributed_type") == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
-        yield (
-            f"{where}.accelerate: {launcher.name} needs DeepSpeed; pip install deepspeed, or set accelerate: single"
-        )
+    path = accelerate_config(recipe)
+    launcher = read_launcher(path)
+    yield from (f"{where}.accelerate: {problem}" for problem in launcher.problems)
+    if launcher.deepspeed and importlib.util.find_spec("deepspeed") is None:
+        yield f"{where}.accelerate: {path.name} needs DeepSpeed; pip install deepspeed, or set accelerate: single"
 
 
 def _template_problems(where: str, path: str | None) -> list[str]:

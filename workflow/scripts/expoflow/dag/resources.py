@@ -5,17 +5,16 @@ The rules and `expoflow plan` both ask `Needs`, so that they agree.
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from expoflow.config import Config
 from expoflow.config.base import MINIATURE
 from expoflow.config.sources import ModelConfig
+from expoflow.dag.launcher import read_launcher
 from expoflow.errors import DataError
 from expoflow.files.records import read_json
 from expoflow.files.weights import folder_bytes, weight_bytes
@@ -108,7 +107,7 @@ class Needs:
         if self.miniature(model) or getattr(recipe, "lora", None):
             return 0
         stages = getattr(recipe, "iterations", 1)
-        checkpoint = CHECKPOINT[_launcher(accelerate_config(recipe)).get("distributed_type") == "DEEPSPEED"]
+        checkpoint = CHECKPOINT[read_launcher(accelerate_config(recipe)).deepspeed]
         return (stages * (checkpoint + 1) + checkpoint) * self.weights(model)
 
     def _line(self, model: str) -> Iterator[str]:
@@ -126,26 +125,15 @@ CHECKPOINT = {False: 6, True: 7}
 
 def training_gpus(recipe: Any) -> int:
     """Processes that `accelerate launch` starts for a recipe, each with a GPU; 0 on a CPU, as for the miniature."""
-    settings = _launcher(accelerate_config(recipe))
-    return 0 if recipe.data == MINIATURE or settings.get("use_cpu") else int(settings.get("num_processes", 1))
+    launcher = read_launcher(accelerate_config(recipe))
+    return 0 if recipe.data == MINIATURE or launcher.cpu else launcher.processes
 
 
 def _copies(recipe: Any) -> float:
     """Main memory of a training in 16-bit copies of the weights: optimiser states that DeepSpeed keeps there are 14."""
-    offloads = (_launcher(accelerate_config(recipe)).get("deepspeed_config") or {}).get(
-        "offload_optimizer_device"
-    )
-    if offloads in (None, "none") or getattr(recipe, "lora", None):
+    if not read_launcher(accelerate_config(recipe)).offloads or getattr(recipe, "lora", None):
         return 1.5 * max(1, training_gpus(recipe))
     return 14
-
-
-@cache
-def _launcher(path: Path) -> Mapping[str, Any]:
-    """The settings of `accelerate launch`; empty if they cannot be read, which the checks of a run tell."""
-    with suppress(OSError, ValueError, yaml.YAMLError):
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    return {}
 
 
 def size(model: ModelConfig, manifest: str) -> int:

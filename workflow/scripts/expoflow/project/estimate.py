@@ -6,7 +6,6 @@ taken to be as large as its partner, one that is trained here as large as what i
 where it comes from. What jobs ask a cluster for is what the rules say (`dag.resources.Needs`).
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,11 +28,11 @@ from expoflow.files.records import read_json
 from expoflow.files.weights import weight_bytes
 from expoflow.paths import RESULTS, Results
 from expoflow.results import Manifest
+from expoflow.system.gpu_memory import hold, loaded
 
 SIZE = re.compile(r"(?<![a-z0-9])(?:(\d+)x)?(\d+(?:[._]\d+)?)b(?![a-z])", re.IGNORECASE)
 GB = 1e9
 CARDS = (24, 48, 80)  # GB of GPU memory, in the order in which they are tried
-USABLE = 0.9  # share of a card that an engine takes unless the config says (gpu_memory_utilization)
 OVERHEAD = 2 * GB  # CUDA context, activations and graphs of one process: an estimate
 PROMPT_TOKENS = 1024  # room for the prompt of the one response whose cache must fit
 ASSUMED_PROMPTS = 1000  # of a hub set that was not looked at
@@ -123,10 +122,10 @@ def plan(config: Config, results: Results = RESULTS, online: bool = True) -> Est
         Needs(config, lambda name: int(known[name].weights)),
         prompts={name: _count(name, each, config.seed, ask) for name, each in config.prompts.items()},
     )
-    if config.reward_model and result.needs.gpus(config.reward_model):
-        engine = config.engine_of(config.reward_model)
-        result.reward_memory = _loaded(known[config.reward_model].weights, engine) + OVERHEAD
-        result.reward_cards = _cards(result.reward_memory, engine)
+    if (rewards := config.reward_model) and result.needs.gpus(rewards):
+        engine = config.engine_of(rewards)
+        result.reward_memory = loaded(known[rewards].weights, engine) + OVERHEAD
+        result.reward_cards = _cards(result.needs, rewards, result.reward_memory, engine)
     seen: set[tuple[str, str]] = set()
     for name in config.pairs:
         result.pairs.append(_pair(config, name, result, seen))
@@ -156,13 +155,13 @@ def _pair(config: Config, name: str, made: Estimate, seen: set[tuple[str, str]])
         responses += 3 * count
         tokens += 3 * count * limit
     engine = config.engine_of(pair.aligned)
-    memory = _loaded(facts.weights, engine) + OVERHEAD + _sequence(facts, generate, engine)
+    memory = loaded(facts.weights, engine) + OVERHEAD + _sequence(facts, generate, engine)
     return PairPlan(
         pair=name,
         stored=len(new) * facts.weights if config.extrapolate.weights == "stored" else 0,
         exported=facts.weights,
         memory=memory,
-        cards=_cards(memory, engine) if made.needs.gpus(pair.aligned) else "a CPU",
+        cards=_cards(made.needs, pair.aligned, memory, engine),
         responses=responses,
         tokens=tokens,
     )
@@ -178,24 +177,20 @@ def _benchmark_responses(config: Config, pair: str, made: Estimate) -> Iterator[
             yield responses(section, generate)
 
 
-def _loaded(weights: float, engine: EngineConfig) -> float:
-    """Bytes of 16-bit weights as an engine holds them."""
-    return weights * engine.weight(2) / 2
-
-
 def _sequence(facts: Facts, generate: GenerateConfig, engine: EngineConfig) -> float:
     """Bytes of keys and values of one response of full length with its prompt."""
     return facts.cache * engine.cache() * engine.shortened(PROMPT_TOKENS + generate.max_tokens)
 
 
-def _cards(memory: float, engine: EngineConfig) -> str:
-    """The smallest number of GPUs that hold `memory`: one of the smallest card that does, else of the largest."""
-    usable = engine.utilization(usual=USABLE) * GB
+def _cards(needs: Needs, model: str, memory: float, engine: EngineConfig) -> str:
+    """The GPUs of a model's jobs, and how large each has to be to hold the model with room, and `memory` at least."""
+    if not (count := needs.gpus(model)):
+        return "a CPU"
     for card in CARDS:
-        if memory <= card * usable:
-            return f"1 x {card} GB"
-    count = 1 << math.ceil(math.log2(memory / (CARDS[-1] * usable)))  # heads are split in halves
-    return f"{count} x {CARDS[-1]} GB"
+        size = int(card * GB)
+        if hold(count, needs.weights(model), size, engine) and memory <= count * size * engine.utilization():
+            return f"{count} x {card} GB"
+    return f"more than {count} x {CARDS[-1]} GB"
 
 
 class _Hub:
@@ -351,10 +346,10 @@ def lines(made: Estimate) -> list[str]:
         f"disk at the end, hub cache included: {_gb(made.disk)}",
         *_checkpoints(made.checkpoints),
         f"responses: {responses:,}, of {tokens:,} tokens at most",
-        "GPU memory: weights + keys and values of one response of full length + 2 GB; an engine takes 90 % of a card,"
+        "GPU memory: weights + keys and values of one response of full length + 2 GB, at least; an engine takes 92 % of a GPU,"
         " or what the section engine says",
         "a job's GPUs and main memory: what it asks a cluster for, with room for many responses at a time; `resources` and the"
-        " profile change them",
+        " profile change them. The GPUs of 24, 48 or 80 GB that it fits are as many",
         "an engine keeps both models of a pair for further alphas if it has room; no job asks for that room (docs/slurm.md)",
     ]
 

@@ -1,6 +1,6 @@
 """How much memory GPUs have, and how many a model needs; found without importing torch."""
 
-import math
+import itertools
 from collections.abc import Sequence
 
 from expoflow.config.engine import BY_ITSELF, UTILIZATION, EngineConfig
@@ -11,12 +11,20 @@ ROOM = 1.3  # memory of a loaded model per byte of its weights: activations and 
 
 
 def gpus(weights: float, card: int | None = None, engine: EngineConfig = BY_ITSELF) -> int:
-    """GPUs of so many bytes (`card`), by default 80 GB, that a model needs: 1, 2, 4, ..., as tensor parallelism wants it.
+    """GPUs of so many bytes (`card`), by default 80 GB, that a model needs: 1, 2, 4, ..., as tensor parallelism wants it."""
+    return next(count for count in map((2).__pow__, itertools.count()) if hold(count, weights, card, engine))
 
-    Its `weights` are those on disk, of 16 bits where the engine quantises them.
+
+def hold(count: int, weights: float, card: int | None = None, engine: EngineConfig = BY_ITSELF) -> bool:
+    """Whether so many GPUs hold a model with room. Arguments as of `gpus`; the `weights` are the bytes on disk, of 16 bits where
+    the engine quantises them.
     """
-    needed = max(1, weights * engine.weight(2) / 2 * ROOM)
-    return 2 ** max(0, math.ceil(math.log2(needed / ((card or GPU) * engine.utilization() / UTILIZATION))))
+    return loaded(weights, engine) * ROOM <= count * (card or GPU) * engine.utilization() / UTILIZATION
+
+
+def loaded(weights: float, engine: EngineConfig) -> float:
+    """Bytes of 16-bit weights as an engine holds them."""
+    return weights * engine.weight(2) / 2
 
 
 def smallest(devices: Sequence[str]) -> int | None:
