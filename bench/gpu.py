@@ -1,6 +1,6 @@
 """The steps of gpu.sh, each in a process of its own, and what they say of this machine.
 
-    python bench/gpu.py --work DIR [--seconds 600]
+    python bench/gpu.py --work DIR [--until SECONDS since 1970, in ten minutes by default]
 
 Weights are random. Without a CUDA GPU everything is tiny and on the CPU: its figures say nothing of a GPU.
 """
@@ -24,12 +24,20 @@ from expoflow.engines.model import Model, Request
 from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.extrapolation.tensor_stream import tensors
+from expoflow.system import child
 from pairs import SIZES, make
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 ALPHAS = (0.3, -0.4, 2.0)
-DISK, MEMORY = 60e9, 20e9  # bytes that the model of 6.7B wants; with less it is 1.1B
+DISK, MEMORY = (
+    45e9,
+    20e9,
+)  # free bytes that the model of 6.7B wants, 36 GB of them for three models; with less it is 1.1B
+LEAST = 10e9  # bytes on disk that the model of 1.1B wants
+NO_TIME = "no time left"
+OWN = "expoflow-gpu-check"  # the folder below DIR whose `models` are removed; gpu.sh has its packages there
+CLOSING = 5  # seconds in which the models are removed and the table is printed
 Line = dict[str, object]
 
 
@@ -50,7 +58,8 @@ class Pair:
 
     def __init__(self, work: Path, size: str):
         self.work, self.size = work, size
-        self.sft, self.aligned = (work / "pair" / size / role for role in ("sft", "aligned"))
+        self.folder, self.classifier = (work / OWN / "models" / name for name in (size, "classifier"))
+        self.sft, self.aligned = (self.folder / role for role in ("sft", "aligned"))
         self.bytes = sum(path.stat().st_size for path in self.aligned.glob("*.safetensors"))
 
     def at(self, alpha: float) -> Model:
@@ -60,7 +69,7 @@ class Pair:
 def writing(pair: Pair) -> Iterator[Line]:
     """The two models of a pair."""
     began = clock()
-    make(pair.work / "pair" / pair.size, pair.size, DEVICE)
+    make(pair.folder, pair.size, DEVICE)
     pair = Pair(pair.work, pair.size)
     yield {"what": f"two models of {pair.size} written", "GB/s": 2 * pair.bytes / 1e9 / (clock() - began)}
 
@@ -96,6 +105,7 @@ def engine(pair: Pair) -> Iterator[Line]:
     began = clock()
     loaded = TransformersEngine(pair.at(1.0))
     yield {"what": "engine started (transformers)", "s": clock() - began}
+    in_place.SHARE = 2  # nothing else loads models here meanwhile
     state = loaded.model.state_dict()
     for alpha in ALPHAS:
         computing, copying, last = 0.0, 0.0, clock()
@@ -109,13 +119,15 @@ def engine(pair: Pair) -> Iterator[Line]:
             "computing": computing,
             "copying": copying,
         }
-    for place, needed in (("GPU", 0), ("main memory", 1 << 50)) if GPU else (("main memory", 0),):
+    for place, needed in (
+        (("on the GPU", 0), ("in main memory", 1 << 50)) if GPU else (("in main memory", 0),)
+    ):
         parents, began = None, clock()
         parents = in_place.moved(None, pair.at(1.0).streamed, state, needed)
         if parents is None or (GPU and next(iter(parents.theta1.values())).is_cuda == bool(needed)):
-            yield {"what": f"both models on the {place}", "skipped": "no room"}
+            yield {"what": f"both models {place}", "skipped": "no room"}
             continue
-        yield {"what": f"both models read, kept on the {place}", "s": clock() - began}
+        yield {"what": f"both models read, kept {place}", "s": clock() - began}
         for alpha in ALPHAS:
             began = clock()
             parents = in_place.moved(parents, pair.at(alpha).streamed, state, needed)
@@ -138,6 +150,14 @@ def formula() -> int:
     ):
         theta0 = (torch.randn(count, generator=random) * 0.02).to(dtype)
         theta1 = (theta0.float() + torch.randn(count, generator=random) * 2e-3).to(dtype)
+        theta0[:1000], theta1[:1000] = (
+            theta1[1000:2000],
+            theta1[1000:2000],
+        )  # equal ones, and zeros with a sign
+        theta0[:10] = theta1[:10] = -0.0
+        small = torch.finfo(dtype).tiny  # half of the results have no leading 1
+        theta0[2000:3000] *= small
+        theta1[2000:3000] *= small
         for alpha in (0.1, 0.3, 0.5, 1.0, 1.7, 8.0, -0.2, -0.5, -0.7, -1.5):
             right, found = torch.empty_like(theta1), torch.empty_like(theta1, device=DEVICE)
             theta2(right, theta1, theta0, alpha)
@@ -181,7 +201,7 @@ def scoring(pair: Pair) -> Iterator[Line]:
     from transformers import LlamaConfig, LlamaForSequenceClassification, pipeline
 
     hidden, inner, layers, vocab, _ = SIZES[pair.size]
-    folder, words = pair.work / "classifier", tokenizer()
+    folder, words = pair.classifier, tokenizer()
     config = LlamaConfig(
         vocab_size=vocab, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_labels=1,
         num_attention_heads=hidden // 64, num_key_value_heads=hidden // 256, pad_token_id=words.pad_token_id,
@@ -325,19 +345,26 @@ def told(line: Line) -> str:
     )
 
 
-def run(step: str, work: Path, size: str, seconds: float) -> str | None:
-    """Do a step in a process of its own, whose lines go into the file; what was wrong with it as a whole."""
-    command = [sys.executable, __file__, "--work", str(work), "--size", size, "--step", step]
-    child = subprocess.Popen(command, start_new_session=True)
+def run(step: str, work: Path, size: str, seconds: float) -> Line:
+    """Do a step in a process of its own, whose lines go into the file; what is to be told of it as a whole."""
+    command, parent = (
+        [sys.executable, __file__, "--work", str(work), "--size", size, "--step", step],
+        os.getpid(),
+    )
+    process = subprocess.Popen(command, start_new_session=True, preexec_fn=lambda: child.end_with(parent))
     try:
-        child.wait(seconds)
+        process.wait(max(0, seconds))
     except subprocess.TimeoutExpired:
-        return f"cut off after {seconds:.0f} s"
+        return {"skipped": f"{NO_TIME}: cut off after {seconds:.0f} s"}
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)  # and what it started
-        child.wait()
-    return f"ended with code {child.returncode}; its error stands above" if child.returncode else None
+            os.killpg(process.pid, signal.SIGKILL)  # and what it started
+        process.wait()
+    return (
+        {"error": f"ended with code {process.returncode}; its error stands above"}
+        if process.returncode
+        else {}
+    )
 
 
 def add(work: Path, line: Line) -> None:
@@ -345,35 +372,50 @@ def add(work: Path, line: Line) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def whole(work: Path, seconds: float) -> int:
-    """All steps, the table, and whether this machine is fine."""
-    deadline = time.monotonic() + seconds - 5
+def whole(work: Path, until: float) -> int:
+    """All steps that are done by `until`, the table, and whether this machine is fine."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the step that runs ends too
     (work / "gpu.jsonl").unlink(missing_ok=True)
-    shutil.rmtree(work / "pair", ignore_errors=True)
+    remove_models(work)
     size = "tiny"
     if GPU:
-        big = torch.cuda.mem_get_info()[1] > MEMORY and shutil.disk_usage(work).free > DISK
-        size = "6.7B" if big else "1.1B"
+        room = shutil.disk_usage(work).free
+        if room < LEAST:
+            print(
+                f"{work} has {room / 1e9:.1f} GB free, {LEAST / 1e9:.0f} GB are needed; name another folder",
+                file=sys.stderr,
+            )
+            return 1
+        size = "6.7B" if torch.cuda.mem_get_info()[0] > MEMORY and room > DISK else "1.1B"
     name = torch.cuda.get_device_name() if GPU else "no GPU was found: a dry form on the CPU, in tiny"
     add(
         work,
         {"step": "machine", "what": name, "torch": torch.__version__, "model": size, "cores": os.cpu_count()},
     )
-    for step, (_, least) in STEPS.items():
-        left = deadline - time.monotonic()
-        if left < least * (GPU or 0.1):
-            add(work, {"step": step, "what": step, "skipped": "no time left"})
-        elif problem := run(step, work, size, left):
-            add(work, {"step": step, "what": step, "error": problem})
-    for folder in ("pair", "classifier"):
-        shutil.rmtree(work / folder, ignore_errors=True)
+    try:
+        for step, (_, least) in STEPS.items():
+            left = until - CLOSING - time.time()
+            enough = left >= least * (GPU or 0.1)
+            if outcome := run(step, work, size, left) if enough else {"skipped": NO_TIME}:
+                add(work, {"step": step, "what": step, **outcome})
+    finally:
+        remove_models(work)
+    return say(work)
+
+
+def remove_models(work: Path) -> None:
+    shutil.rmtree(work / OWN / "models", ignore_errors=True)
+
+
+def say(work: Path) -> int:
+    """Print the table, and whether this machine is fine; 1 if it is not."""
     lines = [json.loads(line) for line in (work / "gpu.jsonl").read_text().splitlines()]
     width = max(len(str(line["what"])) for line in lines)
     print()
     for line in lines:
         print(f"{line['step']:9}  {line['what']:{width}}  {told(line)}")
     problems = list(filter(None, map(wrong, lines)))
-    missing = [line["what"] for line in lines if line.get("skipped") == "no time left"]
+    missing = [line["what"] for line in lines if str(line.get("skipped")).startswith(NO_TIME)]
     print("\n" + "\n".join(f"wrong: {problem}" for problem in problems) if problems else "")
     if missing:
         print(f"not measured, for lack of time: {', '.join(missing)}")
@@ -391,12 +433,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True, help="folder for models and gpu.jsonl")
-    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument(
+        "--until", type=float, default=time.time() + 600, help="when it must be over (date +%%s)"
+    )
     parser.add_argument("--size", choices=SIZES, help=argparse.SUPPRESS)
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if not given.step:
-        sys.exit(whole(given.work, given.seconds))
+        sys.exit(whole(given.work, given.until))
     for line in STEPS[given.step][0](Pair(given.work, given.size)):
         add(given.work, {"step": given.step, **line})
         print(f"{given.step}: {line['what']}: {told(line)}", flush=True)

@@ -137,6 +137,8 @@ use rule benchmark_reward as benchmark_mt_bench with:
         "results/logs/benchmark/{pair}/{variant}.mt_bench.tsv"
     conda:
         "../envs/benchmarks.yaml"
+    resources:
+        **engine_resources(of_variant),
     params:
         usage=usage(of_variant),
         config=settings_of("mt_bench"),
@@ -187,6 +189,8 @@ use rule benchmark_reward as benchmark_open_llm with:
         "results/logs/benchmark/{pair}/{variant}.open_llm.tsv"
     conda:
         "../envs/benchmarks.yaml"
+    resources:
+        **engine_resources(of_variant),
     params:
         usage=usage(of_variant),
         config=settings_of("open_llm"),

@@ -144,8 +144,10 @@ def member(name):
     return lambda wildcards: manifest(of_pair(name)(wildcards))
 
 
-# A manifest is read when a job is about to start; where a dry run finds none, it shows the least.
-NEEDS = resources.Needs(CONFIG, lambda model: resources.size([manifest(model)]))
+# A manifest is read when a job is about to start; a dry run that finds none shows the least, but for a user's folder.
+NEEDS = resources.Needs(
+    CONFIG, lambda model: resources.size(CONFIG.models[model], manifest(model))
+)
 
 
 def largest(models, wildcards):

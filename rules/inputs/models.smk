@@ -33,4 +33,4 @@ def training_resources():
 
 def training_threads(wildcards):
     """Threads of each process of a training."""
-    return NEEDS.training_threads(wildcards.model, workflow.cores or 1)
+    return NEEDS.training_threads(wildcards.model, workflow.resource_settings.cores)

@@ -95,9 +95,9 @@ def test_the_plan_of_a_7b_and_a_70b_pair(user, hub):
         "GB",
         "141.0",
         "GB",
-        "2",
+        "4",
         "x",
-        "80",
+        "48",
         "GB",
         "5,000",
         "10,240,000",
@@ -134,3 +134,14 @@ def test_a_model_that_the_hub_lacks_is_an_error(user, hub):
     status, _, errors = plan(user, config("a", "absent", "a", "absent"))
     assert status == 2
     assert "expoflow: org/absent: " in errors
+
+
+def test_an_adapter_of_the_hub_is_as_large_as_its_sft_model(user, hub):
+    for name in ("a", "b", "c", "rm"):
+        add(hub, f"org/{name}", *SEVEN)
+    lora = hub.repos["org/d"] = Repo(sizes={"adapter_model.safetensors": 200_000_000})
+    lora.commit({"adapter_model.safetensors": b"", "adapter_config.json": b"{}"})
+    _, lines, _ = plan(user, config("a", "b", "c", "d"))
+    assert lines["d"].split()[:6] == ["d", "0.2", "GB", "1", "29.7", "GB"]
+    assert lines["pair2"].split()[1:] == lines["pair0"].split()[1:]
+    assert lines["downloads"] == "downloads: 58.1 GB"  # 4 x 14.48 + 0.2

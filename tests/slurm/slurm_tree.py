@@ -27,8 +27,8 @@ class SlurmTree(Tree):
         """snakemake --profile slurm, as one types it in the repository's folder, but for a test's patience."""
         command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--directory", str(self.folder)]
         command += ["--configfile", str(self.folder / "config.yaml")]
-        command += ["--set-resources", *PARTITIONS, "--slurm-init-seconds-before-status-checks", "8"]
-        return [*command, *(() if self.together else ALONE), *arguments]
+        command += ["--set-resources", *PARTITIONS, *(() if self.together else ALONE)]
+        return [*command, "--slurm-init-seconds-before-status-checks", "8", *arguments]
 
     def start(self, *arguments: str) -> subprocess.Popen:
         """Begin to run the workflow on the cluster; its output goes to snakemake.out."""

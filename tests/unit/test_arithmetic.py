@@ -146,6 +146,12 @@ def test_a_device_that_rounds_a_product_before_it_adds_is_found_out():
     assert told.stdout.split() == ["False"], told.stderr
 
 
+def test_a_device_that_makes_small_numbers_0_is_found_out():
+    text = "import torch; from expoflow.extrapolation.arithmetic import exact; print(torch.set_flush_denormal(True), exact('cpu'))"
+    told = subprocess.run([sys.executable, "-c", text], text=True, capture_output=True, check=True).stdout
+    assert told.split() in (["True", "False"], ["False", str(arithmetic.exact("cpu"))])
+
+
 def test_float64_and_mixtures_are_correctly_rounded():
     generator = torch.Generator().manual_seed(1)
     base = torch.randn(100_000, generator=generator) * 0.02

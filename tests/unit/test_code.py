@@ -136,6 +136,7 @@ EDITS = {
     "engines/vllm": LOADING,
     "engines/transformers": LOADING | THEORY,
     "engines/in_place": LOADING | THEORY,
+    "engines/sharing": LOADING,
     "engines/unfinished": {"select"},
     "scoring/likelihood": {"likelihood"},
     "scoring/degenerate": {"score"},

@@ -19,10 +19,12 @@ from expoflow.engines.transformers import TransformersEngine, sample
 from expoflow.errors import CheckpointError, DataError
 from expoflow.extrapolation.extrapolate import extrapolate
 from expoflow.extrapolation.streamed_checkpoint import Streamed
+from expoflow.hosts import waiting
 from expoflow.miniature.world import prompts
 from expoflow.results import Message, Prompt
 from expoflow.training.loop import sft
 from loops import run_loop
+from test_waiting import Run, wait
 from transformers import (
     AutoModelForCausalLM,
     LogitsProcessorList,
@@ -220,6 +222,28 @@ def test_the_config_may_set_template_and_stop_tokens(folder):
     engine = TransformersEngine(Model(folder=folder, chat_template=template, stop=(5, 9)))
     assert engine.tokenizer.chat_template == template
     assert engine.stop == plain.stop | {5, 9}
+
+
+def test_shares_on_several_gpus_make_the_same_responses(folder, tmp_path, monkeypatch, capsys):
+    """Two hosts on GPUs that there are not go on with what a killed job left; what is too long is said once."""
+    config = PAPER.model_copy(update={"too_long": "skip"})
+    asked = [*PROMPTS, *long_prompts()[1:2]]
+    whole = generated(folder, tmp_path / "whole", asked, config)
+    lines = (tmp_path / "whole/part").read_bytes().splitlines(keepends=True)
+    (tmp_path / "part").write_bytes(b"".join(lines[:5]))
+    capsys.readouterr()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(waiting, "PATIENCE", 0)
+    monkeypatch.setattr(generate, "LEAST", 4)
+    run = Run(monkeypatch, 2)
+    try:
+        assert generated(folder, tmp_path, asked, config) == whole
+    finally:
+        run.process.kill()
+        wait(lambda: not run.head.folder.exists())
+    assert sorted((tmp_path / "part").read_bytes().splitlines(keepends=True)) == sorted(lines)
+    assert len([*Path("results/logs/hosts").iterdir()]) == 2
+    assert capsys.readouterr().out.count("too long") == 1
 
 
 def long_prompts() -> list[Prompt]:

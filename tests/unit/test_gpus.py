@@ -1,17 +1,20 @@
 """GPUs as the driver tells of them: which there are, and whether a model fits into what is free there."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 from checkpoints import write_holes
 from expoflow import checks
-from expoflow.checks.machine import slow_engines
+from expoflow.checks.machine import check_gpus, slow_engines
 from expoflow.engines.memory import require_memory, room
 from expoflow.engines.model import Model
-from expoflow.errors import CheckpointError
-from expoflow.system import gpus
+from expoflow.errors import CheckpointError, ConfigError, ExpoflowError
+from expoflow.paths import Results
+from expoflow.system import gpu_memory, gpus
 from fake_gpus import Gpu, fake_gpus
 from transformers import AutoConfig
 
@@ -24,12 +27,14 @@ def machine(tmp_path, monkeypatch):
         for name, value in fake_gpus(tmp_path / "gpus", *shown).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(gpus.metadata, "version", lambda name: "2.13.0")
+        gpus._number.cache_clear()
         monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
 
-    return make
+    yield make
+    gpus._number.cache_clear()
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def test_a_model_is_spread_over_the_gpus_that_were_given(machine, seventy):
     machine(*[Gpu(79_000)] * 3, Gpu(79_000, mig="[N/A]"), visible="0,1,2,3")
     require_memory(seventy, gpus.given())
     with pytest.raises(
-        CheckpointError, match=r"need 138.0 GB, NVIDIA H100 .GPU 1. has 82.8 GB free; take more GPUs for the"
+        CheckpointError, match=r"need 138.0 GB, NVIDIA H100 .GPU 1. has 82.8 GB free; take vLLM, which"
     ):
         require_memory(seventy, ["1"])
 
@@ -53,20 +58,25 @@ def test_the_fullest_gpu_decides(machine, seventy):
         r"need 34.5 GB on each of 4 GPUs, NVIDIA H100 .GPU 2. has 31.5 GB free; take more GPUs .* .gpus: N.."
     )
     with pytest.raises(CheckpointError, match=words):
-        require_memory(seventy, gpus.given())
+        require_memory(seventy, gpus.given(), vllm=True)
+
+
+def fullest(devices: list[str]) -> tuple[int, str] | None:
+    """Free bytes of the fullest of them, and its name; None if they are not known."""
+    return min(((free, name) for free, _, name in gpus.memory(devices)), default=None)
 
 
 def test_a_uuid_names_a_gpu_and_so_does_its_beginning(machine):
     machine(Gpu(10), Gpu(20), Gpu(30))
-    assert gpus.free_memory(["GPU-1a", "GPU-2"]) == (20 << 20, "NVIDIA H100 (GPU GPU-1a)")
-    assert gpus.free_memory(["GPU-"]) is None  # more than one
-    assert gpus.free_memory(["GPU-1a", "7"]) is None
+    assert fullest(["GPU-1a", "GPU-2"]) == (20 << 20, "NVIDIA H100 (GPU GPU-1a)")
+    assert fullest(["GPU-"]) is None  # more than one
+    assert fullest(["GPU-1a", "7"]) is None
 
 
 def test_what_the_driver_does_not_tell_is_left_to_the_engine(machine, seventy, monkeypatch, tmp_path):
     machine(Gpu(79_000, mig="Enabled"), Gpu("[N/A]"))
     for unknown in ("MIG-3", "0", "1"):
-        assert gpus.free_memory([unknown]) is None
+        assert fullest([unknown]) is None
         require_memory(seventy, [unknown])
     monkeypatch.setenv("PATH", str(tmp_path))
     require_memory(seventy, ["0"])
@@ -74,10 +84,10 @@ def test_what_the_driver_does_not_tell_is_left_to_the_engine(machine, seventy, m
 
 def test_gpus_of_several_kinds_have_other_numbers_in_cudas_own_order(machine, monkeypatch):
     machine(Gpu(10, "NVIDIA T4"), Gpu(20, "NVIDIA H100"))
-    assert gpus.free_memory(["0"]) is None
-    assert gpus.free_memory(["GPU-0a"]) == (10 << 20, "NVIDIA T4 (GPU GPU-0a)")
+    assert fullest(["0"]) is None
+    assert fullest(["GPU-0a"]) == (10 << 20, "NVIDIA T4 (GPU GPU-0a)")
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    assert gpus.free_memory(["0"]) == (10 << 20, "NVIDIA T4 (GPU 0)")
+    assert fullest(["0"]) == (10 << 20, "NVIDIA T4 (GPU 0)")
 
 
 def test_without_a_word_of_a_slot_or_a_cluster_the_first_gpu_is_taken(machine, monkeypatch):
@@ -85,6 +95,68 @@ def test_without_a_word_of_a_slot_or_a_cluster_the_first_gpu_is_taken(machine, m
     assert (gpus.gpus(), gpus.given(), gpus.allotted()) == (["0", "1"], ["0"], 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
     assert (gpus.given(), gpus.allotted()) == (["1", "0"], 2)
+
+
+def test_the_smallest_is_one_of_those_that_may_be_used(machine, monkeypatch):
+    machine(Gpu(total=4096, name="NVIDIA T400"), Gpu(total=40_960), Gpu(total=81_559))
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert gpu_memory.smallest(["1", "2"]) == 40_960 << 20
+    monkeypatch.delenv("CUDA_DEVICE_ORDER")  # which is which is not clear then
+    assert gpu_memory.smallest(["1", "2"]) == 4096 << 20
+    assert gpu_memory.smallest(["GPU-1a", "GPU-2a"]) == 40_960 << 20
+    assert gpu_memory.smallest(["MIG-1"]) is None
+    assert gpu_memory.smallest([]) is None
+
+
+def test_words_of_the_driver_among_the_rows_do_no_harm(machine, tmp_path):
+    machine(Gpu(10), Gpu(20))
+    with open(tmp_path / "gpus" / "rows", "ab") as rows:
+        rows.write(b"\nWARNING: infoROM is corrupted at gpu 0000:08:00.0, \xff\n")
+    program = tmp_path / "gpus" / "nvidia-smi"
+    program.write_text(program.read_text() + "exit 14\n")
+    assert gpus.gpus() == ["0", "1"]
+    assert fullest(["1"]) == (20 << 20, "NVIDIA H100 (GPU 1)")
+
+
+@pytest.mark.parametrize("answer", ["echo Driver/library version mismatch; exit 18", "kill -9 $$"])
+def test_a_driver_that_fails_is_no_machine_without_gpus(machine, tmp_path, monkeypatch, answer):
+    machine(Gpu())
+    program = tmp_path / "gpus" / "nvidia-smi"
+    program.write_text(f"#!{shutil.which('sh')}\n{answer}\n")
+    assert gpus.gpus() == []
+    gpus._number.cache_clear()
+    monkeypatch.setattr(gpus, "DRIVER", program)
+    with pytest.raises(
+        ExpoflowError, match=r"nvidia-smi tells of no GPU, though a driver is loaded \(.*\); mend the driver"
+    ):
+        gpus.gpus()
+
+
+def test_gpus_that_cannot_be_are_refused(machine):
+    machine(Gpu(), Gpu(), visible="0, 1,0")
+    with pytest.raises(ExpoflowError, match="CUDA_VISIBLE_DEVICES=0, 1,0 names a GPU twice; name each once"):
+        gpus.gpus()
+    with pytest.raises(ExpoflowError, match="CUDA_VISIBLE_DEVICES names GPU 7, here are 2; correct it"):
+        gpus.require_known(["1", "7"])
+    gpus.require_known(["1", "GPU-0a", "MIG-3"])
+
+
+def test_without_nvidia_smi_the_kernel_says_how_many_there_are(machine, monkeypatch, tmp_path):
+    machine()
+    devices = tmp_path / "dev"
+    devices.mkdir()
+    monkeypatch.setattr(gpus, "DEVICES", devices)
+    monkeypatch.setenv("PATH", str(devices))
+    assert gpus.gpus() == []
+    assert gpus.none()
+    gpus._number.cache_clear()
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        (devices / name).touch()
+    assert gpus.gpus() == ["0", "1"]
+    assert fullest(["0"]) is None
+    assert not gpus.none()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpus.none()
 
 
 def test_the_question_leaves_cuda_alone(machine, seventy):
@@ -148,6 +220,7 @@ def trained(recipe: str) -> dict:
         ({"generate": {"engine": "transformers"}}, False, False),
         ({"models": {"sft": trained("sft"), "aligned": trained("dpo")}}, True, False),
         ({"models": {"sft": OURS, "aligned": OURS | {"resources": {"gpus": 0}}}}, True, True),
+        ({"models": dict.fromkeys(("sft", "aligned"), OURS | {"resources": {"gpus": 0}})}, True, False),
     ],
 )
 def test_an_engine_that_nobody_chose_and_that_is_slow_is_told(machine, changed, local, cluster):
@@ -162,14 +235,101 @@ def test_an_engine_that_nobody_chose_and_that_is_slow_is_told(machine, changed, 
         assert bool(told) == wanted
 
 
-def test_a_run_begins_with_that_word(machine, tmp_path):
+BEGIN = """
+import json, os, sys
+from expoflow import checks
+from expoflow.project.begin import begin, look
+config = checks.parse(json.loads(sys.argv[1]))
+look(config, sys.argv[2:])
+if "-n" not in sys.argv:
+    begin(config, sys.argv[2:], os.getcwd(), cores=1)
+"""
+MINI = PAIR | {
+    "models": {"sft": trained("sft"), "aligned": trained("dpo")},
+    "prompts": {"dev": {"miniature": "dev"}},
+}
+
+
+@pytest.mark.parametrize("command", [["--cores", "1"], ["--cores", "1", "-n"]], ids=["run", "dry run"])
+def test_a_run_and_a_dry_run_say_that_once(machine, tmp_path, command):
     machine(Gpu())
-    models = {"sft": trained("sft"), "aligned": trained("dpo")}
-    program = (
-        "import json, os, sys; from expoflow import checks; from expoflow.project.begin import begin\n"
-        "begin(checks.parse(json.loads(sys.argv[1])), ['--cores', '1'], os.getcwd(), cores=1)"
-    )
-    config = PAIR | {"models": models, "prompts": {"dev": {"miniature": "dev"}}}
-    command = [sys.executable, "-c", program, json.dumps(config)]
-    told = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True).stderr
+    done = [sys.executable, "-c", BEGIN, json.dumps(MINI), *command]
+    told = subprocess.run(done, capture_output=True, text=True, cwd=tmp_path, check=True).stderr
     assert told.count("WARNING: vllm is not installed") == 1
+
+
+@pytest.mark.parametrize(
+    ("models", "warned"), [(MINI["models"], False), ({**MINI["models"], "rm": {"hub": "org/rm-7b"}}, True)]
+)
+def test_expoflow_plan_says_it_where_jobs_go_to_a_cluster(tmp_path, models, warned):
+    """No GPU is here, and sbatch is."""
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.touch(mode=0o755)
+    (tmp_path / "config.yaml").write_text(json.dumps({**MINI, "models": models}))
+    done = subprocess.run(
+        [sys.executable, "-m", "expoflow.cli", "plan", "--offline", "--configfile", tmp_path / "config.yaml"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PATH": f"{sbatch.parent}:{os.environ['PATH']}"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("WARNING: vllm is not installed") == warned
+
+
+@pytest.fixture
+def vllm(tmp_path, monkeypatch):
+    """Have a vLLM of this version installed."""
+
+    def install(version: str) -> None:
+        info = tmp_path / "site" / f"vllm-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Name: vllm\nVersion: {version}\n")
+        (tmp_path / "site" / "vllm.py").touch()
+        monkeypatch.syspath_prepend(tmp_path / "site")
+
+    return install
+
+
+BY_VLLM = MINI | {"generate": {"engine": "vllm", "prompts": "dev"}}
+
+
+def test_vllm_without_a_gpu_is_refused_before_any_job(vllm, monkeypatch):
+    vllm("0.32.0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    models = MINI["models"] | {"rm": trained("reward")}
+    by_both = BY_VLLM | {"models": models, "reward_model": "rm", "score": {"engine": "vllm"}}
+    with pytest.raises(ConfigError) as refused:
+        check_gpus(checks.parse(by_both), local=True)
+    assert refused.value.problems == [
+        f"{where}.engine: vllm needs a GPU, and this machine has none; take auto, or run it where a GPU is, as by --profile slurm"
+        for where in ("generate", "score")
+    ]
+    with pytest.raises(
+        ConfigError, match=r"jobs of 'aligned' ask for none; set models.aligned.resources: .gpus: 1"
+    ):
+        check_gpus(checks.parse(BY_VLLM), local=False)
+    check_gpus(checks.parse(MINI), local=True)
+    wide = {name: each | {"resources": {"gpus": 1}} for name, each in MINI["models"].items()}
+    check_gpus(checks.parse(BY_VLLM | {"models": wide}), local=False)
+
+
+def test_it_is_not_where_a_gpu_may_be_or_nothing_is_left_to_do(vllm, machine, monkeypatch, tmp_path):
+    vllm("0.32.0")
+    config = checks.parse(BY_VLLM)
+    machine(Gpu())
+    check_gpus(config, local=True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    results = Results.of(tmp_path)
+    for alpha in config.pairs["pair"].grid():
+        made = results.generations("pair", alpha, "dev")
+        made.parent.mkdir(parents=True)
+        made.touch()
+    check_gpus(config, local=True, results=results)
+
+
+def test_nor_with_vllms_cpu_build(vllm, monkeypatch):
+    vllm("0.32.0+cpu")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    check_gpus(checks.parse(BY_VLLM), local=True)

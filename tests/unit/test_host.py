@@ -424,7 +424,10 @@ def test_jobs_of_a_cluster_do_without_hosts(tmp_path):
     assert announced("head.announce(None)", tmp_path) is None
 
 
-@pytest.mark.parametrize(("visible", "devices"), [("2,GPU-1", ["2", "GPU-1"]), ("", []), ("-1", [])])
+@pytest.mark.parametrize(
+    ("visible", "devices"),
+    [("2, GPU-1", ["2", "GPU-1"]), ("", []), ("-1", []), ("1,-1,0", ["1"]), ("NoDevFiles", [])],
+)
 def test_gpus_are_those_that_are_visible(monkeypatch, visible, devices):
     monkeypatch.setattr(gpus.metadata, "version", lambda name: "2.13.0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -435,12 +438,15 @@ def test_gpus_are_counted_by_nvidia_smi(monkeypatch, tmp_path):
     monkeypatch.setattr(gpus.metadata, "version", lambda name: "2.13.0")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
+    gpus._number.cache_clear()
     assert gpus.gpus() == []
+    gpus._number.cache_clear()
     shell = shutil.which("sh", path="/bin:/usr/bin")
     text = "GPU 0: A (UUID: GPU-a)\n  MIG 1g Device 0: (UUID: MIG-b)\nGPU 1: A (UUID: GPU-c)"
     (tmp_path / "nvidia-smi").write_text(f"#!{shell}\necho '{text}'\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     assert gpus.gpus() == ["0", "1"]
+    gpus._number.cache_clear()
 
 
 def test_a_job_imports_no_torch():

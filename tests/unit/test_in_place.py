@@ -57,6 +57,25 @@ def test_every_alpha_has_the_bits_that_are_read(tmp_path, dtype):
     assert all(each is kept[0] for each in kept)
 
 
+def test_both_models_are_read_if_two_alphas_of_a_pair_follow_each_other(tmp_path, monkeypatch):
+    """Going between two pairs, an engine reads one alpha each time."""
+    pairs = [pair(tmp_path / "one"), pair(tmp_path / "other")]
+    engine, asked = TransformersEngine(at(*pairs[0], 2.0)), []
+    read = in_place._read
+    monkeypatch.setattr(in_place, "_read", lambda *given: asked.append(given) or read(*given))
+    for alpha in (0.5, 1.0):
+        for each in reversed(pairs):
+            engine.move(at(*each, alpha))
+            assert has(engine, at(*each, alpha))
+    assert not asked
+    for alpha in (1.5, 2.0):
+        engine.move(at(*pairs[0], alpha))
+        engine.move(Model(folder=pairs[0][1]))  # the aligned model between them
+    engine.move(at(*pairs[0], 3.0))
+    assert has(engine, at(*pairs[0], 3.0))
+    assert len(asked) == 1
+
+
 def test_rows_that_one_model_lacks_and_what_overflows(tmp_path):
     sft, aligned = pair(tmp_path, "float16", vocab=330)
     options = Options(vocabulary="shared_rows", overflow="clamp")
@@ -80,7 +99,8 @@ def test_rows_that_one_model_lacks_and_what_overflows(tmp_path):
 def test_what_is_more_than_the_formula_on_the_engines_types_is_read(tmp_path, options):
     sft, aligned = pair(tmp_path)
     engine = TransformersEngine(at(sft, aligned, 0.5))
-    for each in (Options(), options, Options()):
+    for each in (Options(), options, Options(), Options()):
+        engine.move(at(sft, aligned, 0.5, each))
         engine.move(at(sft, aligned, 0.7, each))
         assert bool(engine.parents) == (each == Options())
         expected = dict(tensors_of(at(sft, aligned, 0.7, each).streamed))
@@ -160,3 +180,58 @@ def test_what_a_clusters_job_or_a_container_may_use(tmp_path):
     (tmp_path / "memory" / "memory.usage_in_bytes").write_text("100\n")
     assert memory.allowed_memory(tmp_path, process) == 800
     assert memory.allowed_memory(tmp_path, tmp_path / "none") == none
+
+
+def test_files_that_were_read_leave_room_in_a_clusters_job(tmp_path):
+    """Both checkpoints lie in memory as files when parents are to be kept, and a job's group counts them."""
+    process = tmp_path / "cgroup"
+    process.write_text("0::/job\n")
+    (tmp_path / "job").mkdir()
+    for name, text in {
+        "max": "5000",
+        "current": "4900",
+        "stat": "anon 900\nactive_file 1500\ninactive_file 2500",
+    }.items():
+        (tmp_path / "job" / f"memory.{name}").write_text(text + "\n")
+    assert memory.allowed_memory(tmp_path, process) == 4100
+    process.write_text("4:memory:/job\n")
+    (tmp_path / "memory/job").mkdir(parents=True)
+    state = "cache 9\nactive_file 0\ninactive_file 7\ntotal_active_file 100\ntotal_inactive_file 300"
+    for name, text in {"limit_in_bytes": "900", "usage_in_bytes": "800", "stat": state}.items():
+        (tmp_path / "memory/job" / f"memory.{name}").write_text(text + "\n")
+    assert memory.allowed_memory(tmp_path, process) == 500
+
+
+def test_what_a_gpu_cannot_hold_is_read(tmp_path, monkeypatch):
+    """The memory that was free when it was asked for is gone when it is taken."""
+    sft, aligned = pair(tmp_path)
+    engine = TransformersEngine(at(sft, aligned, 0.5))
+    for place in ("copied", "_compute"):
+        ours, taken = getattr(in_place, place), iter(range(3))
+
+        def full(*arguments, ours=ours, taken=taken):
+            if next(taken, None) is None:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return ours(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(in_place, place, full)
+            engine.move(at(sft, aligned, 0.3))
+        assert engine.parents is None
+        assert has(engine, at(sft, aligned, 0.3))
+    engine.move(at(sft, aligned, -0.4))
+    assert engine.parents
+    assert has(engine, at(sft, aligned, -0.4))
+
+
+def test_memory_that_cannot_be_pinned_is_taken_as_it_is(monkeypatch):
+    made = torch.empty
+
+    def empty(*sizes, pin_memory=False, **given):
+        if pin_memory:
+            raise RuntimeError("CUDA error: out of memory")
+        return made(*sizes, **given)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    weight = torch.arange(6.0).view(2, 3)
+    assert in_place.copied(weight, {"pin_memory": True}).tolist() == weight.flatten().tolist()

@@ -20,19 +20,28 @@ def manifest(path: Path, **files: int) -> str:
     return str(path)
 
 
-def test_size_is_that_of_the_largest_models_weights(tmp_path):
+HUB = ModelConfig(hub="org/model")
+
+
+def test_size_is_that_of_a_models_weights(tmp_path):
     small = manifest(tmp_path / "a.json", model__safetensors=70, tokenizer__json=1000)
     copies = manifest(tmp_path / "b.json", x1__safetensors=60, x2__safetensors=50, pytorch_model__bin=110)
     pickled = manifest(tmp_path / "c.json", pytorch_model__bin=90)
-    assert resources.size([small]) == 70
-    assert resources.size([copies]) == 110
-    assert resources.size([pickled]) == 90
-    assert resources.size([small, copies, pickled]) == 110
+    assert [resources.size(HUB, each) for each in (small, copies, pickled)] == [70, 110, 90]
 
 
 def test_a_manifest_that_is_missing_or_broken_asks_for_the_least(tmp_path):
     (tmp_path / "broken.json").write_text('{"model": ')
-    assert resources.size([str(tmp_path / "broken.json"), str(tmp_path / "none.json")]) == 0
+    for name in ("broken.json", "none.json"):
+        assert resources.size(HUB, str(tmp_path / name)) == 0
+
+
+def test_without_a_manifest_a_users_folder_says_its_size(tmp_path):
+    for name, size in {"model.safetensors": 50, "pytorch_model.bin": 50, "tokenizer.json": 9}.items():
+        (tmp_path / name).write_bytes(b" " * size)
+    ours = ModelConfig(path=str(tmp_path))
+    assert resources.size(ours, str(tmp_path / "none.json")) == 50
+    assert resources.size(ours, manifest(tmp_path / "made.json", model__safetensors=70)) == 70
 
 
 @pytest.mark.parametrize(

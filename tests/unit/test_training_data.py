@@ -11,6 +11,8 @@ from expoflow.checkpoints import manifests
 from expoflow.checks import machine
 from expoflow.config import recipes
 from expoflow.config.sources import DataConfig, ModelConfig
+from expoflow.dag.launcher import read_launcher
+from expoflow.dag.resources import Needs
 from expoflow.errors import ConfigError, DataError
 from expoflow.miniature import world
 from expoflow.system import installed
@@ -132,6 +134,59 @@ def test_what_trl_needs_is_told_before_any_job(tmp_path, monkeypatch):
     (tmp_path / "results/models").mkdir(parents=True)
     (tmp_path / "results/models/dpo.json").write_text("{}")
     assert told(tmp_path, monkeypatch) == []
+
+
+FILES = [
+    ("num_processes: null", ["num_processes: None, which must be a number from 1 on"]),
+    ("num_processes: four", ["num_processes: 'four', which must be a number"]),
+    ("num_processes: true", ["num_processes: True, which must be a number"]),
+    (
+        "num_processes: -2\nuse_cpu: 'false'",
+        ["num_processes: -2, which", "use_cpu: 'false', which must be true or false, without quotes"],
+    ),
+    ("deepspeed_config: foo", ["deepspeed_config: 'foo', which must be a mapping"]),
+    ("deepspeed_config: {deepspeed_config_file: none.json}", ["cannot read the launcher's settings"]),
+    ("- num_processes", ["must be a mapping"]),
+    ("word", ["must be a mapping"]),
+    ("", ["must be a mapping"]),
+    ("a: [", ["cannot read the launcher's settings"]),
+    ("a: \0", ["cannot read the launcher's settings"]),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), FILES)
+def test_what_is_wrong_with_a_launchers_file_is_told_line_by_line(tmp_path, monkeypatch, text, words):
+    """Jobs' resources, which a dry run and a plan ask too, are those of the settings that are right."""
+    monkeypatch.setattr(machine, "TRAIN_EXTRA", ())
+    path = tmp_path / "own.yaml"
+    path.write_text(f"distributed_type: DEEPSPEED\n{text}" if ":" in text and "\0" not in text else text)
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: True)
+    found = told(tmp_path, monkeypatch, accelerate=str(path))
+    assert len(found) == len(words), found
+    for line, said in zip(found, words, strict=True):
+        assert line.startswith("models.dpo.train.accelerate: ")
+        assert said in line
+        assert "\n" not in line
+    needs = Needs(checks.parse(project(accelerate=str(path))), lambda name: 10**9)
+    assert needs.training_gpus("dpo") == 1
+    assert (needs.training_memory("dpo", 1), needs.training_disk("dpo") > 0) == (9500, True)
+
+
+@pytest.mark.parametrize(
+    ("zero", "memory"),
+    [({"offload_optimizer": {"device": "cpu"}}, 22_000), ({"cpu_offload": True}, 22_000),
+     ({"offload_optimizer": {"device": "none"}}, 11_000), ({}, 11_000)],
+)  # fmt: skip
+def test_what_deepspeeds_own_file_offloads_is_asked_for(tmp_path, zero, memory):
+    own = tmp_path / "ds.json"
+    own.write_text(json.dumps({"zero_optimization": {"stage": 3, **zero}}))
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        f"distributed_type: DEEPSPEED\nnum_processes: 2\ndeepspeed_config: {{deepspeed_config_file: {own}}}\n"
+    )
+    assert not read_launcher(path).problems
+    needs = Needs(checks.parse(project(accelerate=str(path))), lambda name: 10**9)
+    assert needs.training_memory("dpo", 1) == memory
 
 
 def jsonl(path: Path, *rows: dict) -> Path:

@@ -1,9 +1,12 @@
 """Slots of a local run: how many GPUs a task gets, who gets which and when, with real hosts on GPUs that there are not."""
 
+import _thread
 import json
 import os
 import random
+import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -13,15 +16,17 @@ from pathlib import Path
 import pytest
 from expoflow.config import Config
 from expoflow.config.sources import ModelConfig
-from expoflow.errors import ExpoflowError
+from expoflow.errors import CheckpointError, ExpoflowError
 from expoflow.hosts import client, task, waiting
 from expoflow.hosts.head import Head
 from expoflow.hosts.reserved import reserved
+from expoflow.hosts.shares import run_shares
+from expoflow.hosts.slot import NOTHING, Slot, entered, note, read_note
 from expoflow.hosts.task import Task
 from expoflow.hosts.waiting import Gift, Holder, Wish, assign
 from expoflow.hosts.width import width
 from expoflow.project.begin import asked_gpus
-from expoflow.system import gpu_memory, processes
+from expoflow.system import processes
 from expoflow.system.installed import accelerate_config
 from expoflow.system.processes import ended
 
@@ -101,6 +106,17 @@ def test_a_host_on_a_core_holds_one_thing_of_each_kind():
     assert assign(1, {0}, hosts, [B], gpus=False) == {0: Gift((0,))}
 
 
+def test_a_further_share_ends_nothing_and_keeps_no_gpu():
+    further = A.model_copy(update={"further": True})
+    busy, other = Holder((0,), {"generate": "a"}), Holder((1,), {"generate": "b"})
+    assert assign(2, {1}, [busy, other], [A]) == {0: Gift((1,), patient=True)}
+    assert assign(2, {1}, [busy, other], [further]) == {}
+    assert assign(2, {1}, [busy, other], [further, REWARD]) == {1: Gift((1,), patient=True)}
+    assert assign(2, {1}, [busy], [further]) == {0: Gift((1,), patient=True)}
+    assert assign(3, {1, 2}, [busy, other], [further, B]) == {1: Gift((1,)), 0: Gift((2,), patient=True)}
+    assert assign(2, {0, 1}, [busy, other], [further]) == {0: Gift((0,))}
+
+
 class Run:
     """A run with as many GPUs as it says, and its jobs."""
 
@@ -124,6 +140,21 @@ class Run:
         rows = [row for rows in client.run(lambda: made) for row in rows]
         self.pids |= {row["pid"] for row in rows}
         return rows
+
+    def shared(self, key: str, items: str, **arguments) -> list[dict]:
+        """What is done of the items in at most as many shares."""
+        done = []
+
+        def make(share) -> Task:
+            left = [item for item in share or items if item not in {row.get("item") for row in done}]
+            return Task(kind="generate", key=key, arguments={"key": key, "items": left, **arguments})
+
+        def take(rows) -> None:
+            self.pids |= {row["pid"] for row in rows}
+            done.extend(rows)
+
+        run_shares(make, items, len(items), take)
+        return [row for row in done if "item" in row]
 
     def job(self, *works) -> None:
         """A job that does one piece of work after the other, beside all others."""
@@ -214,6 +245,109 @@ def test_jobs_that_come_one_after_the_other_are_waited_for(start):
     assert sum(loads().values()) <= 4  # once, all four wait for the same while another is still to come
 
 
+def later(condition, what) -> None:
+    """Do something in another thread once the condition holds; at last in any case, so that a test that fails ends."""
+
+    def do() -> None:
+        try:
+            wait(condition)
+        finally:
+            what()
+
+    threading.Thread(target=do).start()
+
+
+def test_the_work_of_one_job_is_spread_over_the_gpus_that_nobody_wants(start, capsys):
+    run = start(4)
+    later(lambda: Path("loads").exists() and sum(loads().values()) == 4, Path("go").touch)
+    rows = run.shared("a", "abcdefgh", until="go")
+    assert sorted(row["item"] for row in rows) == [*"abcdefgh"]
+    assert sorted(Counter(row["device"] for row in rows).values()) == [2, 2, 2, 2]
+    assert loads() == {"generate a": 4}
+    assert {line for line in capsys.readouterr().out.splitlines()} == {
+        f"did {item} here" for item in "abcdefgh"
+    }
+    assert run.wishes() == 0
+
+
+@pytest.mark.parametrize(("gpus", "pairs"), [(8, "aaaaaa"), (5, "abab")])
+def test_no_gpu_loads_twice_when_the_work_of_several_alphas_is_spread(start, gpus, pairs):
+    run = start(gpus)
+    found = []
+    run.jobs = [
+        threading.Thread(target=lambda key=key: found.append(run.shared(key, "abcdefgh"))) for key in pairs
+    ]
+    for job in run.jobs:
+        job.start()
+    for job in run.jobs:
+        job.join()
+    assert [sorted(row["item"] for row in rows) for rows in found] == [[*"abcdefgh"]] * len(pairs)
+    devices = Counter(line.partition(" on ")[2] for line in Path("loads").read_text().splitlines())
+    assert set(devices.values()) == {1}
+
+
+def test_jobs_that_want_all_gpus_keep_their_work_together(start):
+    """Three come while both GPUs are in use. Only what comes last can find two that are free."""
+    run = start(2)
+    for key in "xy":
+        run.jobs.append(threading.Thread(target=lambda key=key: run.rows("generate", key, until="go")))
+        run.jobs[-1].start()
+    wait(lambda: Path("loads").exists() and sum(loads().values()) == 2)
+    made = {"a": [], "b": [], "c": []}
+    for key in made:
+
+        def make(share, key=key) -> Task:
+            made[key].append(share)  # the first time to see how wide it is
+            return Task(kind="generate", key=key, arguments={"key": key, "items": list(share or "1234")})
+
+        run.jobs.append(threading.Thread(target=run_shares, args=(make, "1234", 4, lambda rows: None)))
+        run.jobs[-1].start()
+    wait(lambda: run.wishes() == 3)
+    Path("go").touch()
+    for job in run.jobs:
+        job.join()
+    assert [*made.values()].count([None, None]) >= 2
+
+
+def test_a_share_that_fails_is_the_jobs_error_and_ends_the_others(start):
+    run = start(2)
+    later(lambda: len(run.pids) == 2, Path("go").touch)
+    with pytest.raises(CheckpointError, match="item d is bad"):
+        run.shared("a", "abcd", bad="d", hold="b", until="go")
+    assert run.wishes() == 0
+    (row,) = run.rows("generate", "a")
+    assert row["pid"] in run.pids
+    assert not ended(row["pid"])
+
+
+def test_a_host_that_dies_in_a_share_is_replaced_and_nothing_is_done_twice(start, capsys):
+    run = start(2)
+    Path("die").write_text("d")
+    later(lambda: Path("loads").exists() and sum(loads().values()) == 2, Path("go").touch)
+    rows = run.shared("a", "abcdef", until="go")
+    assert sorted(row["item"] for row in rows) == [*"abcdef"]
+    assert "has died; starting another one" in capsys.readouterr().out
+
+
+def test_an_interrupt_gives_up_all_shares_and_leaves_their_hosts(start):
+    run = start(2)
+    later(lambda: Path("loads").exists() and len(run.pids) == 2, _thread.interrupt_main)
+    with pytest.raises(KeyboardInterrupt):
+        run.shared("a", "abcd", until="never")
+    assert run.wishes() == 0
+    assert run.rows("generate", "a")[0]["pid"] in run.pids
+    assert not any(map(ended, run.pids))
+
+
+def test_on_one_gpu_and_for_a_wide_model_the_work_stays_whole(start):
+    run = start(1)
+    assert len({row["pid"] for row in run.shared("a", "abcd")}) == 1
+    wide = start(3)
+    rows = wide.shared("13b", "abcd", **folder("13b", 26 * GB))
+    assert [row["device"] for row in rows] == ["0,1"] * 4
+    assert loads() == {"generate a": 1, "generate 13b": 1}
+
+
 def test_a_likelihood_is_asked_where_the_engine_is(start):
     run = start(2)
     (first,) = run.rows("generate", "a")
@@ -291,18 +425,6 @@ def test_the_config_says_widths_of_folders():
         "results/pairs/one": 4,
         "results/pairs/two": 2,
     }
-
-
-def test_memory_is_that_of_the_smallest_gpu(monkeypatch, tmp_path):
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 81559\necho 24564\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert gpu_memory.smallest() == 24564 << 20
-    program.write_text("#!/bin/sh\necho '[N/A]'\n")
-    assert gpu_memory.smallest() is None
-    program.unlink()
-    assert gpu_memory.smallest() is None
 
 
 def test_a_training_has_its_gpus_alone(start):
@@ -398,3 +520,64 @@ def test_the_wish_of_a_job_that_was_killed_is_forgotten(start):
     Path("go").touch()
     run.rows("generate", "a")
     assert run.wishes() == 0
+
+
+def test_a_model_that_a_killed_job_was_loading_shares_no_gpu_with_the_next(start):
+    run = start(1)
+    program = (
+        "from expoflow.hosts import client, task\n"
+        "task.KINDS = {'generate': 'waiting_tasks:generate'}\n"
+        "made = task.Task(kind='generate', key='a', arguments={'key': 'a'})\n"
+        "print(*client.run(lambda: made))"
+    )
+    folder = {"PYTHONPATH": str(Path(__file__).parent)}
+    job = subprocess.Popen([sys.executable, "-c", program], env=os.environ | folder)
+    wait(lambda: Path("loads").exists())
+    job.kill()
+    job.wait()
+    host = json.loads((run.head.folder / "slot-0").read_text())["pid"]
+    assert run.rows("score", "r")[0]["pid"] != host
+    assert ended(host)
+
+
+def test_who_waits_when_the_run_ends_begins_nothing(start):
+    run = start(1)
+    with entered(run.head.folder) as folder:
+        busy = Slot(run.head, 0, folder)
+    said = []
+
+    def train() -> None:
+        try:
+            with reserved(1, "single.yaml"):
+                said.append("begun")
+        except ExpoflowError as error:
+            said.append(str(error))
+
+    waits = threading.Thread(target=train)
+    waits.start()
+    wait(lambda: run.wishes() == 1)
+    run.process.kill()
+    run.process.wait()
+    wait(lambda: not run.head.folder.exists())
+    os.close(busy.lock)
+    waits.join()
+    assert said == [
+        f"snakemake (process {run.process.pid}) has ended, so its jobs end too; run snakemake again"
+    ]
+
+
+def test_a_note_that_cannot_be_written_leaves_the_former_one(start, monkeypatch):
+    run = start(1)
+    with entered(run.head.folder) as folder:
+        slot = Slot(run.head, 0, folder)
+        note(slot.lock, pid=77, held={"generate": "a" * 50})
+        note(slot.lock, held={})
+        assert read_note(folder, 0) == {**NOTHING, "pid": 77}
+        monkeypatch.setattr(
+            os, "pwrite", lambda *given: os.write(os.open("/dev/full", os.O_WRONLY), given[1])
+        )
+        with pytest.raises(OSError, match="No space left"):
+            note(slot.lock, pid=88)
+        assert read_note(folder, 0)["pid"] == 77
+    os.close(slot.lock)
+    shutil.rmtree(run.head.folder)

@@ -1,7 +1,7 @@
 """A program: two workers, each with a half of a model whose layers keep their weights, move from alpha to alpha.
 
 For each alpha it prints, of every worker, whether it has both models of the pair, and whether its weights have the bits of
-what it reads.
+what it reads; at last when one of them has no memory for that.
 """
 
 import os
@@ -26,6 +26,16 @@ def main(sft: Path, aligned: Path) -> None:
         worker._load(config.model_config.model, config.load_config.model_loader_extra_config)
         return worker._expo_parents is not None, all(map(torch.equal, live, model.parameters()))
 
+    def spoil(worker) -> None:
+        import torch
+        from expoflow.engines import in_place
+
+        def full(*given) -> None:
+            raise torch.OutOfMemoryError("no memory left in one of them")
+
+        if worker.rank == 1:
+            in_place.Parents.write = full
+
     def at(alpha: float) -> Model:
         return Model(folder=aligned, streamed=Streamed(sft=sft, aligned=aligned, alpha=alpha))
 
@@ -33,6 +43,9 @@ def main(sft: Path, aligned: Path) -> None:
     for alpha in (0.5, 20, -0.4, 0, 1.0):
         engine.move(at(alpha))
         print("told", alpha, *engine.engine.collective_rpc(told), flush=True)
+    engine.engine.collective_rpc(spoil)
+    engine.move(at(3.0))
+    print("told", 3.0, *engine.engine.collective_rpc(told), flush=True)
     engine.close()
 
 

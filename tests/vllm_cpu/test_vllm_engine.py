@@ -1,6 +1,7 @@
 """The vLLM engine: transformers' tokens at every alpha, stored or streamed, in whatever order the alphas come."""
 
 import dataclasses
+import json
 import math
 import shutil
 from pathlib import Path
@@ -120,6 +121,24 @@ def test_a_model_brings_its_template_and_stop_tokens(engine, at, requests):
     assert answer(engine, requests) == whole
 
 
+def test_stop_tokens_of_the_model_with_which_the_engine_began_do_not_stay(
+    pair, requests, same_as_transformers, tmp_path
+):
+    """vLLM adds those of that model's generation_config.json to each request."""
+    first = Model(folder=shutil.copytree(pair.aligned, tmp_path / "first"))
+    settings = json.loads((first.folder / "generation_config.json").read_text())
+    (first.folder / "generation_config.json").write_text(
+        json.dumps(settings | {"eos_token_id": [*range(90)]})
+    )
+    engine = VllmEngine(first)
+    try:
+        assert max(each.tokens for each in answer(engine, requests[:20])) < 10
+        engine.move(pair.stored(20))
+        same_as_transformers(20, texts(answer(engine, requests)))
+    finally:
+        engine.close()
+
+
 def test_what_cannot_be_loaded_leaves_the_former_model(engine, pair, at, requests, tmp_path):
     engine.move(at(20))
     before = answer(engine, requests)
@@ -187,10 +206,7 @@ def test_the_model_is_given_itself_if_vllm_asks_its_files(pair, tmp_path, monkey
     model = pair.stored(0)
     config = tokenizer.config(model)
     assert package(model, config) == package(pair.streamed(20), config) != model.folder
-    assert {path.name for path in package(model, config).iterdir()} == {
-        "config.json",
-        "generation_config.json",
-    }
+    assert {path.name for path in package(model, config).iterdir()} == {"config.json"}
     config.dtype = None
     assert package(model, config) == model.folder
     assert package(pair.streamed(20), config) != model.folder  # which has no weights to be asked

@@ -186,7 +186,7 @@ def test_two_workers_take_another_alpha_in_place_each_in_its_share(pair):
         [sys.executable, program, pair.sft, pair.aligned], capture_output=True, text=True, timeout=300
     )
     lines = [line for line in told.stdout.splitlines() if line.startswith("told")]
-    right = [f"told {alpha} (True, True) (True, True)" for alpha in ("0.5", "20", "-0.4", "0", "1.0")]
+    right = [f"told {alpha} (True, True) (True, True)" for alpha in ("0.5", "20", "-0.4", "0", "1.0", "3.0")]
     assert lines == right, told.stderr
 
 
@@ -199,6 +199,11 @@ def test_two_workers_each_take_their_share(pair, requests, same_as_transformers,
             engine.move(
                 Model(folder=pair.aligned, streamed=Streamed(sft=foreign, aligned=pair.aligned, alpha=1))
             )
+        for name in ("gate", "up"):  # neighbours in the file: one of each worker
+            one = Options(alpha_for=((rf"layers\.0\.mlp\.{name}_proj", 1e45),))
+            with pytest.raises(CheckpointError, match=f"{name}_proj.weight: .* overflow float32"):
+                engine.move(pair.streamed(1, one))
+        same_as_transformers(20, [completion.text for completion in answer(engine, requests)])
         for alpha in (0, 20):
             engine.move(pair.streamed(alpha))
             same_as_transformers(alpha, [completion.text for completion in answer(engine, requests)])

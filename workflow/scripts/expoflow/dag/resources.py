@@ -5,19 +5,19 @@ The rules and `expoflow plan` both ask `Needs`, so that they agree.
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from expoflow.config import Config
 from expoflow.config.base import MINIATURE
+from expoflow.config.sources import ModelConfig
+from expoflow.dag.launcher import read_launcher
 from expoflow.errors import DataError
 from expoflow.files.records import read_json
-from expoflow.files.weights import weight_bytes
+from expoflow.files.weights import folder_bytes, weight_bytes
 from expoflow.results import Manifest
 from expoflow.system.gpu_memory import gpus
 from expoflow.system.gpus import gpus as visible
@@ -56,7 +56,17 @@ class Needs:
             return said
         if self.miniature(model):
             return 0
-        return gpus(self.weights(model), engine=self._config.engine_of(model))
+        return gpus(self.weights(model), engine=self._config.engine_of(model)) if self._spreads(model) else 1
+
+    def _spreads(self, model: str) -> bool:
+        """Whether anything but transformers may run a model, which takes one GPU alone."""
+        config = self._config
+        engines = [config.score.engine] if model == config.reward_model else []
+        for name, pair in config.pairs.items():
+            if model in (pair.sft, pair.aligned):
+                harness = config.section(name, "benchmarks").open_llm
+                engines += [config.section(name, "generate").engine, *([harness.backend] if harness else [])]
+        return not engines or not {"transformers", "hf"}.issuperset(engines)
 
     def said_gpus(self, model: str) -> int | None:
         """What the config says of the GPUs of a model, or of what it is trained from."""
@@ -79,10 +89,15 @@ class Needs:
         """Minutes for a training: a day for a real model, since what it costs depends on its data."""
         return _grown(60 if self.miniature(model) else 1440, attempt)
 
-    def training_threads(self, model: str, cores: int) -> int:
-        """Threads of each process of a training on a machine with `cores` for it; 1 without GPUs, where results depend on it."""
+    def training_threads(self, model: str, cores: int | None) -> int:
+        """Threads of each process of a training on a machine with `cores` for it, those of this process if nobody says how many.
+
+        1 without GPUs, where results depend on it.
+        """
         processes = self.training_gpus(model)
-        return max(1, min(TRAINING_CPUS, cores // processes)) if processes and visible() else 1
+        if not processes or not visible():
+            return 1
+        return max(1, min(TRAINING_CPUS, (cores or len(os.sched_getaffinity(0))) // processes))
 
     def training_disk(self, model: str) -> int:
         """Bytes on disk that a training needs while it runs, at most: it keeps the last checkpoint of each of its stages, and
@@ -92,7 +107,7 @@ class Needs:
         if self.miniature(model) or getattr(recipe, "lora", None):
             return 0
         stages = getattr(recipe, "iterations", 1)
-        checkpoint = CHECKPOINT[_launcher(accelerate_config(recipe)).get("distributed_type") == "DEEPSPEED"]
+        checkpoint = CHECKPOINT[read_launcher(accelerate_config(recipe)).deepspeed]
         return (stages * (checkpoint + 1) + checkpoint) * self.weights(model)
 
     def _line(self, model: str) -> Iterator[str]:
@@ -110,43 +125,33 @@ CHECKPOINT = {False: 6, True: 7}
 
 def training_gpus(recipe: Any) -> int:
     """Processes that `accelerate launch` starts for a recipe, each with a GPU; 0 on a CPU, as for the miniature."""
-    settings = _launcher(accelerate_config(recipe))
-    return 0 if recipe.data == MINIATURE or settings.get("use_cpu") else int(settings.get("num_processes", 1))
+    launcher = read_launcher(accelerate_config(recipe))
+    return 0 if recipe.data == MINIATURE or launcher.cpu else launcher.processes
 
 
 def _copies(recipe: Any) -> float:
     """Main memory of a training in 16-bit copies of the weights: optimiser states that DeepSpeed keeps there are 14."""
-    offloads = (_launcher(accelerate_config(recipe)).get("deepspeed_config") or {}).get(
-        "offload_optimizer_device"
-    )
-    if offloads in (None, "none") or getattr(recipe, "lora", None):
+    if not read_launcher(accelerate_config(recipe)).offloads or getattr(recipe, "lora", None):
         return 1.5 * max(1, training_gpus(recipe))
     return 14
 
 
-@cache
-def _launcher(path: Path) -> Mapping[str, Any]:
-    """The settings of `accelerate launch`; empty if they cannot be read, which the checks of a run tell."""
-    with suppress(OSError, ValueError, yaml.YAMLError):
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    return {}
+def size(model: ModelConfig, manifest: str) -> int:
+    """Bytes of a model's weights: those that its manifest lists, else those in the user's folder; 0 if nobody knows them yet.
 
-
-def size(manifests: Iterable[str]) -> int:
-    """Bytes of the largest model's weights; 0 for one whose manifest is not there yet, or broken."""
-    return max(map(_weights, manifests), default=0)
-
-
-def _weights(manifest: str) -> int:
-    """Bytes of the weights that a manifest lists; .bin files beside safetensors are copies of them."""
+    .bin files beside safetensors are copies of them.
+    """
     with suppress(OSError, DataError):
         return _listed(manifest, os.stat(manifest).st_mtime_ns)
-    return 0
+    return _in_folder(model.path) if model.path else 0
+
+
+_in_folder = cache(folder_bytes)
 
 
 @cache
 def _listed(manifest: str, changed: int) -> int:
-    """What `_weights` says of a manifest, read once for all jobs as long as it does not change."""
+    """What `size` says of a manifest, read once for all jobs as long as it does not change."""
     files = read_json(Path(manifest), Manifest).files
     return weight_bytes({name: file.size for name, file in files.items()})[0]
 

@@ -1,6 +1,6 @@
 """The side of an engine that holds the model: does "generate" tasks, in an engine host or in the job itself."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 from expoflow.config.stages import GenerateConfig
@@ -70,13 +70,16 @@ def generate(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, A
     loaded.move(task.model)
     engine, config = loaded.engine, task.config
     read = dict(zip((prompt.prompt_id for prompt in task.prompts), loaded.read(task.prompts), strict=True))
+    share = set(read if task.share is None else task.share)
     rows = ((prompt, read[prompt.prompt_id][0]) for prompt in task.prompts)
-    tokens = {prompt.prompt_id: ids for prompt, ids in _fitting(engine, rows, config)}
+    tokens = {prompt.prompt_id: ids for prompt, ids in _fitting(engine, rows, config, share)}
     if not tokens:
         raise DataError(
             f"none of {len(task.prompts)} prompts leaves room in the context of {engine.context} tokens; take other prompts"
         )
-    asked = [(prompt_id, sample) for prompt_id in tokens for sample in range(config.samples)]
+    asked = [
+        (prompt_id, sample) for prompt_id in tokens if prompt_id in share for sample in range(config.samples)
+    ]
     requests = [
         Request(
             tokens[prompt_id], request_seed(config.seed, sample, prompt_id), prompt_id, read[prompt_id][1]
@@ -110,9 +113,9 @@ def generated(
 
 
 def _fitting(
-    engine: Engine, prompts: Iterable[tuple[Prompt, list[int]]], config: GenerateConfig
+    engine: Engine, prompts: Iterable[tuple[Prompt, list[int]]], config: GenerateConfig, share: Container[str]
 ) -> Iterator[tuple[Prompt, list[int]]]:
-    """Every prompt that leaves room for a response, with its token ids; the log says what was done to others."""
+    """Every prompt that leaves room for a response, with its token ids; the log says what was done to others of the share."""
     context = engine.context
     skipped, cut = [], []
     for prompt, ids in prompts:
@@ -132,5 +135,5 @@ def _fitting(
             cut.append(prompt.prompt_id)
             yield prompt, ids[:1] + ids[len(ids) - room + 1 :]
     for what, ids in (("skipped", skipped), ("truncated", cut)):
-        if ids:
+        if ids := [prompt_id for prompt_id in ids if prompt_id in share]:
             print(f"warning: {len(ids)} prompts too long for the context {what}: {', '.join(ids)}")

@@ -4,6 +4,7 @@ This module is a job's side of it and imports no torch; `engines.answering` is t
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,21 +12,27 @@ from expoflow.config.stages import GenerateConfig
 from expoflow.engines.model import Model, chosen, engine_key
 from expoflow.files.records import Record
 from expoflow.files.resumable import Part
-from expoflow.hosts import client
+from expoflow.hosts.shares import run_shares
 from expoflow.hosts.task import Task
 from expoflow.results import Generation, Prompt
+
+# Requests of the smallest share that a further GPU is given. An engine answers about as many at a time (vLLM's max_num_seqs),
+# so fewer take as long as the longest response of them, and are done before a further engine has been started.
+LEAST = 256
 
 
 class GenerateTask(Record):
     """The arguments of a "generate" task: what `engines.answering.generate` is asked for.
 
-    `done` are the (prompt_id, sample) that are not needed any more.
+    With a `share` only the prompts of these prompt_ids are answered; `done` are the (prompt_id, sample) that are not needed
+    any more.
     """
 
     model: Model
     engine: str
     prompts: list[Prompt]
     config: GenerateConfig
+    share: tuple[str, ...] | None = None
     done: tuple[tuple[str, int], ...] = ()
 
 
@@ -47,13 +54,17 @@ def generate(
     if kept.rows:
         told(f"{len(kept.rows)} responses are there already, from a run that was cut off")
 
-    def task() -> Task:
+    def task(share: Sequence[str] | None) -> Task:
         done = tuple((row.prompt_id, row.sample) for row in kept.rows)
-        asked = GenerateTask(model=model, engine=engine, prompts=prompts, config=config, done=done)
+        asked = GenerateTask(
+            model=model, engine=engine, prompts=prompts, config=config, share=share, done=done
+        )
         return Task(kind="generate", key=engine_key(model, engine), arguments=asked.model_dump(mode="json"))
 
-    for rows in client.run(task):
-        kept.add([Generation.model_validate(row) for row in rows])
+    done = Counter(row.prompt_id for row in kept.rows)
+    missing = [prompt.prompt_id for prompt in prompts if done[prompt.prompt_id] < config.samples]
+    most = (len(prompts) * config.samples - len(kept.rows)) // LEAST
+    run_shares(task, missing, most, lambda rows: kept.add([Generation.model_validate(row) for row in rows]))
     order = {prompt.prompt_id: place for place, prompt in enumerate(prompts)}
     return sorted(kept.rows, key=lambda row: (order[row.prompt_id], row.sample))
 

@@ -7,6 +7,7 @@ cannot be is read again at each move, as before.
 
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,15 +15,15 @@ import torch
 from torch import Tensor
 
 from expoflow.checkpoints.torch_types import TORCH
+from expoflow.engines.ahead import tensors_for
 from expoflow.engines.memory import allowed_memory, free_memory
 from expoflow.extrapolation.arithmetic import exact, theta2
 from expoflow.extrapolation.elements import need_torch
 from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.preflight import open_pair
 from expoflow.extrapolation.streamed_checkpoint import Streamed
-from expoflow.extrapolation.tensor_stream import tensors
 
-CHUNK = {"cpu": 1 << 20, "cuda": 1 << 24}  # elements that are computed at once
+CHUNK = {"cpu": 1 << 20, "cuda": 1 << 22}  # elements that are computed at once
 SCRATCH = 1 << 30  # bytes of a GPU that a chunk may need
 SHARE = 4  # one of so many parts of the free main memory may be taken, for others load models too
 
@@ -37,7 +38,10 @@ class Parents:
 
     @torch.no_grad()
     def write(self, live: Mapping[str, Tensor], alpha: float, options: Options) -> None:
-        """Write theta2 into those tensors of `live` that were kept. Raises PairError as `arithmetic.theta2` does."""
+        """Write theta2 into those tensors of `live` that were kept. Raises PairError as `arithmetic.theta2` does.
+
+        A GPU without memory for a chunk raises torch.OutOfMemoryError; the weights are of no use then.
+        """
 
         def write(chunk: tuple[str, Tensor, Tensor, Tensor]) -> None:
             name, out, *parents = chunk
@@ -53,13 +57,15 @@ class Parents:
 
     @torch.no_grad()
     def agrees(self, live: Mapping[str, Tensor], alpha: float, options: Options) -> bool:
-        """Whether `write` would change no bit."""
-        for name, out, *parents in self._chunks(live):
-            found = torch.empty_like(out)
-            _compute(found, *parents, alpha, options, name)
-            if not torch.equal(found.view(torch.uint8), out.view(torch.uint8)):
-                return False
-        return True
+        """Whether `write` would change no bit; False as well if a GPU has no memory for it."""
+        with suppress(torch.OutOfMemoryError):
+            for name, out, *parents in self._chunks(live):
+                found = torch.empty_like(out)
+                _compute(found, *parents, alpha, options, name)
+                if not torch.equal(found.view(torch.uint8), out.view(torch.uint8)):
+                    return False
+            return True
+        return False
 
     def _chunks(self, live: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
         for name, theta1 in self.theta1.items():
@@ -82,13 +88,13 @@ def _compute(out: Tensor, theta1: Tensor, theta0: Tensor, alpha: float, options:
 
 
 def moved(
-    kept: Parents | None, streamed: Streamed, live: Mapping[str, Tensor], needed: int = 0
+    kept: Parents | None, streamed: Streamed, live: Mapping[str, Tensor], needed: int = 0, again: bool = True
 ) -> Parents | None:
     """Write the weights that `streamed` means into `live`, an engine's tensors, and return what is to be kept for the next.
 
     `live` has all of them by the names of the checkpoint, besides constants of the class. `kept` is what the last call
-    returned, `needed` how many bytes of a GPU the engine needs beside its weights. None, and nothing is written, if the
-    weights are to be read as usual.
+    returned, `needed` how many bytes of a GPU the engine needs beside its weights; `again`: the weights there are of this pair, so
+    that it pays to read both models, which takes twice as long as one alpha. None if the weights are to be read as usual.
     """
     found = key_of(streamed)
     if found is None:
@@ -104,10 +110,15 @@ def moved(
         if kept:  # its memory is free before other parents take it
             kept.theta1.clear()
             kept.theta0.clear()
-        kept = _read(streamed, key, given, needed)
-    if kept:
-        kept.write(given, streamed.alpha, streamed.options)
-    return kept
+        kept = None
+        if not again:
+            return None
+    with suppress(torch.OutOfMemoryError):
+        kept = kept or _read(streamed, key, given, needed)
+        if kept:
+            kept.write(given, streamed.alpha, streamed.options)
+        return kept
+    return None
 
 
 def room(live: Mapping[str, Tensor], needed: int | None = 0, processes: int = 1) -> dict[str, Any] | None:
@@ -115,20 +126,32 @@ def room(live: Mapping[str, Tensor], needed: int | None = 0, processes: int = 1)
 
     `needed` as for `moved`; with None a GPU is left alone. `processes` of this machine ask for as much at a time.
     """
-    size = 2 * sum(each.nbytes for each in live.values())
+    sizes = [each.nbytes for each in live.values()]
+    size = 2 * sum(sizes)
     device = next(iter(live.values())).device
     if device.type == "cuda" and needed is not None:
         torch.cuda.empty_cache()
         if size + needed + SCRATCH <= torch.cuda.mem_get_info(device)[0]:
             return {"device": device}
+    pinned = device.type == "cuda"
+    if pinned:  # what torch pins has a power of two of bytes
+        with suppress(RuntimeError):
+            torch.accelerator.empty_host_cache()
+        size = 2 * sum(1 << (each - 1).bit_length() for each in sizes)
     if SHARE * processes * size <= min(free_memory()[0], allowed_memory()):
-        return {"pin_memory": device.type == "cuda"}
+        return {"pin_memory": pinned}
     return None
 
 
 def copied(tensor: Tensor, place: Mapping[str, Any]) -> Tensor:
-    """A copy there, of one dimension."""
-    return torch.empty(tensor.numel(), dtype=tensor.dtype, **place).copy_(tensor.detach().reshape(-1))
+    """A copy there, of one dimension; in memory that is not pinned if no more can be."""
+    try:
+        made = torch.empty(tensor.numel(), dtype=tensor.dtype, **place)
+    except RuntimeError:
+        if not place.get("pin_memory"):
+            raise
+        made = torch.empty(tensor.numel(), dtype=tensor.dtype)
+    return made.copy_(tensor.detach().reshape(-1))
 
 
 def key_of(streamed: Streamed) -> tuple[Any, dict[str, torch.dtype | None]] | None:
@@ -163,8 +186,9 @@ def _read(streamed: Streamed, key: Any, live: Mapping[str, Tensor], needed: int)
     if place is None:
         return None
     parents = Parents(key)
-    for side, alpha in ((parents.theta1, 0), (parents.theta0, -1)):
-        for name, tensor in tensors(streamed.sft, streamed.aligned, alpha, streamed.options):
+    device = next(iter(live.values())).device.type
+    for side, alpha in ((parents.theta1, 0.0), (parents.theta0, -1.0)):
+        for name, tensor in tensors_for(streamed.model_copy(update={"alpha": alpha}), device):
             if name in live:
                 side[name] = copied(tensor, place)
     return parents

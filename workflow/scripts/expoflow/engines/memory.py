@@ -35,6 +35,8 @@ def require_memory(model: Model, devices: Sequence[str] = (), vllm: bool = False
         if needed > taken:
             spread = f" on each of {len(devices)} GPUs" if len(devices) > 1 else ""
             more = f"more GPUs for the model ({GPUS})" if devices else "a machine with more memory"
+            if devices and not vllm:
+                more = f"vLLM, which spreads a model over several GPUs (engine: vllm, {GPUS})"
             has = (
                 f"has {free / 1e9:.1f} GB free"
                 if taken == free
@@ -138,7 +140,10 @@ def free_memory() -> tuple[int, int, str]:
 
 
 def allowed_memory(root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> int:
-    """Bytes that this process' control groups, those of a cluster's job or a container, leave it; a huge number without a limit."""
+    """Bytes that this process' control groups, those of a cluster's job or a container, leave it; a huge number without a limit.
+
+    Files that were read are counted there as well, as the weights of both models; they make room when it is needed.
+    """
     left = 1 << 62
     with suppress(OSError, ValueError):
         for line in process.read_text().splitlines():
@@ -153,7 +158,21 @@ def allowed_memory(root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/p
                 group = top / path.strip("/")
                 for each in (group, *group.parents):
                     with suppress(OSError, ValueError):  # the topmost has none, and "max" is none
-                        left = min(left, int((each / limit).read_text()) - int((each / used).read_text()))
+                        taken = int((each / used).read_text()) - _cached_files(each / "memory.stat")
+                        left = min(left, int((each / limit).read_text()) - taken)
                     if each == top:
                         break
     return left
+
+
+def _cached_files(state: Path) -> int:
+    """Bytes of files in memory that a control group counts, itself and those below it; 0 where it does not say."""
+    with suppress(OSError, ValueError):
+        found = dict(line.split() for line in state.read_text().splitlines())
+        whole = "total_" if "total_inactive_file" in found else ""  # the first version
+        return sum(
+            int(found[f"{whole}{kind}_file"])
+            for kind in ("inactive", "active")
+            if f"{whole}{kind}_file" in found
+        )
+    return 0

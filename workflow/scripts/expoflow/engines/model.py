@@ -137,11 +137,14 @@ def foreseen(engine: str) -> str:
 
 
 def engine_key(model: Model, engine: str) -> str:
-    """What models have in common that one engine can run one after the other: engine, its settings, and architecture."""
+    """What models have in common that one engine can run one after the other: engine, its settings, architecture, and how images
+    are prepared.
+    """
     config = read_json_file(model.folder / "config.json")
     config = {name: value for name, value in config.items() if name not in INCIDENTAL}
     settings = model.engine.model_dump(exclude_none=True)
-    return hashing.json_digest([engine, settings, config, model.trust_remote_code])
+    processors = [hashing.sha256(path) for path in sorted(model.folder.glob("*processor_config.json"))]
+    return hashing.json_digest([engine, settings, config, model.trust_remote_code, processors])
 
 
 def require_transformers(model: Model) -> None:

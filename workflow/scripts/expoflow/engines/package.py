@@ -12,8 +12,6 @@ from expoflow.engines.tokenizer import FILES
 from expoflow.files.folder import appearing
 from expoflow.files.hashing import json_digest, sha256
 
-CONFIGS = ("config.json", "generation_config.json")
-
 
 def package(model: Model, config: Any) -> Path:
     """A folder of the store, found by content, with what vLLM reads of a model beside its weights.
@@ -37,10 +35,10 @@ def package(model: Model, config: Any) -> Path:
 
 
 def _files(folder: Path, sees: bool) -> Iterator[Path]:
-    """The configs and the code, and what reads texts and pictures if the model `sees`: else vLLM is given token ids."""
+    """The config and the code, and what reads texts and pictures if the model `sees`: else vLLM is given token ids."""
     for path in folder.iterdir():
         reads = sees and (FILES.fullmatch(path.name) or path.name.endswith("processor_config.json"))
-        if path.is_file() and (path.name in CONFIGS or path.suffix == ".py" or reads):
+        if path.is_file() and (path.name == "config.json" or path.suffix == ".py" or reads):
             yield path
 
 

@@ -1,5 +1,6 @@
 """The transformers engine: batched sampling on the CPU or a GPU, one random stream per request."""
 
+import gc
 from collections.abc import Collection, Iterator, Sequence
 
 import torch
@@ -9,6 +10,7 @@ from expoflow.checkpoints.loading import REPORT, require_loadable, require_whole
 from expoflow.checkpoints.pickles import converted
 from expoflow.config.stages import GenerateConfig
 from expoflow.engines import in_place, tokenizer, vision
+from expoflow.engines.ahead import tensors_for
 from expoflow.engines.feeding import AsGenerate, Padded
 from expoflow.engines.memory import free_on_gpu, headers, loaded_in, room, token_bytes
 from expoflow.engines.model import (
@@ -22,7 +24,8 @@ from expoflow.engines.model import (
 )
 from expoflow.engines.support import context, pads, require_supported
 from expoflow.errors import CheckpointError
-from expoflow.extrapolation.tensor_stream import tensors, tensors_of
+from expoflow.extrapolation.streamed_checkpoint import Streamed
+from expoflow.extrapolation.tensor_stream import tensors_of
 
 # Tokens (prompt and response, padding included) whose keys and values are held at a time, where there is room for them.
 BATCH_TOKENS = 32768
@@ -56,10 +59,11 @@ class TransformersEngine:
             state = self.model.state_dict()
             if model.streamed:
                 kept, self.parents = self.parents, None
-                self.parents = in_place.moved(kept, model.streamed, state, self._needed())
+                again = model.streamed.same_pair(self.loaded.streamed)
+                self.parents = in_place.moved(kept, model.streamed, state, self._needed(), again)
             if not (model.streamed and self.parents):
                 with torch.no_grad():
-                    for name, tensor in _weights(model):
+                    for name, tensor in tensors_for(_streamed(model), self.device):
                         if name in state:  # else a constant that the class computes by itself
                             state[name].copy_(tensor)
             self._describe(model)
@@ -72,6 +76,7 @@ class TransformersEngine:
         del self.model
         self.parents = None
         if self.device == "cuda":
+            gc.collect()  # transformers leaves a cycle around the first model
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
@@ -121,7 +126,7 @@ class TransformersEngine:
         require_transformers(model)
         require_supported(config, model.folder, self.name, model.trust_remote_code)
         architecture = require_loadable(model.folder, headers(model), remote=model.trust_remote_code)
-        weights = dict(_weights(model))
+        weights = dict(tensors_of(_streamed(model)))
         loaded, report = architecture.from_pretrained(
             None,
             config=config,
@@ -146,12 +151,12 @@ class TransformersEngine:
         return _batches(requests, config.max_tokens, self.pads, self.room, seqs)
 
     def _needed(self) -> int:
-        """Bytes of a GPU beside the weights that a batch may take; see `memory.room`."""
+        """Bytes of a GPU beside the weights that a batch may take (see `memory.room`), or that are not the engine's."""
         if self.device == "cpu":
             return 0
-        return (
-            3 * min(BATCH_TOKENS, self.room) * token_bytes(self.model.config, self.model.dtype.itemsize) // 2
-        )
+        batch = min(BATCH_TOKENS, self.room) * token_bytes(self.model.config, self.model.dtype.itemsize)
+        others = (1 - self.loaded.engine.utilization(usual=1)) * torch.cuda.mem_get_info()[1]
+        return 3 * batch // 2 + int(others)
 
     def _describe(self, model: Model) -> None:
         self.loaded, self.key = model, engine_key(model, self.name)
@@ -280,12 +285,12 @@ def response_logps(logits: Tensor, ids: Tensor, rows: Sequence[tuple[list[int], 
     return torch.stack(sums)
 
 
-def _weights(model: Model) -> Iterator[tuple[str, Tensor]]:
-    """The model's tensors by name, one at a time."""
+def _streamed(model: Model) -> Streamed:
+    """What the model's weights are; stored ones are alpha 0 of the folder itself."""
     if model.streamed:
-        return tensors_of(model.streamed)
+        return model.streamed
     folder = converted(model.folder)
-    return tensors(folder, folder, 0)
+    return Streamed(sft=folder, aligned=folder, alpha=0)
 
 
 def _shapes(model: Model) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -154,6 +154,7 @@ class VllmEngine:
             frequency_penalty=config.frequency_penalty,
             seed=seed,
             stop_token_ids=sorted(self.stop),
+            ignore_eos=True,  # vLLM's own are those of the model with which the engine began
             max_tokens=config.max_tokens,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,

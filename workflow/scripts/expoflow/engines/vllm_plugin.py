@@ -2,15 +2,16 @@
 
     vllm serve ALIGNED --load-format expo --model-loader-extra-config '{"sft": "SFT", "alpha": 0.3}'
 
-vLLM finds it by the entry point `vllm.general_plugins`. Each worker computes theta1 + alpha * (theta1 -
-theta0) tensor by tensor while it loads and keeps its own share, as of any checkpoint.
+vLLM finds it by the entry point `vllm.general_plugins`. The workers compute theta1 + alpha * (theta1 - theta0)
+tensor by tensor while they load (`sharing`), and each keeps its own share, as of any checkpoint.
 """
 
 import dataclasses
 import difflib
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from vllm.config import ModelConfig
 from vllm.config.load import LoadConfig
-from vllm.distributed import get_world_group
+from vllm.distributed import get_tp_group, get_world_group
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.layernorm import GemmaRMSNorm, RMSNorm
 from vllm.model_executor.layers.linear import UnquantizedLinearMethod
@@ -30,10 +31,12 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 from vllm.platforms import current_platform
 
 from expoflow.engines import in_place
+from expoflow.engines.ahead import tensors_for
+from expoflow.engines.sharing import Ranks, shared
 from expoflow.errors import ConfigError, ExpoflowError, PairError
 from expoflow.extrapolation.options import RULES
 from expoflow.extrapolation.streamed_checkpoint import Streamed
-from expoflow.extrapolation.tensor_stream import tensors_of
+from expoflow.extrapolation.tensor_stream import opened, require_equal
 
 FORMAT = "expo"
 KEYS = ("sft", "alpha", "aligned", *RULES)
@@ -153,12 +156,29 @@ def same(one: list[Tensor], other: list[Tensor]) -> bool:
     )
 
 
-def everywhere(flag: bool) -> bool:
-    """Whether it is so in all workers of a model, each of which asks at the same time."""
-    told, group = torch.tensor(int(flag)), get_world_group()
-    if group.world_size > 1:
-        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MIN, group=group.cpu_group)
-    return bool(told)
+def workers() -> Ranks:
+    """This worker among those of a model."""
+    world = get_world_group()
+    gpu = get_tp_group().device_group if current_platform.is_cuda_alike() else None
+    return Ranks(world.rank_in_group, world.world_size, world.cpu_group, gpu)
+
+
+def sharers() -> Ranks:
+    """This worker among those that read for each other: all, if each has a share of every layer; else itself alone."""
+    return ranks if (ranks := workers()).size == get_tp_group().world_size else Ranks()
+
+
+def managed(step: Callable[[], bool | None]) -> bool:
+    """Whether a step in this worker's share succeeds, for want of memory or of a number: reading then tells all of it."""
+    try:
+        return step() is not False
+    except (PairError, MemoryError, RuntimeError):
+        return False
+
+
+def everywhere(step: str, flag: bool) -> bool:
+    """Whether it is so in all workers, each of which asks at the same step."""
+    return all(workers().everyone(step, int(flag)))
 
 
 class ExpoLoader(DefaultModelLoader):
@@ -175,11 +195,28 @@ class ExpoLoader(DefaultModelLoader):
         """(name, tensor) on the CPU, in the aligned model's order and the type of its file."""
         self.counter_before_loading_weights = time.perf_counter()
         towers = [name for name, _ in model.named_modules() if name.endswith(f".{TOWER}")]
-        for name, tensor in tensors_of(parse(self.extra, model_config.model)):
+        for name, tensor in _tensors(parse(self.extra, model_config.model)):
             yield known(name, towers), tensor
+
+    def load_weights(self, model: nn.Module, model_config: ModelConfig) -> None:
+        """Load the first weights, in all workers or in none."""
+        with sharers().together(partial(reason, folder=model_config.model)):
+            super().load_weights(model, model_config)
 
     def download_model(self, model_config: ModelConfig) -> None:
         """Nothing: both checkpoints are local folders."""
+
+
+def _tensors(streamed: Streamed) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of `streamed`, of which each worker on one machine computes a part."""
+    ranks = sharers()
+    if ranks.size == 1 or not ranks.on_one_machine():
+        yield from tensors_for(streamed, "cuda" if current_platform.is_cuda_alike() else "cpu")
+        return
+    with opened(streamed, pinned=ranks.gpu is not None) as stream:
+        if ranks.rank == 0:
+            require_equal(stream.pair)
+        yield from shared(stream, ranks)
 
 
 class ExpoWorker:
@@ -205,53 +242,74 @@ class ExpoWorker:
             return f"load format is {loading.load_format}; start vLLM with --load-format {FORMAT}"
         before = model.model, loading.model_loader_extra_config
         try:
-            self._take(folder, extra)
+            with workers().together(partial(reason, folder=folder)):
+                self._take(folder, extra)
+            return None
         except Exception as error:
-            finalize_layerwise_reload(self.model_runner.get_model(), model)  # forget what is half loaded
+            told = reason(error, folder)
+        # The error is gone by now, with the tensors that its frames held.
+        finalize_layerwise_reload(self.model_runner.get_model(), model)  # forget what is half loaded
+        with workers().together():
             self._load(*before)
-            return reason(error, folder)
-        return None
+        return told
 
     def _take(self, folder: str, extra: dict[str, Any]) -> None:
-        """Load it, or write it in place from theta1 and theta0 in this worker's layout.
-
-        These are kept, in main memory since the GPU's is vLLM's, when a pair comes first: what vLLM makes of alphas 0 and -1. They
-        are used if theta2 of them is bit for bit what it makes of another alpha, and if nothing else in the model differs. All workers do
-        the same.
-        """
+        """Load it, or write it in place from theta1 and theta0 in this worker's layout. All workers do the same."""
         streamed = parse(extra, folder)
-        key, live = self._writable(streamed)
-        kept = self._expo_parents if key and self._expo_parents and self._expo_parents.key == key else None
-        if everywhere(kept is not None):
-            try:
-                kept.write(live, streamed.alpha, streamed.options)
-                written = True
-            except PairError:  # in this worker's share; reading says it to all
-                written = False
-            if everywhere(written):
-                self.vllm_config.load_config.model_loader_extra_config = extra
-                self.vllm_config.model_config.model = folder
-                self._pack_embeddings()
-                return
-        self._expo_parents = None
-        ranks = self.vllm_config.parallel_config.world_size
-        proves = key is not None and streamed.alpha not in (0, -1)
-        place = in_place.room(live, needed=None, processes=ranks) if proves else None
-        if not everywhere(place is not None):
+        loading, model = self.vllm_config.load_config, self.vllm_config.model_config
+        again = streamed.same_pair(parse(loading.model_loader_extra_config, model.model))
+        if streamed.sft == streamed.aligned:  # a stored model; what is kept of a pair is kept on
             self._load(folder, extra)
             return
-        parents, others = in_place.Parents(key), []
+        key, live = self._writable(streamed)
+        kept = self._expo_parents if key and self._expo_parents and self._expo_parents.key == key else None
+        if everywhere("kept", kept is not None) and everywhere(
+            "written", managed(lambda: kept.write(live, streamed.alpha, streamed.options))
+        ):
+            loading.model_loader_extra_config = extra
+            model.model = folder
+            self._pack_embeddings()
+            return
+        self._expo_parents = None
+        place = None
+        if key and again and streamed.alpha not in (0, -1):
+            ranks = self.vllm_config.parallel_config.world_size
+            place = in_place.room(live, needed=None, processes=ranks)
+        if everywhere("room", place is not None):
+            self._load_and_keep(folder, extra, streamed, in_place.Parents(key), place)
+        else:
+            self._load(folder, extra)
+
+    def _load_and_keep(
+        self,
+        folder: str,
+        extra: dict[str, Any],
+        streamed: Streamed,
+        parents: in_place.Parents,
+        place: dict[str, Any],
+    ) -> None:
+        """Load it, and what vLLM makes of alphas 0 and -1, which is kept in main memory since the GPU's is vLLM's.
+
+        It is kept if theta2 of the two is bit for bit what vLLM makes of this alpha, and if nothing else in the model differs.
+        """
+        copied, others = True, []
         for side, alpha in ((parents.theta1, 0.0), (parents.theta0, -1.0)):
             self._load(folder, {**extra, "alpha": alpha})
             live = plain(self.model_runner.get_model())
-            side |= {name: in_place.copied(each, place) for name, each in live.items()}
+            copied = copied and managed(
+                lambda side=side, live=live: side.update(
+                    {name: in_place.copied(each, place) for name, each in live.items()}
+                )
+            )
             others.append(beside(self.model_runner.get_model()))
         self._load(folder, extra)
         live, now = plain(self.model_runner.get_model()), beside(self.model_runner.get_model())
-        agrees = all(same(each, now) for each in others) and parents.agrees(
-            live, streamed.alpha, streamed.options
+        agrees = (
+            copied
+            and all(same(each, now) for each in others)
+            and managed(lambda: parents.agrees(live, streamed.alpha, streamed.options))
         )
-        if everywhere(agrees):
+        if everywhere("agrees", agrees):
             self._expo_parents = parents
 
     def _writable(self, streamed: Streamed) -> tuple[Any, dict[str, Tensor]]:

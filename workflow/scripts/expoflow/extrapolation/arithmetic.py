@@ -79,8 +79,10 @@ def by_torch(out: torch.Tensor, theta1: torch.Tensor, theta0: torch.Tensor, alph
 
 @cache
 def exact(device: str) -> bool:
-    """Whether torch.add of a product rounds once there, in float32 and float64, as the kernel's fma does."""
-    return all(_fuses(device, dtype) for dtype in (torch.float32, torch.float64))
+    """Whether torch.add of a product rounds once there, in float32 and float64, as the kernel's fma does, and makes no small number 0."""
+    return all(
+        _fuses(device, dtype) and _keeps_small(device, dtype) for dtype in (torch.float32, torch.float64)
+    )
 
 
 def _fuses(device: str, dtype: torch.dtype) -> bool:
@@ -88,6 +90,14 @@ def _fuses(device: str, dtype: torch.dtype) -> bool:
     e = torch.finfo(dtype).eps
     k = torch.arange(1, 1 << 20, device=device, dtype=dtype)
     return torch.equal(torch.add(-(1 + (k + 1) * e), 1 + k * e, alpha=1 + e), k * e * e)
+
+
+def _keeps_small(device: str, dtype: torch.dtype) -> bool:
+    """Three times the first multiples of the type's smallest number are those of the CPU."""
+    info = torch.finfo(dtype)
+    small = torch.arange(1, 1 << 10, dtype=dtype) * info.tiny * info.eps
+    there = small.to(device)
+    return bool(small.all()) and torch.equal(torch.add(there, there, alpha=2).cpu(), 3 * small)
 
 
 def _three_roundings(out: torch.Tensor, theta1: torch.Tensor, theta0: torch.Tensor, alpha: float) -> None:

@@ -15,3 +15,7 @@ class Streamed(Record):
     aligned: Path
     alpha: FiniteFloat
     options: Options = Options()
+
+    def same_pair(self, other: "Streamed | None") -> bool:
+        """Whether `other` differs by its alpha alone."""
+        return other is not None and other.model_copy(update={"alpha": self.alpha}) == self

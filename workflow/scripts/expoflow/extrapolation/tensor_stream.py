@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,34 +21,96 @@ if TYPE_CHECKING:
 CHUNK = 1 << 20  # elements that a thread computes at once
 
 
-def tensors_of(streamed: Streamed) -> Iterator[tuple[str, "torch.Tensor"]]:
-    """The tensors of a checkpoint that is never written, as `tensors` streams them."""
-    return tensors(streamed.sft, streamed.aligned, streamed.alpha, streamed.options)
-
-
 def tensors(
     sft: Path, aligned: Path, alpha: float, options: Options | None = None
 ) -> Iterator[tuple[str, "torch.Tensor"]]:
+    """The tensors of a checkpoint that is never written, as `tensors_of` streams them."""
+    return tensors_of(Streamed(sft=sft, aligned=aligned, alpha=alpha, options=options or Options()))
+
+
+def tensors_of(streamed: Streamed, pinned: bool = False) -> Iterator[tuple[str, "torch.Tensor"]]:
     """Stream (name, theta1 + alpha * (theta1 - theta0)) in theta1's order: same arithmetic, same checks.
 
     For engines that load without extrapolated weights on disk. alpha 0 gives theta1's tensors and -1
     theta0's values under theta1's names, not copied where the type stays. One tensor is in memory at a time.
     """
-    options = options or Options()
-    pair = open_pair(sft, aligned, options.vocabulary)
+    with opened(streamed, pinned) as stream:
+        require_equal(stream.pair)
+        for index, name in enumerate(stream.names):
+            yield name, stream.tensor(index)
+
+
+@contextmanager
+def opened(streamed: Streamed, pinned: bool = False) -> Iterator["Stream"]:
+    """What `tensors_of` streams, each tensor computed when it is asked for, into `pinned` memory if a GPU is to copy it.
+
+    No weight is read: `require_equal` is left to the caller. Raises as `open_pair`, and PairError for a pair that does not fit.
+    """
+    options = streamed.options
+    pair = open_pair(streamed.sft, streamed.aligned, options.vocabulary)
     pair.require()
-    require_equal(pair)
+    parts = tuple(tuple(group) for _, group in groupby(pair.parts, key=lambda part: part.name))
     with ThreadPoolExecutor(options.workers()) as pool:
-        yield from _tensors(pair, alpha, options, pool)
+        yield Stream(pair, streamed.alpha, options, parts, pool, pinned)
 
 
-def _tensors(
-    pair: Pair, alpha: float, options: Options, pool: Executor
-) -> Iterator[tuple[str, "torch.Tensor"]]:
-    for name, pieces in groupby(pair.parts, key=lambda part: part.name):
-        parts = list(pieces)
-        stored = None if parts[0].whole else _stored(pair, parts[0], alpha, options)
-        yield name, _computed(pair, parts, alpha, options, pool) if stored is None else stored
+@dataclass(frozen=True)
+class Stream:
+    """An opened pair, and the `parts` that each of its tensors is made of, in theta1's order."""
+
+    pair: Pair
+    alpha: float
+    options: Options
+    parts: tuple[tuple[PairedTensor, ...], ...]
+    pool: Executor
+    pinned: bool
+
+    @property
+    def names(self) -> list[str]:
+        """Of the tensors, in order."""
+        return [parts[0].name for parts in self.parts]
+
+    def form(self, index: int) -> tuple[tuple[int, ...], "torch.dtype"]:
+        """Shape and type of a tensor, which is not read for it."""
+        from expoflow.checkpoints.torch_types import TORCH
+
+        whole = self.parts[index][0].whole or self.parts[index][0].theta1
+        return whole.shape, TORCH[self.options.stored_type(whole)]
+
+    def tensor(self, index: int) -> "torch.Tensor":
+        """A tensor on the CPU, not copied where it is one of the parents' as it is. Raises PairError if it cannot be stored."""
+        parts = self.parts[index]
+        stored = None if parts[0].whole else _stored(self.pair, parts[0], self.alpha, self.options)
+        return self._computed(index) if stored is None else stored
+
+    def _computed(self, index: int) -> "torch.Tensor":
+        import torch
+
+        shape, dtype = self.form(index)
+        out = blank(shape, dtype, self.pinned).view(-1)
+        bytes_, size = out.view(torch.uint8).numpy(), out.element_size()
+        jobs = []
+        for part in self.parts[index]:
+            for first in range(0, part.theta1.elements, CHUNK):
+                last = min(first + CHUNK, part.theta1.elements)
+                piece = bytes_[(part.first + first) * size : (part.first + last) * size]
+                job = [piece], self.pair, part, first, last, [self.alpha], self.options
+                jobs.append(self.pool.submit(elements.write_elements, *job))
+        for job in jobs:
+            job.result()
+        return out.view(shape)
+
+
+def blank(shape: tuple[int, ...], dtype: "torch.dtype", pinned: bool) -> "torch.Tensor":
+    """A tensor on the CPU to be written into, in pinned memory if it is wanted and there is some."""
+    import torch
+
+    try:
+        return torch.empty(shape, dtype=dtype, device="cpu", pin_memory=pinned)
+    except RuntimeError:
+        if not pinned:
+            raise
+        return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def _stored(pair: Pair, part: PairedTensor, alpha: float, options: Options) -> "torch.Tensor | None":
@@ -61,30 +125,6 @@ def _stored(pair: Pair, part: PairedTensor, alpha: float, options: Options) -> "
     ):
         return parent.values(whole.name).view(theta1.shape)
     return None
-
-
-def _computed(
-    pair: Pair, parts: list[PairedTensor], alpha: float, options: Options, pool: Executor
-) -> "torch.Tensor":
-    """A tensor of the output, of all its parts."""
-    import torch
-
-    from expoflow.checkpoints.torch_types import TORCH
-
-    whole = parts[0].whole or parts[0].theta1
-    out = torch.empty(whole.elements, dtype=TORCH[options.stored_type(whole)])
-    bytes_, size = out.view(torch.uint8).numpy(), out.element_size()
-    jobs = []
-    for part in parts:
-        for first in range(0, part.theta1.elements, CHUNK):
-            last = min(first + CHUNK, part.theta1.elements)
-            piece = bytes_[(part.first + first) * size : (part.first + last) * size]
-            jobs.append(
-                pool.submit(elements.write_elements, [piece], pair, part, first, last, [alpha], options)
-            )
-    for job in jobs:
-        job.result()
-    return out.view(whole.shape)
 
 
 def require_equal(pair: Pair) -> None:

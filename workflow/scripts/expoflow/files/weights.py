@@ -1,6 +1,8 @@
 """Which files of a model hold its weights, and how large these are."""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 
 WEIGHTS = (".safetensors", ".bin")
 
@@ -11,3 +13,13 @@ def weight_bytes(sizes: Mapping[str, int]) -> tuple[int, str]:
         if total := sum(size for name, size in sizes.items() if name.endswith(suffix)):
             return total, suffix
     return 0, ""
+
+
+def folder_bytes(folder: str | Path) -> int:
+    """Bytes of the weights that lie in a folder; 0 if it cannot be read."""
+    sizes = {}
+    with suppress(OSError):
+        for path in Path(folder).iterdir():
+            if path.suffix in WEIGHTS:
+                sizes[path.name] = path.stat().st_size
+    return weight_bytes(sizes)[0]

@@ -32,17 +32,21 @@ def run(make: Callable[[], Task]) -> Iterator[list[dict[str, Any]]]:
     can leave out what has been yielded. Raises what the work raised if that is an ExpoflowError, RuntimeError
     for other exceptions, and ExpoflowError when hosts cannot be kept alive.
     """
-    announced = os.environ.get("EXPOFLOW_HEAD")
-    if announced and os.environ.get("EXPOFLOW_HOST") != "off":
-        head = Head.model_validate_json(announced)
-        head.require()
-    elif can_host() and gpus.gpus():
-        head = _own_head()
-    else:
+    if (head := head_of_job()) is None:
         yield from _alone(make())
         return
     with free_slot(head, make()) as slot:
         yield from tried_twice(slot, make)
+
+
+def head_of_job() -> Head | None:
+    """The head whose hosts work for this job; None if it works for itself."""
+    announced = os.environ.get("EXPOFLOW_HEAD")
+    if announced and os.environ.get("EXPOFLOW_HOST") != "off":
+        head = Head.model_validate_json(announced)
+        head.require()
+        return head
+    return _own_head() if can_host() and gpus.gpus() else None
 
 
 @cache

@@ -24,6 +24,10 @@ class DiedError(Exception):
     """A host ended, or never answered."""
 
 
+class GivenUpError(Exception):
+    """Nobody wants any more what is waited for."""
+
+
 def end_session(leader: int, head: Head) -> None:
     """Kill what a host has started, and the host itself unless that is this process; wait until it has ended.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from expoflow.errors import ExpoflowError
 from expoflow.files.records import Record
 from expoflow.system import gpu_memory
-from expoflow.system.gpus import gpus
+from expoflow.system.gpus import gpus, require_known
 from expoflow.system.processes import readable, started
 
 
@@ -93,6 +93,7 @@ def announce(cores: int | None, idle: float = 60, asked: Mapping[str, int] | Non
     if cores is None or not can_host():
         return
     devices = gpus()
+    require_known(devices)
     widest = max((asked or {}).values(), default=1)
     if 0 < len(devices) < widest:
         raise ExpoflowError(
@@ -100,7 +101,7 @@ def announce(cores: int | None, idle: float = 60, asked: Mapping[str, int] | Non
         )
     head = Head.here(tuple(devices) or (None,) * cores, idle).model_copy(
         update={
-            "memory": gpu_memory.smallest() if devices else None,
+            "memory": gpu_memory.smallest(devices),
             "asked": tuple((os.path.abspath(folder), number) for folder, number in (asked or {}).items()),
         }
     )

@@ -7,9 +7,11 @@ import shutil
 import socket
 import stat
 import sys
+import threading
 import time
 from collections.abc import Container, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from expoflow import errors
 from expoflow.errors import ExpoflowError
 from expoflow.hosts import spawn, waiting
 from expoflow.hosts import task as tasks
-from expoflow.hosts.crash import DiedError, end_session
+from expoflow.hosts.crash import DiedError, GivenUpError, end_session
 from expoflow.hosts.head import Head
 from expoflow.hosts.task import Task
 from expoflow.hosts.waiting import Holder, Ticket, Wish, assign
@@ -33,29 +35,44 @@ BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from expoflow.h
 @contextmanager
 def free_slot(head: Head, task: Task) -> Iterator["Slot"]:
     """The slot that suits a task, for as long as the block runs; waits where none is free."""
-    wish = Wish(kind=task.holds, key=task.key, slots=width(head, task))
-    with taken(head, wish) as slot:
+    with taken(head, wish_for(head, task)) as slot:
         yield slot
+
+
+def wish_for(head: Head, task: Task) -> Wish:
+    """What a task wants of the slots."""
+    return Wish(kind=task.holds, key=task.key, slots=width(head, task))
 
 
 @contextmanager
 def taken(head: Head, wish: Wish) -> Iterator["Slot"]:
     """The slots that are given for a wish (`waiting.assign`), for as long as the block runs: the first one has the others."""
-    ticket = Ticket(wish)
-    try:
-        while True:
-            with entered(head.folder) as folder:
-                ticket.show(folder)
-                if slot := _given(head, folder, ticket):
-                    ticket.drop(folder)
-                    break
-            time.sleep(0.2)
-    finally:
-        ticket.drop()
+    slot = awaited(head, Ticket(wish), threading.Event())
     try:
         yield slot
     finally:
         slot.leave()
+
+
+def awaited(head: Head, ticket: Ticket, given_up: threading.Event) -> "Slot":
+    """The slots that a ticket is given, to be left by the caller.
+
+    Raises GivenUpError if that event is set meanwhile; what is asked of the slot then ends by it too. Raises ExpoflowError if the
+    head ends.
+    """
+    try:
+        while True:
+            head.require()
+            with entered(head.folder) as folder:
+                ticket.show(folder)
+                if slot := _given(head, folder, ticket):
+                    ticket.drop(folder)
+                    slot.given_up = given_up
+                    return slot
+            if given_up.wait(0.2):
+                raise GivenUpError
+    finally:
+        ticket.drop()
 
 
 def _given(head: Head, folder: int, ticket: Ticket) -> "Slot | None":
@@ -73,7 +90,9 @@ def _given(head: Head, folder: int, ticket: Ticket) -> "Slot | None":
         gift = gifts.get([*wishes].index(ticket.name))
         if gift is None or (gift.patient and _wait(ticket, [free[number].lock for number in gift.slots])):
             return None
+        parts = sum(wish.parts * wish.slots for wish in wishes.values()) / len(free)
         first, *rest = (free.pop(number) for number in gift.slots)
+        first.parts = ceil(parts)
         first.take(ticket.wish, rest)
         return first
     finally:
@@ -106,6 +125,8 @@ class Slot:
         """`folder` is the entered runtime folder. Raises BlockingIOError where the slot is not free."""
         self.head, self.number = head, number
         self.numbers: tuple[int, ...] = (number,)
+        self.parts = 1  # of the work that was waited for, those that fall to these slots
+        self.given_up = threading.Event()
         self._rest: list[Slot] = []
         self.gpu = head.slots[number]
         self.socket = f"slot-{number}.sock"
@@ -154,12 +175,16 @@ class Slot:
                 os.close(lock)
 
     def ask(self, task: Task) -> Iterator[list[dict[str, Any]]]:
-        """Have the task done by the slot's host, started where there is none. Raises _DiedError if it dies."""
+        """Have the task done by the slot's host, started where there is none.
+
+        Raises DiedError if it dies, and GivenUpError.
+        """
         connection, pid = self._connect(task)
         name = f"the engine host of slot {self.number} (process {pid})"
         problem = "has died"
-        with connection, suppress(ConnectionError):
-            lines = _lines(connection, pid)
+        log = _WholeLines()
+        with connection, closing(log), suppress(ConnectionError):
+            lines = _lines(connection, pid, self.given_up)
             if not next(lines):
                 problem = f"has not answered within {ANSWER} seconds"
                 raise ConnectionError
@@ -170,7 +195,7 @@ class Slot:
                     case {"rows": rows}:
                         yield rows
                     case {"log": text}:
-                        print(text, end="", flush=True)
+                        log.write(text)
                     case {"error": [kind, text]}:
                         raise _known(kind, text)
                     case {"failed": text}:
@@ -253,8 +278,10 @@ def end_host(head: Head) -> None:
 def note(lock: int, **changed: Any) -> None:
     """Say in a slot's file what has changed: the host's `pid`, its `slots` and what it has `held`, or who has `taken` it."""
     text = json.dumps(_note(lock) | changed).encode()
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, text, 0)
+    os.pwrite(
+        lock, text.ljust(os.fstat(lock).st_size), 0
+    )  # at once: whoever reads it meanwhile, or kills this, finds a whole note
+    os.ftruncate(lock, len(text))
 
 
 def read_note(folder: int, number: int) -> dict[str, Any]:
@@ -308,13 +335,15 @@ def entered(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _lines(connection: socket.socket, pid: int) -> Iterator[bytes]:
+def _lines(connection: socket.socket, pid: int, given_up: threading.Event) -> Iterator[bytes]:
     """What a host says, line by line; an empty one first if that takes too long.
 
     ConnectionError at its end, which is seen by the process too: what it forked may keep the connection open.
     """
     waited, rest = 0, b""
     while True:
+        if given_up.is_set():
+            raise GivenUpError
         # Second by second, so that the time in which this process is stopped does not count.
         if readable(connection.fileno(), 1000):
             if not (data := connection.recv(1 << 20)):
@@ -328,6 +357,23 @@ def _lines(connection: socket.socket, pid: int) -> Iterator[bytes]:
             waited += 1
         elif waited == ANSWER:
             yield b""
+
+
+class _WholeLines:
+    """What a host says, printed line by line, since others of the job may say something at the same time."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    def write(self, text: str) -> None:
+        """Print the lines that have ended."""
+        lines, end, self._rest = (self._rest + text).rpartition("\n")
+        print(lines + end, end="", flush=True)
+
+    def close(self) -> None:
+        """Print what there is."""
+        if self._rest:
+            self.write("\n")
 
 
 def _known(kind: str, text: str) -> ExpoflowError:

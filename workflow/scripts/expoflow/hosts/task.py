@@ -60,12 +60,18 @@ class Held:
         self._things: dict[str, tuple[str, Loaded]] = {}
 
     def get(self, kind: str, key: str, make: Callable[[], Thing]) -> Thing:
-        """The object that `key` stands for, made where another one or none is held; that one is closed first."""
+        """The object that `key` stands for, made where another one or none is held; that one is closed first.
+
+        What is told of it is told before: it takes memory as soon as it is being made.
+        """
         if kind in self._things and self._things[kind][0] == key:
             return self._things[kind][1]
         self._drop(kind)
-        self._things[kind] = (key, make())
-        self._tell()
+        self._tell(**{kind: key})
+        try:
+            self._things[kind] = (key, make())
+        finally:
+            self._tell()
         return self._things[kind][1]
 
     def clear(self) -> None:
@@ -79,8 +85,8 @@ class Held:
             self._tell()
             thing.close()
 
-    def _tell(self) -> None:
-        self._changed({kind: key for kind, (key, _) in self._things.items()})
+    def _tell(self, **coming: str) -> None:
+        self._changed({kind: key for kind, (key, _) in self._things.items()} | coming)
 
 
 def work(kind: str) -> Work:

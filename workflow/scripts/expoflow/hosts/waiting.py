@@ -18,11 +18,16 @@ LAST = "score"  # what waits for queued generations: the reward model takes a GP
 
 
 class Wish(Record):
-    """What a job waits for: as many GPUs (or one core) as `slots` says, which hold or will hold `key` of a `kind`."""
+    """What a job waits for: as many GPUs (or one core) as `slots` says, which hold or will hold `key` of a `kind`.
+
+    `parts` is into how many its work could be cut. It is `further` if the job is at work elsewhere, and then ends nothing.
+    """
 
     kind: str
     key: str = ""
     slots: int = 1
+    parts: int = 1
+    further: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,8 @@ def assign(
 
     `slots` is the number of all slots, which are cores without `gpus`: a core's host holds one thing of each kind, a GPU's one in
     all. First idle hosts serve those who wish for what they hold. Then come wishes for what nobody holds, scores last, and then
-    those for a second copy. Who wishes for several GPUs keeps those that are free until all of them are.
+    those for a second copy. A further share of a job is given no GPU that holds something else. Who wishes for several GPUs keeps those
+    that are free until all of them are.
     """
     left, given = set(free), {}
     waiting = dict(enumerate(wishes))
@@ -68,10 +74,12 @@ def assign(
         copies = {place: any(each.has(wish) for each in holders) for place, wish in waiting.items()}
         place = min(waiting, key=lambda place: (copies[place], waiting[place].kind == LAST, place))
         wish = waiting.pop(place)
-        if not (windows := [*_windows(slots, wish.slots)]):
+        costs = {window: _cost(window, wish, holders, gpus) for window in _windows(slots, wish.slots)}
+        if wish.further:
+            costs = {window: cost for window, cost in costs.items() if cost < LOSS}
+        if not costs:
             continue
-        costs = {window: _cost(window, wish, holders, gpus) for window in windows}
-        best = min(windows, key=lambda window: (-len(left.intersection(window)), costs[window], window))
+        best = min(costs, key=lambda window: (-len(left.intersection(window)), costs[window], window))
         if left.issuperset(best):
             given[place] = Gift(best, gpus and (copies[place] or costs[best] >= LOSS))
             holders = [each for each in holders if not set(each.slots) & set(best)]
@@ -101,11 +109,14 @@ def _windows(slots: int, width: int) -> Iterator[tuple[int, ...]]:
 
 
 class Ticket:
-    """A job's wish in the runtime folder, where the others see it as long as this process lives."""
+    """A job's wish in the runtime folder, where the others see it as long as this process lives.
 
-    def __init__(self, wish: Wish):
+    `since` is when the job began to wait, by time.monotonic(): now, if it is not said.
+    """
+
+    def __init__(self, wish: Wish, since: float | None = None):
         self.wish = wish
-        self.since = time.monotonic()
+        self.since = time.monotonic() if since is None else since
         self.name = f"wish-{time.time_ns():020d}-{os.getpid()}-{threading.get_ident()}"
         self._lock: int | None = None
 

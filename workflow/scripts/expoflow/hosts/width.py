@@ -2,12 +2,10 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from expoflow.config.engine import BY_ITSELF, EngineConfig
-from expoflow.files.weights import WEIGHTS, weight_bytes
+from expoflow.files.weights import folder_bytes
 from expoflow.hosts.head import Head
 from expoflow.hosts.task import Task
 from expoflow.system.gpu_memory import gpus
@@ -32,7 +30,7 @@ def width(head: Head, task: Task) -> int:
         for place, number in head.asked
         if folder == place or folder.startswith(place + os.sep)
     ]
-    needed = (gpus(_weights(folder), head.memory, engine) for folder, engine in models)
+    needed = (gpus(folder_bytes(folder), head.memory, engine) for folder, engine in models)
     return min(max([1, *(said or needed)]), len(head.slots))
 
 
@@ -46,13 +44,3 @@ def _models(arguments: Any, engine: EngineConfig = BY_ITSELF) -> Iterator[tuple[
                 yield value, engine
             else:
                 yield from _models(value, engine)
-
-
-def _weights(folder: str) -> int:
-    """Bytes of the weights in a folder."""
-    sizes = {}
-    with suppress(OSError):
-        for path in Path(folder).iterdir():
-            if path.suffix in WEIGHTS:
-                sizes[path.name] = path.stat().st_size
-    return weight_bytes(sizes)[0]

@@ -1,6 +1,7 @@
 """What happens in the main Snakemake process before the first job of a run."""
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 
 from expoflow import store
 from expoflow.checks.early import check_models
-from expoflow.checks.machine import check_keys, check_sources, slow_engines
+from expoflow.checks.machine import check_gpus, check_keys, check_sources, slow_engines
 from expoflow.config import Config
 from expoflow.dag.resources import Needs
 from expoflow.errors import ConfigError, ExpoflowError
@@ -20,6 +21,8 @@ from expoflow.project import resume
 from expoflow.system import kept
 
 DRY = {"-n", "--dry-run", "--dryrun"}
+FORCED = re.compile(r"-[fFR].*|--force(all|run)?(=.*)?")
+ELSEWHERE = ("--profile", "--executor", "-e")  # Snakemake's arguments by which jobs run on a cluster
 PATIENCE = 3  # seconds in which the hub must answer a dry run
 
 
@@ -30,20 +33,22 @@ def look(config: Config, command: Sequence[str]) -> None:
     """
     check_sources(config, say=lambda line: _say([line]))
     if DRY.intersection(command):
-        _say(look_ahead(config))
+        local = not any(word.startswith(ELSEWHERE) for word in command)
+        check_gpus(config, local)
+        _say(look_ahead(config, local))
 
 
-def look_ahead(config: Config, online: bool = True) -> list[str]:
+def look_ahead(config: Config, local: bool, online: bool = True) -> list[str]:
     """What is worth saying of a config's models before a run; those of the hub are looked at if it answers, with `online`.
 
-    Raises ConfigError.
+    `local`: jobs will run on this machine. Raises ConfigError.
     """
     hub = any(model.hub for model in config.models.values())
     answers = hub and online and _hub_answers()
     unseen = ["models of the hub are not looked at: the hub does not answer"] * (
         hub and online and not answers
     )
-    return unseen + _look_at_models(config, hub=answers)
+    return unseen + _look_at_models(config, hub=answers) + slow_engines(config, local)
 
 
 def _look_at_models(config: Config, hub: bool) -> list[str]:
@@ -82,9 +87,12 @@ def begin(
     `cluster`, and with None, have their own. Raises ExpoflowError.
     """
     store.use()
+    if any(map(FORCED.fullmatch, command)):
+        kept.forget()
     if not touch:
         check_keys(config)
         try:
+            check_gpus(config, local=cores is not None)
             _say(_look_at_models(config, hub=True))
         except ConfigError as error:
             raise ExpoflowError(f"nothing was done:\n{error}") from None

@@ -6,7 +6,6 @@ taken to be as large as its partner, one that is trained here as large as what i
 where it comes from. What jobs ask a cluster for is what the rules say (`dag.resources.Needs`).
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 
 from expoflow import benchmarks
 from expoflow.benchmarks import bill
-from expoflow.checkpoints.checkpoint import read_json_file
+from expoflow.checkpoints.checkpoint import ADAPTER, read_json_file
 from expoflow.config import Config
 from expoflow.config.benchmarks import OnPrompts
 from expoflow.config.engine import EngineConfig
@@ -29,11 +28,11 @@ from expoflow.files.records import read_json
 from expoflow.files.weights import weight_bytes
 from expoflow.paths import RESULTS, Results
 from expoflow.results import Manifest
+from expoflow.system.gpu_memory import hold, loaded
 
 SIZE = re.compile(r"(?<![a-z0-9])(?:(\d+)x)?(\d+(?:[._]\d+)?)b(?![a-z])", re.IGNORECASE)
 GB = 1e9
 CARDS = (24, 48, 80)  # GB of GPU memory, in the order in which they are tried
-USABLE = 0.9  # share of a card that an engine takes unless the config says (gpu_memory_utilization)
 OVERHEAD = 2 * GB  # CUDA context, activations and graphs of one process: an estimate
 PROMPT_TOKENS = 1024  # room for the prompt of the one response whose cache must fit
 ASSUMED_PROMPTS = 1000  # of a hub set that was not looked at
@@ -51,6 +50,7 @@ class Facts:
     here: bool = False  # no download
     trained: bool = False  # will be written here
     pickled: bool = False  # will be converted: a second copy
+    adapter: bool = False  # on the SFT model: what is run and exported is as large as that
 
 
 @dataclass
@@ -106,8 +106,9 @@ def plan(config: Config, results: Results = RESULTS, online: bool = True) -> Est
     known = {name: _facts(name, model, results, ask) for name, model in config.models.items()}
     for pair in config.pairs.values():
         for one, other in ((pair.sft, pair.aligned), (pair.aligned, pair.sft)):
-            if known[one] is None and known[other] is not None and not config.models[one].base:
-                known[one] = Facts(known[other].weights, known[other].cache, f"as {other}")
+            partner = known[other]
+            if known[one] is None and partner and not partner.adapter and not config.models[one].base:
+                known[one] = Facts(partner.weights, partner.cache, f"as {other}")
     known |= {name: _inherited(config, name, known) for name, facts in known.items() if facts is None}
     if lacking := [name for name, facts in known.items() if facts is None and not config.models[name].base]:
         raise ConfigError(
@@ -121,10 +122,10 @@ def plan(config: Config, results: Results = RESULTS, online: bool = True) -> Est
         Needs(config, lambda name: int(known[name].weights)),
         prompts={name: _count(name, each, config.seed, ask) for name, each in config.prompts.items()},
     )
-    if config.reward_model:
-        engine = config.engine_of(config.reward_model)
-        result.reward_memory = _loaded(known[config.reward_model].weights, engine) + OVERHEAD
-        result.reward_cards = _cards(result.reward_memory, engine)
+    if (rewards := config.reward_model) and result.needs.gpus(rewards):
+        engine = config.engine_of(rewards)
+        result.reward_memory = loaded(known[rewards].weights, engine) + OVERHEAD
+        result.reward_cards = _cards(result.needs, rewards, result.reward_memory, engine)
     seen: set[tuple[str, str]] = set()
     for name in config.pairs:
         result.pairs.append(_pair(config, name, result, seen))
@@ -143,6 +144,7 @@ def _inherited(config: Config, name: str, known: Mapping[str, Facts | None]) -> 
 def _pair(config: Config, name: str, made: Estimate, seen: set[tuple[str, str]]) -> PairPlan:
     pair, generate = config.pairs[name], config.section(name, "generate")
     facts = made.models[pair.aligned]
+    facts = made.models[pair.sft] if facts.adapter else facts
     new = [alpha for alpha in pair.grid() if float(alpha) not in (-1, 0)]
     # Responses of alpha -1 and 0 are shared between pairs with a parent in common.
     parents = {(pair.sft, f"-1 of {pair.aligned}"), (pair.aligned, "0")} - seen
@@ -153,13 +155,13 @@ def _pair(config: Config, name: str, made: Estimate, seen: set[tuple[str, str]])
         responses += 3 * count
         tokens += 3 * count * limit
     engine = config.engine_of(pair.aligned)
-    memory = _loaded(facts.weights, engine) + OVERHEAD + _sequence(facts, generate, engine)
+    memory = loaded(facts.weights, engine) + OVERHEAD + _sequence(facts, generate, engine)
     return PairPlan(
         pair=name,
         stored=len(new) * facts.weights if config.extrapolate.weights == "stored" else 0,
         exported=facts.weights,
         memory=memory,
-        cards=_cards(memory, engine),
+        cards=_cards(made.needs, pair.aligned, memory, engine),
         responses=responses,
         tokens=tokens,
     )
@@ -175,24 +177,20 @@ def _benchmark_responses(config: Config, pair: str, made: Estimate) -> Iterator[
             yield responses(section, generate)
 
 
-def _loaded(weights: float, engine: EngineConfig) -> float:
-    """Bytes of 16-bit weights as an engine holds them."""
-    return weights * engine.weight(2) / 2
-
-
 def _sequence(facts: Facts, generate: GenerateConfig, engine: EngineConfig) -> float:
     """Bytes of keys and values of one response of full length with its prompt."""
     return facts.cache * engine.cache() * engine.shortened(PROMPT_TOKENS + generate.max_tokens)
 
 
-def _cards(memory: float, engine: EngineConfig) -> str:
-    """The smallest number of GPUs that hold `memory`: one of the smallest card that does, else of the largest."""
-    usable = engine.utilization(usual=USABLE) * GB
+def _cards(needs: Needs, model: str, memory: float, engine: EngineConfig) -> str:
+    """The GPUs of a model's jobs, and how large each has to be to hold the model with room, and `memory` at least."""
+    if not (count := needs.gpus(model)):
+        return "a CPU"
     for card in CARDS:
-        if memory <= card * usable:
-            return f"1 x {card} GB"
-    count = 1 << math.ceil(math.log2(memory / (CARDS[-1] * usable)))  # heads are split in halves
-    return f"{count} x {CARDS[-1]} GB"
+        size = int(card * GB)
+        if hold(count, needs.weights(model), size, engine) and memory <= count * size * engine.utilization():
+            return f"{count} x {card} GB"
+    return f"more than {count} x {CARDS[-1]} GB"
 
 
 class _Hub:
@@ -213,7 +211,8 @@ class _Hub:
         try:
             commit, files = describe(repo, revision)
             names = checkpoint_names(repo, {name: each.size for name, each in files.items()})
-            folder, _ = bring(repo, commit, [files["config.json"]])
+            said = [files[name] for name in ("config.json",) if name in names]  # an adapter has none
+            config = read_json_file(bring(repo, commit, said)[0] / "config.json") if said else {}
         except HTTPError as error:
             if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
                 raise ConfigError([http.explain(error, repo, revision)]) from None
@@ -221,9 +220,10 @@ class _Hub:
             return None
         weights = [name for name in names if name.endswith((".safetensors", ".bin"))]
         pickled = any(name.endswith(".bin") for name in weights)
-        cache = _cache(read_json_file(folder / "config.json"))
         size = sum(files[name].size for name in weights)
-        return Facts(size, cache or _typical_cache(size), "hub", pickled=pickled)
+        adapter = ADAPTER in names
+        cache = _cache(config) or _typical_cache(size)
+        return Facts(size, cache, "hub", pickled=pickled and not adapter, adapter=adapter)
 
     def prompts(self, source: PromptsConfig) -> int | None:
         """Rows of a split, as the dataset's card says; None where it does not."""
@@ -265,7 +265,8 @@ def _facts(name: str, model: ModelConfig, results: Results, ask: _Hub) -> Facts 
 def _of_files(sizes: Mapping[str, int], config: Mapping[str, Any], says: str) -> Facts:
     weights, suffix = weight_bytes(sizes)
     cache = (_cache(config) or _typical_cache(weights)) if weights else 0
-    return Facts(weights, cache, says, here=True, pickled=suffix == ".bin")
+    adapter = ADAPTER in sizes
+    return Facts(weights, cache, says, here=True, pickled=suffix == ".bin" and not adapter, adapter=adapter)
 
 
 def _of_name(*names: str) -> Facts | None:
@@ -306,11 +307,20 @@ def _count(name: str, source: PromptsConfig, seed: int, ask: _Hub) -> tuple[int,
 
 def lines(made: Estimate) -> list[str]:
     """The plan as a table and its sums."""
-    rows = [("model", "weights", "a job's GPUs", "its memory", "known from")]
+    rows = [("model", "weights", "a job's GPUs", "main memory", "known from")]
     for name, facts in made.models.items():
         memory = resources.engine_memory(made.needs.weights(name), 1) * 1e6
         rows.append((name, _gb(facts.weights), str(made.needs.gpus(name)), _gb(memory), facts.says))
     said = [*_table(rows), ""]
+    if trained := [
+        name for name, facts in made.models.items() if facts.trained and not made.needs.miniature(name)
+    ]:
+        rows = [("training", "GPUs", "main memory")]
+        rows += [
+            (name, str(made.needs.training_gpus(name)), _gb(made.needs.training_memory(name, 1) * 1e6))
+            for name in trained
+        ]
+        said += [*_table(rows), ""]
     rows = [("pair", "sweep on disk", "exported", "GPU memory", "fits", "responses", "tokens, at most")]
     rows += [
         (
@@ -336,10 +346,11 @@ def lines(made: Estimate) -> list[str]:
         f"disk at the end, hub cache included: {_gb(made.disk)}",
         *_checkpoints(made.checkpoints),
         f"responses: {responses:,}, of {tokens:,} tokens at most",
-        "GPU memory: weights + keys and values of one response of full length + 2 GB; an engine takes 90 % of a card,"
+        "GPU memory: weights + keys and values of one response of full length + 2 GB, at least; an engine takes 92 % of a GPU,"
         " or what the section engine says",
-        "a job's GPUs and memory: what it asks a cluster for, with room for many responses at a time; `resources` and the"
-        " profile change them",
+        "a job's GPUs and main memory: what it asks a cluster for, with room for many responses at a time; `resources` and the"
+        " profile change them. The GPUs of 24, 48 or 80 GB that it fits are as many",
+        "an engine keeps both models of a pair for further alphas if it has room; no job asks for that room (docs/slurm.md)",
     ]
 
 

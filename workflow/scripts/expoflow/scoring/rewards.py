@@ -1,5 +1,6 @@
 """Rewards: the reward model's raw logit for (prompt, response)."""
 
+import gc
 import json
 import math
 import re
@@ -232,6 +233,7 @@ class RewardModel:
 
         del self.model
         if self.device == "cuda":
+            gc.collect()
             torch.cuda.empty_cache()
 
     def _forward(self, rows: list[Sequence[int]]) -> "torch.Tensor":

@@ -2,12 +2,21 @@
 
 import csv
 import os
+import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
+from itertools import takewhile
+from pathlib import Path
 
+from expoflow.errors import ExpoflowError
+
+DEVICES = Path("/dev")
 QUERY = "index,uuid,mig.mode.current,memory.free,memory.total,name"
+DRIVER = Path("/proc/driver/nvidia/version")  # there if the driver of this machine is loaded
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def allotted() -> int:
@@ -21,19 +30,46 @@ def given() -> list[str]:
 
 
 def gpus() -> list[str]:
-    """The CUDA devices that this process may use; found without importing torch."""
+    """The CUDA devices that this process may use; found without importing torch.
+
+    As CUDA does, all from the first on that has no device's name is left out. Raises ExpoflowError if one is named twice, or if the
+    driver is loaded and nvidia-smi fails.
+    """
     if "+cpu" in metadata.version("torch"):
         return []
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [device for device in visible.split(",") if device and not device.startswith("-")]
-    listed = _told("-L")
-    return [str(index) for index in range(sum(line.startswith("GPU ") for line in listed))]
+    visible = os.environ.get(VISIBLE)
+    if visible is None:
+        return [str(index) for index in range(_number())]
+    named = [*takewhile(_is_name, map(str.strip, visible.split(",")))]
+    if len({*named}) < len(named):
+        raise ExpoflowError(f"{VISIBLE}={visible} names a GPU twice; name each once")
+    return named
 
 
-def free_memory(devices: Sequence[str]) -> tuple[int, str] | None:
-    """Free bytes of the fullest of these CUDA devices, and its name; None if they are not known."""
-    found = memory(devices)
-    return min((free, name) for free, _, name in found) if found else None
+def require_known(devices: Sequence[str]) -> None:
+    """Raise ExpoflowError for a device that this machine has not, as far as the driver tells."""
+    number = _number() if devices else 0
+    if number and (beyond := [each for each in devices if each.isdecimal() and int(each) >= number]):
+        raise ExpoflowError(f"{VISIBLE} names GPU {beyond[0]}, here are {number}; correct it")
+
+
+@cache
+def _number() -> int:
+    """How many GPUs the driver tells of; without nvidia-smi, as in a container with CUDA alone, how many the kernel has."""
+    if shutil.which("nvidia-smi"):
+        return len(_told(lambda line: line.startswith("GPU "), "-L"))
+    return len([*DEVICES.glob("nvidia[0-9]*")])
+
+
+def _is_name(device: str) -> bool:
+    return device.isdecimal() or device.startswith(("GPU-", "MIG-"))
+
+
+def none() -> bool:
+    """Whether it is sure that this process may use no GPU: of CUDA by `gpus`, or of ROCm or WSL by the kernel's devices."""
+    if gpus() or os.environ.get(VISIBLE) == "":
+        return not gpus()
+    return not any(any(DEVICES.glob(name)) for name in ("nvidia*", "kfd", "dxg"))
 
 
 def memory(devices: Sequence[str]) -> list[tuple[int, int, str]]:
@@ -42,11 +78,9 @@ def memory(devices: Sequence[str]) -> list[tuple[int, int, str]]:
     The driver is asked (NVML), by another process: CUDA stays unused in this one, so that what it forks may use it. Of a part
     of a GPU (MIG) the driver tells nothing that counts, and in CUDA's own order GPUs of several kinds have other numbers.
     """
-    if any(device.startswith("MIG-") for device in devices):
+    if not devices or any(device.startswith("MIG-") for device in devices):
         return []
-    told = [
-        *csv.reader(_told(f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"), skipinitialspace=True)
-    ]
+    told = rows()
     if len({row[-1] for row in told}) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
         told = [["", *row[1:]] for row in told]  # found by their UUID alone
     found = []
@@ -62,15 +96,36 @@ def memory(devices: Sequence[str]) -> list[tuple[int, int, str]]:
     return []
 
 
+def rows() -> list[list[str]]:
+    """What the driver says of each GPU of this machine, by the names of QUERY."""
+    number = len(QUERY.split(","))
+    told = _told(
+        lambda line: line.count(",") == number - 1, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"
+    )
+    return [*csv.reader(told, skipinitialspace=True)]
+
+
 def _is(device: str, uuid: str) -> bool:
     """Whether a device is named by this UUID, or by its beginning, as CUDA allows."""
     return device.startswith("GPU-") and uuid.startswith(device)
 
 
-def _told(*arguments: str) -> list[str]:
-    """The lines that nvidia-smi says; none where there is no such program."""
+def _told(wanted: Callable[[str], bool], *arguments: str) -> list[str]:
+    """The lines that nvidia-smi says and that are `wanted`: its warnings are not. None without such a program, or without a driver.
+
+    Raises ExpoflowError if there are none though a driver is loaded: the run would go on without GPUs.
+    """
     try:
-        answer = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
+        command = ["nvidia-smi", *arguments]
+        answer = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
+        found, failed = [*filter(wanted, answer.stdout.splitlines())], f"{answer.stdout} {answer.stderr}"
+    except FileNotFoundError:
         return []
-    return answer.stdout.splitlines()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        found, failed = [], str(error)
+    if not found and DRIVER.exists():
+        raise ExpoflowError(
+            f"nvidia-smi tells of no GPU, though a driver is loaded ({' '.join(failed.split())[:200]}); mend the driver, or set"
+            f" {VISIBLE}= to go on without GPUs"
+        )
+    return found

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,22 @@ class FinishedError(Exception):
 
 @contextmanager
 def finished(job: Any) -> Iterator[None]:
-    """Keep the output of a job, Snakemake's `snakemake` in its script, when the block has made it; raises FinishedError if it is kept."""
+    """Keep the output of a job, Snakemake's `snakemake` in its script, when the block has made it; raises FinishedError if it is kept.
+
+    So is its log, which is told again.
+    """
     if SHARED not in os.environ or job.rule not in RULES:
         yield
         return
-    kept, output = _place(job), Path(job.output[0])
-    if kept.exists():
-        _copy(kept, output)
+    kept, output, log = _place(job), Path(job.output[0]), Path(job.log[0])
+    if (kept / "output").exists():
+        print((kept / "log").read_text(encoding="utf-8"), end="")
+        _copy(kept / "output", output)
         raise FinishedError
     yield
-    _copy(output, kept)
+    kept.mkdir(parents=True, exist_ok=True)
+    _copy(log, kept / "log")
+    _copy(output, kept / "output")
 
 
 def _place(job: Any) -> Path:
@@ -42,12 +49,13 @@ def _place(job: Any) -> Path:
         "output": list(job.output),
         "params": {name: str(value) for name, value in job.params.items()},
         "inputs": [[path, sha256(Path(path))] for path in job.input],
+        "packages": sorted(f"{each.name} {each.version}" for each in metadata.distributions()),
     }
     return FOLDER / json_digest(key)
 
 
 def forget() -> None:
-    """Remove what is kept: the run has ended well."""
+    """Remove what is kept: the run has ended well, or the user wants jobs to run that have finished."""
     shutil.rmtree(FOLDER, ignore_errors=True)
 
 
