@@ -315,3 +315,24 @@ def test_nor_with_vllms_cpu_build(vllm, monkeypatch):
     vllm("0.32.0+cpu")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     check_gpus(checks.parse(BY_VLLM), local=True)
+
+
+def test_a_training_on_more_gpus_than_there_are_is_refused_before_any_job(machine, tmp_path):
+    models = {"sft": {"path": "sft"}, "rm": trained("reward")}
+    models["dpo"] = {"train": {"recipe": "dpo", "from": "sft", "data": "rows", "accelerate": "zero3"}}
+    pairs = {"pair": {"sft": "sft", "aligned": "dpo", "alphas": [0.3]}}
+    config = checks.parse(
+        MINI | {"models": models, "pairs": pairs, "datasets": {"rows": {"file": "rows.jsonl"}}}
+    )
+    check_gpus(config, local=True)  # on a CPU
+    machine(Gpu(), Gpu())
+    with pytest.raises(ConfigError) as refused:
+        check_gpus(config, local=True)
+    assert refused.value.problems == [
+        "models.dpo.train.accelerate: 'zero3' starts 4 processes, each on a GPU, here are 2; set num_processes in a copy of it"
+    ]
+    check_gpus(config, local=False)
+    results = Results.of(tmp_path)
+    results.manifest("dpo").parent.mkdir(parents=True)
+    results.manifest("dpo").touch()
+    check_gpus(config, local=True, results=results)
