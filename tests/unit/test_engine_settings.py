@@ -244,6 +244,9 @@ def test_so_is_a_reward_models(machine, tmp_path, monkeypatch):
     LlamaForSequenceClassification(shape).save_pretrained(folder)
     with pytest.raises(CheckpointError, match="and vLLM takes 92%"):
         load(Model(folder=folder), "vllm")
+    monkeypatch.setattr("expoflow.engines.memory.free_memory", lambda: (1000, 1000, "this machine"))
+    with pytest.raises(CheckpointError, match=r"its weights need 0.0 GB, this machine has 0.0 GB free"):
+        load(Model(folder=folder))
 
 
 def test_quantised_weights_need_less(machine, tmp_path):
@@ -270,6 +273,7 @@ def test_gpus_are_asked_for_and_handed_out_by_what_an_engine_holds(engine, gpus,
     assert needs.gpus("rm") == gpus
     head = Head(pid=1, start=1, folder=tmp_path, slots=tuple("01234567"), memory=80_000_000_000)
     model = Model(folder=write_holes(tmp_path / "model", 138), engine=EngineConfig(**engine))
+    (model.folder / "config.json").write_text('{"num_attention_heads": 64, "num_key_value_heads": 8}')
     arguments = {"reward_model": model.model_dump(mode="json"), "engine": "vllm"}
     assert width(head, Task(kind="score", arguments=arguments)) == gpus
 
