@@ -105,19 +105,27 @@ rule export:
 
 rule benchmark_reward:
     input: variant_model, "prompts/test.jsonl", "models/reward.json"
-    output: "pairs/{{pair}}/benchmarks/{{variant}}/reward.json", "pairs/{{pair}}/benchmarks/{{variant}}/reward.jsonl"
+    output: "pairs/{{pair}}/benchmarks/{{variant}}/reward.json", "pairs/{{pair}}/benchmarks/{{variant}}/reward.generations.jsonl"
     shell: ""
 
 
 rule compare:
-    input: expand("pairs/{{pair}}/benchmarks/{{variant}}/reward.jsonl", variant=["aligned", "expo"], allow_missing=True), "prompts/test.jsonl"
+    input: expand("pairs/{{pair}}/benchmarks/{{variant}}/reward.generations.jsonl", variant=["aligned", "expo"], allow_missing=True), "prompts/test.jsonl"
     output: "pairs/{{pair}}/benchmarks/expo-aligned/reward.json"
+    shell: ""
+
+
+rule certify:
+    input:
+        expand("pairs/{{pair}}/benchmarks/{{variant}}/reward.generations.jsonl", variant=["aligned", "expo"], allow_missing=True),
+        "pairs/{{pair}}/benchmarks/expo-aligned/reward.json", "pairs/{{pair}}/best.json", "prompts/dev.jsonl"
+    output: "pairs/{{pair}}/certificate.json"
     shell: ""
 
 
 rule tables:
     input:
-        expand("pairs/{{pair}}/{{file}}", pair=NAMES, file=["alphas.csv", "best.json"]),
+        expand("pairs/{{pair}}/{{file}}", pair=NAMES, file=["alphas.csv", "best.json", "certificate.json"]),
         expand(SWEEP + "/dev.rewards.csv", pair=NAMES, alpha=GRID),
     output: "alphas.csv", "rewards.csv", "summary.csv"
     shell: ""
@@ -131,7 +139,7 @@ rule benchmark_table:
 
 rule figure:
     input:
-        lambda wildcards: expand("pairs/{{pair}}/benchmarks/{{variant}}/reward.jsonl", pair=NAMES, variant=["sft", "aligned", "expo"])
+        lambda wildcards: expand("pairs/{{pair}}/benchmarks/{{variant}}/reward.generations.jsonl", pair=NAMES, variant=["sft", "aligned", "expo"])
         if wildcards.figure == "histograms" else expand("pairs/{{pair}}/alphas.csv", pair=NAMES),
     output: "figures/{{figure}}.svg", "figures/{{figure}}.png"
     shell: ""
@@ -144,7 +152,7 @@ rule appendices:
 
 
 rule report:
-    input: "summary.csv", "alphas.csv", "benchmarks.csv", expand("pairs/{{pair}}/best.json", pair=NAMES), "tables/appendix_e.csv"
+    input: "summary.csv", "alphas.csv", "benchmarks.csv", expand("pairs/{{pair}}/{{file}}", pair=NAMES, file=["best.json", "certificate.json"]), "tables/appendix_e.csv"
     output: "report.html"
     shell: ""
 """

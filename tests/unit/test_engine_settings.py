@@ -103,6 +103,10 @@ def test_a_job_gets_both_kinds(monkeypatch, tmp_path):
         ({"gpu_memory_utilization": 0}, "engine.gpu_memory_utilization: 0 is not accepted: must be greater"),
         ({"max_num_seqs": 0}, "engine.max_num_seqs: 0 is not accepted"),
         ({"max_model_len": 1.5}, "engine.max_model_len: 1.5 is not accepted"),
+        ({"gpu_memory_utilization": True}, "engine.gpu_memory_utilization: True is not accepted"),
+        ({"max_num_seqs": True}, "engine.max_num_seqs: True is not accepted"),
+        ({"max_model_len": True}, "engine.max_model_len: True is not accepted"),
+        ({"enforce_eager": 1}, "engine.enforce_eager: 1 is not accepted"),
         ({"quantization": "awq"}, "engine.quantization: 'awq' is not accepted: must be 'fp8_per_tensor', "),
         ({"kv_cache_dtype": "fp9"}, "engine.kv_cache_dtype: 'fp9' is not accepted: must be "),
         ({"gpu_memory_utilisation": 0.9}, "unknown key .*; did you mean 'gpu_memory_utilization'?"),
@@ -240,6 +244,9 @@ def test_so_is_a_reward_models(machine, tmp_path, monkeypatch):
     LlamaForSequenceClassification(shape).save_pretrained(folder)
     with pytest.raises(CheckpointError, match="and vLLM takes 92%"):
         load(Model(folder=folder), "vllm")
+    monkeypatch.setattr("expoflow.engines.memory.free_memory", lambda: (1000, 1000, "this machine"))
+    with pytest.raises(CheckpointError, match=r"its weights need 0.0 GB, this machine has 0.0 GB free"):
+        load(Model(folder=folder))
 
 
 def test_quantised_weights_need_less(machine, tmp_path):
@@ -266,6 +273,7 @@ def test_gpus_are_asked_for_and_handed_out_by_what_an_engine_holds(engine, gpus,
     assert needs.gpus("rm") == gpus
     head = Head(pid=1, start=1, folder=tmp_path, slots=tuple("01234567"), memory=80_000_000_000)
     model = Model(folder=write_holes(tmp_path / "model", 138), engine=EngineConfig(**engine))
+    (model.folder / "config.json").write_text('{"num_attention_heads": 64, "num_key_value_heads": 8}')
     arguments = {"reward_model": model.model_dump(mode="json"), "engine": "vllm"}
     assert width(head, Task(kind="score", arguments=arguments)) == gpus
 

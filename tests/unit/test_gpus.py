@@ -9,6 +9,7 @@ import sys
 import pytest
 from checkpoints import write_holes
 from expoflow import checks
+from expoflow.checks import early
 from expoflow.checks.machine import check_gpus, slow_engines
 from expoflow.engines.memory import require_memory, room
 from expoflow.engines.model import Model
@@ -333,3 +334,49 @@ def test_nor_with_vllms_cpu_build(vllm, monkeypatch):
     vllm("0.32.0+cpu")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     check_gpus(checks.parse(BY_VLLM), local=True)
+
+
+def test_a_training_on_more_gpus_than_there_are_is_refused_before_any_job(machine, tmp_path):
+    models = {"sft": {"path": "sft"}, "rm": trained("reward")}
+    models["dpo"] = {"train": {"recipe": "dpo", "from": "sft", "data": "rows", "accelerate": "zero3"}}
+    pairs = {"pair": {"sft": "sft", "aligned": "dpo", "alphas": [0.3]}}
+    config = checks.parse(
+        MINI | {"models": models, "pairs": pairs, "datasets": {"rows": {"file": "rows.jsonl"}}}
+    )
+    check_gpus(config, local=True)  # on a CPU
+    machine(Gpu(), Gpu())
+    with pytest.raises(ConfigError) as refused:
+        check_gpus(config, local=True)
+    assert refused.value.problems == [
+        "models.dpo.train.accelerate: 'zero3' starts 4 processes, each on a GPU, here are 2; set num_processes in a copy of it"
+    ]
+    check_gpus(config, local=False)
+    results = Results.of(tmp_path)
+    results.manifest("dpo").parent.mkdir(parents=True)
+    results.manifest("dpo").touch()
+    check_gpus(config, local=True, results=results)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said", "fine"),
+    [
+        ({"num_attention_heads": 32, "num_key_value_heads": 8}, 3, "32 heads, 8 key-value heads); take one of 1, 2, 4, 8"),
+        ({"num_attention_heads": 40, "intermediate_size": 13824}, 5, "40 heads, intermediate size 13824); take one of 1, 2, 4, 8"),
+        ({"num_attention_heads": 40, "num_key_value_heads": 8}, 5, "take one of 1, 2, 4, 8"),
+        ({"num_attention_heads": 28, "num_key_value_heads": 4}, 8, "take one of 1, 2, 4"),
+        ({"num_attention_heads": 71, "multi_query": True}, 4, "71 heads, 1 key-value heads); take one of 1"),
+        ({"num_attention_heads": 128, "num_key_value_heads": 5, "kv_lora_rank": 512}, 8, None),
+        ({"num_attention_heads": 48, "num_key_value_heads": 1}, 3, None),
+        ({}, 3, None),
+    ],
+)  # fmt: skip
+def test_gpus_that_a_model_cannot_be_spread_over_are_refused_before_any_job(tmp_path, shape, said, fine):
+    (tmp_path / "config.json").write_text(json.dumps(shape))
+    models = {"sft": {"path": "sft", "resources": {"gpus": said}}, "aligned": {"path": "aligned"}}
+    for engine in ("vllm", "transformers"):
+        config = checks.parse(MINI | {"models": models, "generate": {"engine": engine, "prompts": "dev"}})
+        found = [*early._spread_problems(config, {"sft": tmp_path})]
+        assert len(found) == (engine == "vllm" and fine is not None)
+        for line in found:
+            assert line.startswith(f"models.sft.resources: gpus: {said} cannot share the model evenly")
+            assert line.endswith(fine)

@@ -76,3 +76,9 @@ def test_resources_are_no_part_of_what_a_result_depends_on():
     assert wide.resources.gpus == 4
     assert plain.canonical() == wide.canonical()
     assert plain.usage(date.today()) == wide.usage(date.today())
+
+
+@pytest.mark.parametrize("gpus", [True, "2", 2.0, -1])
+def test_a_number_of_gpus_is_a_whole_number(gpus):
+    with pytest.raises(ValueError, match=r"resources\.gpus"):
+        ModelConfig(path="m", resources={"gpus": gpus})

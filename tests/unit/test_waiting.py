@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from pathlib import Path
 import pytest
 from expoflow.config import Config
 from expoflow.config.sources import ModelConfig
+from expoflow.engines.memory import spread_over
+from expoflow.engines.model import Model
 from expoflow.errors import CheckpointError, ExpoflowError
 from expoflow.hosts import client, task, waiting
 from expoflow.hosts.head import Head
@@ -26,7 +29,7 @@ from expoflow.hosts.task import Task
 from expoflow.hosts.waiting import Gift, Holder, Wish, assign
 from expoflow.hosts.width import width
 from expoflow.project.begin import asked_gpus
-from expoflow.system import processes
+from expoflow.system import gpus, processes
 from expoflow.system.installed import accelerate_config
 from expoflow.system.processes import ended
 
@@ -332,8 +335,12 @@ def test_a_host_that_dies_in_a_share_is_replaced_and_nothing_is_done_twice(start
 def test_an_interrupt_gives_up_all_shares_and_leaves_their_hosts(start):
     run = start(2)
     later(lambda: Path("loads").exists() and len(run.pids) == 2, _thread.interrupt_main)
-    with pytest.raises(KeyboardInterrupt):
-        run.shared("a", "abcd", until="never")
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run.shared("a", "abcd", until="never")
+    finally:
+        signal.signal(signal.SIGINT, former)
     assert run.wishes() == 0
     assert run.rows("generate", "a")[0]["pid"] in run.pids
     assert not any(map(ended, run.pids))
@@ -403,6 +410,34 @@ def test_the_width_of_a_model_is_what_the_config_says_of_it_or_follows_from_its_
     assert of(streamed, asked=((str(tmp_path / "7b"), 4),)) == 4
     assert of(streamed, asked=((str(tmp_path / "7"), 4),)) == 1
     assert of({"models": {"m": {"folder": "7b"}}}, memory=16 * GB) == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "slots", "memory", "width_"),
+    [
+        ({"num_attention_heads": 64, "num_key_value_heads": 8}, 3, 30, 2),  # 34B on three GPUs
+        ({"num_attention_heads": 64, "num_key_value_heads": 8}, 6, 12, 4),
+        ({"num_attention_heads": 36}, 6, 12, 6),
+        ({"num_attention_heads": 36, "intermediate_size": 100}, 6, 12, 4),
+        ({"num_attention_heads": 14, "num_key_value_heads": 2}, 4, 20, 2),
+        ({"text_config": {"num_attention_heads": 9}}, 4, 20, 3),
+        ({"num_attention_heads": "many"}, 3, 30, 3),  # the engine says what is wrong
+    ],
+)
+def test_a_model_gets_as_many_gpus_as_it_can_be_spread_over(
+    start, tmp_path, monkeypatch, shape, slots, memory, width_
+):
+    run = start(slots)
+    folder("model", 60 * GB)
+    (tmp_path / "model/config.json").write_text(json.dumps(shape))
+    task = Task(kind="generate", arguments={"model": {"folder": "model"}})
+    assert width(run.head.model_copy(update={"memory": memory * GB}), task) == width_
+    devices = ",".join(map(str, range(slots)))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    monkeypatch.setattr(gpus.metadata, "version", lambda name: "2.13.0")
+    shared = {"memory": GB, "job": "1"}
+    assert width(run.head.model_copy(update=shared), task) == width_  # in a SLURM job
+    assert spread_over(Model(folder=tmp_path / "model")) == devices.split(",")[:width_]  # a job of its own
 
 
 def test_the_config_says_widths_of_folders():

@@ -19,6 +19,7 @@ from expoflow.checks.models import Answer, Question
 from expoflow.config import Config
 from expoflow.config.benchmarks import OnPrompts
 from expoflow.dag.digest import digest
+from expoflow.dag.resources import Needs
 from expoflow.data import prompts as prompt_sets
 from expoflow.engines.model import Model, foreseen
 from expoflow.engines.tokenizer import FILES
@@ -26,6 +27,7 @@ from expoflow.errors import ConfigError, DataError, ExpoflowError
 from expoflow.files.records import read_json, write_json
 from expoflow.paths import RESULTS, Results
 from expoflow.results import Manifest, Prompt, read_prompts
+from expoflow.system.tensor_parallel import dimensions, fits
 
 TOKENIZER = "tokenizer_config.json"
 FIRST = 1000  # prompts of a set that are looked at
@@ -52,6 +54,7 @@ def check_models(config: Config, results: Results = RESULTS, hub: bool = False) 
                 folders[name] = folder
         questions = list(_questions(config, results, folders))
         problems += _theory_problems(config, results)
+        problems += _spread_problems(config, folders)
         keys = [_key(question) for question in questions]
         answers = {key: answer for key in keys if (answer := _kept(key))}
         open_ = {key: each for key, each in zip(keys, questions, strict=True) if key not in answers}
@@ -93,6 +96,25 @@ def _questions(config: Config, results: Results, folders: Mapping[str, Path]) ->
             too_long=generate[0].too_long if generate else "skip",
             images=config.score.images,
         )
+
+
+def _spread_problems(config: Config, folders: Mapping[str, Path]) -> Iterator[str]:
+    """Numbers of GPUs, as the config says them, over which vLLM cannot spread a model."""
+    needs = Needs(config, lambda name: 0)
+    for name, folder in folders.items():
+        used = [pair for pair, each in config.pairs.items() if name in (each.sft, each.aligned)]
+        engines = {config.section(pair, "generate").engine for pair in used}
+        harnesses = [config.section(pair, "benchmarks").open_llm for pair in used]
+        engines |= {"vllm" for each in harnesses if each and each.backend == "vllm"}
+        engines |= {config.score.engine} if name == config.reward_model else set()
+        said, shape = needs.said_gpus(name) or 1, dimensions(folder)
+        if {"vllm", "auto"}.isdisjoint(map(foreseen, engines)) or fits(shape, said):
+            continue
+        has = ", ".join(
+            f"{size} {what}" if "heads" in what else f"{what} {size}" for what, size in shape.items()
+        )
+        fine = ", ".join(str(number) for number in range(1, max(8, said) + 1) if fits(shape, number))
+        yield f"models.{name}.resources: gpus: {said} cannot share the model evenly, as vLLM needs it ({has}); take one of {fine}"
 
 
 def _theory_problems(config: Config, results: Results) -> Iterator[str]:

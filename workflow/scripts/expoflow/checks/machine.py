@@ -109,25 +109,37 @@ def slow_engines(config: Config, local: bool) -> list[str]:
 
 
 def check_gpus(config: Config, local: bool, results: Results = RESULTS) -> None:
-    """Raise ConfigError if models that are still to be run by vLLM, as the config says, get no GPU, and it was built for GPUs.
+    """Raise ConfigError if models that are still to be run by vLLM, as the config says, get no GPU, and it was built for GPUs; and if
+    a training that is still to come starts more processes than this machine has GPUs.
 
     `local` as of `slow_engines`.
     """
+    problems = [*_vllm_problems(config, local, results)]
+    if local and (devices := gpus.gpus()):
+        for name, model in config.models.items():
+            wanted = _needs(config).training_gpus(name) if model.train else 0
+            if wanted > len(devices) and not results.manifest(name).exists():
+                problems.append(
+                    f"models.{name}.train.accelerate: '{model.train.accelerate}' starts {wanted} processes, each on a GPU, here are"
+                    f" {len(devices)}; set num_processes in a copy of it"
+                )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _vllm_problems(config: Config, local: bool, results: Results) -> Iterator[str]:
     if not importlib.util.find_spec("vllm") or _for_cpus() or (local and not gpus.none()):
         return
-    problems = []
     for where, model in dict.fromkeys(_by_vllm(config, results)):
         if local:
-            problems.append(
+            yield (
                 f"{where}: vllm needs a GPU, and this machine has none; take auto, or run it where a GPU is, as by --profile slurm"
             )
         elif not _needs(config).gpus(model):
-            problems.append(
+            yield (
                 f"{where}: vllm needs a GPU, and jobs of '{model}' ask for none; set models.{model}.resources: {{gpus: 1}}, or"
                 " take auto"
             )
-    if problems:
-        raise ConfigError(problems)
 
 
 def _by_vllm(config: Config, results: Results) -> Iterator[tuple[str, str]]:

@@ -43,14 +43,14 @@ class EngineConfig(Strict):
     No result depends on gpu_memory_utilization, max_num_seqs and enforce_eager, so that they can be changed in the middle of a run.
     """
 
-    gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
+    gpu_memory_utilization: float | None = Field(None, gt=0, le=1, strict=True)
     """Share of a GPU's memory that an engine takes; vLLM's own is 0.92. Lower it if something else is on the GPU."""
-    max_num_seqs: int | None = Field(None, ge=1)
+    max_num_seqs: int | None = Field(None, ge=1, strict=True)
     """Responses, or conversations to score, at a time at most."""
-    max_model_len: int | None = Field(None, ge=2)
+    max_model_len: int | None = Field(None, ge=2, strict=True)
     """Tokens that prompt and response have together at most, the model's own limit where that is less: a response ends there, and a
     conversation is scored up to there. Without it vLLM takes the model's, or as many as fit into memory."""
-    enforce_eager: bool | None = None
+    enforce_eager: bool | None = Field(None, strict=True)
     """Run vLLM without torch.compile and CUDA graphs: slower, with more memory left for keys and values."""
     quantization: Literal[tuple(QUANTISED)] | None = None
     """How vLLM quantises weights while it loads them; int8_per_channel_weight_only and nvfp4_per_token are for experts alone."""

@@ -22,7 +22,7 @@ DATE = "2024-07-26"
 class ResourcesConfig(Strict):
     """What jobs that run the model ask a cluster for; no result depends on it."""
 
-    gpus: int | None = Field(None, ge=0)
+    gpus: int | None = Field(None, ge=0, strict=True)
     """GPUs that the model is spread over. Without it: enough of 80 GB each; none for the miniature. Holds for what is trained from it, too."""
 
 

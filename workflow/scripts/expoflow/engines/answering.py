@@ -6,7 +6,7 @@ from typing import Any
 from expoflow.config.stages import GenerateConfig
 from expoflow.engines.chat import Chat
 from expoflow.engines.generate import GenerateTask, request_seed
-from expoflow.engines.memory import require_memory
+from expoflow.engines.memory import require_memory, spread_over
 from expoflow.engines.model import Completion, Engine, Model, Pictures, Request, engine_key
 from expoflow.errors import DataError
 from expoflow.hosts.task import Held
@@ -20,10 +20,11 @@ class Loaded:
     def __init__(self, model: Model, engine: str):
         """Raises CheckpointError where the model does not fit into memory."""
         if engine == "vllm":
-            require_memory(model, gpus.given(), vllm=True)
+            devices = spread_over(model)
+            require_memory(model, devices, vllm=True)
             from expoflow.engines.vllm import VllmEngine
 
-            self.engine: Engine = VllmEngine(model, gpus.allotted())
+            self.engine: Engine = VllmEngine(model, max(1, len(devices)))
         else:
             import torch
 

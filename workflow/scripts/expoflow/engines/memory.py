@@ -14,6 +14,7 @@ from expoflow.errors import CheckpointError
 from expoflow.extrapolation.preflight import open_both
 from expoflow.system import gpus
 from expoflow.system.processor import computed_in, is_slow
+from expoflow.system.tensor_parallel import spread
 
 MARGIN = 10**9  # bytes by which the driver and CUDA may differ on what is free of a GPU
 GPUS = "resources: {gpus: N}"
@@ -51,6 +52,12 @@ def require_memory(model: Model, devices: Sequence[str] = (), vllm: bool = False
                 f"{model.folder}: {device} has {free / 1e9:.1f} of {whole / 1e9:.1f} GB free, and vLLM takes {share:.0%};"
                 f" end what else is on it, or set engine: {{gpu_memory_utilization: {max(1, 100 * free // whole - 2) / 100}}}"
             )
+
+
+def spread_over(model: Model) -> list[str]:
+    """The GPUs that this process was given and over which vLLM can spread a model: perhaps not all of them."""
+    devices = gpus.given()
+    return devices[: spread(model.folder, len(devices))] if devices else []
 
 
 def free_on_gpu(model: Model) -> int:

@@ -1,7 +1,7 @@
 """How many GPUs of this machine a task's model is spread over."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from expoflow.config.engine import BY_ITSELF, EngineConfig
@@ -10,20 +10,26 @@ from expoflow.hosts.head import Head
 from expoflow.hosts.task import Task
 from expoflow.system.gpu_memory import gpus
 from expoflow.system.gpus import allotted
+from expoflow.system.tensor_parallel import dimensions, fits
 
 FOLDERS = ("folder", "sft", "aligned")  # what a task's arguments call the folders of its models
 
 
 def width(head: Head, task: Task) -> int:
-    """As many as the config says of one of its models, else as hold the largest; 1 on cores, and all at most.
+    """As many as the config says of one of its models, else as hold the largest; 1 on cores.
 
-    In a SLURM job that several jobs share it is as many as this one was given of them.
+    In a SLURM job that several jobs share it is as many as this one was given of them. Of fewer GPUs, or of a number over which
+    one of the models cannot be spread, it is the largest number over which all can.
     """
     if head.slots[0] is None:
         return 1
-    if head.job:
-        return min(allotted(), len(head.slots))
     models = [(os.path.abspath(folder), engine) for folder, engine in _models(task.arguments)]
+    shapes = [dimensions(folder) for folder, _ in models]
+    most = min(allotted() if head.job else _wanted(head, models), len(head.slots))
+    return next((number for number in range(most, 1, -1) if all(fits(shape, number) for shape in shapes)), 1)
+
+
+def _wanted(head: Head, models: Sequence[tuple[str, EngineConfig]]) -> int:
     said = [
         number
         for folder, _ in models
@@ -31,7 +37,7 @@ def width(head: Head, task: Task) -> int:
         if folder == place or folder.startswith(place + os.sep)
     ]
     needed = (gpus(folder_bytes(folder), head.memory, engine) for folder, engine in models)
-    return min(max([1, *(said or needed)]), len(head.slots))
+    return max([1, *(said or needed)])
 
 
 def _models(arguments: Any, engine: EngineConfig = BY_ITSELF) -> Iterator[tuple[str, EngineConfig]]:

@@ -21,11 +21,10 @@ from expoflow.benchmarks.open_llm.tasks import TASK_FILES, Kept
 from expoflow.checkpoints.loading import read_config, require_loadable
 from expoflow.config.benchmarks import OpenLlmBenchmark
 from expoflow.engines.chat import Chat
-from expoflow.engines.memory import free_memory, headers, loaded_in
+from expoflow.engines.memory import free_memory, headers, loaded_in, spread_over
 from expoflow.engines.model import Model, require_transformers
 from expoflow.errors import CheckpointError
 from expoflow.results import Message
-from expoflow.system import gpus
 
 ASKED = "asked"
 GROUPS = ("open_llm.yaml", "miniature.yaml")
@@ -139,7 +138,7 @@ def language_model(model: Model, config: OpenLlmBenchmark) -> LM:
         loaded = get_model("vllm")(
             **{"max_model_len": length, "batch_size": "auto", "seed": config.seed, **common, **more},
             dtype="auto" if config.dtype == "keep" else config.dtype,
-            tensor_parallel_size=gpus.allotted(),
+            tensor_parallel_size=max(1, len(spread_over(model))),
         )
     elif config.backend == "completions":
         loaded = _served(folder, config, length, common)
