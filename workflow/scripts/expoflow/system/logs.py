@@ -4,10 +4,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from expoflow.errors import ExpoflowError
-from expoflow.system import collector, kept
+from expoflow.system import collector, kept, progress
 from expoflow.system.last_words import last_words
 
 
@@ -49,7 +50,10 @@ def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Calla
         os.dup2(file.fileno(), 2)
         sys.stdout = sys.stderr = file
         try:
-            with kept.finished(getattr(sys.modules["__main__"], "snakemake", None)):
+            with (
+                progress.of_job(Path(path)),
+                kept.finished(getattr(sys.modules["__main__"], "snakemake", None)),
+            ):
                 yield say
         except kept.FinishedError:
             print("this job had finished before its SLURM job was cut off")
