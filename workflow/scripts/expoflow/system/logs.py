@@ -19,7 +19,8 @@ def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Calla
     Yields `say`, for the one line that a job has to tell: it goes to the log and to the terminal. Any exception ends the
     process with status 1, and the log with a line "error: ...", written to the terminal if the log cannot be written:
     the message of an ExpoflowError, else what `last_words` gives, after its traceback. Call it before torch or numpy is
-    imported: it sets their thread count. A job whose output is `kept` ends here, with status 0.
+    imported: it sets their thread count. A job whose output is `kept` ends here, with status 0. How far it is, `progress` says
+    beside the log.
     """
     collector.relax()
     os.environ |= {
