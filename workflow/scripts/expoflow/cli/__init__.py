@@ -5,7 +5,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from expoflow import __version__
@@ -21,7 +21,7 @@ from expoflow.cli.extrapolate import (
 from expoflow.cli.publish import publish, publish_arguments
 from expoflow.cli.results import benchmark, benchmark_arguments, claims, claims_arguments
 from expoflow.cli.run import init, resume, resume_arguments, run, run_arguments
-from expoflow.cli.status import clean, clean_arguments, plan, plan_arguments, status
+from expoflow.cli.status import clean, clean_arguments, plan, plan_arguments, status, status_arguments
 from expoflow.errors import ExpoflowError
 from expoflow.system import collector
 from expoflow.system.last_words import last_words
@@ -38,7 +38,7 @@ COMMANDS: dict[str, Command] = {
         resume_arguments,
         resume,
     ),
-    "status": ("say how far a project is, and what lies on the disk", folder_arguments, status),
+    "status": ("say how far a project is, and what lies on the disk", status_arguments, status),
     "clean": ("free the store; no finished result needs what it holds", clean_arguments, clean),
     "publish": (
         "upload a run's exported model to the Hugging Face hub, with a card of the evidence",
@@ -76,13 +76,16 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"expoflow {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    given = sys.argv[1:] if argv is None else argv
+    given, behind = _parted(sys.argv[1:] if argv is None else argv)
     for name, (text, add_arguments, function) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
         if name in given:  # those of the others, for which the config is imported, are not asked for
             add_arguments(command)
         command.set_defaults(run=function)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(given)
+    if behind is not None and arguments.command != "run":
+        parser.error(f"{arguments.command} takes no arguments behind --")
+    arguments.snakemake = behind or []
     signal.signal(signal.SIGTERM, _terminate)
     collector.relax()
     try:
@@ -103,6 +106,12 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except Exception as error:
         return _failed(error)
+
+
+def _parted(given: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    """The arguments before `--`, and those behind it, which are snakemake's; None without it."""
+    place = given.index("--") if "--" in given else len(given)
+    return [*given[:place]], [*given[place + 1 :]] if place < len(given) else None
 
 
 def _failed(error: Exception) -> int:
