@@ -10,6 +10,7 @@ from types import FrameType
 
 from expoflow import __version__
 from expoflow.cli.arguments import folder_arguments
+from expoflow.cli.doctor import doctor, doctor_arguments
 from expoflow.cli.extrapolate import (
     extrapolate,
     extrapolate_arguments,
@@ -32,6 +33,11 @@ Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argpar
 COMMANDS: dict[str, Command] = {
     "run": ("one pair, from two checkpoints to the report", run_arguments, run),
     "init": ("write a starter config for pairs of your own", folder_arguments, init),
+    "doctor": (
+        "say in some seconds what this machine can do, and what would help it",
+        doctor_arguments,
+        doctor,
+    ),
     "plan": ("say what a config would cost, before it is started", plan_arguments, plan),
     "resume": (
         "go on with a run that was killed, without its jobs running twice",
