@@ -55,7 +55,9 @@ class Project:
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             raise ConfigError(
-                [f"{folder}: no {CONFIG}; name a project's folder, or begin one: expoflow init"]
+                [
+                    f"{folder}: no {CONFIG}; name a project's folder, or begin one: expoflow run --aligned MODEL, or expoflow init"
+                ]
             )
         return cls(path, folder, folder)
 
