@@ -209,7 +209,7 @@ rule preferences:
             [CONFIG.reward_check.file] if CONFIG.reward_check.file else []
         ),
     output:
-        preferences="results/benchmarks/preferences.jsonl",
+        preferences=whole("results/benchmarks/preferences.jsonl"),
     log:
         "results/logs/preferences.log",
     benchmark:
@@ -290,6 +290,7 @@ rule certify:
     conda:
         "../envs/expoflow.yaml"
     params:
+        **REHEARSAL,
         config=section("select"),
         seed=lambda wildcards: CONFIG.section(wildcards.pair, "generate").seed,
         chosen_on=lambda wildcards: sweep_prompts(wildcards.pair),

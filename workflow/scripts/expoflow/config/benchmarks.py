@@ -104,6 +104,8 @@ class Benchmark(Strict):
     """Keys that the answers do not depend on beside the files: where these come from, and how much is done at a time."""
     SOURCE: ClassVar[frozenset[str]] = frozenset()
     """Keys that say where files come from, if the benchmark has any."""
+    ASKED: ClassVar[str | None] = None
+    """The name in `inputs` of the file that has what is asked; a rehearsal takes its first entries (`data.first`)."""
 
     def inputs(self) -> dict[str, str]:
         """The files that its jobs read beside the model, by name."""
@@ -155,6 +157,7 @@ class AlpacaEvalBenchmark(Benchmark):
     PACKAGES = ("alpaca_eval", "openai")
     REWARDS = ("reward",)
     COMPARED = frozenset({"df_gamed"})
+    ASKED = "reference"
     HUB_FILES: ClassVar[dict[str, str]] = {
         "reference": "alpaca_eval_gpt4_baseline.json",
         "df_gamed": "df_gamed.csv",
@@ -223,6 +226,7 @@ class MtBenchBenchmark(Benchmark):
     """MT-Bench: 80 questions of two turns, each answer graded from 1 to 10."""
 
     PACKAGES = ("openai",)
+    ASKED = "data"
     APART = SOURCE = frozenset({"data", "hub", "revision"})
 
     data: PathName | None = None
@@ -333,7 +337,7 @@ class RewardCheck(Strict):
     """
 
     file: PathName | None = None
-    """Preferences as JSON lines, CSV or Parquet, relative to the Snakemake directory."""
+    """Preferences as JSON lines, CSV or Parquet; relative as `path` of a model."""
     hub: Annotated[str, AfterValidator(check_repository)] | None = None
     """A dataset of the hub; RewardBench's own is allenai/reward-bench, with split: filtered and subset: subset."""
     revision: str | None = Field(None, pattern=REVISION)
