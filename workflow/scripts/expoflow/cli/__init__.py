@@ -21,7 +21,7 @@ from expoflow.cli.extrapolate import (
 from expoflow.cli.publish import publish, publish_arguments
 from expoflow.cli.results import benchmark, benchmark_arguments, claims, claims_arguments
 from expoflow.cli.run import init, resume, resume_arguments, run, run_arguments
-from expoflow.cli.status import clean, clean_arguments, plan, plan_arguments, status
+from expoflow.cli.status import clean, clean_arguments, plan, plan_arguments, status, status_arguments
 from expoflow.errors import ExpoflowError
 from expoflow.system import collector
 from expoflow.system.last_words import last_words
@@ -38,7 +38,7 @@ COMMANDS: dict[str, Command] = {
         resume_arguments,
         resume,
     ),
-    "status": ("say how far a project is, and what lies on the disk", folder_arguments, status),
+    "status": ("say how far a project is, and what lies on the disk", status_arguments, status),
     "clean": ("free the store; no finished result needs what it holds", clean_arguments, clean),
     "publish": (
         "upload a run's exported model to the Hugging Face hub, with a card of the evidence",

@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from expoflow.cli.arguments import folder_arguments
 from expoflow.errors import ConfigError
 from expoflow.paths import Results
 
@@ -27,13 +28,25 @@ def plan(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def status_arguments(parser: argparse.ArgumentParser) -> None:
+    folder_arguments(parser)
+    parser.add_argument("--watch", action="store_true", help="show the run that is at work until it ends")
+
+
 def status(arguments: argparse.Namespace) -> int:
-    from expoflow.project import status
+    from expoflow.project import show, status
+    from expoflow.project.display import Board
     from expoflow.project.folder import read_config
 
     folder = arguments.folder
     config = read_config(folder)
+    if arguments.watch:
+        show.watch(folder)
     lines = [("run", status.state(folder))]
+    board = Board(folder)
+    if show.at_work(board):
+        lines.append(("so far", board.sentence()))
+        lines += [("now", f"{board.label(job)}: {board.detail(job)}") for job in board.at_work()]
     for stage, files in status.stages(config).items():
         missing = [name for name in files if not (folder / name).exists()]
         rest = f"; missing: {missing[0]}" + (", ..." if len(missing) > 1 else "") if missing else ""

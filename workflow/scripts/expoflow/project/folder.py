@@ -38,10 +38,28 @@ CONFIG = "config.yaml"
 
 
 def run_workflow(config: Path, folder: Path, arguments: Sequence[str]) -> NoReturn:
-    """Become the Snakemake that runs `config` in `folder`; `arguments` are Snakemake's own, and win."""
+    """Run Snakemake on `config` in `folder`, show the run, and end as it ends; `arguments` are Snakemake's own, and win.
+
+    Of a dry run its output is shown as it is. Raises ConfigError.
+    """
+    from expoflow.project import show
+    from expoflow.project.begin import DRY
+
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(workflow_folder() / "Snakefile")]
     command += ["--configfile", str(config.absolute()), "--directory", str(folder.absolute())]
     if not any(each.startswith(("--profile", "--executor")) for each in arguments):  # a cluster sets its own
         command += ["--cores", "all"]
+    command += arguments
     sys.stdout.flush()
-    os.execv(sys.executable, [*command, *arguments])
+    if DRY.intersection(arguments):
+        os.execv(sys.executable, command)
+    _require_writable(folder)
+    sys.exit(show.run(command, folder))
+
+
+def _require_writable(folder: Path) -> None:
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(
+            [f"{folder}: cannot be written to; make it writable, or name another folder with --out"]
+        )
