@@ -69,16 +69,7 @@ def begin_run():
     except ExpoflowError as error:
         raise WorkflowError(str(error))
     if not workflow.touch:
-        WORDS.begin(planned_jobs(), cluster=not workflow.local_exec)
-
-
-def planned_jobs():
-    """The jobs of this run, those first that need no other."""
-    for level in workflow.dag.toposorted(set(workflow.dag.needrun_jobs())):
-        for job in sorted(level, key=lambda job: (job.rule.name, *job.wildcards)):
-            if not job.is_norun:
-                log = next(iter(job.log), "")
-                yield terminal.Job(job.jobid, job.rule.name, job.wildcards_dict, log)
+        WORDS.begin(workflow.dag, cluster=not workflow.local_exec)
 
 
 wildcard_constraints:

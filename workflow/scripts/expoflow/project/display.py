@@ -53,8 +53,8 @@ class Board:
             self._progress = {}
             for job in run.jobs.values() if run else ():
                 self._place(job)
-        for job in run.jobs.values() if run else ():
-            if job.state == "finished" and job.id not in self._told:
+        for job in sorted(run.having("finished"), key=lambda job: job.ended) if run else ():
+            if job.id not in self._told:
                 self._told.add(job.id)
                 self._rows[job.id].result = self._result(job) or self._rows[job.id].result
         return run
@@ -93,6 +93,9 @@ class Board:
         took: dict[str, list[float]] = {}
         for job in self.run.having("finished"):
             took.setdefault(job.rule, []).append(job.ended - job.began)
+        for job in self.run.having("started"):  # of a rule's first job what it says itself
+            if job.rule not in took and (seconds := self._job_left(job, None)) is not None:
+                took[job.rule] = [self.now - job.began + seconds]
         mean = {rule: sum(each) / len(each) for rule, each in took.items()}
         rest, longest, unknown = 0.0, 0.0, 0
         for job in (*self.run.having("started"), *self.run.having("waiting")):

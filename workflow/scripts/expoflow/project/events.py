@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,14 @@ class Job:
     state: str = "waiting"
     began: float = 0
     ended: float = 0
+
+
+def planned(dag: Any) -> Iterator[Job]:
+    """The jobs that Snakemake's `dag` is about to run, those first that need no other."""
+    for level in dag.toposorted(set(dag.needrun_jobs())):
+        for job in sorted(level, key=lambda job: (job.rule.name, *job.wildcards)):
+            if not job.is_norun:
+                yield Job(job.jobid, job.rule.name, dict(job.wildcards_dict), next(iter(job.log), ""))
 
 
 @dataclass

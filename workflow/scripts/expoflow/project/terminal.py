@@ -6,16 +6,16 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from expoflow import errors
 from expoflow.errors import ExpoflowError
 from expoflow.paths import RESULTS
 from expoflow.project import resume
-from expoflow.project.events import Job, Recorder
+from expoflow.project.events import Recorder, planned
 from expoflow.system.last_words import FULL, environment
 
 LOGGER = "snakemake.logging"
@@ -57,9 +57,9 @@ class Words(logging.Filter):
         self._screen = screen
         self._events: Recorder | None = None
 
-    def begin(self, jobs: Iterable[Job], cluster: bool) -> None:
-        """The run begins, with these jobs: its events are written from now on."""
-        self._events = Recorder(RESULTS.events, jobs, cluster)
+    def begin(self, dag: Any, cluster: bool) -> None:
+        """The run begins, with the jobs of Snakemake's `dag`: its events are written from now on."""
+        self._events = Recorder(RESULTS.events, planned(dag), cluster)
         if self._screen:
             self._screen.begin(RESULTS.snakemake_log)
 
