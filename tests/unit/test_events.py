@@ -3,9 +3,13 @@
 import json
 import logging
 import os
+import socket
+import time
 from pathlib import Path
 
 import pytest
+from expoflow.cli import main
+from expoflow.project import resume, show
 from expoflow.project.display import Board
 from expoflow.project.events import Follower, Job, Recorder
 from expoflow.system import progress
@@ -230,3 +234,56 @@ def test_a_run_that_ended_shows_how(folder):
         file.write(json.dumps({"event": "end", "state": "interrupted", "time": BEGAN + 200}) + "\n")
     assert at(folder, 5000).sentence() == "2 of 8 jobs, interrupted after 3 min"
     assert not at(folder, 5000).at_work()
+
+
+def test_status_names_the_jobs_at_work(folder, capsys):
+    main(["init", str(folder)])
+    write(folder)
+    say(folder / place("generate", "0.3"), updated=BEGAN + 200, **TOKENS)
+    capsys.readouterr()
+    assert main(["status", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("so far ") and " 2 of 8 jobs, " in line for line in lines)
+    now = next(line for line in lines if line.startswith("now "))
+    assert (
+        now.partition("  ")[2]
+        .strip()
+        .startswith("zephyr generate alpha 0.3: 1,000 of 4,000 tokens, 50 tokens/s")
+    )
+    with open(folder / "results/logs/run.jsonl", "a") as file:
+        file.write(json.dumps({"event": "end", "state": "finished", "time": BEGAN + 200}) + "\n")
+    assert main(["status", str(folder), "--watch"]) == 0
+    assert "now " not in capsys.readouterr().out
+
+
+def test_a_run_whose_head_was_killed_is_not_at_work(folder):
+    write(folder)
+    board = Board(folder)
+    assert show.at_work(board)  # nothing is known of its head
+    note = {"folder": str(folder), "host": socket.gethostname(), "pid": 1 << 21, "start": 1}
+    (folder / ".snakemake").mkdir()
+    (folder / resume.NOTE).write_text(json.dumps(note | {"cluster": False, "command": [], "cwd": "/"}))
+    assert not show.at_work(board)
+    assert show.at_work(board, look=False)
+
+
+def test_a_look_at_a_large_run_costs_little(folder):
+    """A hundred jobs at work of a thousand: it takes milliseconds, once a second."""
+    jobs = [
+        Job(n, "generate", {"pair": f"p{n % 50}", "alpha": str(n)}, place("generate", str(n)))
+        for n in range(1000)
+    ]
+    write(folder, jobs=jobs)
+    with open(folder / "results/logs/run.jsonl", "a") as file:
+        for job in jobs[100:200]:
+            file.write(
+                json.dumps({"event": "job", "id": job.id, "state": "started", "time": BEGAN + 160}) + "\n"
+            )
+            say(folder / job.log, updated=BEGAN + 200, **TOKENS)
+    board = at(folder, 200)
+    board.lines(140, 50)
+    began = time.process_time()
+    for second in range(10):
+        board.read(BEGAN + 201 + second)
+        board.lines(140, 50)
+    assert (time.process_time() - began) / 10 < 0.1
