@@ -114,7 +114,7 @@ def write(folder: Path, cluster: bool = False, done: int = 1, jobs: list[Job] | 
     path = folder / "results/logs/run.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     planned = [vars(job) for job in jobs or sweep()]
-    keys = ("id", "rule", "wildcards", "log")
+    keys = ("id", "rule", "wildcards", "log", "output")
     lines = [{"event": "run", "time": BEGAN, "host": "h", "pid": 1, "cluster": cluster}]
     lines[0]["jobs"] = [{key: job[key] for key in keys} for job in planned]
 
@@ -209,6 +209,17 @@ def test_a_job_that_waits_for_slurm_is_said_to_wait(folder):
     assert not at(folder, 200).at_work()
     os.utime(log, (BEGAN, BEGAN + 190))
     assert [job.id for job in at(folder, 200).at_work()] == [2]
+
+
+def test_a_job_is_done_in_a_slurm_job_that_is_not(folder):
+    jobs = sweep()
+    jobs[2].output = "responses"
+    write(folder, cluster=True, jobs=jobs)
+    (folder / "responses").touch()
+    os.utime(folder / "responses", (BEGAN, BEGAN + 100))  # of a former run
+    assert " 1/3" in at(folder, 200).lines(100)[1]
+    os.utime(folder / "responses", (BEGAN, BEGAN + 190))
+    assert " 2/3" in at(folder, 200).lines(100)[1]
 
 
 def test_what_does_not_fit_on_the_screen_is_counted(folder):

@@ -4,6 +4,7 @@ It reads files and talks to no job, so that the run may be another terminal's, o
 """
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,11 +54,20 @@ class Board:
             self._progress = {}
             for job in run.jobs.values() if run else ():
                 self._place(job)
+        for job in run.having("started") if run and run.cluster else ():
+            self._look_at_output(job)
         for job in sorted(run.having("finished"), key=lambda job: job.ended) if run else ():
             if job.id not in self._told:
                 self._told.add(job.id)
                 self._rows[job.id].result = self._result(job) or self._rows[job.id].result
         return run
+
+    def _look_at_output(self, job: Job) -> None:
+        """Of jobs that share a SLURM job Snakemake hears when the last one has ended: the output says it before."""
+        with suppress(OSError):
+            made = (self.folder / job.output).stat().st_mtime if job.output else 0
+            if made > job.began:
+                job.state, job.ended = "finished", made
 
     def at_work(self) -> list[Job]:
         """The jobs that run now; on a cluster without those that wait for a node."""

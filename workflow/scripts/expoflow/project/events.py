@@ -22,12 +22,16 @@ from typing import IO, Any
 
 @dataclass
 class Job:
-    """A job that a run has planned. `state`: waiting, started, finished or failed; times are epoch seconds."""
+    """A job that a run has planned, with its log and the first of its outputs.
+
+    `state`: waiting, started, finished or failed; times are epoch seconds.
+    """
 
     id: int
     rule: str
     wildcards: dict[str, str]
     log: str = ""
+    output: str = ""
     state: str = "waiting"
     began: float = 0
     ended: float = 0
@@ -38,7 +42,8 @@ def planned(dag: Any) -> Iterator[Job]:
     for level in dag.toposorted(set(dag.needrun_jobs())):
         for job in sorted(level, key=lambda job: (job.rule.name, *job.wildcards)):
             if not job.is_norun:
-                yield Job(job.jobid, job.rule.name, dict(job.wildcards_dict), next(iter(job.log), ""))
+                log, output = (str(next(iter(files), "")) for files in (job.log, job.output))
+                yield Job(job.jobid, job.rule.name, dict(job.wildcards_dict), log, output)
 
 
 @dataclass
@@ -81,7 +86,7 @@ class Recorder:
             path.unlink(missing_ok=True)  # who reads the last run's sees by that that another one has begun
             self.file = open(path, "ab", buffering=0)  # noqa: SIM115 (open until the run ends)
         planned = [
-            {"id": job.id, "rule": job.rule, "wildcards": job.wildcards, "log": job.log}
+            {name: getattr(job, name) for name in ("id", "rule", "wildcards", "log", "output")}
             for job in self.jobs.values()
         ]
         head = {"host": socket.gethostname(), "pid": os.getpid(), "cluster": cluster}
