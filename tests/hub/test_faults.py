@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from expoflow.system.progress import read
 from user import MARKER, User
 
 ONE, TWO = (f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
@@ -234,6 +235,24 @@ def test_a_killed_download_goes_on_where_it_was(user, hub, shard):
     user.get()
     assert [start for name, start in hub.starts if name == ONE] == [0, kept]
     assert not any("incomplete" in name for name in user.blobs())
+
+
+def test_how_far_a_download_is_can_be_seen_and_what_is_kept_is_no_speed(user, hub, shard):
+    (files,) = hub.repos["org/model"].commits.values()
+    hub.fault(f"/large/.*{ONE}", times=2, pause=0.2)
+    job = user.begin()
+    until(lambda: (said := read(user.log)) and said.done > len(shard))
+    job.kill()
+    job.wait()
+    first = read(user.log)
+    names = [ONE, TWO, "config.json", "model.safetensors.index.json", "tokenizer.json", "README.md"]
+    assert (first.total, first.unit) == (sum(len(files[name]) for name in names), "bytes")
+    job = user.begin()
+    until(lambda: (said := read(user.log)) and said.began > first.began)
+    assert read(user.log).before >= first.done
+    job.communicate(timeout=60)
+    assert job.returncode == 0
+    assert read(user.log) is None
 
 
 @pytest.fixture

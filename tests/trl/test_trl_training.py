@@ -13,6 +13,7 @@ from expoflow.config.sources import ModelConfig
 from expoflow.files.records import read_json, write_json
 from expoflow.miniature import model
 from expoflow.results import Manifest
+from expoflow.system.progress import read
 from expoflow.training.loop import reward, sft
 from expoflow.training.train import resumable
 from expoflow.training.trl.stage import last_checkpoint
@@ -61,6 +62,7 @@ def trained(models: Path, name: str, recipe: str) -> Manifest:
         read_json(models / f"{name}.json", Manifest).files
     )
     assert not (models / f".{name}.training").exists()
+    assert not [*models.glob("*.progress*")]
     return read_json(models / f"{name}.json", Manifest)
 
 
@@ -86,8 +88,9 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(models, recipe
     name, work = f"{recipe}-killed", models / f".{recipe}-killed.training"
     job = start(models, name, recipe)
     wait(lambda: last_checkpoint(work / recipe / "checkpoints"))
-    running = trainers(work)
-    assert running
+    assert trainers(work)
+    said = read(models / f"{name}.log")  # from the trainer's own process
+    assert (said.unit, 0 <= said.done <= said.total) == ("steps", True)
     os.kill(job.pid, signal.SIGKILL)  # the job alone: what it started must not outlive it
     job.wait()
     wait(lambda: not trainers(work), 30)

@@ -9,6 +9,7 @@ from multiprocessing import get_context, shared_memory
 from pathlib import Path
 
 from expoflow.errors import CheckpointError, ConfigError
+from expoflow.system.progress import report
 
 
 def note(name: str, text: str) -> None:
@@ -41,6 +42,20 @@ def count(held, arguments):
             yield [{"index": index, "third": index / 3, "pid": os.getpid(), "loaded": thing.number}]
     finally:
         note("finished", "x")
+
+
+def generate(held, arguments):
+    """A response of ten tokens to every prompt that is not done, as `count` makes rows."""
+    n = len(arguments["prompts"]) * arguments["config"]["samples"]
+    for rows in count(held, arguments | {"start": len(arguments["done"]), "n": n}):
+        yield [row | {"response_tokens": 10} for row in rows]
+
+
+def ask(held, arguments):
+    """Answers as a benchmark has them, which says how many there will be; those that are kept are not asked for again."""
+    report(len(arguments["kept"]), arguments["n"], "answers")
+    for rows in count(held, arguments | {"start": len(arguments["kept"])}):
+        yield [{"kept": row, "pid": os.getpid()} for row in rows]
 
 
 def crash(held, arguments):

@@ -11,7 +11,9 @@ with job_log("log"):
     from expoflow.hosts import client, task
 
     print("the job begins")
-    task.KINDS = {name: f"host_tasks:{name}" for name in ("count", "crash", "fail", "spread")}
+    task.KINDS = {
+        name: f"host_tasks:{name}" for name in ("ask", "count", "crash", "fail", "generate", "spread")
+    }
     for kind, key, arguments in json.loads(sys.argv[1]):
         asked = task.Task(kind=kind, key=key, arguments=arguments)
         for rows in client.run(lambda: asked):  # noqa: B023

@@ -63,8 +63,9 @@ def test_what_is_not_named_does_not_count(package):
     [
         'def f(x: "str") -> object:\n    """Doc."""\n    # comment\n    return   low.VALUE\n',
         "def f(x):\n    print('here', x)\n    return low.VALUE\n",
+        "from expoflow import table\n\ndef f(x):\n    table.report(x, 9, 'steps')\n    return low.VALUE\n",
     ],
-    ids=["layout", "print"],
+    ids=["layout", "print", "report"],
 )
 def test_comments_docstrings_annotations_layout_and_words_do_not_count(package, text):
     assert not changed(package, "middle.py", f"from expoflow.engines import low\n{text}")

@@ -1,6 +1,7 @@
 """The transformers engine on a tiny trained model, and its sampling against transformers' own."""
 
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.hosts import waiting
 from expoflow.miniature.world import prompts
 from expoflow.results import Message, Prompt
+from expoflow.system import progress
 from expoflow.training.loop import sft
 from loops import run_loop
 from test_waiting import Run, wait
@@ -139,13 +141,20 @@ def test_responses_are_in_the_order_of_prompts_then_samples(folder, tmp_path):
     assert {row.engine for row in rows} == {"transformers"}
 
 
-def test_a_job_that_was_cut_off_goes_on_and_ends_with_the_same_responses(folder, tmp_path):
+def test_a_job_that_was_cut_off_goes_on_and_ends_with_the_same_responses(folder, tmp_path, monkeypatch):
     whole = generated(folder, tmp_path)
     lines = (tmp_path / "part").read_bytes().splitlines(keepends=True)
     told = []
     (tmp_path / "part").write_bytes(b"".join(lines[:5]) + lines[5][:20])
-    rest = generate.generate(Model(folder=folder), PROMPTS, PAPER, tmp_path / "part", "key", told.append)
+    kept = {json.loads(line)["prompt_id"] for line in lines[1:5]}
+    heard = []
+    monkeypatch.setattr(progress, "PAUSE", 0)
+    with progress.heard_by(lambda *said: heard.append(said)):
+        rest = generate.generate(Model(folder=folder), PROMPTS, PAPER, tmp_path / "part", "key", told.append)
     assert rest == whole
+    assert heard[0] == (4, 12, "responses", "", 0)
+    new = sum(row.response_tokens for row in rest if row.prompt_id not in kept)
+    assert heard[-1] == (12, 12, "responses", "", new)
     assert told == ["4 responses are there already, from a run that was cut off"]
     assert sorted((tmp_path / "part").read_bytes().splitlines(keepends=True)) == sorted(lines)
     generate.generate(Model(folder=folder), PROMPTS[:1], PAPER, tmp_path / "part", "another", told.append)
@@ -235,15 +244,18 @@ def test_shares_on_several_gpus_make_the_same_responses(folder, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(waiting, "PATIENCE", 0)
     monkeypatch.setattr(generate, "LEAST", 4)
-    run = Run(monkeypatch, 2)
+    monkeypatch.setattr(progress, "PAUSE", 0)
+    run, heard = Run(monkeypatch, 2), []
     try:
-        assert generated(folder, tmp_path, asked, config) == whole
+        with progress.heard_by(lambda *said: heard.append(said[:3])):
+            assert generated(folder, tmp_path, asked, config) == whole
     finally:
         run.process.kill()
         wait(lambda: not run.head.folder.exists())
     assert sorted((tmp_path / "part").read_bytes().splitlines(keepends=True)) == sorted(lines)
     assert len([*Path("results/logs/hosts").iterdir()]) == 2
     assert capsys.readouterr().out.count("too long") == 1
+    assert (heard[0], heard[-1]) == ((4, 13, "responses"), (12, 13, "responses"))
 
 
 def long_prompts() -> list[Prompt]:

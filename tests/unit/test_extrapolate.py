@@ -19,6 +19,7 @@ from expoflow.extrapolation.tensor_stream import tensors
 from expoflow.files import uncached_output
 from expoflow.files.hashing import sha256
 from expoflow.files.records import read_json
+from expoflow.system import progress
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -355,13 +356,15 @@ def test_alphas_are_finite_and_distinct(make_pair, tmp_path, alphas):
         extrapolate(*make_pair(), {alpha: tmp_path / f"out{alpha}" for alpha in alphas})
 
 
-def test_progress_counts_every_byte(make_pair, tmp_path):
-    calls = []
-    extrapolate(
-        *make_pair(), {"0.3": tmp_path / "a", "1": tmp_path / "b"}, progress=lambda *call: calls.append(call)
-    )
+def test_progress_counts_every_byte(make_pair, tmp_path, monkeypatch):
+    calls, heard = [], []
+    outputs = {"0.3": tmp_path / "a", "1": tmp_path / "b"}
+    monkeypatch.setattr(progress, "PAUSE", 0)
+    with progress.heard_by(lambda *said: heard.append(said[:3])):
+        extrapolate(*make_pair(), outputs, progress=lambda *call: calls.append(call))
     size = (tmp_path / "a" / "model.safetensors").stat().st_size
     assert calls[-1] == (2 * size, 2 * size)
+    assert heard == [(done, total, "bytes") for done, total in calls]
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
 

@@ -16,6 +16,7 @@ from expoflow.benchmarks.judge.verdicts import text
 from expoflow.checks import parse
 from expoflow.config.benchmarks import JudgeConfig, MtBenchBenchmark
 from expoflow.errors import ConfigError, JudgeError
+from expoflow.system import progress
 from judge_server import EMPTY, GARBAGE, NO_CHOICES, Fault, JudgeServer, completion
 
 SMALL = {
@@ -75,6 +76,15 @@ def test_a_rerun_makes_no_call_and_a_lost_third_exactly_that_third(server):
     assert again.bill(requests(9)).calls == 3
     assert texts(again.ask(requests(9))) == SAID[:9]
     assert sorted(map(echo, server.calls[9:])) == [SAID[0], SAID[3], SAID[6]]
+
+
+def test_verdicts_are_counted_as_they_come_and_those_that_are_kept_too(server, monkeypatch):
+    monkeypatch.setattr(progress, "PAUSE", 0)
+    Judge(config(server)).ask(requests(3))
+    heard = []
+    with progress.heard_by(lambda *said: heard.append(said[:3])):
+        Judge(config(server)).ask(requests(9))
+    assert heard == [(done, 9, "verdicts") for done in range(3, 10)]
 
 
 def test_another_model_or_body_is_another_verdict(server):

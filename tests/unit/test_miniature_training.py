@@ -1,12 +1,14 @@
 """Training of the miniature at micro sizes: real models, real files."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from expoflow.errors import CheckpointError, ExpoflowError
 from expoflow.miniature import model, world, writers
+from expoflow.system import progress
 from expoflow.training.loop import dpo, reward, sft, steps
 from loops import run_loop
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -37,10 +39,14 @@ def digest(path: Path) -> str:
     return hashlib.sha256((path / "model.safetensors").read_bytes()).hexdigest()
 
 
-def test_sft_lowers_its_loss_and_reports(folder):
-    lines = []
+def test_sft_lowers_its_loss_and_reports(folder, monkeypatch):
+    lines, heard = [], []
+    monkeypatch.setattr(progress, "PAUSE", 0)
     few = run_loop(sft, folder("few"), seed=1, examples=64, epochs=1, progress=quiet)
-    more = run_loop(sft, folder("more"), seed=1, examples=256, epochs=4, progress=lines.append)
+    with progress.heard_by(lambda *said: heard.append(said)):
+        more = run_loop(sft, folder("more"), seed=1, examples=256, epochs=4, progress=lines.append)
+    assert [said[:3] for said in heard] == [(step, 16, "steps") for step in range(1, 17)]
+    assert all(re.fullmatch(r"sft: loss \d\.\d{4}", said[3]) for said in heard)
     assert (few["steps"], more["steps"]) == (1, 16)
     assert more["loss"] < few["loss"] - 1
     assert lines[-1] == f"sft: step 16/16, loss {more['loss']:.4f}"

@@ -34,7 +34,7 @@ from expoflow.files.records import read_json, read_jsonl, write_json
 from expoflow.miniature import open_llm as miniature_files
 from expoflow.miniature import world
 from expoflow.results import BenchmarkResult
-from expoflow.system import gpus
+from expoflow.system import gpus, progress
 from expoflow.training.loop import sft
 from loops import run_loop
 
@@ -443,10 +443,13 @@ def test_a_task_that_is_given_up_ends_at_its_next_answer(folder):
     asked = Asked(
         model=Model(folder=folder / "model"), config=settings, data={n: d.folder for n, d in datasets.items()}
     )
-    held, before = Held(), threading.active_count()
+    held, before, heard = Held(), threading.active_count(), []
     work = backend.answer(held, asked.model_dump(mode="json"))
-    first = [next(work)[0]["kept"]["request"] for _ in range(3)]
+    with progress.heard_by(lambda *said: heard.append(said)):
+        first = [next(work)[0]["kept"]["request"] for _ in range(3)]
     assert len(set(first)) == 3
+    choices = 4 * (data.SIZES["arc"] + data.SIZES["hellaswag"])
+    assert heard == [(0, choices, "answers", "", 0)]
     work.close()
     assert threading.active_count() == before
 

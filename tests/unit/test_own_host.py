@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from expoflow.system.processes import ended
+from expoflow.system.progress import read
 from fake_gpus import Gpu, fake_gpus
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="hosts need Linux")
@@ -112,6 +113,26 @@ def test_the_host_lives_as_long_as_the_job_wants_the_same_model(job):
     asked = [["count", key, {"key": key, "n": 1}] for key in ("a", "a", "b")]
     first, second, third = done(job(*asked, visible="1"))
     assert first["pid"] == second["pid"] != third["pid"]
+
+
+@pytest.mark.parametrize("visible", ["1", ""], ids=["in a host", "in the job"])
+def test_how_far_the_work_is_can_be_seen_beside_the_job_s_log(job, visible):
+    asked = {"prompts": ["a", "b", "c"], "config": {"samples": 2}, "done": [["a", 0]], "wait": [4, "go"]}
+    mine = job(
+        ["generate", "", asked], ["ask", "", {"kept": [1, 2], "n": 9, "wait": [5, "on"]}], visible=visible
+    )
+    wait(lambda: len(mine.rows()) == 3)
+    wait(lambda: (said := read(mine.folder / "log")) and said.done == 4)
+    said = read(mine.folder / "log")
+    assert (said.total, said.unit, said.tokens) == (6, "responses", 30)
+    (mine.folder / "go").touch()
+    wait(lambda: len(mine.rows()) == 8)
+    wait(lambda: (said := read(mine.folder / "log")) and (said.done, said.unit) == (5, "answers"))
+    assert read(mine.folder / "log").total == 9
+    (mine.folder / "on").touch()
+    done(mine)
+    assert mine.nothing_remains()
+    assert not [*mine.folder.glob("*progress*")]
 
 
 def test_the_last_word_of_a_job_is_its_error(job):

@@ -17,7 +17,7 @@ import pytest
 from expoflow.config import Config
 from expoflow.config.sources import ModelConfig
 from expoflow.errors import CheckpointError, ExpoflowError
-from expoflow.hosts import client, task, waiting
+from expoflow.hosts import client, count, task, waiting
 from expoflow.hosts.head import Head
 from expoflow.hosts.reserved import reserved
 from expoflow.hosts.shares import run_shares
@@ -194,6 +194,7 @@ def start(monkeypatch, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(task, "KINDS", KINDS)
+    monkeypatch.setattr(count, "KINDS", {})  # the arguments are others
     monkeypatch.setattr(waiting, "PATIENCE", 1.5)
     monkeypatch.delenv("EXPOFLOW_HOST", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -525,8 +526,8 @@ def test_the_wish_of_a_job_that_was_killed_is_forgotten(start):
 def test_a_model_that_a_killed_job_was_loading_shares_no_gpu_with_the_next(start):
     run = start(1)
     program = (
-        "from expoflow.hosts import client, task\n"
-        "task.KINDS = {'generate': 'waiting_tasks:generate'}\n"
+        "from expoflow.hosts import client, count, task\n"
+        "task.KINDS, count.KINDS = {'generate': 'waiting_tasks:generate'}, {}\n"
         "made = task.Task(kind='generate', key='a', arguments={'key': 'a'})\n"
         "print(*client.run(lambda: made))"
     )

@@ -13,6 +13,7 @@ from expoflow.files.hashing import sha256
 from expoflow.files.records import provenance
 from expoflow.paths import RESULTS
 from expoflow.results import File, Manifest
+from expoflow.system import progress
 
 if TYPE_CHECKING:
     from expoflow.config.sources import DataConfig, ModelConfig
@@ -23,11 +24,12 @@ MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".py
 
 def manifest(model: str, source: "ModelConfig", folder: Path, *packages: str) -> Manifest:
     """Describe the checkpoint in `folder`, which `packages` made: every file's size and sha256."""
-    files = {
-        path.name: File(size=path.stat().st_size, sha256=sha256(path))
-        for path in sorted(folder.iterdir())
-        if path.is_file()
-    }
+    sizes = {path: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
+    done, total, files = 0, sum(sizes.values()), {}
+    for path, size in sizes.items():
+        progress.report(done, total, "bytes", path.name)
+        files[path.name] = File(size=size, sha256=sha256(path))
+        done += size
     return Manifest(
         model=model,
         source=json.loads(source.canonical()),

@@ -27,6 +27,7 @@ from expoflow.files.folder import appearing
 from expoflow.files.hashing import sha256
 from expoflow.files.records import write_json
 from expoflow.store import remembered
+from expoflow.system import progress
 
 if TYPE_CHECKING:
     import torch
@@ -84,6 +85,7 @@ def _convert(folder: Path, names: list[str], target: Path) -> list[str]:
     placed = weight_map(folder / BIN_INDEX) if len(names) > 1 else {}
     files, total, seen, left_out = {}, 0, {}, []
     for number, name in enumerate(names, start=1):
+        progress.report(number - 1, len(names), "files", name)
         tensors = load_pickle(folder / name, left_out)
         if left_out and name == ADAPTER_BIN:
             raise CheckpointError(f"{folder / name}: {left_out[0]} is no tensor; save the adapter again")

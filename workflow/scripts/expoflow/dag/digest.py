@@ -16,7 +16,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 # Calls that only tell somebody something, if nothing is done with what they return.
-TELLING = frozenset({"print", "say", "told", "progress"})
+TELLING = frozenset({"print", "say", "told", "progress", "report"})
 # A module and a name in it; or ALL of its names; or LOOSE, the statements in between, which run when it is imported.
 Place = tuple[str, str]
 ALL, LOOSE = "*", ""

@@ -20,6 +20,7 @@ from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.preflight import Pair, PairedTensor
 from expoflow.files.records import write_json
 from expoflow.files.uncached_output import PAGE, Output
+from expoflow.system.progress import report
 
 BLOCK = 1 << 22  # bytes a worker computes at once: long steps, so that threads seldom wait for each other
 SPAN = 1 << 23  # bytes of a file that a worker takes at once
@@ -205,6 +206,7 @@ class Writer:
     def _report(self, count: int) -> None:
         with self.lock:
             self.done += count
+            report(self.done, self.total, "bytes")
             if self.progress:
                 self.progress(self.done, self.total)
 

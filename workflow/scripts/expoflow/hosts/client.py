@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
+from expoflow.hosts.count import Count
 from expoflow.hosts.crash import tried_twice
 from expoflow.hosts.head import Head, can_host
 from expoflow.hosts.slot import end_host, free_slot
@@ -32,11 +33,13 @@ def run(make: Callable[[], Task]) -> Iterator[list[dict[str, Any]]]:
     can leave out what has been yielded. Raises what the work raised if that is an ExpoflowError, RuntimeError
     for other exceptions, and ExpoflowError when hosts cannot be kept alive.
     """
+    task = make()
+    count = Count(task)
     if (head := head_of_job()) is None:
-        yield from _alone(make())
+        yield from count.passing(_alone(task))
         return
-    with free_slot(head, make()) as slot:
-        yield from tried_twice(slot, make)
+    with free_slot(head, task) as slot:
+        yield from count.passing(tried_twice(slot, make))
 
 
 def head_of_job() -> Head | None:

@@ -29,7 +29,7 @@ from expoflow.hosts import crash, slot, task
 from expoflow.hosts.head import Head
 from expoflow.hosts.slot import Slot, entered
 from expoflow.hosts.task import Held, Task, work
-from expoflow.system import processes
+from expoflow.system import processes, progress
 from expoflow.system.last_words import environment
 
 # Seconds that the work under way has to come to its next yield after the head's end.
@@ -97,6 +97,11 @@ class Client:
                 self.connection.sendall(json.dumps(message).encode() + b"\n")
         except OSError:
             raise GoneError from None
+
+    def report(self, *said: Any) -> None:
+        """Hand on what the work says to `progress.report`; of a job that has gone the task ends at its next yield."""
+        with suppress(GoneError):
+            self.send(progress=said)
 
     def request(self) -> dict[str, Any]:
         """The one line that the job sends."""
@@ -172,7 +177,10 @@ class Host:
             request = client.request()
             task = Task.model_validate(request["task"])
             _set_threads(request["threads"])
-            with closing(work(task.kind)(self.held, task.arguments)) as steps:
+            with (
+                progress.heard_by(client.report),
+                closing(work(task.kind)(self.held, task.arguments)) as steps,
+            ):
                 for rows in steps:
                     self.children = multiprocessing.active_children()
                     if self.ending.is_set() or client.gone():

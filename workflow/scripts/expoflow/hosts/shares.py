@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import Any
 
 from expoflow.hosts import client
+from expoflow.hosts.count import Count
 from expoflow.hosts.crash import GivenUpError, tried_twice
 from expoflow.hosts.head import Head
 from expoflow.hosts.slot import Slot, awaited, wish_for
@@ -34,9 +35,10 @@ def run_shares(make: Make, items: Sequence[str], most: int, take: Take) -> None:
     """
     head, parts = client.head_of_job(), min(most, len(items))
     if parts > 1 and head is not None and len(head.slots) > 1 and head.slots[0] is not None and not head.job:
-        wish = wish_for(head, make(None))
+        whole = make(None)
+        wish = wish_for(head, whole)
         if len(head.slots) >= 2 * wish.slots:
-            Shares(head, wish, make, [items[at::parts] for at in range(parts)], take).run()
+            Shares(head, wish, make, [items[at::parts] for at in range(parts)], take, Count(whole)).run()
             return
     for rows in client.run(lambda: make(None)):
         take(rows)
@@ -45,8 +47,11 @@ def run_shares(make: Make, items: Sequence[str], most: int, take: Take) -> None:
 class Shares:
     """A task that several slots do; `todo` are the parts that nobody has begun."""
 
-    def __init__(self, head: Head, wish: Wish, make: Make, todo: list[Sequence[str]], take: Take):
+    def __init__(
+        self, head: Head, wish: Wish, make: Make, todo: list[Sequence[str]], take: Take, count: Count
+    ):
         self.head, self.wish, self.make, self.todo, self.take = head, wish, make, todo, take
+        self.count = count
         self.whole = len(todo)
         self.lock = threading.Lock()
         self.given_up = threading.Event()
@@ -83,6 +88,7 @@ class Shares:
                 for rows in found:
                     with self.lock:
                         self.take(rows)
+                        self.count.add(rows)
         except GivenUpError:
             pass
         except BaseException as error:

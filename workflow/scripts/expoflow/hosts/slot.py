@@ -25,6 +25,7 @@ from expoflow.hosts.task import Task
 from expoflow.hosts.waiting import Holder, Ticket, Wish, assign
 from expoflow.hosts.width import width
 from expoflow.paths import RESULTS
+from expoflow.system import progress
 from expoflow.system.processes import ended, readable
 
 # Seconds in which a new host must answer; loading comes after that and may take as long as it does.
@@ -196,6 +197,8 @@ class Slot:
                         yield rows
                     case {"log": text}:
                         log.write(text)
+                    case {"progress": said}:
+                        progress.report(*said)
                     case {"error": [kind, text]}:
                         raise _known(kind, text)
                     case {"failed": text}:
@@ -252,6 +255,7 @@ class Slot:
         environment = {
             "EXPOFLOW_HEAD": self.head.model_dump_json(),
             "PYTHONWARNINGS": ",".join(filter(None, quiet)),
+            progress.FILE: "",  # it tells each job by itself
         }
         if self.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpu

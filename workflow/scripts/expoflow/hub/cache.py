@@ -4,9 +4,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
@@ -20,7 +19,7 @@ from expoflow.config.base import COMMIT
 from expoflow.errors import CheckpointError
 from expoflow.files.atomic import write_text
 from expoflow.hub.http import ENDPOINT, explain, patiently
-from expoflow.hub.verified_file import ETAG, HubFile, cache_folder, link, partial_place, receive_right
+from expoflow.hub.verified_file import ETAG, Arrived, HubFile, cache_folder, link, receive_right
 from expoflow.results import File
 from expoflow.store import remembered
 
@@ -90,13 +89,14 @@ def bring(repo: str, commit: str, files: list[HubFile], kind: str = "model") -> 
             raise CheckpointError(
                 f"{repo}: {ENDPOINT} has a file {file.name!r} of hash {file.etag!r}; is it a hub?"
             )
-    _require_room(repo, files, cache)
+    arrived = Arrived(cache, files)
+    _require_room(repo, arrived, cache)
 
     locks = cache.parent / ".locks" / cache.name
     for folder in (cache / "blobs", locks):
         folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(STREAMS) as pool:
-        jobs = [pool.submit(receive_right, repo, kind, commit, file, locks, stop) for file in files]
+        jobs = [pool.submit(receive_right, repo, kind, commit, file, locks, stop, arrived) for file in files]
         try:
             done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
             if failed := next(filter(None, (job.exception() for job in done)), None):
@@ -147,13 +147,8 @@ def _in_package(name: str, size: int) -> bool:
     return folder in ("", *PACKAGE_FOLDERS) and not NOT_PACKAGE.fullmatch(file) and size <= LARGEST
 
 
-def _require_room(repo: str, files: Iterable[HubFile], cache: Path) -> None:
-    files = {file.etag: file for file in files}.values()
-    needs = sum(file.size for file in files)
-    for file in files:
-        for there in (cache / "blobs" / file.etag, partial_place(cache, file)):
-            with suppress(FileNotFoundError):
-                needs -= there.stat().st_size
+def _require_room(repo: str, arrived: Arrived, cache: Path) -> None:
+    needs = arrived.total - arrived.done
     free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.is_dir())).free
     print(f"{repo}: {needs / 1e9:.2f} GB to download into {cache}", file=sys.stderr, flush=True)
     if needs > free:

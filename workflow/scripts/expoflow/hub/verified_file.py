@@ -5,7 +5,8 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -17,6 +18,7 @@ from expoflow.errors import CheckpointError
 from expoflow.files.hashing import sha256
 from expoflow.hub.http import patiently
 from expoflow.store import remembered
+from expoflow.system import progress
 
 ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -49,7 +51,31 @@ def partial_place(cache: Path, file: HubFile) -> Path:
     return cache / "blobs" / f"{file.etag}.expoflow.incomplete"
 
 
-def receive_right(repo: str, kind: str, commit: str, file: HubFile, locks: Path, stop: Event) -> str:
+class Arrived:
+    """The bytes that are here of some files of a repository, in whatever thread they come."""
+
+    def __init__(self, cache: Path, files: Iterable[HubFile]):
+        sizes = {file.etag: file.size for file in files}
+        self.total = sum(sizes.values())
+        self._bytes = {
+            file.etag: size_of(cache / "blobs" / file.etag) + size_of(partial_place(cache, file))
+            for file in files
+        }
+        self.done = sum(self._bytes.values())
+        self._counting = threading.Lock()
+        progress.report(self.done, self.total, "bytes")
+
+    def now(self, file: HubFile, size: int) -> None:
+        """Of a file there are now so many bytes."""
+        with self._counting:
+            self.done += size - self._bytes[file.etag]
+            self._bytes[file.etag] = size
+        progress.report(self.done, self.total, "bytes", file.name)
+
+
+def receive_right(
+    repo: str, kind: str, commit: str, file: HubFile, locks: Path, stop: Event, arrived: Arrived
+) -> str:
     """Have the file in the cache's blobs, received unless it is there and right; its sha256.
 
     A second process that wants it waits at the lock, which is the client's own.
@@ -59,9 +85,10 @@ def receive_right(repo: str, kind: str, commit: str, file: HubFile, locks: Path,
     url = hf_hub_url(repo, file.name, revision=commit, repo_type=kind)
     with WeakFileLock(locks / f"{file.etag}.lock"):
         if blob.is_file() and (value := file.sha256_if_right(blob.resolve(), remembered)):
+            arrived.now(file, file.size)
             return value
         for _ in range(2):  # what an earlier process left may be wrong
-            patiently(lambda: _receive(url, partial, file.size, stop), stop, lambda: size_of(partial))
+            patiently(lambda: _receive(url, partial, file, stop, arrived), stop, lambda: size_of(partial))
             if value := file.sha256_if_right(partial):
                 os.replace(partial, blob)
                 print(f"{repo}: {file.name}, {file.size:,} bytes", file=sys.stderr, flush=True)
@@ -75,10 +102,10 @@ def receive_right(repo: str, kind: str, commit: str, file: HubFile, locks: Path,
     )
 
 
-def _receive(url: str, partial: Path, size: int, stop: Event) -> None:
+def _receive(url: str, partial: Path, file: HubFile, stop: Event, arrived: Arrived) -> None:
     """Append to `partial` what it lacks of the file at `url`."""
     with open(partial, "ab") as out:
-        if 0 < size <= out.tell():
+        if 0 < file.size <= out.tell():
             return
         headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
         if out.tell():
@@ -94,14 +121,18 @@ def _receive(url: str, partial: Path, size: int, stop: Event) -> None:
                 if stop.is_set():
                     raise CheckpointError(f"{url}: stopped; run again to go on")
                 out.write(chunk)
-                if out.tell() > size:
+                arrived.now(file, out.tell())
+                if out.tell() > file.size:
                     return
         out.flush()
         os.fsync(out.fileno())
 
 
 def size_of(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def link(blob: Path, pointer: Path) -> None:

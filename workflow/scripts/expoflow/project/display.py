@@ -263,29 +263,23 @@ def special(job: Job) -> str:
 
 
 def progress_words(told: Progress, now: float) -> list[str]:
-    """`1,200 of 4,000 tokens, 310 tokens/s, 9 s left, reward 1.52`, and shorter and shorter."""
+    """`120 of 400 responses, 310 tokens/s, 9 s left, reward 1.52`, and shorter and shorter."""
     size, unit = (1e9, "GB") if told.unit in ("byte", "bytes", "B") else (1, told.unit)
     total = f" of {amount(told.total / size)}" if told.total else ""
-    count = f"{amount(told.done / size)}{total} {unit}"
-    rate, seconds = speed(told), seconds_left(told, now)
-    fast = f"{amount(rate / size)} {unit}/s" if rate else ""
+    count = f"{amount(told.done / size)}{total} {unit}".rstrip()
+    if told.tokens_per_second:
+        fast = f"{amount(told.tokens_per_second)} tokens/s"
+    else:
+        fast = f"{amount(told.speed / size)} {unit or 'of them'}/s" if told.speed else ""
+    seconds = seconds_left(told, now)
     left = "" if seconds is None else f"{clock(seconds)} left"
     forms = [(count, fast, left, told.last), (count, fast, left), (fast, left), (left or fast or count,)]
-    return [shown(", ".join(filter(None, form))) for form in forms]
-
-
-def speed(told: Progress) -> float:
-    """Units a second since the job began to count; 0 if that is not known yet."""
-    seconds = told.updated - told.began
-    return told.done / seconds if seconds > 0 else 0
+    return [", ".join(filter(None, form)) for form in forms]
 
 
 def seconds_left(told: Progress, now: float) -> float | None:
     """Until the job is done; None if that is not known."""
-    rate = speed(told)
-    if not rate or told.total is None:
-        return None
-    return max((told.total - told.done) / rate - max(now - told.updated, 0), 0)
+    return None if told.left is None else max(told.left - max(now - told.updated, 0), 0)
 
 
 def amount(number: float) -> str:

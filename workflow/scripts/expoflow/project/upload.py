@@ -87,8 +87,11 @@ def _missing(uploads: list[Upload], there: dict[str, verified_file.HubFile]) -> 
 def _send(api: HfApi, repo: str, parent: str, uploads: list[Upload], others: list[str]) -> None:
     """Commit `uploads` onto the commit `parent`, and remove `others`."""
     additions = [_addition(upload) for upload in uploads]
+    sent, total = 0, sum(upload.size for upload in uploads)
     for upload, addition in zip(uploads, additions, strict=True):
-        print(f"{repo}: {upload.name}, {upload.size:,} bytes", file=sys.stderr, flush=True)
+        share = f"{sent / 1e9:.2f} of {total / 1e9:.2f} GB are sent"
+        print(f"{repo}: {upload.name}, {upload.size:,} bytes; {share}", file=sys.stderr, flush=True)
+        sent += upload.size
         _patiently(repo, lambda each=addition: api.preupload_lfs_files(repo, [each], free_memory=False))
     operations = [*additions, *map(CommitOperationDelete, others)]
     try:

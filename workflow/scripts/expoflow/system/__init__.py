@@ -1,1 +1,1 @@
-"""Processes, GPUs, logs and installed files: nothing about models."""
+"""Processes, GPUs, logs, progress and installed files: nothing about models."""

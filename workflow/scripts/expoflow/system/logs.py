@@ -4,10 +4,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 from expoflow.errors import ExpoflowError
-from expoflow.system import collector, kept
+from expoflow.system import collector, kept, progress
 from expoflow.system.last_words import last_words
 
 
@@ -18,7 +19,8 @@ def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Calla
     Yields `say`, for the one line that a job has to tell: it goes to the log and to the terminal. Any exception ends the
     process with status 1, and the log with a line "error: ...", written to the terminal if the log cannot be written:
     the message of an ExpoflowError, else what `last_words` gives, after its traceback. Call it before torch or numpy is
-    imported: it sets their thread count. A job whose output is `kept` ends here, with status 0.
+    imported: it sets their thread count. A job whose output is `kept` ends here, with status 0. How far it is, `progress` says
+    beside the log.
     """
     collector.relax()
     os.environ |= {
@@ -50,7 +52,10 @@ def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Calla
         os.dup2(file.fileno(), 2)
         sys.stdout = sys.stderr = file
         try:
-            with kept.finished(getattr(sys.modules["__main__"], "snakemake", None)):
+            with (
+                progress.of_job(Path(path)),
+                kept.finished(getattr(sys.modules["__main__"], "snakemake", None)),
+            ):
                 yield say
         except kept.FinishedError:
             print("this job had finished before its SLURM job was cut off")

@@ -1,19 +1,30 @@
-"""How far a job is: a small file beside its log, written at most once a second."""
+"""How far a job is: a small file beside its log, written at most once a second, for who watches the job from outside.
 
-import json
+A job says `report(done, total, unit)` as often as it likes, wherever its work is done: in its own process, in one that it has
+started, or in an engine host, which hands it on to the job. Outside of a job `report` does nothing.
+"""
+
+import os
+import threading
 import time
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from expoflow.files.atomic import write_text
+from expoflow.errors import shown
+from expoflow.files.records import Record
 
-EVERY = 1.0  # seconds between two writes
+FILE = "EXPOFLOW_PROGRESS"  # in the environment of a job, and of what it starts: its file
+PAUSE = 1.0  # seconds between two writes
 
 
-@dataclass
-class Progress:
-    """`done` of `total` (None: not known) in `unit`; the last result; when it began and was written, in epoch seconds."""
+class Progress(Record):
+    """`done` of `total` (None: not known) in some `unit`, and the `last` thing that was made. Times are seconds since the epoch.
+
+    It is counted since `began`, and was told at `updated`. Speeds count from `since` on, when `before` units and `tokens_before`
+    tokens were there: what an earlier run has kept is no speed, and the time until a model is loaded is none either.
+    """
 
     done: float
     total: float | None
@@ -21,39 +32,161 @@ class Progress:
     last: str
     began: float
     updated: float
+    since: float
+    before: float
+    tokens: int = 0
+    tokens_before: int = 0
+
+    @property
+    def speed(self) -> float | None:
+        """Units per second; None as long as there is nothing to measure."""
+        return _per_second(self.done - self.before, self.updated - self.since)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens per second, if the job writes any."""
+        return _per_second(self.tokens - self.tokens_before, self.updated - self.since)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that were left at `updated`, if that can be said."""
+        return None if self.total is None or not self.speed else max(self.total - self.done, 0) / self.speed
+
+    def then(self, done: float, total: float | None, unit: str, last: str, tokens: int) -> "Progress":
+        """What comes after it: another count if it is of another unit or total, or has begun anew."""
+        if (unit, total) != (self.unit, self.total) or done < self.before:
+            return begun(done, total, unit, last, tokens)
+        now = time.time()
+        changed = {"done": done, "last": last, "tokens": tokens, "updated": now}
+        if self.since == self.began and done > self.before:
+            changed |= {"since": now, "before": done, "tokens_before": tokens}
+        return self.model_copy(update=changed)
 
 
-_log: Path | None = None
-_now: Progress | None = None
+def begun(done: float, total: float | None, unit: str, last: str, tokens: int) -> Progress:
+    """A count that begins now."""
+    now = time.time()
+    return Progress(
+        done=done, total=total, unit=unit, last=last, began=now, updated=now, since=now, before=done, tokens=tokens,
+        tokens_before=tokens,
+    )  # fmt: skip
+
+
+def _per_second(count: float, seconds: float) -> float | None:
+    return count / seconds if count > 0 and seconds > 0 else None
 
 
 def place(log: Path) -> Path:
-    """The progress file of the job that writes `log`."""
+    """Where the job of a log says how far it is."""
     return log.with_name(f".{log.name}.progress")
 
 
-def begin(log: Path | None) -> None:
-    """From now on this process is the job that writes `log`; with None it is none any more, and its file goes."""
-    global _log, _now
-    if log is None and _log is not None:
-        place(_log).unlink(missing_ok=True)
-    _log, _now = log, None
-
-
-def report(done: float, total: float | None, unit: str, last: str = "") -> None:
-    """Say how far the job is; outside of a job this does nothing."""
-    global _now
-    now = time.time()
-    if _log is None or (_now and now < _now.updated + EVERY):
-        return
-    _now = Progress(done, total, unit, last, _now.began if _now else now, now)
-    with suppress(OSError):  # a full disk ends the job by itself
-        write_text(place(_log), json.dumps(asdict(_now)))
-
-
 def read(log: Path) -> Progress | None:
-    """How far the job is that writes `log`; None if it does not say."""
+    """How far the job of a log is; None if it has not said so, or has ended well or with an error.
+
+    What a killed job has said stays there until it runs again: whether a job runs, others must tell.
+    """
     try:
-        return Progress(**json.loads(place(log).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        found = Progress.model_validate_json(place(log).read_bytes())
+    except (OSError, ValueError):
         return None
+    return found.model_copy(update={"unit": shown(found.unit), "last": shown(found.last)})
+
+
+class _File:
+    """Where a job says how far it is: a hearer of reports, all of which it counts on."""
+
+    def __init__(self, path: Path):
+        self.path, self.unfinished = path, path.with_name(f"{path.name}.new")
+        self.told: Progress | None = None
+
+    def __call__(self, *said: Any) -> None:
+        """Put the file into place, whole. It is of no use later: it need not be on disk, and a full disk is no matter."""
+        self.told = self.told.then(*said) if self.told else begun(*said)
+        with suppress(OSError):
+            self.unfinished.write_text(self.told.model_dump_json(), encoding="utf-8")
+            self.unfinished.replace(self.path)
+
+    def remove(self) -> None:
+        """Leave nothing there."""
+        for path in (self.path, self.unfinished):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+Hearer = Callable[[float, float | None, str, str, int], None]
+_hearer: Hearer | None = _File(Path(os.environ[FILE])) if os.environ.get(FILE) else None
+_said: tuple[float, float | None, str, str, int] | None = None
+_due = 0.0  # of time.monotonic: nothing is told before
+_timer: threading.Timer | None = None  # tells then what was said last
+_telling = threading.Lock()
+
+
+def report(done: float, total: float | None = None, unit: str = "", last: str = "", tokens: int = 0) -> None:
+    """Say that `done` of `total` units are done, those that were kept from before too. From any thread; it costs next to nothing.
+
+    A `total` of None is not known, or still what it was. `last` is the last result in a few words, `tokens` how many tokens this job has
+    written.
+    """
+    global _said, _timer
+    if _hearer is None:
+        return
+    if total is None and _said is not None and unit == _said[2]:
+        total = _said[1]
+    _said = done, total, unit, last, tokens
+    if _timer is None and _telling.acquire(blocking=False):
+        try:
+            if (pause := _due - time.monotonic()) <= 0:
+                _tell()
+            else:
+                _timer = threading.Timer(pause, _tell_later)
+                _timer.daemon = True
+                _timer.start()
+        finally:
+            _telling.release()
+
+
+def _tell() -> None:
+    global _due
+    _due = time.monotonic() + PAUSE
+    if _hearer and _said:
+        _hearer(*_said)
+
+
+def _tell_later() -> None:
+    global _timer
+    with _telling:
+        _timer = None
+        _tell()
+
+
+@contextmanager
+def heard_by(hearer: Hearer) -> Iterator[None]:
+    """Have `hearer` told, with the arguments of `report`, what is reported within the block."""
+    _listen(hearer)
+    try:
+        yield
+    finally:
+        _listen(None)
+
+
+def _listen(hearer: Hearer | None) -> None:
+    global _hearer, _said, _due, _timer
+    with _telling:
+        if _timer:
+            _timer.cancel()
+        _hearer, _said, _due, _timer = hearer, None, 0.0, None
+
+
+@contextmanager
+def of_job(log: Path) -> Iterator[None]:
+    """Tell in the file beside `log` what is reported within the block, also by processes that it starts; at its end the file goes."""
+    file = _File(place(log).absolute())
+    file.remove()
+    os.environ[FILE] = str(file.path)
+    try:
+        with heard_by(file):
+            yield
+    finally:
+        os.environ.pop(FILE, None)
+        file.remove()

@@ -15,6 +15,7 @@ from expoflow.errors import PairError
 from expoflow.extrapolation.preflight import Pair, PairedTensor, open_pair
 from expoflow.files.records import write_csv
 from expoflow.results import Manifest
+from expoflow.system import progress
 from expoflow.theory.result import Size, Smallness
 
 ALL = "all"
@@ -67,6 +68,7 @@ def products(pairs: Sequence[Pair]) -> dict[str, Products]:
             )
             for name in (ALL, kind(part.name)):
                 found[name] = found[name] + piece if name in found else piece
+            progress.report(found[ALL].elements, sum(each.shared for each in pairs[0].parts), "elements")
     return found
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 
 from expoflow.errors import ConfigError, DataError
 from expoflow.files.records import provenance
+from expoflow.system import progress
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -107,6 +108,7 @@ def length_controlled_differences(
         rows = rng.integers(len(after), size=len(after))
         pair = (length_controlled(table.iloc[rows], gamed) for table in (after, before))
         differences.append(next(pair) - next(pair))
+        progress.report(len(differences), resamples, "resamples")
     return np.array(differences)
 
 

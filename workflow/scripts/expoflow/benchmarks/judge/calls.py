@@ -14,6 +14,7 @@ from expoflow.benchmarks.judge.costs import Ledger, estimate, paid
 from expoflow.benchmarks.judge.verdicts import Accept, JudgeRequest, Reply, Verdict, text
 from expoflow.config.benchmarks import JudgeConfig
 from expoflow.errors import JudgeError
+from expoflow.system import progress
 
 if TYPE_CHECKING:
     import openai
@@ -59,7 +60,9 @@ class Calls:
         import openai
 
         self.known = known
-        waiting = iter([verdict for verdict in known if verdict.wanted])
+        waiting = iter(wanted := [verdict for verdict in known if verdict.wanted])
+        self.done = len(known) - len(wanted)
+        progress.report(self.done, len(known), "verdicts")
         async with openai.AsyncOpenAI(
             api_key=self.secret, base_url=self.address, max_retries=0, timeout=self.config.timeout
         ) as self.client:
@@ -73,6 +76,8 @@ class Calls:
                 return
             try:
                 await self._settle(verdict)
+                self.done += 1
+                progress.report(self.done, len(self.known), "verdicts")
             except JudgeError as error:
                 self.stopped = self.stopped or error
 

@@ -25,7 +25,7 @@ from expoflow.engines.memory import free_memory, headers, loaded_in
 from expoflow.engines.model import Model, require_transformers
 from expoflow.errors import CheckpointError
 from expoflow.results import Message
-from expoflow.system import gpus
+from expoflow.system import gpus, progress
 
 ASKED = "asked"
 GROUPS = ("open_llm.yaml", "miniature.yaml")
@@ -55,6 +55,7 @@ class Resuming(LM):
     def _ask(self, kind: str, requests: list[Instance]) -> list[Any]:
         missing = [each for each in requests if hash_args(kind, each.args) not in self.answers]
         print(f"{kind}: {len(requests)} requests, {len(requests) - len(missing)} are answered already")
+        progress.report(len(self.answers), len(self.answers) + len(missing), "answers")
         if missing:
             for each, answer in zip(missing, getattr(self.model, kind)(missing), strict=True):
                 self.add_partial(kind, each.args, answer)

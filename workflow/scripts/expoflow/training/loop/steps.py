@@ -12,6 +12,7 @@ from transformers import LlamaForCausalLM
 
 from expoflow.miniature.tokenizer import tokenizer
 from expoflow.results import Prompt
+from expoflow.system.progress import report
 
 BATCH = 64
 CLIP = 1.0  # of the gradient's norm
@@ -151,6 +152,7 @@ def fit(
         optimizer.step()
         scheduler.step()
         losses.append(value.item())
+        report(step, stop, "steps", f"{name}: loss {losses[-1]:.4f}")
         if step % every == 0 or step == stop:
             progress(f"{name}: step {step}/{len(order)}, loss {np.mean(losses[-every:]):.4f}")
     model.eval()

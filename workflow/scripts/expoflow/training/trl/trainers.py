@@ -13,6 +13,7 @@ from expoflow.errors import ExpoflowError
 from expoflow.files.records import write_json
 from expoflow.system import child
 from expoflow.system.processor import computed_in
+from expoflow.training.trl import watched
 from expoflow.training.trl.stage import Stage, last_checkpoint, read
 
 CHECKPOINTS = 0.1  # share of the steps between two checkpoints
@@ -34,6 +35,7 @@ def main(path: Path) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False
     data = Dataset.from_json(str(stage.data), cache_dir=str(stage.folder / "cache"))
     trainer = BUILDERS[stage.trainer](stage, data)
+    watched.report(trainer)
     last = last_checkpoint(stage.checkpoints)
     print(f"{stage.trainer}: {f'goes on from {last.name}' if last else f'{len(data)} rows'}", flush=True)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
