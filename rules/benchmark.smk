@@ -209,7 +209,7 @@ rule preferences:
             [CONFIG.reward_check.file] if CONFIG.reward_check.file else []
         ),
     output:
-        preferences="results/benchmarks/preferences.jsonl",
+        preferences=whole("results/benchmarks/preferences.jsonl"),
     log:
         "results/logs/preferences.log",
     benchmark:
@@ -294,6 +294,7 @@ rule certify:
         seed=lambda wildcards: CONFIG.section(wildcards.pair, "generate").seed,
         chosen_on=lambda wildcards: sweep_prompts(wildcards.pair),
         judged_on=lambda wildcards: CONFIG.judged_on(wildcards.pair),
+        **REHEARSAL,
         code=code.rule("certify"),
     message:
         "{wildcards.pair}: judge the choice on prompts that took no part in it"

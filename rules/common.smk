@@ -87,6 +87,11 @@ wildcard_constraints:
 RESULTS_OF_ALL = []
 
 
+def whole(path):
+    """Where a whole set lies that stands at `path`; in a rehearsal only its first entries stand there (rehearsal.smk)."""
+    return path.replace("results/", "results/whole/", 1) if CONFIG.limit else path
+
+
 def manifest(model):
     return f"results/models/{model}.json"
 

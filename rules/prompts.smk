@@ -6,7 +6,7 @@ rule prompts:
     input:
         files=prompt_files,
     output:
-        prompts="results/prompts/{prompts}.jsonl",
+        prompts=whole("results/prompts/{prompts}.jsonl"),
     log:
         "results/logs/prompts/{prompts}.log",
     benchmark:

@@ -3,7 +3,7 @@ from expoflow.benchmarks import bill
 from expoflow.benchmarks.mt_bench.files import local_files as mt_bench_files
 from expoflow.benchmarks.open_llm.files import local_files as open_llm_files
 from expoflow.benchmarks.open_llm.tasks import task_files
-from expoflow.config.benchmarks import BENCHMARKS, AlpacaEvalBenchmark
+from expoflow.config.benchmarks import BENCHMARKS, SECTIONS, AlpacaEvalBenchmark
 
 
 def of_variant(wildcards):
@@ -36,8 +36,23 @@ def settings_of(benchmark):
 
 
 def files_of(benchmark):
-    """Input function: what a benchmark's jobs read beside the model, by name."""
-    return lambda wildcards: settings(wildcards.pair, benchmark).inputs()
+    """Input function: what a benchmark's jobs read beside the model, by name; in a rehearsal only the first questions."""
+    asked = SECTIONS[benchmark].ASKED
+
+    def files(wildcards):
+        found = settings(wildcards.pair, benchmark).inputs()
+        if CONFIG.limit and asked:
+            first = f"results/benchmarks/first/{wildcards.pair}.{benchmark}.json"
+            found = {**found, asked: first}
+        return found
+
+    return files
+
+
+def whole_questions(wildcards):
+    """Input function: the file with all that a benchmark asks."""
+    section = settings(wildcards.pair, wildcards.benchmark)
+    return section.inputs()[section.ASKED]
 
 
 def compared_files(wildcards):
@@ -100,6 +115,8 @@ def benchmark_results(variants, benchmarks=BENCHMARKS):
 ALPACA_EVAL = sources("alpaca_eval")
 MT_BENCH = sources("mt_bench")
 OPEN_LLM = sources("open_llm")
+# What a certificate says of a rehearsal; nothing of a run.
+REHEARSAL = {"rehearsal": CONFIG.limit} if CONFIG.limit else {}
 
 if CONFIG.reward_check:
     RESULTS_OF_ALL.append(f"results/models/{CONFIG.reward_model}.rewardbench.json")

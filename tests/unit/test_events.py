@@ -141,7 +141,14 @@ def at(folder: Path, seconds: float) -> Board:
     return board
 
 
-TOKENS = {"done": 1000, "total": 4000, "unit": "tokens", "last": "", "began": BEGAN + 180, "since": BEGAN + 180}
+TOKENS = {
+    "done": 1000,
+    "total": 4000,
+    "unit": "tokens",
+    "last": "",
+    "began": BEGAN + 180,
+    "since": BEGAN + 180,
+}
 TOKENS |= {"before": 0}
 
 
@@ -194,7 +201,14 @@ def test_progress_of_a_former_try_does_not_count(folder):
 
 def test_of_responses_the_speed_is_in_tokens(folder):
     write(folder)
-    responses = {"done": 12, "total": 40, "unit": "responses", "before": 2, "tokens": 900, "tokens_before": 100}
+    responses = {
+        "done": 12,
+        "total": 40,
+        "unit": "responses",
+        "before": 2,
+        "tokens": 900,
+        "tokens_before": 100,
+    }
     say(folder / place("generate", "0.3"), updated=BEGAN + 200, **TOKENS | responses)
     line = at(folder, 200).lines(140)[1]
     assert line.endswith("alpha 0.3: 12 of 40 responses, 40 tokens/s, 56 s left")
@@ -202,7 +216,14 @@ def test_of_responses_the_speed_is_in_tokens(folder):
 
 def test_bytes_are_gigabytes(folder):
     write(folder, jobs=[Job(0, "prompts", {}), Job(1, "x", {}), Job(2, "download", {"model": "m"}, "d.log")])
-    told = {"done": 5e9, "total": 14.5e9, "unit": "bytes", "last": "", "began": BEGAN + 160, "since": BEGAN + 160}
+    told = {
+        "done": 5e9,
+        "total": 14.5e9,
+        "unit": "bytes",
+        "last": "",
+        "began": BEGAN + 160,
+        "since": BEGAN + 160,
+    }
     told |= {"before": 0}
     say(folder / "d.log", updated=BEGAN + 170, **told)
     assert at(folder, 170).lines(100)[2].endswith("m: 5 of 14.5 GB, 0.5 GB/s, 19 s left")

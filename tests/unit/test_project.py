@@ -2,15 +2,18 @@
 
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import expoflow
 import pytest
 import yaml
+from wheel_environment import build
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -52,13 +55,36 @@ def test_scripts_are_thin():
         assert len(path.read_text().splitlines()) <= 40, path.name
 
 
-def test_the_wheel_ships_the_workflow(tmp_path):
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT],
-        check=True,
-        capture_output=True,
-    )
-    (wheel,) = tmp_path.glob("*.whl")
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory):
+    """What `make wheel` makes."""
+    folder = tmp_path_factory.mktemp("dist")
+    build(ROOT, folder)
+    return folder
+
+
+def test_a_package_index_can_show_what_is_built(dist):
+    pytest.importorskip("twine", reason="`make test` installs it")
+    check = [sys.executable, "-m", "twine", "check", "--strict", *dist.iterdir()]
+    checked = subprocess.run(check, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_long_description_has_no_link_into_the_repository(dist):
+    (wheel,) = dist.glob("*.whl")
+    (described,) = metadata.distributions(name="expoflow", path=[str(wheel)])
+    text = described.metadata.get_payload()
+    assert "docs/data.md" in text  # files keep their names
+    links = re.findall(r"\]\((?!https?:|#)[^)]*\)", text)
+    assert links == []
+    assert "mermaid" not in text
+    assert described.metadata["Description-Content-Type"] == "text/markdown"
+    extras = {"bench", "gpu", "train", "slurm", "test"}
+    assert set(described.metadata.get_all("Provides-Extra")) >= extras
+
+
+def test_the_wheel_ships_the_workflow(dist):
+    (wheel,) = dist.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {
         name.removeprefix("expoflow/_workflow/") for name in names if name.startswith("expoflow/_workflow/")

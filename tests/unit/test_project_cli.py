@@ -96,6 +96,7 @@ def test_a_reward_model_that_a_kept_config_lacks_is_told(asked, capsys, monkeypa
     run("run", *options({key: value for key, value in asked.items() if key != "--reward-model"}))
     kept = Path("aligned-expo/config.yaml").read_text()
     assert "select: {by: nll}" in kept
+    Path("aligned-expo/results").mkdir()
     assert run("run", *options(asked)) == 2
     assert "config.yaml: reward_model is None, asked is reward; change it there" in capsys.readouterr().err
     assert Path("aligned-expo/config.yaml").read_text() == kept
@@ -140,14 +141,21 @@ def test_a_folder_like_a_hub_id_is_a_folder(tmp_path, monkeypatch):
     assert request.config()["models"]["aligned"] == {"hub": "other/dpo"}
 
 
-def test_a_kept_config_is_reused_and_another_request_is_an_error(asked):
+def prepared(*request, folder="out", **more):
+    project, said = create.prepare(create.Request(*request, **more), Path(folder))
+    if project.text is not None:
+        project._write()
+    return project.config, said
+
+
+def test_a_config_that_was_run_is_reused_and_another_request_is_an_error(asked):
     sft, aligned, reward_model, prompts = map(str, asked.values())
-    request = create.Request(sft, aligned, reward_model, "1,2", prompts)
-    path = create.prepare(request, Path("out"))
+    path, _ = prepared(sft, aligned, reward_model, "1,2", prompts)
     edited = path.read_text().replace("2048", "100")
     path.write_text(edited)
-    assert create.prepare(request, Path("out")) == path
+    assert prepared(sft, aligned, reward_model, "1,2", prompts) == (path, [])
     assert path.read_text() == edited
+    Path("out/results").mkdir()
     other = create.Request(sft, aligned, reward_model, "1,2,3", prompts)
     remedy = (
         r"alphas is \[1, 2\], asked is \[1, 2, 3\]; change it there and run: expoflow run --config out/conf"
@@ -155,6 +163,113 @@ def test_a_kept_config_is_reused_and_another_request_is_an_error(asked):
     with pytest.raises(create.ConfigError, match=remedy):
         create.prepare(other, Path("out"))
     assert path.read_text() == edited
+
+
+def test_a_config_that_was_never_run_gives_way_to_another_request(asked):
+    sft, aligned, reward_model, prompts = map(str, asked.values())
+    path, _ = prepared(sft, aligned, reward_model, "1,2", prompts)
+    former = path.read_text()
+    same, said = prepared(sft, aligned, reward_model, "1,2,3", prompts, generate={"max_tokens": 64})
+    assert same == path
+    assert said == [
+        f"{path}: was never run, and is written anew: pairs.aligned.alphas is [1, 2], asked is [1, 2, 3]",
+        f"{path}: was never run, and is written anew: generate.max_tokens is 2048, asked is 64",
+    ]
+    assert folder.read_config(Path("out")).generate.max_tokens == 64
+    assert Path("out/config.yaml.old").read_text() == former
+    path.write_text("models: {}\n")  # not of `expoflow run`
+    with pytest.raises(create.ConfigError, match="change it there and run"):
+        prepared(sft, aligned, reward_model, "1,2", prompts)
+
+
+SETTINGS = ["--field", "text", "--max-tokens", "64", "--temperature", "0", "--samples", "2"]
+
+
+def test_what_generates_is_asked_for_by_flags(asked, monkeypatch):
+    asked["--prompts"].write_text(json.dumps({"text": "Hello?"}) + "\n")
+    started = []
+    monkeypatch.setattr(folder, "run_workflow", lambda *given: started.append(given) or 0)
+    assert run("run", *options(asked), *SETTINGS, "--engine", "transformers", "mine", "--", "--cores", 2) == 0
+    ((path, where, arguments),) = started
+    assert (path, where, arguments) == (Path("mine/config.yaml"), Path("mine"), ["--cores", "2"])
+    config = folder.read_config(Path("mine"))
+    generate = config.generate
+    assert (generate.max_tokens, generate.temperature, generate.samples) == (64, 0, 2)
+    assert (generate.engine, config.prompts["dev"].field) == ("transformers", "text")
+    assert run("run", "mine", "--out", "other") == 2
+
+
+CHAT = "{% for each in messages %}{{ each.content }} {% endfor %}"
+
+
+@pytest.fixture
+def apart(asked, monkeypatch, tmp_path):
+    """A config with relative paths in a folder, as the config of a clone, and what `run` starts."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("sft", "aligned"):
+        os.symlink(asked[f"--{name}"], home / name)
+    shutil.copy(asked["--prompts"], home / "dev.jsonl")
+    (home / "chat.jinja").write_text(CHAT)
+    data = {
+        "models": {"sft": {"path": "sft"}, "aligned": {"path": "aligned", "chat_template": "chat.jinja"}},
+        "pairs": {"mine": {"sft": "sft", "aligned": "aligned", "alphas": [0.3]}},
+        "prompts": {"dev": {"file": "dev.jsonl"}},
+        "generate": {"max_tokens": 16},
+    }
+    (home / "my.yaml").write_text(yaml.safe_dump(data))
+    started = []
+    monkeypatch.setattr(folder, "run_workflow", lambda *given: started.append(given[:2]) or 0)
+    return home, started
+
+
+def test_paths_in_a_config_are_relative_to_its_folder_wherever_it_is_run(apart, capsys):
+    home, started = apart
+    assert run("run", "--config", home / "my.yaml") == 0
+    assert run("run", "--config", home / "my.yaml", "--out", "there") == 0
+    assert started == [(home / "my.yaml", home), (Path("there/config.yaml"), Path("there"))]
+    config = folder.read_config(Path("there"))
+    assert config.models["sft"].path == str(home / "sft")
+    assert config.prompts["dev"].file == str(home / "dev.jsonl")
+    for option in ("--config", "--configfile"):
+        assert run("plan", option, home / "my.yaml", "--offline") == 0
+        assert "mine" in capsys.readouterr().out
+    assert run("plan", "there", "--offline") == 0
+    assert run("status", "--config", home / "my.yaml", "--out", "there") == 0
+    assert "models" in capsys.readouterr().out
+    Path("there/config.yaml").write_text("models: {}\n")
+    assert run("run", "--config", home / "my.yaml", "--out", "there") == 2
+    assert "there/config.yaml: is another config; run that one, or give" in capsys.readouterr().err
+
+
+def test_a_rehearsal_has_a_folder_of_its_own(apart, capsys):
+    home, started = apart
+    assert run("run", "--config", home / "my.yaml", "--limit", 2) == 0
+    assert "a rehearsal on the first 2 prompts of every set, in" in capsys.readouterr().err
+    assert run("run", "--config", home / "my.yaml", "--limit", 3) == 0
+    assert started == [(home / "rehearsal/config.yaml", home / "rehearsal")] * 2
+    config = folder.read_config(home / "rehearsal")
+    assert (config.limit, config.models["sft"].path) == (3, str(home / "sft"))
+    assert not (home / "config.yaml").exists()
+    assert run("run", "--config", home / "my.yaml", "--limit", 1) == 2
+    (home / "results").mkdir()
+    assert run("clean", "--config", home / "my.yaml", "--yes") == 0
+    assert not (home / "rehearsal").exists()
+    (home / "rehearsal").mkdir()  # somebody else's
+    assert run("clean", home, "--yes") == 0
+    assert (home / "rehearsal").exists()
+    assert (home / "my.yaml").exists()
+
+
+def test_a_dry_run_writes_nothing(asked, capfd):
+    (asked["--aligned"] / "chat_template.jinja").write_text(CHAT)
+    del asked["--reward-model"]
+    for option in (["--dry-run"], ["--", "-n"]):
+        assert run("run", *options(asked), "--alphas", "0.3", *option) == 0, capfd.readouterr().err
+        assert os.listdir() == []
+        assert "certify" in capfd.readouterr().out
+    with pytest.raises(SystemExit, match="2"):  # no command but run has arguments behind --
+        run("status", "--", "-n")
 
 
 def test_init_writes_a_starter_and_overwrites_nothing(tmp_path, monkeypatch, capsys):

@@ -8,8 +8,10 @@ import subprocess
 import sys
 
 import pytest
+from expoflow import __version__
 from expoflow.miniature.world import prompts
 from tree import REPOSITORY
+from wheel_environment import build, install
 
 pytestmark = pytest.mark.workflow
 
@@ -82,15 +84,60 @@ def test_a_pair_without_a_reward_model(own):
 
 
 def test_a_pair_from_the_command_line_of_the_wheel(own, tmp_path):
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, REPOSITORY]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    shutil.unpack_archive(wheel, tmp_path / "installed", "zip")
-    installed = {"PYTHONPATH": str(tmp_path / "installed")}
-    done = own("run", *PAIR, "--out", "mine", "--", "--cores", "2", **installed)
-    assert done.returncode == 0, done.stdout
+    programs = install(build(REPOSITORY, tmp_path / "dist"), tmp_path / "environment")
+    place = os.environ | {"PATH": str(programs)}
+    place.pop("PYTHONPATH", None)
+
+    def expoflow(*arguments):
+        done = subprocess.run(
+            [programs / "expoflow", *arguments], cwd=own.folder, env=place, capture_output=True, text=True
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    assert expoflow("--version") == (0, f"expoflow {__version__}\n")
+    assert "_workflow, Python 3" in expoflow("doctor", "--offline")[1]
+    status, said = expoflow("run", *PAIR, "--out", "mine", "--", "--cores", "2")
+    assert status == 0, said
     assert (own.folder / "mine/results/report.html").is_file()
+    assert len(said.splitlines()) <= 40
     log = (own.folder / "mine/results/logs/snakemake.log").read_text()
-    assert str(tmp_path / "installed/expoflow/_workflow/profiles/default") in log
-    assert len(done.stdout.splitlines()) <= 40
-    assert own("init", "other", **installed).returncode == 0
+    assert str(tmp_path / "environment/lib") in log
+    assert expoflow("init", "other")[0] == 0
+
+
+def test_a_rehearsal_is_told_from_a_run_in_every_result(own):
+    asked = [
+        "run",
+        *PAIR,
+        "--test-prompts",
+        "test.jsonl",
+        "--field",
+        "prompt",
+        "--out",
+        "mine",
+        "--limit",
+        "4",
+    ]
+    done = own(*asked, "--", "--cores", "2")
+    assert done.returncode == 0, done.stdout
+    mark = "A REHEARSAL on the first 4 prompts of every set: no result"
+    assert mark in done.stdout
+    assert os.listdir(own.folder / "mine") == ["rehearsal"]
+    results = own.folder / "mine/rehearsal/results"
+    for name in ("dev", "test"):
+        assert len((results / f"prompts/{name}.jsonl").read_text().splitlines()) == 4
+        assert len((results / f"whole/prompts/{name}.jsonl").read_text().splitlines()) == 12
+    certificate = json.loads((results / "pairs/dpo/certificate.json").read_text())
+    assert (certificate["rehearsal"], certificate["certified"], certificate["prompts"]) == (4, False, 4)
+    assert mark in (results / "report.html").read_text()
+    header, row = (results / "summary.csv").read_text().splitlines()
+    assert (header.split(",")[-1], row.split(",")[-1]) == ("rehearsal", "4")
+    (best,) = results.glob("pairs/*/best.json")
+    refused = own("publish", "mine/rehearsal", "--repo", "org/name", "--dry-run")
+    assert refused.returncode == 2
+    if json.loads(best.read_text())["alpha"] != "0":
+        assert f"{mark}; publish the model of the run itself" in refused.stdout
+    assert "Nothing to be done" in own(*asked).stdout
+    cleaned = own("clean", "mine", "--yes")
+    assert "mine/rehearsal" in cleaned.stdout
+    assert not (own.folder / "mine/rehearsal").exists()

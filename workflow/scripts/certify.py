@@ -29,5 +29,7 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
         held_out = certificate.on_part(best.pair, best.alpha, *swept, config, params.seed)
     names = (params.chosen_on, params.judged_on)
     found = certificate.certify(best, held_out, chose, RESULTS.looks(best.pair), config, *names)
+    if params.get("rehearsal"):
+        found = found.model_copy(update={"rehearsal": params.rehearsal, "certified": False})
     write_json(Path(snakemake.output.certificate), found)
     say(f"{best.pair}: {certificate_words(found)}")

@@ -209,6 +209,8 @@ class Certificate(Record):
     left_out: int = 0
     """Prompts of `judged_on` that do not count, since they chose alpha too."""
     looks: int = 0
+    rehearsal: int | None = None
+    """Of a rehearsal: how many prompts of every set it takes at most (`limit` of the config)."""
 
 
 def read_certificate(path: Path, best: Best) -> Certificate | None:

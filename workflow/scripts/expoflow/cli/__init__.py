@@ -5,11 +5,13 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from types import FrameType
 
 from expoflow import __version__
 from expoflow.cli.arguments import folder_arguments
+from expoflow.cli.completion import completion, completion_arguments
+from expoflow.cli.doctor import doctor, doctor_arguments
 from expoflow.cli.extrapolate import (
     extrapolate,
     extrapolate_arguments,
@@ -32,6 +34,11 @@ Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argpar
 COMMANDS: dict[str, Command] = {
     "run": ("one pair, from two checkpoints to the report", run_arguments, run),
     "init": ("write a starter config for pairs of your own", folder_arguments, init),
+    "doctor": (
+        "say in some seconds what this machine can do, and what would help it",
+        doctor_arguments,
+        doctor,
+    ),
     "plan": ("say what a config would cost, before it is started", plan_arguments, plan),
     "resume": (
         "go on with a run that was killed, without its jobs running twice",
@@ -65,24 +72,23 @@ COMMANDS: dict[str, Command] = {
         claims_arguments,
         claims,
     ),
+    "completion": (
+        "print what makes a shell complete commands and options",
+        completion_arguments,
+        completion,
+    ),
     "inspect": ("say what a checkpoint is, and check an extrapolated one", inspect_arguments, inspect),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 2 and a line on standard error for a problem that the user can solve."""
-    parser = argparse.ArgumentParser(
-        prog="expoflow", description="Better-aligned models by extrapolation (ExPO)."
-    )
-    parser.add_argument("--version", action="version", version=f"expoflow {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    given = sys.argv[1:] if argv is None else argv
-    for name, (text, add_arguments, function) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text)
-        if name in given:  # those of the others, for which the config is imported, are not asked for
-            add_arguments(command)
-        command.set_defaults(run=function)
-    arguments = parser.parse_args(argv)
+    given, behind = _parted(sys.argv[1:] if argv is None else argv)
+    parser = _parser(given)
+    arguments = parser.parse_args(given)
+    if behind is not None and arguments.command != "run":
+        parser.error(f"{arguments.command} takes no arguments behind --")
+    arguments.snakemake = behind or []
     signal.signal(signal.SIGTERM, _terminate)
     collector.relax()
     try:
@@ -103,6 +109,34 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except Exception as error:
         return _failed(error)
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """The parser with the arguments of all commands."""
+    return _parser(COMMANDS)
+
+
+def _parser(wanted: Collection[str]) -> argparse.ArgumentParser:
+    """The parser; only commands in `wanted` have their arguments, for which the config is imported."""
+    parser = argparse.ArgumentParser(
+        prog="expoflow",
+        description="Better-aligned models by extrapolation (ExPO).",
+        epilog="Exit status: 0 done; 1 jobs or a check failed; 2 something to correct, named in the last lines; 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"expoflow {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (text, add_arguments, function) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if name in wanted:
+            add_arguments(command)
+        command.set_defaults(run=function)
+    return parser
+
+
+def _parted(given: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    """The arguments before `--`, and those behind it, which are snakemake's; None without it."""
+    place = given.index("--") if "--" in given else len(given)
+    return [*given[:place]], [*given[place + 1 :]] if place < len(given) else None
 
 
 def _failed(error: Exception) -> int:

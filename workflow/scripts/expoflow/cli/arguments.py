@@ -4,7 +4,12 @@ import argparse
 import math
 import re
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
+
+from expoflow.errors import ConfigError
+
+if TYPE_CHECKING:
+    from expoflow.project.folder import Project
 
 MODEL = "a folder, or ORG/NAME[@REVISION] of the Hugging Face hub"
 SFT = f"theta0, the SFT model: {MODEL}; default: the base of the adapter that is aligned"
@@ -82,6 +87,35 @@ def folder_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder", type=Path, nargs="?", default=Path(), metavar="DIR", help="default: this one"
     )
+
+
+def project_arguments(parser: argparse.ArgumentParser, folder: str = "default: this one") -> None:
+    """The project that a command is about: `folder` is the help of DIR."""
+    parser.add_argument(
+        "folder", type=Path, nargs="?", metavar="DIR", help=f"folder of config.yaml and results/; {folder}"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the same as DIR")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the config, if it is not DIR/config.yaml; relative paths in it begin at its own folder, which is DIR by default",
+    )
+    parser.add_argument("--configfile", dest="config", type=Path, help=argparse.SUPPRESS)  # its old name
+
+
+def folder_of(arguments: argparse.Namespace) -> Path | None:
+    """The folder as given by DIR or --out, else that of --config; None if none of them is given."""
+    if arguments.folder and arguments.out and arguments.folder.resolve() != arguments.out.resolve():
+        raise ConfigError([f"DIR is {arguments.folder}, --out is {arguments.out}; give one of them"])
+    return arguments.folder or arguments.out or (arguments.config.parent if arguments.config else None)
+
+
+def project_of(arguments: argparse.Namespace) -> "Project":
+    """The project that a command is about. Raises ConfigError."""
+    from expoflow.project.folder import Project
+
+    return Project.find(folder_of(arguments), arguments.config)
 
 
 def repository(text: str) -> str:

@@ -3,20 +3,15 @@
 import argparse
 from pathlib import Path
 
-from expoflow.cli.arguments import repository
+from expoflow.cli.arguments import folder_of, project_arguments, repository
 
 
 def publish_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "folder", type=Path, metavar="DIR", help="a finished run's folder, or results/pairs/PAIR/expo in it"
-    )
+    project_arguments(parser, "or results/pairs/PAIR/expo in it; default: this one")
     parser.add_argument(
         "--repo", type=repository, required=True, metavar="ORG/NAME", help="where to on the Hugging Face hub"
     )
     parser.add_argument("--pair", metavar="NAME", help="which one, where the run has several")
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="the run's config, where it is not DIR/config.yaml"
-    )
     parser.add_argument(
         "--license",
         metavar="ID",
@@ -38,8 +33,10 @@ def publish_arguments(parser: argparse.ArgumentParser) -> None:
 def publish(arguments: argparse.Namespace) -> int:
     from expoflow.project.publication import CARD, publication
 
-    repo = arguments.repo
-    uploads = publication(arguments.folder, repo, arguments.pair, arguments.config, arguments.license)
+    repo, folder = arguments.repo, folder_of(arguments) or Path()
+    uploads = publication(
+        folder, repo, arguments.pair, arguments.config, arguments.license, draft=arguments.dry_run
+    )
     if arguments.dry_run:
         width = max(len(upload.name) for upload in uploads)
         print("\n".join(f"{each.name:{width}}  {each.size:>15,}  {each.sha256}" for each in uploads))

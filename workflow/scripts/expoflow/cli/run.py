@@ -3,20 +3,34 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from expoflow.cli.arguments import ALIGNED, SFT, folder_arguments
+from expoflow.cli.arguments import ALIGNED, SFT, folder_of, project_arguments, project_of
 from expoflow.errors import ConfigError
+
+if TYPE_CHECKING:
+    from expoflow.project.folder import Project
 
 PAPER_ALPHAS = "0.1,0.2,0.3,0.4,0.5"
 PAPER_PROMPTS = "HuggingFaceH4/ultrafeedback_binarized:test_gen"
-PAIR_OPTIONS = ("sft", "aligned", "reward_model", "prompts", "alphas", "test_prompts")
+# What a pair is asked for by, and what of `generate` may be said beside it.
+PAIR = ("sft", "aligned", "reward_model", "prompts", "alphas", "test_prompts", "field")
+GENERATE = ("engine", "max_tokens", "samples", "temperature")
 
 
 def run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
-        "expoflow run [--sft MODEL] --aligned MODEL [options] [-- SNAKEMAKE ...]\n"
-        "       expoflow run --config FILE [--out DIR] [-- SNAKEMAKE ...]"
+        "expoflow run [--sft MODEL] --aligned MODEL [options] [DIR] [-- SNAKEMAKE ...]\n"
+        "       expoflow run [DIR] [--config FILE] [--limit N] [--dry-run] [-- SNAKEMAKE ...]"
     )
+    request_arguments(parser)
+    parser.add_argument("--dry-run", action="store_true", help="say what would run; nothing is written")
+    parser.epilog = "Arguments behind -- are snakemake's own."
+
+
+def request_arguments(parser: argparse.ArgumentParser) -> None:
+    """A config, or a pair of which one is made."""
+    project_arguments(parser, "default: this one; for a pair ./ALIGNED-expo")
     parser.add_argument("--sft", metavar="MODEL", help=SFT)
     parser.add_argument("--aligned", metavar="MODEL", help=ALIGNED)
     parser.add_argument(
@@ -37,41 +51,77 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PROMPTS",
         help="on them the reward model judges the choice; default: no benchmark",
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="run this config; --out: its folder")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of config.yaml and results/; default: ./ALIGNED-expo"
+        "--field", metavar="NAME", help="the field of a row that is the prompt; default: prompt"
     )
     parser.add_argument(
-        "snakemake", nargs="*", metavar="SNAKEMAKE", help="arguments for snakemake, behind --"
+        "--max-tokens", type=int, metavar="N", help="tokens of a response at most; default: 2048"
+    )
+    parser.add_argument("--temperature", type=float, metavar="T", help="default: 0.7; 0 is greedy decoding")
+    parser.add_argument("--samples", type=int, metavar="N", help="responses to a prompt; default: 1")
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "vllm", "transformers"),
+        help="what generates; default: auto, vllm if it is installed and a GPU is there",
+    )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="a rehearsal of everything on the first N prompts of every set, in DIR/rehearsal; its numbers are no results",
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
+def requested(arguments: argparse.Namespace) -> tuple["Project", list[str]]:
+    """The project that is to be run, and what is to be said of it; nothing is written yet. Raises ConfigError."""
     from expoflow.checks import plain_yaml
+    from expoflow.project import create
+
+    given = {name: getattr(arguments, name) for name in PAIR if getattr(arguments, name)}
+    generate = {name: getattr(arguments, name) for name in GENERATE if getattr(arguments, name) is not None}
+    if arguments.limit is not None and arguments.limit < 2:
+        raise ConfigError([f"--limit: {arguments.limit} is too few; give 2 or more"])
+    if "aligned" in given and not arguments.config:
+        project, said = _pair(given, generate, folder_of(arguments))
+    elif given or generate:
+        raise ConfigError(
+            ["--config says what to run; leave out the options of the pair, or --config"]
+            if arguments.config
+            else ["--aligned is missing: give the model after DPO or RLHF, or all with --config FILE"]
+        )
+    else:
+        project, said = project_of(arguments), []
+        plain_yaml.check_files([project.config])
+        if project.elsewhere and not arguments.limit:
+            project = create.copied(project, project.folder)
+    if arguments.limit:
+        project = create.rehearsal(project, arguments.limit)
+        said.append(
+            f"a rehearsal on the first {arguments.limit} prompts of every set, in {project.folder}: its numbers are no results"
+        )
+    return project, said
+
+
+def _pair(
+    given: dict[str, str], generate: dict[str, Any], folder: Path | None
+) -> tuple["Project", list[str]]:
     from expoflow.checks.pairs import base_of
     from expoflow.project.create import Request, as_text, prepare, source
-    from expoflow.project.folder import run_workflow
 
-    given = {name: getattr(arguments, name) for name in PAIR_OPTIONS if getattr(arguments, name)}
-    if arguments.config:
-        if given:
-            raise ConfigError(["--config says what to run; leave out the options of the pair, or --config"])
-        if not arguments.config.is_file():
-            raise ConfigError([f"--config: no file '{arguments.config}'; `expoflow init` writes a starter"])
-        plain_yaml.check_files([arguments.config])
-        run_workflow(arguments.config, arguments.out or arguments.config.parent, arguments.snakemake)
-    if "aligned" not in given:
-        raise ConfigError(
-            ["--aligned is missing: give the model after DPO or RLHF, or all with --config FILE"]
-        )
     if "sft" not in given:
         given["sft"] = as_text(base_of(source(given["aligned"])))
     if "test_prompts" in given and "reward_model" not in given:
         raise ConfigError(["--test-prompts needs a judge of their responses: give --reward-model too"])
     default = {"reward_model": None, "prompts": PAPER_PROMPTS, "alphas": PAPER_ALPHAS}
-    request = Request(**{**default, **given})
-    folder = arguments.out or Path(f"{request.name}-expo")
-    run_workflow(prepare(request, folder), folder, arguments.snakemake)
+    request = Request(**{**default, **given}, generate=generate)
+    return prepare(request, folder or Path(f"{request.name}-expo"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    project, said = requested(arguments)
+    for line in said:
+        print(f"expoflow: {line}", file=sys.stderr, flush=True)
+    return project.run([*arguments.snakemake, *(["--dry-run"] if arguments.dry_run else [])])
 
 
 def init(arguments: argparse.Namespace) -> int:
@@ -84,7 +134,7 @@ def init(arguments: argparse.Namespace) -> int:
 
 
 def resume_arguments(parser: argparse.ArgumentParser) -> None:
-    folder_arguments(parser)
+    project_arguments(parser)
     parser.add_argument("--dead", action="store_true", help="the run's process on another machine has ended")
 
 
@@ -92,7 +142,7 @@ def resume(arguments: argparse.Namespace) -> int:
     from expoflow.project.resume import resume
 
     resume(
-        arguments.folder,
+        folder_of(arguments) or Path(),
         arguments.dead,
         lambda line: print(f"expoflow: {line}", file=sys.stderr, flush=True),
     )

@@ -5,41 +5,44 @@ import shutil
 import sys
 from pathlib import Path
 
-from expoflow.cli.arguments import folder_arguments
+from expoflow.cli.arguments import folder_of, project_arguments, project_of
+from expoflow.cli.run import request_arguments, requested
 from expoflow.errors import ConfigError
 from expoflow.paths import Results
 
 
 def plan_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--configfile", type=Path, required=True, metavar="FILE", help="the config")
+    request_arguments(parser)
     parser.add_argument(
         "--offline", action="store_true", help="do not ask the hub for sizes: guess them by the models' names"
     )
 
 
 def plan(arguments: argparse.Namespace) -> int:
-    from expoflow.project import begin, estimate, folder
+    from expoflow.project import begin, estimate
 
-    config = folder.read_config_file(arguments.configfile)
-    print("\n".join(estimate.lines(estimate.plan(config, online=not arguments.offline))))
-    local = shutil.which("sbatch") is None  # else the jobs are a cluster's
-    for line in begin.look_ahead(config, local, online=not arguments.offline):
-        print(line)
+    project, said = requested(arguments)
+    for line in said:
+        print(f"expoflow: {line}", file=sys.stderr)
+    with project.entered() as config:
+        print("\n".join(estimate.lines(estimate.plan(config, online=not arguments.offline))))
+        local = shutil.which("sbatch") is None  # else the jobs are a cluster's
+        for line in begin.look_ahead(config, local, online=not arguments.offline):
+            print(line)
     return 0
 
 
 def status_arguments(parser: argparse.ArgumentParser) -> None:
-    folder_arguments(parser)
+    project_arguments(parser)
     parser.add_argument("--watch", action="store_true", help="show the run that is at work until it ends")
 
 
 def status(arguments: argparse.Namespace) -> int:
     from expoflow.project import show, status
     from expoflow.project.display import Board
-    from expoflow.project.folder import read_config
 
-    folder = arguments.folder
-    config = read_config(folder)
+    project = project_of(arguments)
+    folder, config = project.folder, project.read()
     if arguments.watch:
         show.watch(folder)
     lines = [("run", status.state(folder))]
@@ -64,14 +67,19 @@ def _megabytes(size: int) -> str:
 
 
 def clean_arguments(parser: argparse.ArgumentParser) -> None:
+    project_arguments(parser)
     parser.add_argument("--yes", action="store_true", help="remove without asking")
 
 
 def clean(arguments: argparse.Namespace) -> int:
     from expoflow import store
     from expoflow.project import status
+    from expoflow.project.create import rehearsals
 
-    held = list(status.held())
+    rehearsed = rehearsals(folder_of(arguments) or Path())
+    if rehearsed and status.locked(rehearsed[0]):
+        raise ConfigError([f"{rehearsed[0]}: a rehearsal runs there; wait for its end, or stop it"])
+    held = [*status.held(), *((each, status.size(each)) for each in rehearsed)]
     print(
         "\n".join(f"{path}  {_megabytes(size)}" for path, size in held) or f"{store.root()}: nothing to free"
     )
@@ -83,5 +91,7 @@ def clean(arguments: argparse.Namespace) -> int:
         if input("Remove these? No finished result needs them. [y/N] ").strip().lower() not in ("y", "yes"):
             return 1
     status.free()
+    for each in rehearsed:
+        shutil.rmtree(each)
     print(f"freed {_megabytes(sum(size for _, size in held))}")
     return 0

@@ -62,6 +62,9 @@ class Config(Strict):
 
     seed: int = Field(42, ge=0)
     """Seed of everything the miniature makes and trains."""
+    limit: int | None = Field(None, ge=2)
+    """A rehearsal (`expoflow run --limit`): of every prompt set, and of what benchmarks ask, the first ones alone. What it shows is no
+    result, and is marked as a rehearsal. Trainings are as long as ever."""
     date: datetime.date = datetime.date.fromisoformat(DATE)
     """The day that chat templates with `strftime_now` write into prompts."""
     models: dict[Name, ModelConfig]
@@ -193,12 +196,12 @@ class Config(Strict):
         return json.dumps({name: given for name, given in found.items() if given})
 
     def section(self, pair: str, name: str) -> Any:
-        """Section `name` (generate, select or benchmarks) with the overrides of `pair` applied."""
+        """Section `name` (generate, select or benchmarks) with the overrides of `pair` applied, and what `limit` makes of it."""
         section, override = getattr(self, name), getattr(self.pairs[pair], name)
-        if override is None:
-            return section
-        changed = section.model_dump(exclude_none=True) | override.model_dump(exclude_none=True)
-        return type(section).model_validate(changed)
+        if override is not None:
+            changed = section.model_dump(exclude_none=True) | override.model_dump(exclude_none=True)
+            section = type(section).model_validate(changed)
+        return section.first(self.limit) if self.limit and name == "benchmarks" else section
 
 
 def schema() -> str:

@@ -40,7 +40,7 @@ def _check_name(value: str) -> str:
     return value
 
 
-def _check_path(value: str) -> str:
+def check_path(value: str) -> str:
     if re.search(r"[{}\x00-\x1f\x7f]", value):
         raise PydanticCustomError(
             "path",
@@ -90,7 +90,7 @@ def check_distinct(values: list[float]) -> list[float]:
 
 
 Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pattern": f"^{NAME}$"})]
-PathName = Annotated[str, AfterValidator(_check_path)]
+PathName = Annotated[str, AfterValidator(check_path)]
 Alpha = Annotated[float, BeforeValidator(_check_alpha)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 

@@ -104,10 +104,18 @@ class Benchmark(Strict):
     """Keys that the answers do not depend on beside the files: where these come from, and how much is done at a time."""
     SOURCE: ClassVar[frozenset[str]] = frozenset()
     """Keys that say where files come from, if the benchmark has any."""
+    ASKED: ClassVar[str | None] = None
+    """The name in `inputs` of the file that has what is asked; a rehearsal takes its first entries (`data.first`)."""
 
     def inputs(self) -> dict[str, str]:
         """The files that its jobs read beside the model, by name."""
         return {}
+
+    def first(self, count: int) -> Self:
+        """The section for a rehearsal, which asks the first `count` of every task, if the benchmark has a `limit`."""
+        if "limit" not in type(self).model_fields:
+            return self
+        return self.model_copy(update={"limit": min(count, self.limit or count)})
 
     def made(self) -> bool:
         """Whether the miniature makes these files (`miniature.NAME`)."""
@@ -155,6 +163,7 @@ class AlpacaEvalBenchmark(Benchmark):
     PACKAGES = ("alpaca_eval", "openai")
     REWARDS = ("reward",)
     COMPARED = frozenset({"df_gamed"})
+    ASKED = "reference"
     HUB_FILES: ClassVar[dict[str, str]] = {
         "reference": "alpaca_eval_gpt4_baseline.json",
         "df_gamed": "df_gamed.csv",
@@ -223,6 +232,7 @@ class MtBenchBenchmark(Benchmark):
     """MT-Bench: 80 questions of two turns, each answer graded from 1 to 10."""
 
     PACKAGES = ("openai",)
+    ASKED = "data"
     APART = SOURCE = frozenset({"data", "hub", "revision"})
 
     data: PathName | None = None
@@ -377,6 +387,10 @@ class BenchmarksConfig(Strict):
     def names(self) -> list[str]:
         """Their names."""
         return list(self.sections())
+
+    def first(self, count: int) -> Self:
+        """The sections for a rehearsal."""
+        return self.model_copy(update={name: each.first(count) for name, each in self.sections().items()})
 
 
 PairBenchmarks: Any = partial(BenchmarksConfig)

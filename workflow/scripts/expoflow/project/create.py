@@ -1,5 +1,6 @@
 """A user's project: a folder with a config.yaml, in which the workflow is run and makes results/."""
 
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -17,7 +18,8 @@ from expoflow.errors import ConfigError, ExpoflowError
 from expoflow.extrapolation.preflight import open_pair
 from expoflow.files.atomic import write_text
 from expoflow.paths import Results
-from expoflow.project.folder import CONFIG
+from expoflow.project.folder import CONFIG, Project
+from expoflow.project.located import located
 from expoflow.system.installed import workflow_folder
 
 NO_RESULTS = Results(Path(os.devnull))  # every source is looked at
@@ -26,6 +28,8 @@ HEADER = """\
 # One pair, as `expoflow run` was asked for it. Change what you like and run again: expoflow run --config config.yaml
 # Relative paths are relative to this folder. `expoflow init` writes a starter that says more.
 """
+COPY = "# A copy that `expoflow run` writes anew, with absolute paths. Change the config that it is made of:"
+REHEARSAL = "rehearsal"  # the folder of a rehearsal, in that of the run
 COMMENTS = {
     "models": "sft: what alignment began with; reward: a sequence classifier with one logit. path: DIR, or hub: ORG/NAME",
     "select": "nll: the largest alpha whose responses are no less likely under the aligned model; reward needs reward_model",
@@ -47,6 +51,9 @@ class Request:
     alphas: str
     prompts: str
     test_prompts: str | None = None
+    field: str | None = None
+    generate: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Keys of the section `generate` that were asked for."""
 
     @property
     def name(self) -> str:
@@ -59,40 +66,75 @@ class Request:
         models = {"sft": self.sft, "aligned": self.aligned}
         models |= {"reward": self.reward_model} if self.reward_model else {}
         prompts = {"dev": self.prompts} | ({"test": self.test_prompts} if self.test_prompts else {})
+        field = {"field": self.field} if self.field else {}
         config = {
             "models": {name: source(model) for name, model in models.items()},
             "pairs": {self.name: {"sft": "sft", "aligned": "aligned", "alphas": _alphas(self.alphas)}},
-            "prompts": {name: prompt_source(each) for name, each in prompts.items()},
+            "prompts": {name: prompt_source(each) | field for name, each in prompts.items()},
             **({"reward_model": "reward"} if self.reward_model else {"select": {"by": WITHOUT_REWARDS}}),
-            "generate": {"prompts": "dev", "max_tokens": 2048},
+            "generate": {"prompts": "dev", "max_tokens": 2048} | self.generate,
             "extrapolate": {"weights": "streamed"},
         }
         return config | ({"benchmarks": {"reward": {"prompts": "test"}}} if self.test_prompts else {})
 
+    def asked(self) -> dict[str, Any]:
+        """What of the config was asked for, or follows from it; the rest may be changed by hand."""
+        wanted = self.config()
+        asked = {key: wanted[key] for key in ("models", "pairs", "prompts", "reward_model") if key in wanted}
+        return asked | ({"generate": self.generate} if self.generate else {})
 
-def prepare(request: Request, folder: Path) -> Path:
-    """Write the config that `request` stands for to `folder` unless it says so already; returns its path.
 
-    Before anything is written all sources are looked at; all problems are in one ConfigError.
+def prepare(request: Request, folder: Path) -> tuple[Project, list[str]]:
+    """The project in `folder` whose config says what `request` does, and what is to be said of it. Nothing is written.
+
+    A config that is there is kept if it says so already; one of `expoflow run` that was never run gives way to another request.
+    All sources are looked at, and all problems are in one ConfigError.
     """
     wanted, path = request.config(), folder / CONFIG
-    problems = _problems(lambda: checks.parse(wanted))
+    project = Project(path, folder, folder, _commented(wanted))
+    problems, said = _problems(lambda: checks.parse(wanted)), []
     if (folder.exists() and not folder.is_dir()) or (folder / "config.json").exists():
         problems.append(f"--out: '{folder}' is a file or a checkpoint; give a folder for config and results")
     elif path.exists():
-        keys = ("models", "pairs", "prompts", "reward_model")
-        asked = {key: wanted[key] for key in keys if key in wanted}
-        problems += [
-            f"{path}: {difference}; change it there and run: expoflow run --config {path}, or give another --out"
-            for difference in _differences(asked, _read(path), "")
-        ]
-    else:
-        problems += _source_problems(wanted)
+        differences = [*_differences(request.asked(), _read(path), "")]
+        if not differences:
+            project = Project(path, folder, folder)
+        elif not project.was_run() and path.read_text(encoding="utf-8").startswith(HEADER):
+            said = [f"{path}: was never run, and is written anew: {each}" for each in differences]
+        else:
+            problems += [
+                f"{path}: {each}; change it there and run: expoflow run --config {path}, or give another --out"
+                for each in differences
+            ]
+    problems += _source_problems(wanted) if project.text else []
     if problems:
         raise ConfigError([*dict.fromkeys(problems)])
-    if not path.exists():
-        write_text(path, _commented(wanted))
-    return path
+    return project, said
+
+
+def copied(project: Project, folder: Path, limit: int | None = None) -> Project:
+    """The config of `project`, to be run in another folder; with `limit` as a rehearsal. Nothing is written."""
+    data = located(project.read(), project.base) | ({"limit": limit} if limit else {})
+    path = folder / CONFIG
+    if path.exists() and not _is_copy(path):
+        raise ConfigError([f"{path}: is another config; run that one, or give another --out"])
+    text = yaml.safe_dump(data, sort_keys=False, width=1000, allow_unicode=True)
+    return Project(path, folder, folder, f"{COPY}\n# {project.config.absolute()}\n{text}")
+
+
+def rehearsal(project: Project, limit: int) -> Project:
+    """A rehearsal of `project`, in a folder of its own, so that it never mixes with the run."""
+    return copied(project, project.folder / REHEARSAL, limit)
+
+
+def rehearsals(folder: Path) -> list[Path]:
+    """The folder of the rehearsal of the project in `folder`; nothing if there is none."""
+    return [folder / REHEARSAL] if _is_copy(folder / REHEARSAL / CONFIG) else []
+
+
+def _is_copy(config: Path) -> bool:
+    """Whether a config was written by `copied`."""
+    return config.is_file() and config.read_text(encoding="utf-8", errors="replace").startswith(COPY)
 
 
 def start(folder: Path) -> list[Path]:

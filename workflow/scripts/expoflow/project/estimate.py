@@ -120,7 +120,7 @@ def plan(config: Config, results: Results = RESULTS, online: bool = True) -> Est
     result = Estimate(
         known,
         Needs(config, lambda name: int(known[name].weights)),
-        prompts={name: _count(name, each, config.seed, ask) for name, each in config.prompts.items()},
+        prompts={name: _count(name, config, ask) for name in config.prompts},
     )
     if (rewards := config.reward_model) and result.needs.gpus(rewards):
         engine = config.engine_of(rewards)
@@ -253,6 +253,8 @@ def _facts(name: str, model: ModelConfig, results: Results, ask: _Hub) -> Facts 
         return _of_files(sizes, read_json_file(Path(made.folder) / "config.json"), "manifest")
     if model.path:
         folder = Path(model.path)
+        if not folder.is_dir():
+            raise ConfigError([f"models.{name}.path: no folder '{folder}'; correct the path"])
         sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
         return _of_files(sizes, read_json_file(folder / "config.json"), "folder")
     if model.base:
@@ -293,16 +295,18 @@ def _typical_cache(weights: float) -> float:
     return 2 * 2 * next(numbers for parameters, numbers in TYPICAL.items() if weights / 2 <= parameters)
 
 
-def _count(name: str, source: PromptsConfig, seed: int, ask: _Hub) -> tuple[int, str]:
+def _count(name: str, config: Config, ask: _Hub) -> tuple[int, str]:
     """Number of prompts of a set, and who says so."""
+    source = config.prompts[name]
     if not source.hub:
         try:
-            return len(prompt_sets.load(source, seed)), "counted"
+            count, says = len(prompt_sets.load(source, config.seed)), "counted"
         except DataError as error:
             raise ConfigError([f"prompts.{name}.file: {error}"]) from None
-    said = ask.prompts(source)
-    count, says = (said, "its card") if said else (ASSUMED_PROMPTS, "assumed")
-    return (min(count, source.subset), says) if source.subset else (count, says)
+    else:
+        said = ask.prompts(source)
+        count, says = (said, "its card") if said else (ASSUMED_PROMPTS, "assumed")
+    return min(filter(None, (count, source.subset, config.limit))), says
 
 
 def lines(made: Estimate) -> list[str]:

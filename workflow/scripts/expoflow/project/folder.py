@@ -1,10 +1,14 @@
 """A folder with a config, and the workflow that is run in it."""
 
 import os
+import re
+import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import yaml
 
@@ -12,16 +16,99 @@ from expoflow import checks
 from expoflow.checks import plain_yaml
 from expoflow.config import Config
 from expoflow.errors import ConfigError
+from expoflow.files.atomic import write_text
+from expoflow.paths import RESULTS
+from expoflow.project.located import located
+from expoflow.project.resume import NOTE
 from expoflow.system.installed import workflow_folder
+
+CONFIG = "config.yaml"
+DRY = re.compile(r"-n[a-zA-Z]*|--dry-?run")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A config and the folder that it is run in, which may not exist yet.
+
+    Relative paths in the config begin at `base`. `text` is what is still to be written to `config` before a run; None if it is there.
+    """
+
+    config: Path
+    folder: Path
+    base: Path
+    text: str | None = None
+
+    @classmethod
+    def find(cls, folder: Path | None, config: Path | None = None) -> "Project":
+        """The project in a folder, by default this one, or of a config file, by default in its folder.
+
+        Both say that a config is to be run in another folder. A folder's own config is config.yaml, or config/config.yaml as in a
+        clone, whose relative paths begin at the folder too. Raises ConfigError.
+        """
+        if config is not None:
+            if not config.is_file():
+                raise ConfigError([f"--config: no file '{config}'; `expoflow init` writes a starter"])
+            return cls(config, folder or config.parent, config.parent)
+        folder = folder or Path()
+        places = [folder / CONFIG, folder / "config" / CONFIG]
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
+            raise ConfigError(
+                [f"{folder}: no {CONFIG}; name a project's folder, or begin one: expoflow init"]
+            )
+        return cls(path, folder, folder)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the config lies in another folder than it is run in."""
+        return self.folder.resolve() != self.base.resolve()
+
+    def read(self) -> Config:
+        """The config, checked. Raises ConfigError."""
+        if self.text is not None:
+            return checks.parse(yaml.safe_load(self.text), self.base)
+        return read_config_file(self.config, self.base)
+
+    @contextmanager
+    def entered(self) -> Iterator[Config]:
+        """The config with absolute paths, and the project's folder as the working directory; an empty one if it does not exist."""
+        config = checks.parse(located(self.read(), self.base))
+        with tempfile.TemporaryDirectory() as empty, chdir(self.folder if self.folder.is_dir() else empty):
+            yield config
+
+    def was_run(self) -> bool:
+        """Whether a run has begun in the folder."""
+        return (self.folder / NOTE).exists() or (self.folder / RESULTS.folder).exists()
+
+    def run(self, arguments: Sequence[str]) -> int:
+        """Run the workflow; `arguments` are Snakemake's own. In a dry run nothing is written. Its exit status."""
+        if not is_dry(arguments):
+            if self.text is not None:
+                self._write()
+            return run_workflow(self.config, self.folder, arguments)
+        with tempfile.TemporaryDirectory() as scratch:
+            config, folder = self.config, self.folder if self.folder.is_dir() else Path(scratch)
+            if self.text is not None:
+                config = Path(scratch) / CONFIG
+                write_text(config, self.text)
+            sys.stdout.flush()
+            return subprocess.run(snakemake(config, folder, arguments)).returncode
+
+    def _write(self) -> None:
+        """Write the config; another one that stands there is kept beside it."""
+        if self.config.exists() and self.config.read_text(encoding="utf-8", errors="replace") != self.text:
+            self.config.replace(self.config.with_name(f"{CONFIG}.old"))
+        write_text(self.config, self.text)
+
+
+def is_dry(arguments: Sequence[str]) -> bool:
+    """Whether Snakemake's `arguments` ask for a dry run."""
+    return any(map(DRY.fullmatch, arguments))
 
 
 def read_config(folder: Path) -> Config:
-    """The config of the project in `folder`, where `expoflow run` or the Snakefile looks for it."""
-    places = [folder / "config.yaml", folder / "config" / "config.yaml"]
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
-        raise ConfigError([f"{folder}: no config.yaml; name a project's folder, or begin one: expoflow init"])
-    return read_config_file(path, folder)
+    """The config of the project in `folder`."""
+    return Project.find(folder).read()
 
 
 def read_config_file(path: Path, folder: Path = Path()) -> Config:
@@ -34,32 +121,26 @@ def read_config_file(path: Path, folder: Path = Path()) -> Config:
     return checks.parse(data if isinstance(data, dict) else {}, folder)
 
 
-CONFIG = "config.yaml"
-
-
-def run_workflow(config: Path, folder: Path, arguments: Sequence[str]) -> NoReturn:
-    """Run Snakemake on `config` in `folder`, show the run, and end as it ends; `arguments` are Snakemake's own, and win.
-
-    Of a dry run its output is shown as it is. Raises ConfigError.
-    """
-    from expoflow.project import show
-    from expoflow.project.begin import DRY
-
+def snakemake(config: Path, folder: Path, arguments: Sequence[str]) -> list[str]:
+    """The command that runs `config` in `folder`; `arguments` are Snakemake's own, and win."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(workflow_folder() / "Snakefile")]
     command += ["--configfile", str(config.absolute()), "--directory", str(folder.absolute())]
     if not any(each.startswith(("--profile", "--executor")) for each in arguments):  # a cluster sets its own
         command += ["--cores", "all"]
-    command += arguments
-    sys.stdout.flush()
-    if DRY.intersection(arguments):
-        os.execv(sys.executable, command)
-    _require_writable(folder)
-    sys.exit(show.run(command, folder))
+    return [*command, *arguments]
 
 
-def _require_writable(folder: Path) -> None:
+def run_workflow(config: Path, folder: Path, arguments: Sequence[str]) -> int:
+    """Run Snakemake on `config` in `folder` and show the run; `arguments` are Snakemake's own. Its exit status.
+
+    Raises ConfigError.
+    """
+    from expoflow.project import show
+
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(
             [f"{folder}: cannot be written to; make it writable, or name another folder with --out"]
         )
+    sys.stdout.flush()
+    return show.run(snakemake(config, folder, arguments), folder)

@@ -23,9 +23,9 @@ from expoflow.files.records import read_json
 from expoflow.hub import licence
 from expoflow.paths import RECIPE, RESULTS, Results, of_benchmark, of_exported
 from expoflow.project.card import FIGURE, VARIANTS, Evidence, hub_card
-from expoflow.project.folder import read_config, read_config_file
+from expoflow.project.folder import Project
 from expoflow.reporting import tables
-from expoflow.reporting.words import certificate_words, worse
+from expoflow.reporting.words import certificate_words, rehearsal_words, worse
 from expoflow.results import BenchmarkResult, Best, Manifest, read_certificate
 
 CARD = "README.md"
@@ -49,23 +49,28 @@ class Upload:
 
 
 def publication(
-    folder: Path, repo: str, pair: str | None = None, config: Path | None = None, stated: str | None = None
+    folder: Path,
+    repo: str,
+    pair: str | None = None,
+    config: Path | None = None,
+    stated: str | None = None,
+    draft: bool = False,
 ) -> list[Upload]:
     """The files to upload for a pair, from a project's folder or that of an exported model.
 
-    `pair` is needed where a project has several, `config` where the project's folder has none, `stated` is the
-    licence where it is not that of both parents. The files are in the order of their names. Raises an
+    `pair` is needed where a project has several, `config` where the project's folder has none. `stated` is the licence
+    if it is not that of both parents; the card of a `draft` may state none. The files are in the order of their names. Raises an
     ExpoflowError that names everything for which the model must not be published.
     """
     project, pair = _place(folder, pair)
-    found = read_config_file(config, project) if config else read_config(project)
+    found = Project.find(project, config).read()
     if pair not in found.pairs:
         raise ConfigError([f"the config has no pair '{pair}'; give the one of this run: --config FILE"])
     exported = Results.of(project).exported(pair)
     evidence = _evidence(project, pair, found, exported)
     if problems := [*_problems(project, evidence, exported)]:
         raise CheckpointError("\n".join(problems))
-    terms = {"license": stated} if stated else _inherited(project, evidence)
+    terms = {"license": stated} if stated else _inherited(project, evidence, draft)
     recipe = evidence.recipe
     for source in (recipe.sft.source, recipe.aligned.source):
         if Path(source).is_absolute():
@@ -145,6 +150,8 @@ def _evidence(project: Path, pair: str, config: Config, exported: Path) -> Evide
 def _problems(project: Path, evidence: Evidence, exported: Path) -> Iterator[str]:
     """Why the model must not be published, one line each."""
     recipe, best = evidence.recipe, evidence.best
+    if said := rehearsal_words(evidence.certificate):
+        yield f"{exported}: {said}; publish the model of the run itself"
     if recipe.alpha != float(best.alpha):
         yield f"{exported}: has alpha {recipe.alpha:g}, best.json chooses {best.alpha}; run snakemake again"
     elif not recipe.alpha:
@@ -189,15 +196,20 @@ def _preflight(project: Path, evidence: Evidence, recorded: Path) -> list[str]:
     return [finding["message"] for finding in findings if finding["level"] == "error"]
 
 
-def _inherited(project: Path, evidence: Evidence) -> licence.Licence:
+def _inherited(project: Path, evidence: Evidence, draft: bool) -> licence.Licence:
     parents = [evidence.models[role] for role in ("aligned", "sft")]
-    return licence.inherited(
-        {
-            parent.source.get("hub", parent.model): parent.license
-            or licence.stated(project / parent.folder / CARD)
-            for parent in parents
-        }
-    )
+    stated = {
+        parent.source.get("hub", parent.model): parent.license
+        or licence.stated(project / parent.folder / CARD)
+        for parent in parents
+    }
+    try:
+        return licence.inherited(stated)
+    except CheckpointError as error:
+        if not draft:
+            raise
+        print(f"note: this card states no licence, and an upload needs one: {error}", file=sys.stderr)
+        return {}
 
 
 def _figure(results: Results, pair: str) -> bytes:

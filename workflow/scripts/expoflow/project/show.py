@@ -33,7 +33,7 @@ HEADS = 10.0  # seconds between two looks whether the head of a run is alive
 
 
 def run(command: Sequence[str], folder: Path, keep: Sequence[int] = ()) -> int:
-    """Run Snakemake by `command` in `folder` and show what it does; the exit status as a shell has it.
+    """Run Snakemake by `command` in `folder` and show what it does; its exit status, as a shell has it; 130 after Ctrl-C.
 
     Signals are passed on to it. It does not outlive this process. It inherits the descriptors `keep`.
     """
@@ -72,8 +72,9 @@ def run(command: Sequence[str], folder: Path, keep: Sequence[int] = ()) -> int:
             before = "\n".join(INTERRUPTED)
         for line in filter(None, before.split("\n")):
             shows.say(line)
-    status = head.returncode
-    return 128 - status if status < 0 else status
+    if interrupted and head.returncode:
+        return 128 + signal.SIGINT
+    return 128 - head.returncode if head.returncode < 0 else head.returncode
 
 
 def watch(folder: Path) -> None:

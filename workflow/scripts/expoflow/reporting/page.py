@@ -9,7 +9,7 @@ from expoflow.files.atomic import write_text
 from expoflow.files.records import read_json
 from expoflow.paths import Results
 from expoflow.reporting.tables import BENCHMARKED, COMPARED, read
-from expoflow.reporting.words import certificate_words, optimism_words
+from expoflow.reporting.words import certificate_words, optimism_words, rehearsal_words
 from expoflow.results import Best, read_certificate
 from expoflow.selection.criteria import CRITERIA, Criterion
 
@@ -32,7 +32,8 @@ figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { font-size: .9re
 </head>
 <body>
 <h1>Extrapolation results</h1>
-<p>theta2 = theta1 + alpha * (theta1 - theta0); every choice of alpha stands below with its reason. Tables lie beside this page.</p>
+{% if rehearsal %}<p><b>{{ rehearsal }}.</b></p>
+{% endif %}<p>theta2 = theta1 + alpha * (theta1 - theta0); every choice of alpha stands below with its reason. Tables lie beside this page.</p>
 <h2>Chosen alphas</h2>
 <table>
 <tr><th>pair</th><th>alpha</th>{% for words in shown.values() %}<th>{{ words }}, aligned</th><th>{{ words }}, ExPO</th>
@@ -114,6 +115,7 @@ def write_page(
         beside=beside,
         certificates={best.pair: certified(best, results) for best in choices},
         choices=choices,
+        rehearsal=next(filter(None, (rehearsed(best, results) for best in choices)), ""),
         metrics=metrics,
         gaps=gaps,
         variants=["sft", "aligned", "expo", "expo-aligned"],
@@ -157,6 +159,11 @@ def certified(best: Best, results: Results) -> str:
         )
     words = certificate_words(certificate)
     return f"{words}: certified" if certificate.certified else words
+
+
+def rehearsed(best: Best, results: Results) -> str:
+    """That these are the results of a rehearsal, if they are."""
+    return rehearsal_words(read_certificate(results.certificate(best.pair), best))
 
 
 def beside(best: Best) -> str:

@@ -4,6 +4,7 @@ from expoflow.results import Best, Certificate
 from expoflow.selection.criteria import CRITERIA, with_interval
 
 SAME = "alpha was chosen and judged on the same prompts"
+REHEARSAL = "A REHEARSAL on the first {} prompts of every set: no result"
 
 
 def best_line(best: Best, reward_aligned: float | str | None, certificate: Certificate | None = None) -> str:
@@ -25,18 +26,33 @@ def best_line(best: Best, reward_aligned: float | str | None, certificate: Certi
         )
     else:
         line += f": {chose}" if best.reward is None else f", {chose}"
-        more = [*more, SAME] if certificate else more
+        more = [*more, certificate_words(certificate)] if certificate else more
     return "; ".join([line, *more])
 
 
 def certificate_words(certificate: Certificate) -> str:
-    """`gain 0.45 [0.30, 0.61] on 300 prompts of test that took no part in the choice`; or that there are no such prompts."""
+    """`gain 0.45 [0.30, 0.61] on 300 prompts of test that took no part in the choice`; or that there are no such prompts.
+
+    Of a rehearsal it says that it is one.
+    """
+    said = _certificate_words(certificate)
+    return f"{said}; {rehearsal_words(certificate)}" if certificate.rehearsal else said
+
+
+def rehearsal_words(certificate: Certificate | None) -> str:
+    """That this is a rehearsal; nothing if it is none."""
+    if certificate is None or certificate.rehearsal is None:
+        return ""
+    return REHEARSAL.format(certificate.rehearsal)
+
+
+def _certificate_words(certificate: Certificate) -> str:
     if not certificate.held_out:
         return SAME
     if certificate.alpha == "0":
         return "the aligned model is kept, so there is no gain to certify"
     line = f"{short_certificate(certificate)} on {certificate.prompts} prompts of {certificate.judged_on} that took no part in the choice"
-    line += "" if certificate.certified else f", {_verdict(certificate)}"
+    line += "" if certificate.certified or certificate.rehearsal else f", {_verdict(certificate)}"
     more = f" (these prompts have now judged or made {certificate.looks} results)"
     return line + more if certificate.looks > 1 else line
 

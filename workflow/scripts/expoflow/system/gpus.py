@@ -105,6 +105,12 @@ def rows() -> list[list[str]]:
     return [*csv.reader(told, skipinitialspace=True)]
 
 
+def driver() -> str | None:
+    """The version of the driver; None without one."""
+    told = _told(lambda line: line[:1].isdigit(), "--query-gpu=driver_version", "--format=csv,noheader")
+    return told[0].strip() if told else None
+
+
 def _is(device: str, uuid: str) -> bool:
     """Whether a device is named by this UUID, or by its beginning, as CUDA allows."""
     return device.startswith("GPU-") and uuid.startswith(device)

@@ -14,7 +14,12 @@ def is_slow(dtype: str) -> bool:
 
     It is measured, in some hundredths of a second: a CPU without instructions for a type takes 20 to 50 times as long.
     """
-    return dtype in HALF and _seconds(dtype) > _seconds("float32")
+    return dtype in HALF and slowness(dtype) > 1
+
+
+def slowness(dtype: str) -> float:
+    """How many times as long as one of float32 a product of matrices of `dtype` takes."""
+    return _seconds(dtype) / _seconds("float32")
 
 
 def _seconds(dtype: str) -> float:

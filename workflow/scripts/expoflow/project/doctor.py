@@ -1,0 +1,204 @@
+"""What this machine can do for a run, and what would help it: `expoflow doctor`."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from expoflow import __version__, store
+from expoflow.engines.model import chosen
+from expoflow.errors import ExpoflowError
+from expoflow.system import gpus, processor
+from expoflow.system.installed import workflow_folder
+
+GB = 1e9
+PATIENCE = 3  # seconds in which the hub must answer
+ROOM = 50 * GB  # less than that on a disk is worth a word: a pair of 7B models with its export is 45 GB
+# What an extra brings, for what; the first package stands for it.
+EXTRAS = {
+    "bench": ("lm_eval", "the paper's benchmarks"),
+    "train": ("trl", "training by TRL"),
+}
+MEMORY = Path("/proc/meminfo")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A line of what was found; `remedy` is the command that mends or adds something, `broken`: no run is of use before that."""
+
+    label: str
+    text: str
+    remedy: str = ""
+    broken: bool = False
+
+
+def examine(folder: Path, online: bool) -> Iterator[Finding]:
+    """Look at this machine, for runs in `folder`; with `online` the hub is asked too. Nothing is written."""
+    yield Finding("expoflow", f"{__version__} in {workflow_folder()}, Python {platform.python_version()}")
+    yield from _processor()
+    found = _gpus()
+    yield from found
+    number = sum(finding.label == "GPU" for finding in found)
+    yield from _packages(number)
+    yield from _engine(number)
+    yield from _disks(folder)
+    yield from _hub(online)
+    yield from _slurm(folder)
+
+
+def lines(findings: Iterable[Finding]) -> Iterator[str]:
+    """The findings as lines, each remedy below what it is for."""
+    for finding in findings:
+        yield f"{finding.label:10} {finding.text}"
+        if finding.remedy:
+            yield f"{'':10} -> {finding.remedy}"
+
+
+def _processor() -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    slow = processor.slowness("bfloat16")
+    said = (
+        f"bfloat16 takes {slow:.0f} times as long as float32, so that models compute in float32"
+        if slow > 1
+        else "bfloat16 is fast"
+    )
+    yield Finding("processor", f"{cores} {'core' if cores == 1 else 'cores'}; {said}")
+    if MEMORY.exists():
+        stated = dict(line.split(":", 1) for line in MEMORY.read_text().splitlines())
+        free, total = (int(stated[key].split()[0]) * 1024 for key in ("MemAvailable", "MemTotal"))
+        yield Finding("memory", f"{_gb(free)} free of {_gb(total)}")
+
+
+def _gpus() -> list[Finding]:
+    """The GPUs that the driver tells of, and whether this installation may use them."""
+    try:
+        rows, driver = gpus.rows(), gpus.driver()
+    except ExpoflowError as error:
+        return [Finding("GPUs", str(error), broken=True)]
+    if not rows:
+        return [Finding("GPUs", "none: models run on the processor, which is for small ones")]
+    found = [
+        Finding(
+            "GPU",
+            f"{index}: {name}, {_mebibytes(free)} free of {_mebibytes(total)}, driver {driver or 'unknown'}",
+        )
+        for index, _, _, free, total, name in rows
+    ]
+    visible = os.environ.get(gpus.VISIBLE)
+    if visible is not None:
+        found.append(Finding("", f"{gpus.VISIBLE}={visible}: runs take these alone"))
+    return found
+
+
+def _packages(number: int) -> Iterator[Finding]:
+    version = metadata.version("torch")
+    if number and "+cpu" in version:
+        wanted = version.partition("+")[0]
+        remedy = f"pip uninstall -y torch && pip install torch=={wanted}"
+        yield Finding("torch", f"{version}, which cannot use the GPUs", remedy, broken=True)
+    else:
+        yield Finding("torch", f"{version}{' (no GPU is needed)' if '+cpu' in version else ''}")
+    for extra, (package, purpose) in EXTRAS.items():
+        there = importlib.util.find_spec(package) is not None
+        said = "installed" if there else "not installed"
+        yield Finding(extra, f"{purpose}: {said}", "" if there else f"pip install 'expoflow[{extra}]'")
+
+
+def _engine(number: int) -> Iterator[Finding]:
+    there = importlib.util.find_spec("vllm") is not None
+    if there:
+        yield Finding("vLLM", metadata.version("vllm"))
+    else:
+        remedy = "pip install 'expoflow[gpu]'" if number else ""
+        yield Finding("vLLM", "not installed", remedy)
+    try:
+        engine = chosen("auto")
+    except ExpoflowError as error:  # GPUs named twice, or a broken driver
+        yield Finding("engine", str(error), broken=True)
+        return
+    why = {
+        (True, True): "vLLM is installed, and a GPU is there",
+        (True, False): "no GPU may be used here",
+        (False, True): "vLLM is not installed: many times slower on a GPU",
+        (False, False): "vLLM is not installed, and there is no GPU",
+    }[there, bool(gpus.gpus())]
+    yield Finding("engine", f"`auto` takes {engine}: {why}")
+
+
+def _disks(folder: Path) -> Iterator[Finding]:
+    from huggingface_hub import constants
+
+    places = (
+        ("hub cache", Path(constants.HF_HUB_CACHE), "HF_HOME"),
+        ("store", store.root(), "EXPOFLOW_STORE"),
+    )
+    for label, place, variable in places:
+        yield _disk(label, place, f"export {variable}=DIR on another disk")
+    yield _disk("folder", folder.absolute(), "run in a folder on another disk: --out DIR")
+
+
+def _disk(label: str, place: Path, remedy: str) -> Finding:
+    there = next(each for each in (place, *place.absolute().parents) if each.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        return Finding(label, f"{place}: {there} cannot be written to", remedy, broken=True)
+    free = shutil.disk_usage(there).free
+    return Finding(label, f"{place}: {_gb(free)} free", remedy if free < ROOM else "")
+
+
+def _hub(online: bool) -> Iterator[Finding]:
+    from huggingface_hub import constants, get_token
+
+    from expoflow.hub import http
+
+    if not online or constants.HF_HUB_OFFLINE:
+        yield Finding("hub", f"{http.ENDPOINT}: not asked (offline)")
+    else:
+        yield _answer(http.ENDPOINT, lambda: _ask(constants.ENDPOINT))
+    if get_token():
+        yield Finding("token", f"there: {http.token_name()}")
+    else:
+        yield Finding("token", "none: only gated models and `expoflow publish` need one", "hf auth login")
+
+
+def _answer(shown: str, ask: Callable[[], int]) -> Finding:
+    begin = time.monotonic()
+    remedy = "mend the network or the proxy, name a mirror (export HF_ENDPOINT=...), or use local folders and HF_HUB_OFFLINE=1"
+    try:
+        status = ask()
+    except Exception as error:  # of whichever HTTP library the hub's client has
+        return Finding("hub", f"{shown}: does not answer ({type(error).__name__})", remedy)
+    if status >= 500:
+        return Finding("hub", f"{shown}: answers HTTP {status}", "try again later")
+    return Finding("hub", f"{shown}: answers in {time.monotonic() - begin:.1f} s")
+
+
+def _ask(endpoint: str) -> int:
+    """The status of a small answer; the token is not sent."""
+    from huggingface_hub import get_session
+
+    return get_session().get(f"{endpoint}/api/models", params={"limit": 1}, timeout=PATIENCE).status_code
+
+
+def _slurm(folder: Path) -> Iterator[Finding]:
+    if not shutil.which("sbatch"):
+        yield Finding("SLURM", "not here")
+        return
+    if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
+        yield Finding("SLURM", "here, but Snakemake's plugin is not", "pip install 'expoflow[slurm]'")
+    elif not (folder / "slurm" / "profile.yaml").is_file():
+        yield Finding("SLURM", f"here; {folder} has no slurm/profile.yaml", "expoflow init DIR writes one")
+    else:
+        yield Finding("SLURM", "here; run with: -- --profile slurm")
+
+
+def _gb(size: float) -> str:
+    return f"{size / GB:.1f} GB"
+
+
+def _mebibytes(text: str) -> str:
+    return _gb(int(text) * 2**20) if text.isdecimal() else text
