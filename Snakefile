@@ -72,11 +72,7 @@ onsuccess:
 # With --keep-going a benchmark that failed leaves a gap in the tables, made all the same in results/partial.
 onerror:
     if not WORDS.interrupted:
-        print(
-            *filter(None, [salvage_benchmarks(), WORDS.last()]),
-            sep="\n",
-            file=sys.stderr,
-        )
+        print(words_of_failure(), file=sys.stderr)
 
 
 report: "rules/captions/workflow.rst"
