@@ -55,7 +55,7 @@ def test_the_file_is_what_the_job_has_said(log):
     before = time.time()
     report(3, 10, "steps", "loss 0.5")
     found = json.loads(place(log).read_text())
-    assert before <= found["began"] == found["updated"] == found["since"] <= time.time()
+    assert before <= found["began"] == found["updated"] <= time.time()
     assert {name: found[name] for name in ("done", "total", "unit", "last", "before")} == {
         "done": 3, "total": 10, "unit": "steps", "last": "loss 0.5", "before": 3,
     }  # fmt: skip
@@ -90,6 +90,13 @@ def test_a_count_that_begins_anew_has_a_speed_of_its_own(monkeypatch):
     assert (found.began, found.speed) == (1e9 + 200, 0.25)
     found = counted(monkeypatch, *rounds, (300, {"done": 9, "unit": "steps"}))
     assert (found.began, found.speed) == (1e9 + 300, None)
+
+
+def test_a_file_that_says_no_more_than_it_must_is_read(tmp_path):
+    must = {"done": 30, "total": 40, "unit": "steps", "last": "", "began": 100, "updated": 115}
+    place(tmp_path / "log").write_text(json.dumps(must))
+    found = read(tmp_path / "log")
+    assert (found.speed, found.left, found.tokens_per_second) == (2, 5, None)
 
 
 def test_more_may_be_done_than_was_said(monkeypatch):

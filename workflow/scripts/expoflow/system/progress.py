@@ -22,8 +22,8 @@ PAUSE = 1.0  # seconds between two writes
 class Progress(Record):
     """`done` of `total` (None: not known) in some `unit`, and the `last` thing that was made. Times are seconds since the epoch.
 
-    It is counted since `began`, and was told at `updated`. Speeds count from `since` on, when `before` units and `tokens_before`
-    tokens were there: what an earlier run has kept is no speed, and the time until a model is loaded is none either.
+    It is counted since `began`, and was told at `updated`. Speeds count from `since` on (0: from `began`), when `before` units and
+    `tokens_before` tokens were there: what an earlier run has kept is no speed, and the time until a model is loaded is none either.
     """
 
     done: float
@@ -32,20 +32,24 @@ class Progress(Record):
     last: str
     began: float
     updated: float
-    since: float
-    before: float
+    since: float = 0
+    before: float = 0
     tokens: int = 0
     tokens_before: int = 0
 
     @property
     def speed(self) -> float | None:
         """Units per second; None as long as there is nothing to measure."""
-        return _per_second(self.done - self.before, self.updated - self.since)
+        return self._per_second(self.done - self.before)
 
     @property
     def tokens_per_second(self) -> float | None:
         """Tokens per second, if the job writes any."""
-        return _per_second(self.tokens - self.tokens_before, self.updated - self.since)
+        return self._per_second(self.tokens - self.tokens_before)
+
+    def _per_second(self, count: float) -> float | None:
+        seconds = self.updated - (self.since or self.began)
+        return count / seconds if count > 0 and seconds > 0 else None
 
     @property
     def left(self) -> float | None:
@@ -58,7 +62,7 @@ class Progress(Record):
             return begun(done, total, unit, last, tokens)
         now = time.time()
         changed = {"done": done, "last": last, "tokens": tokens, "updated": now}
-        if self.since == self.began and done > self.before:
+        if not self.since and done > self.before:
             changed |= {"since": now, "before": done, "tokens_before": tokens}
         return self.model_copy(update=changed)
 
@@ -67,13 +71,8 @@ def begun(done: float, total: float | None, unit: str, last: str, tokens: int) -
     """A count that begins now."""
     now = time.time()
     return Progress(
-        done=done, total=total, unit=unit, last=last, began=now, updated=now, since=now, before=done, tokens=tokens,
-        tokens_before=tokens,
+        done=done, total=total, unit=unit, last=last, began=now, updated=now, before=done, tokens=tokens, tokens_before=tokens
     )  # fmt: skip
-
-
-def _per_second(count: float, seconds: float) -> float | None:
-    return count / seconds if count > 0 and seconds > 0 else None
 
 
 def place(log: Path) -> Path:
