@@ -40,6 +40,7 @@ RULES = (
         "report",
         "cosines",
         "plane",
+        "first",
     ),
 )
 
@@ -130,6 +131,7 @@ EDITS = {
     "project/begin": set(),
     "reporting/run_end": set(),
     "benchmarks/judge/judge": set(),
+    "data/first": {"first"},
     # weights
     "extrapolation/model_card": {"export"},
     "extrapolation/extrapolate": {"extrapolate", "export"} | JOBS,

@@ -201,7 +201,17 @@ class Config(Strict):
         if override is not None:
             changed = section.model_dump(exclude_none=True) | override.model_dump(exclude_none=True)
             section = type(section).model_validate(changed)
-        return section.first(self.limit) if self.limit and name == "benchmarks" else section
+        return _first(section, self.limit) if self.limit and name == "benchmarks" else section
+
+
+def _first(benchmarks: BenchmarksConfig, count: int) -> BenchmarksConfig:
+    """The benchmarks of a rehearsal: one that has a `limit` of its own asks the first `count` of every task."""
+    changed = {
+        name: section.model_copy(update={"limit": min(count, section.limit or count)})
+        for name, section in benchmarks.sections().items()
+        if "limit" in type(section).model_fields
+    }
+    return benchmarks.model_copy(update=changed)
 
 
 def schema() -> str:

@@ -111,12 +111,6 @@ class Benchmark(Strict):
         """The files that its jobs read beside the model, by name."""
         return {}
 
-    def first(self, count: int) -> Self:
-        """The section for a rehearsal, which asks the first `count` of every task, if the benchmark has a `limit`."""
-        if "limit" not in type(self).model_fields:
-            return self
-        return self.model_copy(update={"limit": min(count, self.limit or count)})
-
     def made(self) -> bool:
         """Whether the miniature makes these files (`miniature.NAME`)."""
         return False
@@ -387,10 +381,6 @@ class BenchmarksConfig(Strict):
     def names(self) -> list[str]:
         """Their names."""
         return list(self.sections())
-
-    def first(self, count: int) -> Self:
-        """The sections for a rehearsal."""
-        return self.model_copy(update={name: each.first(count) for name, each in self.sections().items()})
 
 
 PairBenchmarks: Any = partial(BenchmarksConfig)
