@@ -21,11 +21,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--work", type=Path, required=True, help="a new folder for the run")
+    parser.add_argument("--work", type=Path, required=True, help="the folder of the run")
     parser.add_argument("--config", type=Path, default=workflow_folder() / "config/config.yaml")
     parser.add_argument("--looks", type=int, default=200, help="pictures of the finished run to be timed")
     arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True)
+    arguments.work.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(workflow_folder() / "Snakefile")]
     command += [
         "--configfile",

@@ -160,7 +160,7 @@ def test_a_line_for_each_stage(folder):
         "zephyr generate ━━━━━━━──────────     1/3  alpha 0.3: 1,000 of 4,000 tokens, 50 tokens/s, 60 s left",
         "zephyr score    ─────────────────     0/3",
         "report          ─────────────────     0/1",
-        "2 of 8 jobs, 3 min, over 3 min left",
+        "2 of 8 jobs, 3 min",  # of most that is to come nothing is known yet
     ]
     narrow = at(folder, 200).lines(80)
     assert narrow[1] == "zephyr generate ━━━━──────     1/3  alpha 0.3: 50 tokens/s, 60 s left"
@@ -187,10 +187,16 @@ def test_time_left_is_what_was_measured_shared_by_what_runs_at_once(folder):
     write(folder, jobs=sweep()[:4])  # no scores, no report
     board = at(folder, 200)  # alpha 0.3 has 60 s of 100 left, alpha 0.5 takes 100
     assert board.left() == (pytest.approx(160), 0)
+    assert board.sentence() == "2 of 4 jobs, 3 min, about 3 min left"
     say(folder / place("generate", "0.3"), updated=BEGAN + 200, **TOKENS | {"done": 2000})  # 20 s left
     assert at(folder, 200).left() == (pytest.approx(120), 0)
     write(folder)
-    assert at(folder, 200).left()[1] == 4  # of scores and the report nothing is known
+    assert at(folder, 200).left() == (
+        pytest.approx(125),
+        3,
+    )  # a report takes seconds; of scores nothing is known
+    write(folder, jobs=sweep()[:5])
+    assert at(folder, 200).sentence().endswith("over 2 min left")
 
 
 def test_progress_of_a_former_try_does_not_count(folder):
@@ -261,6 +267,19 @@ def test_what_does_not_fit_on_the_screen_is_counted(folder):
     assert len(lines) <= 12 - 1
     assert lines[0].startswith("p11 select")  # at work; those that are done go first
     assert "22 more lines" in lines[-2]
+
+
+def test_stages_stand_in_their_order_pair_by_pair(folder):
+    rules = ["benchmark_reward", "generate", "score", "export", "benchmark_reward"]
+    jobs = [Job(0, "train", {"model": "m"}), Job(1, "rewardbench", {}), Job(2, "tables", {})]
+    for rule in rules:
+        for pair in ("q", "p"):
+            jobs.append(Job(len(jobs), rule, {"pair": pair}))
+    write(folder, jobs=[*jobs, Job(len(jobs), "report", {})])
+    paired = ["generate", "score", "export", "benchmark"]
+    assert [row.label for row in at(folder, 200).rows] == [
+        "train", "rewardbench", *(f"{pair} {stage}" for pair in ("q", "p") for stage in paired), "report"
+    ]  # fmt: skip
 
 
 def test_names_cannot_command_the_terminal(folder):

@@ -4,6 +4,7 @@ It reads files and talks to no job, so that the run may be another terminal's, o
 """
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,18 +15,22 @@ from expoflow.project.events import Follower, Job, Run
 from expoflow.system import progress
 from expoflow.system.progress import Progress
 
-# Jobs of seconds that stand in one line.
+# Jobs that stand in one line.
 REPORT = ("tables", "benchmark_table", "paper_tables", "figure", "appendices", "report", "claims", "cosines")
+# Stages of files, not of models: a job takes seconds.
+LIGHT = ("prompts", "preflight", "select", "compare", "certify", "benchmark data", "report")
+SECONDS = 5  # of such a job, if none has been measured
 HINT = 5  # seconds by which the clocks of two machines may differ
 BAR = 20  # characters, at most
 
 
 @dataclass
 class Row:
-    """A stage of a pair, or one of no pair: jobs planned, finished and failed, those that run, and the last result."""
+    """A stage of a pair, or one of no pair: its jobs, which of all planned jobs the last one is, and the last result."""
 
     label: str
     jobs: list[Job] = field(default_factory=list)
+    last: int = 0
     result: str = ""
 
     def count(self, state: str) -> int:
@@ -54,6 +59,7 @@ class Board:
             self._progress = {}
             for job in run.jobs.values() if run else ():
                 self._place(job)
+            self.rows = in_order(self.rows)
         for job in run.having("started") if run and run.cluster else ():
             self._look_at_output(job)
         for job in sorted(run.having("finished"), key=lambda job: job.ended) if run else ():
@@ -109,7 +115,7 @@ class Board:
         mean = {rule: sum(each) / len(each) for rule, each in took.items()}
         rest, longest, unknown = 0.0, 0.0, 0
         for job in (*self.run.having("started"), *self.run.having("waiting")):
-            seconds = self._job_left(job, mean.get(job.rule))
+            seconds = self._job_left(job, mean.get(job.rule, SECONDS if stage(job) in LIGHT else None))
             if seconds is None:
                 unknown += 1
             else:
@@ -139,6 +145,7 @@ class Board:
             row = Row(label)
             self.rows.append(row)
         row.jobs.append(job)
+        row.last = len(self._rows)
         self._rows[job.id] = row
 
     def _result(self, job: Job) -> str:
@@ -201,7 +208,9 @@ class Board:
 
     def _left_words(self) -> str:
         seconds, unknown = self.left()
-        if not seconds:
+        heavy = [job for job in self.run.jobs.values() if job.state in ("started", "waiting")]
+        heavy = [job for job in heavy if stage(job) not in LIGHT]
+        if not seconds or unknown > len(heavy) / 2:  # too little is known
             return ""
         return f"{'over' if unknown else 'about'} {clock(seconds)} left"
 
@@ -231,6 +240,18 @@ class Board:
     def _share(self, job: Job) -> float:
         told = self.progress(job)
         return min(told.done / told.total, 1) if told and told.total else 0
+
+
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """The rows of no pair, those of each pair, and the report; each stage stands where its last job does."""
+    pairs = [row.jobs[0].wildcards.get("pair") for row in rows]
+    place = {pair: number for number, pair in enumerate(dict.fromkeys(filter(None, pairs)), start=1)}
+
+    def key(row: Row) -> tuple[int, int]:
+        late = stage(row.jobs[0]) == "report"
+        return len(place) + 1 if late else place.get(row.jobs[0].wildcards.get("pair"), 0), row.last
+
+    return sorted(rows, key=key)
 
 
 def order(row: Row) -> int:

@@ -118,7 +118,9 @@ def listen() -> Words:
             sys.__excepthook__(kind, error, trace)
 
     sys.excepthook = unforeseen
-    logging.raiseExceptions = False  # a full disk is told by what it ends, not by every line of Snakemake's log
+    logging.raiseExceptions = (
+        False  # a full disk is told by what it ends, not by every line of Snakemake's log
+    )
     return words
 
 
