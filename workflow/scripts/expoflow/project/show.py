@@ -20,7 +20,7 @@ from types import FrameType
 from typing import IO
 
 from expoflow.errors import shown
-from expoflow.project import resume
+from expoflow.project import resume, status
 from expoflow.project.display import Board
 from expoflow.project.terminal import INTERRUPTED, SHOWN
 from expoflow.system.child import end_with
@@ -78,11 +78,11 @@ def run(command: Sequence[str], folder: Path, keep: Sequence[int] = ()) -> int:
 
 
 def watch(folder: Path) -> None:
-    """Show the run in `folder`, wherever it is at work, until it ends; one that has ended is shown as it ended."""
+    """Show the run in `folder`, wherever it is at work, until it ends; on this machine also one that is about to begin."""
     board = Board(folder)
     with suppress(KeyboardInterrupt), picture(board, sys.stdout) as shows:
         asked = 0.0
-        while at_work(board, look=time.monotonic() > asked + HEADS):
+        while at_work(board, look=time.monotonic() > asked + HEADS) or folder.resolve() in status.runs():
             if time.monotonic() > asked + HEADS:
                 asked = time.monotonic()
             shows.look()
