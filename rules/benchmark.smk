@@ -290,11 +290,11 @@ rule certify:
     conda:
         "../envs/expoflow.yaml"
     params:
+        **REHEARSAL,
         config=section("select"),
         seed=lambda wildcards: CONFIG.section(wildcards.pair, "generate").seed,
         chosen_on=lambda wildcards: sweep_prompts(wildcards.pair),
         judged_on=lambda wildcards: CONFIG.judged_on(wildcards.pair),
-        **REHEARSAL,
         code=code.rule("certify"),
     message:
         "{wildcards.pair}: judge the choice on prompts that took no part in it"

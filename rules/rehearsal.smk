@@ -2,7 +2,6 @@
 
 
 rule first_prompts:
-    localrule: True
     input:
         whole="results/whole/prompts/{prompts}.jsonl",
     output:
@@ -11,6 +10,7 @@ rule first_prompts:
         "results/logs/first_prompts/{prompts}.log",
     benchmark:
         "results/logs/first_prompts/{prompts}.tsv"
+    localrule: True
     conda:
         "../envs/expoflow.yaml"
     params:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.workflow
 
 README = Path(__file__).parents[2] / "README.md"
 SECTION = README.read_text().split("## A pair of your own")[1].split("\n## ")[0]
-FROM_HUB, FROM_FOLDERS = re.findall(r"^    (expoflow run .*)$", SECTION, re.MULTILINE)
+FROM_HUB, FROM_FOLDERS = re.findall(r"^    (expoflow run --sft .*)$", SECTION, re.MULTILINE)
 RECIPES = {
     "sft": {"recipe": "sft", "data": "miniature", "examples": 200, "epochs": 1},
     "dpo": {"recipe": "dpo", "from": "sft", "data": "miniature", "examples": 100, "learning_rate": 3e-4},
@@ -124,6 +124,11 @@ def test_the_pair_lies_in_folders(follow, hub, trained):
     for name in ("dev", "test"):
         rows = pd.DataFrame({"prompt": [each.messages[0].content for each in prompts(name, 7)[:10]]})
         rows.to_json(follow.folder / f"{name}.jsonl", orient="records", lines=True)
+    for look in ("--dry-run", "-- -n"):
+        planned = follow(f"{FROM_FOLDERS} {look}")
+        assert planned.returncode == 0, planned.stdout
+        assert not (follow.folder / "dpo-expo").exists()
+    assert follow(FROM_FOLDERS.replace("expoflow run", "expoflow plan")).returncode == 0
     done = follow(FROM_FOLDERS)
     assert done.returncode == 0, done.stdout
     exported = follow.folder / "dpo-expo/results/pairs/dpo/expo/model.safetensors"

@@ -356,6 +356,10 @@ def test_a_licence_that_is_unknown_or_differs_has_to_be_stated(publisher, hub):
     models = publisher.project / "results/models"
     edit(models / "sft.json", lambda manifest: manifest.update(license={"license": "llama3"}))
     assert "licences differ (org/dpo has mit and org/sft has llama3)" in publisher.refused()
+    shown, note = publisher.run(0, "--dry-run")
+    assert "# new\n" in shown
+    assert "\nlicense" not in shown
+    assert "note: this card states no licence, and an upload needs one: the parents' licences differ" in note
     edit(models / "sft.json", lambda manifest: manifest.update(license=None, folder="nowhere"))
     assert "no licence is known of org/sft; read the terms of both" in publisher.refused()
     assert hub.requests == []

@@ -34,7 +34,7 @@ def test_done_failed_and_to_be_corrected(make_pair, tmp_path, capsys):
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_and_ended(tmp_path, number, status):
-    pipe = tmp_path / "annotations.csv"
+    pipe = tmp_path / "alpaca_eval.generations.jsonl"
     os.mkfifo(pipe)
     command = [sys.executable, "-m", "expoflow.cli", "benchmark", "alpaca_eval", "--annotations", str(pipe)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process, open(pipe, "w"):

@@ -337,7 +337,7 @@ class RewardCheck(Strict):
     """
 
     file: PathName | None = None
-    """Preferences as JSON lines, CSV or Parquet, relative to the Snakemake directory."""
+    """Preferences as JSON lines, CSV or Parquet; relative as `path` of a model."""
     hub: Annotated[str, AfterValidator(check_repository)] | None = None
     """A dataset of the hub; RewardBench's own is allenai/reward-bench, with split: filtered and subset: subset."""
     revision: str | None = Field(None, pattern=REVISION)

@@ -32,7 +32,7 @@ class ModelConfig(Strict):
     train: TrainingRecipe | None = None
     """Train it here."""
     path: PathName | None = None
-    """A Hugging Face checkpoint folder, relative to the Snakemake directory."""
+    """A Hugging Face checkpoint folder, relative to the config's folder; for snakemake itself, to its directory."""
     hub: Annotated[str, AfterValidator(check_repository)] | None = None
     """A model on the Hugging Face hub: ORG/NAME."""
     revision: str | None = Field(None, pattern=REVISION)
@@ -109,7 +109,7 @@ class DataConfig(Strict):
     """Rows of a local file, or of a dataset on the Hugging Face hub."""
 
     file: PathName | None = None
-    """JSON lines, .json, .csv, .tsv or .parquet, also as .gz or .zst, relative to the Snakemake directory."""
+    """JSON lines, .json, .csv, .tsv or .parquet, also as .gz or .zst; relative as `path` of a model."""
     hub: Annotated[str, AfterValidator(check_repository)] | None = None
     """A dataset on the Hugging Face hub: ORG/NAME."""
     revision: str | None = Field(None, pattern=REVISION)

@@ -20,7 +20,7 @@ from expoflow.paths import RESULTS, Results, weights
 from expoflow.project import resume
 from expoflow.system import kept
 
-DRY = {"-n", "--dry-run", "--dryrun"}
+DRY = re.compile(r"-n[a-zA-Z]*|--dry-?run")
 FORCED = re.compile(r"-[fFR].*|--force(all|run)?(=.*)?")
 ELSEWHERE = ("--profile", "--executor", "-e")  # Snakemake's arguments by which jobs run on a cluster
 PATIENCE = 3  # seconds in which the hub must answer a dry run
@@ -32,10 +32,15 @@ def look(config: Config, command: Sequence[str]) -> None:
     `command` are Snakemake's arguments. A real run looks at the models when it begins (`begin`).
     """
     check_sources(config, say=lambda line: _say([line]))
-    if DRY.intersection(command):
+    if is_dry(command):
         local = not any(word.startswith(ELSEWHERE) for word in command)
         check_gpus(config, local)
         _say(look_ahead(config, local))
+
+
+def is_dry(command: Sequence[str]) -> bool:
+    """Whether Snakemake's arguments ask for a dry run."""
+    return any(map(DRY.fullmatch, command))
 
 
 def look_ahead(config: Config, local: bool, online: bool = True) -> list[str]:

@@ -1,7 +1,6 @@
 """A folder with a config, and the workflow that is run in it."""
 
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -18,12 +17,12 @@ from expoflow.config import Config
 from expoflow.errors import ConfigError
 from expoflow.files.atomic import write_text
 from expoflow.paths import RESULTS
+from expoflow.project.begin import is_dry
 from expoflow.project.located import located
 from expoflow.project.resume import NOTE
 from expoflow.system.installed import workflow_folder
 
 CONFIG = "config.yaml"
-DRY = re.compile(r"-n[a-zA-Z]*|--dry-?run")
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,9 @@ class Project:
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             raise ConfigError(
-                [f"{folder}: no {CONFIG}; name a project's folder, or begin one: expoflow init"]
+                [
+                    f"{folder}: no {CONFIG}; name a project's folder, or begin one: expoflow run --aligned MODEL, or expoflow init"
+                ]
             )
         return cls(path, folder, folder)
 
@@ -99,11 +100,6 @@ class Project:
         if self.config.exists() and self.config.read_text(encoding="utf-8", errors="replace") != self.text:
             self.config.replace(self.config.with_name(f"{CONFIG}.old"))
         write_text(self.config, self.text)
-
-
-def is_dry(arguments: Sequence[str]) -> bool:
-    """Whether Snakemake's `arguments` ask for a dry run."""
-    return any(map(DRY.fullmatch, arguments))
 
 
 def read_config(folder: Path) -> Config:
