@@ -71,11 +71,8 @@ onsuccess:
 
 # With --keep-going a benchmark that failed leaves a gap in the tables, made all the same in results/partial.
 onerror:
-    print(
-        *filter(None, [salvage_benchmarks(), WORDS.last()]),
-        sep="\n",
-        file=sys.stderr,
-    )
+    if not WORDS.interrupted:
+        print(words_of_failure(), file=sys.stderr)
 
 
 report: "rules/captions/workflow.rst"

@@ -68,6 +68,8 @@ def begin_run():
         )
     except ExpoflowError as error:
         raise WorkflowError(str(error))
+    if not workflow.touch:
+        WORDS.begin(workflow.dag, cluster=not workflow.local_exec)
 
 
 wildcard_constraints:

@@ -70,6 +70,11 @@ def salvage_benchmarks():
     return salvage(list(map(Path, results)), captions())
 
 
+def words_of_failure():
+    """After a failed run: the gaps in its tables, and the reason of each job that failed."""
+    return "\n".join(filter(None, [salvage_benchmarks(), WORDS.last()]))
+
+
 TABLES = expand(
     "results/{table}.csv", table=["alphas", "rewards", "benchmarks", "summary"]
 )

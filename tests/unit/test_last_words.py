@@ -138,19 +138,25 @@ def test_snakemakes_words_on_exceptions(said, tmp_path, monkeypatch):
         caught = raised(cause, "raise error")
         print_exception(InputFunctionException(caught, wildcards={"pair": "p"}, rule=RULE), {})
     print_exception(OSError(28, "No space left on device"), {})
+    print_exception(OSError(30, "Read-only file system", "/data/.snakemake"), {})
+    print_exception(OSError(5, "Input/output error: the disk is gone"), {})
     print_exception(LockException(), {})
-    config, key, own, other, full, lock = records
+    config, key, own, other, full, read_only, broken, lock = records
     assert config.endswith("the config has problems:\na: b; do c")
     assert key.endswith(f"KeyError: 'a'\n{terminal.FAULT}")
     assert "DataError: a.json: cut; delete it" in own
     assert own.endswith("pair=p")
     assert "ValueError: b" in other
     assert other.endswith(terminal.FAULT)
-    assert full.endswith("No space left on device: make room on this disk, then try again")
-    assert lock.startswith(
-        "this folder is locked, and no process of this machine is at work in it; if its run was"
+    assert full == "expoflow: No space left on device; make room on this disk, then try again"
+    assert read_only == (
+        "expoflow: /data/.snakemake: Read-only file system; name a place that can be written to, then try again"
     )
-    assert "LockException:\nError: Directory cannot be locked." in lock
+    assert broken.startswith("expoflow: Input/output error")
+    assert lock == (
+        "expoflow: this folder is locked, and no process of this machine is at work in it; if its run was killed, run"
+        " snakemake --unlock, then start it as before"
+    )
 
 
 def test_the_last_line_of_each_log_is_said_again(said, tmp_path):

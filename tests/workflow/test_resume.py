@@ -120,9 +120,8 @@ def test_orphans_are_ended_before_their_jobs_run_again(killed, finished_once):
     # A plain restart, as Snakemake advises it, starts nothing.
     with Watch(killed) as watch:
         locked = killed.snakemake("--cores", "2", check=False)
-        ours, _, snakemakes = locked.partition("LockException")
-        assert f"was killed; go on with: expoflow resume {killed.folder}\n" in ours
-        assert "--unlock" in snakemakes
+        assert f"was killed; go on with: expoflow resume {killed.folder}\n" in locked
+        assert "--unlock" not in locked
         assert "go on with" not in killed.snakemake("--dry-run")
         killed.snakemake("--cores", "2", "--unlock")
         refused = killed.snakemake("--cores", "2", check=False)
@@ -160,9 +159,8 @@ def test_a_run_that_is_alive_is_left_alone(finished):
     assert refused.returncode == 2
     assert f"its Snakemake runs, process {head.pid}; there is nothing to resume" in refused.stdout
     locked = finished.snakemake("--cores", "2", "--force", "results/models/rm.json", check=False)
-    assert (
-        f"a run is at work in this folder (process {head.pid}); wait for its end, or stop it\nLock" in locked
-    )
+    assert f"a run is at work in this folder (process {head.pid}); wait for its end, or stop it\n" in locked
+    assert "LockException" not in locked
     assert head.wait(timeout=300) == 0
 
 

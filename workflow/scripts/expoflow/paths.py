@@ -177,6 +177,16 @@ class Results:
         """The results that were seen on the prompts that judge the choice."""
         return self.pairs / pair / "looks.jsonl"
 
+    @property
+    def events(self) -> Path:
+        """What the last run did: the jobs that it had planned, and what became of each."""
+        return self.folder / "logs" / "run.jsonl"
+
+    @property
+    def snakemake_log(self) -> Path:
+        """What Snakemake said of itself in a run that `expoflow run` showed."""
+        return self.folder / "logs" / "snakemake.log"
+
     def benchmark_log(self, pair: str, variant: str, benchmark: str) -> Path:
         """What a benchmark's job said."""
         return self.folder / "logs" / "benchmark" / pair / f"{variant}.{benchmark}.log"

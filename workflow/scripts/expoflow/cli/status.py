@@ -34,14 +34,22 @@ def plan(arguments: argparse.Namespace) -> int:
 
 def status_arguments(parser: argparse.ArgumentParser) -> None:
     project_arguments(parser)
+    parser.add_argument("--watch", action="store_true", help="show the run that is at work until it ends")
 
 
 def status(arguments: argparse.Namespace) -> int:
-    from expoflow.project import status
+    from expoflow.project import show, status
+    from expoflow.project.display import Board
 
     project = project_of(arguments)
     folder, config = project.folder, project.read()
+    if arguments.watch:
+        show.watch(folder)
     lines = [("run", status.state(folder))]
+    board = Board(folder)
+    if show.at_work(board):
+        lines.append(("so far", board.sentence()))
+        lines += [("now", f"{board.label(job)}: {board.detail(job)}") for job in board.at_work()]
     for stage, files in status.stages(config).items():
         missing = [name for name in files if not (folder / name).exists()]
         rest = f"; missing: {missing[0]}" + (", ..." if len(missing) > 1 else "") if missing else ""

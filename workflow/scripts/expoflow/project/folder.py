@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import yaml
 
@@ -127,7 +126,17 @@ def snakemake(config: Path, folder: Path, arguments: Sequence[str]) -> list[str]
     return [*command, *arguments]
 
 
-def run_workflow(config: Path, folder: Path, arguments: Sequence[str]) -> NoReturn:
-    """Become the Snakemake that runs `config` in `folder`; `arguments` are Snakemake's own."""
+def run_workflow(config: Path, folder: Path, arguments: Sequence[str]) -> int:
+    """Run Snakemake on `config` in `folder` and show the run; `arguments` are Snakemake's own. Its exit status.
+
+    Raises ConfigError.
+    """
+    from expoflow.project import show
+
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(
+            [f"{folder}: cannot be written to; make it writable, or name another folder with --out"]
+        )
     sys.stdout.flush()
-    os.execv(sys.executable, snakemake(config, folder, arguments))
+    return show.run(snakemake(config, folder, arguments), folder)

@@ -173,10 +173,12 @@ def lock_words(folder: Path) -> str:
 
 
 def resume(folder: Path, dead: bool, say: Callable[[str], None]) -> NoReturn:
-    """End the orphans of the folder's last run; then become the head of its next one.
+    """End the orphans of the folder's last run; then run and show its next one.
 
     `dead` vouches for the end of a head on another machine.
     """
+    from expoflow.project import show
+
     run = last_run(folder)
     if run is None:
         raise ExpoflowError(f"{folder}: nothing was run here; name the folder that has results/")
@@ -197,8 +199,8 @@ def resume(folder: Path, dead: bool, say: Callable[[str], None]) -> NoReturn:
         if unlocked.returncode:
             raise ExpoflowError(f"{folder}: cannot be unlocked:\n{unlocked.stderr.strip()}")
         say(f"in {run.cwd}: snakemake {shlex.join(run.command)}")
-        os.set_inheritable(lock.fileno(), True)  # held as long as the head lives, not by its jobs
-        os.execv(sys.executable, [*command, "--rerun-incomplete"])
+        # The lock is held as long as the head lives, not by its jobs.
+        sys.exit(show.run([*command, "--rerun-incomplete"], Path(run.folder), [lock.fileno()]))
 
 
 def _require_end(run: Run, dead: bool) -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,7 +38,8 @@ def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Calla
 
         def say(line: str) -> None:
             print(line, file=file)
-            print(line, file=terminal, flush=True)
+            with suppress(OSError):  # who read it has gone
+                print(line, file=terminal, flush=True)
 
         def fail(reason: str) -> NoReturn:
             try:

@@ -1,0 +1,321 @@
+"""How a run that is at work looks: a line for each pair and stage, from its events and the progress files of its jobs.
+
+It reads files and talks to no job, so that the run may be another terminal's, or SLURM's.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from expoflow.errors import shown
+from expoflow.paths import Results
+from expoflow.project.events import Follower, Job, Run
+from expoflow.system import progress
+from expoflow.system.progress import Progress
+
+# Jobs that stand in one line.
+REPORT = ("tables", "benchmark_table", "paper_tables", "figure", "appendices", "report", "claims", "cosines")
+# Stages of files, not of models: a job takes seconds.
+LIGHT = ("prompts", "preflight", "select", "compare", "certify", "benchmark data", "report")
+SECONDS = 5  # of such a job, if none has been measured
+HINT = 5  # seconds by which the clocks of two machines may differ
+BAR = 20  # characters, at most
+
+
+@dataclass
+class Row:
+    """A stage of a pair, or one of no pair: its jobs, which of all planned jobs the last one is, and the last result."""
+
+    label: str
+    jobs: list[Job] = field(default_factory=list)
+    last: int = 0
+    result: str = ""
+
+    def count(self, state: str) -> int:
+        """How many of its jobs are in a state."""
+        return sum(job.state == state for job in self.jobs)
+
+
+class Board:
+    """What is shown of the run in a project's folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.follower = Follower(Results.of(folder).events)
+        self.run: Run | None = None
+        self.rows: list[Row] = []
+        self.now = 0.0
+        self._progress: dict[int, tuple[float, Progress | None]] = {}
+        self._rows: dict[int, Row] = {}
+        self._told: set[int] = set()
+
+    def read(self, now: float | None = None) -> Run | None:
+        """Take in what happened since the last time."""
+        run, self.now = self.follower.read(), time.time() if now is None else now
+        if run is not self.run:
+            self.run, self.rows, self._rows, self._told = run, [], {}, set()
+            self._progress = {}
+            for job in run.jobs.values() if run else ():
+                self._place(job)
+            self.rows = in_order(self.rows)
+        for job in run.having("started") if run and run.cluster else ():
+            self._look_at_output(job)
+        for job in sorted(run.having("finished"), key=lambda job: job.ended) if run else ():
+            if job.id not in self._told:
+                self._told.add(job.id)
+                self._rows[job.id].result = self._result(job) or self._rows[job.id].result
+        return run
+
+    def _look_at_output(self, job: Job) -> None:
+        """Of jobs that share a SLURM job Snakemake hears when the last one has ended: the output says it before."""
+        with suppress(OSError):
+            made = (self.folder / job.output).stat().st_mtime if job.output else 0
+            if made > job.began:
+                job.state, job.ended = "finished", made
+
+    def at_work(self) -> list[Job]:
+        """The jobs that run now; on a cluster without those that wait for a node."""
+        found = self.run.having("started") if self.run and not self.run.ending else []
+        return [job for job in found if not self.waits(job)]
+
+    def waits(self, job: Job) -> bool:
+        """Whether a job that was submitted to a cluster has not begun yet: it has no log, or one of before."""
+        if not self.run or not self.run.cluster:
+            return False
+        try:
+            return (self.folder / job.log).stat().st_mtime < job.began - HINT
+        except OSError:
+            return True
+
+    def progress(self, job: Job) -> Progress | None:
+        """How far a job is that runs; None if it does not say. A file that has not changed is not read again."""
+        log = self.folder / job.log
+        try:
+            changed = progress.place(log).stat().st_mtime
+        except OSError:
+            return None
+        seen, known = self._progress.get(job.id, (0.0, None))
+        if changed != seen:
+            known = progress.read(log)
+            self._progress[job.id] = changed, known
+        return known if known and known.updated >= job.began - HINT else None
+
+    def left(self) -> tuple[float, int]:
+        """Seconds until the end of the run, by what was measured in it, and the number of jobs of which nothing is known."""
+        if not self.run:
+            return 0, 0
+        took: dict[str, list[float]] = {}
+        for job in self.run.having("finished"):
+            took.setdefault(job.rule, []).append(job.ended - job.began)
+        for job in self.run.having("started"):  # of a rule's first job what it says itself
+            if job.rule not in took and (seconds := self._job_left(job, None)) is not None:
+                took[job.rule] = [self.now - job.began + seconds]
+        mean = {rule: sum(each) / len(each) for rule, each in took.items()}
+        rest, longest, unknown = 0.0, 0.0, 0
+        for job in (*self.run.having("started"), *self.run.having("waiting")):
+            seconds = self._job_left(job, mean.get(job.rule, SECONDS if stage(job) in LIGHT else None))
+            if seconds is None:
+                unknown += 1
+            else:
+                rest, longest = rest + seconds, max(longest, seconds)
+        return max(longest, rest / self._at_once()), unknown
+
+    def _at_once(self) -> float:
+        """How many jobs have run at a time so far, on average."""
+        run = self.run
+        assert run
+        begun = [job for job in run.jobs.values() if job.began]
+        busy = sum((self.now if job.state == "started" else job.ended) - job.began for job in begun)
+        return max(1.0, busy / max(self.now - min((job.began for job in begun), default=self.now), 1e-3))
+
+    def _job_left(self, job: Job, mean: float | None) -> float | None:
+        if job.state == "started":
+            told = self.progress(job)
+            if told and (seconds := seconds_left(told, self.now)) is not None:
+                return seconds
+            return None if mean is None else max(mean - (self.now - job.began), 0)
+        return mean
+
+    def _place(self, job: Job) -> None:
+        label = " ".join(filter(None, (job.wildcards.get("pair"), stage(job))))
+        row = next((row for row in self.rows if row.label == label), None)
+        if row is None:
+            row = Row(label)
+            self.rows.append(row)
+        row.jobs.append(job)
+        row.last = len(self._rows)
+        self._rows[job.id] = row
+
+    def _result(self, job: Job) -> str:
+        """What a finished job said last of its pair, as `alpha 0.3: reward 1.52`."""
+        if not (pair := job.wildcards.get("pair")):
+            return ""
+        try:
+            with open(self.folder / job.log, "rb") as file:
+                file.seek(max(file.seek(0, 2) - 2000, 0))
+                last = file.read().decode(errors="replace").rstrip("\n").rpartition("\n")[2]
+        except OSError:
+            return ""
+        return shown(last.removeprefix(f"{pair}: ")) if last.startswith(f"{pair}: ") else ""
+
+    # In words.
+
+    def lines(self, width: int, height: int = 10_000) -> list[str]:
+        """A line for each pair and stage, and one for the run; if they are too many, those at work and the next ones stay."""
+        if not self.run:
+            return []
+        rows, left_out = self.rows, 0
+        room = max(height - 2, 3)
+        if len(rows) > room:
+            rank = {id(row): order(row) for row in rows}
+            kept = {id(row) for row in sorted(rows, key=lambda row: rank[id(row)])[: room - 1]}
+            left_out = len(rows) - len(kept)
+            rows = [row for row in rows if id(row) in kept]
+        side = min(max((len(row.label) for row in rows), default=0), width // 3)
+        lines = [self._line(row, side, width) for row in rows]
+        if left_out:
+            lines.append(f"{'...':{side}} {left_out} more lines, finished or waiting")
+        return [*lines, self.sentence()[:width]]
+
+    def sentence(self, detailed: bool = False) -> str:
+        """How far the run is, in one line; `detailed` also what one of the jobs at work says."""
+        run = self.run
+        if not run:
+            return "no job has begun"
+        done, failed = len(run.having("finished")), len(run.having("failed"))
+        parts = [f"{done} of {len(run.jobs)} jobs", f"{failed} failed" if failed else ""]
+        if run.ending:
+            parts.append(f"{run.ending} after {clock(run.ended - run.began)}")
+        else:
+            parts += [clock(self.now - run.began), self._left_words()]
+        line = ", ".join(filter(None, parts))
+        if detailed and (now := self.at_work()):
+            line += f"; {self.label(now[0])}: {self.detail(now[0])}"
+        return line
+
+    def label(self, job: Job) -> str:
+        """`mini20 generate alpha 0.3`."""
+        return shown(" ".join(filter(None, (self._rows[job.id].label, special(job)))))
+
+    def detail(self, job: Job) -> str:
+        """What a job at work has done, how fast it is and how long it takes yet; else how long it has been at work."""
+        if self.waits(job):
+            return "waits for SLURM"
+        told = self.progress(job)
+        return progress_words(told, self.now)[0] if told else clock(self.now - job.began)
+
+    def _left_words(self) -> str:
+        seconds, unknown = self.left()
+        heavy = [job for job in self.run.jobs.values() if job.state in ("started", "waiting")]
+        heavy = [job for job in heavy if stage(job) not in LIGHT]
+        if not seconds or unknown > len(heavy) / 2:  # too little is known
+            return ""
+        return f"{'over' if unknown else 'about'} {clock(seconds)} left"
+
+    def _line(self, row: Row, side: int, width: int) -> str:
+        done, failed = row.count("finished"), row.count("failed")
+        at_work = [job for job in row.jobs if job.state == "started"] if not self.run.ending else []
+        share = (done + sum(self._share(job) for job in at_work)) / len(row.jobs)
+        count = f"{done}/{len(row.jobs)}"
+        line = f"{shown(row.label)[:side]:{side}} {bar(share, min(BAR, width // 8))} {count:>7}  "
+        told = [f"{failed} failed"] if failed else []
+        forms = ["; ".join([*told, *each]) for each in self._forms(row, at_work)]
+        room = width - len(line)
+        return (line + next((form for form in forms if len(form) <= room), forms[-1])).rstrip()[:width]
+
+    def _forms(self, row: Row, at_work: list[Job]) -> list[list[str]]:
+        """What is said of the jobs of a stage, at length and shorter and shorter."""
+        result = [row.result] if row.result else []
+        begun = [job for job in at_work if not self.waits(job)]
+        if not begun:
+            return [[f"{len(at_work)} wait for SLURM", *result], result] if at_work else [result]
+        job, more = begun[0], f" (and {len(begun) - 1} more)" if len(begun) > 1 else ""
+        told = self.progress(job)
+        said = progress_words(told, self.now) if told else [clock(self.now - job.began)]
+        forms = [[": ".join(filter(None, (special(job), each))) + more] for each in said]
+        return [[*forms[0], *result], *forms]
+
+    def _share(self, job: Job) -> float:
+        told = self.progress(job)
+        return min(told.done / told.total, 1) if told and told.total else 0
+
+
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """The rows of no pair, those of each pair, and the report; each stage stands where its last job does."""
+    pairs = [row.jobs[0].wildcards.get("pair") for row in rows]
+    place = {pair: number for number, pair in enumerate(dict.fromkeys(filter(None, pairs)), start=1)}
+
+    def key(row: Row) -> tuple[int, int]:
+        late = stage(row.jobs[0]) == "report"
+        return len(place) + 1 if late else place.get(row.jobs[0].wildcards.get("pair"), 0), row.last
+
+    return sorted(rows, key=key)
+
+
+def order(row: Row) -> int:
+    """What stays on a small screen: stages that fail, those at work, those to come, those that are done."""
+    if row.count("failed"):
+        return 0
+    if row.count("started"):
+        return 1
+    return 2 if row.count("waiting") else 3
+
+
+def stage(job: Job) -> str:
+    """The stage that a job belongs to: its rule, but for those that stand together."""
+    if job.rule in REPORT:
+        return "report"
+    if job.rule.endswith("_data") or job.rule == "preferences":
+        return "benchmark data"
+    if job.rule.startswith("benchmark_"):
+        return "benchmark"
+    return job.rule.replace("_", " ")
+
+
+def special(job: Job) -> str:
+    """What tells a job from the others of its stage, as `alpha 0.3` or `expo reward`."""
+    values = {name: value for name, value in job.wildcards.items() if name not in ("pair", "prompts")}
+    if alpha := values.pop("alpha", None):
+        return " ".join([f"alpha {alpha}", *values.values()])
+    benchmark = job.rule.removeprefix("benchmark_") if stage(job) == "benchmark" else ""
+    return " ".join(filter(None, (*values.values(), benchmark)))
+
+
+def progress_words(told: Progress, now: float) -> list[str]:
+    """`120 of 400 responses, 310 tokens/s, 9 s left, reward 1.52`, and shorter and shorter."""
+    size, unit = (1e9, "GB") if told.unit in ("byte", "bytes", "B") else (1, told.unit)
+    total = f" of {amount(told.total / size)}" if told.total else ""
+    count = f"{amount(told.done / size)}{total} {unit}".rstrip()
+    if told.tokens_per_second:
+        fast = f"{amount(told.tokens_per_second)} tokens/s"
+    else:
+        fast = f"{amount(told.speed / size)} {unit or 'of them'}/s" if told.speed else ""
+    seconds = seconds_left(told, now)
+    left = "" if seconds is None else f"{clock(seconds)} left"
+    forms = [(count, fast, left, told.last), (count, fast, left), (fast, left), (left or fast or count,)]
+    return [", ".join(filter(None, form)) for form in forms]
+
+
+def seconds_left(told: Progress, now: float) -> float | None:
+    """Until the job is done; None if that is not known."""
+    return None if told.left is None else max(told.left - max(now - told.updated, 0), 0)
+
+
+def amount(number: float) -> str:
+    """Three figures of a small number, else a whole one."""
+    return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:.3g}"
+
+
+def clock(seconds: float) -> str:
+    """`42 s`, `12 min`, `3.1 h`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def bar(share: float, length: int) -> str:
+    """A bar of `length` characters."""
+    full = int(min(max(share, 0), 1) * length)
+    return "━" * full + "─" * (length - full)
