@@ -37,8 +37,16 @@ def certificate_words(certificate: Certificate) -> str:
         return "the aligned model is kept, so there is no gain to certify"
     line = f"{short_certificate(certificate)} on {certificate.prompts} prompts of {certificate.judged_on} that took no part in the choice"
     line += "" if certificate.certified else f", {_verdict(certificate)}"
+    line += left_out_words(certificate)
     more = f" (these prompts have now judged or made {certificate.looks} results)"
     return line + more if certificate.looks > 1 else line
+
+
+def left_out_words(certificate: Certificate) -> str:
+    """` (20 more prompts of test chose alpha too, and do not count)`, if there are such prompts."""
+    if not certificate.left_out:
+        return ""
+    return f" ({certificate.left_out} more prompts of {certificate.judged_on} chose alpha too, and do not count)"
 
 
 def short_certificate(certificate: Certificate) -> str:
