@@ -52,17 +52,23 @@ def look_ahead(config: Config, local: bool, online: bool = True) -> list[str]:
 
 
 def _look_at_models(config: Config, hub: bool) -> list[str]:
-    """Do the models fit together, can they be run, do the prompts reach them? What is worth saying.
+    """Do the models fit together, can they be run, do the prompts reach them, are the pairs meant so? What is worth saying.
 
     With `hub` those of the hub are looked at too, by their headers and small files, before any download. All problems are in
     one ConfigError.
     """
     from expoflow.checks.pairs import check_pairs
+    from expoflow.checks.slips import check_slips
 
     problems, notes = [], []
-    for check in (check_pairs, check_models):
+    checks = (
+        lambda: check_pairs(config, hub=hub) or [],
+        lambda: check_models(config, hub=hub),
+        lambda: check_slips(config),
+    )
+    for check in checks:
         try:
-            notes += check(config, hub=hub) or []
+            notes += check()
         except ConfigError as error:
             problems += error.problems
     if problems:
