@@ -1,11 +1,14 @@
 # What the rules of report.smk ask: input functions, and lists.
 import json
+import time
 
 from expoflow.config.figures import KINDS as FIGURE_KINDS
 from expoflow.dag.figures import inputs as figure_inputs
 from expoflow.reporting.page import caption
 from expoflow.reporting import paper, paper_tables
-from expoflow.reporting.run_end import closing_words, salvage
+from expoflow.reporting.run_end import Ran, closing_words, salvage
+
+BEGAN = time.monotonic()
 
 # What the paper published of the models that pairs repeat.
 REPEATED = {
@@ -68,6 +71,14 @@ def salvage_benchmarks():
     """After a failed run: the tables with its gaps; what to say of them."""
     results = benchmark_results([*VARIANTS, "expo-aligned"])
     return salvage(list(map(Path, results)), captions())
+
+
+def last_screen():
+    """After a run: what it found, and what to do next."""
+    begun_in = Path(workflow.rundir)
+    given = workflow.overwrite_configfiles
+    file = begun_in / workflow.configfiles[0] if given else None
+    return closing_words(ran=Ran(CONFIG, file, begun_in, time.monotonic() - BEGAN))
 
 
 TABLES = expand(

@@ -54,10 +54,22 @@ def test_sets_without_a_prompt_in_common_pass(file, results):
 
 
 def test_the_same_prompts_are_refused(file, results):
-    one, copy, part = file("a.jsonl", range(5)), file("b.jsonl", reversed(range(5))), file("c.jsonl", range(2))
+    one, copy, part = (
+        file("a.jsonl", range(5)),
+        file("b.jsonl", reversed(range(5))),
+        file("c.jsonl", range(2)),
+    )
     hub = {"hub": "org/data", "split": "test"}
-    for dev, test in ((one, one), (one, copy), (one, part), (one, one | {"subset": 3}), (hub, hub | {"subset": 9})):
-        with pytest.raises(ConfigError, match="all prompts of 'test' choose alpha too, as 'dev'; name prompts"):
+    for dev, test in (
+        (one, one),
+        (one, copy),
+        (one, part),
+        (one, one | {"subset": 3}),
+        (hub, hub | {"subset": 9}),
+    ):
+        with pytest.raises(
+            ConfigError, match="all prompts of 'test' choose alpha too, as 'dev'; name prompts"
+        ):
             said(dev, test, results)
 
 
@@ -68,7 +80,9 @@ def test_the_miniatures_same_split_is_refused(results):
 
 def test_prompts_of_both_sets_are_counted(file, results):
     (note,) = said(file("dev.jsonl", range(5)), file("test.jsonl", range(3, 10)), results)
-    assert "pairs.p.benchmarks.reward.prompts: 2 of the 7 prompts of 'test' choose alpha too, as 'dev'" in note
+    assert (
+        "pairs.p.benchmarks.reward.prompts: 2 of the 7 prompts of 'test' choose alpha too, as 'dev'" in note
+    )
     whole = file("all.jsonl", range(9))
     (note,) = said(whole | {"subset": 4}, whole, results)
     assert "4 of the 9 prompts" in note
@@ -87,11 +101,21 @@ def test_a_finished_set_counts_by_its_ids_and_is_no_reason_to_refuse(file, resul
     (note,) = said(dev, test, results)
     assert "5 of the 5 prompts of 'test' choose alpha too" in note
     # the set of an earlier config does not keep a corrected one from being used
-    assert said(file("dev.jsonl", range(5)), file("other.jsonl", range(7, 9)), Results(results.folder / "new")) == []
+    assert (
+        said(file("dev.jsonl", range(5)), file("other.jsonl", range(7, 9)), Results(results.folder / "new"))
+        == []
+    )
 
 
 def test_the_certificate_says_how_many_do_not_count():
-    known = {"pair": "p", "alpha": "2", "choice": "x", "confidence": 0.95, "chosen_on": "dev", "judged_on": "test"}
+    known = {
+        "pair": "p",
+        "alpha": "2",
+        "choice": "x",
+        "confidence": 0.95,
+        "chosen_on": "dev",
+        "judged_on": "test",
+    }
     numbers = {"measure": "reward", "gain": 0.45, "low": 0.3, "high": 0.61, "prompts": 280}
     found = Certificate(**known, **numbers, held_out=True, certified=True, left_out=20)
     assert certificate_words(found) == (

@@ -72,7 +72,9 @@ def test_an_sft_model_that_names_the_aligned_one_as_its_base_is_refused(model, t
     by_card = model("third", f"---\nbase_model: [{first['path']}]\n---\n")
     hub = model("fourth", "---\nbase_model: Org/First-SFT\n---\n")
     for sft, aligned in ((by_config, first), (by_card, first), (hub, {"hub": "org/first-sft"})):
-        with pytest.raises(ConfigError, match="'sft' was made of 'aligned'; exchange sft and aligned; if it is"):
+        with pytest.raises(
+            ConfigError, match="'sft' was made of 'aligned'; exchange sft and aligned; if it is"
+        ):
             said(config(sft, aligned), tmp_path)
         assert said(config(aligned, sft), tmp_path) == []
 

@@ -24,9 +24,7 @@ from expoflow.results import Manifest
 ALIGNED = {"dpo", "ppo", "rlhf", "kto", "orpo", "simpo", "rloo", "grpo", "ipo", "cpo", "aligned"}
 SFT = "sft"
 PER_CENT = 2  # an alpha from which on a real pair is asked about it: the paper's are 0.1 to 0.5 but for models trained on little data
-EXCHANGE = (
-    "exchange sft and aligned; if it is meant so, set the pair's unrelated: true (expoflow run: in its config)"
-)
+EXCHANGE = "exchange sft and aligned; if it is meant so, set the pair's unrelated: true (expoflow run: in its config)"
 
 
 @dataclass(frozen=True)
