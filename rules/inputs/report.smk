@@ -4,11 +4,12 @@ import time
 
 from expoflow.config.figures import KINDS as FIGURE_KINDS
 from expoflow.dag.figures import inputs as figure_inputs
+from expoflow.project import throughput
 from expoflow.reporting.page import caption
 from expoflow.reporting import paper, paper_tables
 from expoflow.reporting.run_end import Ran, closing_words, salvage
 
-BEGAN = time.monotonic()
+BEGAN, BEGAN_AT = time.monotonic(), time.time()
 
 # What the paper published of the models that pairs repeat.
 REPEATED = {
@@ -75,6 +76,7 @@ def salvage_benchmarks():
 
 def last_screen():
     """After a run: what it found, and what to do next."""
+    throughput.remember(CONFIG, BEGAN_AT, local=workflow.local_exec)
     begun_in = Path(workflow.rundir)
     given = workflow.overwrite_configfiles
     file = begun_in / workflow.configfiles[0] if given else None
