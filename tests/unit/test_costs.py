@@ -6,7 +6,6 @@ import re
 import shutil
 from collections import namedtuple
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 from expoflow import checks
@@ -215,7 +214,7 @@ def test_this_machines_own_runs_count_instead(tmp_path, monkeypatch):
             for at in range(4)
         ]
         write_jsonl(Results().generations("p", alpha, "dev"), rows)
-        log = Path(f"results/logs/generate/p/alpha={alpha}.dev.tsv")
+        log = Results().generation_times("p", alpha, "dev")
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("s\th:m:s\tmax_rss\n20.5\t0:00:20\t9\n")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

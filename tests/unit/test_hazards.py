@@ -190,7 +190,7 @@ def test_a_disk_that_fills_on_the_way_leaves_nothing(make_pair, tmp_path, small_
             while True:
                 file.write(bytes(4096))
 
-    with pytest.raises(CheckpointError, match="the disk is full; free space or give another --out"):
+    with pytest.raises(CheckpointError, match="the disk is full; free space there, or write to another disk"):
         extrapolate(sft, aligned, {"0.3": small_disk / "out"}, progress=fill)
     assert os.listdir(small_disk) == ["other"]
     (small_disk / "other").unlink()

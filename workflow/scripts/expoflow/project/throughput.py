@@ -126,7 +126,7 @@ def _speeds(config: Config, since: float, results: Results) -> Iterator[Speed]:
         prompts, rows, seconds = config.section(name, "generate").prompts, [], 0.0
         for alpha in pair.grid():
             path = results.generations(name, alpha, prompts)
-            log = results.folder / "logs" / "generate" / name / f"{path.parent.name}.{prompts}.tsv"
+            log = results.generation_times(name, alpha, prompts)
             with suppress(OSError, DataError, ValueError, KeyError):
                 if (
                     alpha in REFERENCE_ALPHAS or path.stat().st_mtime < since
