@@ -16,6 +16,7 @@ from expoflow.errors import CheckpointError, PairError
 from expoflow.extrapolation.extrapolate import extrapolate
 from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.tensor_stream import tensors
+from expoflow.files.folder import appearing
 from expoflow.files.hashing import sha256
 
 UP = "model.layers.0.mlp.up_proj.weight"
@@ -244,3 +245,16 @@ def test_a_folder_that_another_process_is_writing_is_left_alone(make_pair, tmp_p
     assert other.is_dir()
     assert not dead.exists()
     os.close(held)
+
+
+def test_the_files_of_a_new_folder_are_as_readable_as_it_is(tmp_path):
+    old = os.umask(0o027)
+    try:
+        with appearing(tmp_path / "model", replace=False) as new:
+            for name, mode in (("model.safetensors", 0o600), ("config.json", 0o640), ("run.sh", 0o700)):
+                (new / name).touch()
+                (new / name).chmod(mode)
+    finally:
+        os.umask(old)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()}
+    assert modes == {"model.safetensors": 0o640, "config.json": 0o640, "run.sh": 0o700}
