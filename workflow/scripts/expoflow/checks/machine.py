@@ -59,9 +59,10 @@ def check_sources(
                 }
             except DataError as error:
                 problems.append(f"prompts.{name}.file: {error}")
-    problems += overlap.problems(config, loaded)
-    for note in overlap.notes(config, loaded, results):
+    shared = [*overlap.problems(config, loaded)]
+    for note in () if shared else overlap.notes(config, loaded, results):
         say(note)
+    problems += shared
     problems += _engine_problems(config)
     problems += dict.fromkeys(_benchmark_problems(config, results))
     if problems:
