@@ -131,18 +131,18 @@ def test_a_size_that_nobody_knows_does_not_keep_a_run_from_beginning():
 
 
 def test_gpu_hours_are_reckoned_by_the_cards_figures():
-    asked = config()
+    asked = config(generate={"max_tokens": 1000, "samples": 100, "engine": "transformers"})
     (line,) = throughput.lines(asked, made(asked), local=False)
     prompts = made(asked).prompts["dev"][0]
     # 7B: 14 GB of weights, 131,072 bytes a token; (0.92 x 80 - 14 - 2) GB hold 217 responses of 2,024 tokens, and a token
     # of all of them reads 14 GB + 217 x 0.133 GB at half of 1,935 GB/s.
     batch = (0.92 * 80e9 - 16e9) / (131072 * 2024)
     rate = batch * 0.5 * 1.935e12 / (14e9 + batch * 131072 * 2024 / 2)
-    hours = 4 * prompts * 1000 / rate / 3600  # alphas -1, 0, 0.1 and 0.2
+    hours = 4 * prompts * 100 * 1000 / rate / 3600  # alphas -1, 0, 0.1 and 0.2
     assert line.startswith(
-        f"time: at most {hours:.1f} GPU hours of generation and scoring (reckoned, as on A100s of 80 GB"
+        f"time: at most {hours:.1f} GPU hours of generation and scoring (reckoned for vLLM (transformers takes many times as long), as on A100s of 80 GB"
     )
-    assert 3000 < rate < 10000
+    assert 2 < hours < 10
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_the_gpus_of_this_machine_count(machine):
     asked = config()
     (line,) = throughput.lines(asked, made(asked), local=True)
     assert re.search(
-        r"at most [.\d]+ GPU hours .*\(reckoned, NVIDIA H200\).*, [.\d]+ hours on the 2 GPUs here;", line
+        r"at most [.\d]+ GPU hours .*\(reckoned.*, NVIDIA H200\).*, [.\d]+ hours on the 2 GPUs here;", line
     )
 
 

@@ -54,7 +54,7 @@ def test_nothing_is_said_of_our_own_configs_but_of_alphas_that_are_large(path, t
 )
 def test_names_that_speak_against_a_pair(sft, aligned, tmp_path):
     (note,) = said(config({"hub": sft}, {"hub": aligned}), tmp_path)
-    assert note.startswith("WARNING: pairs.p: '")
+    assert note.startswith("WARNING: pairs.p: by name or tags its ")
     assert note.endswith("If sft and aligned were exchanged, correct that")
     assert said(config({"hub": aligned}, {"hub": sft}), tmp_path) == []
     assert said(config({"hub": sft}, {"hub": aligned}, unrelated=True), tmp_path) == []
@@ -62,7 +62,7 @@ def test_names_that_speak_against_a_pair(sft, aligned, tmp_path):
 
 def test_the_tags_of_a_card_count_as_its_name(model, tmp_path):
     one, other = model("a", "---\ntags: [trl, dpo]\n---\n"), model("b", "---\ntags: [trl, sft]\n---\n")
-    assert "is called dpo" in said(config(one, other), tmp_path)[0]
+    assert "its sft ('sft') is dpo, and" in said(config(one, other), tmp_path)[0]
     assert said(config(other, one), tmp_path) == []
 
 

@@ -67,9 +67,9 @@ def check_slips(config: Config, results: Results = RESULTS) -> list[str]:
 def _looks_exchanged(pair: PairConfig, sft: Said, aligned: Said) -> str:
     """Why names and tags speak against a pair; nothing if they do not."""
     if sft.looks_aligned() and not aligned.looks_aligned():
-        return f"'{pair.sft}' is sft and is called {', '.join(sorted(sft.words & ALIGNED))}; '{pair.aligned}' is aligned and is not"
+        return f"by name or tags its sft ('{pair.sft}') is {', '.join(sorted(sft.words & ALIGNED))}, and its aligned ('{pair.aligned}') is not"
     if aligned.looks_sft() and not sft.looks_sft():
-        return f"'{pair.aligned}' is aligned and is called sft; '{pair.sft}' is sft and is not"
+        return f"by name or tags its aligned ('{pair.aligned}') is sft, and its sft ('{pair.sft}') is not"
     return ""
 
 

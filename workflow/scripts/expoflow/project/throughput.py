@@ -190,10 +190,11 @@ def lines(config: Config, made: Estimate, local: bool, results: Results = RESULT
         sources.add(source)
     what = "GPU hours" if card else "hours"
     where = on or "as on A100s of 80 GB: which ones the jobs get is not known"
-    text = f"time: at most {_hours(hours)} {what} of generation and scoring ({' and '.join(sorted(sources))}, {where})"
+    by = " and ".join(sorted(sources))
     engines = [config.section(name, "generate").engine for name in config.pairs]
     if card and "reckoned" in sources and "transformers" in map(foreseen, engines):
-        text += ", with vLLM; transformers takes many times as long"
+        by += " for vLLM (transformers takes many times as long)"
+    text = f"time: at most {_hours(hours)} {what} of generation and scoring ({by}, {where})"
     if card and on and (count := len(gpus.gpus())) > 1:
         text += f", {_hours(hours / count)} hours on the {count} GPUs here"
     return [f"{text}; trainings, downloads and judges come on top"]
@@ -248,4 +249,6 @@ def _cores() -> int:
 
 
 def _hours(hours: float) -> str:
+    if hours < 0.1:
+        return "0.1"
     return f"{hours:.1f}" if hours < 10 else f"{hours:,.0f}"
