@@ -66,7 +66,7 @@ onstart:
 onsuccess:
     shutil.rmtree("results/partial", ignore_errors=True)
     kept.forget()
-    print(closing_words(), file=sys.stderr)
+    print(last_screen(), file=sys.stderr)
 
 
 # With --keep-going a benchmark that failed leaves a gap in the tables, made all the same in results/partial.

@@ -55,6 +55,7 @@ GPU_GRES = SITE["gpu_gres"].raw if "gpu_gres" in SITE else None
 
 def begin_run():
     """Before the first job."""
+    wanted = workflow.dag_settings
     try:
         if not workflow.touch:
             require_own(installed and installed.origin, workflow.basedir)
@@ -65,6 +66,7 @@ def begin_run():
             cores=workflow.cores if workflow.local_exec else None,
             cluster=workflow.executor_plugin.name == "slurm",
             touch=workflow.touch,
+            whole=not (wanted.targets or wanted.until or wanted.omit_from),
         )
     except ExpoflowError as error:
         raise WorkflowError(str(error))

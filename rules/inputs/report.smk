@@ -1,11 +1,15 @@
 # What the rules of report.smk ask: input functions, and lists.
 import json
+import time
 
 from expoflow.config.figures import KINDS as FIGURE_KINDS
 from expoflow.dag.figures import inputs as figure_inputs
+from expoflow.project import throughput
 from expoflow.reporting.page import caption
 from expoflow.reporting import paper, paper_tables
-from expoflow.reporting.run_end import closing_words, salvage
+from expoflow.reporting.run_end import Ran, closing_words, salvage
+
+BEGAN, BEGAN_AT = time.monotonic(), time.time()
 
 # What the paper published of the models that pairs repeat.
 REPEATED = {
@@ -73,6 +77,15 @@ def salvage_benchmarks():
 def words_of_failure():
     """After a failed run: the gaps in its tables, and the reason of each job that failed."""
     return "\n".join(filter(None, [salvage_benchmarks(), WORDS.last()]))
+
+
+def last_screen():
+    """After a run: what it found, and what to do next."""
+    throughput.remember(CONFIG, BEGAN_AT, local=workflow.local_exec)
+    begun_in = Path(workflow.rundir)
+    given = workflow.overwrite_configfiles
+    file = begun_in / workflow.configfiles[0] if given else None
+    return closing_words(ran=Ran(CONFIG, file, begun_in, time.monotonic() - BEGAN))
 
 
 TABLES = expand(

@@ -1,6 +1,7 @@
 """The commands `extrapolate`, `preflight` and `inspect`, as a user runs them."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -41,6 +42,21 @@ def test_several_alphas_go_to_a_folder_each(make_pair, tmp_path):
     )
     assert sorted(os.listdir(tmp_path / "out")) == ["alpha=-0.5", "alpha=0.3", "alpha=1"]
     assert run("inspect", tmp_path / "out" / "alpha=1") == 0
+
+
+def test_one_model_twice_is_refused(make_pair, tmp_path, capsys):
+    aligned = make_pair()[1]
+    shutil.copytree(aligned, tmp_path / "copy")
+    for other in (aligned, tmp_path / "copy"):
+        for more in ([], ["--dry-run"]):
+            asked = ["--alpha", "0.3", "--out", tmp_path / "out", *more]
+            assert run("extrapolate", *pair_of((other, aligned)), *asked) == 2
+            said = capsys.readouterr().err
+            assert (
+                f"expoflow: {other} and {aligned} have the same weights: there is nothing to extrapolate;"
+                in said
+            )
+    assert not (tmp_path / "out").exists()
 
 
 def test_options_reach_the_recipe(make_pair, tmp_path, capsys):

@@ -16,6 +16,7 @@ from expoflow.errors import CheckpointError, PairError
 from expoflow.extrapolation.extrapolate import extrapolate
 from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.tensor_stream import tensors
+from expoflow.files.folder import appearing
 from expoflow.files.hashing import sha256
 
 UP = "model.layers.0.mlp.up_proj.weight"
@@ -190,7 +191,7 @@ def test_a_disk_that_fills_on_the_way_leaves_nothing(make_pair, tmp_path, small_
             while True:
                 file.write(bytes(4096))
 
-    with pytest.raises(CheckpointError, match="the disk is full; free space or give another --out"):
+    with pytest.raises(CheckpointError, match="the disk is full; free space there, or write to another disk"):
         extrapolate(sft, aligned, {"0.3": small_disk / "out"}, progress=fill)
     assert os.listdir(small_disk) == ["other"]
     (small_disk / "other").unlink()
@@ -202,6 +203,9 @@ def test_a_disk_that_fills_on_the_way_leaves_nothing(make_pair, tmp_path, small_
 def test_a_signal_in_the_middle_and_a_rerun(tmp_path, number):
     """Ten alphas of a large model, stopped when the first bytes are there; then a small model to the same place."""
     large = [write_holes(tmp_path / role, 0.2) for role in ("sft", "aligned")]
+    with open(large[1] / "model.safetensors", "r+b") as file:  # equal models are refused
+        file.seek(-2, os.SEEK_END)
+        file.write(b"\x80\x3f")
     small = [save(tmp_path / f"small{seed}", weights(seed=seed)) for seed in (0, 1)]
     out = tmp_path / "out"
     command = [sys.executable, "-m", "expoflow.cli", "extrapolate", "--out", str(out)]
@@ -244,3 +248,16 @@ def test_a_folder_that_another_process_is_writing_is_left_alone(make_pair, tmp_p
     assert other.is_dir()
     assert not dead.exists()
     os.close(held)
+
+
+def test_the_files_of_a_new_folder_are_as_readable_as_it_is(tmp_path):
+    old = os.umask(0o027)
+    try:
+        with appearing(tmp_path / "model", replace=False) as new:
+            for name, mode in (("model.safetensors", 0o600), ("config.json", 0o640), ("run.sh", 0o700)):
+                (new / name).touch()
+                (new / name).chmod(mode)
+    finally:
+        os.umask(old)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()}
+    assert modes == {"model.safetensors": 0o640, "config.json": 0o640, "run.sh": 0o700}

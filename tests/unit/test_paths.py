@@ -29,9 +29,10 @@ with SnakemakeApi() as api:
     workflow = api.workflow(ResourceSettings(cores=1), config, snakefile=Path(sys.argv[1]))._workflow
     for kind in ("output", "log"):
         print(json.dumps({rule.name: [plain(file) for file in getattr(rule, kind)] for rule in workflow.rules}))
+    print(json.dumps({rule.name: [plain(rule.benchmark)] for rule in workflow.rules if rule.benchmark}))
 """
 # What no rule declares: folders, and what is kept beside the results.
-NO_OUTPUT = {"alpha", "exported", "costs", "looks", "benchmark_log", "host_log"}
+NO_OUTPUT = {"alpha", "exported", "costs", "looks", "benchmark_log", "host_log", "generation_times"}
 
 
 def patterns() -> dict[str, str]:
@@ -49,14 +50,12 @@ def patterns() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def rules(tmp_path_factory) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Outputs and logs of every rule, as Snakemake has them."""
+def rules(tmp_path_factory) -> list[dict[str, list[str]]]:
+    """Outputs, logs and times of every rule, as Snakemake has them."""
     command = [sys.executable, "-c", LOAD, str(ROOT / "Snakefile"), str(CONFIG)]
     folder = tmp_path_factory.mktemp("run")
-    outputs, logs = subprocess.run(
-        command, cwd=folder, check=True, capture_output=True, text=True
-    ).stdout.splitlines()
-    return json.loads(outputs), json.loads(logs)
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    return [*map(json.loads, done.stdout.splitlines())]
 
 
 def test_every_output_lies_where_paths_says(rules):
@@ -80,6 +79,10 @@ def test_the_logs_of_benchmarks_lie_where_the_last_words_say(rules):
     of_variants = [file for file in logs if "{variant}" in file]
     assert len(of_variants) == 4
     assert all(re.fullmatch(patterns()["benchmark_log"], file) for file in of_variants)
+
+
+def test_the_times_of_a_generation_lie_where_speeds_are_read(rules):
+    assert re.fullmatch(patterns()["generation_times"], *rules[2]["generate"])
 
 
 def strings(tree: ast.AST) -> Iterator[ast.Constant]:

@@ -115,7 +115,10 @@ def test_the_run_ends_with_what_it_found(finished_once):
     best = json.loads(finished_once.read("pairs/tiny/best.json"))
     last = finished_once.output[-3000:]
     assert f"tiny: best alpha {best['alpha']}, gain " in last
+    assert "\n  responses: " in last
     assert "report: results/report.html" in last
+    assert "model: results/pairs/tiny/expo/" in last
+    assert "\ntook: " in last
 
 
 def test_a_run_that_makes_a_part_says_nothing_of_the_whole(finished):

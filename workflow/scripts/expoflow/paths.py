@@ -62,6 +62,10 @@ class Results:
         """An alpha's responses to a prompt set."""
         return self.alpha(pair, alpha) / f"{prompts}.generations.jsonl"
 
+    def generation_times(self, pair: str, alpha: str, prompts: str) -> Path:
+        """Time and memory of the job that wrote them, as Snakemake measures it."""
+        return self.folder / "logs" / "generate" / pair / f"{alpha_folder(alpha)}.{prompts}.tsv"
+
     def rewards(self, pair: str, alpha: str, prompts: str) -> Path:
         """The rewards of these responses."""
         return self.alpha(pair, alpha) / f"{prompts}.rewards.csv"

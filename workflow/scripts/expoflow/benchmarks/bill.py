@@ -3,6 +3,7 @@
 The bill of a benchmark's job, from the prompts as they are and without what is kept, comes before its first call.
 """
 
+import importlib.util
 from collections.abc import Iterator
 
 from expoflow import benchmarks
@@ -32,19 +33,31 @@ def judge(section: Strict) -> JudgeConfig | None:
 
 
 def lines(config: Config, results: Results = RESULTS) -> Iterator[str]:
-    """A line for every benchmark that a judge is still to be asked for, over all pairs and variants."""
+    """A line for every benchmark that a judge is still to be asked for, over all pairs and variants.
+
+    Without a package that the benchmark needs it is not known how the judge is asked.
+    """
     calls: dict[tuple[str, str], int] = {}
     costs: dict[tuple[str, str], float | None] = {}
+    unknown: dict[str, None] = {}
     for (pair, benchmark), variants in unfinished(config, results).items():
         section = getattr(config.section(pair, "benchmarks"), benchmark)
         asked, told = judge(section), benchmarks.light(benchmark, "calls")
         if not asked or not told:
             continue
+        if lacking := next(filter(_lacking, section.PACKAGES), None):
+            unknown[f"bill: {benchmark}: not known without {lacking}; pip install 'expoflow[bench]'"] = None
+            continue
         count, prompt, reply = told(section, config.section(pair, "generate").max_tokens)
         name = (benchmark, asked.model)
         calls[name] = calls.get(name, 0) + variants * count
         costs[name] = costs.get(name, 0.0) + variants * price(asked, prompt, reply)
+    yield from unknown
     for (benchmark, model), count in calls.items():
         cost = costs[benchmark, model]
         words = f"at most {cost:.2f} USD" if cost else "no price in the config"
         yield f"bill: {benchmark}: {count} calls of {model} ({words}), less the verdicts that are kept"
+
+
+def _lacking(package: str) -> bool:
+    return importlib.util.find_spec(package) is None

@@ -11,6 +11,7 @@ from typing import Any
 from expoflow import benchmarks
 from expoflow.benchmarks import bill
 from expoflow.checkpoints.adapter import is_adapter, open_adapter
+from expoflow.checks import overlap
 from expoflow.config import Config
 from expoflow.config.base import MINIATURE
 from expoflow.config.benchmarks import RewardCheck
@@ -47,14 +48,21 @@ def check_sources(
     for name, pair in config.pairs.items():
         if (path := config.models[pair.sft].path) and is_adapter(path):
             problems.append(
-                f"pairs.{name}.sft: '{pair.sft}' is an adapter; name a whole model, such as its base"
+                f"pairs.{name}.sft: '{pair.sft}' is an adapter; name a whole model, such as its base, or exchange sft and aligned"
             )
+    loaded = {}
     for name, prompts in config.prompts.items():
         if prompts.file is not None and not results.prompts(name).exists():
             try:
-                prompt_sets.load(prompts, config.seed, say=say)
+                loaded[name] = {
+                    prompt.prompt_id for prompt in prompt_sets.load(prompts, config.seed, say=say)
+                }
             except DataError as error:
                 problems.append(f"prompts.{name}.file: {error}")
+    shared = [*overlap.problems(config, loaded)]
+    for note in () if shared else overlap.notes(config, loaded, results):
+        say(note)
+    problems += shared
     problems += _engine_problems(config)
     problems += dict.fromkeys(_benchmark_problems(config, results))
     if problems:

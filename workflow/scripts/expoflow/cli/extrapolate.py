@@ -104,8 +104,9 @@ def extrapolate(arguments: argparse.Namespace) -> int:
 
 def _look(arguments: argparse.Namespace) -> Callable[["Pair"], "Pair"]:
     from expoflow.extrapolation.likeness import looked_at
+    from expoflow.extrapolation.pair import with_equality
 
-    return lambda pair: looked_at(pair, arguments.unrelated)[0]
+    return lambda pair: with_equality(*looked_at(pair, arguments.unrelated))
 
 
 def _dry_run(arguments: argparse.Namespace, options: "Options", folders: dict[str, Path]) -> int:
@@ -154,6 +155,7 @@ def preflight_arguments(parser: argparse.ArgumentParser) -> None:
 
 def preflight(arguments: argparse.Namespace) -> int:
     from expoflow.checks.pairs import base_of, preflight_sources
+    from expoflow.extrapolation.likeness import looked_at
     from expoflow.project.create import source
 
     aligned = source(arguments.aligned)
@@ -164,7 +166,7 @@ def preflight(arguments: argparse.Namespace) -> int:
             "a model has no safetensors on the hub, and pickles have no header; download it, and give its folder"
         )
     if "hub" not in sft and "hub" not in aligned and not pair.errors:
-        pair = _look(arguments)(pair)
+        pair = looked_at(pair, arguments.unrelated)[0]
     for finding in pair.findings:
         print(f"{finding.level:8} {finding.check:11} {finding.message}")
     extrapolated = {part.name for part in pair.parts if part.shared}

@@ -25,9 +25,12 @@ def plan(arguments: argparse.Namespace) -> int:
     for line in said:
         print(f"expoflow: {line}", file=sys.stderr)
     with project.entered() as config:
-        print("\n".join(estimate.lines(estimate.plan(config, online=not arguments.offline))))
+        asked = any(each.hub for each in (*config.models.values(), *config.prompts.values()))
+        online = asked and not arguments.offline and begin.hub_answers()
+        made = estimate.plan(config, online=online)
+        print("\n".join(estimate.lines(made)))
         local = shutil.which("sbatch") is None  # else the jobs are a cluster's
-        for line in begin.look_ahead(config, local, online=not arguments.offline):
+        for line in begin.look_ahead(config, local, online=not arguments.offline, made=made):
             print(line)
     return 0
 

@@ -1,22 +1,29 @@
 """A pair's checkpoints as the workflow makes them: one of the sweep's, and the one that is published."""
 
+import filecmp
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from expoflow import store
 from expoflow.checkpoints import manifests
 from expoflow.checkpoints.adapter import is_adapter
+from expoflow.checkpoints.findings import Finding
 from expoflow.config.base import REFERENCE_ALPHAS
 from expoflow.config.stages import ExtrapolateConfig
 from expoflow.errors import PairError
 from expoflow.extrapolation.extrapolate import extrapolate
+from expoflow.extrapolation.likeness import Likeness
 from expoflow.extrapolation.options import Options
+from expoflow.extrapolation.preflight import Pair
 from expoflow.extrapolation.recipe import ARITHMETIC, ExtrapolationRecipe
 from expoflow.files import hashing
 from expoflow.files.records import Record, write_json
 from expoflow.paths import RECIPE
 from expoflow.results import Manifest
+
+SAME_WEIGHTS = "have the same weights: there is nothing to extrapolate; name the checkpoint before the alignment, and the one after it"
 
 
 class Exported(Record):
@@ -63,9 +70,22 @@ def require_different(sft: Manifest, aligned: Manifest) -> None:
     ]
     if weights[0] == weights[1] != {}:
         raise PairError(
-            f"the models {sft.model} ({sft.folder}) and {aligned.model} ({aligned.folder}) have the same weights: there is"
-            " nothing to extrapolate; name the checkpoint before the alignment, and the one after it"
+            f"the models {sft.model} ({sft.folder}) and {aligned.model} ({aligned.folder}) {SAME_WEIGHTS}"
         )
+
+
+def with_equality(pair: Pair, likeness: Likeness) -> Pair:
+    """The pair, with an error among its findings if its files have the same weights, byte for byte.
+
+    They are read only if no element differs of those that were looked at, in `likeness`.
+    """
+    files = [{shard.path.name: shard.path for shard in each.shards} for each in (pair.sft, pair.aligned)]
+    if likeness.whole.delta2 or files[0].keys() != files[1].keys():
+        return pair
+    if not all(filecmp.cmp(files[0][name], files[1][name], shallow=False) for name in files[0]):
+        return pair
+    text = f"{pair.sft.folder} and {pair.aligned.folder} {SAME_WEIGHTS}"
+    return replace(pair, findings=(*pair.findings, Finding("error", "weights", text)))
 
 
 def for_sweep(

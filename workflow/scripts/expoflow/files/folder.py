@@ -30,16 +30,27 @@ def appearing(target: Path, *, replace: bool, needs: int = 0) -> Iterator[Path]:
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
         yield temporary
+        _as_others(temporary)
         sync_folder(temporary)
         _move(temporary, target)
         sync_folder(target.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CheckpointError(f"{target}: the disk is full; free space or give another --out") from error
+            raise CheckpointError(
+                f"{target}: the disk is full; free space there, or write to another disk"
+            ) from error
         raise
     finally:
         os.close(held)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _as_others(folder: Path) -> None:
+    """Let those read the files of a new folder who may read the folder: safetensors writes them for its own user alone."""
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o777 == 0o600:
+            path.chmod(mode)
 
 
 def _remove_abandoned(target: Path) -> None:
@@ -62,8 +73,7 @@ def require_room(target: Path, *, needs: int, replace: bool) -> None:
     free = shutil.disk_usage(there).free
     if free < needs:
         raise CheckpointError(
-            f"{target}: needs {needs / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; "
-            "free space or give another --out"
+            f"{target}: needs {needs / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; free space there, or write to another disk"
         )
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from itertools import dropwhile, islice, takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from expoflow import store
@@ -19,6 +20,9 @@ from expoflow.hosts.head import announce
 from expoflow.paths import RESULTS, Results, weights
 from expoflow.project import resume
 from expoflow.system import kept
+
+if TYPE_CHECKING:
+    from expoflow.project.estimate import Estimate
 
 DRY = re.compile(r"-n[a-zA-Z]*|--dry-?run")
 FORCED = re.compile(r"-[fFR].*|--force(all|run)?(=.*)?")
@@ -43,31 +47,56 @@ def is_dry(command: Sequence[str]) -> bool:
     return any(map(DRY.fullmatch, command))
 
 
-def look_ahead(config: Config, local: bool, online: bool = True) -> list[str]:
-    """What is worth saying of a config's models before a run; those of the hub are looked at if it answers, with `online`.
+def look_ahead(config: Config, local: bool, online: bool = True, made: "Estimate | None" = None) -> list[str]:
+    """What is worth saying of a config before a run: its models, and what time and disk it takes.
 
-    `local`: jobs will run on this machine. Raises ConfigError.
+    Models of the hub are looked at if it answers, with `online`. `local`: jobs will run on this machine. `made` is what the config
+    would cost, if that is known already. Raises ConfigError.
     """
     hub = any(model.hub for model in config.models.values())
-    answers = hub and online and _hub_answers()
+    answers = hub and online and hub_answers()
     unseen = ["models of the hub are not looked at: the hub does not answer"] * (
         hub and online and not answers
     )
-    return unseen + _look_at_models(config, hub=answers) + slow_engines(config, local)
+    said = unseen + _look_at_models(config, hub=answers) + slow_engines(config, local)
+    return said + costs(config, local, online=answers, made=made)
+
+
+def costs(
+    config: Config, local: bool, online: bool, *, refuse: bool = False, made: "Estimate | None" = None
+) -> list[str]:
+    """Time and disk that the rest of a run takes in this folder; with `refuse` an ExpoflowError if a disk cannot hold it.
+
+    The other arguments are those of `look_ahead`.
+    """
+    from expoflow.project import disk, estimate, throughput
+
+    try:
+        made = made or estimate.plan(config, online=online)
+        said = throughput.lines(config, made, local)
+    except (ExpoflowError, OSError) as error:  # a size that nobody knows is no reason not to begin
+        return [f"time and disk are not known: {str(error).partition(chr(10))[0]}"]
+    return said + disk.check(config, made, refuse=refuse)
 
 
 def _look_at_models(config: Config, hub: bool) -> list[str]:
-    """Do the models fit together, can they be run, do the prompts reach them? What is worth saying.
+    """Do the models fit together, can they be run, do the prompts reach them, are the pairs meant so? What is worth saying.
 
     With `hub` those of the hub are looked at too, by their headers and small files, before any download. All problems are in
     one ConfigError.
     """
     from expoflow.checks.pairs import check_pairs
+    from expoflow.checks.slips import check_slips
 
     problems, notes = [], []
-    for check in (check_pairs, check_models):
+    checks = (
+        lambda: check_pairs(config, hub=hub) or [],
+        lambda: check_models(config, hub=hub),
+        lambda: check_slips(config),
+    )
+    for check in checks:
         try:
-            notes += check(config, hub=hub) or []
+            notes += check()
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -83,13 +112,15 @@ def begin(
     cores: int | None,
     cluster: bool = False,
     touch: bool = False,
+    whole: bool = True,
 ) -> None:
     """Make sure that a run can begin in `folder`, and announce this process to its jobs.
 
     The keys of judges must be there, models must be of use, those of the hub by their headers, and nothing of a killed
     run may still be at work here; a run that only touches files needs none of this. `command` are Snakemake's arguments,
     by which the run can be resumed. The jobs of a local run on `cores` cores share engines (`hosts`); those of a
-    `cluster`, and with None, have their own. Raises ExpoflowError.
+    `cluster`, and with None, have their own. A `whole` run, of all results, does not begin if a disk cannot hold them. Raises
+    ExpoflowError.
     """
     store.use()
     if any(map(FORCED.fullmatch, command)):
@@ -101,6 +132,8 @@ def begin(
             _say(_look_at_models(config, hub=True))
         except ConfigError as error:
             raise ExpoflowError(f"nothing was done:\n{error}") from None
+        online = _is_to_come(config) and hub_answers()
+        _say(costs(config, local=cores is not None, online=online, refuse=whole))
         resume.begin(command, folder, cluster=cluster)
         _say(slow_engines(config, local=cores is not None))
     announce(cores, asked=asked_gpus(config))
@@ -141,7 +174,15 @@ def _say(lines: Sequence[str]) -> None:
         print(line, file=sys.stderr)
 
 
-def _hub_answers() -> bool:
+def _is_to_come(config: Config, results: Results = RESULTS) -> bool:
+    """Whether anything of the hub, whose size counts, is not here yet."""
+    models = any(each.hub and not results.manifest(name).exists() for name, each in config.models.items())
+    return models or any(
+        each.hub and not results.prompts(name).exists() for name, each in config.prompts.items()
+    )
+
+
+def hub_answers() -> bool:
     """Whether the hub can be reached and may be asked; a dry run must not wait long for it."""
     from huggingface_hub import constants
 

@@ -272,10 +272,13 @@ On prompts that took no part in choosing alpha{_left_out(evidence)}. Values ± s
 
 
 def _left_out(evidence: Evidence) -> str:
-    """That some did."""
-    if evidence.certificate is None or not evidence.certificate.left_out:
+    """That some did, or all of a set."""
+    certificate, reward = evidence.certificate, evidence.config.section(evidence.pair, "benchmarks").reward
+    if certificate and not certificate.held_out and reward and evidence.config.judged_on(evidence.pair):
+        return f", but for those of `{reward.prompts}`, all of which did"
+    if certificate is None or not certificate.left_out:
         return ""
-    name, count = evidence.certificate.judged_on, evidence.certificate.left_out
+    name, count = certificate.judged_on, certificate.left_out
     return f", but for {count} of `{name}`, which the gain at the top is without"
 
 

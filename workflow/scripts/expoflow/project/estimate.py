@@ -16,6 +16,7 @@ from expoflow import benchmarks
 from expoflow.benchmarks import bill
 from expoflow.checkpoints.checkpoint import ADAPTER, read_json_file
 from expoflow.config import Config
+from expoflow.config.base import VARIANTS
 from expoflow.config.benchmarks import OnPrompts
 from expoflow.config.engine import EngineConfig
 from expoflow.config.sources import ModelConfig, PromptsConfig
@@ -151,9 +152,9 @@ def _pair(config: Config, name: str, made: Estimate, seen: set[tuple[str, str]])
     seen |= parents
     responses = (len(new) + len(parents)) * made.prompts[generate.prompts][0] * generate.samples
     tokens = responses * generate.max_tokens
-    for count, limit in _benchmark_responses(config, name, made):
-        responses += 3 * count
-        tokens += 3 * count * limit
+    for _, count, limit in benchmark_responses(config, name, made):
+        responses += len(VARIANTS) * count
+        tokens += len(VARIANTS) * count * limit
     engine = config.engine_of(pair.aligned)
     memory = loaded(facts.weights, engine) + OVERHEAD + _sequence(facts, generate, engine)
     return PairPlan(
@@ -167,14 +168,14 @@ def _pair(config: Config, name: str, made: Estimate, seen: set[tuple[str, str]])
     )
 
 
-def _benchmark_responses(config: Config, pair: str, made: Estimate) -> Iterator[tuple[int, int]]:
-    """Of every benchmark of a pair, responses of one variant, and the most tokens that each may have."""
+def benchmark_responses(config: Config, pair: str, made: Estimate) -> Iterator[tuple[str, int, int]]:
+    """Of every benchmark of a pair its name, responses of one variant, and the most tokens that each may have."""
     generate = config.section(pair, "generate")
     for name, section in config.section(pair, "benchmarks").sections().items():
         if isinstance(section, OnPrompts):
-            yield made.prompts[section.prompts][0] * generate.samples, generate.max_tokens
+            yield name, made.prompts[section.prompts][0] * generate.samples, generate.max_tokens
         elif responses := benchmarks.light(name, "responses"):
-            yield responses(section, generate)
+            yield name, *responses(section, generate)
 
 
 def _sequence(facts: Facts, generate: GenerateConfig, engine: EngineConfig) -> float:
@@ -350,11 +351,6 @@ def lines(made: Estimate) -> list[str]:
         f"disk at the end, hub cache included: {_gb(made.disk)}",
         *_checkpoints(made.checkpoints),
         f"responses: {responses:,}, of {tokens:,} tokens at most",
-        "GPU memory: weights + keys and values of one response of full length + 2 GB, at least; an engine takes 92 % of a GPU,"
-        " or what the section engine says",
-        "a job's GPUs and main memory: what it asks a cluster for, with room for many responses at a time; `resources` and the"
-        " profile change them. The GPUs of 24, 48 or 80 GB that it fits are as many",
-        "an engine keeps both models of a pair for further alphas if it has room; no job asks for that room (docs/slurm.md)",
     ]
 
 

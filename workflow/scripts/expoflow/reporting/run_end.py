@@ -1,34 +1,112 @@
 """The words after a run, and what is shown of one that failed."""
 
+import os
+import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from expoflow.config import Config
+from expoflow.dag.resources import Needs
 from expoflow.errors import DataError
 from expoflow.files.records import read_json
 from expoflow.paths import RESULTS, Results, of_benchmark
-from expoflow.reporting import paper_tables
+from expoflow.reporting import paper_tables, remarks
 from expoflow.reporting import tables as result_tables
 from expoflow.reporting.page import write_page
-from expoflow.reporting.tables import read
-from expoflow.reporting.words import best_line
+from expoflow.reporting.tables import BENCHMARKED, read
+from expoflow.reporting.words import best_line, duration
 from expoflow.results import Best, read_certificate
 
 
-def closing_words(results: Results = RESULTS) -> str:
-    """What a finished run says last: each pair's choice and its certificate, and where the results lie; nothing where it made a part."""
+@dataclass(frozen=True)
+class Ran:
+    """The run that has ended: its `config`, read from `file` (None: the workflow's own), from which folder it was started, and seconds."""
+
+    config: Config
+    file: Path | None
+    cwd: Path
+    seconds: float
+
+    def place(self, path: Path = Path()) -> str:
+        """A path of the run's folder as it is written where the run was started; in full if it does not lie below."""
+        whole = os.path.abspath(path)
+        below = os.path.relpath(whole, self.cwd)
+        return whole if below.startswith("..") else below
+
+    def again(self) -> str:
+        """The command that runs the config once more."""
+        if self.file is None:
+            return "snakemake --cores all"
+        file, here = shlex.quote(self.place(self.file)), self.file.absolute().parent == Path.cwd()
+        return f"expoflow run --config {file}{'' if here else f' --out {shlex.quote(self.place())}'}"
+
+
+def closing_words(results: Results = RESULTS, ran: Ran | None = None) -> str:
+    """What a finished run says last, on one screen; nothing if it made a part.
+
+    Of every pair its choice and its certificate, and what a user shall know of it; then where the results lie, and, if it is known
+    which run it was, what to do with them.
+    """
     if not results.report.exists():
         return ""
     lines = []
     try:
+        benchmarks = [*read([results.table("benchmarks")], BENCHMARKED)]
         for row in read([results.table("summary")], ("pair", "reward_aligned")):
             best = read_json(results.best(row["pair"]), Best)
             certificate = read_certificate(results.certificate(row["pair"]), best)
             lines.append(best_line(best, row["reward_aligned"], certificate))
+            lines += [f"  {line}" for line in _remarks(results, best, benchmarks, ran)]
     except DataError:
         return ""
-    models = f"{results.exported('{pair}')}/"
-    return "\n".join([*lines, f"report: {results.report}, tables: {results.table('*')}, models: {models}"])
+    place = ran.place if ran else str
+    lines.append(f"report: {place(results.report)}, tables: {place(results.table('*'))}")
+    return "\n".join([*lines, *(_models(results, ran) if ran else ())])
+
+
+def _remarks(
+    results: Results, best: Best, benchmarks: Sequence[Mapping[str, str]], ran: Ran | None
+) -> Iterator[str]:
+    alphas = [*read([results.alphas(best.pair)], ("alpha",))]
+    if said := remarks.responses(alphas, best.alpha):
+        yield f"responses: {said}"
+    if said := remarks.exchanged(alphas):
+        yield f"WARNING: {said}"
+    if said := ", ".join(remarks.worse(benchmarks, best.pair)):
+        yield f"worse than the aligned model: {said}"
+    if (further := remarks.next_alphas(best)) and ran:
+        grid = ", ".join(
+            [*(each for each in ran.config.pairs[best.pair].grid() if each not in ("-1", "0")), *further]
+        )
+        where = ran.place(ran.file) if ran.file else "the config"
+        yield (
+            f"next: the grid ends at {best.alpha}, and the best alpha may lie beyond; set alphas: [{grid}] of pairs.{best.pair} in"
+            f" {where}, then: {ran.again()}"
+        )
+    elif further:
+        yield f"next: the grid ends at {best.alpha}, and the best alpha may lie beyond; try {' and '.join(further)}"
+
+
+def _models(results: Results, ran: Ran) -> Iterator[str]:
+    """Where the models are, what can be done with them, and how long it took."""
+    pairs = [*ran.config.pairs]
+    model = ran.place(results.exported(pairs[0] if len(pairs) == 1 else "PAIR"))
+    quoted = shlex.quote(model)
+    usual = ran.file is None or ran.file.absolute() in (
+        Path("config.yaml").absolute(),
+        Path("config/config.yaml").absolute(),
+    )
+    config = "" if usual else f" --config {shlex.quote(ran.place(ran.file))}"
+    yield (
+        f"model: {model}/, its card: README.md there; with the evidence: expoflow publish {quoted}{config} --repo ORG/NAME --dry-run"
+    )
+    needs = Needs(ran.config, lambda model: 0)
+    if real := [pair.aligned for pair in ran.config.pairs.values() if not needs.miniature(pair.aligned)]:
+        trusted = " --trust-remote-code" * any(ran.config.models[each].trust_remote_code for each in real)
+        yield f"serve: vllm serve {quoted}{trusted}; as GGUF: python llama.cpp/convert_hf_to_gguf.py {quoted}"
+    yield f"took: {duration(ran.seconds)}"
 
 
 def salvage(benchmarks: list[Path], figures: Mapping[str, str], results: Results = RESULTS) -> str:

@@ -53,8 +53,18 @@ def _certificate_words(certificate: Certificate) -> str:
         return "the aligned model is kept, so there is no gain to certify"
     line = f"{short_certificate(certificate)} on {certificate.prompts} prompts of {certificate.judged_on} that took no part in the choice"
     line += "" if certificate.certified or certificate.rehearsal else f", {_verdict(certificate)}"
+    line += left_out_words(certificate)
     more = f" (these prompts have now judged or made {certificate.looks} results)"
     return line + more if certificate.looks > 1 else line
+
+
+def left_out_words(certificate: Certificate) -> str:
+    """` (20 more prompts of test chose alpha too, and do not count)`, if there are such prompts."""
+    if not certificate.left_out:
+        return ""
+    return (
+        f" ({certificate.left_out} more prompts of {certificate.judged_on} chose alpha too, and do not count)"
+    )
 
 
 def short_certificate(certificate: Certificate) -> str:
@@ -88,3 +98,16 @@ def optimism_words(best: Best) -> str:
     if best.optimism is None:
         return ""
     return f"about {best.optimism:.2f} of the gain is due to choosing the best of several alphas"
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `12 min 3 s`, `5 h 12 min`, `2 d 3 h`."""
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    left, parts = round(seconds), []
+    for name, size in units:
+        count, left = divmod(left, size)
+        if count or parts:
+            parts.append(f"{count} {name}" if count else "")
+        if len(parts) == 2:
+            break
+    return " ".join(filter(None, parts)) or "0 s"

@@ -1,0 +1,152 @@
+"""The last screen of a run: what was chosen, what to look at, what to type next, from where one stands."""
+
+from pathlib import Path
+
+import pytest
+from expoflow.checks import parse
+from expoflow.files.records import write_csv, write_json
+from expoflow.paths import Results
+from expoflow.reporting import remarks
+from expoflow.reporting.run_end import Ran, closing_words
+from expoflow.reporting.words import duration
+from expoflow.results import Best
+from expoflow.selection.choice import Candidate, choose
+
+ALPHAS = ["pair", "alpha", "reward", "gain_pointwise_low", "length", "degenerate"]
+SUMMARY = ["pair", "reward_aligned"]
+BENCHMARKS = ["pair", "variant", "benchmark", "metric", "value", "low", "high"]
+
+
+def chosen(*values):
+    """A choice as the rule select makes it, of alphas 0, 0.5, 1, ... with these rewards."""
+    found = choose(
+        [
+            Candidate(f"{at / 2:g}", value, value - values[0], value - 1, value + 1)
+            for at, value in enumerate(values)
+        ],
+        0.95,
+    )
+    return Best(
+        pair="p", alpha=found.alpha, certified=False, chosen_share=1, edge=found.edge, reason=found.reason
+    )
+
+
+def row(alpha, reward, low="", length=40, degenerate=0.0):
+    values = ("p", alpha, reward, low, length, degenerate)
+    return dict(zip(ALPHAS, map(str, values), strict=True))
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    def make(best, alphas, benchmarks=(), folder="project"):
+        (tmp_path / folder / "results").mkdir(parents=True)
+        results = Results.of(tmp_path / folder)
+        write_json(results.best("p"), best)
+        write_csv(results.alphas("p"), alphas, ALPHAS)
+        write_csv(results.table("summary"), [{"pair": "p", "reward_aligned": 1.0}], SUMMARY)
+        write_csv(results.table("benchmarks"), benchmarks, BENCHMARKS)
+        results.report.write_text("page")
+        monkeypatch.chdir(tmp_path / folder)
+        return Results()
+
+    return make
+
+
+def ran(cwd, file="config.yaml", train=False):
+    hub = {name: {"hub": f"org/{name}"} for name in ("sft", "dpo")}
+    made = {"sft": {"train": {"recipe": "sft", "data": "miniature"}}}
+    made["dpo"] = {"train": {"recipe": "dpo", "from": "sft", "data": "miniature"}}
+    config = parse(
+        {
+            "models": made if train else hub,
+            "pairs": {"p": {"sft": "sft", "aligned": "dpo", "alphas": [0.5, 1]}},
+            "prompts": {"dev": {"miniature": "dev"}},
+        }
+    )
+    return Ran(config, file and Path(file), cwd, 4321)
+
+
+def test_everything_is_said_from_where_one_stands(project, tmp_path):
+    results = project(chosen(1, 2, 3), [row("0", 1.0), row("1", 3.0, length=52, degenerate=0.025)])
+    lines = closing_words(results, ran(tmp_path)).splitlines()
+    assert lines[0].startswith("p: best alpha 1: largest mean reward of 3 alphas")
+    assert lines[1:] == [
+        "  responses: 52 tokens on average, 2.5% degenerate (aligned: 40, 0.0%)",
+        "  next: the grid ends at 1, and the best alpha may lie beyond; set alphas: [0.5, 1, 1.5, 2] of pairs.p in project/config.yaml, then:"
+        " expoflow run --config project/config.yaml",
+        "report: project/results/report.html, tables: project/results/*.csv",
+        "model: project/results/pairs/p/expo/, its card: README.md there; with the evidence: expoflow publish project/results/pairs/p/expo"
+        " --repo ORG/NAME --dry-run",
+        "serve: vllm serve project/results/pairs/p/expo; as GGUF: python llama.cpp/convert_hf_to_gguf.py project/results/pairs/p/expo",
+        "took: 1 h 12 min",
+    ]
+
+
+def test_from_elsewhere_paths_are_whole_and_commands_quote_them(project, tmp_path):
+    results = project(chosen(1, 2, 3), [row("0", 1.0), row("1", 3.0)], folder="my project")
+    said = closing_words(results, ran(tmp_path / "elsewhere", "../other.yaml"))
+    folder = tmp_path / "my project"
+    assert f"report: {folder}/results/report.html" in said
+    assert f"vllm serve '{folder}/results/pairs/p/expo'" in said
+    assert f"expoflow run --config {tmp_path}/other.yaml --out '{folder}'" in said
+
+
+def test_a_miniature_is_not_served_and_a_clone_runs_snakemake(project):
+    results = project(chosen(1, 2, 3), [row("0", 1.0), row("1", 3.0)])
+    said = closing_words(results, ran(Path.cwd(), None, train=True))
+    assert "vllm serve" not in said
+    assert "of pairs.p in the config, then: snakemake --cores all\n" in said
+    assert "report: results/report.html, tables: results/*.csv\n" in said
+
+
+def test_a_choice_inside_the_grid_has_no_next_command(project):
+    results = project(chosen(1, 3, 2), [row("0", 1.0), row("0.5", 3.0)])
+    assert "next:" not in closing_words(results, ran(Path.cwd()))
+    assert remarks.next_alphas(chosen(1, 3, 2)) == []
+    assert remarks.next_alphas(chosen(1, 2, 3)) == ["1.5", "2"]
+
+
+@pytest.mark.parametrize(("low", "told"), [(0.05, True), (-0.01, False), ("", False)])
+def test_an_sft_model_with_the_higher_reward_is_told(project, low, told):
+    results = project(chosen(0.46, 0.4), [row("-1", 0.63, low), row("0", 0.46)])
+    said = closing_words(results, ran(Path.cwd()))
+    assert (
+        "WARNING: the SFT model (alpha -1) has a higher reward than the aligned one: 0.63 against 0.46;"
+        in said
+    ) == told
+
+
+def test_what_is_surely_worse_is_named(project):
+    def difference(metric, value, low, high, benchmark="reward", variant="expo-aligned", pair="p"):
+        return dict(zip(BENCHMARKS, (pair, variant, benchmark, metric, value, low, high), strict=True))
+
+    rows = [
+        difference("accuracy", -0.05, -0.08, -0.02),
+        difference("quality", -0.05, -0.08, 0.02),
+        difference("length", -9, -10, -8),
+        difference("unfinished", 0.04, 0.02, 0.06),
+        difference("win_rate", 0.4, 0.3, 0.48),
+        difference("win_rate", -3, -5, -1, "alpaca_eval"),
+        difference("reward", -1, "", "", variant="expo"),
+        difference("reward", -1, -2, -0.5, pair="q"),
+    ]
+    said = closing_words(project(chosen(1, 3, 2), [row("0", 1.0)], rows), ran(Path.cwd()))
+    assert (
+        "  worse than the aligned model: reward accuracy -0.05 [-0.08, -0.02], reward unfinished +0.04 [+0.02, +0.06], reward win_rate"
+        " -0.1 [-0.2, -0.02], alpaca_eval win_rate -3 [-5, -1]\n"
+    ) in said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (48.4, "48 s"),
+        (723, "12 min 3 s"),
+        (720, "12 min"),
+        (18720, "5 h 12 min"),
+        (183600, "2 d 3 h"),
+    ],
+)
+def test_times_are_written_for_people(seconds, text):
+    assert duration(seconds) == text

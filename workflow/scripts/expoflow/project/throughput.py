@@ -1,0 +1,254 @@
+"""How long a config's responses and rewards may take: by this machine's own earlier runs, else by a plain reckoning.
+
+A GPU that generates reads all weights, and the keys and values of all responses, from its memory for every token of each
+response: memory bandwidth and arithmetic bound what it does. The figures of cards are those of NVIDIA's data sheets (dense 16-bit
+tensor arithmetic, without sparsity); half of them is what engines reach, roughly. A CPU is reckoned with 20 GFLOP/s a core.
+Nothing here is a measurement; after a run the machine's own speed is kept in the store, and counts instead.
+"""
+
+import os
+import platform
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from expoflow import store
+from expoflow.benchmarks import bill
+from expoflow.config import Config
+from expoflow.config.base import REFERENCE_ALPHAS
+from expoflow.config.benchmarks import SECTIONS
+from expoflow.dag.resources import Needs, size
+from expoflow.engines.model import foreseen
+from expoflow.errors import DataError, ExpoflowError
+from expoflow.files.records import Record, read_jsonl, write_jsonl
+from expoflow.paths import RESULTS, Results
+from expoflow.project.estimate import GB, OVERHEAD, PROMPT_TOKENS, Estimate, benchmark_responses
+from expoflow.results import Generation
+from expoflow.system import gpus
+from expoflow.system.gpu_memory import loaded
+
+REACHED = 0.5  # of a card's bandwidth and arithmetic
+BATCH = 256  # responses at a time: vLLM's own default
+CORE = 20e9  # floating point operations of a CPU's core in a second
+ALIKE = 4  # a speed of another model counts if that is at most so many times as large, or as small
+KEPT = 200  # speeds
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU: bytes of its memory, bytes that it reads in a second, 16-bit operations in a second."""
+
+    name: str
+    memory: float
+    bandwidth: float
+    operations: float
+
+
+# From NVIDIA's data sheets. The first whose name stands in what the driver says counts.
+CARDS = (
+    Card("H200", 141 * GB, 4.8e12, 989e12),
+    Card("H100 PCIe", 80 * GB, 2.0e12, 756e12),
+    Card("H100 NVL", 94 * GB, 3.9e12, 835e12),
+    Card("H100", 80 * GB, 3.35e12, 989e12),
+    Card("A100-SXM4-40GB", 40 * GB, 1.555e12, 312e12),
+    Card("A100-PCIE-40GB", 40 * GB, 1.555e12, 312e12),
+    Card("A100", 80 * GB, 1.935e12, 312e12),
+    Card("L40S", 48 * GB, 864e9, 362e12),
+    Card("L40", 48 * GB, 864e9, 181e12),
+    Card("A40", 48 * GB, 696e9, 150e12),
+    Card("A10", 24 * GB, 600e9, 125e12),
+    Card("A10G", 24 * GB, 600e9, 70e12),
+    Card("L4", 24 * GB, 300e9, 121e12),
+    Card("RTX 4090", 24 * GB, 1.008e12, 165e12),
+    Card("RTX 3090", 24 * GB, 936e9, 71e12),
+    Card("V100", 32 * GB, 900e9, 125e12),
+    Card("T4", 16 * GB, 320e9, 65e12),
+)
+USUAL = next(card for card in CARDS if card.name == "A100")  # where nobody knows what a cluster has
+
+
+class Speed(Record):
+    """A line of speeds.jsonl: what the jobs of a pair's sweep did on `gpus` GPUs called `device`, or on a CPU.
+
+    `weights` are the bytes of the model, `seconds` those of all its jobs.
+    """
+
+    device: str
+    engine: str
+    gpus: int
+    weights: int
+    tokens: int
+    responses: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one model has still to write: at most `tokens`, in jobs on `gpus` GPUs; `scores`: as a reward model, to read."""
+
+    model: str
+    tokens: int
+    gpus: int
+    scores: bool = False
+
+
+def place() -> Path:
+    """The file of the speeds of this machine's earlier runs."""
+    return store.root() / "speeds.jsonl"
+
+
+def device(local: bool) -> str:
+    """What models run on: the first GPU's name, the CPU's type and number of cores, or nothing that is known here."""
+    if not local:
+        return ""
+    with suppress(ExpoflowError):
+        if found := gpus.memory(gpus.gpus()[:1]):
+            return found[0][2].partition(" (GPU ")[0]
+        if not gpus.none():
+            return ""
+    return f"{platform.machine()} CPU, {_cores()} cores"
+
+
+def remember(config: Config, since: float, local: bool, results: Results = RESULTS) -> None:
+    """Keep the speed of every pair's sweep whose responses were all made after `since` (epoch seconds), by this machine."""
+    found = [*_speeds(config, since, results)] if local and device(local) else []
+    if found:
+        with suppress(OSError, DataError):
+            old = read_jsonl(place(), Speed) if place().exists() else []
+            write_jsonl(place(), [*old, *found][-KEPT:])
+
+
+def _speeds(config: Config, since: float, results: Results) -> Iterator[Speed]:
+    needs = Needs(config, lambda model: size(config.models[model], str(results.manifest(model))))
+    for name, pair in config.pairs.items():
+        prompts, rows, seconds = config.section(name, "generate").prompts, [], 0.0
+        for alpha in pair.grid():
+            path = results.generations(name, alpha, prompts)
+            log = results.generation_times(name, alpha, prompts)
+            with suppress(OSError, DataError, ValueError, KeyError):
+                if (
+                    alpha in REFERENCE_ALPHAS or path.stat().st_mtime < since
+                ):  # the others' may be of the store
+                    continue
+                head, first = (line.split("\t") for line in log.read_text("utf-8").splitlines()[:2])
+                rows += read_jsonl(path, Generation)
+                seconds += float(dict(zip(head, first, strict=True))["s"])
+        if rows and seconds > 1:
+            yield Speed(
+                device=device(True),
+                engine=rows[0].engine,
+                gpus=needs.gpus(pair.aligned),
+                weights=needs.weights(pair.aligned),
+                tokens=sum(row.response_tokens for row in rows),
+                responses=len(rows),
+                seconds=seconds,
+            )
+
+
+def work(config: Config, made: Estimate, results: Results = RESULTS) -> Iterator[Work]:
+    """The responses that are still to be written, and to be scored; those that pairs with a parent in common share, once."""
+    seen: set[tuple[str, str]] = set()
+    unfinished = bill.unfinished(config, results)
+    for name, pair in config.pairs.items():
+        generate = config.section(name, "generate")
+        each = made.prompts[generate.prompts][0] * generate.samples * generate.max_tokens
+        shared = {"-1": (pair.sft, pair.aligned), "0": (pair.aligned, "")}
+        grid = pair.grid()
+        new = [
+            alpha
+            for alpha in grid
+            if not results.generations(name, alpha, generate.prompts).exists()
+            and shared.get(alpha) not in seen
+        ]
+        seen |= {*shared.values()}
+        unscored = [alpha for alpha in grid if not results.rewards(name, alpha, generate.prompts).exists()]
+        written, read = len(new) * each, len(unscored) * each
+        for benchmark, count, limit in benchmark_responses(config, name, made):
+            tokens = unfinished.get((name, benchmark), 0) * count * limit
+            written += tokens
+            read += tokens * ("score" in SECTIONS[benchmark].TASKS)
+        yield Work(pair.aligned, written, made.needs.gpus(pair.aligned))
+        if config.reward_model:
+            yield Work(config.reward_model, read, made.needs.gpus(config.reward_model), scores=True)
+
+
+def lines(config: Config, made: Estimate, local: bool, results: Results = RESULTS) -> list[str]:
+    """What the rest of a run may take, and by what that is known: at most, for responses end before their last token."""
+    on, left = device(local), [each for each in work(config, made, results) if each.tokens]
+    if not left or all(made.needs.miniature(each.model) for each in left):
+        return []
+    card = _card(on) if on else USUAL
+    if card is None and "CPU" not in on:
+        return [f"time: not known for {on}; the first run here measures it"]
+    known = _known(on)
+    hours, sources = 0.0, set()
+    for each in left:
+        rate, source = _rate(config, made, each, card, known)
+        hours += each.tokens / rate / 3600 * max(1, each.gpus)
+        sources.add(source)
+    what = "GPU hours" if card else "hours"
+    where = on or "as on A100s of 80 GB: which ones the jobs get is not known"
+    by = " and ".join(sorted(sources))
+    engines = [config.section(name, "generate").engine for name in config.pairs]
+    if card and "reckoned" in sources and "transformers" in map(foreseen, engines):
+        by += " for vLLM (transformers takes many times as long)"
+    text = f"time: at most {_hours(hours)} {what} of generation and scoring ({by}, {where})"
+    if card and on and (count := len(gpus.gpus())) > 1:
+        text += f", {_hours(hours / count)} hours on the {count} GPUs here"
+    return [f"{text}; trainings, downloads and judges come on top"]
+
+
+def _rate(
+    config: Config, made: Estimate, each: Work, card: Card | None, known: list[Speed]
+) -> tuple[float, str]:
+    """Tokens in a second, and who says so."""
+    weights = made.needs.weights(each.model)
+    engine = config.engine_of(each.model)
+    alike = [
+        speed
+        for speed in known
+        if weights and 1 / ALIKE <= speed.weights / weights <= ALIKE and speed.gpus == each.gpus
+    ]
+    if alike and not each.scores:
+        nearest = alike[-10:]
+        seconds = sum(speed.seconds * weights / speed.weights for speed in nearest)
+        return sum(speed.tokens for speed in nearest) / seconds, "by earlier runs here"
+    operations = weights  # 2 a parameter of 2 bytes
+    if card is None:
+        return CORE * _cores() / max(operations, 1), "reckoned"
+    count, held = max(1, each.gpus), loaded(weights, engine)
+    arithmetic = REACHED * card.operations * count / max(operations, 1)
+    if each.scores:
+        return arithmetic, "reckoned"
+    length = PROMPT_TOKENS + max(config.section(pair, "generate").max_tokens for pair in config.pairs)
+    row = made.models[each.model].cache * engine.cache() * engine.shortened(length)
+    room = count * card.memory * engine.utilization() - held - OVERHEAD
+    batch = max(1, min(engine.max_num_seqs or BATCH, room / row if row else BATCH))
+    read = held + batch * row / 2  # a response is half as long on average while it is written
+    return min(arithmetic, batch * REACHED * card.bandwidth * count / read), "reckoned"
+
+
+def _card(device: str) -> Card | None:
+    """The figures of a GPU by what the driver calls it."""
+    return next(
+        (card for card in CARDS if re.search(rf"(?<![A-Za-z0-9]){card.name}(?![A-Za-z0-9])", device)), None
+    )
+
+
+def _known(device: str) -> list[Speed]:
+    """The speeds of this machine's earlier runs."""
+    with suppress(OSError, DataError):
+        return [speed for speed in read_jsonl(place(), Speed) if device and speed.device == device]
+    return []
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _hours(hours: float) -> str:
+    if hours < 0.1:
+        return "0.1"
+    return f"{hours:.1f}" if hours < 10 else f"{hours:,.0f}"

@@ -1,0 +1,64 @@
+"""What a user shall know of a finished pair beside its choice: where to look next, what got worse, and whether it looks exchanged."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from expoflow.config.base import VARIANTS
+from expoflow.results import Best
+
+Row = Mapping[str, str]
+DIFFERENCE = f"{VARIANTS[2]}-{VARIANTS[1]}"
+NEXT = re.compile(r"the grid ends here, try (\S+) and (\S+) next")  # as `selection.choice` says it
+LESS_IS_BETTER = ("unfinished",)
+NEITHER = ("length",)
+EQUAL = {("reward", "win_rate"): 0.5}  # the value of a difference that says that both are as good; else 0
+
+
+def next_alphas(best: Best) -> list[str]:
+    """The alphas to try if the choice is the last one of the grid; else none."""
+    found = NEXT.search(best.reason) if best.edge else None
+    return list(found.groups()) if found else []
+
+
+def exchanged(alphas: Iterable[Row]) -> str:
+    """That the SFT model, alpha -1, surely has the higher reward; nothing else. `alphas` are the rows of alphas.csv."""
+    rows = {row["alpha"]: row for row in alphas}
+    sft, aligned = rows.get("-1", {}), rows.get("0", {})
+    low = sft.get("gain_pointwise_low")
+    if not low or float(low) <= 0:
+        return ""
+    rewards = f"{float(sft['reward']):.2f} against {float(aligned['reward']):.2f}"
+    return (
+        f"the SFT model (alpha -1) has a higher reward than the aligned one: {rewards}; if sft and aligned were exchanged, correct"
+        " that and run again"
+    )
+
+
+def responses(alphas: Iterable[Row], chosen: str) -> str:
+    """How long the responses of the chosen alpha are, and how many are degenerate, beside those of alpha 0."""
+    rows = {row["alpha"]: row for row in alphas}
+    if chosen not in rows or "0" not in rows or not rows[chosen].get("length"):
+        return ""
+    new, old = rows[chosen], rows["0"]
+    said = f"{float(new['length']):.0f} tokens on average"
+    if new.get("degenerate"):
+        said += f", {float(new['degenerate']):.1%} degenerate"
+    if chosen == "0":
+        return said
+    then = f"{float(old['length']):.0f}" + (
+        f", {float(old['degenerate']):.1%}" if old.get("degenerate") else ""
+    )
+    return f"{said} (aligned: {then})"
+
+
+def worse(benchmarks: Iterable[Row], pair: str) -> Iterator[str]:
+    """The metrics of benchmarks.csv in which expo is surely worse than the aligned model."""
+    for row in benchmarks:
+        if (row["pair"], row["variant"]) != (pair, DIFFERENCE) or not row.get("low") or not row.get("high"):
+            continue
+        benchmark, metric = row["benchmark"], row["metric"]
+        equal = EQUAL.get((benchmark, metric), 0)
+        low, high = float(row["low"]) - equal, float(row["high"]) - equal
+        if metric not in NEITHER and (low > 0 if metric in LESS_IS_BETTER else high < 0):
+            value = float(row["value"]) - equal
+            yield f"{benchmark} {metric} {value:+.3g} [{low:+.3g}, {high:+.3g}]"
