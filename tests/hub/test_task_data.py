@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from expoflow.benchmarks.lm_eval.data import TaskData
 from expoflow.benchmarks.mt_bench import files as mt_bench_files
-from expoflow.benchmarks.open_llm.files import TaskData
 from expoflow.config.benchmarks import MtBenchBenchmark, OpenLlmBenchmark, RewardCheck
 from expoflow.data.preferences import Preference
 from expoflow.files.records import read_json, read_jsonl

@@ -153,7 +153,7 @@ EDITS = {
     "claims/geometry": {"claims"},
     # loaded by their names
     "benchmarks/alpaca_eval/win_rates": variants("benchmark compare", "alpaca_eval"),
-    "benchmarks/open_llm/backend": variants("benchmark responses", "open_llm"),
+    "benchmarks/lm_eval/backend": variants("benchmark responses", "open_llm"),
     "theory/answers": THEORY,
     "training/trl/trainers": TRL,
     "training/loop/dpo": {"train_loop_dpo", "train_trl_miniature"},

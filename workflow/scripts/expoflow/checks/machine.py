@@ -145,8 +145,9 @@ def _by_vllm(config: Config, results: Results) -> Iterator[tuple[str, str]]:
             yield f"{f'pairs.{name}.' if pair.generate else ''}generate.engine", pair.aligned
         if config.reward_model and config.score.engine == "vllm" and "score" in left:
             yield "score.engine", config.reward_model
-        if sections.open_llm and sections.open_llm.backend == "vllm" and "open_llm" in left:
-            yield "benchmarks.open_llm.backend", pair.aligned
+        for each, harness in sections.harnesses().items():
+            if harness.backend == "vllm" and (name, each) in unfinished:
+                yield f"benchmarks.{each}.backend", pair.aligned
 
 
 def _needs(config: Config) -> Needs:
@@ -181,11 +182,12 @@ def _foreign_settings(config: Config) -> Iterator[str]:
         (pair.aligned, "transformers", "remove theory") for pair in config.pairs.values() if config.theory
     ]
     for name, pair in config.pairs.items():
-        harness = config.section(name, "benchmarks").open_llm
+        harnesses = config.section(name, "benchmarks").harnesses()
         for model in (pair.sft, pair.aligned):
             runs.append((model, config.section(name, "generate").engine, ways.format("generate.engine")))
-            if harness and harness.backend == "hf":
-                runs.append((model, "transformers", ways.format("benchmarks.open_llm.backend")))
+            for each, harness in harnesses.items():
+                if harness.backend == "hf":
+                    runs.append((model, "transformers", ways.format(f"benchmarks.{each}.backend")))
     if config.reward_model:
         runs.append((config.reward_model, config.score.engine, ways.format("score.engine")))
     for model, engine, way in runs:

@@ -266,24 +266,15 @@ OpenLlmTask = Literal[
 ]
 
 
-class OpenLlmBenchmark(Benchmark):
-    """The Open LLM Leaderboard, version 1, through lm-eval."""
+class Harness(Benchmark):
+    """How lm-eval runs a model: what all benchmarks through it have in common."""
 
-    TASKS = ("open_llm",)
+    TASKS = ("lm_eval",)
     PACKAGES = ("lm_eval", "accelerate")
     APART = frozenset({"data", "base_url", "batch_size", "concurrency"})
-    SOURCE = frozenset({"data", "tasks"})
 
-    tasks: list[OpenLlmTask] = Field(
-        ["arc", "hellaswag", "mmlu", "gsm8k", "winogrande", "truthfulqa"], min_length=1
-    )
-    """The leaderboard's six, of which `average` is the mean; the miniature_ ones ask about the built-in world."""
-    data: PathName | None = None
-    """A folder with the datasets as they are on the hub, in ORG/NAME; `miniature` makes those of the miniature_ tasks. Without it they come from the hub."""
     limit: int | None = Field(None, ge=2)
     """Only the first documents of every task (of every MMLU subject): for a trial, not for a result."""
-    chat_template: bool = False
-    """Ask in the model's chat format; the leaderboard did not."""
     seed: int = Field(1234, ge=0)
     """Draws the examples in the prompts."""
     context: int = Field(4096, ge=256)
@@ -300,13 +291,32 @@ class OpenLlmBenchmark(Benchmark):
     """Requests at a time to a server."""
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if len(set(self.tasks)) < len(self.tasks):
-            raise PydanticCustomError("tasks", "a task stands twice in tasks; remove one")
+    def _has_its_server(self) -> Self:
         if (self.backend == "completions") != (self.base_url is not None):
             raise PydanticCustomError(
                 "server", "backend: completions and base_url belong together; give both or none"
             )
+        return self
+
+
+class OpenLlmBenchmark(Harness):
+    """The Open LLM Leaderboard, version 1, through lm-eval."""
+
+    SOURCE = frozenset({"data", "tasks"})
+
+    tasks: list[OpenLlmTask] = Field(
+        ["arc", "hellaswag", "mmlu", "gsm8k", "winogrande", "truthfulqa"], min_length=1
+    )
+    """The leaderboard's six, of which `average` is the mean; the miniature_ ones ask about the built-in world."""
+    data: PathName | None = None
+    """A folder with the datasets as they are on the hub, in ORG/NAME; `miniature` makes those of the miniature_ tasks. Without it they come from the hub."""
+    chat_template: bool = False
+    """Ask in the model's chat format; the leaderboard did not."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(set(self.tasks)) < len(self.tasks):
+            raise PydanticCustomError("tasks", "a task stands twice in tasks; remove one")
         miniature = {task.startswith("miniature_") for task in self.tasks}
         if self.data == "miniature" and False in miniature:
             raise PydanticCustomError(
@@ -377,6 +387,10 @@ class BenchmarksConfig(Strict):
     def names(self) -> list[str]:
         """Their names."""
         return list(self.sections())
+
+    def harnesses(self) -> dict[str, Harness]:
+        """Those that lm-eval runs, by name."""
+        return {name: each for name, each in self.sections().items() if isinstance(each, Harness)}
 
 
 PairBenchmarks: Any = partial(BenchmarksConfig)
