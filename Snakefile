@@ -62,6 +62,8 @@ onsuccess:
     shutil.rmtree("results/partial", ignore_errors=True)
     kept.forget()
     print(closing_words(), file=sys.stderr)
+    if words := tracking.send(CONFIG):
+        print(words, file=sys.stderr)
 
 
 # With --keep-going a benchmark that failed leaves a gap in the tables, made all the same in results/partial.

@@ -4,7 +4,7 @@ import json
 from expoflow.config.figures import KINDS as FIGURE_KINDS
 from expoflow.dag.figures import inputs as figure_inputs
 from expoflow.reporting.page import caption
-from expoflow.reporting import paper, paper_tables
+from expoflow.reporting import paper, paper_tables, tracking
 from expoflow.reporting.run_end import closing_words, salvage
 
 # What the paper published of the models that pairs repeat.

@@ -336,6 +336,35 @@ class OpenLlmBenchmark(Harness):
         return self.data == MINIATURE
 
 
+class LmEvalBenchmark(Harness):
+    """Any tasks of lm-eval that have a metric which is a mean over documents."""
+
+    COMPARED = frozenset({"data"})
+    APART = Harness.APART | {"include"}
+    SOURCE = frozenset({"data", "tasks", "include"})
+
+    tasks: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
+    """Names of tasks, groups or tags, as lm-eval has them: ifeval, mmlu_pro, ... A group is told as its own figure, if it has one."""
+    include: PathName | None = None
+    """A folder with definitions of your own, in lm-eval's YAML."""
+    data: PathName | None = None
+    """A folder with the datasets as they are on the hub, in ORG/NAME. Without it they come from the hub."""
+    num_fewshot: int | None = Field(None, ge=0)
+    """Examples in the prompts; without it as many as the tasks say. A task that says 0 stays at 0."""
+    apply_chat_template: bool = False
+    """Ask in the model's chat format."""
+
+    @model_validator(mode="after")
+    def _has_each_once(self) -> Self:
+        if len(set(self.tasks)) < len(self.tasks):
+            raise PydanticCustomError("tasks", "a task stands twice in tasks; remove one")
+        return self
+
+    def inputs(self) -> dict[str, str]:
+        """What is asked, and which bytes the tasks' datasets are, in a file of the rule lm_eval_data."""
+        return {"data": str(RESULTS.benchmark_data("lm_eval", self.source_name()))}
+
+
 class RewardCheck(Strict):
     """How often the reward model prefers the chosen response: choosing alpha is only as good as that.
 
@@ -379,6 +408,7 @@ class BenchmarksConfig(Strict):
     alpaca_eval: AlpacaEvalBenchmark | None = None
     mt_bench: MtBenchBenchmark | None = None
     open_llm: OpenLlmBenchmark | None = None
+    lm_eval: LmEvalBenchmark | None = None
 
     def sections(self) -> dict[str, Benchmark]:
         """The benchmarks that are switched on, by name."""

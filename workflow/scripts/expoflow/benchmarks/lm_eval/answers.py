@@ -129,7 +129,10 @@ def _answer(sample: dict[str, Any]) -> str | list[float]:
 
 
 def _value(value: Any) -> tuple[float, float] | None:
-    """A document's value and its weight: of a list, such as one grade an instruction, mean and length; None if it is no number."""
+    """A document's value and its weight: of a list, such as one grade an instruction, mean and length; of NaN, which some
+    tasks leave out of their means, no weight; None if it is no number."""
+    if isinstance(value, float) and math.isnan(value):
+        return 0.0, 0.0
     each = value if isinstance(value, list | tuple) else [value]
     try:
         numbers = [float(one) for one in each if not isinstance(one, str)]
@@ -145,13 +148,14 @@ def _is_mean(values: Iterable[tuple[float, float] | None], official: Any) -> boo
     found = list(values)
     if not isinstance(official, int | float) or None in found:
         return False
-    mean = sum(value * weight for value, weight in found) / sum(weight for _, weight in found)
+    total = sum(weight for _, weight in found)
+    mean = sum(value * weight for value, weight in found) / total if total else math.nan
     return math.isclose(mean, official, rel_tol=1e-9, abs_tol=1e-12)
 
 
-def prompt_digests(rows: Iterable[Any]) -> dict[str, str]:
-    """Per task a digest of all prompts: equal ones mean the same documents, examples and wording."""
+def prompt_digests(prompts: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Of (task, hash of a prompt), per task a digest: equal ones mean the same documents, examples and wording."""
     hashes = defaultdict(list)
-    for row in rows:
-        hashes[row.task].append(row.prompt_hash)
+    for task, prompt in prompts:
+        hashes[task].append(prompt)
     return {task: hashing.json_digest(each)[:16] for task, each in hashes.items()}

@@ -44,7 +44,7 @@ def run(job: Job) -> None:
         ["lm_eval", "datasets"],
         settings=config.model_dump(),
         data={name: each.revision or each.folder for name, each in data.datasets.items()},
-        prompt_digests=prompt_digests(rows),
+        prompt_digests=prompt_digests((row.task, row.prompt_hash) for row in rows),
     )
 
 
