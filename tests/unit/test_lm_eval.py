@@ -13,7 +13,7 @@ from expoflow.benchmarks.comparison import Comparison
 from expoflow.benchmarks.job import Job
 from expoflow.benchmarks.lm_eval import benchmark
 from expoflow.benchmarks.lm_eval.answers import Graded
-from expoflow.benchmarks.lm_eval.definitions import Definitions, Figure, read
+from expoflow.benchmarks.lm_eval.definitions import Definitions, Figure
 from expoflow.benchmarks.lm_eval.files import Plan, gather, local_files, problems
 from expoflow.checkpoints import manifests
 from expoflow.checks import parse
@@ -64,9 +64,9 @@ metric_list:
 """
 GRADES = """
 def process(doc, results):
-    grades = [letter in results[0] for letter in doc["letters"]]
+    grades = [sum(map(ord, results[0] + letter)) % 3 > 0 for letter in doc["letters"]]
     seldom = float("nan") if len(grades) == 1 else float(sum(grades))
-    return {"prompts": all(grades), "instructions": grades, "largest": len(results[0]), "seldom": seldom}
+    return {"prompts": all(grades), "instructions": grades, "largest": len(grades), "seldom": seldom}
 
 def flat(items):
     items = [each for grades in items for each in grades]
@@ -81,6 +81,13 @@ task: [mine_choice, {task: mine_twin, num_fewshot: 1}]
 aggregate_metric_list:
   - {metric: acc, aggregation: mean, weight_by_size: %s}
 metadata: {version: 1.0}
+"""
+OTHER = """
+group: other
+num_fewshot: 5
+task:
+  - group: within
+    task: [mine_choice]
 """
 
 
@@ -305,23 +312,37 @@ def test_what_lm_evals_own_names_stand_for():
         assert reason in known.leaves[name].problem()
 
 
-def test_own_definitions(folder):
+def test_own_definitions(tmp_path):
+    folder = write_tasks(tmp_path)
+    (folder / "tasks/other.yaml").write_text(OTHER)
     known = Definitions(folder / "tasks")
     assert {f.name for f in known.figures("mine_tag")} == {"mine_choice", "mine_answer"}
+    known.figures("mine_choice")
+    twice = Definitions(folder / "tasks")
+    assert [figure.name for figure in twice.figures("other")] == ["mine_choice"]
+    assert twice.leaves["mine_choice"].overrides == {"num_fewshot": 5}
     with pytest.raises(DataError, match="'mine_choice' is asked for in two ways"):
-        Definitions(folder / "tasks", dict(known.leaves)).figures("mine_twin") and [
-            known.figures("mine_twin"),
-            read(folder / "tasks/mine.yaml"),
-            Definitions(folder / "tasks", {"mine_choice": known.leaves["mine_twin"]})._figures(
-                "mine_choice", {"num_fewshot": 9}, ""
-            ),
-        ]
+        twice.figures("mine_choice")
     files = local_files(LmEvalBenchmark(**section(folder)))
     names = [str(Path(each).relative_to(folder)) for each in files]
-    assert sorted(names) == [
-        *("data/choice.jsonl", "data/sets/mine/answers/test.jsonl", "data/shots.jsonl", "data/twin.jsonl"),
-        *("tasks/answer.yaml", "tasks/choice.yaml", "tasks/grades.py", "tasks/mine.yaml", "tasks/twin.yaml"),
-    ]
+    assert sorted(names) == sorted(
+        [
+            *(
+                "data/choice.jsonl",
+                "data/sets/mine/answers/test.jsonl",
+                "data/shots.jsonl",
+                "data/twin.jsonl",
+            ),
+            *(
+                "tasks/answer.yaml",
+                "tasks/choice.yaml",
+                "tasks/grades.py",
+                "tasks/mine.yaml",
+                "tasks/twin.yaml",
+            ),
+            "tasks/other.yaml",
+        ]
+    )
 
 
 def test_what_is_wrong_is_told_before_any_job(folder, tmp_path):

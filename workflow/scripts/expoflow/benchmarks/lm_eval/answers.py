@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from expoflow.config.benchmarks import Harness
+from expoflow.config.harness import Harness
 from expoflow.engines.model import Model
 from expoflow.errors import DataError
 from expoflow.files import hashing

@@ -16,7 +16,7 @@ from expoflow.benchmarks.lm_eval.data import (
     paths,
 )
 from expoflow.benchmarks.lm_eval.definitions import Definitions, Figure, Leaf
-from expoflow.config.benchmarks import LmEvalBenchmark
+from expoflow.config.harness import LmEvalBenchmark
 from expoflow.errors import DataError
 from expoflow.files.hashing import sha256
 from expoflow.files.records import Record, provenance, write_json

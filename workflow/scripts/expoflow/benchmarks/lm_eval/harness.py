@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 
 from expoflow.benchmarks.lm_eval.answers import ASKED, Asked, Kept
 from expoflow.checkpoints.loading import read_config, require_loadable
-from expoflow.config.benchmarks import Harness
+from expoflow.config.harness import Harness
 from expoflow.engines.chat import Chat
 from expoflow.engines.memory import free_memory, headers, loaded_in
 from expoflow.engines.model import Model, require_transformers

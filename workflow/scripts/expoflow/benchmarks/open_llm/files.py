@@ -8,7 +8,7 @@ from pathlib import Path
 from expoflow.benchmarks.lm_eval.data import TaskData, described, fetch, local_folder, paths
 from expoflow.benchmarks.open_llm.tasks import TASKS
 from expoflow.config.base import MINIATURE
-from expoflow.config.benchmarks import OpenLlmBenchmark
+from expoflow.config.harness import OpenLlmBenchmark
 from expoflow.errors import DataError
 from expoflow.files.records import provenance, write_json
 

@@ -8,7 +8,7 @@ import yaml
 
 from expoflow.benchmarks.lm_eval.answers import Asked, Graded
 from expoflow.benchmarks.lm_eval.data import definitions
-from expoflow.config.benchmarks import OpenLlmBenchmark
+from expoflow.config.harness import OpenLlmBenchmark
 from expoflow.engines.model import Model
 from expoflow.errors import DataError
 from expoflow.files import hashing
