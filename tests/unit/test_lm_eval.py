@@ -17,11 +17,13 @@ from expoflow.benchmarks.lm_eval.definitions import Definitions, Figure
 from expoflow.benchmarks.lm_eval.files import Plan, gather, local_files, problems
 from expoflow.checkpoints import manifests
 from expoflow.checks import parse
+from expoflow.checks.machine import check_sources
 from expoflow.config.benchmarks import LmEvalBenchmark
 from expoflow.config.sources import ModelConfig
 from expoflow.config.stages import SelectConfig
 from expoflow.errors import ConfigError, DataError
 from expoflow.files.records import read_json, read_jsonl, write_json
+from expoflow.paths import RESULTS
 from expoflow.results import BenchmarkResult
 
 CHOICE = """
@@ -265,7 +267,7 @@ def test_expo_is_compared_with_aligned_by_document(folder, store, tmp_path):
     assert [m.value for m in written.metrics] == [metric.value for metric in found]
 
 
-def parse_any(folder: Path):
+def parse_any(folder: Path, **settings):
     source = {"path": str(folder / "aligned")}
     return parse(
         {
@@ -274,7 +276,7 @@ def parse_any(folder: Path):
             "prompts": {"dev": {"miniature": "dev"}},
             "reward_model": "rm",
             "select": {"resamples": 300},
-            "benchmarks": {"lm_eval": section(folder)},
+            "benchmarks": {"lm_eval": section(folder, **settings)},
         }
     )
 
@@ -378,6 +380,18 @@ def test_what_is_wrong_is_told_before_any_job(folder, tmp_path):
     ]
     with pytest.raises(DataError, match="'humaneval' runs the code that a model writes"):
         gather(LmEvalBenchmark(tasks=["humaneval"]), 0, tmp_path / "plan.json")
+
+
+def test_a_new_name_is_looked_up_beside_finished_results(folder, tmp_path, monkeypatch):
+    """Snakemake would find nothing to do: it takes a rule whose inputs cannot be told for one that is not needed."""
+    monkeypatch.chdir(tmp_path)
+    config = parse_any(folder, tasks=["mine", "mine_answe"])
+    for variant in ("sft", "aligned", "expo"):
+        result = RESULTS.benchmark("pair", variant, "lm_eval")
+        result.parent.mkdir(parents=True)
+        result.write_text("{}")
+    with pytest.raises(ConfigError, match="no task or group 'mine_answe'; the nearest are: mine_answer"):
+        check_sources(config)
 
 
 @pytest.mark.parametrize(

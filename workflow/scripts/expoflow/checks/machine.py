@@ -13,6 +13,7 @@ from expoflow.benchmarks import bill
 from expoflow.checkpoints.adapter import is_adapter, open_adapter
 from expoflow.config import Config
 from expoflow.config.base import MINIATURE
+from expoflow.config.benchmark import Benchmark
 from expoflow.config.benchmarks import RewardCheck
 from expoflow.dag.launcher import read_launcher
 from expoflow.dag.resources import Needs
@@ -77,8 +78,11 @@ def check_keys(config: Config, results: Results = RESULTS) -> None:
 
 def _benchmark_problems(config: Config, results: Results) -> Iterator[str]:
     """Packages and files that unfinished benchmarks need and that are not there."""
-    for pair, benchmark in bill.unfinished(config, results):
-        section = getattr(config.section(pair, "benchmarks"), benchmark)
+    unfinished = bill.unfinished(config, results)
+    for pair, benchmark, section in _benchmarks(config):
+        # with another source of its files a finished benchmark begins anew
+        if (pair, benchmark) not in unfinished and all(map(os.path.exists, section.inputs().values())):
+            continue
         for package in section.PACKAGES:
             if importlib.util.find_spec(package) is None:
                 yield f"benchmarks.{benchmark}: {package} is not installed; pip install 'expoflow[bench]'"
@@ -89,6 +93,13 @@ def _benchmark_problems(config: Config, results: Results) -> Iterator[str]:
         yield from preferences.problems(RewardCheck(file=config.theory.preferences), "theory.preferences")
     if config.reward_check and not results.preferences.exists():
         yield from preferences.problems(config.reward_check)
+
+
+def _benchmarks(config: Config) -> Iterator[tuple[str, str, Benchmark]]:
+    """Every benchmark of every pair: pair, name, section."""
+    for pair in config.pairs:
+        for name, section in config.section(pair, "benchmarks").sections().items():
+            yield pair, name, section
 
 
 def slow_engines(config: Config, local: bool) -> list[str]:
