@@ -67,6 +67,8 @@ onsuccess:
     shutil.rmtree("results/partial", ignore_errors=True)
     kept.forget()
     print(last_screen(), file=sys.stderr)
+    if words := tracking.send(CONFIG):
+        print(words, file=sys.stderr)
 
 
 # With --keep-going a benchmark that failed leaves a gap in the tables, made all the same in results/partial.

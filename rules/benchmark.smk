@@ -5,6 +5,7 @@ include: "inputs/benchmark.smk"
 
 localrules:
     alpaca_eval_data,
+    lm_eval_data,
     mt_bench_data,
     open_llm_data,
     preferences,
@@ -149,7 +150,7 @@ use rule benchmark_reward as benchmark_mt_bench with:
         "{wildcards.pair}: benchmark MT-Bench of {wildcards.variant}"
 
 
-# The datasets of lm-eval's tasks: folders, and which bytes they hold.
+# The datasets of the leaderboard's tasks: folders, and which bytes they hold.
 rule open_llm_data:
     input:
         files=lambda wildcards: open_llm_files(OPEN_LLM[wildcards.source]),
@@ -199,6 +200,55 @@ use rule benchmark_reward as benchmark_open_llm with:
         responses=code.responses("open_llm"),
     message:
         "{wildcards.pair}: benchmark Open LLM Leaderboard of {wildcards.variant}"
+
+
+# What any tasks of lm-eval ask, and their datasets: folders, and which bytes they hold.
+rule lm_eval_data:
+    input:
+        files=lambda wildcards: lm_eval_files(LM_EVAL[wildcards.source]),
+    output:
+        data="results/benchmarks/lm_eval.{source}.json",
+    log:
+        "results/logs/lm_eval_data/{source}.log",
+    benchmark:
+        "results/logs/lm_eval_data/{source}.tsv"
+    wildcard_constraints:
+        source=only(LM_EVAL),
+    conda:
+        "../envs/expoflow.yaml"
+    params:
+        source=lambda wildcards: LM_EVAL[wildcards.source].source(),
+        seed=CONFIG.seed,
+        code=lambda wildcards: code.benchmark_data("lm_eval", LM_EVAL[wildcards.source]),
+    message:
+        "get the datasets of lm-eval's tasks"
+    script:
+        "../workflow/scripts/benchmark_data.py"
+
+
+use rule benchmark_reward as benchmark_lm_eval with:
+    input:
+        unpack(files_of("lm_eval")),
+        model=variant_model,
+        base=variant_base,
+    output:
+        result="results/pairs/{pair}/benchmarks/{variant}/lm_eval.json",
+        rows="results/pairs/{pair}/benchmarks/{variant}/lm_eval.generations.jsonl",
+    log:
+        "results/logs/benchmark/{pair}/{variant}.lm_eval.log",
+    benchmark:
+        "results/logs/benchmark/{pair}/{variant}.lm_eval.tsv"
+    conda:
+        "../envs/benchmarks.yaml"
+    resources:
+        **engine_resources(of_variant),
+    params:
+        usage=usage(of_variant),
+        config=settings_of("lm_eval"),
+        code=code.benchmark("lm_eval"),
+        responses=code.responses("lm_eval"),
+    message:
+        "{wildcards.pair}: benchmark lm-eval of {wildcards.variant}"
 
 
 # Choosing alpha is only as good as the reward model.

@@ -1,5 +1,6 @@
 # What the rules of benchmark.smk ask: input functions, and lists.
 from expoflow.benchmarks import bill
+from expoflow.benchmarks.lm_eval.files import local_files as lm_eval_files
 from expoflow.benchmarks.mt_bench.files import local_files as mt_bench_files
 from expoflow.benchmarks.open_llm.files import local_files as open_llm_files
 from expoflow.benchmarks.open_llm.tasks import task_files
@@ -115,6 +116,7 @@ def benchmark_results(variants, benchmarks=BENCHMARKS):
 ALPACA_EVAL = sources("alpaca_eval")
 MT_BENCH = sources("mt_bench")
 OPEN_LLM = sources("open_llm")
+LM_EVAL = sources("lm_eval")
 # What a certificate says of a rehearsal; nothing of a run.
 REHEARSAL = {"rehearsal": CONFIG.limit} if CONFIG.limit else {}
 

@@ -6,7 +6,7 @@ from expoflow.config.figures import KINDS as FIGURE_KINDS
 from expoflow.dag.figures import inputs as figure_inputs
 from expoflow.project import throughput
 from expoflow.reporting.page import caption
-from expoflow.reporting import paper, paper_tables
+from expoflow.reporting import paper, paper_tables, tracking
 from expoflow.reporting.run_end import Ran, closing_words, salvage
 
 BEGAN, BEGAN_AT = time.monotonic(), time.time()

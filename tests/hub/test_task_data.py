@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from expoflow.benchmarks.lm_eval.data import TaskData
+from expoflow.benchmarks.lm_eval.files import Plan
 from expoflow.benchmarks.mt_bench import files as mt_bench_files
-from expoflow.benchmarks.open_llm.files import TaskData
-from expoflow.config.benchmarks import MtBenchBenchmark, OpenLlmBenchmark, RewardCheck
+from expoflow.config.benchmarks import SECTIONS, MtBenchBenchmark, RewardCheck
 from expoflow.data.preferences import Preference
 from expoflow.files.records import read_json, read_jsonl
 from expoflow.miniature import mt_bench
@@ -17,19 +18,20 @@ from expoflow.miniature import mt_bench
 PROGRAM = """
 import sys
 from pathlib import Path
-from expoflow.benchmarks.open_llm import files
-from expoflow.config.benchmarks import OpenLlmBenchmark
+from expoflow import benchmarks
+from expoflow.config.benchmarks import SECTIONS
 from expoflow.errors import DataError
+name, source, result = sys.argv[1:]
 try:
-    files.gather(OpenLlmBenchmark.model_validate_json(sys.argv[1]), 0, Path(sys.argv[2]))
+    benchmarks.light(name, "gather")(SECTIONS[name].model_validate_json(source), 0, Path(result))
 except DataError as error:
     sys.exit(f"error: {error}")
 """
 
 
-def prepare(user, *tasks: str) -> subprocess.CompletedProcess:
-    config = OpenLlmBenchmark(tasks=list(tasks))
-    command = [sys.executable, "-c", PROGRAM, config.source(), str(user.folder / "data.json")]
+def prepare(user, *tasks: str, benchmark: str = "open_llm") -> subprocess.CompletedProcess:
+    config = SECTIONS[benchmark](tasks=list(tasks))
+    command = [sys.executable, "-c", PROGRAM, benchmark, config.source(), str(user.folder / "data.json")]
     return subprocess.run(command, env=user.environment(), cwd=user.folder, capture_output=True, text=True)
 
 
@@ -67,6 +69,29 @@ def test_wrong_bytes_of_a_dataset_are_refused_and_a_cut_connection_is_resumed(us
     before = hub.sent["anatomy/test.parquet"]
     assert prepare(user, "mmlu").returncode == 0
     assert hub.sent["anatomy/test.parquet"] == before + len("anatomy/test.parquet")
+
+
+def test_any_task_of_lm_eval_is_written_down_with_its_datas_commit(user, hub, tmp_path):
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'expoflow[bench]'")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "ifeval_input_data.jsonl").write_text("{}\n")
+    (tmp_path / "set" / "picture.png").write_text("not read")
+    commit = hub.add("datasets/google/IFEval", tmp_path / "set")
+    run = prepare(user, "ifeval", benchmark="lm_eval")
+    assert run.returncode == 0, run.stderr
+    plan = read_json(user.folder / "data.json", Plan)
+    assert plan.datasets["google/IFEval"].revision == commit
+    assert set(plan.datasets["google/IFEval"].files) == {"ifeval_input_data.jsonl"}
+    assert not hub.sent["picture.png"]
+    (task,) = plan.tasks
+    assert (task.task, plan.told[0].parts) == ("ifeval", ("ifeval",))
+    assert task.settings == {"dataset_path": plan.datasets["google/IFEval"].folder}
+    run = prepare(user, "mmlu_pro", benchmark="lm_eval")
+    assert (
+        run.stderr.strip()
+        .splitlines()[-1]
+        .startswith("error: dataset 'TIGER-Lab/MMLU-Pro': the hub does not give it")
+    )
 
 
 QUESTIONS = """

@@ -86,6 +86,15 @@ def talk(held, arguments):
     ]
 
 
+def threads(held, arguments):
+    """A row a second: how many threads this process has."""
+    for _ in range(arguments["n"]):
+        yield [{"pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS")}]
+        yield []
+        time.sleep(1.1)
+        yield []
+
+
 def fork(held, arguments):
     """Leave a child that has all that this process has open, then wait to be ended."""
     if not (child := os.fork()):

@@ -10,6 +10,7 @@ from edits import change_code
 from expoflow.config.benchmarks import (
     BENCHMARKS,
     AlpacaEvalBenchmark,
+    LmEvalBenchmark,
     MtBenchBenchmark,
     OpenLlmBenchmark,
     RewardCheck,
@@ -76,6 +77,7 @@ def digests() -> dict[str, str]:
         "open_llm_data_miniature": code.benchmark_data(
             "open_llm", OpenLlmBenchmark(data="miniature", tasks=["miniature_choice"])
         ),
+        "lm_eval_data": code.benchmark_data("lm_eval", LmEvalBenchmark(tasks=["ifeval"])),
     }
     return found
 
@@ -113,6 +115,7 @@ LOADING |= {"train_trl_labelled"}
 THEORY = {"plane", *variants("theory", "file", "miniature")}
 TRL = variants("train_trl", "miniature", "dataset", "labelled")
 JOBS = variants("benchmark", *BENCHMARKS)
+HARNESSES = ("open_llm", "lm_eval")
 # A module of which every function is changed, and the digests that change with it: no more, and no less.
 EDITS = {
     # what a person reads, and how files, hosts and downloads work, is in no result
@@ -136,7 +139,7 @@ EDITS = {
     "extrapolation/model_card": {"export"},
     "extrapolation/extrapolate": {"extrapolate", "export"} | JOBS,
     "extrapolation/likeness": {"preflight"},
-    "extrapolation/kernel": {"extrapolate", "export", "benchmark_open_llm"} | LOADING | THEORY,
+    "extrapolation/kernel": {"extrapolate", "export", *variants("benchmark", *HARNESSES)} | LOADING | THEORY,
     # responses
     "engines/vllm": LOADING,
     "engines/transformers": LOADING | THEORY,
@@ -158,7 +161,8 @@ EDITS = {
     "claims/geometry": {"claims"},
     # loaded by their names
     "benchmarks/alpaca_eval/win_rates": variants("benchmark compare", "alpaca_eval"),
-    "benchmarks/open_llm/backend": variants("benchmark responses", "open_llm"),
+    "benchmarks/lm_eval/backend": variants("benchmark responses", *HARNESSES),
+    "benchmarks/lm_eval/definitions": {"lm_eval_data"},
     "theory/answers": THEORY,
     "training/trl/trainers": TRL,
     "training/loop/dpo": {"train_loop_dpo", "train_trl_miniature"},

@@ -20,7 +20,7 @@ from expoflow.hosts.task import Held, Task
 from expoflow.system import gpus, processes
 from expoflow.system.processes import ended
 
-KINDS = {name: f"host_tasks:{name}" for name in ("count", "crash", "fail", "fork", "talk")} | {
+KINDS = {name: f"host_tasks:{name}" for name in ("count", "crash", "fail", "fork", "talk", "threads")} | {
     "other": "host_tasks:count"
 }
 
@@ -311,6 +311,27 @@ def test_what_a_task_prints_is_printed_by_the_job(start, capsys, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert run.rows("talk")[0]["threads"] == "2"
     assert "said in the task" not in Path("results/logs/hosts/slot-0.log").read_text()
+
+
+def test_a_large_model_has_the_cores_that_nobody_uses(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run = start(slots=(None,) * 5)
+    for name, size in (("small", 10**6), ("large", 100 * 10**6)):
+        (tmp_path / name).mkdir()
+        with open(tmp_path / name / "model.safetensors", "wb") as file:
+            file.truncate(size)
+    assert [row["threads"] for row in run.each("threads", folder=str(tmp_path / "small"), n=1)] == ["1"]
+    rows = run.each("threads", folder=str(tmp_path / "large"), n=2)
+    assert next(rows)["threads"] == "5"
+    with entered(run.head.folder) as folder:
+        others = [Slot(run.head, number, folder) for number in (3, 4)]
+    assert next(rows)["threads"] == "1"
+    assert list(rows) == []
+    for other in others[1:]:
+        other.leave()
+    time.sleep(1.1)
+    assert [row["threads"] for row in run.each("threads", folder=str(tmp_path / "large"), n=1)] == ["2"]
+    others[0].leave()
 
 
 def test_a_kind_that_is_not_in_the_table(start, monkeypatch):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,12 @@ pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'ex
 
 import leaderboard_data as data
 from completions_server import serving
+from expoflow.benchmarks.lm_eval import harness
+from expoflow.benchmarks.lm_eval.answers import graded
+from expoflow.benchmarks.lm_eval.data import TaskData, definitions
 from expoflow.benchmarks.open_llm import benchmark as open_llm
-from expoflow.benchmarks.open_llm import harness
-from expoflow.benchmarks.open_llm.files import TaskData, gather, local_files
-from expoflow.benchmarks.open_llm.tasks import LEADERBOARD, TASKS, Answered, Asked, normalised
+from expoflow.benchmarks.open_llm.files import gather, local_files
+from expoflow.benchmarks.open_llm.tasks import LEADERBOARD, OFFICIAL, TASKS, Answered, asked, normalised
 from expoflow.checkpoints import manifests
 from expoflow.checks import parse
 from expoflow.checks.machine import check_sources
@@ -70,14 +73,15 @@ def folder(tmp_path_factory):
 
 def evaluate(folder: Path, config: OpenLlmBenchmark) -> dict:
     datasets = read_json(folder / "data.json", TaskData).datasets
-    asked = Asked(
-        model=Model(folder=folder / "model"),
-        config=config,
-        data={name: each.folder for name, each in datasets.items()},
-    )
-    loaded = harness.language_model(asked.model, config)
-    model = harness.Resuming(loaded, Chat.of(loaded.tokenizer, asked.model), [], lambda kept: None)
-    return harness.evaluate(model, asked.folders(), config)
+    folders = {name: each.folder for name, each in datasets.items()}
+    task = asked(Model(folder=folder / "model"), config, folders)
+    loaded = harness.language_model(task.model, config)
+    model = harness.Resuming(loaded, Chat.of(loaded.tokenizer, task.model), [], lambda kept: None)
+    return harness.evaluate(model, task)
+
+
+def rows_of(results: dict, tasks: Sequence[str]) -> list[Answered]:
+    return normalised(graded(results), tasks)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +91,7 @@ def results(folder):
 
 @pytest.fixture(scope="module")
 def rows(results):
-    return normalised(results, LEADERBOARD)
+    return rows_of(results, LEADERBOARD)
 
 
 def test_the_official_definitions_have_the_leaderboards_shots(results):
@@ -133,7 +137,7 @@ def test_what_counts_are_the_leaderboards_metrics(results, rows):
 
 
 def test_the_tasks_are_lm_evals_own(results):
-    folders = [Path(harness.lm_eval.tasks.__file__).parent / name for name in harness.OFFICIAL]
+    folders = [definitions() / name for name in OFFICIAL]
     official = harness.TaskManager(include_defaults=False, include_path=folders).task_index
     for task in LEADERBOARD[:2] + LEADERBOARD[3:]:
         assert official[TASKS[task].name].cfg["dataset_path"] == TASKS[task].dataset
@@ -186,7 +190,7 @@ def config(folder: Path, **settings) -> dict:
 def test_a_killed_run_goes_on_and_a_rerun_asks_nothing(folder, tmp_path):
     tasks = ["arc", "hellaswag", "gsm8k", "truthfulqa"]
     # one request at a time, as `config` asks: on some processors the last bits depend on the batch
-    rows = normalised(evaluate(folder, OpenLlmBenchmark(tasks=tasks, batch_size=1)), tasks)
+    rows = rows_of(evaluate(folder, OpenLlmBenchmark(tasks=tasks, batch_size=1)), tasks)
     (tmp_path / "config.json").write_text(json.dumps(config(folder, tasks=tasks)))
     source = ModelConfig(path=str(folder / "model"))
     write_json(tmp_path / "model.json", manifests.manifest("aligned", source, folder / "model"))
@@ -233,7 +237,7 @@ def test_a_server_gives_what_hf_gives(folder, rows, tmp_path):
     tasks = ["arc", "gsm8k", "winogrande"]
     with serving(folder / "model") as (url, asked):
         settings = OpenLlmBenchmark(tasks=tasks, backend="completions", base_url=url, concurrency=2)
-        served = normalised(evaluate(folder, settings), tasks)
+        served = rows_of(evaluate(folder, settings), tasks)
         assert all(body["model"] == str(folder / "model") for body in asked)
         assert {body["prompt"][0][0] for body in asked} == {0}  # BOS, as hf has it
     here = [row for row in rows if row.task in tasks]
@@ -324,7 +328,7 @@ def test_differences_are_paired_and_subjects_count_alike():
 def test_an_incomplete_mmlu_is_refused(results):
     cut = results | {"group_subtasks": results["group_subtasks"] | {"mmlu_stem": ["mmlu_anatomy"]}}
     with pytest.raises(DataError, match="subjects instead of 57"):
-        normalised(cut, ["mmlu"])
+        rows_of(cut, ["mmlu"])
 
 
 def test_a_missing_dataset_is_named_with_the_command_that_gets_it(tmp_path):
@@ -387,7 +391,7 @@ def miniature(tmp_path_factory):
 def test_the_miniatures_tasks_are_true_to_its_world(miniature, tmp_path):
     names = ["miniature_choice", "miniature_answer"]
     settings = OpenLlmBenchmark(tasks=names, data="miniature", chat_template=True)
-    answers = normalised(evaluate(miniature, settings), names)
+    answers = rows_of(evaluate(miniature, settings), names)
     asked = [p for p in world.prompts("test", 3) if p.meta["task"] != "list"]
     assert len(answers) == 2 * len(asked)
     for prompt, row in zip(asked, answers[len(asked) :], strict=True):
@@ -435,16 +439,14 @@ def test_a_task_that_is_given_up_ends_at_its_next_answer(folder):
     """A host closes a task whose job has gone: nothing goes on behind its back."""
     import threading
 
-    from expoflow.benchmarks.open_llm import backend
+    from expoflow.benchmarks.lm_eval import backend
     from expoflow.hosts.task import Held
 
     datasets = read_json(folder / "data.json", TaskData).datasets
     settings = OpenLlmBenchmark(tasks=["arc", "hellaswag"], batch_size=1)
-    asked = Asked(
-        model=Model(folder=folder / "model"), config=settings, data={n: d.folder for n, d in datasets.items()}
-    )
+    task = asked(Model(folder=folder / "model"), settings, {n: d.folder for n, d in datasets.items()})
     held, before, heard = Held(), threading.active_count(), []
-    work = backend.answer(held, asked.model_dump(mode="json"))
+    work = backend.answer(held, task.model_dump(mode="json"))
     with progress.heard_by(lambda *said: heard.append(said)):
         first = [next(work)[0]["kept"]["request"] for _ in range(3)]
     assert len(set(first)) == 3
@@ -454,8 +456,8 @@ def test_a_task_that_is_given_up_ends_at_its_next_answer(folder):
     assert threading.active_count() == before
 
     # the same model is still loaded, and what was told is not asked again
-    loaded = held.get("open_llm", asked.key(), lambda: pytest.fail("loaded twice"))
-    steps = list(backend.answer(held, asked.model_dump(mode="json")))
+    loaded = held.get("lm_eval", task.key(), lambda: pytest.fail("loaded twice"))
+    steps = list(backend.answer(held, task.model_dump(mode="json")))
     assert len(steps[-1]) == data.SIZES["arc"] + data.SIZES["hellaswag"]
     held.clear()
     assert not hasattr(loaded, "lm")

@@ -28,7 +28,7 @@ def test_every_module_imports(module):
 
 
 def test_what_the_snakefile_reads_imports_no_torch():
-    code = "import sys; from expoflow import benchmarks, checks, store; from expoflow.checks import machine, pairs; from expoflow.dag import code; from expoflow.project import resume; from expoflow.reporting import run_end; from expoflow.config.benchmarks import BENCHMARKS; from expoflow.benchmarks.open_llm import tasks; found = [benchmarks.light(name, 'problems') for name in BENCHMARKS]; assert sum(map(bool, found)) == 3; print('torch' in sys.modules, 'pandas' in sys.modules)"
+    code = "import sys; from expoflow import benchmarks, checks, store; from expoflow.checks import machine, pairs; from expoflow.dag import code; from expoflow.project import resume; from expoflow.reporting import run_end; from expoflow.config.benchmarks import BENCHMARKS; from expoflow.benchmarks.open_llm import tasks; found = [benchmarks.light(name, 'problems') for name in BENCHMARKS]; assert sum(map(bool, found)) == 4; print('torch' in sys.modules, 'pandas' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert output.strip() == "False False"
 

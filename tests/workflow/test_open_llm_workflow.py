@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+from expoflow.miniature import open_llm
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'expoflow[bench]'")
 
@@ -40,6 +41,46 @@ def test_open_llm_beside_a_finished_run(finished):
     finished.edit(lambda config: config["pairs"]["tiny"]["alphas"].append(200))
     output = finished.snakemake("--cores", "2")
     assert "tiny: expo: open_llm: 524 answers are kept from before" in output
+
+
+OWN = """
+task: mine
+dataset_path: json
+dataset_kwargs: {data_files: {test: mine.jsonl}}
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{question}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: "{{label}}"
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+"""
+
+
+def test_a_task_of_ones_own_beside_a_finished_run(finished):
+    open_llm.write(finished.folder / "world", 7)
+    rows = (finished.folder / "world/miniature/choice/test.jsonl").read_text().splitlines(keepends=True)
+    (finished.folder / "mine.jsonl").write_text("".join(rows[:40]))
+    (finished.folder / "tasks").mkdir()
+    (finished.folder / "tasks/mine.yaml").write_text(OWN)
+    settings = {"tasks": ["mine"], "include": "tasks", "apply_chat_template": True}
+    finished.edit(lambda config: config["benchmarks"].update(lm_eval=settings))
+    jobs = {"benchmark_lm_eval": 3, "compare": 1, "benchmark_table": 1, "report": 1, "lm_eval_data": 1}
+    planned = finished.planned()
+    assert jobs.items() <= planned.items()
+    assert not set(planned) - set(jobs) - {"paper_tables"}
+    finished.snakemake("--cores", "2")
+    table = list(csv.DictReader(finished.read("benchmarks.csv").decode().splitlines()))
+    found = {row["variant"]: row for row in table if row["benchmark"] == "lm_eval"}
+    assert {row["metric"] for row in found.values()} == {"mine.acc"}
+    assert {(variant, row["n"]) for variant, row in found.items()} == {
+        (variant, "40") for variant in ("sft", "aligned", "expo", "expo-aligned")
+    }
+    assert b"mine.acc" in finished.read("report.html")
+    assert finished.planned() == {}
+    finished.edit(lambda config: config["benchmarks"]["lm_eval"].update(tasks=["minee"]))
+    assert "lm-eval has no task or group 'minee'; the nearest are: mine" in finished.snakemake(
+        "-n", check=False
+    )
 
 
 def test_the_reward_model_is_checked(finished):

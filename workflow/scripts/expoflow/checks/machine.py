@@ -14,6 +14,7 @@ from expoflow.checkpoints.adapter import is_adapter, open_adapter
 from expoflow.checks import overlap
 from expoflow.config import Config
 from expoflow.config.base import MINIATURE
+from expoflow.config.benchmark import Benchmark
 from expoflow.config.benchmarks import RewardCheck
 from expoflow.dag.launcher import read_launcher
 from expoflow.dag.resources import Needs
@@ -85,8 +86,11 @@ def check_keys(config: Config, results: Results = RESULTS) -> None:
 
 def _benchmark_problems(config: Config, results: Results) -> Iterator[str]:
     """Packages and files that unfinished benchmarks need and that are not there."""
-    for pair, benchmark in bill.unfinished(config, results):
-        section = getattr(config.section(pair, "benchmarks"), benchmark)
+    unfinished = bill.unfinished(config, results)
+    for pair, benchmark, section in _benchmarks(config):
+        # with another source of its files a finished benchmark begins anew
+        if (pair, benchmark) not in unfinished and all(map(os.path.exists, section.inputs().values())):
+            continue
         for package in section.PACKAGES:
             if importlib.util.find_spec(package) is None:
                 yield f"benchmarks.{benchmark}: {package} is not installed; pip install 'expoflow[bench]'"
@@ -97,6 +101,13 @@ def _benchmark_problems(config: Config, results: Results) -> Iterator[str]:
         yield from preferences.problems(RewardCheck(file=config.theory.preferences), "theory.preferences")
     if config.reward_check and not results.preferences.exists():
         yield from preferences.problems(config.reward_check)
+
+
+def _benchmarks(config: Config) -> Iterator[tuple[str, str, Benchmark]]:
+    """Every benchmark of every pair: pair, name, section."""
+    for pair in config.pairs:
+        for name, section in config.section(pair, "benchmarks").sections().items():
+            yield pair, name, section
 
 
 def slow_engines(config: Config, local: bool) -> list[str]:
@@ -165,8 +176,9 @@ def _by_vllm(config: Config, results: Results) -> Iterator[tuple[str, str]]:
             yield f"{f'pairs.{name}.' if pair.generate else ''}generate.engine", pair.aligned
         if config.reward_model and config.score.engine == "vllm" and "score" in left:
             yield "score.engine", config.reward_model
-        if sections.open_llm and sections.open_llm.backend == "vllm" and "open_llm" in left:
-            yield "benchmarks.open_llm.backend", pair.aligned
+        for each, harness in sections.harnesses().items():
+            if harness.backend == "vllm" and (name, each) in unfinished:
+                yield f"benchmarks.{each}.backend", pair.aligned
 
 
 def _needs(config: Config) -> Needs:
@@ -201,11 +213,12 @@ def _foreign_settings(config: Config) -> Iterator[str]:
         (pair.aligned, "transformers", "remove theory") for pair in config.pairs.values() if config.theory
     ]
     for name, pair in config.pairs.items():
-        harness = config.section(name, "benchmarks").open_llm
+        harnesses = config.section(name, "benchmarks").harnesses()
         for model in (pair.sft, pair.aligned):
             runs.append((model, config.section(name, "generate").engine, ways.format("generate.engine")))
-            if harness and harness.backend == "hf":
-                runs.append((model, "transformers", ways.format("benchmarks.open_llm.backend")))
+            for each, harness in harnesses.items():
+                if harness.backend == "hf":
+                    runs.append((model, "transformers", ways.format(f"benchmarks.{each}.backend")))
     if config.reward_model:
         runs.append((config.reward_model, config.score.engine, ways.format("score.engine")))
     for model, engine, way in runs:

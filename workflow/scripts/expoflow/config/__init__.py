@@ -25,6 +25,7 @@ from expoflow.config.stages import (
     SelectConfig,
 )
 from expoflow.config.theory import TheoryConfig
+from expoflow.config.tracking import TrackingConfig
 
 
 class PairConfig(Strict):
@@ -88,6 +89,8 @@ class Config(Strict):
     """Figures by name; without this section sweep, path and histograms of all pairs, and those of `theory`."""
     claims: ClaimsConfig | None = None
     """Which pairs answer which claim of the paper; without it results/claims.csv is not made."""
+    tracking: TrackingConfig | None = None
+    """Where MLflow keeps a copy of the tables and figures; without it nowhere."""
 
     @model_validator(mode="before")
     @classmethod

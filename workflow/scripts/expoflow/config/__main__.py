@@ -1,5 +1,12 @@
-"""`python -m expoflow.config > config/schema.json`."""
+"""Print the JSON schema of a config: python -m expoflow.config > config/schema.json."""
+
+import os
+import sys
 
 from expoflow.config import schema
+from expoflow.config.base import DESCRIBED
 
-print(schema(), end="")
+if __name__ == "__main__":
+    if DESCRIBED not in os.environ:  # the sections are there already, without their texts
+        os.execve(sys.executable, [sys.executable, "-m", "expoflow.config"], os.environ | {DESCRIBED: "1"})
+    print(schema(), end="")

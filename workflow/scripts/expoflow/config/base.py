@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from decimal import Decimal
 from typing import Annotated, Any
@@ -95,11 +96,21 @@ Alpha = Annotated[float, BeforeValidator(_check_alpha)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
+# In the environment of the process that writes the schema: it alone reads the texts below the keys, which takes as long as the rest.
+DESCRIBED = "EXPOFLOW_DESCRIBED"
+
+
 class Strict(BaseModel):
     """Base of all config sections: an unknown key is an error."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, validate_by_name=True, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        validate_by_name=True,
+        # every job is a process of its own, and uses a few sections
+        use_attribute_docstrings=DESCRIBED in os.environ,
+        defer_build=True,
     )
 
     def canonical(self, **kwargs: Any) -> str:

@@ -1,8 +1,7 @@
 """What sft, aligned and expo are compared on."""
 
-import hashlib
 import re
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -17,11 +16,10 @@ from expoflow.config.base import (
     check_repository,
     partial,
 )
+from expoflow.config.benchmark import INCIDENTAL, Benchmark
+from expoflow.config.harness import Harness, LmEvalBenchmark, OpenLlmBenchmark
 from expoflow.config.stages import PairGenerate
 from expoflow.paths import RESULTS
-
-# Of a judge: what changes no verdict.
-INCIDENTAL = {"api_key_env", "max_cost", "prices", "concurrency", "timeout", "retries", "backoff"}
 
 
 def _check_judge(value: str) -> str:
@@ -84,49 +82,6 @@ class JudgeConfig(Strict):
     def identity(self) -> str:
         """Canonical JSON of what a verdict depends on."""
         return self.canonical(exclude=INCIDENTAL)
-
-
-class Benchmark(Strict):
-    """Base of the sections of benchmarks: their settings, and what others are to know of a benchmark.
-
-    No other module has a table of benchmarks, or asks for one by its name.
-    """
-
-    TASKS: ClassVar[tuple[str, ...]] = ("generate",)
-    """Kinds of work of engine hosts (`hosts.task.KINDS`) that its jobs ask for; a kind of its own has its name."""
-    PACKAGES: ClassVar[tuple[str, ...]] = ()
-    """What it needs beside the base installation; the extra `bench` brings it."""
-    REWARDS: ClassVar[tuple[str, ...]] = ()
-    """Its metrics that only a reward model gives."""
-    COMPARED: ClassVar[frozenset[str]] = frozenset()
-    """Names of `inputs` that the comparison of two variants reads too."""
-    APART: ClassVar[frozenset[str]] = frozenset()
-    """Keys that the answers do not depend on beside the files: where these come from, and how much is done at a time."""
-    SOURCE: ClassVar[frozenset[str]] = frozenset()
-    """Keys that say where files come from, if the benchmark has any."""
-    ASKED: ClassVar[str | None] = None
-    """The name in `inputs` of the file that has what is asked; a rehearsal takes its first entries (`data.first`)."""
-
-    def inputs(self) -> dict[str, str]:
-        """The files that its jobs read beside the model, by name."""
-        return {}
-
-    def made(self) -> bool:
-        """Whether the miniature makes these files (`miniature.NAME`)."""
-        return False
-
-    def identity(self) -> str:
-        """Canonical JSON of what a result depends on beside the files: of a judge no key, cost or patience."""
-        judge = {"judge": INCIDENTAL} if "judge" in type(self).model_fields else {}
-        return self.canonical(exclude=dict.fromkeys(self.APART, True) | judge)
-
-    def source(self) -> str:
-        """Canonical JSON of where the files come from that are not local."""
-        return self.canonical(include=set(self.SOURCE))
-
-    def source_name(self) -> str:
-        """Short name of the source in file names."""
-        return hashlib.sha256(self.source().encode()).hexdigest()[:8]
 
 
 class OnPrompts(Benchmark):
@@ -258,78 +213,6 @@ class MtBenchBenchmark(Benchmark):
         return self.data == MINIATURE
 
 
-OpenLlmTask = Literal[
-    "arc",
-    "hellaswag",
-    "mmlu",
-    "gsm8k",
-    "winogrande",
-    "truthfulqa",
-    "miniature_choice",
-    "miniature_answer",
-]
-
-
-class OpenLlmBenchmark(Benchmark):
-    """The Open LLM Leaderboard, version 1, through lm-eval."""
-
-    TASKS = ("open_llm",)
-    PACKAGES = ("lm_eval", "accelerate")
-    APART = frozenset({"data", "base_url", "batch_size", "concurrency"})
-    SOURCE = frozenset({"data", "tasks"})
-
-    tasks: list[OpenLlmTask] = Field(
-        ["arc", "hellaswag", "mmlu", "gsm8k", "winogrande", "truthfulqa"], min_length=1
-    )
-    """The leaderboard's six, of which `average` is the mean; the miniature_ ones ask about the built-in world."""
-    data: PathName | None = None
-    """A folder with the datasets as they are on the hub, in ORG/NAME; `miniature` makes those of the miniature_ tasks. Without it they come from the hub."""
-    limit: int | None = Field(None, ge=2)
-    """Only the first documents of every task (of every MMLU subject): for a trial, not for a result."""
-    chat_template: bool = False
-    """Ask in the model's chat format; the leaderboard did not."""
-    seed: int = Field(1234, ge=0)
-    """Draws the examples in the prompts."""
-    context: int = Field(4096, ge=256)
-    """Tokens of a prompt with its answer, the model's own limit where that is less; longer ones lose their beginning."""
-    dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep"
-    """Type that the model computes in; `keep` is that of its files."""
-    backend: Literal["hf", "vllm", "completions"] = "hf"
-    """What lm-eval runs models in; `completions` is a server that has the model loaded, at `base_url`."""
-    base_url: Annotated[str, AfterValidator(check_endpoint)] | None = None
-    """The server of `completions`, up to and without /completions."""
-    batch_size: int | Literal["auto"] = "auto"
-    """Sequences at a time; `auto` is what fits into memory."""
-    concurrency: int = Field(8, ge=1)
-    """Requests at a time to a server."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if len(set(self.tasks)) < len(self.tasks):
-            raise PydanticCustomError("tasks", "a task stands twice in tasks; remove one")
-        if (self.backend == "completions") != (self.base_url is not None):
-            raise PydanticCustomError(
-                "server", "backend: completions and base_url belong together; give both or none"
-            )
-        miniature = {task.startswith("miniature_") for task in self.tasks}
-        if self.data == "miniature" and False in miniature:
-            raise PydanticCustomError(
-                "data",
-                "data: miniature has only the miniature_ tasks; name a folder, or leave data out for the hub",
-            )
-        if self.data is None and True in miniature:
-            raise PydanticCustomError("data", "the miniature_ tasks need data: miniature; add it")
-        return self
-
-    def inputs(self) -> dict[str, str]:
-        """Which bytes the tasks' datasets are, in a file of the rule open_llm_data."""
-        return {"data": str(RESULTS.benchmark_data("open_llm", self.source_name()))}
-
-    def made(self) -> bool:
-        """Whether the miniature makes the datasets."""
-        return self.data == MINIATURE
-
-
 class RewardCheck(Strict):
     """How often the reward model prefers the chosen response: choosing alpha is only as good as that.
 
@@ -373,6 +256,7 @@ class BenchmarksConfig(Strict):
     alpaca_eval: AlpacaEvalBenchmark | None = None
     mt_bench: MtBenchBenchmark | None = None
     open_llm: OpenLlmBenchmark | None = None
+    lm_eval: LmEvalBenchmark | None = None
 
     def sections(self) -> dict[str, Benchmark]:
         """The benchmarks that are switched on, by name."""
@@ -381,6 +265,10 @@ class BenchmarksConfig(Strict):
     def names(self) -> list[str]:
         """Their names."""
         return list(self.sections())
+
+    def harnesses(self) -> dict[str, Harness]:
+        """Those that lm-eval runs, by name."""
+        return {name: each for name, each in self.sections().items() if isinstance(each, Harness)}
 
 
 PairBenchmarks: Any = partial(BenchmarksConfig)

@@ -64,8 +64,8 @@ class Needs:
         engines = [config.score.engine] if model == config.reward_model else []
         for name, pair in config.pairs.items():
             if model in (pair.sft, pair.aligned):
-                harness = config.section(name, "benchmarks").open_llm
-                engines += [config.section(name, "generate").engine, *([harness.backend] if harness else [])]
+                harnesses = config.section(name, "benchmarks").harnesses().values()
+                engines += [config.section(name, "generate").engine, *(each.backend for each in harnesses)]
         return not engines or not {"transformers", "hf"}.issuperset(engines)
 
     def said_gpus(self, model: str) -> int | None:

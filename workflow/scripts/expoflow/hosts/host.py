@@ -29,6 +29,7 @@ from expoflow.hosts import crash, slot, task
 from expoflow.hosts.head import Head
 from expoflow.hosts.slot import Slot, entered
 from expoflow.hosts.task import Held, Task, work
+from expoflow.hosts.width import shares_cores
 from expoflow.system import processes, progress
 from expoflow.system.last_words import environment
 
@@ -130,6 +131,7 @@ class Host:
         self.held = Held(self._note)
         self.voice = sys.stdout = sys.stderr = Voice(sys.stderr)
         self.own_log = settings.own_log
+        self.looked, self.share = -1.0, 1  # when slots were counted, and the cores that fall to this one
         self.children: list[BaseProcess] = []  # those that lived after the last step
         os.register_at_fork(after_in_child=self._forked)
 
@@ -176,12 +178,14 @@ class Host:
         try:
             request = client.request()
             task = Task.model_validate(request["task"])
-            _set_threads(request["threads"])
+            share = shares_cores(self.head, task)
+            _set_threads(self._threads(share, request["threads"]))
             with (
                 progress.heard_by(client.report),
                 closing(work(task.kind)(self.held, task.arguments)) as steps,
             ):
                 for rows in steps:
+                    _set_threads(self._threads(share, request["threads"]))
                     self.children = multiprocessing.active_children()
                     if self.ending.is_set() or client.gone():
                         return
@@ -214,6 +218,26 @@ class Host:
             self._end(clear=False)
         finally:
             self.voice.job = None
+
+    def _threads(self, share: bool, asked: str | None) -> str | None:
+        """Threads of the work under way: as many as its job has, or with `share` its share of all cores, looked at every second."""
+        if not share or asked is None:
+            return asked
+        if time.monotonic() > self.looked + 1:
+            self.looked = time.monotonic()
+            self.share = len(self.head.slots) // max(1, self._busy())
+        return str(max(int(asked), self.share))
+
+    def _busy(self) -> int:
+        """How many slots jobs use."""
+        busy = 0
+        with entered(self.head.folder) as folder:
+            for number in range(len(self.head.slots)):
+                try:
+                    os.close(Slot(self.head, number, folder).lock)
+                except BlockingIOError:
+                    busy += 1
+        return busy
 
     def _bereft(self) -> bool:
         """Whether a process that worked for this one, such as one of vLLM's for a GPU, has died.

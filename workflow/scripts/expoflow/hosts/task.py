@@ -14,11 +14,13 @@ KINDS = {
     "likelihood": "expoflow.scoring.likelihood:answer",
     "score": "expoflow.scoring.rewards:answer",
     "theory": "expoflow.theory.answers:answer",
-    **{
-        name: f"expoflow.benchmarks.{name}.backend:answer"  # the benchmarks with work of their own
-        for name, section in SECTIONS.items()
-        if name in section.TASKS
-    },
+}
+# A benchmark's work of another kind is done by the folder of that name.
+KINDS |= {
+    kind: f"expoflow.benchmarks.{kind}.backend:answer"
+    for section in SECTIONS.values()
+    for kind in section.TASKS
+    if kind not in KINDS
 }
 # Kinds that work with what another kind has loaded.
 SHARING = {"likelihood": "generate"}

@@ -1,4 +1,4 @@
-"""How many GPUs of this machine a task's model is spread over."""
+"""How many GPUs of this machine a task's model is spread over, and how many of its cores a task has."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,6 +12,9 @@ from expoflow.system.gpu_memory import gpus
 from expoflow.system.gpus import allotted
 from expoflow.system.tensor_parallel import dimensions, fits
 
+# Bytes of weights from which a model has several cores. Sums of smaller ones, such as the miniature's, depend in their last bits
+# on the number of threads, and gain little by it.
+LARGE = 100 * 10**6
 FOLDERS = ("folder", "sft", "aligned")  # what a task's arguments call the folders of its models
 
 
@@ -38,6 +41,12 @@ def _wanted(head: Head, models: Sequence[tuple[str, EngineConfig]]) -> int:
     ]
     needed = (gpus(folder_bytes(folder), head.memory, engine) for folder, engine in models)
     return max([1, *(said or needed)])
+
+
+def shares_cores(head: Head, task: Task) -> bool:
+    """Whether a task has more than one core if the others have nothing to do: of a large model that no GPU runs."""
+    sizes = (folder_bytes(os.path.abspath(folder)) for folder, _ in _models(task.arguments))
+    return head.slots[0] is None and max(sizes, default=0) >= LARGE
 
 
 def _models(arguments: Any, engine: EngineConfig = BY_ITSELF) -> Iterator[tuple[str, EngineConfig]]:

@@ -1,12 +1,14 @@
 """The tasks of the Open LLM Leaderboard and of the miniature, and their answers taken out of lm-eval's results."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from expoflow.config.benchmarks import OpenLlmBenchmark
+import yaml
+
+from expoflow.benchmarks.lm_eval.answers import Asked, Graded
+from expoflow.benchmarks.lm_eval.data import definitions
+from expoflow.config.harness import OpenLlmBenchmark
 from expoflow.engines.model import Model
 from expoflow.errors import DataError
 from expoflow.files import hashing
@@ -27,6 +29,9 @@ class Task:
 
 # Task files of our own, in lm-eval's format.
 TASK_FILES = Path(__file__).parent / "lm_eval_tasks"
+GROUPS = ("open_llm.yaml", "miniature.yaml")
+# Where lm-eval's own definitions of the six lie, below the folder of its tasks.
+OFFICIAL = ("arc", "hellaswag", "mmlu/default", "gsm8k", "winogrande", "truthfulqa")
 TASKS = {
     "arc": Task("arc_challenge", "allenai/ai2_arc", "acc_norm"),
     "hellaswag": Task("hellaswag", "Rowan/hellaswag", "acc_norm"),
@@ -56,34 +61,22 @@ class Answered(Record):
     answer: str | list[float]
 
 
-class Kept(Record):
-    """An answer of a model's, by lm-eval's hash of the request: a text, or (log-likelihood, is greedy)."""
-
-    request: str
-    answer: str | tuple[float, bool]
-
-
-class Asked(Record):
-    """The arguments of an "open_llm" task; `data` has the folders of the datasets, `kept` is not asked again."""
-
-    model: Model
-    config: OpenLlmBenchmark
-    data: dict[str, str]
-    kept: tuple[Kept, ...] = ()
-
-    def folders(self) -> dict[str, str]:
-        """By lm-eval's names of the tasks the folders of their datasets."""
-        tasks = [TASKS[name] for name in self.config.tasks]
-        return {task.name: self.data[task.dataset] for task in tasks}
-
-    def key(self) -> str:
-        """What makes it another loaded model."""
-        folder = self.model.folder.absolute()
-        files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")])
-        state = [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files]
-        loading = self.config.model_dump(exclude={"tasks", "data", "limit", "chat_template", "seed"})
-        engine = self.model.engine.model_dump(exclude_none=True)
-        return hashing.json_digest([str(folder), state, self.model.chat_template, engine, loading])
+def asked(model: Model, config: OpenLlmBenchmark, data: Mapping[str, str]) -> Asked:
+    """What lm-eval is asked: official definitions, our numbers of shots, the datasets' folders of `data`."""
+    folders = {TASKS[name].name: data[TASKS[name].dataset] for name in config.tasks}
+    members = []
+    for file in GROUPS:
+        for member in yaml.safe_load((TASK_FILES / file).read_text(encoding="utf-8"))["task"]:
+            if folder := folders.get(member.get("group") or member["task"]):
+                members.append(member | {"dataset_path": str(Path(folder).absolute())})
+    include = [*(definitions() / name for name in OFFICIAL), TASK_FILES]
+    return Asked(
+        model=model,
+        config=config,
+        members=tuple(members),
+        include=tuple(map(str, include)),
+        chat_template=config.chat_template,
+    )
 
 
 def task_files() -> list[str]:
@@ -91,48 +84,24 @@ def task_files() -> list[str]:
     return [hashing.sha256(path) for path in sorted(TASK_FILES.glob("*.yaml"))]
 
 
-def normalised(results: dict[str, Any], tasks: Sequence[str]) -> list[Answered]:
-    """The samples of lm-eval's results, in the order of the tasks, then of their documents."""
-    rows = []
+def normalised(rows: Sequence[Graded], tasks: Sequence[str]) -> list[Answered]:
+    """What counts of lm-eval's answers, in the order of the tasks, then of their documents."""
+    found = []
     for name in tasks:
         task = TASKS[name]
-        parts = _parts(results, task)
-        if name == "mmlu" and len(parts) != SUBJECTS:
-            raise DataError(f"mmlu has {len(parts)} subjects instead of {SUBJECTS}; is the dataset complete?")
-        for part in parts:
-            samples = [each for each in results["samples"][part] if each["filter"] == task.filter]
-            rows += [_row(name, part, task, sample) for sample in sorted(samples, key=lambda s: s["doc_id"])]
-    return rows
+        mine = [row for row in rows if row.member == task.name]
+        if name == "mmlu" and (count := len({row.part for row in mine})) != SUBJECTS:
+            raise DataError(f"mmlu has {count} subjects instead of {SUBJECTS}; is the dataset complete?")
+        found += [_answered(name, task, row) for row in mine]
+    return found
 
 
-def _parts(results: dict[str, Any], task: Task) -> list[str]:
-    """lm-eval's tasks below a task or group, sorted."""
-    names, found = [task.name], []
-    while names:
-        name = names.pop()
-        below = results["group_subtasks"].get(name)
-        found += [name] if below is None else []
-        names += below or []
-    return sorted(found)
-
-
-def _row(name: str, part: str, task: Task, sample: dict[str, Any]) -> Answered:
-    answer = sample["filtered_resps"]
-    choices = isinstance(answer[0], list | tuple)
-    return Answered(
-        task=name,
-        part=part,
-        doc=sample["doc_id"],
-        doc_hash=sample["doc_hash"],
-        prompt_hash=sample["prompt_hash"],
-        value=float(sample[task.metric]),
-        answer=[float(each[0]) for each in answer] if choices else str(sample["resps"][0][0]),
-    )
-
-
-def prompt_digests(rows: Iterable[Answered]) -> dict[str, str]:
-    """Per task a digest of all prompts: equal ones mean the same documents, examples and wording."""
-    hashes = defaultdict(list)
-    for row in rows:
-        hashes[row.task].append(row.prompt_hash)
-    return {task: hashing.json_digest(each)[:16] for task, each in hashes.items()}
+def _answered(name: str, task: Task, row: Graded) -> Answered:
+    counted = f"{task.metric},{task.filter}"
+    if counted not in row.values:
+        raise DataError(
+            f"{name}: lm-eval gives no finite '{counted}' of every document; are the model's weights finite?"
+        )
+    value, _ = row.values[counted]
+    shared = row.model_dump(include={"part", "doc", "doc_hash", "prompt_hash", "answer"})
+    return Answered(task=name, value=value, **shared)

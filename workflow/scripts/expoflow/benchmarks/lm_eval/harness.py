@@ -1,15 +1,15 @@
-"""lm-eval, called on one checkpoint: its answers to the documents of our tasks; a killed run goes on where it was.
+"""lm-eval, called on one checkpoint: its answers to the documents of tasks; a killed run goes on where it was.
 
 lm-eval's own cache (--use_cache) keeps pickles, and does not know which model they came from; `Resuming` hands
 its answers out, for a part file that names the model and the settings.
 """
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import lm_eval.tasks
+import lm_eval
 import yaml
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, hash_args
@@ -17,9 +17,9 @@ from lm_eval.api.registry import get_model
 from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer
 
-from expoflow.benchmarks.open_llm.tasks import TASK_FILES, Kept
+from expoflow.benchmarks.lm_eval.answers import ASKED, Asked, Kept
 from expoflow.checkpoints.loading import read_config, require_loadable
-from expoflow.config.benchmarks import OpenLlmBenchmark
+from expoflow.config.harness import Harness
 from expoflow.engines.chat import Chat
 from expoflow.engines.memory import free_memory, headers, loaded_in, spread_over
 from expoflow.engines.model import Model, require_transformers
@@ -27,9 +27,6 @@ from expoflow.errors import CheckpointError
 from expoflow.results import Message
 from expoflow.system import progress
 
-ASKED = "asked"
-GROUPS = ("open_llm.yaml", "miniature.yaml")
-OFFICIAL = ("arc", "hellaswag", "mmlu/default", "gsm8k", "winogrande", "truthfulqa")
 LARGEST_BATCH = 64
 
 
@@ -93,34 +90,24 @@ class Resuming(LM):
         return self.model.tokenizer_name
 
 
-def evaluate(model: LM, tasks: Mapping[str, str], config: OpenLlmBenchmark) -> dict[str, Any]:
-    """lm-eval's results, samples included; `tasks` are names of lm-eval's, each with the folder of its dataset."""
+def evaluate(model: LM, asked: Asked) -> dict[str, Any]:
+    """lm-eval's results, samples included: those of a group that has all that is asked."""
     with tempfile.TemporaryDirectory() as folder:
+        text = yaml.safe_dump({"group": ASKED, "task": list(asked.members)})
+        (Path(folder) / f"{ASKED}.yaml").write_text(text, encoding="utf-8")
         return lm_eval.simple_evaluate(
             model,
             tasks=[ASKED],
-            task_manager=task_manager(tasks, Path(folder)),
-            limit=config.limit,
-            apply_chat_template=config.chat_template,
-            fewshot_random_seed=config.seed,
+            task_manager=TaskManager(include_defaults=False, include_path=[*asked.include, folder]),
+            num_fewshot=asked.num_fewshot,
+            limit=asked.config.limit,
+            apply_chat_template=asked.chat_template,
+            fewshot_random_seed=asked.config.seed,
             bootstrap_iters=0,
         )
 
 
-def task_manager(tasks: Mapping[str, str], folder: Path) -> TaskManager:
-    """lm-eval's tasks and a group "asked" in `folder`: official definitions, our numbers of shots, our data."""
-    members = []
-    for file in GROUPS:
-        for member in yaml.safe_load((TASK_FILES / file).read_text(encoding="utf-8"))["task"]:
-            if data := tasks.get(member.get("group") or member["task"]):
-                members.append(member | {"dataset_path": str(Path(data).absolute())})
-    text = yaml.safe_dump({"group": ASKED, "task": members})
-    (folder / f"{ASKED}.yaml").write_text(text, encoding="utf-8")
-    official = [Path(lm_eval.tasks.__file__).parent / name for name in OFFICIAL]
-    return TaskManager(include_defaults=False, include_path=[*official, TASK_FILES, folder])
-
-
-def language_model(model: Model, config: OpenLlmBenchmark) -> LM:
+def language_model(model: Model, config: Harness) -> LM:
     """The checkpoint behind lm-eval's interface.
 
     All backends get a BOS exactly where the model's tokenizer adds one by itself: left to themselves hf does
@@ -159,7 +146,7 @@ def language_model(model: Model, config: OpenLlmBenchmark) -> LM:
     return loaded
 
 
-def _served(folder: str, config: OpenLlmBenchmark, length: int, common: dict[str, Any]) -> LM:
+def _served(folder: str, config: Harness, length: int, common: dict[str, Any]) -> LM:
     """A model that a server has loaded under its folder's name, as `vllm serve FOLDER` names it."""
     import requests
 
@@ -188,7 +175,7 @@ def _served(folder: str, config: OpenLlmBenchmark, length: int, common: dict[str
     )
 
 
-def batch_size(config: OpenLlmBenchmark, settings: Any, length: int, device: str) -> int | str:
+def batch_size(config: Harness, settings: Any, length: int, device: str) -> int | str:
     """Sequences at a time.
 
     On a GPU lm-eval finds the largest one that fits by trying. A CPU's memory never says no before the process

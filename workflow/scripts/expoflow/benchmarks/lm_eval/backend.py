@@ -1,4 +1,4 @@
-"""An "open_llm" task: lm-eval on a model that is kept loaded, one answer after the other.
+"""A task of the kind "lm_eval": lm-eval on a model that is kept loaded, one answer after the other.
 
 lm-eval is one long call. It runs in a thread, so that answers go out as they come, and an end is heard.
 """
@@ -12,8 +12,8 @@ from typing import Any
 
 from lm_eval.api.model import LM
 
-from expoflow.benchmarks.open_llm import harness
-from expoflow.benchmarks.open_llm.tasks import Answered, Asked, Kept, normalised
+from expoflow.benchmarks.lm_eval import harness
+from expoflow.benchmarks.lm_eval.answers import Asked, Graded, Kept, graded
 from expoflow.engines.chat import Chat
 from expoflow.hosts.task import Held
 
@@ -46,28 +46,27 @@ class StoppedError(Exception):
 
 
 def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
-    """Do a task of the form `Asked`: yields {kept: Kept} as answers come, and at the end {answered: Answered}."""
+    """Do a task of the form `Asked`: yields {kept: Kept} as answers come, and at the end {graded: Graded}."""
     asked = Asked.model_validate(arguments)
     loaded = held.get(
-        "open_llm", asked.key(), lambda: LoadedLM(harness.language_model(asked.model, asked.config))
+        "lm_eval", asked.key(), lambda: LoadedLM(harness.language_model(asked.model, asked.config))
     )
 
-    def ask(tell: Callable[[Kept], None]) -> list[Answered]:
+    def ask(tell: Callable[[Kept], None]) -> list[Graded]:
         chat = Chat.of(loaded.lm.tokenizer, asked.model)
-        resuming = harness.Resuming(loaded.lm, chat, asked.kept, tell)
-        return normalised(harness.evaluate(resuming, asked.folders(), asked.config), asked.config.tasks)
+        return graded(harness.evaluate(harness.Resuming(loaded.lm, chat, asked.kept, tell), asked))
 
     with closing(told(ask)) as steps:
         for step in steps:
             if isinstance(step, Kept):
                 yield [{"kept": step.model_dump(mode="json")}]
             else:
-                yield [{"answered": row.model_dump(mode="json")} for row in step]
+                yield [{"graded": row.model_dump(mode="json")} for row in step]
 
 
-def told(work: Callable[[Callable[[Kept], None]], list[Answered]]) -> Iterator[Kept | list[Answered]]:
+def told(work: Callable[[Callable[[Kept], None]], list[Graded]]) -> Iterator[Kept | list[Graded]]:
     """What `work` tells while it runs in a thread, then what it returns; closed, it ends at its next answer."""
-    out: queue.SimpleQueue[Kept | list[Answered] | BaseException] = queue.SimpleQueue()
+    out: queue.SimpleQueue[Kept | list[Graded] | BaseException] = queue.SimpleQueue()
     stopped = threading.Event()
 
     def tell(kept: Kept) -> None:

@@ -1,0 +1,284 @@
+"""lm-eval's definitions of tasks, read as they stand: which tasks a name stands for, their data, and what they need.
+
+lm-eval itself reads a definition by importing its code and loading its data. Here nothing is imported or loaded.
+"""
+
+import ast
+import difflib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from expoflow.benchmarks.lm_eval.data import definitions
+from expoflow.errors import DataError
+from expoflow.files.records import Record
+
+# Keys of a group that are no settings of its tasks.
+OF_GROUPS = {"group", "group_alias", "task", "aggregate_metric_list", "metadata", "tag"}
+MEANS = {"mean", "nanmean"}
+KEY = r"['\"]?(?:task|group)['\"]?:[ \t]*['\"]?"  # with which a line begins that names a task or group
+# Packages that are installed by another name than they are imported by.
+INSTALLED_AS = {"sklearn": "scikit-learn", "antlr4": "antlr4-python3-runtime==4.11", "bs4": "beautifulsoup4"}
+
+
+class Function(str):
+    """A function that a definition names, as PATH-OF-MODULE.NAME."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A single task: the settings of its file, and those that a group gives it instead."""
+
+    name: str
+    path: Path
+    overrides: dict[str, Any]
+    settings: dict[str, Any]
+
+    @property
+    def dataset(self) -> str:
+        """The dataset, as the definition names it; or how its files are read, such as json."""
+        return str(self.settings.get("dataset_path"))
+
+    @property
+    def data_files(self) -> list[str]:
+        """Files that the definition names beside the dataset."""
+        return list(_texts((self.settings.get("dataset_kwargs") or {}).get("data_files")))
+
+    def problem(self) -> str | None:
+        """Why it cannot be compared by document here, None if it can."""
+        own, metrics = self.settings, self.settings.get("metric_list") or []
+        aggregations = [each.get("aggregation", "mean") for each in metrics if isinstance(each, dict)]
+        refused = {
+            "is a class of its own, whose data nobody knows before it runs": "class" in own,
+            "makes its data by code of its own": "custom_dataset" in own,
+            "names no dataset": not own.get("dataset_path"),
+            "names files of the network": any("://" in each for each in self.data_files),
+            "asks for the likelihood of whole texts": own.get("output_type") == "loglikelihood_rolling",
+            "asks for several answers to a question": (own.get("repeats") or 1) > 1,
+            "runs the code that a model writes": bool(own.get("unsafe_code")),
+            "shows images or plays sounds": "doc_to_image" in own or "doc_to_audio" in own,
+            "has no metric that is a mean over documents": bool(aggregations)
+            and not any(isinstance(each, Function) or each in MEANS for each in aggregations),
+            "has code among a group's settings": any(
+                isinstance(each, Function) for each in self.overrides.values()
+            ),
+        }
+        return next((reason for reason, applies in refused.items() if applies), None)
+
+    def packages(self) -> list[str]:
+        """Packages that its code imports and that are not installed, by the names that pip knows."""
+        found = set()
+        for function in _functions(self.settings):
+            found |= _imports(Path(function.rpartition(".")[0] + ".py"))
+        missing = sorted(name for name in found if importlib.util.find_spec(name) is None)
+        return [INSTALLED_AS.get(name, name.replace("_", "-")) for name in missing]
+
+    def uses(self, package: str) -> bool:
+        """Whether its code imports a package."""
+        modules = (Path(each.rpartition(".")[0] + ".py") for each in _functions(self.settings))
+        return any(package in _imports(module) for module in modules)
+
+
+class Figure(Record):
+    """What a task, or a group that has a figure of its own, is told as: of one metric, by default of all.
+
+    A group's figure is the mean over its parts, by their sizes or all alike.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    metric: str | None = None
+    filters: tuple[str, ...] | None = None
+    by_size: bool = True
+
+
+@dataclass
+class Definitions:
+    """The definitions in `include`, and lm-eval's own. Names that are in both stand for those in `include`."""
+
+    include: Path | None = None
+    leaves: dict[str, Leaf] = field(default_factory=dict)
+
+    def figures(self, name: str) -> list[Figure]:
+        """What a name in `tasks` stands for; its tasks are in `leaves` from now on. Raises DataError for an unknown one."""
+        return self._figures(name, {}, "")
+
+    def nearest(self, name: str) -> list[str]:
+        """Names of tasks and groups that are like one."""
+        return difflib.get_close_matches(name, self._names, n=3, cutoff=0.6)
+
+    @cached_property
+    def _names(self) -> list[str]:
+        found = set()
+        for folder in self._places:
+            for _, text in _files(folder):
+                found.update(re.findall(rf"^{KEY}([^\s'\"#]+)", text, re.MULTILINE))
+        return sorted(found)
+
+    @property
+    def _places(self) -> list[Path]:
+        return [*([self.include] if self.include else []), definitions()]
+
+    def _figures(self, name: str, overrides: dict[str, Any], below: str) -> list[Figure]:
+        path = self._path(name)
+        if path is None:
+            members = self._tagged(name)
+            if not members:
+                near = "" if below else ", ".join(self.nearest(name))
+                where = f" (a member of '{below}')" if below else ""
+                remedy = f"the nearest are: {near}" if near else "lm-eval ls tasks lists them"
+                raise DataError(f"lm-eval has no task or group '{name}'{where}; {remedy}")
+            return [figure for each in members for figure in self._figures(each, overrides, name)]
+        settings = read(path)
+        if "group" in settings and "class" not in settings:
+            return self._of_group(settings, overrides)
+        if name in self.leaves and self.leaves[name].overrides != overrides:
+            raise DataError(
+                f"lm-eval's task '{name}' is asked for in two ways; leave one of the groups out that have it"
+            )
+        self.leaves[name] = Leaf(name, path, overrides, settings | overrides)
+        return [Figure(name=name, parts=(name,))]
+
+    def _of_group(self, settings: dict[str, Any], overrides: dict[str, Any]) -> list[Figure]:
+        name = settings["group"]
+        own = {key: value for key, value in settings.items() if key not in OF_GROUPS} | overrides
+        members = settings.get("task") or []
+        below = [f for each in _listed(members) for f in self._member(each, own, name)]
+        parts = tuple(dict.fromkeys(part for figure in below for part in figure.parts))
+        found = [
+            Figure(
+                name=name,
+                parts=parts,
+                metric=each["metric"],
+                filters=tuple(_listed(each["filter_list"])) if each.get("filter_list") else None,
+                by_size=each.get("weight_by_size", True),
+            )
+            for each in _listed(settings.get("aggregate_metric_list"))
+        ]
+        return found or below
+
+    def _member(self, member: str | dict[str, Any], overrides: dict[str, Any], group: str) -> list[Figure]:
+        if isinstance(member, str):
+            return self._figures(member, overrides, group)
+        inner = {key: value for key, value in member.items() if key not in ("task", "group")}
+        if "group" in member and self._path(member["group"]) is None:
+            return self._of_group(member, overrides)
+        return self._figures(member.get("group") or member["task"], overrides | inner, group)
+
+    def _path(self, name: str) -> Path | None:
+        """The file that defines a task or group."""
+        line = re.compile(rf"^{KEY}{re.escape(name)}['\"]?[ \t]*(?:#.*)?$", re.MULTILINE)
+        for folder in self._likely(name):
+            for path, text in _files(folder):
+                if name in text and line.search(text):
+                    return path
+        return None
+
+    def _likely(self, name: str) -> Iterator[Path]:
+        """Folders in which a name may be defined: first those that are called like it, for all of them are many files."""
+        if self.include:
+            yield self.include
+        first = re.split(r"[_\-:]", name)[0]
+        for folder in sorted(definitions().iterdir()):
+            if folder.is_dir() and (folder.name.startswith(first) or first.startswith(folder.name)):
+                yield folder
+        yield definitions()
+
+    def _tagged(self, tag: str) -> list[str]:
+        """The tasks that carry a tag."""
+        found = []
+        for folder in self._places:
+            for path, text in _files(folder):
+                if tag in text and "tag" in text:
+                    settings = read(path)
+                    if tag in _listed(settings.get("tag")) and isinstance(settings.get("task"), str):
+                        found.append(settings["task"])
+        return sorted(set(found))
+
+
+@cache
+def _files(folder: Path) -> list[tuple[Path, str]]:
+    paths = sorted(folder.rglob("*.yaml"), key=lambda path: path.as_posix())
+    return [(path, path.read_text(encoding="utf-8", errors="replace")) for path in paths]
+
+
+@cache
+def read(path: Path) -> dict[str, Any]:
+    """A definition with what it includes; functions are named, not imported. Raises DataError."""
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        pass
+
+    def function(loader: yaml.SafeLoader, node: yaml.Node) -> Function:
+        module, _, name = loader.construct_scalar(node).rpartition(".")
+        return Function(f"{path.parent / module.replace('.', '/')}.{name}")
+
+    Loader.add_constructor("!function", function)
+    try:
+        settings = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+    except (OSError, yaml.YAMLError) as error:
+        raise DataError(
+            f"{path}: cannot be read as a definition of lm-eval's ({error}); correct it"
+        ) from None
+    if not isinstance(settings, dict):
+        raise DataError(f"{path}: is no definition of lm-eval's; name a task or group in it")
+    merged: dict[str, Any] = {}
+    for each in _listed(settings.pop("include", None)):
+        merged |= read(path.parent / each)
+    return merged | settings
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in plain data."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
+
+
+def _functions(value: Any) -> Iterator[Function]:
+    return (each for each in _texts(value) if isinstance(each, Function))
+
+
+@cache
+def _imports(module: Path) -> frozenset[str]:
+    """Packages that a module of a task imports when it is imported, apart from Python's own and lm-eval."""
+    found: set[str] = set()
+    waiting, seen = [module], set()
+    while waiting:
+        path = waiting.pop()
+        if path in seen or not path.is_file():
+            continue
+        seen.add(path)
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            for name in _imported(node):
+                if name.startswith("lm_eval.tasks."):
+                    below = definitions().joinpath(*name.split(".")[2:])
+                    waiting += [below.with_suffix(".py"), below.parent.with_suffix(".py")]
+                elif (beside := path.parent / f"{name.partition('.')[0]}.py").is_file():
+                    waiting.append(beside)
+                else:
+                    found.add(name.partition(".")[0])
+    return frozenset(found - sys.stdlib_module_names - {"lm_eval"})
+
+
+def _imported(node: ast.stmt) -> Iterator[str]:
+    if isinstance(node, ast.Try) and any(isinstance(each, ast.Raise) for each in ast.walk(node)):
+        for each in node.body:  # what is missing there is raised
+            yield from _imported(each)
+    elif isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
