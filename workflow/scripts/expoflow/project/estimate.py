@@ -349,7 +349,7 @@ def lines(made: Estimate) -> list[str]:
         "GPU memory: weights + keys and values of one response of full length + 2 GB, at least; an engine takes 92 % of a GPU,"
         " or what the section engine says",
         "a job's GPUs and main memory: what it asks a cluster for, with room for many responses at a time; `resources` and the"
-        " profile change them. The GPUs of 24, 48 or 80 GB that it fits are as many",
+        " profile change them. A pair fits as many GPUs, of 24, 48 or 80 GB each",
         "an engine keeps both models of a pair for further alphas if it has room; no job asks for that room (docs/slurm.md)",
     ]
 

@@ -21,7 +21,7 @@ from expoflow.benchmarks.open_llm.tasks import TASK_FILES, Kept
 from expoflow.checkpoints.loading import read_config, require_loadable
 from expoflow.config.benchmarks import OpenLlmBenchmark
 from expoflow.engines.chat import Chat
-from expoflow.engines.memory import free_memory, headers, spread_over
+from expoflow.engines.memory import free_memory, headers, require_gpus
 from expoflow.engines.model import Model, require_transformers
 from expoflow.errors import CheckpointError
 from expoflow.results import Message
@@ -138,7 +138,7 @@ def language_model(model: Model, config: OpenLlmBenchmark) -> LM:
         loaded = get_model("vllm")(
             **{"max_model_len": length, "batch_size": "auto", "seed": config.seed, **common, **more},
             dtype=_dtype(config),
-            tensor_parallel_size=max(1, len(spread_over(model))),
+            tensor_parallel_size=require_gpus(model, vllm=True),
         )
     elif config.backend == "completions":
         loaded = _served(folder, config, length, common)
@@ -202,4 +202,4 @@ def batch_size(config: OpenLlmBenchmark, settings: Any, length: int, device: str
     if device == "cuda":
         return "auto"
     token = 4 * (3 * settings.vocab_size + 16 * settings.hidden_size * settings.num_hidden_layers)
-    return max(1, min(LARGEST_BATCH, free_memory()[0] // 4 // (token * length)))
+    return max(1, min(LARGEST_BATCH, free_memory() // 4 // (token * length)))
