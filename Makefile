@@ -56,7 +56,7 @@ vllm-cpu: .venv-vllm/installed
 test-vllm: .venv-vllm/installed
 	OMP_NUM_THREADS=1 .venv-vllm/bin/pytest -m vllm tests/vllm_cpu
 
-# Is this machine's GPU fine, and how fast is it? Ten minutes at most, and 60 GB of GPU_WORK.
+# Is this machine's GPU fine, and how fast is it? Ten minutes at most, and 45 GB of GPU_WORK.
 gpu-check: .venv/installed
 	PYTHON=$(CURDIR)/$(BIN)/python bench/gpu.sh $(GPU_WORK)
 

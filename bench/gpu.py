@@ -123,14 +123,14 @@ def engine(pair: Pair) -> Iterator[Line]:
         (("on the GPU", 0), ("in main memory", 1 << 50)) if GPU else (("in main memory", 0),)
     ):
         parents, began = None, clock()
-        parents = in_place.moved(None, pair.at(1.0).streamed, state, needed)
+        parents = in_place.moved(None, pair.at(1.0).streamed, state, needed, again=True)
         if parents is None or (GPU and next(iter(parents.theta1.values())).is_cuda == bool(needed)):
             yield {"what": f"both models {place}", "skipped": "no room"}
             continue
         yield {"what": f"both models read, kept {place}", "s": clock() - began}
         for alpha in ALPHAS:
             began = clock()
-            parents = in_place.moved(parents, pair.at(alpha).streamed, state, needed)
+            parents = in_place.moved(parents, pair.at(alpha).streamed, state, needed, again=True)
             taken = clock() - began
             yield {"what": f"alpha {alpha} in place", "s": taken, "differ": different(pair, alpha, state)}
     del state, parents
@@ -227,21 +227,11 @@ def scoring(pair: Pair) -> Iterator[Line]:
     began = clock()
     logits = dict(each for batch in scorer.logits(rows) for each in batch)
     yield {"what": "scores as a run computes them", "tokens/s": count / (clock() - began)}
-    for masked in (True, False):
-        began, found = clock(), {}
-        for batch in batches(rows, rewards.BATCH_TOKENS[DEVICE]):
-            longest = max(len(rows[at]) for at in batch)
-            ids = torch.full((len(batch), longest), words.pad_token_id)
-            mask = torch.zeros_like(ids)
-            for at, row in enumerate(batch):
-                ids[at, : len(rows[row])] = torch.tensor(rows[row])
-                mask[at, : len(rows[row])] = 1
-            seen = {"attention_mask": mask.to(DEVICE)} if masked else {}
-            with torch.inference_mode():
-                told = scorer.model(input_ids=ids.to(DEVICE), use_cache=False, **seen).logits[:, 0].tolist()
-            found |= dict(zip(batch, told, strict=True))
+    for scorer.masks in (True, False):
+        began = clock()
+        found = dict(each for batch in scorer.logits(rows) for each in batch)
         away = max(abs(found[at] - logits[at]) for at in found)
-        name = "with a mask" if masked else "without a mask"
+        name = "with a mask" if scorer.masks else "without a mask"
         yield {"what": f"scores {name}", "tokens/s": count / (clock() - began), "apart": away}
     some = texts[: 64 if GPU else 10]
     theirs = pipeline(
@@ -256,17 +246,6 @@ def scoring(pair: Pair) -> Iterator[Line]:
     rate = sum(map(len, rows[: len(some)])) / (clock() - began)
     away = max(abs(each["score"] - logits[at]) for at, each in enumerate(told))
     yield {"what": "scores by a pipeline, batches of 8", "tokens/s": rate, "apart": away}
-
-
-def batches(rows: list[list[int]], budget: int) -> Iterator[list[int]]:
-    """Indices in batches of like length."""
-    pending = sorted(range(len(rows)), key=lambda at: len(rows[at]))
-    while pending:
-        size = 1
-        while size < len(pending) and (size + 1) * len(rows[pending[size]]) <= budget:
-            size += 1
-        yield pending[:size]
-        pending = pending[size:]
 
 
 def closing(pair: Pair) -> Iterator[Line]:

@@ -244,7 +244,7 @@ def test_so_is_a_reward_models(machine, tmp_path, monkeypatch):
     LlamaForSequenceClassification(shape).save_pretrained(folder)
     with pytest.raises(CheckpointError, match="and vLLM takes 92%"):
         load(Model(folder=folder), "vllm")
-    monkeypatch.setattr("expoflow.engines.memory.free_memory", lambda: (1000, 1000, "this machine"))
+    monkeypatch.setattr("expoflow.engines.memory.free_memory", lambda: 1000)
     with pytest.raises(CheckpointError, match=r"its weights need 0.0 GB, this machine has 0.0 GB free"):
         load(Model(folder=folder))
 

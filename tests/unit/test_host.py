@@ -19,21 +19,13 @@ from expoflow.hosts.slot import Slot, entered
 from expoflow.hosts.task import Held, Task
 from expoflow.system import gpus, processes
 from expoflow.system.processes import ended
+from waits import wait
 
 KINDS = {name: f"host_tasks:{name}" for name in ("count", "crash", "fail", "fork", "talk", "threads")} | {
     "other": "host_tasks:count"
 }
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="hosts need Linux")
-
-
-def wait(condition) -> None:
-    """Until the condition holds, for 60 looks: time in which the tests are stopped does not count."""
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError("waited for a minute")
 
 
 class Run:

@@ -4,10 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
+from waits import wait
 
 # What torch.utils.cpp_extension does around a compilation; `compiled` says that it is under way.
 LAUNCHER = """
@@ -48,17 +47,9 @@ def launch(tmp_path):
         process.wait()
 
 
-def wait(path: Path) -> None:
-    for _ in range(600):
-        if path.exists():
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"no {path}")
-
-
 def test_a_compilation_that_was_killed_holds_up_nobody(launch, tmp_path):
     first = launch()
-    wait(tmp_path / "compiling")
+    wait((tmp_path / "compiling").exists)
     assert (tmp_path / "stage/extensions/cpu_adam/lock").exists()
     os.kill(first.pid, signal.SIGKILL)
     first.wait()

@@ -6,25 +6,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 from expoflow.system.processes import ended
 from expoflow.system.progress import read
 from fake_gpus import Gpu, fake_gpus
+from waits import wait
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="hosts need Linux")
 HERE = Path(__file__).parent
-
-
-def wait(condition) -> None:
-    """Until the condition holds, for 600 looks: time in which the tests are stopped does not count."""
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError("waited for a minute")
 
 
 class Job:

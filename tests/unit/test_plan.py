@@ -154,7 +154,10 @@ def asked(folder: Path, config: Path) -> list[tuple[str, dict[str, str], dict[st
     return [json.loads(line.removeprefix("JOB ")) for line in lines if line.startswith("JOB ")]
 
 
-@pytest.fixture(scope="module", params=["paper.yaml", "controlled.yaml", "seventy", "kinds"])
+LARGE = [pytest.param(name, marks=pytest.mark.long) for name in ("paper.yaml", "controlled.yaml")]
+
+
+@pytest.fixture(scope="module", params=[*LARGE, "seventy", "kinds"])
 def run(request, tmp_path_factory):
     """A config, what `expoflow plan` says of it, and what its jobs ask for."""
     folder = tmp_path_factory.mktemp("plan")

@@ -32,6 +32,7 @@ from expoflow.project.begin import asked_gpus
 from expoflow.system import gpus, processes
 from expoflow.system.installed import accelerate_config
 from expoflow.system.processes import ended
+from waits import wait
 
 KINDS = {
     "generate": "waiting_tasks:generate",
@@ -177,14 +178,6 @@ class Run:
         self.process.wait()
         wait(lambda: all(map(ended, self.pids)) and not self.head.folder.exists())
         self.parent.rmdir()
-
-
-def wait(condition) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError("waited for a minute")
 
 
 @pytest.fixture

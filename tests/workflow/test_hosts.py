@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waits import wait
 
 pytestmark = [
     pytest.mark.workflow,
@@ -51,14 +52,6 @@ def processes(places: Path) -> list[int]:
         except OSError:  # it has ended, or is not ours
             pass
     return found
-
-
-def wait(condition) -> None:
-    for _ in range(1200):  # two minutes in which nobody stops the tests
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError("waited for two minutes")
 
 
 def loaded(places: Path) -> bool:

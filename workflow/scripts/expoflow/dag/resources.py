@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +56,23 @@ class Needs:
             return said
         if self.miniature(model):
             return 0
-        return gpus(self.weights(model), engine=self._config.engine_of(model)) if self._spreads(model) else 1
+        if model in self._narrow:
+            return 1
+        return gpus(self.weights(model), engine=self._config.engine_of(model))
 
-    def _spreads(self, model: str) -> bool:
-        """Whether anything but transformers may run a model, which takes one GPU alone."""
+    @cached_property
+    def _narrow(self) -> set[str]:
+        """The models that nothing but transformers runs, which takes one GPU alone."""
         config = self._config
-        engines = [config.score.engine] if model == config.reward_model else []
+        engines: dict[str, set[str]] = (
+            {config.reward_model: {config.score.engine}} if config.reward_model else {}
+        )
         for name, pair in config.pairs.items():
-            if model in (pair.sft, pair.aligned):
-                harnesses = config.section(name, "benchmarks").harnesses().values()
-                engines += [config.section(name, "generate").engine, *(each.backend for each in harnesses)]
-        return not engines or not {"transformers", "hf"}.issuperset(engines)
+            harnesses = config.section(name, "benchmarks").harnesses().values()
+            run_by = {config.section(name, "generate").engine, *(each.backend for each in harnesses)}
+            for model in (pair.sft, pair.aligned):
+                engines.setdefault(model, set()).update(run_by)
+        return {model for model, each in engines.items() if each <= {"transformers", "hf"}}
 
     def said_gpus(self, model: str) -> int | None:
         """What the config says of the GPUs of a model, or of what it is trained from."""

@@ -6,12 +6,11 @@ from typing import Any
 from expoflow.config.stages import GenerateConfig
 from expoflow.engines.chat import Chat
 from expoflow.engines.generate import GenerateTask, request_seed
-from expoflow.engines.memory import require_memory, spread_over
+from expoflow.engines.memory import require_gpus
 from expoflow.engines.model import Completion, Engine, Model, Pictures, Request, engine_key
 from expoflow.errors import DataError
 from expoflow.hosts.task import Held
 from expoflow.results import Generation, Prompt
-from expoflow.system import gpus
 
 
 class Loaded:
@@ -19,16 +18,12 @@ class Loaded:
 
     def __init__(self, model: Model, engine: str):
         """Raises CheckpointError where the model does not fit into memory."""
+        devices = require_gpus(model, vllm=engine == "vllm")
         if engine == "vllm":
-            devices = spread_over(model)
-            require_memory(model, devices, vllm=True)
             from expoflow.engines.vllm import VllmEngine
 
-            self.engine: Engine = VllmEngine(model, max(1, len(devices)))
+            self.engine: Engine = VllmEngine(model, devices)
         else:
-            import torch
-
-            require_memory(model, gpus.gpus()[:1] if torch.cuda.is_available() else ())
             from expoflow.engines.transformers import TransformersEngine
 
             self.engine = TransformersEngine(model)

@@ -88,7 +88,7 @@ def _compute(out: Tensor, theta1: Tensor, theta0: Tensor, alpha: float, options:
 
 
 def moved(
-    kept: Parents | None, streamed: Streamed, live: Mapping[str, Tensor], needed: int = 0, again: bool = True
+    kept: Parents | None, streamed: Streamed, live: Mapping[str, Tensor], needed: int, again: bool
 ) -> Parents | None:
     """Write the weights that `streamed` means into `live`, an engine's tensors, and return what is to be kept for the next.
 
@@ -138,7 +138,7 @@ def room(live: Mapping[str, Tensor], needed: int | None = 0, processes: int = 1)
         with suppress(RuntimeError):
             torch.accelerator.empty_host_cache()
         size = 2 * sum(1 << (each - 1).bit_length() for each in sizes)
-    if SHARE * processes * size <= min(free_memory()[0], allowed_memory()):
+    if SHARE * processes * size <= min(free_memory(), allowed_memory()):
         return {"pin_memory": pinned}
     return None
 

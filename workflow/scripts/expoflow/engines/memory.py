@@ -28,7 +28,7 @@ def require_memory(model: Model, devices: Sequence[str] = (), vllm: bool = False
     counts. `vllm` takes its share of each GPU's memory, and fails if so much is not free. What is not known of the GPUs is left to
     the engine, whose own error says what is lacking.
     """
-    found = gpus.memory(devices) if devices else [free_memory()]
+    found = gpus.memory(devices) if devices else [(free := free_memory(), free, "this machine")]
     needed = weight_bytes(model, cpu=not devices and not vllm) / max(1, len(devices))
     share = model.engine.utilization() if vllm else model.engine.utilization(usual=1)
     for free, whole, device in sorted(found):
@@ -57,7 +57,22 @@ def require_memory(model: Model, devices: Sequence[str] = (), vllm: bool = False
 def spread_over(model: Model) -> list[str]:
     """The GPUs that this process was given and over which vLLM can spread a model: perhaps not all of them."""
     devices = gpus.given()
-    return devices[: spread(model.folder, len(devices))] if devices else []
+    return devices[: spread(model.folder, len(devices))]
+
+
+def require_gpus(model: Model, vllm: bool) -> int:
+    """How many GPUs a model is spread over, 1 without any. Raises CheckpointError if it does not fit there (`require_memory`).
+
+    vLLM takes what `spread_over` says, transformers the first one.
+    """
+    if vllm:
+        devices = spread_over(model)
+    else:
+        import torch
+
+        devices = gpus.gpus()[:1] if torch.cuda.is_available() else []
+    require_memory(model, devices, vllm)
+    return max(1, len(devices))
 
 
 def free_on_gpu(model: Model) -> int:
@@ -132,8 +147,8 @@ def headers(model: Model) -> dict[str, Tensor]:
     return open_checkpoint(converted(model.folder)).tensors
 
 
-def free_memory() -> tuple[int, int, str]:
-    """Free bytes of this machine within the process' limit, twice (of all nobody asks), and what they are called."""
+def free_memory() -> int:
+    """Free bytes of this machine, within the process' limit."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     free = limit if limit != resource.RLIM_INFINITY else 1 << 62
     try:
@@ -143,7 +158,7 @@ def free_memory() -> tuple[int, int, str]:
         )
     except (OSError, StopIteration):
         pass  # another system: only a limit is known
-    return free, free, "this machine"
+    return free
 
 
 def allowed_memory(root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> int:

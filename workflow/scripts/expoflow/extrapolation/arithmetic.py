@@ -34,8 +34,8 @@ def theta2(
     """Write theta1 + alpha * (theta1 - theta0) into `out`, rounded once to out's dtype.
 
     All three on one device, which must be `exact` if it is not the CPU. bf16, fp16, fp32 and fp64 in any
-    mixture, computed as `kernel.fill` does; `compute="bfloat16"` instead rounds to bf16 after the difference, the product and the sum, as the authors' published checkpoints were
-    made. alpha 0 copies theta1, alpha -1 copies theta0.
+    mixture, computed as `kernel.fill` does; `compute="bfloat16"` instead rounds to bf16 after the difference, the
+    product and the sum, as the authors' published checkpoints were made. alpha 0 copies theta1, alpha -1 copies theta0.
 
     Elements equal in both come out bit for bit as in theta1, NaN, Inf and -0.0 too (with bfloat16 compute,
     -0.0 becomes 0.0 as it did for the authors). Raises PairError, naming tensor `name`, where an element is

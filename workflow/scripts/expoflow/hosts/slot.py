@@ -131,9 +131,8 @@ class Slot:
         self._rest: list[Slot] = []
         self.gpu = head.slots[number]
         self.socket = f"slot-{number}.sock"
-        self.log = (
-            None if head.is_here() else RESULTS.host_log(number, head.job)
-        )  # else what the job itself writes to
+        # None: it writes to what the job itself writes to.
+        self.log = None if head.is_here() else RESULTS.host_log(number, head.job)
         self.lock = os.open(f"slot-{number}", os.O_RDWR | os.O_CREAT, 0o600, dir_fd=folder)
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -282,9 +281,8 @@ def end_host(head: Head) -> None:
 def note(lock: int, **changed: Any) -> None:
     """Say in a slot's file what has changed: the host's `pid`, its `slots` and what it has `held`, or who has `taken` it."""
     text = json.dumps(_note(lock) | changed).encode()
-    os.pwrite(
-        lock, text.ljust(os.fstat(lock).st_size), 0
-    )  # at once: whoever reads it meanwhile, or kills this, finds a whole note
+    # All at once: who reads meanwhile finds a whole note, and so does everybody after a kill.
+    os.pwrite(lock, text.ljust(os.fstat(lock).st_size), 0)
     os.ftruncate(lock, len(text))
 
 

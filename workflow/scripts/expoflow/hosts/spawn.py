@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from expoflow.errors import ExpoflowError
+
 KEEPER = "keeper.sock"  # in the runtime folder of a head that starts hosts itself
 
 
@@ -48,10 +50,18 @@ def _open(log: str | None) -> AbstractContextManager[IO[bytes] | None]:
 
 
 def ask(folder: int, order: Order, listener: int) -> int:
-    """Have the head start the process; its process id. `folder` is the descriptor of the runtime folder."""
+    """Have the head start the process; its process id. `folder` is the descriptor of the runtime folder.
+
+    Raises ExpoflowError if it cannot.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as keeper:
         keeper.connect(f"/proc/self/fd/{folder}/{KEEPER}")
         socket.send_fds(keeper, [b"."], [listener])
         keeper.sendall(json.dumps(order).encode() + b"\n")
         with keeper.makefile("r") as answer:
-            return int(answer.readline())
+            said = answer.readline()
+    if not said:
+        raise ExpoflowError(
+            "no engine host could be started: the Snakemake process of this SLURM job says why in results/logs/slurm"
+        )
+    return int(said)

@@ -14,7 +14,7 @@ from expoflow.checkpoints.pickles import converted
 from expoflow.config.stages import ScoreConfig
 from expoflow.engines import tokenizer
 from expoflow.engines.chat import Chat
-from expoflow.engines.memory import loaded_in, require_memory, spread_over
+from expoflow.engines.memory import loaded_in, require_gpus
 from expoflow.engines.model import Model, chosen, require_transformers
 from expoflow.engines.support import context
 from expoflow.errors import CheckpointError, DataError
@@ -23,7 +23,6 @@ from expoflow.files.records import Record, read_json
 from expoflow.hosts import client
 from expoflow.hosts.task import Held, Task
 from expoflow.results import Generation, Manifest, Prompt
-from expoflow.system import gpus
 
 if TYPE_CHECKING:
     import torch
@@ -138,15 +137,11 @@ def load(reward_model: Model, engine: str = "transformers", dtype: str = "keep")
     tensors = open_checkpoint(folder).tensors
     config = reward_config(reward_model, loading.read_config(folder, remote), tensors, engine)
     architecture = loading.require_loadable(folder, tensors, "reward model", remote)
+    devices = require_gpus(reward_model, vllm=engine == "vllm")
     if engine == "vllm":
-        devices = spread_over(reward_model)
-        require_memory(reward_model, devices, vllm=True)
         from expoflow.scoring.rewards_vllm import VllmRewardModel
 
-        return VllmRewardModel(reward_model, config, dtype, max(1, len(devices)))
-    import torch
-
-    require_memory(reward_model, gpus.gpus()[:1] if torch.cuda.is_available() else ())
+        return VllmRewardModel(reward_model, config, dtype, devices)
     return RewardModel(reward_model, architecture, config, tensors, dtype)
 
 

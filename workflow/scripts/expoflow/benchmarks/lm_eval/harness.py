@@ -21,7 +21,7 @@ from expoflow.benchmarks.lm_eval.answers import ASKED, Asked, Kept
 from expoflow.checkpoints.loading import read_config, require_loadable
 from expoflow.config.harness import Harness
 from expoflow.engines.chat import Chat
-from expoflow.engines.memory import free_memory, headers, loaded_in, spread_over
+from expoflow.engines.memory import free_memory, headers, loaded_in, require_gpus
 from expoflow.engines.model import Model, require_transformers
 from expoflow.errors import CheckpointError
 from expoflow.results import Message
@@ -127,7 +127,7 @@ def language_model(model: Model, config: Harness) -> LM:
         loaded = get_model("vllm")(
             **{"max_model_len": length, "batch_size": "auto", "seed": config.seed, **common, **more},
             dtype="auto" if config.dtype == "keep" else config.dtype,
-            tensor_parallel_size=max(1, len(spread_over(model))),
+            tensor_parallel_size=require_gpus(model, vllm=True),
         )
     elif config.backend == "completions":
         loaded = _served(folder, config, length, common)
@@ -187,4 +187,4 @@ def batch_size(config: Harness, settings: Any, length: int, device: str) -> int 
     if device == "cuda":
         return "auto"
     token = 4 * (3 * settings.vocab_size + 16 * settings.hidden_size * settings.num_hidden_layers)
-    return max(1, min(LARGEST_BATCH, free_memory()[0] // 4 // (token * length)))
+    return max(1, min(LARGEST_BATCH, free_memory() // 4 // (token * length)))
