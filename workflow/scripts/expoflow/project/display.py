@@ -47,6 +47,7 @@ class Board:
         self.run: Run | None = None
         self.rows: list[Row] = []
         self.now = 0.0
+        self.latest = ""
         self._progress: dict[int, tuple[float, Progress | None]] = {}
         self._rows: dict[int, Row] = {}
         self._told: set[int] = set()
@@ -56,7 +57,7 @@ class Board:
         run, self.now = self.follower.read(), time.time() if now is None else now
         if run is not self.run:
             self.run, self.rows, self._rows, self._told = run, [], {}, set()
-            self._progress = {}
+            self._progress, self.latest = {}, ""
             for job in run.jobs.values() if run else ():
                 self._place(job)
             self.rows = in_order(self.rows)
@@ -65,7 +66,9 @@ class Board:
         for job in sorted(run.having("finished"), key=lambda job: job.ended) if run else ():
             if job.id not in self._told:
                 self._told.add(job.id)
-                self._rows[job.id].result = self._result(job) or self._rows[job.id].result
+                if result := self._result(job):
+                    self._rows[job.id].result = result
+                    self.latest = f"{job.wildcards['pair']}: {result}"
         return run
 
     def _look_at_output(self, job: Job) -> None:
@@ -180,7 +183,7 @@ class Board:
         return [*lines, self.sentence()[:width]]
 
     def sentence(self, detailed: bool = False) -> str:
-        """How far the run is, in one line; `detailed` also what one of the jobs at work says."""
+        """How far the run is, in one line; `detailed` also what one of the jobs at work says, and the last result."""
         run = self.run
         if not run:
             return "no job has begun"
@@ -193,6 +196,8 @@ class Board:
         line = ", ".join(filter(None, parts))
         if detailed and (now := self.at_work()):
             line += f"; {self.label(now[0])}: {self.detail(now[0])}"
+        if detailed and self.latest:
+            line += f"; last result: {self.latest}"
         return line
 
     def label(self, job: Job) -> str:

@@ -24,6 +24,7 @@ from expoflow.project import resume, status
 from expoflow.project.display import Board
 from expoflow.project.terminal import INTERRUPTED, SHOWN
 from expoflow.system.child import end_with
+from expoflow.system.logs import QUIET as QUIET_JOBS
 
 EVERY = 1.0  # seconds between two looks at the run's files, and at most two pictures
 QUIET = 60.0  # seconds between two lines where there is no terminal
@@ -59,7 +60,7 @@ def run(command: Sequence[str], folder: Path, keep: Sequence[int] = ()) -> int:
             stdin=subprocess.DEVNULL,
             stderr=early,
             pass_fds=(writing, *keep),
-            env=os.environ | {SHOWN: str(writing)},
+            env=os.environ | {SHOWN: str(writing), QUIET_JOBS: "1"},
             process_group=0,
             preexec_fn=lambda: end_with(parent),
         )

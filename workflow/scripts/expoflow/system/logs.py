@@ -11,12 +11,14 @@ from expoflow.errors import ExpoflowError
 from expoflow.system import collector, kept, progress
 from expoflow.system.last_words import last_words
 
+QUIET = "EXPOFLOW_QUIET"  # by it a job knows that its lines are shown in another way
+
 
 @contextmanager
 def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Callable[[str], None]]:
     """Send stdout and stderr, those of subprocesses too, to `path` and set the job's environment.
 
-    Yields `say`, for the one line that a job has to tell: it goes to the log and to the terminal. Any exception ends the
+    Yields `say`, for the one line that a job has to tell: it goes to the log, and to the terminal unless `QUIET` is set. Any exception ends the
     process with status 1, and the log with a line "error: ...", written to the terminal if the log cannot be written:
     the message of an ExpoflowError, else what `last_words` gives, after its traceback. Call it before torch or numpy is
     imported: it sets their thread count. A job whose output is `kept` ends here, with status 0. How far it is, `progress` says
@@ -38,8 +40,9 @@ def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Calla
 
         def say(line: str) -> None:
             print(line, file=file)
-            with suppress(OSError):  # who read it has gone
-                print(line, file=terminal, flush=True)
+            if QUIET not in os.environ:
+                with suppress(OSError):  # who read it has gone
+                    print(line, file=terminal, flush=True)
 
         def fail(reason: str) -> NoReturn:
             try:
