@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ LONGEST = ("workflow", "hub", "unit/test_open_llm.py", "judge")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
     config.option.loadscopereorder = False  # pytest-xdist would put the files with the most tests first
 
 

@@ -160,12 +160,13 @@ def test_whoever_reads_meanwhile_finds_it_whole(tmp_path, monkeypatch):
 
 
 def test_it_costs_next_to_nothing(tmp_path):
+    threads = threading.active_count()
     with progress.of_job(tmp_path / "job.log"):
         begin = time.process_time()
         for step in range(100_000):
             report(step, 100_000, "steps")
         assert time.process_time() - begin < 1  # on any machine; it is some hundredths
-        assert threading.active_count() < 5
+        assert threading.active_count() <= threads + 1
 
 
 JOB = """
