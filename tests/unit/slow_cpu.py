@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from expoflow.config.stages import GenerateConfig
+from expoflow.engines.memory import weight_bytes
 from expoflow.engines.model import Model, Request
 from expoflow.engines.transformers import TransformersEngine
 from expoflow.extrapolation.streamed_checkpoint import Streamed
@@ -17,12 +18,13 @@ REQUESTS = [Request([3, *range(5, 5 + length)], seed=length) for length in (4, 9
 ROWS = [[3, 5, 9, 2], [4, 4, 8]]
 
 
-def main(sft: Path, aligned: Path, wide: Path, judge: Path, wide_judge: Path) -> None:
+def main(sft: Path, aligned: Path, wide: Path, untyped: Path, judge: Path, wide_judge: Path) -> None:
     config = GenerateConfig(prompts="dev", temperature=0, max_tokens=12)
     engine = TransformersEngine(Model(folder=aligned))
     found = {"slow": processor.is_slow("bfloat16"), "engine": str(engine.model.dtype)}
     found["written"] = sorted(each for step in engine.written(REQUESTS, config) for each in step)
     found["logps"] = sorted(each for step in engine.logps([([3, 4], [5, 6, 7])]) for each in step)
+    found["bytes"] = [weight_bytes(Model(folder=each), cpu=True) for each in (aligned, wide, untyped)]
     found["in place"] = []
     for alpha in (0.5, 2.0, -0.3):
         streamed = Streamed(sft=sft, aligned=aligned, alpha=alpha)

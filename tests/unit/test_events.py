@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -173,6 +174,59 @@ def test_a_line_for_each_stage(folder):
     assert max(map(len, at(folder, 200).lines(30))) <= 30
 
 
+@pytest.mark.parametrize("cluster", [False, True])
+def test_a_job_without_a_log_says_how_long_it_has_been_at_work(folder, cluster):
+    write(folder, jobs=[Job(number, "x", {}) for number in range(3)], cluster=cluster)
+    board = Board(Path())
+    board.read(BEGAN + 200)
+    assert board.lines(60)[0].endswith("2/3  40 s")
+
+
+def test_time_left_grows_while_nothing_is_told(folder):
+    write(folder, jobs=sweep()[:4])
+    say(folder / place("generate", "0.3"), updated=BEGAN + 200, **TOKENS | {"done": 200})
+
+    def said(second):
+        return at(folder, second).lines(140)[1].partition("tokens, ")[2]
+
+    assert said(200) == "10 tokens/s, 6 min left"  # measured in 20 s
+    assert said(215) == "10 tokens/s, 6 min left"
+    assert said(260) == "3.33 tokens/s, 19 min left"
+    assert said(5000) == "0.0417 tokens/s, 25.3 h left"
+    say(folder / place("generate", "0.3"), updated=BEGAN + 200, **TOKENS | {"done": 4000})
+    assert at(folder, 5000).lines(140)[1].endswith("4,000 of 4,000 tokens")  # and writes its files
+
+
+def test_nobody_knows_when_a_job_ends_that_takes_longer_than_the_others(folder):
+    write(folder, jobs=sweep()[:4])
+    assert at(folder, 300).left() == (pytest.approx(100), 1)
+    assert at(folder, 300).sentence() == "2 of 4 jobs, 5 min, over 2 min left"
+    write(folder, jobs=sweep()[:4], done=2)
+    assert at(folder, 1000).sentence() == "3 of 4 jobs, 17 min"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "end", "state": "finished", "time": "now"},
+        {"event": "end"},
+        {"event": "job", "id": 3, "state": "started", "time": None},
+        {"event": "job", "id": 3, "state": "asleep", "time": 1},
+        {"event": "job", "id": [], "state": "started", "time": 1},
+        {"event": "run", "time": 1, "host": "h", "pid": 1, "cluster": False, "jobs": [{"id": 3, "rule": 5}]},
+        {"event": "run", "time": 1, "host": "h", "pid": "x", "cluster": False, "jobs": []},
+        {"event": "run", "time": 1, "host": "h", "pid": 1, "cluster": False, "jobs": 7},
+        None,
+    ],
+)
+def test_what_is_no_event_is_left_out(folder, event):
+    write(folder)
+    wanted = at(folder, 200).lines(140)
+    with open(folder / "results/logs/run.jsonl", "a") as file:
+        file.write(json.dumps(event) + "\n")
+    assert at(folder, 200).lines(140) == wanted
+
+
 def test_the_last_result_stands_in_the_line(folder):
     write(folder, done=4)
     log = folder / place("score", "0")
@@ -300,7 +354,9 @@ def test_a_run_that_ended_shows_how(folder):
 def test_status_names_the_jobs_at_work(folder, capsys):
     main(["init", str(folder)])
     write(folder)
-    say(folder / place("generate", "0.3"), updated=BEGAN + 200, **TOKENS)
+    note(folder)
+    now = time.time()
+    say(folder / place("generate", "0.3"), **TOKENS | {"began": now - 20, "since": now - 20, "updated": now})
     capsys.readouterr()
     assert main(["status", str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -309,7 +365,7 @@ def test_status_names_the_jobs_at_work(folder, capsys):
     assert (
         now.partition("  ")[2]
         .strip()
-        .startswith("zephyr generate alpha 0.3: 1,000 of 4,000 tokens, 50 tokens/s")
+        .startswith("zephyr generate alpha 0.3: 1,000 of 4,000 tokens, 50 tokens/s, ")
     )
     with open(folder / "results/logs/run.jsonl", "a") as file:
         file.write(json.dumps({"event": "end", "state": "finished", "time": BEGAN + 200}) + "\n")
@@ -317,15 +373,29 @@ def test_status_names_the_jobs_at_work(folder, capsys):
     assert "now " not in capsys.readouterr().out
 
 
+def note(folder: Path, **head) -> None:
+    """What the head of a run has said of itself: it is another machine's unless `head` says else."""
+    (folder / ".snakemake").mkdir(exist_ok=True)
+    known = {"folder": str(folder), "host": "h", "pid": 1, "start": 1, "cluster": False, "command": []}
+    (folder / resume.NOTE).write_text(json.dumps(known | {"cwd": "/"} | head))
+
+
 def test_a_run_whose_head_was_killed_is_not_at_work(folder):
     write(folder)
     board = Board(folder)
-    assert show.at_work(board)  # nothing is known of its head
-    note = {"folder": str(folder), "host": socket.gethostname(), "pid": 1 << 21, "start": 1}
-    (folder / ".snakemake").mkdir()
-    (folder / resume.NOTE).write_text(json.dumps(note | {"cluster": False, "command": [], "cwd": "/"}))
+    note(folder)
+    assert show.at_work(board)  # nothing more is known of another machine's
+    note(folder, host=socket.gethostname(), pid=1 << 21)
     assert not show.at_work(board)
     assert show.at_work(board, look=False)
+
+
+def test_in_a_copy_of_a_folder_nothing_is_at_work(folder):
+    write(folder)
+    note(folder)
+    shutil.copytree(folder, folder / "copy")
+    assert show.at_work(Board(folder))
+    assert not show.at_work(Board(folder / "copy"))
 
 
 def test_a_look_at_a_large_run_costs_little(folder):

@@ -30,6 +30,7 @@ def found(tmp_path_factory):
         save(root / "sft", sft, dtype="bfloat16"),
         save(root / "aligned", aligned, dtype="bfloat16"),
         save(root / "wide", wide, dtype="float32"),
+        save(root / "untyped", aligned),
         *judges(root),
     ]
     program = Path(__file__).with_name("slow_cpu.py")
@@ -60,7 +61,27 @@ def test_what_is_stored_in_bfloat16_is_computed_in_float32(found):
 
 
 def test_another_alpha_in_place_has_the_weights_as_they_are_stored(found):
-    assert found["in place"] == [[True, True]] * 3
+    assert found["in place"] == [[False, True], [True, True], [True, True]]  # a second one keeps both models
+
+
+def test_memory_is_counted_in_the_type_that_is_loaded(found):
+    assert len({*found["bytes"]}) == 1
+
+
+def test_other_work_on_the_machine_changes_no_answer():
+    """Else the alphas of a sweep, each a job, would be computed in different types."""
+    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
+    try:
+        torch.set_num_threads(max(2, cores))
+        found = sorted(processor.slowness("bfloat16") for _ in range(100))
+        assert torch.get_num_threads() == max(2, cores)
+    finally:
+        torch.set_num_threads(threads)
+        for each in busy:
+            each.kill()
+            each.wait()
+    assert found[-1] < 3 * found[50] < 9 * found[0]
 
 
 def test_float32_is_never_slow():

@@ -121,7 +121,12 @@ def test_nobody_is_told_outside_of_a_job(tmp_path, monkeypatch):
     assert [*tmp_path.iterdir()] == []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"done": 1}', '{"done": "all"}'])
+COUNT = '{"done": %s, "total": 4, "unit": "steps", "last": "", "began": 1, "updated": 2}'
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"done": 1}', COUNT % '"all"', COUNT % "NaN", COUNT % "1e999"]
+)
 def test_what_is_no_count_is_none(tmp_path, text):
     place(tmp_path / "log").write_text(text)
     assert read(tmp_path / "log") is None
@@ -130,6 +135,15 @@ def test_what_is_no_count_is_none(tmp_path, text):
 def test_a_terminal_obeys_nothing_of_it(log):
     report(1, 2, "bytes", "model\x1b[2J.safetensors")
     assert read(log).last == r"model\x1b[2J.safetensors"
+
+
+def test_a_job_goes_on_after_what_cannot_be_told(log, monkeypatch):
+    monkeypatch.setattr(progress, "PAUSE", 0)
+    report(1, 2, "steps")
+    report(float("nan"), 2, "steps")
+    report(2, 2, "steps", "\udcff")
+    report(2, 2, "steps")
+    assert told(log)[0] == 2
 
 
 def test_a_place_that_cannot_be_written_is_no_matter(tmp_path):

@@ -212,6 +212,43 @@ def test_what_is_asked_of_snakemake_itself_is_answered(folder):
     assert not (folder / "results").exists()
 
 
+def test_a_reader_that_goes_does_not_end_the_run(folder):
+    run = start(folder, wait=1)
+    wait_for(run, folder / "pid")
+    run.stdout.close()
+    assert run.wait(60) == 0
+    assert events(folder)[-1]["state"] == "finished"
+
+
+def test_a_terminal_that_goes_does_not_end_the_run(folder):
+    ours, theirs = os.openpty()
+    run = start(folder, wait=2, output=theirs)
+    os.close(theirs)
+    wait_for(run, folder / "pid")
+    os.close(ours)
+    assert run.wait(60) == 0
+    assert events(folder)[-1]["state"] == "finished"
+
+
+def test_a_former_run_is_not_shown_as_this_one(folder):
+    assert ended(start(folder, wait=0))[0] == 0
+    text = (folder / "Snakefile").read_text()
+    (folder / "Snakefile").write_text(f"{text}\nimport time\ntime.sleep(4)\n")
+    ours, theirs = os.openpty()
+    run = start(folder, output=theirs)
+    os.close(theirs)
+    said = b""
+    try:
+        while text := os.read(ours, 65536):
+            said += text
+    except OSError:  # its other end is closed
+        pass
+    os.close(ours)
+    assert run.wait() == 0
+    assert b"Nothing to be done" in said
+    assert b"of 4 jobs" not in said
+
+
 def test_snakemake_does_not_outlive_what_shows_it(folder):
     run = start(folder, wait=5)
     wait_for(run, folder / "pid")

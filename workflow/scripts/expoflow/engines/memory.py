@@ -126,15 +126,14 @@ def weight_bytes(model: Model, cpu: bool = False) -> int:
     """
     config = read_json_file(model.folder / "config.json")
     dtype = FLOATS.get(config.get("dtype", config.get("torch_dtype")))
-    if cpu and is_slow(NAMES.get(dtype, "")):
-        dtype = "F32"
+
+    def size(stored: str) -> float:
+        loaded = dtype if dtype and stored in FLOATS.values() else stored
+        return SIZES["F32" if cpu and is_slow(NAMES.get(loaded, "")) else loaded]
+
     return int(
         sum(
-            tensor.elements
-            * model.engine.weight(
-                SIZES[dtype if dtype and tensor.dtype in FLOATS.values() else tensor.dtype],
-                expert=".experts." in name,
-            )
+            tensor.elements * model.engine.weight(size(tensor.dtype), expert=".experts." in name)
             for name, tensor in headers(model).items()
         )
     )

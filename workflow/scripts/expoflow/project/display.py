@@ -39,10 +39,10 @@ class Row:
 
 
 class Board:
-    """What is shown of the run in a project's folder."""
+    """What is shown of the run in a project's folder; with `head`, a process id, only of the one of that process."""
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self.folder, self.head = folder, 0
         self.follower = Follower(Results.of(folder).events)
         self.run: Run | None = None
         self.rows: list[Row] = []
@@ -55,6 +55,8 @@ class Board:
     def read(self, now: float | None = None) -> Run | None:
         """Take in what happened since the last time."""
         run, self.now = self.follower.read(), time.time() if now is None else now
+        if run and self.head not in (0, run.pid):  # a former one
+            run = None
         if run is not self.run:
             self.run, self.rows, self._rows, self._told = run, [], {}, set()
             self._progress, self.latest = {}, ""
@@ -85,7 +87,7 @@ class Board:
 
     def waits(self, job: Job) -> bool:
         """Whether a job that was submitted to a cluster has not begun yet: it has no log, or one of before."""
-        if not self.run or not self.run.cluster:
+        if not self.run or not self.run.cluster or not job.log:
             return False
         try:
             return (self.folder / job.log).stat().st_mtime < job.began - HINT
@@ -96,8 +98,10 @@ class Board:
         """How far a job is that runs; None if it does not say. A file that has not changed is not read again."""
         log = self.folder / job.log
         try:
-            changed = progress.place(log).stat().st_mtime
+            changed = progress.place(log).stat().st_mtime if job.log else None
         except OSError:
+            changed = None
+        if changed is None:
             return None
         seen, known = self._progress.get(job.id, (0.0, None))
         if changed != seen:
@@ -134,12 +138,15 @@ class Board:
         return max(1.0, busy / max(self.now - min((job.began for job in begun), default=self.now), 1e-3))
 
     def _job_left(self, job: Job, mean: float | None) -> float | None:
-        if job.state == "started":
-            told = self.progress(job)
-            if told and (seconds := seconds_left(told, self.now)) is not None:
-                return seconds
-            return None if mean is None else max(mean - (self.now - job.began), 0)
-        return mean
+        if job.state != "started":
+            return mean
+        told = self.progress(job)
+        if told and (seconds := seconds_left(told, self.now)) is not None:
+            return seconds
+        took = self.now - job.began
+        return (
+            mean - took if mean is not None and mean > took else None
+        )  # nobody knows of one that takes longer
 
     def _place(self, job: Job) -> None:
         label = " ".join(filter(None, (job.wildcards.get("pair"), stage(job))))
@@ -202,7 +209,7 @@ class Board:
 
     def label(self, job: Job) -> str:
         """`mini20 generate alpha 0.3`."""
-        return shown(" ".join(filter(None, (self._rows[job.id].label, special(job)))))
+        return " ".join(filter(None, (shown(self._rows[job.id].label), special(job))))
 
     def detail(self, job: Job) -> str:
         """What a job at work has done, how fast it is and how long it takes yet; else how long it has been at work."""
@@ -283,9 +290,9 @@ def special(job: Job) -> str:
     """What tells a job from the others of its stage, as `alpha 0.3` or `expo reward`."""
     values = {name: value for name, value in job.wildcards.items() if name not in ("pair", "prompts")}
     if alpha := values.pop("alpha", None):
-        return " ".join([f"alpha {alpha}", *values.values()])
+        return shown(" ".join([f"alpha {alpha}", *values.values()]))
     benchmark = job.rule.removeprefix("benchmark_") if stage(job) == "benchmark" else ""
-    return " ".join(filter(None, (*values.values(), benchmark)))
+    return shown(" ".join(filter(None, (*values.values(), benchmark))))
 
 
 def progress_words(told: Progress, now: float) -> list[str]:
@@ -293,10 +300,11 @@ def progress_words(told: Progress, now: float) -> list[str]:
     size, unit = (1e9, "GB") if told.unit in ("byte", "bytes", "B") else (1, told.unit)
     total = f" of {amount(told.total / size)}" if told.total else ""
     count = f"{amount(told.done / size)}{total} {unit}".rstrip()
-    if told.tokens_per_second:
-        fast = f"{amount(told.tokens_per_second)} tokens/s"
-    else:
-        fast = f"{amount(told.speed / size)} {unit or 'of them'}/s" if told.speed else ""
+    fast = ""
+    if told.speed and told.left != 0:  # of what is done nothing is fast any more
+        in_tokens = told.tokens_per_second
+        speed, what = (in_tokens, "tokens") if in_tokens else (told.speed / size, unit or "of them")
+        fast = f"{amount(speed / slower(told, now))} {what}/s"
     seconds = seconds_left(told, now)
     left = "" if seconds is None else f"{clock(seconds)} left"
     forms = [(count, fast, left, told.last), (count, fast, left), (fast, left), (left or fast or count,)]
@@ -304,8 +312,16 @@ def progress_words(told: Progress, now: float) -> list[str]:
 
 
 def seconds_left(told: Progress, now: float) -> float | None:
-    """Until the job is done; None if that is not known."""
-    return None if told.left is None else max(told.left - max(now - told.updated, 0), 0)
+    """Until the job is done; None if that is not known, as of one that has done all that it counts, and is not at its end."""
+    if not told.left:
+        return None
+    silent = max(now - told.updated, 0)
+    return max(told.left - silent, told.left * silent / told.measured)
+
+
+def slower(told: Progress, now: float) -> float:
+    """By what factor a job is slower than its speed: it has said nothing for longer than that was measured."""
+    return max(1, (now - told.updated) / told.measured)
 
 
 def amount(number: float) -> str:

@@ -64,7 +64,7 @@ def _processor() -> Iterator[Finding]:
     slow = processor.slowness("bfloat16")
     said = (
         f"bfloat16 takes {slow:.0f} times as long as float32, so that models compute in float32"
-        if slow > 1
+        if slow > processor.SLOW
         else "bfloat16 is fast"
     )
     yield Finding("processor", f"{cores} {'core' if cores == 1 else 'cores'}; {said}")

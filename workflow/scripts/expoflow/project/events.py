@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic import TypeAdapter
+
 
 @dataclass
 class Job:
@@ -63,15 +65,15 @@ class Run:
         return [job for job in self.jobs.values() if job.state == state]
 
     def hear(self, event: Mapping[str, Any]) -> None:
-        """Take in an event that is not `run`."""
+        """Take in an event that is not `run`. Raises ValueError, KeyError or TypeError for what is none."""
+        time = float(event["time"])
         if event["event"] == "end":
-            self.ended, self.ending = event["time"], event["state"]
+            self.ended, self.ending = time, str(event["state"])
         elif event["event"] == "job" and (job := self.jobs.get(event["id"])):
-            job.state = event["state"]
-            if job.state == "started":
-                job.began = event["time"]
-            else:
-                job.ended = event["time"]
+            if event["state"] == "started":
+                job.state, job.began = "started", time
+            elif event["state"] in ("finished", "failed"):
+                job.state, job.ended = event["state"], time
 
 
 class Recorder:
@@ -156,7 +158,8 @@ class Follower:
 
     def _hear(self, event: dict[str, Any]) -> None:
         if event["event"] == "run":
-            jobs = {each["id"]: Job(**each) for each in event["jobs"]}
-            self.run = Run(event["time"], event["host"], event["pid"], event["cluster"], jobs)
+            said = {name: event[name] for name in ("host", "pid", "cluster")}
+            jobs = {each["id"]: each for each in event["jobs"]}
+            self.run = TypeAdapter(Run).validate_python({"began": event["time"], "jobs": jobs, **said})
         elif self.run:
             self.run.hear(event)

@@ -39,7 +39,8 @@ def run(command: Sequence[str], folder: Path, keep: Sequence[int] = ()) -> int:
     Signals are passed on to it. It does not outlive this process. It inherits the descriptors `keep`.
     """
     reading, writing = os.pipe()
-    with tempfile.TemporaryFile() as early, picture(Board(folder), sys.stderr) as shows:
+    board = Board(folder)
+    with tempfile.TemporaryFile() as early, picture(board, sys.stderr) as shows:
         parent, head = os.getpid(), None
         interrupted = False
 
@@ -64,6 +65,7 @@ def run(command: Sequence[str], folder: Path, keep: Sequence[int] = ()) -> int:
             process_group=0,
             preexec_fn=lambda: end_with(parent),
         )
+        board.head = head.pid
         os.close(writing)
         for line in _said(reading, head, shows.look):
             shows.say(line)
@@ -83,20 +85,27 @@ def watch(folder: Path) -> None:
     board = Board(folder)
     with suppress(KeyboardInterrupt), picture(board, sys.stdout) as shows:
         asked = 0.0
-        while at_work(board, look=time.monotonic() > asked + HEADS) or folder.resolve() in status.runs():
+        while (
+            begun := at_work(board, time.monotonic() > asked + HEADS)
+        ) or folder.resolve() in status.runs():
             if time.monotonic() > asked + HEADS:
                 asked = time.monotonic()
-            shows.look()
+            if begun:  # else the last run stands there
+                shows.look()
             time.sleep(EVERY)
 
 
 def at_work(board: Board, look: bool = True) -> bool:
-    """Whether the run has begun and not ended; with `look` a head that was killed on this machine is seen."""
+    """Whether the run has begun and not ended; with `look` a head that was killed on this machine is seen, and a folder that is
+    a copy of one in which there was a run.
+    """
     run = board.read()
     if not run or run.ending:
         return False
-    last = resume.last_run(board.folder) if look else None
-    return not last or last.host != socket.gethostname() or last.alive()
+    if not look:
+        return True
+    last = resume.last_run(board.folder)
+    return last is not None and (last.host != socket.gethostname() or last.alive())
 
 
 def _said(reading: int, head: subprocess.Popen, look: Callable[[], None]) -> Iterator[str]:
@@ -126,7 +135,7 @@ def _said(reading: int, head: subprocess.Popen, look: Callable[[], None]) -> Ite
 
 
 class Plain:
-    """Where there is no terminal: what is said, and a line a minute."""
+    """Where there is no terminal: what is said, and a line a minute. A reader that has gone misses it, and the run goes on."""
 
     def __init__(self, board: Board, file: IO[str]):
         self.board, self.file = board, file
@@ -134,7 +143,8 @@ class Plain:
 
     def say(self, line: str) -> None:
         """Show a line that somebody says."""
-        print(shown(line), file=self.file, flush=True)
+        with suppress(OSError):
+            print(shown(line), file=self.file, flush=True)
 
     def look(self) -> None:
         """Show how far the run is, if it is time."""
@@ -145,7 +155,7 @@ class Plain:
 
 
 class Live:
-    """At a terminal: a picture that changes in its place, below what is said."""
+    """At a terminal: a picture that changes in its place, below what is said. A terminal that has gone misses it."""
 
     def __init__(self, board: Board, file: IO[str]):
         from rich.console import Console
@@ -162,13 +172,15 @@ class Live:
         )
         self.next = 0.0
         self.drawn: list[str] = []
-        self.screen.start()
+        with suppress(OSError):
+            self.screen.start()
 
     def say(self, line: str) -> None:
         """Show a line that somebody says, above the picture."""
         from rich.text import Text
 
-        self.console.print(Text(shown(line)), soft_wrap=True)
+        with suppress(OSError):
+            self.console.print(Text(shown(line)), soft_wrap=True)
 
     def look(self) -> None:
         """Draw the picture anew, if it is time and it has changed."""
@@ -183,7 +195,8 @@ class Live:
                 from rich.text import Text
 
                 self.drawn = lines
-                self.screen.update(Text("\n".join(lines), no_wrap=True, overflow="crop"), refresh=True)
+                with suppress(OSError):
+                    self.screen.update(Text("\n".join(lines), no_wrap=True, overflow="crop"), refresh=True)
 
 
 @contextmanager
@@ -196,4 +209,5 @@ def picture(board: Board, file: IO[str]) -> Iterator[Plain | Live]:
     try:
         yield live
     finally:
-        live.screen.stop()
+        with suppress(OSError):
+            live.screen.stop()

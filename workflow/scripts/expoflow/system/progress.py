@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict
+
 from expoflow.errors import shown
 from expoflow.files.records import Record
 
@@ -25,6 +27,8 @@ class Progress(Record):
     It is counted since `began`, and was told at `updated`. Speeds count from `since` on (0: from `began`), when `before` units and
     `tokens_before` tokens were there: what an earlier run has kept is no speed, and the time until a model is loaded is none either.
     """
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     done: float
     total: float | None
@@ -47,9 +51,13 @@ class Progress(Record):
         """Tokens per second, if the job writes any."""
         return self._per_second(self.tokens - self.tokens_before)
 
+    @property
+    def measured(self) -> float:
+        """Seconds that speeds count."""
+        return self.updated - (self.since or self.began)
+
     def _per_second(self, count: float) -> float | None:
-        seconds = self.updated - (self.since or self.began)
-        return count / seconds if count > 0 and seconds > 0 else None
+        return count / self.measured if count > 0 and self.measured > 0 else None
 
     @property
     def left(self) -> float | None:
@@ -100,9 +108,12 @@ class _File:
         self.told: Progress | None = None
 
     def __call__(self, *said: Any) -> None:
-        """Put the file into place, whole. It is of no use later: it need not be on disk, and a full disk is no matter."""
-        self.told = self.told.then(*said) if self.told else begun(*said)
-        with suppress(OSError):
+        """Put the file into place, whole. It is of no use later: it need not be on disk, and a full disk is no matter.
+
+        What is no count, or a text that no file can hold, is not told.
+        """
+        with suppress(OSError, ValueError):
+            self.told = self.told.then(*said) if self.told else begun(*said)
             self.unfinished.write_text(self.told.model_dump_json(), encoding="utf-8")
             self.unfinished.replace(self.path)
 
