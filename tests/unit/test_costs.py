@@ -6,10 +6,12 @@ import re
 import shutil
 from collections import namedtuple
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from expoflow import checks
 from expoflow.benchmarks import bill
+from expoflow.engines import generate
 from expoflow.errors import ExpoflowError
 from expoflow.files.records import read_jsonl, write_jsonl
 from expoflow.paths import Results
@@ -138,7 +140,9 @@ def test_gpu_hours_are_reckoned_by_the_cards_figures():
     # of all of them reads 14 GB + 217 x 0.133 GB at half of 1,935 GB/s.
     batch = (0.92 * 80e9 - 16e9) / (131072 * 2024)
     rate = batch * 0.5 * 1.935e12 / (14e9 + batch * 131072 * 2024 / 2)
-    hours = 4 * prompts * 100 * 1000 / rate / 3600  # alphas -1, 0, 0.1 and 0.2
+    arithmetic = 0.5 * 312e12 / 14e9  # prompts of 1,024 tokens are read at once
+    responses = 4 * prompts * 100  # alphas -1, 0, 0.1 and 0.2
+    hours = responses * (1000 / rate + 1024 / arithmetic) / 3600
     assert line.startswith(
         f"time: at most {hours:.1f} GPU hours of generation and scoring (reckoned for vLLM (transformers takes many times as long), as on A100s of 80 GB"
     )
@@ -194,47 +198,115 @@ def test_cards_are_known_by_their_names(said, name):
     assert (found and found.name) == name
 
 
-def test_this_machines_own_runs_count_instead(tmp_path, monkeypatch):
+@pytest.fixture
+def swept(tmp_path, monkeypatch):
+    """Make a sweep of 800 responses of 100 tokens, whose two jobs each took 60.5 s, and 50 s of them at the same time."""
     sizes = {"sft": 14 * GB, "dpo": 14 * GB}
     for name, size in sizes.items():
         sparse(tmp_path / name / "model.safetensors", size)
         (tmp_path / name / "config.json").write_text("{}")
-    asked = config(models={name: {"path": name} for name in sizes})
-    for alpha in ("-1", "0", "0.1", "0.2"):
-        rows = [
-            Generation(
-                prompt_id="a",
-                sample=at,
-                seed=1,
-                response="x",
-                response_tokens=100,
-                finish_reason="stop",
-                engine="vllm",
-            )
-            for at in range(4)
-        ]
-        write_jsonl(Results().generations("p", alpha, "dev"), rows)
-        log = Results().generation_times("p", alpha, "dev")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text("s\th:m:s\tmax_rss\n20.5\t0:00:20\t9\n")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    def make(engine="transformers", log="", **given):
+        asked = config(models={name: {"path": name} for name in sizes}, **given)
+        for at, alpha in enumerate(asked.pairs["p"].grid()):
+            rows = [
+                Generation(
+                    prompt_id="a",
+                    sample=sample,
+                    seed=1,
+                    response="x",
+                    response_tokens=100,
+                    finish_reason="stop",
+                    engine=engine,
+                )
+                for sample in range(400)
+            ]
+            path = Results().generations("p", alpha, "dev")
+            write_jsonl(path, rows)
+            os.utime(path, (10**9 + 10.5 * at,) * 2)
+            times = Results().generation_times("p", alpha, "dev")
+            times.parent.mkdir(parents=True, exist_ok=True)
+            times.write_text("s\th:m:s\tmax_rss\n60.5\t0:01:00\t9\n")
+            times.with_suffix(".log").write_text(log)
+        return asked
+
+    return make
+
+
+def speeds():
+    return read_jsonl(throughput.place(), throughput.Speed) if throughput.place().exists() else []
+
+
+def of_another(asked, **given):
+    """What is told of the same models on prompts that have no responses yet."""
+    again = config(
+        models={name: {"path": name} for name in asked.models},
+        prompts={"other": {"miniature": "dev"}},
+        **{**given, "generate": {"max_tokens": 1000, "prompts": "other", **given.get("generate", {})}},
+    )
+    prompts = made(again).prompts["other"][0]
+    (line,) = throughput.lines(again, made(again), local=True)
+    return line, prompts
+
+
+def test_this_machines_own_runs_count_instead(swept):
+    asked = swept()
     throughput.remember(asked, since=2**40, local=True)  # nothing was made after that
     throughput.remember(asked, since=0, local=False)  # on a cluster's nodes
     assert not throughput.place().exists()
     throughput.remember(asked, since=0, local=True)
-    (speed,) = read_jsonl(throughput.place(), throughput.Speed)
-    assert (speed.tokens, speed.responses, speed.seconds, speed.weights) == (800, 8, 41.0, 14 * GB)
-    again = config(
-        models={name: {"path": name} for name in sizes},
-        generate={"max_tokens": 1000, "seed": 1, "prompts": "other"},
-        prompts={"other": {"miniature": "dev"}},
+    (speed,) = speeds()
+    # jobs wait for each other: what they took together is 71 s, not 121
+    assert (speed.tokens, speed.responses, speed.weights) == (80000, 800, 14 * GB)
+    assert speed.seconds == pytest.approx(71)
+    line, prompts = of_another(asked)
+    hours = 4 * prompts * 1000 / (80000 / 71) / 3600
+    assert (
+        f"at most {throughput._hours(hours)} hours of generation and scoring (by earlier runs here, " in line
     )
-    (line,) = throughput.lines(again, made(again), local=True)
-    prompts = made(again).prompts["other"][0]
-    hours = 4 * prompts * 1000 / (800 / 41) / 3600
-    said = f"at most {throughput._hours(hours)} hours of generation and scoring (by earlier runs here, "
-    assert said in line
-    assert " cores)" in line
+    assert " cores); trainings, likelihoods, downloads and judges come on top" in line
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"limit": 4}, {"log": f"100 {throughput.RESUMED}\n"}],
+    ids=["a rehearsal", "a run that was cut off"],
+)
+def test_what_says_nothing_of_a_run_is_not_kept(swept, given):
+    throughput.remember(swept(**given), since=0, local=True)
+    assert speeds() == []
+
+
+def test_what_a_cut_off_run_says_is_what_is_looked_for():
+    assert throughput.RESUMED in Path(generate.__file__).read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "by"),
+    [
+        ({}, "by earlier runs here"),
+        ({"generate": {"samples": 100}}, "reckoned"),  # of many responses a few say little
+    ],
+)
+def test_speeds_of_runs_that_are_not_alike_do_not_count(swept, given, by):
+    asked = swept()
+    throughput.remember(asked, since=0, local=True)
+    assert f"({by}, " in of_another(asked, **given)[0]
+
+
+def test_speeds_of_another_engine_do_not_count(swept):
+    asked = swept(engine="vllm")
+    throughput.remember(asked, since=0, local=True)
+    assert len(speeds()) == 1
+    assert "(reckoned, " in of_another(asked)[0]
+
+
+def test_gpus_that_worked_at_the_same_time_count_each(swept, machine, monkeypatch):
+    machine("NVIDIA H200", "NVIDIA H200")
+    throughput.remember(swept(), since=0, local=True)
+    assert [(speed.device, speed.gpus) for speed in speeds()] == [("NVIDIA H200", 1)]
+    assert speeds()[0].seconds == pytest.approx(142)
 
 
 def test_nothing_is_told_of_what_is_done():

@@ -3,7 +3,8 @@
 A GPU that generates reads all weights, and the keys and values of all responses, from its memory for every token of each
 response: memory bandwidth and arithmetic bound what it does. The figures of cards are those of NVIDIA's data sheets (dense 16-bit
 tensor arithmetic, without sparsity); half of them is what engines reach, roughly. A CPU is reckoned with 20 GFLOP/s a core.
-Nothing here is a measurement; after a run the machine's own speed is kept in the store, and counts instead.
+Nothing here is a measurement; after a run the machine's own speed is kept in the store, and counts instead for runs that are
+not much larger: a few responses say little of many at a time, and of how long a model is loaded.
 """
 
 import os
@@ -26,14 +27,18 @@ from expoflow.files.records import Record, read_jsonl, write_jsonl
 from expoflow.paths import RESULTS, Results
 from expoflow.project.estimate import GB, OVERHEAD, PROMPT_TOKENS, Estimate, benchmark_responses
 from expoflow.results import Generation
+from expoflow.selection.criteria import scored_under
 from expoflow.system import gpus
 from expoflow.system.gpu_memory import loaded
 
 REACHED = 0.5  # of a card's bandwidth and arithmetic
 BATCH = 256  # responses at a time: vLLM's own default
 CORE = 20e9  # floating point operations of a CPU's core in a second
-ALIKE = 4  # a speed of another model counts if that is at most so many times as large, or as small
+ALIKE = 4  # a speed counts if its model is at most so many times as large, or as small, and the run at most so many times as large
 KEPT = 200  # speeds
+RESUMED = (
+    "responses are there already, from a run that was cut off"  # what `engines.generate` says in a job's log
+)
 
 
 @dataclass(frozen=True)
@@ -70,9 +75,10 @@ USUAL = next(card for card in CARDS if card.name == "A100")  # where nobody know
 
 
 class Speed(Record):
-    """A line of speeds.jsonl: what the jobs of a pair's sweep did on `gpus` GPUs called `device`, or on a CPU.
+    """A line of speeds.jsonl: what a pair's sweep did on `device`, by models on `gpus` GPUs each, or on a CPU.
 
-    `weights` are the bytes of the model, `seconds` those of all its jobs.
+    `weights` are the bytes of the model. `seconds` are those in which jobs of the sweep were at work, of each model that this machine's
+    GPUs hold at a time.
     """
 
     device: str
@@ -86,12 +92,15 @@ class Speed(Record):
 
 @dataclass(frozen=True)
 class Work:
-    """What one model has still to write: at most `tokens`, in jobs on `gpus` GPUs; `scores`: as a reward model, to read."""
+    """What one model has still to do in jobs on `gpus` GPUs: at most so many tokens to be `written`, in `responses`, and to be `read`."""
 
     model: str
-    tokens: int
     gpus: int
-    scores: bool = False
+    written: int = 0
+    read: int = 0
+    responses: int = 0
+    engine: str = ""
+    """What generates, as the config says it."""
 
 
 def place() -> Path:
@@ -112,8 +121,11 @@ def device(local: bool) -> str:
 
 
 def remember(config: Config, since: float, local: bool, results: Results = RESULTS) -> None:
-    """Keep the speed of every pair's sweep whose responses were all made after `since` (epoch seconds), by this machine."""
-    found = [*_speeds(config, since, results)] if local and device(local) else []
+    """Keep the speed of every pair's sweep whose responses were all made after `since` (epoch seconds), by this machine.
+
+    Of a rehearsal nothing is kept.
+    """
+    found = [*_speeds(config, since, results)] if local and not config.limit and device(local) else []
     if found:
         with suppress(OSError, DataError):
             old = read_jsonl(place(), Speed) if place().exists() else []
@@ -123,28 +135,38 @@ def remember(config: Config, since: float, local: bool, results: Results = RESUL
 def _speeds(config: Config, since: float, results: Results) -> Iterator[Speed]:
     needs = Needs(config, lambda model: size(config.models[model], str(results.manifest(model))))
     for name, pair in config.pairs.items():
-        prompts, rows, seconds = config.section(name, "generate").prompts, [], 0.0
+        prompts, rows, times = config.section(name, "generate").prompts, [], []
         for alpha in pair.grid():
             path = results.generations(name, alpha, prompts)
-            log = results.generation_times(name, alpha, prompts)
             with suppress(OSError, DataError, ValueError, KeyError):
-                if (
-                    alpha in REFERENCE_ALPHAS or path.stat().st_mtime < since
-                ):  # the others' may be of the store
-                    continue
-                head, first = (line.split("\t") for line in log.read_text("utf-8").splitlines()[:2])
+                end = path.stat().st_mtime
+                times_of = results.generation_times(name, alpha, prompts)
+                said = times_of.with_suffix(".log").read_text("utf-8")
+                if alpha in REFERENCE_ALPHAS or end < since or RESUMED in said:
+                    continue  # those of the references may be of the store
+                head, first = (line.split("\t") for line in times_of.read_text("utf-8").splitlines()[:2])
                 rows += read_jsonl(path, Generation)
-                seconds += float(dict(zip(head, first, strict=True))["s"])
+                times.append((end - float(dict(zip(head, first, strict=True))["s"]), end))
+        seconds, each = _together(times), needs.gpus(pair.aligned)
         if rows and seconds > 1:
             yield Speed(
                 device=device(True),
                 engine=rows[0].engine,
-                gpus=needs.gpus(pair.aligned),
+                gpus=each,
                 weights=needs.weights(pair.aligned),
                 tokens=sum(row.response_tokens for row in rows),
                 responses=len(rows),
-                seconds=seconds,
+                seconds=seconds * max(1, len(gpus.gpus()) // max(1, each)),
             )
+
+
+def _together(times: list[tuple[float, float]]) -> float:
+    """Seconds that (begin, end) cover. Jobs wait for each other's engine or share cores, so theirs must not be added up."""
+    total, until = 0.0, float("-inf")
+    for begin, end in sorted(times):
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return total
 
 
 def work(config: Config, made: Estimate, results: Results = RESULTS) -> Iterator[Work]:
@@ -153,7 +175,7 @@ def work(config: Config, made: Estimate, results: Results = RESULTS) -> Iterator
     unfinished = bill.unfinished(config, results)
     for name, pair in config.pairs.items():
         generate = config.section(name, "generate")
-        each = made.prompts[generate.prompts][0] * generate.samples * generate.max_tokens
+        each = made.prompts[generate.prompts][0] * generate.samples
         shared = {"-1": (pair.sft, pair.aligned), "0": (pair.aligned, "")}
         grid = pair.grid()
         new = [
@@ -164,19 +186,31 @@ def work(config: Config, made: Estimate, results: Results = RESULTS) -> Iterator
         ]
         seen |= {*shared.values()}
         unscored = [alpha for alpha in grid if not results.rewards(name, alpha, generate.prompts).exists()]
-        written, read = len(new) * each, len(unscored) * each
+        responses = len(new) * each
+        written, read = (
+            responses * generate.max_tokens,
+            len(unscored) * each * (PROMPT_TOKENS + generate.max_tokens),
+        )
         for benchmark, count, limit in benchmark_responses(config, name, made):
-            tokens = unfinished.get((name, benchmark), 0) * count * limit
-            written += tokens
-            read += tokens * ("score" in SECTIONS[benchmark].TASKS)
-        yield Work(pair.aligned, written, made.needs.gpus(pair.aligned))
+            asked = unfinished.get((name, benchmark), 0) * count
+            responses += asked
+            written += asked * limit
+            read += asked * (PROMPT_TOKENS + limit) * ("score" in SECTIONS[benchmark].TASKS)
+        yield Work(
+            pair.aligned,
+            made.needs.gpus(pair.aligned),
+            written,
+            responses * PROMPT_TOKENS,
+            responses,
+            generate.engine,
+        )
         if config.reward_model:
-            yield Work(config.reward_model, read, made.needs.gpus(config.reward_model), scores=True)
+            yield Work(config.reward_model, made.needs.gpus(config.reward_model), read=read)
 
 
 def lines(config: Config, made: Estimate, local: bool, results: Results = RESULTS) -> list[str]:
     """What the rest of a run may take, and by what that is known: at most, for responses end before their last token."""
-    on, left = device(local), [each for each in work(config, made, results) if each.tokens]
+    on, left = device(local), [each for each in work(config, made, results) if each.written or each.read]
     if not left or all(made.needs.miniature(each.model) for each in left):
         return []
     card = _card(on) if on else USUAL
@@ -185,8 +219,8 @@ def lines(config: Config, made: Estimate, local: bool, results: Results = RESULT
     known = _known(on)
     hours, sources = 0.0, set()
     for each in left:
-        rate, source = _rate(config, made, each, card, known)
-        hours += each.tokens / rate / 3600 * max(1, each.gpus)
+        seconds, source = _seconds(config, made, each, card, known)
+        hours += seconds / 3600 * max(1, each.gpus)
         sources.add(source)
     what = "GPU hours" if card else "hours"
     where = on or "as on A100s of 80 GB: which ones the jobs get is not known"
@@ -197,37 +231,51 @@ def lines(config: Config, made: Estimate, local: bool, results: Results = RESULT
     text = f"time: at most {_hours(hours)} {what} of generation and scoring ({by}, {where})"
     if card and on and (count := len(gpus.gpus())) > 1:
         text += f", {_hours(hours / count)} hours on the {count} GPUs here"
-    return [f"{text}; trainings, downloads and judges come on top"]
+    return [f"{text}; {_not_counted(config, results)} come on top"]
 
 
-def _rate(
+def _not_counted(config: Config, results: Results) -> str:
+    """What takes time beside generation and scoring, or may take some."""
+    pairs = {name: config.section(name, "select") for name in config.pairs}
+    likelihoods = any(scored_under(section) for section in pairs.values())
+    asked = {
+        benchmark
+        for pair, benchmark in bill.unfinished(config, results)
+        if benchmark in config.section(pair, "benchmarks").harnesses()
+    }
+    return ", ".join(["trainings", *["likelihoods"] * likelihoods, *sorted(asked), "downloads and judges"])
+
+
+def _seconds(
     config: Config, made: Estimate, each: Work, card: Card | None, known: list[Speed]
 ) -> tuple[float, str]:
-    """Tokens in a second, and who says so."""
+    """How long it takes a model on its GPUs, and who says so."""
     weights = made.needs.weights(each.model)
     engine = config.engine_of(each.model)
     alike = [
         speed
         for speed in known
         if weights and 1 / ALIKE <= speed.weights / weights <= ALIKE and speed.gpus == each.gpus
+        if speed.engine == foreseen(each.engine) and each.responses <= ALIKE * speed.responses
     ]
-    if alike and not each.scores:
+    if alike and each.written:
         nearest = alike[-10:]
         seconds = sum(speed.seconds * weights / speed.weights for speed in nearest)
-        return sum(speed.tokens for speed in nearest) / seconds, "by earlier runs here"
-    operations = weights  # 2 a parameter of 2 bytes
+        return each.written * seconds / sum(speed.tokens for speed in nearest), "by earlier runs here"
+    operations = max(weights, 1)  # 2 a parameter of 2 bytes
     if card is None:
-        return CORE * _cores() / max(operations, 1), "reckoned"
+        return (each.written + each.read) * operations / (CORE * _cores()), "reckoned"
     count, held = max(1, each.gpus), loaded(weights, engine)
-    arithmetic = REACHED * card.operations * count / max(operations, 1)
-    if each.scores:
-        return arithmetic, "reckoned"
+    arithmetic = REACHED * card.operations * count / operations
+    if not each.written:
+        return each.read / arithmetic, "reckoned"
     length = PROMPT_TOKENS + max(config.section(pair, "generate").max_tokens for pair in config.pairs)
     row = made.models[each.model].cache * engine.cache() * engine.shortened(length)
     room = count * card.memory * engine.utilization() - held - OVERHEAD
     batch = max(1, min(engine.max_num_seqs or BATCH, room / row if row else BATCH))
     read = held + batch * row / 2  # a response is half as long on average while it is written
-    return min(arithmetic, batch * REACHED * card.bandwidth * count / read), "reckoned"
+    rate = min(arithmetic, batch * REACHED * card.bandwidth * count / read)
+    return each.written / rate + each.read / arithmetic, "reckoned"
 
 
 def _card(device: str) -> Card | None:
