@@ -96,9 +96,9 @@ def test_a_reward_model_that_a_kept_config_lacks_is_told(asked, capsys, monkeypa
     run("run", *options({key: value for key, value in asked.items() if key != "--reward-model"}))
     kept = Path("aligned-expo/config.yaml").read_text()
     assert "select: {by: nll}" in kept
-    Path("aligned-expo/results").mkdir()
+    Path("aligned-expo/results/pairs/aligned/alpha=0").mkdir(parents=True)
     assert run("run", *options(asked)) == 2
-    assert "config.yaml: reward_model is None, asked is reward; change it there" in capsys.readouterr().err
+    assert "config.yaml: reward_model is not set, asked is reward; change it there" in capsys.readouterr().err
     assert Path("aligned-expo/config.yaml").read_text() == kept
 
 
@@ -155,14 +155,41 @@ def test_a_config_that_was_run_is_reused_and_another_request_is_an_error(asked):
     path.write_text(edited)
     assert prepared(sft, aligned, reward_model, "1,2", prompts) == (path, [])
     assert path.read_text() == edited
-    Path("out/results").mkdir()
-    other = create.Request(sft, aligned, reward_model, "1,2,3", prompts)
-    remedy = (
-        r"alphas is \[1, 2\], asked is \[1, 2, 3\]; change it there and run: expoflow run --config out/conf"
-    )
-    with pytest.raises(create.ConfigError, match=remedy):
+    Path("out/results/pairs/aligned/alpha=1").mkdir(parents=True)
+    other = create.Request(sft, aligned, reward_model, None, prompts, field="text", generate={"samples": 2})
+    with pytest.raises(create.ConfigError) as error:
         create.prepare(other, Path("out"))
+    for difference in (
+        "prompts.dev.field is not set, asked is text",
+        "generate.samples is not set, asked is 2",
+    ):
+        assert f"{path}: {difference}; change it there and run: expoflow run --config {path}" in str(
+            error.value
+        )
     assert path.read_text() == edited
+
+
+def test_other_alphas_are_added_to_a_config_that_was_run(asked):
+    given = [*map(str, asked.values())]
+    path, _ = prepared(*given[:3], "1,2", given[3])
+    edited = path.read_text() + "# mine\n"
+    path.write_text(edited)
+    Path("out/results/pairs/aligned/alpha=1").mkdir(parents=True)
+    wanted = edited.replace("[1, 2]", "[0.5, 1, 2]")
+    said = [f"{path}: the alphas of aligned were [1, 2], and are [0.5, 1, 2] now"]
+    for project, words in (
+        create.prepare(create.Request(*given[:3], "2,1,0.5", given[3]), Path("out")),
+        create.with_alphas(folder.Project.find(Path("out")), "0.5,1,2"),
+    ):
+        assert (project.text, words) == (wanted, said)
+    assert path.read_text() == edited  # nothing is written before the run
+    assert prepared(*given[:3], None, given[3]) == (path, [])
+    for alphas, words in (("1,much", "an alpha is a finite number"), ("1,1", "alpha 1 stands twice")):
+        with pytest.raises(create.ConfigError, match=words):
+            create.with_alphas(folder.Project.find(Path("out")), alphas)
+    path.write_text(edited.replace("alphas: [1, 2]", "alphas: &grid\n    - 1"))
+    with pytest.raises(create.ConfigError, match="change the alphas there"):
+        create.with_alphas(folder.Project.find(Path("out")), "3")
 
 
 def test_a_config_that_was_never_run_gives_way_to_another_request(asked):
@@ -172,11 +199,14 @@ def test_a_config_that_was_never_run_gives_way_to_another_request(asked):
     same, said = prepared(sft, aligned, reward_model, "1,2,3", prompts, generate={"max_tokens": 64})
     assert same == path
     assert said == [
-        f"{path}: was never run, and is written anew: pairs.aligned.alphas is [1, 2], asked is [1, 2, 3]",
-        f"{path}: was never run, and is written anew: generate.max_tokens is 2048, asked is 64",
+        f"{path}: has made no result yet, and is written anew: generate.max_tokens is 2048, asked is 64"
     ]
     assert folder.read_config(Path("out")).generate.max_tokens == 64
     assert Path("out/config.yaml.old").read_text() == former
+    looked = Path("out/results/pairs/aligned/preflight.json")  # of a first run that failed early
+    looked.parent.mkdir(parents=True)
+    looked.touch()
+    assert len(prepared(sft, aligned, reward_model, "1,2,3", prompts, generate={"max_tokens": 32})[1]) == 1
     path.write_text("models: {}\n")  # not of `expoflow run`
     with pytest.raises(create.ConfigError, match="change it there and run"):
         prepared(sft, aligned, reward_model, "1,2", prompts)

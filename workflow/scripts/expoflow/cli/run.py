@@ -11,7 +11,6 @@ from expoflow.errors import ConfigError
 if TYPE_CHECKING:
     from expoflow.project.folder import Project
 
-PAPER_ALPHAS = "0.1,0.2,0.3,0.4,0.5"
 PAPER_PROMPTS = "HuggingFaceH4/ultrafeedback_binarized:test_gen"
 # What a pair is asked for by, and what of `generate` may be said beside it.
 PAIR = ("sft", "aligned", "reward_model", "prompts", "alphas", "test_prompts", "field")
@@ -39,7 +38,11 @@ def request_arguments(parser: argparse.ArgumentParser) -> None:
         help="what chooses alpha: a sequence classifier with one logit (the paper's: weqweasdas/RM-Mistral-7B); "
         "default: none, alpha is chosen by how likely the aligned model finds the responses (select: {by: nll})",
     )
-    parser.add_argument("--alphas", metavar="A,...", help=f"extrapolation lengths; default: {PAPER_ALPHAS}")
+    parser.add_argument(
+        "--alphas",
+        metavar="A,...",
+        help="extrapolation lengths; in a folder that has a config others than there are tried too; default: the paper's, 0.1,0.2,0.3,0.4,0.5",
+    )
     parser.add_argument(
         "--prompts",
         metavar="PROMPTS",
@@ -83,7 +86,7 @@ def requested(arguments: argparse.Namespace) -> tuple["Project", list[str]]:
         raise ConfigError([f"--limit: {arguments.limit} is too few; give 2 or more"])
     if "aligned" in given and not arguments.config:
         project, said = _pair(given, generate, folder_of(arguments))
-    elif given or generate:
+    elif generate or given.keys() - {"alphas"}:
         raise ConfigError(
             ["--config says what to run; leave out the options of the pair, or --config"]
             if arguments.config
@@ -92,6 +95,8 @@ def requested(arguments: argparse.Namespace) -> tuple["Project", list[str]]:
     else:
         project, said = project_of(arguments), []
         plain_yaml.check_files([project.config])
+        if "alphas" in given:
+            project, said = create.with_alphas(project, given["alphas"])
         if project.elsewhere and not arguments.limit:
             project = create.copied(project, project.folder)
     if arguments.limit:
@@ -112,7 +117,7 @@ def _pair(
         given["sft"] = as_text(base_of(source(given["aligned"])))
     if "test_prompts" in given and "reward_model" not in given:
         raise ConfigError(["--test-prompts needs a judge of their responses: give --reward-model too"])
-    default = {"reward_model": None, "prompts": PAPER_PROMPTS, "alphas": PAPER_ALPHAS}
+    default = {"reward_model": None, "prompts": PAPER_PROMPTS, "alphas": None}
     request = Request(**{**default, **given}, generate=generate)
     return prepare(request, folder or Path(f"{request.name}-expo"))
 

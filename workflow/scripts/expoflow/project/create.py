@@ -1,6 +1,7 @@
 """A user's project: a folder with a config.yaml, in which the workflow is run and makes results/."""
 
 import dataclasses
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ HEADER = """\
 # Relative paths are relative to this folder. `expoflow init` writes a starter that says more.
 """
 COPY = "# A copy that `expoflow run` writes anew, with absolute paths. Change the config that it is made of:"
+PAPER_ALPHAS = "0.1,0.2,0.3,0.4,0.5"
+ALPHAS = re.compile(r"\balphas: *\[[^\]]*\]")
 REHEARSAL = "rehearsal"  # the folder of a rehearsal, in that of the run
 COMMENTS = {
     "models": "sft: what alignment began with; reward: a sequence classifier with one logit. path: DIR, or hub: ORG/NAME",
@@ -48,7 +51,8 @@ class Request:
     sft: str
     aligned: str
     reward_model: str | None
-    alphas: str
+    alphas: str | None
+    """None: those that the config has, or the paper's."""
     prompts: str
     test_prompts: str | None = None
     field: str | None = None
@@ -69,7 +73,13 @@ class Request:
         field = {"field": self.field} if self.field else {}
         config = {
             "models": {name: source(model) for name, model in models.items()},
-            "pairs": {self.name: {"sft": "sft", "aligned": "aligned", "alphas": _alphas(self.alphas)}},
+            "pairs": {
+                self.name: {
+                    "sft": "sft",
+                    "aligned": "aligned",
+                    "alphas": _alphas(self.alphas or PAPER_ALPHAS),
+                }
+            },
             "prompts": {name: prompt_source(each) | field for name, each in prompts.items()},
             **({"reward_model": "reward"} if self.reward_model else {"select": {"by": WITHOUT_REWARDS}}),
             "generate": {"prompts": "dev", "max_tokens": 2048} | self.generate,
@@ -81,13 +91,14 @@ class Request:
         """What of the config was asked for, or follows from it; the rest may be changed by hand."""
         wanted = self.config()
         asked = {key: wanted[key] for key in ("models", "pairs", "prompts", "reward_model") if key in wanted}
+        del asked["pairs"][self.name]["alphas"]  # other alphas change no result (`with_alphas`)
         return asked | ({"generate": self.generate} if self.generate else {})
 
 
 def prepare(request: Request, folder: Path) -> tuple[Project, list[str]]:
     """The project in `folder` whose config says what `request` does, and what is to be said of it. Nothing is written.
 
-    A config that is there is kept if it says so already; one of `expoflow run` that was never run gives way to another request.
+    A config that is there is kept if it says so already; one of `expoflow run` that has made no result yet gives way to another request.
     All sources are looked at, and all problems are in one ConfigError.
     """
     wanted, path = request.config(), folder / CONFIG
@@ -99,8 +110,10 @@ def prepare(request: Request, folder: Path) -> tuple[Project, list[str]]:
         differences = [*_differences(request.asked(), _read(path), "")]
         if not differences:
             project = Project(path, folder, folder)
+            if request.alphas:
+                project, said = with_alphas(project, request.alphas)
         elif not project.was_run() and path.read_text(encoding="utf-8").startswith(HEADER):
-            said = [f"{path}: was never run, and is written anew: {each}" for each in differences]
+            said = [f"{path}: has made no result yet, and is written anew: {each}" for each in differences]
         else:
             problems += [
                 f"{path}: {each}; change it there and run: expoflow run --config {path}, or give another --out"
@@ -110,6 +123,26 @@ def prepare(request: Request, folder: Path) -> tuple[Project, list[str]]:
     if problems:
         raise ConfigError([*dict.fromkeys(problems)])
     return project, said
+
+
+def with_alphas(project: Project, alphas: str) -> tuple[Project, list[str]]:
+    """The project with other alphas for its only pair, and what is to be said of it; the rest of its config stays as it is.
+
+    Nothing is written. Raises ConfigError.
+    """
+    path, text = project.config, project.config.read_text(encoding="utf-8")
+    pairs, wanted = _read(path).get("pairs", {}), _alphas(alphas)
+    (name, pair), *others = pairs.items()
+    if pair.get("alphas") == wanted:
+        return project, []
+    changed, count = ALPHAS.subn(f"alphas: {json.dumps(wanted)}", text)
+    if project.elsewhere:
+        raise ConfigError([f"--alphas: {project.folder} has a copy of {path}; change the alphas there"])
+    if others or count != 1:
+        raise ConfigError([f"--alphas: {path} has several pairs or grids; change the alphas there"])
+    checks.parse(yaml.safe_load(changed), project.base)
+    said = f"{path}: the alphas of {name} were {pair['alphas']}, and are {wanted} now"
+    return dataclasses.replace(project, text=changed), [said]
 
 
 def copied(project: Project, folder: Path, limit: int | None = None) -> Project:
@@ -229,7 +262,14 @@ def _differences(asked: Any, there: Any, where: str) -> Iterator[str]:
         for key, value in asked.items():
             yield from _differences(value, there.get(key), f"{where}.{key}" if where else key)
     elif asked != there:
-        yield f"{where} is {there}, asked is {asked}"
+        yield f"{where} is {_plain(there)}, asked is {_plain(asked)}"
+
+
+def _plain(value: Any) -> str:
+    """A value as it stands in a config."""
+    if value is None:
+        return "not set"
+    return str(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _commented(config: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """A folder with a config, and the workflow that is run in it."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,9 +18,9 @@ from expoflow.config import Config
 from expoflow.errors import ConfigError
 from expoflow.files.atomic import write_text
 from expoflow.paths import RESULTS
+from expoflow.project import resume
 from expoflow.project.begin import is_dry
 from expoflow.project.located import located
-from expoflow.project.resume import NOTE
 from expoflow.system.installed import workflow_folder
 
 CONFIG = "config.yaml"
@@ -78,8 +79,13 @@ class Project:
             yield config
 
     def was_run(self) -> bool:
-        """Whether a run has begun in the folder."""
-        return (self.folder / NOTE).exists() or (self.folder / RESULTS.folder).exists()
+        """Whether a run has made anything of a pair in the folder, or is at work there."""
+        last = resume.last_run(self.folder)
+        if last and (last.alive() or last.host != socket.gethostname()):
+            return True
+        looked = RESULTS.preflight("*").relative_to(RESULTS.pairs)
+        folder = self.folder / RESULTS.pairs
+        return bool({*folder.glob("*/*")} - {*folder.glob(str(looked))})
 
     def run(self, arguments: Sequence[str]) -> int:
         """Run the workflow; `arguments` are Snakemake's own. In a dry run nothing is written. Its exit status."""
