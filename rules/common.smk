@@ -89,6 +89,10 @@ wildcard_constraints:
 RESULTS_OF_ALL = []
 
 
+# Parameter of the rules whose results say that they are of a rehearsal; none in a run.
+REHEARSAL = {"rehearsal": CONFIG.limit} if CONFIG.limit else {}
+
+
 def whole(path):
     """Where a whole set lies that stands at `path`; in a rehearsal only its first entries stand there (rehearsal.smk)."""
     return path.replace("results/", "results/whole/", 1) if CONFIG.limit else path

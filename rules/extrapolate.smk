@@ -63,6 +63,7 @@ rule export:
     resources:
         **file_resources(of_pair("aligned")),
     params:
+        **REHEARSAL,
         config=CONFIG.extrapolate.canonical(exclude={"weights"}),
         code=code.rule("export"),
     message:

@@ -23,6 +23,7 @@ rule tables:
     conda:
         "../envs/expoflow.yaml"
     params:
+        **REHEARSAL,
         code=code.rule("tables"),
     message:
         "join the tables of all pairs"
@@ -47,6 +48,7 @@ rule benchmark_table:
     conda:
         "../envs/expoflow.yaml"
     params:
+        **REHEARSAL,
         code=code.rule("benchmark_table"),
     message:
         "join the benchmarks of all pairs"
@@ -67,6 +69,7 @@ rule paper_tables:
     conda:
         "../envs/expoflow.yaml"
     params:
+        **REHEARSAL,
         code=code.rule("paper_tables"),
     message:
         "write the tables in the paper's form"
@@ -91,6 +94,7 @@ rule figure:
     conda:
         "../envs/expoflow.yaml"
     params:
+        **REHEARSAL,
         figure=lambda wildcards: inert(FIGURES[wildcards.figure].canonical()),
         paper=lambda wildcards: json.dumps(marks(FIGURES[wildcards.figure])),
         paper_rewards=PAPER_REWARDS,
@@ -116,6 +120,7 @@ rule appendices:
     conda:
         "../envs/expoflow.yaml"
     params:
+        **REHEARSAL,
         pairs=json.dumps(appendix_pairs()),
         paper=json.dumps(REPEATED),
         note=REWARDS_NOTE,

@@ -117,8 +117,6 @@ ALPACA_EVAL = sources("alpaca_eval")
 MT_BENCH = sources("mt_bench")
 OPEN_LLM = sources("open_llm")
 LM_EVAL = sources("lm_eval")
-# What a certificate says of a rehearsal; nothing of a run.
-REHEARSAL = {"rehearsal": CONFIG.limit} if CONFIG.limit else {}
 
 if CONFIG.reward_check:
     RESULTS_OF_ALL.append(f"results/models/{CONFIG.reward_model}.rewardbench.json")

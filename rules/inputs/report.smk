@@ -71,7 +71,7 @@ def appendix_pairs():
 def salvage_benchmarks():
     """After a failed run: the tables with its gaps; what to say of them."""
     results = benchmark_results([*VARIANTS, "expo-aligned"])
-    return salvage(list(map(Path, results)), captions())
+    return salvage(list(map(Path, results)), captions(), limit=CONFIG.limit)
 
 
 def words_of_failure():

@@ -317,6 +317,27 @@ def test_nothing_is_told_of_what_is_done():
     assert throughput.lines(asked, made(asked), local=False) == []
 
 
+def test_a_rehearsal_counts_what_it_asks():
+    judge = {"model": "j", "prices": {"j": {"input": 10, "output": 10}}}
+    asked = config(
+        benchmarks={
+            "mt_bench": {"hub": "org/mt", "judge": judge},
+            "alpaca_eval": {"hub": "tatsu-lab/alpaca_eval", "judge": judge, "generate": {"max_tokens": 300}},
+        }
+    )
+    whole, first = ({}, {})
+    for found, limit in ((whole, None), (first, 4)):
+        part = asked.model_copy(update={"limit": limit})
+        found["bill"] = {line.split()[1]: line.split()[2] for line in bill.lines(part)}
+        found["responses"] = {
+            each[0]: each[1:] for each in estimate.benchmark_responses(part, "p", made(part))
+        }
+    assert whole["bill"] == {"mt_bench:": "480", "alpaca_eval:": "2415"}
+    assert first["bill"] == {"mt_bench:": "24", "alpaca_eval:": "12"}
+    assert whole["responses"] == {"mt_bench": (160, 1024), "alpaca_eval": (805, 300)}
+    assert first["responses"] == {"mt_bench": (8, 1024), "alpaca_eval": (4, 300)}
+
+
 def test_a_bill_without_the_benchmarks_package_is_not_known_and_asks_nobody(monkeypatch):
     asked = config(benchmarks={"alpaca_eval": {"hub": "tatsu-lab/alpaca_eval"}})
     found = importlib.util.find_spec

@@ -52,7 +52,7 @@ def project(tmp_path, monkeypatch):
     return make
 
 
-def ran(cwd, file="config.yaml", train=False):
+def ran(cwd, file="config.yaml", train=False, **given):
     hub = {name: {"hub": f"org/{name}"} for name in ("sft", "dpo")}
     made = {"sft": {"train": {"recipe": "sft", "data": "miniature"}}}
     made["dpo"] = {"train": {"recipe": "dpo", "from": "sft", "data": "miniature"}}
@@ -61,6 +61,7 @@ def ran(cwd, file="config.yaml", train=False):
             "models": made if train else hub,
             "pairs": {"p": {"sft": "sft", "aligned": "dpo", "alphas": [0.5, 1]}},
             "prompts": {"dev": {"miniature": "dev"}},
+            **given,
         }
     )
     return Ran(config, file and Path(file), cwd, 4321)
@@ -97,6 +98,18 @@ def test_a_miniature_is_not_served_and_a_clone_runs_snakemake(project):
     assert "vllm serve" not in said
     assert "of pairs.p in the config, then: snakemake --cores all\n" in said
     assert "report: results/report.html, tables: results/*.csv\n" in said
+
+
+def test_a_rehearsal_advises_nothing_but_the_run_itself(project):
+    worse = dict(zip(BENCHMARKS, ("p", "expo-aligned", "reward", "quality", -1, -2, -0.5), strict=True))
+    results = project(chosen(1, 2, 3), [row("-1", 4, 0.5), row("0", 1.0), row("1", 3.0)], [worse])
+    lines = closing_words(results, ran(Path.cwd(), limit=4)).splitlines()
+    assert lines[1:] == [
+        "  responses: 40 tokens on average, 0.0% degenerate (aligned: 40, 0.0%)",
+        "report: results/report.html, tables: results/*.csv",
+        "A REHEARSAL on the first 4 prompts of every set: no result; the same without --limit (in the config: limit) makes results",
+        "took: 1 h 12 min",
+    ]
 
 
 def test_a_choice_inside_the_grid_has_no_next_command(project):

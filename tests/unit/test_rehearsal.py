@@ -7,7 +7,9 @@ import pytest
 import yaml
 from expoflow import checks
 from expoflow.data.first import write_first
+from expoflow.files.records import write_csv
 from expoflow.project.located import located
+from expoflow.reporting import rehearsal
 from expoflow.reporting.words import best_line, certificate_words
 from expoflow.results import Best, Certificate
 
@@ -67,6 +69,18 @@ def test_the_words_say_that_it_is_a_rehearsal():
     told = f"gain 0.50 [0.40, 0.60] on 4 prompts of test that took no part in the choice; {mark}"
     assert certificate_words(judged) == told
     assert mark not in certificate_words(judged.model_copy(update={"rehearsal": None}))
+
+
+def test_tables_and_texts_say_that_they_are_of_a_rehearsal(tmp_path):
+    table, text = tmp_path / "table.csv", tmp_path / "text.md"
+    write_csv(table, [{"pair": "=a,b", "value": -1.5}, {"pair": "c"}], ["pair", "value"])
+    text.write_text("| a |\n")
+    before = table.read_text()
+    rehearsal.mark([table, text], None)
+    assert (table.read_text(), text.read_text()) == (before, "| a |\n")
+    rehearsal.mark([table, text], 4)
+    assert table.read_text() == 'pair,value,rehearsal\n"\'=a,b",-1.5,4\nc,,4\n'
+    assert text.read_text() == "**A REHEARSAL on the first 4 prompts of every set: no result.**\n\n| a |\n"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

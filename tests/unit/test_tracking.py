@@ -20,10 +20,12 @@ TABLES = {
 class Section:
     """What of a config is asked."""
 
-    def __init__(self, place: str | None):
+    def __init__(self, place: str | None, limit: int | None = None):
         self.tracking = place and TrackingConfig(mlflow=place, experiment="tests")
+        self.limit = limit
 
-    def model_dump(self, **_) -> dict:
+    def model_dump(self, exclude: set[str], **_) -> dict:
+        assert "tracking" in exclude  # its address may have a password
         return {"seed": 42}
 
 
@@ -77,6 +79,25 @@ def test_a_folder_keeps_what_is_sent(results, tmp_path, monkeypatch):
         *("alphas.csv", "summary.csv", "benchmarks.csv", "sweep.svg", "report.html", "best.json"),
         "config.json",
     }
+
+
+def test_a_rehearsal_and_a_run_that_was_not_sent_whole_are_told_apart(results, tmp_path, monkeypatch):
+    pytest.importorskip("mlflow", reason="MLflow is not installed: pip install 'expoflow[track]'")
+    monkeypatch.chdir(tmp_path)
+    assert tracking.send(Section("kept", limit=4), results).startswith("tracking: sent to kept")
+    results.table("summary").write_bytes(b"\xff")
+    assert "WARNING: tracking: nothing, or not all, was sent" in tracking.send(Section("kept"), results)
+    with sqlite3.connect(tmp_path / "kept/mlflow.db") as database:
+        statuses = database.execute("select status from runs order by start_time").fetchall()
+        tags = database.execute("select value from tags where key = 'rehearsal'").fetchall()
+    assert (statuses, tags) == ([("FINISHED",), ("FAILED",)], [("4",)])
+
+
+def test_a_password_is_not_shown(results, monkeypatch):
+    pytest.importorskip("mlflow", reason="MLflow is not installed: pip install 'expoflow[track]'")
+    said = tracking.send(Section("http://me:secret@127.0.0.1:9"), results)
+    assert "sent to http://127.0.0.1:9" in said
+    assert "secret" not in said
 
 
 def test_what_goes_wrong_is_a_warning(results, tmp_path, monkeypatch):

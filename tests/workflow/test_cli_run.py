@@ -130,8 +130,18 @@ def test_a_rehearsal_is_told_from_a_run_in_every_result(own):
     certificate = json.loads((results / "pairs/dpo/certificate.json").read_text())
     assert (certificate["rehearsal"], certificate["certified"], certificate["prompts"]) == (4, False, 4)
     assert mark in (results / "report.html").read_text()
-    header, row = (results / "summary.csv").read_text().splitlines()
-    assert (header.split(",")[-1], row.split(",")[-1]) == ("rehearsal", "4")
+    tables = [*results.glob("*.csv"), *results.glob("tables/*.csv")]
+    assert len(tables) >= 5
+    for table in tables:
+        header, *rows = table.read_text().splitlines()
+        assert [line.split(",")[-1] for line in (header, *rows)] == ["rehearsal", *["4"] * len(rows)], table
+    texts = [
+        *results.glob("tables/*.md"),
+        *results.glob("figures/*.svg"),
+        *results.glob("pairs/*/expo/README.md"),
+    ]
+    for text in (*texts, *results.glob("pairs/*/expo/recipe.json")):
+        assert mark in text.read_text(), text
     (best,) = results.glob("pairs/*/best.json")
     refused = own("publish", "mine/rehearsal", "--repo", "org/name", "--dry-run")
     assert refused.returncode == 2

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads):
-    from expoflow.reporting import appendices
+    from expoflow.reporting import appendices, rehearsal
 
     appendices.write_appendices(
         json.loads(snakemake.params.pairs),
@@ -20,3 +20,4 @@ with job_log(snakemake.log[0], snakemake.threads):
         note=snakemake.params.note,
         outputs=[Path(path) for path in snakemake.output],
     )
+    rehearsal.mark(map(Path, snakemake.output), snakemake.params.get("rehearsal"))

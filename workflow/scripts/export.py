@@ -1,6 +1,5 @@
 """Write the pair's checkpoint at the chosen alpha, whole, to be published."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,20 +12,27 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow.config.stages import ExtrapolateConfig
     from expoflow.extrapolation.model_card import model_card
     from expoflow.extrapolation.pair import export
-    from expoflow.files.records import read_json
+    from expoflow.extrapolation.recipe import ExtrapolationRecipe
+    from expoflow.files.atomic import write_text
+    from expoflow.files.records import read_json, write_json
     from expoflow.paths import RESULTS
+    from expoflow.reporting import rehearsal
     from expoflow.results import Best, Manifest
 
     best = read_json(snakemake.input.best, Best)
-    folder = Path(snakemake.output.recipe).parent
+    path = Path(snakemake.output.recipe)
     written = export(
         read_json(snakemake.input.sft, Manifest),
         read_json(snakemake.input.aligned, Manifest),
         best.alpha,
-        folder,
+        path.parent,
         ExtrapolateConfig.model_validate_json(snakemake.params.config),
         snakemake.params.code,
         snakemake.threads,
-        partial(model_card, certificate=RESULTS.certificate(best.pair)),
     )
-    say(f"{best.pair}: alpha {best.alpha} {'written to' if written else 'is already in'} {folder}")
+    recipe = read_json(path, ExtrapolationRecipe)
+    if said := rehearsal.words(snakemake.params.get("rehearsal")):
+        recipe = recipe.model_copy(update={"warnings": (*recipe.warnings, said)})
+        write_json(path, recipe)
+    write_text(path.with_name("README.md"), model_card(recipe, RESULTS.certificate(best.pair)))
+    say(f"{best.pair}: alpha {best.alpha} {'written to' if written else 'is already in'} {path.parent}")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads):
-    from expoflow.reporting import figures
+    from expoflow.reporting import figures, rehearsal
     from expoflow.reporting.figures.style import Drawing
 
     drawing = Drawing.parse(
@@ -18,4 +18,5 @@ with job_log(snakemake.log[0], snakemake.threads):
         snakemake.params.paper,
         snakemake.params.paper_rewards,
     )
-    figures.draw(drawing, outputs=[Path(path) for path in snakemake.output])
+    mark = rehearsal.words(snakemake.params.get("rehearsal"))
+    figures.draw(drawing, outputs=[Path(path) for path in snakemake.output], mark=mark)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0], snakemake.threads):
-    from expoflow.reporting import paper_tables
+    from expoflow.reporting import paper_tables, rehearsal
 
     paper_tables.write_paper_tables(Path(snakemake.input.benchmarks), Path(snakemake.output.tables[0]).parent)
+    rehearsal.mark(map(Path, snakemake.output), snakemake.params.get("rehearsal"))

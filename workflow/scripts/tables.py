@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0], snakemake.threads):
     from expoflow.paths import RESULTS
-    from expoflow.reporting import tables
+    from expoflow.reporting import rehearsal, tables
 
     tables.write_sweeps(
         RESULTS,
@@ -19,3 +19,4 @@ with job_log(snakemake.log[0], snakemake.threads):
         rewards=[Path(path) for path in snakemake.input.rewards],
         certificates=[Path(path) for path in snakemake.input.certificates],
     )
+    rehearsal.mark(map(Path, snakemake.output), snakemake.params.get("rehearsal"))

@@ -9,10 +9,12 @@ section. It has two functions,
 `job` and `comparison` have what all of them share. What is asked before any job stands in NAME.files, if there is
 something to ask; it imports no torch, numpy or pandas, and may have (`section` is the benchmark's in the config)
 
-    problems(section)              lines on what is not as it must be, such as a file that is not there,
-    calls(section, max_tokens)     of one variant: calls of the judge, tokens of their prompts and of their replies,
-    responses(section, generate)   of one variant: how many the model gives, and the most tokens that each may have,
-    gather(section, seed, result)  writes a file that its jobs read: what the rule NAME_data does.
+    problems(section)                    lines on what is not as it must be, such as a file that is not there,
+    calls(section, max_tokens, first)    of one variant: calls of the judge, tokens of their prompts and of their replies,
+    responses(section, generate, first)  of one variant: how many the model gives, and the most tokens that each may have,
+    gather(section, seed, result)        writes a file that its jobs read: what the rule NAME_data does.
+
+In a rehearsal only the `first` questions are asked, else all (None).
 
 docs/contributing.md says how a benchmark is added.
 """

@@ -48,7 +48,7 @@ def lines(config: Config, results: Results = RESULTS) -> Iterator[str]:
         if lacking := next(filter(_lacking, section.PACKAGES), None):
             unknown[f"bill: {benchmark}: not known without {lacking}; pip install 'expoflow[bench]'"] = None
             continue
-        count, prompt, reply = told(section, config.section(pair, "generate").max_tokens)
+        count, prompt, reply = told(section, config.section(pair, "generate").max_tokens, config.limit)
         name = (benchmark, asked.model)
         calls[name] = calls.get(name, 0) + variants * count
         costs[name] = costs.get(name, 0.0) + variants * price(asked, prompt, reply)

@@ -104,11 +104,10 @@ def export(
     config: ExtrapolateConfig,
     code: str,
     threads: int = 1,
-    card: Callable[[ExtrapolationRecipe], str] | None = None,
 ) -> bool:
-    """Make the publishable checkpoint of `alpha` in `folder`; False where it was there, whole, already.
+    """Make the publishable checkpoint of `alpha` in `folder`, without a card; False where it was there, whole, already.
 
-    `code` is the digest of what makes it, `card` as for `extrapolate`. recipe.json is written last.
+    `code` is the digest of what makes it. recipe.json is written last.
     """
     content = [ARITHMETIC, code, alpha, config.canonical(), sft.sha256s(), aligned.sha256s()]
     key = json.dumps(content, sort_keys=True)
@@ -117,7 +116,7 @@ def export(
         write_json(folder / RECIPE, recipe)
         return False
     recipe = extrapolate_pair(
-        sft, aligned, alpha, folder, config, write_weights=True, threads=threads, hash_outputs=True, card=card
+        sft, aligned, alpha, folder, config, write_weights=True, threads=threads, hash_outputs=True
     )
     write_json(note, Exported(key=key, recipe=recipe))
     return True

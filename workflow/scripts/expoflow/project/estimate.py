@@ -175,7 +175,7 @@ def benchmark_responses(config: Config, pair: str, made: Estimate) -> Iterator[t
         if isinstance(section, OnPrompts):
             yield name, made.prompts[section.prompts][0] * generate.samples, generate.max_tokens
         elif responses := benchmarks.light(name, "responses"):
-            yield name, *responses(section, generate)
+            yield name, *responses(section, generate, config.limit)
 
 
 def _sequence(facts: Facts, generate: GenerateConfig, engine: EngineConfig) -> float:

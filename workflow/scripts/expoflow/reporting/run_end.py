@@ -12,7 +12,7 @@ from expoflow.dag.resources import Needs
 from expoflow.errors import DataError
 from expoflow.files.records import read_json
 from expoflow.paths import RESULTS, Results, of_benchmark
-from expoflow.reporting import paper_tables, remarks
+from expoflow.reporting import paper_tables, rehearsal, remarks
 from expoflow.reporting import tables as result_tables
 from expoflow.reporting.page import write_page
 from expoflow.reporting.tables import BENCHMARKED, read
@@ -72,6 +72,8 @@ def _remarks(
     alphas = [*read([results.alphas(best.pair)], ("alpha",))]
     if said := remarks.responses(alphas, best.alpha):
         yield f"responses: {said}"
+    if ran and ran.config.limit:
+        return  # what else there is to say would be said of a few prompts
     if said := remarks.exchanged(alphas):
         yield f"WARNING: {said}"
     if said := ", ".join(remarks.worse(benchmarks, best.pair)):
@@ -91,6 +93,10 @@ def _remarks(
 
 def _models(results: Results, ran: Ran) -> Iterator[str]:
     """Where the models are, what can be done with them, and how long it took."""
+    if ran.config.limit:
+        yield f"{rehearsal.words(ran.config.limit)}; the same without --limit (in the config: limit) makes results"
+        yield f"took: {duration(ran.seconds)}"
+        return
     pairs = [*ran.config.pairs]
     model = ran.place(results.exported(pairs[0] if len(pairs) == 1 else "PAIR"))
     quoted = shlex.quote(model)
@@ -109,8 +115,12 @@ def _models(results: Results, ran: Ran) -> Iterator[str]:
     yield f"took: {duration(ran.seconds)}"
 
 
-def salvage(benchmarks: list[Path], figures: Mapping[str, str], results: Results = RESULTS) -> str:
+def salvage(
+    benchmarks: list[Path], figures: Mapping[str, str], results: Results = RESULTS, limit: int | None = None
+) -> str:
     """After a failed run: show in results/partial/ the `benchmarks` that there are, with the gaps; the words on it.
+
+    `limit` is that of a rehearsal.
 
     A benchmark that fails keeps the joint table from being made, and with it the page: with `--keep-going` all
     other jobs go on, and at the end the head process makes benchmarks.csv, the tables in the paper's form and
@@ -130,6 +140,7 @@ def salvage(benchmarks: list[Path], figures: Mapping[str, str], results: Results
             result_tables.write_summary(partial.table("summary"), results, pairs)
             drawn = {name: text for name, text in figures.items() if results.figure(name, "svg").exists()}
             write_page(partial.report, drawn, results=results)
+        rehearsal.mark([*partial.folder.glob("*.csv"), *partial.paper_tables.glob("*")], limit)
     except DataError as error:
         return f"what there is cannot be shown in {partial.folder}: {error}"
     places = map(of_benchmark, missing)

@@ -17,7 +17,6 @@ COMPARED = [name.removesuffix("_expo") for name in SUMMARY_COLUMNS if name.endsw
 # What a table must have to be read; more is empty in a table of an earlier version.
 SWEPT = ("pair", "alpha", "chosen", *COMPARED)
 SCORED = ("pair", "alpha", "prompts", "prompt_id", "sample", "reward")
-REHEARSAL = "rehearsal"  # the column that only a rehearsal's summary has
 BENCHMARKED = ("pair", "variant", "benchmark", "metric", "value", "low", "high")
 
 
@@ -28,23 +27,14 @@ def write_sweeps(
     swept = read_sweeps(alphas)
     write_csv(results.table("alphas"), swept, ALPHA_COLUMNS)
     write_csv(results.table("rewards"), read(rewards, SCORED), REWARD_COLUMNS)
-    _write_summary(results.table("summary"), best, certificates, swept)
+    write_csv(results.table("summary"), _summary_rows(best, certificates, swept), SUMMARY_COLUMNS)
 
 
 def write_summary(table: Path, results: Results, pairs: list[str]) -> None:
     """Write summary.csv of `pairs` alone, also if a certificate is not there."""
     best, certificates = map(results.best, pairs), map(results.certificate, pairs)
     swept = read_sweeps(map(results.alphas, pairs))
-    _write_summary(table, best, certificates, swept)
-
-
-def _write_summary(
-    table: Path, best: Iterable[Path], certificates: Iterable[Path], swept: list[dict[str, str]]
-) -> None:
-    """The summary; that of a rehearsal has a column more, which says so."""
-    rows = [*_summary_rows(best, certificates, swept)]
-    marks = [REHEARSAL] if any(REHEARSAL in row for row in rows) else []
-    write_csv(table, rows, [*SUMMARY_COLUMNS, *marks])
+    write_csv(table, _summary_rows(best, certificates, swept), SUMMARY_COLUMNS)
 
 
 def write_benchmarks(table: Path, results: list[Path]) -> None:
@@ -86,13 +76,9 @@ def _is_alpha(row: dict[str, str]) -> bool:
 def _certified(path: Path, best: Best) -> dict[str, Any]:
     """What the summary says of a certificate; of one that is not held out only that there is none."""
     certificate = read_certificate(path, best)
-    if certificate is None:
+    if certificate is None or not certificate.held_out:
         return {}
-    rehearsal = {REHEARSAL: certificate.rehearsal} if certificate.rehearsal else {}
-    if not certificate.held_out:
-        return rehearsal
     return {
-        **rehearsal,
         "certificate": certificate.certified,
         "certificate_measure": certificate.measure,
         "certificate_gain": certificate.gain,

@@ -24,9 +24,14 @@ QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "ERROR"}
 
 
 def send(config: Config, results: Results = RESULTS) -> str:
-    """Send what `config.tracking` asks for; the line on it, empty without this section. What goes wrong is a warning."""
-    if config.tracking is None:
-        return ""
+    """Send what `config.tracking` asks for; the line on it, empty without this section. What goes wrong is a warning.
+
+    A password in MLflow's address is not told.
+    """
+    return re.sub(r"//[^/@\s]*@", "//", _told(config, results)) if config.tracking else ""
+
+
+def _told(config: Config, results: Results) -> str:
     place = config.tracking.mlflow
     if importlib.util.find_spec("mlflow") is None:
         return f"WARNING: tracking: mlflow is not installed, nothing is sent to {place}; pip install 'expoflow[track]'"
@@ -48,14 +53,25 @@ def _send(config: Config, results: Results) -> str:
     experiment = (
         known.experiment_id if known else client.create_experiment(config.tracking.experiment, artifacts)
     )
-    made = client.create_run(experiment, run_name=Path.cwd().name)
+    tags = {"rehearsal": str(config.limit)} if config.limit else {}
+    made = client.create_run(experiment, run_name=Path.cwd().name, tags=tags)
     run = made.info.run_id
-    client.log_dict(run, config.model_dump(mode="json", exclude_none=True), "config.json")
+    try:
+        _log(client, run, config, results)
+    except BaseException:
+        client.set_terminated(run, "FAILED")
+        raise
+    client.set_terminated(run)
+    return made.info.run_name
+
+
+def _log(client: "MlflowClient", run: str, config: Config, results: Results) -> None:
+    client.log_dict(
+        run, config.model_dump(mode="json", exclude_none=True, exclude={"tracking"}), "config.json"
+    )
     _log_metrics(client, run, results)
     for path in _files(results):
         client.log_artifact(run, str(path), path.parent.relative_to(results.folder).as_posix().strip("."))
-    client.set_terminated(run)
-    return made.info.run_name
 
 
 def _address(place: str) -> tuple[str, str | None]:

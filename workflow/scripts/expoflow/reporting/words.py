@@ -1,10 +1,10 @@
 """The choice of alpha and its certificate in words, for the terminal, the page, the figures and the card of a published model."""
 
+from expoflow.reporting import rehearsal
 from expoflow.results import Best, Certificate
 from expoflow.selection.criteria import CRITERIA, with_interval
 
 SAME = "alpha was chosen and judged on the same prompts"
-REHEARSAL = "A REHEARSAL on the first {} prompts of every set: no result"
 
 
 def best_line(best: Best, reward_aligned: float | str | None, certificate: Certificate | None = None) -> str:
@@ -41,9 +41,7 @@ def certificate_words(certificate: Certificate) -> str:
 
 def rehearsal_words(certificate: Certificate | None) -> str:
     """That this is a rehearsal; nothing if it is none."""
-    if certificate is None or certificate.rehearsal is None:
-        return ""
-    return REHEARSAL.format(certificate.rehearsal)
+    return rehearsal.words(certificate.rehearsal) if certificate else ""
 
 
 def _certificate_words(certificate: Certificate) -> str:

@@ -56,22 +56,29 @@ def problems(config: AlpacaEvalBenchmark) -> Iterator[str]:
         yield f"benchmarks.alpaca_eval.annotator: {error}"
 
 
-def calls(config: AlpacaEvalBenchmark, max_tokens: int) -> tuple[int, int, int]:
+def calls(config: AlpacaEvalBenchmark, max_tokens: int, first: int | None = None) -> tuple[int, int, int]:
     """Of one variant: calls, tokens of their prompts with responses of `max_tokens`, and of their replies.
 
     Before there is a reference file: the official one's 805 questions, of its mean length.
     """
-    texts = _texts(config)
+    texts = _texts(config)[:first]
     prompt = sum(prompt_tokens({"messages": [{"content": text}]}) for text in texts)
-    response = getattr(config.generate, "max_tokens", None) or max_tokens
+    response = _max_tokens(config, max_tokens)
     settings = [each.get("completions_kwargs", {}) for each in read_annotator(config.annotator).values()]
     reply = max(map(reply_tokens, settings))
     return len(texts), prompt + len(texts) * (TEMPLATE_TOKENS + response), len(texts) * reply
 
 
-def responses(config: AlpacaEvalBenchmark, generate: GenerateConfig) -> tuple[int, int]:
+def responses(
+    config: AlpacaEvalBenchmark, generate: GenerateConfig, first: int | None = None
+) -> tuple[int, int]:
     """Of one variant: how many, and the most tokens that each may have."""
-    return len(_texts(config)), generate.max_tokens
+    return len(_texts(config)[:first]), _max_tokens(config, generate.max_tokens)
+
+
+def _max_tokens(config: AlpacaEvalBenchmark, others: int) -> int:
+    """Tokens of a response at most, if the run's own have `others`."""
+    return getattr(config.generate, "max_tokens", None) or others
 
 
 def _texts(config: AlpacaEvalBenchmark) -> list[str]:

@@ -95,7 +95,7 @@ def problems(config: MtBenchBenchmark) -> Iterator[str]:
         yield f"benchmarks.mt_bench.data: {error}"
 
 
-def calls(config: MtBenchBenchmark, max_tokens: int) -> tuple[int, int, int]:
+def calls(config: MtBenchBenchmark, max_tokens: int, first: int | None = None) -> tuple[int, int, int]:
     """Of one variant: calls, tokens of their prompts and of their replies; the second turn's prompts have both answers.
 
     Answers have the benchmark's own limit, not `max_tokens`.
@@ -103,13 +103,16 @@ def calls(config: MtBenchBenchmark, max_tokens: int) -> tuple[int, int, int]:
     count = QUESTIONS
     if files := dict(zip(FILES, local_files(config), strict=False)):
         count = len(Path(files[FILES[0]]).read_text(encoding="utf-8").splitlines())
+    count = min(count, first or count)
     prompt = count * 3 * (GRADING + config.max_tokens)
     return 2 * count, prompt, 2 * count * GRADE_TOKENS
 
 
-def responses(config: MtBenchBenchmark, generate: GenerateConfig) -> tuple[int, int]:
+def responses(
+    config: MtBenchBenchmark, generate: GenerateConfig, first: int | None = None
+) -> tuple[int, int]:
     """Of one variant: how many, and the most tokens that each may have."""
-    return 2 * QUESTIONS, config.max_tokens
+    return 2 * min(QUESTIONS, first or QUESTIONS), config.max_tokens
 
 
 def gather(config: MtBenchBenchmark, seed: int, result: Path) -> None:

@@ -20,10 +20,13 @@ def drawer(kind: str) -> Callable[[Drawing], Figure]:
     return getattr(module, kind)
 
 
-def draw(plan: Drawing, outputs: list[Path]) -> None:
-    """Draw `plan` into `outputs`, whose suffixes say the formats."""
+def draw(plan: Drawing, outputs: list[Path], mark: str = "") -> None:
+    """Draw `plan` into `outputs`, whose suffixes say the formats; `mark` stands across it."""
     with plt.rc_context(STYLE):
         figure = drawer(plan.config.kind)(plan)
+        if mark:
+            place = {"rotation": 15, "ha": "center", "va": "center"}
+            figure.text(0.5, 0.5, mark, fontsize=11, color="red", alpha=0.5, **place)
         for output in outputs:
             metadata = {"Date": None} if output.suffix == ".svg" else None
             figure.savefig(output, dpi=300, metadata=metadata)
