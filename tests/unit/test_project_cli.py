@@ -294,7 +294,7 @@ def test_a_rehearsal_has_a_folder_of_its_own(apart, capsys):
 def test_a_dry_run_writes_nothing(asked, capfd):
     (asked["--aligned"] / "chat_template.jinja").write_text(CHAT)
     del asked["--reward-model"]
-    for option in (["--dry-run"], ["--", "-n"]):
+    for option in (["--dry-run"], ["--", "-n"], ["--", "-pn"], ["--", "--dry-"]):
         assert run("run", *options(asked), "--alphas", "0.3", *option) == 0, capfd.readouterr().err
         assert os.listdir() == []
         assert "certify" in capfd.readouterr().out
@@ -330,6 +330,33 @@ def test_status_says_what_is_there_and_what_is_missing(tmp_path, capsys):
     assert said["models"] == "1 of 3; missing: results/models/my-dpo.json, ..."
     assert said["mine: score"].startswith("0 of 7; missing: results/pairs/mine/alpha=-1/dev.rewards.csv")
     assert said[f"{tmp_path}/results/models"] == "2.5 MB"
+
+
+@pytest.mark.parametrize("name", ["ü", os.fsdecode(b"n\xff")])
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_a_folder_may_have_any_name(tmp_path, name, encoding):
+    assert main(["init", str(tmp_path / name)]) == 0
+    command = [sys.executable, "-m", "expoflow.cli", "status", name]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+    assert (run.returncode, run.stderr) == (0, b"")
+    shown = name if (name, encoding) == ("ü", "utf-8") else ascii(name)[1:-1]
+    assert f"\n{shown}/results/models" in run.stdout.decode(encoding)
+
+
+def test_no_run_begins_in_a_folder_whose_name_is_no_text(asked, capsys):
+    name = os.fsdecode(b"n\xff")
+    assert run("run", *options(asked), "--alphas", "0.3", "--out", name) == 2
+    assert ": its name is no UTF-8; name another folder with --out" in capsys.readouterr().err
+    assert os.listdir() == []
+
+
+def test_closed_streams_are_read_by_nobody(tmp_path):
+    main(["init", str(tmp_path)])
+    for place, status in ((tmp_path, 0), (tmp_path / "gone", 2)):
+        command = [sys.executable, "-m", "expoflow.cli", "status", str(place)]
+        line = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
+        assert subprocess.run(line).returncode == status
 
 
 def test_a_reader_that_has_read_enough_ends_it_in_silence(tmp_path):

@@ -83,6 +83,7 @@ COMMANDS: dict[str, Command] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 2 and a line on standard error for a problem that the user can solve."""
+    _open_streams()
     given, behind = _parted(sys.argv[1:] if argv is None else argv)
     parser = _parser(given)
     arguments = parser.parse_args(given)
@@ -109,6 +110,18 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except Exception as error:
         return _failed(error)
+
+
+def _open_streams() -> None:
+    """Standard output and error take every name: what they have no letters for is escaped, and what was closed is read by nobody."""
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:  # else the next file has the number of a closed one
+        os.set_inheritable(number, True)
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open as long as the process lives)
+        elif hasattr(stream := getattr(sys, name), "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def whole_parser() -> argparse.ArgumentParser:

@@ -24,7 +24,9 @@ from expoflow.system import kept
 if TYPE_CHECKING:
     from expoflow.project.estimate import Estimate
 
-DRY = re.compile(r"-n[a-zA-Z]*|--dry-?run")
+DRY = re.compile(
+    r"-[Fkpt]*n[a-zA-Z]*|--dry[-run]*"
+)  # behind other letters too, and cut short, as Snakemake takes it
 FORCED = re.compile(r"-[fFR].*|--force(all|run)?(=.*)?")
 ELSEWHERE = ("--profile", "--executor", "-e")  # Snakemake's arguments by which jobs run on a cluster
 PATIENCE = 3  # seconds in which the hub must answer a dry run

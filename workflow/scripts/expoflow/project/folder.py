@@ -88,7 +88,13 @@ class Project:
         return bool({*folder.glob("*/*")} - {*folder.glob(str(looked))})
 
     def run(self, arguments: Sequence[str]) -> int:
-        """Run the workflow; `arguments` are Snakemake's own. In a dry run nothing is written. Its exit status."""
+        """Run the workflow; `arguments` are Snakemake's own. In a dry run nothing is written. Its exit status. Raises ConfigError."""
+        try:
+            os.path.abspath(self.folder).encode()
+        except UnicodeEncodeError:
+            raise ConfigError(
+                [f"{self.folder}: its name is no UTF-8; name another folder with --out"]
+            ) from None
         if not is_dry(arguments):
             if self.text is not None:
                 self._write()

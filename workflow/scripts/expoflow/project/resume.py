@@ -122,7 +122,7 @@ def _lasting(folder: str, cluster: bool) -> Orphans | None:
 
 
 def _processes(folder: str) -> list[int]:
-    mark = f"{MARK}={folder}\0".encode()
+    mark = os.fsencode(f"{MARK}={folder}\0")
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # another user's, or just gone
