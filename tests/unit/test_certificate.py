@@ -298,7 +298,7 @@ def test_summary_page_and_last_words_quote_the_certificate(results, tmp_path):
     assert f"<td>{said}: certified</td>" in page
     assert "About 0.02 of the gain is due to choosing the best of several alphas." in page
     chose = "on dev, where alpha was chosen: reward 1.00 -> 1.50, gain 0.50 [0.10, 0.90]"
-    assert f"p: best alpha 2, {said}; {chose}\n" in closing_words(where)
+    assert f"p: best alpha 2, {said}\n  {chose}\n" in closing_words(where)
 
 
 def test_without_prompts_of_its_own_everything_says_so(results, tmp_path):
@@ -306,7 +306,7 @@ def test_without_prompts_of_its_own_everything_says_so(results, tmp_path):
     where, summary, page = results(best, certified(None, tmp_path, best))
     assert {value for name, value in summary.items() if name.startswith("certificate")} == {""}
     assert "<td>alpha was chosen and judged on the same prompts</td>" in page
-    last = "p: best alpha 2, reward 1.00 -> 1.50, gain 0.50 [0.10, 0.90]; alpha was chosen and judged on the same prompts\n"
+    last = "p: best alpha 2, reward 1.00 -> 1.50, gain 0.50 [0.10, 0.90]\n  alpha was chosen and judged on the same prompts\n"
     assert last in closing_words(where)
 
 

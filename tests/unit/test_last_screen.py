@@ -71,10 +71,10 @@ def test_everything_is_said_from_where_one_stands(project, tmp_path):
     results = project(chosen(1, 2, 3), [row("0", 1.0), row("1", 3.0, length=52, degenerate=0.025)])
     lines = closing_words(results, ran(tmp_path)).splitlines()
     assert lines[0].startswith("p: best alpha 1: largest mean reward of 3 alphas")
+    assert "next" not in lines[0]
     assert lines[1:] == [
         "  responses: 52 tokens on average, 2.5% degenerate (aligned: 40, 0.0%)",
-        "  next: the grid ends at 1, and the best alpha may lie beyond; set alphas: [0.5, 1, 1.5, 2] of pairs.p in project/config.yaml, then:"
-        " expoflow run --config project/config.yaml",
+        "  next: the grid ends here, and the best alpha may lie beyond: expoflow run --config project/config.yaml --alphas 0.5,1,1.5,2",
         "report: project/results/report.html, tables: project/results/*.csv",
         "model: project/results/pairs/p/expo/, its card: README.md there; with the evidence: expoflow publish project/results/pairs/p/expo"
         " --repo ORG/NAME --dry-run",
@@ -115,8 +115,25 @@ def test_a_rehearsal_advises_nothing_but_the_run_itself(project):
 def test_a_choice_inside_the_grid_has_no_next_command(project):
     results = project(chosen(1, 3, 2), [row("0", 1.0), row("0.5", 3.0)])
     assert "next:" not in closing_words(results, ran(Path.cwd()))
-    assert remarks.next_alphas(chosen(1, 3, 2)) == []
-    assert remarks.next_alphas(chosen(1, 2, 3)) == ["1.5", "2"]
+    assert remarks.further(chosen(1, 3, 2), None, []) == ("", [])
+    assert remarks.further(chosen(1, 2, 3), None, [])[1] == ["1.5", "2"]
+
+
+def test_a_grid_that_tells_nothing_doubles_unless_its_end_is_worse():
+    def advice(high, alpha="0.5", certified=False):
+        best = chosen(1, 3, 2).model_copy(
+            update={"reward": 3, "prompts": 60, "alpha": alpha, "certified": certified}
+        )
+        rows = [
+            {"alpha": alpha, "gain_pointwise_high": high}
+            for alpha, high in (("1", high), ("0", ""), ("0.5", "1"))
+        ]
+        return remarks.further(best, None, rows)
+
+    told = "60 prompts do not tell any alpha from the aligned model: try more prompts"
+    assert advice("0.2") == (f"{told}, or larger alphas", ["2", "4", "8"])
+    assert advice("-0.2") == (told, [])
+    assert advice("0.2", certified=True) == advice("0.2", alpha="0") == ("", [])
 
 
 @pytest.mark.parametrize(("low", "told"), [(0.05, True), (-0.01, False), ("", False)])

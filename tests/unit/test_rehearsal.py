@@ -10,7 +10,7 @@ from expoflow.data.first import write_first
 from expoflow.files.records import write_csv
 from expoflow.project.located import located
 from expoflow.reporting import rehearsal
-from expoflow.reporting.words import best_line, certificate_words
+from expoflow.reporting.words import best_lines, certificate_words
 from expoflow.results import Best, Certificate
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def test_the_words_say_that_it_is_a_rehearsal():
     same = Certificate(**known, held_out=False, rehearsal=4)
     mark = "A REHEARSAL on the first 4 prompts of every set: no result"
     assert certificate_words(same) == f"alpha was chosen and judged on the same prompts; {mark}"
-    assert best_line(best, None, same).endswith(mark)
+    assert best_lines(best, None, same)[-1].endswith(mark)
     numbers = {"gain": 0.5, "low": 0.4, "high": 0.6, "measure": "reward", "judged_on": "test", "prompts": 4}
     judged = Certificate(**known, held_out=True, rehearsal=4, **numbers)
     told = f"gain 0.50 [0.40, 0.60] on 4 prompts of test that took no part in the choice; {mark}"

@@ -3,21 +3,43 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from expoflow.config.base import VARIANTS
-from expoflow.results import Best
+from expoflow.config.base import VARIANTS, spell
+from expoflow.results import Best, Certificate
 
 Row = Mapping[str, str]
 DIFFERENCE = f"{VARIANTS[2]}-{VARIANTS[1]}"
-NEXT = re.compile(r"the grid ends here, try (\S+) and (\S+) next")  # as `selection.choice` says it
+NEXT = re.compile(r"; the grid ends here, try (\S+) and (\S+) next")  # as `selection.choice` says it
 LESS_IS_BETTER = ("unfinished",)
 NEITHER = ("length",)
 EQUAL = {("reward", "win_rate"): 0.5}  # the value of a difference that says that both are as good; else 0
 
 
-def next_alphas(best: Best) -> list[str]:
-    """The alphas to try if the choice is the last one of the grid; else none."""
+def further(best: Best, certificate: Certificate | None, alphas: Iterable[Row]) -> tuple[str, list[str]]:
+    """Why to look further, and at which alphas; empty if there is no reason to. `alphas` are the rows of alphas.csv.
+
+    A grid that ends at a sure choice goes on by its last step. If no alpha is surely better than alpha 0, and the largest one is not
+    surely worse, they are too small for so few prompts to tell, and the grid doubles.
+    """
+    if (
+        best.reward is not None
+        and best.alpha != "0"
+        and not (best.certified or (certificate and certificate.certified))
+    ):
+        last = max(alphas, key=lambda row: float(row["alpha"]))
+        count = f"{best.prompts} prompts" if best.prompts else "these prompts"
+        told = f"{count} do not tell any alpha from the aligned model"
+        if (high := last.get("gain_pointwise_high")) and float(high) < 0:
+            return f"{told}: try more prompts", []
+        return f"{told}: try more prompts, or larger alphas", [
+            spell(float(last["alpha"]) * by) for by in (2, 4, 8)
+        ]
     found = NEXT.search(best.reason) if best.edge else None
-    return list(found.groups()) if found else []
+    return ("the grid ends here, and the best alpha may lie beyond", [*found.groups()]) if found else ("", [])
+
+
+def without_next(best: Best) -> Best:
+    """The choice whose reason leaves to `further` what to try next."""
+    return best.model_copy(update={"reason": NEXT.sub("", best.reason)})
 
 
 def exchanged(alphas: Iterable[Row]) -> str:

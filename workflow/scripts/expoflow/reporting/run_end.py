@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from expoflow.config import Config
+from expoflow.config.base import REFERENCE_ALPHAS
 from expoflow.dag.resources import Needs
 from expoflow.errors import DataError
 from expoflow.files.records import read_json
@@ -16,8 +17,8 @@ from expoflow.reporting import paper_tables, rehearsal, remarks
 from expoflow.reporting import tables as result_tables
 from expoflow.reporting.page import write_page
 from expoflow.reporting.tables import BENCHMARKED, read
-from expoflow.reporting.words import best_line, duration
-from expoflow.results import Best, read_certificate
+from expoflow.reporting.words import best_lines, duration
+from expoflow.results import Best, Certificate, read_certificate
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ def closing_words(results: Results = RESULTS, ran: Ran | None = None) -> str:
         for row in read([results.table("summary")], ("pair", "reward_aligned")):
             best = read_json(results.best(row["pair"]), Best)
             certificate = read_certificate(results.certificate(row["pair"]), best)
-            lines.append(best_line(best, row["reward_aligned"], certificate))
-            lines += [f"  {line}" for line in _remarks(results, best, benchmarks, ran)]
+            first, *others = best_lines(remarks.without_next(best), row["reward_aligned"], certificate)
+            lines += [first, *(f"  {line}" for line in others)]
+            lines += [f"  {line}" for line in _remarks(results, best, certificate, benchmarks, ran)]
     except DataError:
         return ""
     place = ran.place if ran else str
@@ -67,7 +69,11 @@ def closing_words(results: Results = RESULTS, ran: Ran | None = None) -> str:
 
 
 def _remarks(
-    results: Results, best: Best, benchmarks: Sequence[Mapping[str, str]], ran: Ran | None
+    results: Results,
+    best: Best,
+    certificate: Certificate | None,
+    benchmarks: Sequence[Mapping[str, str]],
+    ran: Ran | None,
 ) -> Iterator[str]:
     alphas = [*read([results.alphas(best.pair)], ("alpha",))]
     if said := remarks.responses(alphas, best.alpha):
@@ -78,17 +84,18 @@ def _remarks(
         yield f"WARNING: {said}"
     if said := ", ".join(remarks.worse(benchmarks, best.pair)):
         yield f"worse than the aligned model: {said}"
-    if (further := remarks.next_alphas(best)) and ran:
-        grid = ", ".join(
-            [*(each for each in ran.config.pairs[best.pair].grid() if each not in ("-1", "0")), *further]
-        )
-        where = ran.place(ran.file) if ran.file else "the config"
-        yield (
-            f"next: the grid ends at {best.alpha}, and the best alpha may lie beyond; set alphas: [{grid}] of pairs.{best.pair} in"
-            f" {where}, then: {ran.again()}"
-        )
-    elif further:
-        yield f"next: the grid ends at {best.alpha}, and the best alpha may lie beyond; try {' and '.join(further)}"
+    why, more = remarks.further(best, certificate, alphas)
+    if why:
+        yield f"next: {why}{_command(best.pair, more, ran) if more and ran else ''}"
+
+
+def _command(pair: str, more: Sequence[str], ran: Ran) -> str:
+    """What to type for `more` alphas of a pair."""
+    grid = [*(each for each in ran.config.pairs[pair].grid() if each not in REFERENCE_ALPHAS), *more]
+    if ran.file and len(ran.config.pairs) == 1 and " --out " not in ran.again():
+        return f": {ran.again()} --alphas {','.join(grid)}"
+    where = ran.place(ran.file) if ran.file else "the config"
+    return f"; set alphas: [{', '.join(grid)}] of pairs.{pair} in {where}, then: {ran.again()}"
 
 
 def _models(results: Results, ran: Ran) -> Iterator[str]:

@@ -7,12 +7,18 @@ from expoflow.selection.criteria import CRITERIA, with_interval
 SAME = "alpha was chosen and judged on the same prompts"
 
 
-def best_line(best: Best, reward_aligned: float | str | None, certificate: Certificate | None = None) -> str:
+def best_line(best: Best, reward_aligned: float | str | None) -> str:
     """One line a pair: `mini20: best alpha 8, reward 0.41 -> 1.04, gain 0.63 [0.49, 0.77]`; or alpha and reason.
 
-    With a certificate its gain comes first, for it is the one to quote. What is to be said of degenerate responses
-    follows; a reason has it already.
+    What is to be said of degenerate responses follows; a reason has it already.
     """
+    return "; ".join(best_lines(best, reward_aligned))
+
+
+def best_lines(
+    best: Best, reward_aligned: float | str | None, certificate: Certificate | None = None
+) -> list[str]:
+    """The choice, and what is to be said of it. With a certificate its gain comes first, for it is the one to quote."""
     if best.reward is None:
         chose, more = best.reason, []
     else:
@@ -21,13 +27,10 @@ def best_line(best: Best, reward_aligned: float | str | None, certificate: Certi
         more = best.warnings if best.certified else [best.reason]
     line = f"{best.pair}: best alpha {best.alpha}"
     if certificate and certificate.held_out:
-        line += (
-            f", {certificate_words(certificate)}; on {certificate.chosen_on}, where alpha was chosen: {chose}"
-        )
-    else:
-        line += f": {chose}" if best.reward is None else f", {chose}"
-        more = [*more, certificate_words(certificate)] if certificate else more
-    return "; ".join([line, *more])
+        chosen_on = f"on {certificate.chosen_on}, where alpha was chosen: {chose}"
+        return [f"{line}, {certificate_words(certificate)}", "; ".join([chosen_on, *more])]
+    line += f": {chose}" if best.reward is None else f", {chose}"
+    return [line, *more, *([certificate_words(certificate)] if certificate else [])]
 
 
 def certificate_words(certificate: Certificate) -> str:
