@@ -80,7 +80,7 @@ def test_the_next_run_begins_anew(folder):
     path = folder / "run.jsonl"
     Recorder(path, sweep(), cluster=False).end()
     follower = Follower(path)
-    assert follower.read().ending == "failed"
+    assert follower.read().ending == "interrupted"
     next_ = Recorder(path, sweep()[:1], cluster=True)
     assert (len(follower.read().jobs), follower.read().ending) == (1, "")
     next_.hear(message(LogEvent.JOB_FINISHED, job_id=0))

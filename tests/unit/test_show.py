@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from expoflow.project.terminal import INTERRUPTED
+from expoflow.project.terminal import INTERRUPTED, STOPPED
 
 # Of each of two alphas responses, with a progress file beside the job's log, and a reward.
 SNAKEFILE = """
@@ -163,6 +163,15 @@ def test_two_lines_after_ctrl_c_and_a_second_run_meanwhile(folder):
     assert not Path(f"/proc/{job}").exists()
     assert events(folder)[-1]["state"] == "interrupted"
     assert ended(start(folder, wait=0))[0] == 0  # it goes on
+
+
+def test_sigterm_lets_jobs_finish_and_says_how_to_go_on(folder):
+    run = start(folder, wait=3)
+    wait_for(run, folder / "pid")
+    run.send_signal(signal.SIGTERM)
+    assert ended(run) == (1, [STOPPED])
+    done = [event["state"] for event in events(folder)[1:]]
+    assert done == ["started", "finished", "interrupted"]
 
 
 def test_ctrl_c_before_the_first_job(folder):

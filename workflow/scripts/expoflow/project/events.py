@@ -108,8 +108,9 @@ class Recorder:
     def end(self) -> None:
         """Write that the run has ended; what is written later is lost."""
         if self.file:
-            done = all(job.state == "finished" for job in self.jobs.values())
-            state = self.ending or ("finished" if done else "failed")
+            states = {job.state for job in self.jobs.values()}
+            done = "finished" if states <= {"finished"} else "interrupted"
+            state = self.ending or ("failed" if "failed" in states else done)
             self._write({"event": "end", "state": state, "time": time.time()})
             self.file.close()
             self.file = None

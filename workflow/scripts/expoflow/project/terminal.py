@@ -34,6 +34,7 @@ INTERRUPTED = (
     "expoflow: interrupted: the jobs at work are being ended; what is finished stays",
     "expoflow: the same command goes on from there",
 )
+STOPPED = "expoflow: the run was ended before its end; what is finished stays, and the same command goes on from there"
 ONE_FAILED = "At least one job did not complete successfully."  # said last of a run: `Words.last` says which
 SHOWN = "EXPOFLOW_SHOWN"  # by it a head knows that `expoflow run` shows its run
 
@@ -98,8 +99,8 @@ class Words(logging.Filter):
         return True
 
     def last(self) -> str:
-        """Of every job that failed its log and the last line there: the reason."""
-        return "\n".join(f"{log}: {_reason(log)}" for log in dict.fromkeys(self.failed))
+        """Of every job that failed its log and the last line there: the reason. If none has, as after SIGTERM, how to go on."""
+        return "\n".join(f"{log}: {_reason(log)}" for log in dict.fromkeys(self.failed)) or STOPPED
 
 
 def listen() -> Words:
