@@ -152,6 +152,7 @@ def test_the_card_says_what_the_results_say(publisher, hub):
     assert f"**Over the aligned model: {said} that took no part in the choice" in body
     assert f"Alpha {best['alpha']} was taken: {best['reason']}. The choice is" in body
     assert ("**not certified**" in body) != best["certified"]
+    assert ("A better-aligned model" in body) == found["certified"]
     assert "answered 24 prompts (`dev`, a file)" in body
     assert "the reward model `rm` (not on the hub) scored the responses" in body
     manifest = json.loads((publisher.project / "results/models/dpo.json").read_text())

@@ -64,3 +64,18 @@ def test_bash_completes_commands_options_choices_and_folders(tmp_path, capsys):
     asked = ["bash", "-c", COMPLETE.format(script=script)]
     done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.split("\n") == ["doctor", "--max-tokens", "transformers", "somewhere", ""]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["run", "--alpha", "1"], "expoflow run: error: unknown: --alpha (did you mean --alphas?)"),
+        (["plan", "--tokens=5"], "expoflow plan: error: unknown: --tokens=5 (did you mean --max-tokens?)"),
+        (["status", "a", "b"], "expoflow status: error: unknown: b"),
+    ],
+)
+def test_what_a_command_does_not_know_is_refused(capsys, given, said):
+    """Also a beginning of an option: it would mean another one as soon as there is a second that begins so."""
+    with pytest.raises(SystemExit, match="2"):
+        main(given)
+    assert capsys.readouterr().err.splitlines()[-1] == said

@@ -44,7 +44,7 @@ def test_the_id_is_of_the_canonical_messages():
         ("{", ":2: an object that stands on several lines; write one JSON object a line"),
         ("9" * 5000, ":2: cannot be read (Exceeds the limit"),
         ([1], ":2: holds a list; write one JSON object a line"),
-        ({"p": 1}, ":2: no field 'q' (has: p); set `field:` to the prompt's"),
+        ({"p": 1}, ":2: no field 'q' (has: p); set `field:` (--field) to the prompt's"),
         ({"q": " "}, ":2: field 'q' must be a text or a list"),
         ({"q": []}, ":2: field 'q' must be a text or a list"),
         ({"q": 3}, ":2: field 'q' must be a text or a list of {role, content} messages, not a int"),

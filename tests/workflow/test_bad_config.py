@@ -94,7 +94,7 @@ CASES = {
     ),
     "prompts without the field": (
         at("prompts/dev/field", "question"),
-        "prompts.dev.file: dev.jsonl:1: no field 'question' (has: prompt_id, prompt); set `field:` to the prompt's",
+        "prompts.dev.file: dev.jsonl:1: no field 'question' (has: prompt_id, prompt); set `field:` (--field) to the prompt's",
     ),
     "prompt twice": (
         at("prompts/dev/file", "twice.jsonl"),

@@ -6,7 +6,9 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Collection, Sequence
+from difflib import get_close_matches
 from types import FrameType
+from typing import NoReturn
 
 from expoflow import __version__
 from expoflow.cli.arguments import folder_arguments
@@ -86,7 +88,9 @@ def main(argv: list[str] | None = None) -> int:
     _open_streams()
     given, behind = _parted(sys.argv[1:] if argv is None else argv)
     parser = _parser(given)
-    arguments = parser.parse_args(given)
+    arguments, unknown = parser.parse_known_args(given)
+    if unknown:
+        _refuse(parser, arguments.command, unknown)
     if behind is not None and arguments.command != "run":
         parser.error(f"{arguments.command} takes no arguments behind --")
     arguments.snakemake = behind or []
@@ -133,17 +137,30 @@ def _parser(wanted: Collection[str]) -> argparse.ArgumentParser:
     """The parser; only commands in `wanted` have their arguments, for which the config is imported."""
     parser = argparse.ArgumentParser(
         prog="expoflow",
+        allow_abbrev=False,
         description="Better-aligned models by extrapolation (ExPO).",
         epilog="Exit status: 0 done; 1 jobs or a check failed; 2 something to correct, named in the last lines; 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"expoflow {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (text, add_arguments, function) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name in wanted:
             add_arguments(command)
         command.set_defaults(run=function)
+    parser.set_defaults(commands=commands.choices)
     return parser
+
+
+def _refuse(parser: argparse.ArgumentParser, name: str, unknown: Sequence[str]) -> NoReturn:
+    """End with what a command does not know, and what it has that is spelled alike."""
+    command = parser.get_default("commands")[name]
+    options = [option for action in command._actions for option in action.option_strings]
+    said = []
+    for each in unknown:
+        near = get_close_matches(each.partition("=")[0], options, 1) if each.startswith("-") else []
+        said.append(f"{each} (did you mean {near[0]}?)" if near else each)
+    command.error(f"unknown: {', '.join(said)}")
 
 
 def _parted(given: Sequence[str]) -> tuple[list[str], list[str] | None]:

@@ -23,7 +23,11 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
         "       expoflow run [DIR] [--config FILE] [--limit N] [--dry-run] [-- SNAKEMAKE ...]"
     )
     request_arguments(parser)
-    parser.add_argument("--dry-run", action="store_true", help="say what would run; nothing is written")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="count the jobs that would run, and say what they take; nothing is written; `-- -n` names each job",
+    )
     parser.epilog = "Arguments behind -- are snakemake's own."
 
 
@@ -126,7 +130,7 @@ def run(arguments: argparse.Namespace) -> int:
     project, said = requested(arguments)
     for line in said:
         print(f"expoflow: {line}", file=sys.stderr, flush=True)
-    return project.run([*arguments.snakemake, *(["--dry-run"] if arguments.dry_run else [])])
+    return project.run(arguments.snakemake, dry=arguments.dry_run)
 
 
 def init(arguments: argparse.Namespace) -> int:

@@ -75,7 +75,7 @@ def read(
         for where, row in rows(path):
             if field not in row:
                 raise DataError(
-                    f"{where}: no field '{field}' (has: {', '.join(row)}); set `field:` to the prompt's"
+                    f"{where}: no field '{field}' (has: {', '.join(row)}); set `field:` (--field) to the prompt's"
                 )
             shown = [
                 images.image(each, where, path.parent if local else None) for each in images.given(row, where)

@@ -69,6 +69,9 @@ def token_name() -> str:
     return "the token in HF_TOKEN" if os.environ.get("HF_TOKEN") else "the token of `hf auth login`"
 
 
+NO_FOLDER = "if a folder is meant, there is none here: correct the path, or write it as ./{}"
+
+
 def explain(error: HTTPError, repo: str, revision: str | None, kind: str = "model") -> str:
     """What went wrong for good, and the remedy; never the token."""
     token = token_name()
@@ -84,7 +87,7 @@ def explain(error: HTTPError, repo: str, revision: str | None, kind: str = "mode
     if isinstance(error, RepositoryNotFoundError):
         return (
             f"{repo}: {ENDPOINT} has no such {kind} (HTTP {status}), or it is private and {account}; "
-            "correct `hub:`, or set HF_TOKEN to a token that may read it"
+            f"correct `hub:`, or set HF_TOKEN to a token that may read it; {NO_FOLDER.format(repo)}"
         )
     if status == 401:
         return f"{repo}: {token} is refused (HTTP 401); set HF_TOKEN to a valid one, or unset it"
@@ -96,5 +99,5 @@ def explain(error: HTTPError, repo: str, revision: str | None, kind: str = "mode
         return f"{repo}: {happened(error)}, {ENDPOINT} asks to wait {asked} s; run again after that"
     return (
         f"{repo}: {ENDPOINT} does not answer as it should ({happened(error)}), {len(WAITS) + 1} tries; "
-        "what came is kept: run again, or set HF_HUB_OFFLINE=1 if all is in the cache"
+        f"what came is kept: run again, or set HF_HUB_OFFLINE=1 if all is in the cache; {NO_FOLDER.format(repo)}"
     )

@@ -71,7 +71,7 @@ def hub_card(evidence: Evidence, repo: str, licence: Licence) -> str:
 {_metadata(evidence, licence)}---
 # {repo.rpartition("/")[2]}
 
-A better-aligned model that was not trained but extrapolated (ExPO,
+{_title(evidence)} that was not trained but extrapolated (ExPO,
 [Zheng et al. 2024](https://arxiv.org/abs/2404.16792)) from an SFT model (theta0) and the model aligned from it (theta1):
 
     theta2 = theta1 + alpha * (theta1 - theta0)
@@ -168,6 +168,12 @@ at most), and {scored}.
 
 Alpha {best.alpha} was taken: {best.reason}. The choice is {"certified on these prompts" if best.certified else "**not certified**"}; \
 {best.chosen_share:.0%} of the bootstrap resamples of the prompts would make it.{_gain(evidence)}"""
+
+
+def _title(evidence: Evidence) -> str:
+    """What the model is; better only if that is certified."""
+    certified = evidence.certificate and evidence.certificate.certified
+    return "A better-aligned model" if certified else "A model"
 
 
 def _certificate(evidence: Evidence) -> str:

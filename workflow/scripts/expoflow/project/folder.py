@@ -1,6 +1,7 @@
 """A folder with a config, and the workflow that is run in it."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from expoflow.project.located import located
 from expoflow.system.installed import workflow_folder
 
 CONFIG = "config.yaml"
+# What Snakemake says of a dry run, before it names each job.
+COUNTED = re.compile(r"^Job stats:\n(.*?^total +\d+\n)", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -87,25 +90,37 @@ class Project:
         folder = self.folder / RESULTS.pairs
         return bool({*folder.glob("*/*")} - {*folder.glob(str(looked))})
 
-    def run(self, arguments: Sequence[str]) -> int:
-        """Run the workflow; `arguments` are Snakemake's own. In a dry run nothing is written. Its exit status. Raises ConfigError."""
+    def run(self, arguments: Sequence[str], dry: bool = False) -> int:
+        """Run the workflow; `arguments` are Snakemake's own. Its exit status. Raises ConfigError.
+
+        In a dry run nothing is written. If `dry` asks for it, the jobs are counted; if Snakemake's own arguments do, each is named.
+        """
         try:
             os.path.abspath(self.folder).encode()
         except UnicodeEncodeError:
             raise ConfigError(
                 [f"{self.folder}: its name is no UTF-8; name another folder with --out"]
             ) from None
-        if not is_dry(arguments):
-            if self.text is not None:
-                self._write()
-            return run_workflow(self.config, self.folder, arguments)
+        if dry or is_dry(arguments):
+            return self._run_dry(arguments, dry)
+        if self.text is not None:
+            self._write()
+        return run_workflow(self.config, self.folder, arguments)
+
+    def _run_dry(self, arguments: Sequence[str], counted: bool) -> int:
         with tempfile.TemporaryDirectory() as scratch:
             config, folder = self.config, self.folder if self.folder.is_dir() else Path(scratch)
             if self.text is not None:
                 config = Path(scratch) / CONFIG
                 write_text(config, self.text)
             sys.stdout.flush()
-            return subprocess.run(snakemake(config, folder, arguments)).returncode
+            if not counted:
+                return subprocess.run(snakemake(config, folder, arguments)).returncode
+            command = snakemake(config, folder, [*arguments, "--dry-run"])
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, errors="replace")
+        found = COUNTED.search(done.stdout) if done.returncode == 0 else None
+        print(found[1] if found else done.stdout, end="")
+        return done.returncode
 
     def _write(self) -> None:
         """Write the config; another one that stands there is kept beside it."""

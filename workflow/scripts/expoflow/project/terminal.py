@@ -186,6 +186,8 @@ def explained(text: str, kind: str) -> str:
             return f"expoflow: {resume.lock_words(Path())}"
         except ExpoflowError as error:  # the note of the run is broken
             return f"expoflow: {error}"
+    if kind == "BrokenPipeError":
+        return "expoflow: nobody reads any more what is said"
     if kind == "WorkflowError":
         return FRAMES.sub("", text)
     if kind == "InputFunctionException" and OWN.search(text):
