@@ -49,7 +49,7 @@ rule generate:
     shell:
         '''echo "{{\\\\"done\\\\": 10, \\\\"total\\\\": 40, \\\\"unit\\\\": \\\\"tokens\\\\", \\\\"last\\\\": \\\\"\\\\", \\\\"before\\\\": 0, \\\\"began\\\\": 1, \\\\"since\\\\": $(($(date +%s) - 5)),'''
         ''' \\\\"updated\\\\": $(date +%s)}}" > results/logs/generate/{wildcards.pair}/.alpha={wildcards.alpha}.log.progress;'''
-        ''' echo "error: no room; make some" > {log}; echo "$$" > pid; sleep $WAIT; test "$FAIL" != {wildcards.alpha} && touch {output}'''
+        ''' echo "error: no room; make some" > {log}; trap "$INTERRUPTED exit 130" INT; echo "$$" > pid; sleep $WAIT; test "$FAIL" != {wildcards.alpha} && touch {output}'''
 
 
 rule score:
@@ -82,7 +82,8 @@ def start(folder, *arguments, wait=1.5, fail="", output=subprocess.PIPE):
     return subprocess.Popen(
         [sys.executable, "-c", RUN, *arguments],
         cwd=folder,
-        env=os.environ | {"WAIT": str(wait), "FAIL": fail, "TERM": "xterm"},
+        env=os.environ
+        | {"WAIT": str(wait), "FAIL": fail, "TERM": "xterm", "INTERRUPTED": "echo Traceback >&2;"},
         stdout=output,
         stderr=output if output != subprocess.PIPE else subprocess.STDOUT,
         text=True,
@@ -188,7 +189,7 @@ def test_snakemake_itself_has_the_same_two_lines_last(folder):
     run = subprocess.Popen(
         [sys.executable, "-m", "snakemake", "--cores", "1"],
         cwd=folder,
-        env=os.environ | {"WAIT": "60", "FAIL": ""},
+        env=os.environ | {"WAIT": "60", "FAIL": "", "INTERRUPTED": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -68,7 +68,10 @@ def run(command: Sequence[str], folder: Path, keep: Sequence[int] = ()) -> int:
         board.head = head.pid
         os.close(writing)
         for line in _said(reading, head, shows.look):
-            shows.say(line)
+            if not interrupted or line.startswith(
+                "expoflow: "
+            ):  # else of jobs in the middle of their imports
+                shows.say(line)
         early.seek(0)
         before = early.read().decode(errors="replace").rstrip("\n")
         if interrupted and before:  # in the middle of its imports
