@@ -165,7 +165,7 @@ def test_words_say_what_is_to_be_quoted(tmp_path):
     said = "gain 0.45 [0.30, 0.61] on 40 prompts of test that took no part in the choice"
     assert words.certificate_words(found) == said
     seen = words.certificate_words(found.model_copy(update={"looks": 3}))
-    assert seen == f"{said} (these prompts have now judged or made 3 results)"
+    assert seen == f"{said} (these prompts were looked at 3 times)"
     doubtful = {"certified": False, "low": -0.003}
     assert words.certificate_words(found.model_copy(update=doubtful)) == (
         said.replace("0.30", "-0.003") + ", not certified: the interval holds 0"

@@ -263,7 +263,9 @@ def test_a_run_and_a_dry_run_say_that_once(machine, tmp_path, command):
     ("models", "warned"), [(MINI["models"], False), ({**MINI["models"], "rm": {"hub": "org/rm-7b"}}, True)]
 )
 def test_expoflow_plan_says_it_where_jobs_go_to_a_cluster(tmp_path, models, warned):
-    """No GPU is here, and sbatch is."""
+    """No GPU is here, but sbatch and the folder's profile are."""
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm/profile.yaml").touch()
     sbatch = tmp_path / "bin" / "sbatch"
     sbatch.parent.mkdir()
     sbatch.touch(mode=0o755)

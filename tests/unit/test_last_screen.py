@@ -74,7 +74,7 @@ def test_everything_is_said_from_where_one_stands(project, tmp_path):
     assert "next" not in lines[0]
     assert lines[1:] == [
         "  responses: 52 tokens on average, 2.5% degenerate (aligned: 40, 0.0%)",
-        "  next: the grid ends here, and the best alpha may lie beyond: expoflow run --config project/config.yaml --alphas 0.5,1,1.5,2",
+        "  next: the grid ends here, and the best alpha may lie beyond: expoflow run project --alphas 0.5,1,1.5,2",
         "report: project/results/report.html, tables: project/results/*.csv",
         "model: project/results/pairs/p/expo/, its card: README.md there; with the evidence: expoflow publish project/results/pairs/p/expo"
         " --repo ORG/NAME --dry-run",

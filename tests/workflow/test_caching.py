@@ -61,7 +61,7 @@ def test_another_choice_is_another_look(finished):
     found = json.loads(finished.read("pairs/tiny/certificate.json"))
     assert (found["alpha"] in ("0", *alphas), found["looks"]) == (True, 2)
     if found["alpha"] != "0":
-        assert "(these prompts have now judged or made 2 results)" in finished.read("report.html").decode()
+        assert "(these prompts were looked at 2 times)" in finished.read("report.html").decode()
 
 
 def test_without_test_prompts_a_part_of_the_others_may_judge(finished):

@@ -29,7 +29,7 @@ def plan(arguments: argparse.Namespace) -> int:
         online = asked and not arguments.offline and begin.hub_answers()
         made = estimate.plan(config, online=online)
         print("\n".join(estimate.lines(made)))
-        local = shutil.which("sbatch") is None  # else the jobs are a cluster's
+        local = not begin.for_slurm()
         for line in begin.look_ahead(config, local, online=not arguments.offline, made=made):
             print(line)
     return 0
@@ -43,6 +43,7 @@ def status_arguments(parser: argparse.ArgumentParser) -> None:
 def status(arguments: argparse.Namespace) -> int:
     from expoflow.project import show, status
     from expoflow.project.display import Board
+    from expoflow.reporting.run_end import Ran, closing_words
 
     project = project_of(arguments)
     folder, config = project.folder, project.read()
@@ -53,15 +54,21 @@ def status(arguments: argparse.Namespace) -> int:
     if show.at_work(board):
         lines.append(("so far", board.sentence()))
         lines += [("now", f"{board.label(job)}: {board.detail(job)}") for job in board.at_work()]
+    whole = True
     for stage, files in status.stages(config).items():
         missing = [name for name in files if not (folder / name).exists()]
         rest = f"; missing: {missing[0]}" + (", ..." if len(missing) > 1 else "") if missing else ""
         lines.append((stage, f"{len(files) - len(missing)} of {len(files)}{rest}"))
+        whole = whole and not missing
     results = Results.of(folder)
     parts = [(path, status.size(path)) for path in (results.models, results.pairs)]
     lines += [(str(path), _megabytes(size)) for path, size in [*parts, *status.held()]]
     width = max(len(label) for label, _ in lines)
     print("\n".join(f"{label:{width}}  {text}" for label, text in lines))
+    if whole:
+        ran = Ran(config, project.config.absolute(), Path.cwd(), None)
+        with project.entered():
+            print(closing_words(ran=ran))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ DRY = re.compile(
 )  # behind other letters too, and cut short, as Snakemake takes it
 FORCED = re.compile(r"-[fFR].*|--force(all|run)?(=.*)?")
 ELSEWHERE = ("--profile", "--executor", "-e")  # Snakemake's arguments by which jobs run on a cluster
+SLURM_PROFILE = Path("slurm", "profile.yaml")
 PATIENCE = 3  # seconds in which the hub must answer a dry run
 
 
@@ -182,6 +184,11 @@ def _is_to_come(config: Config, results: Results = RESULTS) -> bool:
     return models or any(
         each.hub and not results.prompts(name).exists() for name, each in config.prompts.items()
     )
+
+
+def for_slurm(folder: Path = Path()) -> bool:
+    """Whether runs in a folder are meant for SLURM: it is here, and the folder has its profile."""
+    return bool(shutil.which("sbatch")) and (folder / SLURM_PROFILE).is_file()
 
 
 def hub_answers() -> bool:

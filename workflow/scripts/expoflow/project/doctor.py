@@ -13,6 +13,7 @@ from pathlib import Path
 from expoflow import __version__, store
 from expoflow.engines.model import chosen
 from expoflow.errors import ExpoflowError
+from expoflow.project.begin import SLURM_PROFILE, for_slurm
 from expoflow.system import gpus, processor
 from expoflow.system.installed import workflow_folder
 
@@ -190,8 +191,8 @@ def _slurm(folder: Path) -> Iterator[Finding]:
         return
     if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
         yield Finding("SLURM", "here, but Snakemake's plugin is not", "pip install 'expoflow[slurm]'")
-    elif not (folder / "slurm" / "profile.yaml").is_file():
-        yield Finding("SLURM", f"here; {folder} has no slurm/profile.yaml", "expoflow init DIR writes one")
+    elif not for_slurm(folder):
+        yield Finding("SLURM", f"here; {folder} has no {SLURM_PROFILE}", "expoflow init DIR writes one")
     else:
         yield Finding("SLURM", "here; run with: -- --profile slurm")
 

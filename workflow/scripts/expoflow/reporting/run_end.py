@@ -23,12 +23,15 @@ from expoflow.results import Best, Certificate, read_certificate
 
 @dataclass(frozen=True)
 class Ran:
-    """The run that has ended: its `config`, read from `file` (None: the workflow's own), from which folder it was started, and seconds."""
+    """The run that has ended: its `config`, read from `file` (None: the workflow's own), from which folder it was started, and seconds.
+
+    They are None if one looks at it later.
+    """
 
     config: Config
     file: Path | None
     cwd: Path
-    seconds: float
+    seconds: float | None
 
     def place(self, path: Path = Path()) -> str:
         """A path of the run's folder as it is written where the run was started; in full if it does not lie below."""
@@ -41,6 +44,8 @@ class Ran:
         if self.file is None:
             return "snakemake --cores all"
         file, here = shlex.quote(self.place(self.file)), self.file.absolute().parent == Path.cwd()
+        if here and self.file.name == "config.yaml":
+            return "expoflow run" if self.place() == "." else f"expoflow run {shlex.quote(self.place())}"
         return f"expoflow run --config {file}{'' if here else f' --out {shlex.quote(self.place())}'}"
 
 
@@ -102,7 +107,7 @@ def _models(results: Results, ran: Ran) -> Iterator[str]:
     """Where the models are, what can be done with them, and how long it took."""
     if ran.config.limit:
         yield f"{rehearsal.words(ran.config.limit)}; the same without --limit (in the config: limit) makes results"
-        yield f"took: {duration(ran.seconds)}"
+        yield from _took(ran)
         return
     pairs = [*ran.config.pairs]
     model = ran.place(results.exported(pairs[0] if len(pairs) == 1 else "PAIR"))
@@ -119,7 +124,12 @@ def _models(results: Results, ran: Ran) -> Iterator[str]:
     if real := [pair.aligned for pair in ran.config.pairs.values() if not needs.miniature(pair.aligned)]:
         trusted = " --trust-remote-code" * any(ran.config.models[each].trust_remote_code for each in real)
         yield f"serve: vllm serve {quoted}{trusted}; as GGUF: python llama.cpp/convert_hf_to_gguf.py {quoted}"
-    yield f"took: {duration(ran.seconds)}"
+    yield from _took(ran)
+
+
+def _took(ran: Ran) -> Iterator[str]:
+    if ran.seconds is not None:
+        yield f"took: {duration(ran.seconds)}"
 
 
 def salvage(

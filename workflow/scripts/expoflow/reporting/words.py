@@ -55,7 +55,7 @@ def _certificate_words(certificate: Certificate) -> str:
     line = f"{short_certificate(certificate)} on {certificate.prompts} prompts of {certificate.judged_on} that took no part in the choice"
     line += "" if certificate.certified or certificate.rehearsal else f", {_verdict(certificate)}"
     line += left_out_words(certificate)
-    more = f" (these prompts have now judged or made {certificate.looks} results)"
+    more = f" (these prompts were looked at {certificate.looks} times)"
     return line + more if certificate.looks > 1 else line
 
 
