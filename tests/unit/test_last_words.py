@@ -141,7 +141,14 @@ def test_snakemakes_words_on_exceptions(said, tmp_path, monkeypatch):
     print_exception(OSError(30, "Read-only file system", "/data/.snakemake"), {})
     print_exception(OSError(5, "Input/output error: the disk is gone"), {})
     print_exception(LockException(), {})
-    config, key, own, other, full, read_only, broken, lock = records
+    print_exception(
+        raised(WorkflowError("no metadata ([Errno 28] No space left on device)."), "raise error"), {}
+    )
+    config, key, own, other, full, read_only, broken, lock, metadata = records
+    assert metadata.split("\n")[1:] == [
+        "no metadata ([Errno 28] No space left on device).",
+        "No space left on device: make room on this disk, then try again",
+    ]
     assert config.endswith("the config has problems:\na: b; do c")
     assert key.endswith(f"KeyError: 'a'\n{terminal.FAULT}")
     assert "DataError: a.json: cut; delete it" in own

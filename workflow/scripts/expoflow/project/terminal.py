@@ -35,7 +35,12 @@ INTERRUPTED = (
     "expoflow: the same command goes on from there",
 )
 STOPPED = "expoflow: the run was ended before its end; what is finished stays, and the same command goes on from there"
-ONE_FAILED = "At least one job did not complete successfully."  # said last of a run: `Words.last` says which
+# Snakemake's words on jobs that fail; `Words.last` says which, and why.
+FAILED = re.compile(
+    r"RuleException:\nCalledProcessError in file .*|Exiting because a job execution failed.*"
+    r"|.*At least one job did not complete successfully\.",
+    re.DOTALL,
+)
 SHOWN = "EXPOFLOW_SHOWN"  # by it a head knows that `expoflow run` shows its run
 
 
@@ -169,7 +174,7 @@ class Screen(io.TextIOBase):
         event = getattr(getattr(record, "event", None), "name", "")
         if record.levelno >= logging.ERROR and event not in ("JOB_ERROR", "GROUP_ERROR"):
             text = str(record.msg).rstrip()
-            if not text.endswith(ONE_FAILED):
+            if not FAILED.fullmatch(text):
                 self.told = True
                 print(text, file=sys.stderr, flush=True)
 
@@ -186,14 +191,14 @@ def explained(text: str, kind: str) -> str:
             return f"expoflow: {resume.lock_words(Path())}"
         except ExpoflowError as error:  # the note of the run is broken
             return f"expoflow: {error}"
-    if kind == "WorkflowError":
+    if kind == "WorkflowError" and FULL not in text:
         return FRAMES.sub("", text)
     if kind == "InputFunctionException" and OWN.search(text):
         return text.partition("\nTraceback:\n")[0]
     if line := _of_the_system(text):
         return f"expoflow: {line}"
     if FULL in text:
-        return f"{text.rstrip()}\n{FULL}: make room on this disk, then try again"
+        return f"{FRAMES.sub('', text.rstrip())}\n{FULL}: make room on this disk, then try again"
     known = hasattr(sys.modules.get("snakemake.exceptions"), kind) and kind != "InputFunctionException"
     return text if known or kind in ENDED else f"{text.rstrip()}\n{FAULT}"
 
