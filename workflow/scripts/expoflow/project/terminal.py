@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from expoflow import errors
-from expoflow.errors import ExpoflowError
+from expoflow.errors import ExpoflowError, shown
 from expoflow.paths import RESULTS
 from expoflow.project import resume
 from expoflow.project.events import Recorder, planned
@@ -217,4 +217,4 @@ def _reason(log: Path) -> str:
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     said = [line for line in lines if line.strip()]
-    return said[-1] if said else "is empty: the job was killed, perhaps for want of memory"
+    return shown(said[-1]) if said else "is empty: the job was killed, perhaps for want of memory"
