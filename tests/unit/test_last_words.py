@@ -141,7 +141,14 @@ def test_snakemakes_words_on_exceptions(said, tmp_path, monkeypatch):
     print_exception(OSError(30, "Read-only file system", "/data/.snakemake"), {})
     print_exception(OSError(5, "Input/output error: the disk is gone"), {})
     print_exception(LockException(), {})
-    config, key, own, other, full, read_only, broken, lock = records
+    print_exception(
+        raised(WorkflowError("no metadata ([Errno 28] No space left on device)."), "raise error"), {}
+    )
+    config, key, own, other, full, read_only, broken, lock, metadata = records
+    assert metadata.split("\n")[1:] == [
+        "no metadata ([Errno 28] No space left on device).",
+        "No space left on device: make room on this disk, then try again",
+    ]
     assert config.endswith("the config has problems:\na: b; do c")
     assert key.endswith(f"KeyError: 'a'\n{terminal.FAULT}")
     assert "DataError: a.json: cut; delete it" in own
@@ -161,9 +168,10 @@ def test_snakemakes_words_on_exceptions(said, tmp_path, monkeypatch):
 
 def test_the_last_line_of_each_log_is_said_again(said, tmp_path):
     _, words = said
-    logs = [tmp_path / name for name in ("a.log", "empty.log", "none.log")]
+    logs = [tmp_path / name for name in ("a.log", "empty.log", "none.log", "bar.log")]
     logs[0].write_text("much\nerror: a.csv: cut; delete it\n\n")
     logs[1].write_text("")
+    logs[3].write_text("loading\n10%\r20% of \x1b[2J\r\n", newline="")
 
     for log in (*logs, logs[0]):
         logging.getLogger(terminal.LOGGER).error(
@@ -173,6 +181,7 @@ def test_the_last_line_of_each_log_is_said_again(said, tmp_path):
         f"{logs[0]}: error: a.csv: cut; delete it",
         f"{logs[1]}: is empty: the job was killed, perhaps for want of memory",
         f"{logs[2]}: cannot be read (No such file or directory)",
+        rf"{logs[3]}: 20% of \x1b[2J",
     ]
 
 

@@ -105,6 +105,7 @@ def test_every_path_of_a_config_is_located():
             "mt_bench": {"data": "fastchat"},
             "open_llm": {"data": "hub"},
         },
+        "tracking": {"mlflow": "runs"},
     }
     rows = {"recipe": "dpo", "from": "sft", "data": "rows"}
     data["models"] = PAIR["models"] | {
@@ -123,4 +124,6 @@ def test_every_path_of_a_config_is_located():
     assert found["models"]["own"]["train"]["accelerate"] == "/home/my.yaml"
     assert found["models"]["shipped"]["train"]["accelerate"] == "zero3"
     assert found["prompts"] == {"dev": {"file": "/home/dev.jsonl"}, "test": {"file": "/data/test.jsonl"}}
-    assert str(found).count("/home/") == 13
+    assert str(found).count("/home/") == 14
+    data["tracking"]["mlflow"] = "http://localhost:5000"
+    assert located(checks.parse(data), Path("/home"))["tracking"] == data["tracking"]

@@ -52,6 +52,15 @@ rule generate:
         ''' echo "error: no room; make some" > {log}; trap "$INTERRUPTED exit 130" INT; echo "$$" > pid; sleep $WAIT; test "$FAIL" != {wildcards.alpha} && touch {output}'''
 
 
+rule scored:
+    output:
+        "results/{name}.scored",
+    log:
+        "results/logs/scored/{name}.log",
+    script:
+        "scored.py"
+
+
 rule score:
     input:
         "results/{pair}.{alpha}.gen",
@@ -210,6 +219,15 @@ def test_a_job_that_fails_is_told_once_with_its_reason(folder):
     assert not [line for line in said if "Traceback" in line or "WorkflowError" in line]
     assert "Error in rule generate" in (folder / "results/logs/snakemake.log").read_text()
     assert events(folder)[-1]["state"] == "failed"
+
+
+def test_of_a_script_that_fails_nothing_else_is_told(folder):
+    (folder / "scored.py").write_text(
+        "with open(snakemake.log[0], 'w') as log:\n    log.write('error: a: broken; mend it')\nraise SystemExit(1)\n"
+    )
+    status, said = ended(start(folder, "results/a.scored"))
+    assert (status, said) == (1, ["results/logs/scored/a.log: error: a: broken; mend it"])
+    assert "CalledProcessError" in (folder / "results/logs/snakemake.log").read_text()
 
 
 def test_what_is_asked_of_snakemake_itself_is_answered(folder):

@@ -41,6 +41,8 @@ def _path(name: str, value: Any, field: Any, base: Path) -> Any:
 def _is_path(name: str, value: str, field: Any) -> bool:
     if name == "annotator":  # one of alpaca_eval's, or a folder
         return "/" in value
+    if name == "mlflow":  # an address, or a folder
+        return ":" not in value
     if name == "accelerate":
         return not (workflow_folder() / "config/accelerate" / f"{value}.yaml").is_file()
     known = [*field.metadata, *(each for part in _parts(field.annotation) for each in get_args(part)[1:])]

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from expoflow import errors
-from expoflow.errors import ExpoflowError
+from expoflow.errors import ExpoflowError, shown
 from expoflow.paths import RESULTS
 from expoflow.project import resume
 from expoflow.project.events import Recorder, planned
@@ -35,7 +35,12 @@ INTERRUPTED = (
     "expoflow: the same command goes on from there",
 )
 STOPPED = "expoflow: the run was ended before its end; what is finished stays, and the same command goes on from there"
-ONE_FAILED = "At least one job did not complete successfully."  # said last of a run: `Words.last` says which
+# Snakemake's words on jobs that fail; `Words.last` says which, and why.
+FAILED = re.compile(
+    r"RuleException:\nCalledProcessError in file .*|Exiting because a job execution failed.*"
+    r"|.*At least one job did not complete successfully\.",
+    re.DOTALL,
+)
 SHOWN = "EXPOFLOW_SHOWN"  # by it a head knows that `expoflow run` shows its run
 
 
@@ -169,7 +174,7 @@ class Screen(io.TextIOBase):
         event = getattr(getattr(record, "event", None), "name", "")
         if record.levelno >= logging.ERROR and event not in ("JOB_ERROR", "GROUP_ERROR"):
             text = str(record.msg).rstrip()
-            if not text.endswith(ONE_FAILED):
+            if not FAILED.fullmatch(text):
                 self.told = True
                 print(text, file=sys.stderr, flush=True)
 
@@ -188,14 +193,14 @@ def explained(text: str, kind: str) -> str:
             return f"expoflow: {error}"
     if kind == "BrokenPipeError":
         return "expoflow: nobody reads any more what is said"
-    if kind == "WorkflowError":
+    if kind == "WorkflowError" and FULL not in text:
         return FRAMES.sub("", text)
     if kind == "InputFunctionException" and OWN.search(text):
         return text.partition("\nTraceback:\n")[0]
     if line := _of_the_system(text):
         return f"expoflow: {line}"
     if FULL in text:
-        return f"{text.rstrip()}\n{FULL}: make room on this disk, then try again"
+        return f"{FRAMES.sub('', text.rstrip())}\n{FULL}: make room on this disk, then try again"
     known = hasattr(sys.modules.get("snakemake.exceptions"), kind) and kind != "InputFunctionException"
     return text if known or kind in ENDED else f"{text.rstrip()}\n{FAULT}"
 
@@ -214,4 +219,4 @@ def _reason(log: Path) -> str:
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     said = [line for line in lines if line.strip()]
-    return said[-1] if said else "is empty: the job was killed, perhaps for want of memory"
+    return shown(said[-1]) if said else "is empty: the job was killed, perhaps for want of memory"
