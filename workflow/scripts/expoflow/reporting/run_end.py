@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from expoflow.benchmarks.lm_eval.files import Plan
 from expoflow.config import Config
 from expoflow.dag.resources import Needs
 from expoflow.errors import DataError
@@ -76,8 +77,8 @@ def _remarks(
         return  # what else there is to say would be said of a few prompts
     if said := remarks.exchanged(alphas):
         yield f"WARNING: {said}"
-    if said := ", ".join(remarks.worse(benchmarks, best.pair)):
-        yield f"worse than the aligned model: {said}"
+    if said := remarks.worse(benchmarks, best.pair, *_told(ran, best.pair)):
+        yield f"worse than the aligned model in {said}"
     if (further := remarks.next_alphas(best)) and ran:
         grid = ", ".join(
             [*(each for each in ran.config.pairs[best.pair].grid() if each not in ("-1", "0")), *further]
@@ -89,6 +90,15 @@ def _remarks(
         )
     elif further:
         yield f"next: the grid ends at {best.alpha}, and the best alpha may lie beyond; try {' and '.join(further)}"
+
+
+def _told(ran: Ran | None, pair: str) -> tuple[Mapping[str, bool | None], float]:
+    """Of lm-eval's figures whether more of them is better, as far as that is known, and the confidence of intervals."""
+    if ran is None:
+        return {}, 0.95
+    section = ran.config.section(pair, "benchmarks").lm_eval
+    higher = read_json(Path(section.inputs()["data"]), Plan).higher if section else {}
+    return higher, ran.config.section(pair, "select").confidence
 
 
 def _models(results: Results, ran: Ran) -> Iterator[str]:
