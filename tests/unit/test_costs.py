@@ -73,6 +73,16 @@ def test_what_is_to_come_is_summed_and_what_is_there_is_not(tmp_path):
     assert sums(config(extrapolate={"weights": "streamed"}))["the sweep's models"] == 0
 
 
+def test_what_the_store_has_converted_is_known_by_its_whole_name(tmp_path):
+    sparse(tmp_path / "llama/pytorch_model.bin", 10 * GB)
+    (tmp_path / "llama/config.json").write_text("{}")
+    asked = config(models={"sft": {"path": "llama"}, "dpo": {"path": "llama"}})
+    (tmp_path / f"store/converted/llama-7b-{'a' * 16}").mkdir(parents=True)
+    assert sums(asked)["converted pickles"] == 20
+    (tmp_path / f"store/converted/llama-{'0' * 16}").mkdir()
+    assert "converted pickles" not in sums(asked)
+
+
 def test_checkpoints_of_a_training_count_less_those_that_are_there(tmp_path):
     models = {
         "base": {"hub": "org/base-7b"},

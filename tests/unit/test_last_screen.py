@@ -100,6 +100,12 @@ def test_a_miniature_is_not_served_and_a_clone_runs_snakemake(project):
     assert "report: results/report.html, tables: results/*.csv\n" in said
 
 
+def test_an_aligned_model_that_is_kept_is_not_published(project):
+    said = closing_words(project(chosen(3, 2, 1), [row("0", 3.0), row("1", 1.0)]), ran(Path.cwd()))
+    assert said.startswith("p: best alpha 0")
+    assert said.endswith("\nno better model: alpha 0 is the aligned one; took: 1 h 12 min")
+
+
 def test_a_rehearsal_advises_nothing_but_the_run_itself(project):
     worse = dict(zip(BENCHMARKS, ("p", "expo-aligned", "reward", "quality", -1, -2, -0.5, 0.01), strict=True))
     results = project(chosen(1, 2, 3), [row("-1", 4, 0.5), row("0", 1.0), row("1", 3.0)], [worse])

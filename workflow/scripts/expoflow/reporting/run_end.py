@@ -52,11 +52,12 @@ def closing_words(results: Results = RESULTS, ran: Ran | None = None) -> str:
     """
     if not results.report.exists():
         return ""
-    lines = []
+    lines, choices = [], set()
     try:
         benchmarks = [*read([results.table("benchmarks")], BENCHMARKED)]
         for row in read([results.table("summary")], ("pair", "reward_aligned")):
             best = read_json(results.best(row["pair"]), Best)
+            choices.add(best.alpha)
             certificate = read_certificate(results.certificate(row["pair"]), best)
             lines.append(best_line(best, row["reward_aligned"], certificate))
             lines += [f"  {line}" for line in _remarks(results, best, benchmarks, ran)]
@@ -64,7 +65,7 @@ def closing_words(results: Results = RESULTS, ran: Ran | None = None) -> str:
         return ""
     place = ran.place if ran else str
     lines.append(f"report: {place(results.report)}, tables: {place(results.table('*'))}")
-    return "\n".join([*lines, *(_models(results, ran) if ran else ())])
+    return "\n".join([*lines, *(_models(results, ran, kept=choices == {"0"}) if ran else ())])
 
 
 def _remarks(
@@ -101,13 +102,16 @@ def _told(ran: Ran | None, pair: str) -> tuple[Mapping[str, bool | None], float]
     return higher, ran.config.section(pair, "select").confidence
 
 
-def _models(results: Results, ran: Ran) -> Iterator[str]:
-    """Where the models are, what can be done with them, and how long it took."""
+def _models(results: Results, ran: Ran, kept: bool) -> Iterator[str]:
+    """Where the models are, what can be done with them, and how long it took; if aligned models were `kept`, there are no others."""
     if ran.config.limit:
         yield f"{rehearsal.words(ran.config.limit)}; the same without --limit (in the config: limit) makes results"
         yield f"took: {duration(ran.seconds)}"
         return
     pairs = [*ran.config.pairs]
+    if kept:
+        yield f"no better model: alpha 0 is the aligned one; took: {duration(ran.seconds)}"
+        return
     model = ran.place(results.exported(pairs[0] if len(pairs) == 1 else "PAIR"))
     quoted = shlex.quote(model)
     usual = ran.file is None or ran.file.absolute() in (
