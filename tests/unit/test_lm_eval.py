@@ -339,6 +339,11 @@ def test_what_lm_evals_own_names_stand_for():
         assert reason in known.leaves[name].problem()
 
 
+def test_a_group_of_tasks_without_names_is_refused():
+    with pytest.raises(DataError, match="lm-eval's group 't0_eval' has a member without a name"):
+        Definitions().figures("t0_eval")
+
+
 def test_own_definitions(tmp_path):
     folder = write_tasks(tmp_path)
     (folder / "tasks/other.yaml").write_text(OTHER)

@@ -183,7 +183,11 @@ class Definitions:
         inner = {key: value for key, value in member.items() if key not in ("task", "group")}
         if "group" in member and self._path(member["group"]) is None:
             return self._of_group(member, overrides)
-        return self._figures(member.get("group") or member["task"], overrides | inner, group)
+        if not isinstance(name := member.get("group") or member.get("task"), str):
+            raise DataError(
+                f"lm-eval's group '{group}' has a member without a name; name the tasks of it that you want"
+            )
+        return self._figures(name, overrides | inner, group)
 
     def _path(self, name: str) -> Path | None:
         """The file that defines a task or group."""
