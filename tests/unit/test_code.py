@@ -155,6 +155,15 @@ EDITS = {
     "selection/degenerate": {"select", "claims"},
     "reporting/tables": {"tables", "benchmark_table", "appendices", "report"},
     "reporting/page": {"report"},
+    "reporting/rehearsal": {
+        "tables",
+        "benchmark_table",
+        "paper_tables",
+        "appendices",
+        "figure",
+        "export",
+        "report",
+    },
     "reporting/figures/sweeps": {"figure"},
     "reporting/appendices": {"appendices"},
     "reporting/paper_tables": {"paper_tables"},
@@ -206,7 +215,7 @@ def test_a_column_changes_the_digests_of_the_tables_that_have_it(copy, before):
 
 def test_small_digests_stay_small():
     """Modules that a rule's digest holds, its script aside: 32, 35, 33 and 36 before they went by definition."""
-    most = {"tables": 2, "report": 5, "appendices": 3, "select": 11, "score": 25}
+    most = {"tables": 3, "report": 6, "appendices": 4, "select": 11, "score": 25}
     for rule, count in most.items():
         roots = code.work(*code.TASKS.get(rule, ()))
         found = digest.reached(roots, code.script(rule), code.NEUTRAL)

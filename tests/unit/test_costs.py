@@ -73,6 +73,16 @@ def test_what_is_to_come_is_summed_and_what_is_there_is_not(tmp_path):
     assert sums(config(extrapolate={"weights": "streamed"}))["the sweep's models"] == 0
 
 
+def test_what_the_store_has_converted_is_known_by_its_whole_name(tmp_path):
+    sparse(tmp_path / "llama/pytorch_model.bin", 10 * GB)
+    (tmp_path / "llama/config.json").write_text("{}")
+    asked = config(models={"sft": {"path": "llama"}, "dpo": {"path": "llama"}})
+    (tmp_path / f"store/converted/llama-7b-{'a' * 16}").mkdir(parents=True)
+    assert sums(asked)["converted pickles"] == 20
+    (tmp_path / f"store/converted/llama-{'0' * 16}").mkdir()
+    assert "converted pickles" not in sums(asked)
+
+
 def test_checkpoints_of_a_training_count_less_those_that_are_there(tmp_path):
     models = {
         "base": {"hub": "org/base-7b"},
@@ -156,7 +166,9 @@ def machine(tmp_path, monkeypatch):
     def make(*names):
         version = metadata.version
         monkeypatch.setattr(metadata, "version", lambda name: version(name).partition("+")[0])
-        for name, value in fake_gpus(tmp_path / "gpus", *(Gpu(name=name) for name in names)).items():
+        for name, value in fake_gpus(
+            tmp_path / "gpus", *(Gpu(name=name, total=143_771) for name in names)
+        ).items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         gpus._number.cache_clear()
@@ -183,18 +195,23 @@ def test_a_card_that_nobody_knows_is_not_reckoned_with(machine):
 
 
 @pytest.mark.parametrize(
-    ("said", "name"),
+    ("said", "mebibytes", "name"),
     [
-        ("NVIDIA A100-SXM4-80GB", "A100"),
-        ("NVIDIA A100-SXM4-40GB", "A100-SXM4-40GB"),
-        ("NVIDIA H100 80GB HBM3", "H100"),
-        ("NVIDIA L40S", "L40S"),
-        ("NVIDIA A10G", "A10G"),
-        ("NVIDIA RTX A4000", None),
+        ("NVIDIA A100-SXM4-80GB", 81_920, "A100"),
+        ("NVIDIA A100-SXM4-40GB", 40_960, "A100-SXM4-40GB"),
+        ("NVIDIA H100 80GB HBM3", 81_559, "H100"),
+        ("NVIDIA H200 NVL", 143_771, "H200 NVL"),
+        ("NVIDIA L40S", 46_068, "L40S"),
+        ("NVIDIA A10G", 23_028, "A10G"),
+        ("Tesla V100-SXM2-16GB", 16_160, "V100-SXM2-16GB"),
+        ("Tesla V100-SXM3-32GB", 32_768, "V100"),
+        ("NVIDIA RTX A4000", 16_376, None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", 16_376, None),
+        ("GRID A100-20C", 20_480, None),
     ],
 )
-def test_cards_are_known_by_their_names(said, name):
-    found = throughput._card(said)
+def test_cards_are_known_by_their_names_and_memory(said, mebibytes, name):
+    found = throughput._card(said, mebibytes << 20)
     assert (found and found.name) == name
 
 

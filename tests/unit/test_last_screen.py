@@ -14,7 +14,7 @@ from expoflow.selection.choice import Candidate, choose
 
 ALPHAS = ["pair", "alpha", "reward", "gain_pointwise_low", "length", "degenerate"]
 SUMMARY = ["pair", "reward_aligned"]
-BENCHMARKS = ["pair", "variant", "benchmark", "metric", "value", "low", "high"]
+BENCHMARKS = ["pair", "variant", "benchmark", "metric", "value", "low", "high", "p_value"]
 
 
 def chosen(*values):
@@ -100,8 +100,14 @@ def test_a_miniature_is_not_served_and_a_clone_runs_snakemake(project):
     assert "report: results/report.html, tables: results/*.csv\n" in said
 
 
+def test_an_aligned_model_that_is_kept_is_not_published(project):
+    said = closing_words(project(chosen(3, 2, 1), [row("0", 3.0), row("1", 1.0)]), ran(Path.cwd()))
+    assert said.startswith("p: best alpha 0")
+    assert said.endswith("\nno better model: alpha 0 is the aligned one\ntook: 1 h 12 min")
+
+
 def test_a_rehearsal_advises_nothing_but_the_run_itself(project):
-    worse = dict(zip(BENCHMARKS, ("p", "expo-aligned", "reward", "quality", -1, -2, -0.5), strict=True))
+    worse = dict(zip(BENCHMARKS, ("p", "expo-aligned", "reward", "quality", -1, -2, -0.5, 0.01), strict=True))
     results = project(chosen(1, 2, 3), [row("-1", 4, 0.5), row("0", 1.0), row("1", 3.0)], [worse])
     lines = closing_words(results, ran(Path.cwd(), limit=4)).splitlines()
     assert lines[1:] == [
@@ -146,15 +152,19 @@ def test_an_sft_model_with_the_higher_reward_is_told(project, low, told):
     ) == told
 
 
-def test_what_is_surely_worse_is_named(project):
-    def difference(metric, value, low, high, benchmark="reward", variant="expo-aligned", pair="p"):
-        return dict(zip(BENCHMARKS, (pair, variant, benchmark, metric, value, low, high), strict=True))
+def difference(metric, value, low, high, benchmark="reward", variant="expo-aligned", pair="p", p_value=""):
+    values = (pair, variant, benchmark, metric, value, low, high, p_value)
+    return dict(zip(BENCHMARKS, map(str, values), strict=True))
 
+
+def test_what_is_surely_worse_is_named(project):
     rows = [
         difference("accuracy", -0.05, -0.08, -0.02),
         difference("quality", -0.05, -0.08, 0.02),
         difference("length", -9, -10, -8),
-        difference("unfinished", 0.04, 0.02, 0.06),
+        difference("avg_length", -90, -100, -80, "alpaca_eval"),
+        difference("unfinished", 0.04, 0.02, 0.06, p_value=0.001),
+        difference("accuracy_fact", -1, -1, -1, p_value=0.5),  # of two prompts
         difference("win_rate", 0.4, 0.3, 0.48),
         difference("win_rate", -3, -5, -1, "alpaca_eval"),
         difference("reward", -1, "", "", variant="expo"),
@@ -162,9 +172,27 @@ def test_what_is_surely_worse_is_named(project):
     ]
     said = closing_words(project(chosen(1, 3, 2), [row("0", 1.0)], rows), ran(Path.cwd()))
     assert (
-        "  worse than the aligned model: reward accuracy -0.05 [-0.08, -0.02], reward unfinished +0.04 [+0.02, +0.06], reward win_rate"
-        " -0.1 [-0.2, -0.02], alpaca_eval win_rate -3 [-5, -1]\n"
+        "  worse than the aligned model in 4 of 6 figures, each by its own 95% interval: reward accuracy -0.05 [-0.08, -0.02], reward"
+        " unfinished +0.04 [+0.02, +0.06], reward win_rate -0.1 [-0.2, -0.02], alpaca_eval win_rate -3 [-5, -1]\n"
     ) in said
+
+
+def test_lm_evals_figures_are_worse_by_what_lm_eval_says_of_them():
+    rows = [
+        difference("ifeval.acc", -0.2, -0.3, -0.1, "lm_eval"),
+        difference("crows.pct_stereotype", -0.2, -0.3, -0.1, "lm_eval"),
+        difference("crows.likelihood_diff", 0.2, 0.1, 0.3, "lm_eval"),
+        difference("gsm8k.exact_match.strict-match", -0.2, -0.3, -0.1, "lm_eval"),
+        difference("own.grade", -0.2, -0.3, -0.1, "lm_eval"),
+        difference("other.grade", -0.2, -0.3, -0.1, "lm_eval"),
+    ]
+    higher = {"ifeval.acc": True, "gsm8k.exact_match": True, "own.grade": None}
+    higher |= {"crows.pct_stereotype": False, "crows.likelihood_diff": False}
+    said = remarks.worse(rows, "p", higher, 0.9)
+    assert said == (
+        "3 of 4 figures, each by its own 90% interval: lm_eval ifeval.acc -0.2 [-0.3, -0.1], lm_eval crows.likelihood_diff +0.2"
+        " [+0.1, +0.3], lm_eval gsm8k.exact_match.strict-match -0.2 [-0.3, -0.1]"
+    )
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,30 @@ def test_figures_are_those_of_lm_evals_own_command(folder, store, tmp_path, chat
     assert set(result.provenance["data"]) == {"mine_choice", "mine_twin", "mine/answers"}
 
 
+def test_of_which_figures_more_is_better(folder, tmp_path):
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    for path in (folder / "tasks").iterdir():
+        (tasks / path.name).write_text(path.read_text())
+    answer = (tasks / "answer.yaml").read_text()
+    less = answer.replace("nanmean, higher_is_better: true", "nanmean, higher_is_better: false")
+    (tasks / "answer.yaml").write_text(
+        less.replace("grades.largest, higher_is_better: true", "grades.largest")
+    )
+    gather(LmEvalBenchmark(**section(folder, include=str(tasks))), 0, tmp_path / "plan.json")
+    assert read_json(tmp_path / "plan.json", Plan).higher == {
+        "mine.acc": True,
+        **{f"mine_answer.{name}": True for name in ("prompts", "instructions")},
+        **{"mine_answer.largest": None, "mine_answer.seldom": False},
+    }
+    known = Definitions()
+    known.figures("crows_pairs_english_age")
+    assert known.leaves["crows_pairs_english_age"].higher() == {
+        "likelihood_diff": False,
+        "pct_stereotype": False,
+    }
+
+
 def test_a_group_may_count_its_tasks_alike_and_shots_may_be_set(store, tmp_path):
     folder = write_tasks(tmp_path / "set", "false")
     leaderboard_data.write_model(folder / "aligned")
@@ -308,10 +332,16 @@ def test_what_lm_evals_own_names_stand_for():
         ("wikitext", "likelihood of whole texts"),
         ("humaneval", "runs the code"),
         ("squadv2", "a class of its own"),
+        ("realtoxicityprompts", "over the network"),  # it sends what a model writes to a service of Google's
         ("gsm8k_cot_self_consistency", "several answers"),
     ):
         known.figures(name)
         assert reason in known.leaves[name].problem()
+
+
+def test_a_group_of_tasks_without_names_is_refused():
+    with pytest.raises(DataError, match="lm-eval's group 't0_eval' has a member without a name"):
+        Definitions().figures("t0_eval")
 
 
 def test_own_definitions(tmp_path):

@@ -35,8 +35,8 @@ def said(dev, test, results):
 
 @pytest.fixture
 def file(tmp_path):
-    def write(name, numbers):
-        rows = [json.dumps({"prompt": f"Question {number}?"}) for number in numbers]
+    def write(name, numbers, text="Question {}?"):
+        rows = [json.dumps({"prompt": text.format(number)}) for number in numbers]
         (tmp_path / name).write_text("\n".join(rows) + "\n")
         return {"file": str(tmp_path / name)}
 
@@ -86,6 +86,29 @@ def test_prompts_of_both_sets_are_counted(file, results):
     whole = file("all.jsonl", range(9))
     (note,) = said(whole | {"subset": 4}, whole, results)
     assert "4 of the 9 prompts" in note
+
+
+def test_prompts_that_are_spelled_otherwise_are_the_same_prompts(file, results, tmp_path):
+    dev = file("dev.jsonl", range(5))
+    (note,) = said(dev, file("test.jsonl", range(3, 10), " question\n {}? "), results)
+    assert (
+        "2 of the 7 prompts of 'test' differ from prompts of 'dev', which choose alpha, in white space, case or system message alone"
+        in note
+    )
+    with pytest.raises(ConfigError, match="all prompts of 'test' choose alpha too"):
+        said(dev, file("test.jsonl", range(3), "QUESTION {}?"), results)
+    rows = [
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Question {n}?"}]
+        for n in (4, 8)
+    ]
+    (tmp_path / "system.jsonl").write_text("".join(json.dumps({"prompt": row}) + "\n" for row in rows))
+    system = {"file": str(tmp_path / "system.jsonl")}
+    (note,) = said(dev, system, results)
+    assert "1 of the 2 prompts of 'test' differ" in note
+    # of finished sets, too
+    for name, source in (("dev", dev), ("test", system)):
+        write_jsonl(results.prompts(name), prompt_sets.load(config(source, source).prompts["dev"], 42))
+    assert said(dev, system, results) == [note]
 
 
 def test_parts_of_one_dataset_of_the_hub_are_told_before_they_are_known(results):

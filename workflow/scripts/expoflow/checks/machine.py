@@ -55,9 +55,7 @@ def check_sources(
     for name, prompts in config.prompts.items():
         if prompts.file is not None and not results.prompts(name).exists():
             try:
-                loaded[name] = {
-                    prompt.prompt_id for prompt in prompt_sets.load(prompts, config.seed, say=say)
-                }
+                loaded[name] = overlap.said(prompt_sets.load(prompts, config.seed, say=say))
             except DataError as error:
                 problems.append(f"prompts.{name}.file: {error}")
     shared = [*overlap.problems(config, loaded)]

@@ -1,7 +1,7 @@
-"""Do prompts that judge a choice of alpha take part in it? Told by their ids, before any job."""
+"""Do prompts that judge a choice of alpha take part in it? Told by their ids and texts, before any job."""
 
 import json
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from expoflow.config import Config
@@ -10,15 +10,33 @@ from expoflow.data import prompts as prompt_sets
 from expoflow.errors import DataError
 from expoflow.files.records import read_text
 from expoflow.paths import RESULTS, Results
+from expoflow.results import Prompt
 
-Ids = Mapping[str, Set[str]]
+# Of a set's prompts by id what they say: texts without regard to white space, case and system messages, and images.
+Said = Mapping[str, tuple[str, ...]]
 REMEDY = "name prompts that take no part in it, or remove the benchmark and write select: {judge: 0.5}"
 
 
-def problems(config: Config, loaded: Ids) -> Iterator[str]:
+def said(prompts: Iterable[Prompt]) -> Said:
+    """What the prompts of a set say."""
+    return {
+        prompt.prompt_id: tuple(
+            part
+            for message in prompt.messages
+            if message.role != "system"
+            for part in (
+                " ".join(message.content.casefold().split()),
+                *(image.sha256 for image in message.images or ()),
+            )
+        )
+        for prompt in prompts
+    }
+
+
+def problems(config: Config, loaded: Mapping[str, Said]) -> Iterator[str]:
     """Sets of which no prompt can judge, since all of them choose alpha.
 
-    `loaded` has the ids of the sets of files that are not finished. A finished set may be of an earlier config: of two such sets
+    `loaded` has the sets of files that are not finished. A finished set may be of an earlier config: of two such sets
     it counts what the config says, and what is in them is told by `notes`.
     """
     for where, chose, judges in _judged(config):
@@ -26,24 +44,30 @@ def problems(config: Config, loaded: Ids) -> Iterator[str]:
         same = _drawn_from(config, judges) == _drawn_from(config, chose)
         whole = same and (one.subset is None or one.canonical() == other.canonical())
         if not whole and {chose, judges} & loaded.keys():
-            ids = [_of_source(config, name, loaded) for name in (judges, chose)]
-            whole = bool(ids[0]) and ids[0] <= ids[1]
+            texts = [set(_of_source(config, name, loaded).values()) for name in (judges, chose)]
+            whole = bool(texts[0]) and texts[0] <= texts[1]
         if whole:
             yield f"{where}: all prompts of '{judges}' choose alpha too, as '{chose}'; {REMEDY}"
 
 
-def notes(config: Config, loaded: Ids, results: Results = RESULTS) -> Iterator[str]:
+def notes(config: Config, loaded: Mapping[str, Said], results: Results = RESULTS) -> Iterator[str]:
     """Sets of which some prompts choose alpha too, as far as sets are `loaded`, or finished in `results`."""
     for where, chose, judges in _judged(config):
-        ids = [loaded.get(name) or _finished(name, results) for name in (judges, chose)]
-        common = len(ids[0] & ids[1])
+        sets = [loaded.get(name) or _finished(name, results) for name in (judges, chose)]
+        common, texts = len(sets[0].keys() & sets[1].keys()), set(sets[1].values())
+        alike = sum(text in texts for prompt, text in sets[0].items() if prompt not in sets[1])
         counted = "do not count in the certificate, but they do in the benchmark"
         if common:
             yield (
-                f"WARNING: {where}: {common} of the {len(ids[0])} prompts of '{judges}' choose alpha too, as '{chose}'. They {counted}; "
+                f"WARNING: {where}: {common} of the {len(sets[0])} prompts of '{judges}' choose alpha too, as '{chose}'. They {counted}; "
                 "remove them from one of the two sets"
             )
-        elif not all(ids) and _drawn_from(config, judges) == _drawn_from(config, chose):
+        if alike:
+            yield (
+                f"WARNING: {where}: {alike} of the {len(sets[0])} prompts of '{judges}' differ from prompts of '{chose}', which choose alpha,"
+                " in white space, case or system message alone. They count in the certificate; remove them from one of the two sets"
+            )
+        elif not all(sets) and _drawn_from(config, judges) == _drawn_from(config, chose):
             yield (
                 f"WARNING: {where}: '{judges}' and '{chose}' are drawn from the same prompts. Those that are in both {counted}; take "
                 "another split for one of them"
@@ -66,18 +90,18 @@ def _drawn_from(config: Config, name: str) -> str:
     return config.prompts[name].canonical(exclude={"subset", "seed"})
 
 
-def _of_source(config: Config, name: str, loaded: Ids) -> Set[str]:
-    """The ids of a set of a file; none if it is no such set, or the file is broken."""
+def _of_source(config: Config, name: str, loaded: Mapping[str, Said]) -> Said:
+    """A set of a file; nothing if it is no such set, or the file is broken."""
     source = config.prompts[name]
     if name not in loaded and source.file is not None:
         with suppress(DataError):
-            return {prompt.prompt_id for prompt in prompt_sets.load(source, config.seed)}
-    return loaded.get(name, frozenset())
+            return said(prompt_sets.load(source, config.seed))
+    return loaded.get(name, {})
 
 
-def _finished(name: str, results: Results) -> Set[str]:
-    """The ids of a finished set; none of one that is not there, or is broken, which the jobs that read it say."""
-    with suppress(DataError, ValueError, KeyError, TypeError):
+def _finished(name: str, results: Results) -> Said:
+    """A finished set; nothing of one that is not there, or is broken, which the jobs that read it say."""
+    with suppress(DataError, ValueError):
         lines = read_text(results.prompts(name)).split("\n")
-        return {json.loads(line)["prompt_id"] for line in lines if line}
-    return frozenset()
+        return said(Prompt.model_validate(json.loads(line)) for line in lines if line)
+    return {}

@@ -1,5 +1,6 @@
 """What a run will write, by file system, and whether it fits there: told before its first job."""
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -134,4 +135,4 @@ def _converted(config: Config, name: str, results: Results) -> bool:
     with suppress(DataError):
         folder = read_json(results.manifest(name), Manifest).folder
     known = Path(folder).resolve().name if folder else ""
-    return bool(known) and any((store.root() / "converted").glob(f"{known}-*"))
+    return bool(known) and any((store.root() / "converted").glob(f"{glob.escape(known)}-{16 * '[0-9a-f]'}"))

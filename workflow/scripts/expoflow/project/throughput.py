@@ -51,8 +51,10 @@ class Card:
     operations: float
 
 
-# From NVIDIA's data sheets. The first whose name stands in what the driver says counts.
+# From NVIDIA's data sheets. The first whose name stands in what the driver says counts, if it has that memory: cards of laptops, and
+# parts of a card that virtual machines have, have the name of the whole one.
 CARDS = (
+    Card("H200 NVL", 141 * GB, 4.8e12, 836e12),
     Card("H200", 141 * GB, 4.8e12, 989e12),
     Card("H100 PCIe", 80 * GB, 2.0e12, 756e12),
     Card("H100 NVL", 94 * GB, 3.9e12, 835e12),
@@ -68,6 +70,9 @@ CARDS = (
     Card("L4", 24 * GB, 300e9, 121e12),
     Card("RTX 4090", 24 * GB, 1.008e12, 165e12),
     Card("RTX 3090", 24 * GB, 936e9, 71e12),
+    Card("V100-PCIE-16GB", 16 * GB, 900e9, 112e12),
+    Card("V100-PCIE-32GB", 32 * GB, 900e9, 112e12),
+    Card("V100-SXM2-16GB", 16 * GB, 900e9, 125e12),
     Card("V100", 32 * GB, 900e9, 125e12),
     Card("T4", 16 * GB, 320e9, 65e12),
 )
@@ -213,7 +218,7 @@ def lines(config: Config, made: Estimate, local: bool, results: Results = RESULT
     on, left = device(local), [each for each in work(config, made, results) if each.written or each.read]
     if not left or all(made.needs.miniature(each.model) for each in left):
         return []
-    card = _card(on) if on else USUAL
+    card = _card(on, _memory()) if on else USUAL
     if card is None and "CPU" not in on:
         return [f"time: not known for {on}; the first run here measures it"]
     known = _known(on)
@@ -278,11 +283,16 @@ def _seconds(
     return each.written / rate + each.read / arithmetic, "reckoned"
 
 
-def _card(device: str) -> Card | None:
-    """The figures of a GPU by what the driver calls it."""
-    return next(
-        (card for card in CARDS if re.search(rf"(?<![A-Za-z0-9]){card.name}(?![A-Za-z0-9])", device)), None
-    )
+def _card(device: str, memory: float) -> Card | None:
+    """The figures of a GPU by what the driver calls it, and by the bytes of memory that it says."""
+    named = (card for card in CARDS if re.search(rf"(?<![A-Za-z0-9]){card.name}(?![A-Za-z0-9])", device))
+    return next((card for card in named if 0.9 < memory / card.memory < 1.15), None)
+
+
+def _memory() -> float:
+    """Bytes of memory of the first GPU, as the driver says it; 0 without one."""
+    found = gpus.memory(gpus.gpus()[:1])
+    return found[0][1] if found else 0
 
 
 def _known(device: str) -> list[Speed]:

@@ -1,7 +1,7 @@
 """What a user shall know of a finished pair beside its choice: where to look next, what got worse, and whether it looks exchanged."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from expoflow.config.base import VARIANTS, spell
 from expoflow.results import Best, Certificate
@@ -10,7 +10,7 @@ Row = Mapping[str, str]
 DIFFERENCE = f"{VARIANTS[2]}-{VARIANTS[1]}"
 NEXT = re.compile(r"; the grid ends here, try (\S+) and (\S+) next")  # as `selection.choice` says it
 LESS_IS_BETTER = ("unfinished",)
-NEITHER = ("length",)
+NEITHER = ("length", "avg_length")
 EQUAL = {("reward", "win_rate"): 0.5}  # the value of a difference that says that both are as good; else 0
 
 
@@ -73,14 +73,35 @@ def responses(alphas: Iterable[Row], chosen: str) -> str:
     return f"{said} (aligned: {then})"
 
 
-def worse(benchmarks: Iterable[Row], pair: str) -> Iterator[str]:
-    """The metrics of benchmarks.csv in which expo is surely worse than the aligned model."""
+def worse(
+    benchmarks: Iterable[Row], pair: str, higher: Mapping[str, bool | None], confidence: float = 0.95
+) -> str:
+    """In which metrics of benchmarks.csv expo is surely worse than the aligned model, of how many; nothing if in none.
+
+    `higher` says of lm-eval's figures whether more of them is better: those of which it does not say it do not count. `confidence` is that
+    of the intervals. Of a few prompts an interval alone proves nothing: a p-value that is there has to agree.
+    """
+    found, count = [], 0
     for row in benchmarks:
         if (row["pair"], row["variant"]) != (pair, DIFFERENCE) or not row.get("low") or not row.get("high"):
             continue
         benchmark, metric = row["benchmark"], row["metric"]
-        equal = EQUAL.get((benchmark, metric), 0)
+        equal, more = EQUAL.get((benchmark, metric), 0), _more_is_better(benchmark, metric, higher)
+        if more is None:
+            continue
+        count += 1
         low, high = float(row["low"]) - equal, float(row["high"]) - equal
-        if metric not in NEITHER and (low > 0 if metric in LESS_IS_BETTER else high < 0):
+        proved = float(row.get("p_value") or 0) < 1 - confidence
+        if proved and (high < 0 if more else low > 0):
             value = float(row["value"]) - equal
-            yield f"{benchmark} {metric} {value:+.3g} [{low:+.3g}, {high:+.3g}]"
+            found.append(f"{benchmark} {metric} {value:+.3g} [{low:+.3g}, {high:+.3g}]")
+    if not found:
+        return ""
+    return f"{len(found)} of {count} figures, each by its own {confidence:.0%} interval: {', '.join(found)}"
+
+
+def _more_is_better(benchmark: str, metric: str, higher: Mapping[str, bool | None]) -> bool | None:
+    """Whether more of a metric is better; None if it is neither good nor bad, or nobody says."""
+    if benchmark == "lm_eval":  # of several filters the name of one stands behind the metric
+        return higher.get(metric, higher.get(metric.rpartition(".")[0]))
+    return None if metric in NEITHER else metric not in LESS_IS_BETTER

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from expoflow.benchmarks.lm_eval.files import Plan
 from expoflow.config import Config
 from expoflow.config.base import REFERENCE_ALPHAS
 from expoflow.dag.resources import Needs
@@ -57,11 +58,12 @@ def closing_words(results: Results = RESULTS, ran: Ran | None = None) -> str:
     """
     if not results.report.exists():
         return ""
-    lines = []
+    lines, choices = [], set()
     try:
         benchmarks = [*read([results.table("benchmarks")], BENCHMARKED)]
         for row in read([results.table("summary")], ("pair", "reward_aligned")):
             best = read_json(results.best(row["pair"]), Best)
+            choices.add(best.alpha)
             certificate = read_certificate(results.certificate(row["pair"]), best)
             first, *others = best_lines(remarks.without_next(best), row["reward_aligned"], certificate)
             lines += [first, *(f"  {line}" for line in others)]
@@ -70,7 +72,7 @@ def closing_words(results: Results = RESULTS, ran: Ran | None = None) -> str:
         return ""
     place = ran.place if ran else str
     lines.append(f"report: {place(results.report)}, tables: {place(results.table('*'))}")
-    return "\n".join([*lines, *(_models(results, ran) if ran else ())])
+    return "\n".join([*lines, *(_models(results, ran, kept=choices == {"0"}) if ran else ())])
 
 
 def _remarks(
@@ -87,8 +89,12 @@ def _remarks(
         return  # what else there is to say would be said of a few prompts
     if said := remarks.exchanged(alphas):
         yield f"WARNING: {said}"
-    if said := ", ".join(remarks.worse(benchmarks, best.pair)):
-        yield f"worse than the aligned model: {said}"
+    if certificate and certificate.held_out:  # the first line says the gain, with its own interval
+        benchmarks = [
+            row for row in benchmarks if (row["benchmark"], row["metric"]) != ("reward", certificate.measure)
+        ]
+    if said := remarks.worse(benchmarks, best.pair, *_told(ran, best.pair)):
+        yield f"worse than the aligned model in {said}"
     why, more = remarks.further(best, certificate, alphas)
     if why:
         yield f"next: {why}{_command(best.pair, more, ran) if more and ran else ''}"
@@ -103,13 +109,26 @@ def _command(pair: str, more: Sequence[str], ran: Ran) -> str:
     return f"; set alphas: [{', '.join(grid)}] of pairs.{pair} in {where}, then: {ran.again()}"
 
 
-def _models(results: Results, ran: Ran) -> Iterator[str]:
-    """Where the models are, what can be done with them, and how long it took."""
+def _told(ran: Ran | None, pair: str) -> tuple[Mapping[str, bool | None], float]:
+    """Of lm-eval's figures whether more of them is better, as far as that is known, and the confidence of intervals."""
+    if ran is None:
+        return {}, 0.95
+    section = ran.config.section(pair, "benchmarks").lm_eval
+    higher = read_json(Path(section.inputs()["data"]), Plan).higher if section else {}
+    return higher, ran.config.section(pair, "select").confidence
+
+
+def _models(results: Results, ran: Ran, kept: bool) -> Iterator[str]:
+    """Where the models are, what can be done with them, and how long it took; if aligned models were `kept`, there are no others."""
     if ran.config.limit:
         yield f"{rehearsal.words(ran.config.limit)}; the same without --limit (in the config: limit) makes results"
         yield from _took(ran)
         return
     pairs = [*ran.config.pairs]
+    if kept:
+        yield "no better model: alpha 0 is the aligned one"
+        yield from _took(ran)
+        return
     model = ran.place(results.exported(pairs[0] if len(pairs) == 1 else "PAIR"))
     quoted = shlex.quote(model)
     usual = ran.file is None or ran.file.absolute() in (

@@ -24,6 +24,7 @@ from expoflow.files.records import Record
 OF_GROUPS = {"group", "group_alias", "task", "aggregate_metric_list", "metadata", "tag"}
 MEANS = {"mean", "nanmean"}
 KEY = r"['\"]?(?:task|group)['\"]?:[ \t]*['\"]?"  # with which a line begins that names a task or group
+NETWORK = ("requests", "httpx")  # packages that nothing but a call to somebody else's server needs
 # Packages that are installed by another name than they are imported by.
 INSTALLED_AS = {"sklearn": "scikit-learn", "antlr4": "antlr4-python3-runtime==4.11", "bs4": "beautifulsoup4"}
 
@@ -63,6 +64,7 @@ class Leaf:
             "asks for the likelihood of whole texts": own.get("output_type") == "loglikelihood_rolling",
             "asks for several answers to a question": (own.get("repeats") or 1) > 1,
             "runs the code that a model writes": bool(own.get("unsafe_code")),
+            "asks others over the network": any(map(self.uses, NETWORK)),
             "shows images or plays sounds": "doc_to_image" in own or "doc_to_audio" in own,
             "has no metric that is a mean over documents": bool(aggregations)
             and not any(isinstance(each, Function) or each in MEANS for each in aggregations),
@@ -71,6 +73,17 @@ class Leaf:
             ),
         }
         return next((reason for reason, applies in refused.items() if applies), None)
+
+    def higher(self) -> dict[str, bool | None]:
+        """Of each metric that it names: is more of it better? As lm-eval says it; None if nobody does."""
+        from lm_eval.api.registry import is_higher_better
+
+        found: dict[str, bool | None] = {}
+        for each in self.settings.get("metric_list") or []:
+            name = str(each["metric"])
+            name = name.rpartition(".")[2] if isinstance(each["metric"], Function) else name
+            found[name] = each.get("higher_is_better", is_higher_better(name))
+        return found
 
     def packages(self) -> list[str]:
         """Packages that its code imports and that are not installed, by the names that pip knows."""
@@ -170,7 +183,11 @@ class Definitions:
         inner = {key: value for key, value in member.items() if key not in ("task", "group")}
         if "group" in member and self._path(member["group"]) is None:
             return self._of_group(member, overrides)
-        return self._figures(member.get("group") or member["task"], overrides | inner, group)
+        if not isinstance(name := member.get("group") or member.get("task"), str):
+            raise DataError(
+                f"lm-eval's group '{group}' has a member without a name; name the tasks of it that you want"
+            )
+        return self._figures(name, overrides | inner, group)
 
     def _path(self, name: str) -> Path | None:
         """The file that defines a task or group."""

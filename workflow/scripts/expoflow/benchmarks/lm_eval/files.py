@@ -42,6 +42,8 @@ class Plan(TaskData):
 
     tasks: list[Asking]
     told: list[Figure]
+    higher: dict[str, bool | None]
+    """By FIGURE.METRIC whether more of it is better; None if nobody says."""
     folders: list[str]
     """Where the definitions lie."""
     definitions: dict[str, File]
@@ -70,12 +72,26 @@ def gather(config: LmEvalBenchmark, seed: int, result: Path) -> None:
         datasets=datasets,
         tasks=tasks,
         told=figures,
+        higher=_higher(known, figures),
         # what stands later replaces what has the same name
         folders=[str(f) for f in sorted(folders, key=lambda each: (not each.is_relative_to(library), each))],
         definitions={str(path): File(size=path.stat().st_size, sha256=sha256(path)) for path in own},
         provenance=provenance("huggingface_hub", "lm_eval"),
     )
     write_json(result, plan)
+
+
+def _higher(known: Definitions, figures: list[Figure]) -> dict[str, bool | None]:
+    """`Plan.higher`; of a group's metric None, too, if its parts do not agree."""
+    found: dict[str, bool | None] = {}
+    for figure in figures:
+        said = [known.leaves[part].higher() for part in figure.parts]
+        for metric in (
+            [figure.metric] if figure.metric else dict.fromkeys(name for each in said for name in each)
+        ):
+            ways = {each.get(metric) for each in said}
+            found[f"{figure.name}.{metric}"] = ways.pop() if len(ways) == 1 else None
+    return found
 
 
 def problems(config: LmEvalBenchmark) -> Iterator[str]:
