@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import time
@@ -376,7 +377,9 @@ def test_status_names_the_jobs_at_work(folder, capsys):
     with open(folder / "results/logs/run.jsonl", "a") as file:
         file.write(json.dumps({"event": "end", "state": "finished", "time": BEGAN + 200}) + "\n")
     assert main(["status", str(folder), "--watch"]) == 0
-    assert "now " not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "now " not in said
+    assert re.search("^last run +2 of 8 jobs, finished after 3 min$", said, re.MULTILINE)
 
 
 def note(folder: Path, **head) -> None:
