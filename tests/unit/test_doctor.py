@@ -20,13 +20,13 @@ def doctor(folder, *arguments, **environment):
 
 @pytest.fixture
 def hub():
-    """A hub that answers every question, and keeps what it was told."""
+    """A hub that answers every question, and keeps what it was told; what is asked below /proxy is refused."""
     asked = []
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append((self.path, dict(self.headers)))
-            self.send_response(200)
+            self.send_response(403 if self.path.startswith("/proxy") else 200)
             self.send_header("Content-Length", "2")
             self.end_headers()
             self.wfile.write(b"[]")
@@ -73,6 +73,15 @@ def test_each_shortcoming_has_its_command(tmp_path):
     assert "hub        http://127.0.0.1:9: does not answer (" in said
     assert (
         "token      none: only gated models and `expoflow publish` need one\n           -> hf auth login"
+        in said
+    )
+
+
+def test_a_proxy_that_refuses_is_no_hub_that_answers(tmp_path, hub):
+    endpoint, _ = hub
+    _, said = doctor(tmp_path, HF_ENDPOINT=f"{endpoint}/proxy")
+    assert (
+        f"hub        {endpoint}/proxy: answers HTTP 403\n           -> mend the network or the proxy, "
         in said
     )
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import time
@@ -253,6 +254,12 @@ def test_time_left_is_what_was_measured_shared_by_what_runs_at_once(folder):
     assert at(folder, 200).sentence().endswith("over 2 min left")
 
 
+def test_a_clock_that_was_set_back_shows_no_time(folder):
+    write(folder, jobs=sweep()[:4])
+    assert at(folder, 100).lines(140)[1].endswith("1/3  alpha 0.3: 0 s")
+    assert at(folder, -100).sentence().startswith("2 of 4 jobs, 0 s")
+
+
 def test_progress_of_a_former_try_does_not_count(folder):
     write(folder)
     say(folder / place("generate", "0.3"), updated=BEGAN + 100, **TOKENS)
@@ -370,7 +377,9 @@ def test_status_names_the_jobs_at_work(folder, capsys):
     with open(folder / "results/logs/run.jsonl", "a") as file:
         file.write(json.dumps({"event": "end", "state": "finished", "time": BEGAN + 200}) + "\n")
     assert main(["status", str(folder), "--watch"]) == 0
-    assert "now " not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "now " not in said
+    assert re.search("^last run +2 of 8 jobs, finished after 3 min$", said, re.MULTILINE)
 
 
 def note(folder: Path, **head) -> None:

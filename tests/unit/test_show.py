@@ -273,6 +273,7 @@ def test_a_former_run_is_not_shown_as_this_one(folder):
         pass
     os.close(ours)
     assert run.wait() == 0
+    assert b"no job has begun yet" in said
     assert b"Nothing to be done" in said
     assert b"of 4 jobs" not in said
 

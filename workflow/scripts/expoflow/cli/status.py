@@ -54,6 +54,8 @@ def status(arguments: argparse.Namespace) -> int:
     if show.at_work(board):
         lines.append(("so far", board.sentence()))
         lines += [("now", f"{board.label(job)}: {board.detail(job)}") for job in board.at_work()]
+    elif board.run and board.run.ending:
+        lines.append(("last run", board.sentence()))
     whole = True
     for stage, files in status.stages(config).items():
         missing = [name for name in files if not (folder / name).exists()]

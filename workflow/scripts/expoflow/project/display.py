@@ -175,7 +175,7 @@ class Board:
     def lines(self, width: int, height: int = 10_000) -> list[str]:
         """A line for each pair and stage, and one for the run; if they are too many, those at work and the next ones stay."""
         if not self.run:
-            return []
+            return [self.sentence()[:width]]
         rows, left_out = self.rows, 0
         room = max(height - 2, 3)
         if len(rows) > room:
@@ -193,7 +193,7 @@ class Board:
         """How far the run is, in one line; `detailed` also what one of the jobs at work says, and the last result."""
         run = self.run
         if not run:
-            return "no job has begun"
+            return "no job has begun yet"
         done, failed = len(run.having("finished")), len(run.having("failed"))
         parts = [f"{done} of {len(run.jobs)} jobs", f"{failed} failed" if failed else ""]
         if run.ending:
@@ -330,7 +330,8 @@ def amount(number: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """`42 s`, `12 min`, `3.1 h`."""
+    """`42 s`, `12 min`, `3.1 h`; nothing is shorter than 0 s, though clocks are set back."""
+    seconds = max(seconds, 0)
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"

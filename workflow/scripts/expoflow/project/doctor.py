@@ -173,8 +173,9 @@ def _answer(shown: str, ask: Callable[[], int]) -> Finding:
         status = ask()
     except Exception as error:  # of whichever HTTP library the hub's client has
         return Finding("hub", f"{shown}: does not answer ({type(error).__name__})", remedy)
-    if status >= 500:
-        return Finding("hub", f"{shown}: answers HTTP {status}", "try again later")
+    if status != 200:  # of a proxy, or of what is no hub
+        later = status == 429 or status >= 500
+        return Finding("hub", f"{shown}: answers HTTP {status}", "try again later" if later else remedy)
     return Finding("hub", f"{shown}: answers in {time.monotonic() - begin:.1f} s")
 
 

@@ -36,7 +36,10 @@ def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Calla
     }
     if offline:  # a local path that is missing would otherwise become a request to the hub
         os.environ["HF_HUB_OFFLINE"] = "1"
-    with open(path, "w", encoding="utf-8", buffering=1) as file, os.fdopen(os.dup(2), "w") as terminal:
+    with (
+        open(path, "w", encoding="utf-8", buffering=1) as file,
+        os.fdopen(os.dup(2), "w", errors="backslashreplace") as terminal,
+    ):
 
         def say(line: str) -> None:
             print(line, file=file)
