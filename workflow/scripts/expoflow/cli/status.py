@@ -30,6 +30,8 @@ def plan(arguments: argparse.Namespace) -> int:
         made = estimate.plan(config, online=online)
         print("\n".join(estimate.lines(made)))
         local = shutil.which("sbatch") is None  # else the jobs are a cluster's
+        for line in begin.sources(config):
+            print(line)
         for line in begin.look_ahead(config, local, online=not arguments.offline, made=made):
             print(line)
     return 0
