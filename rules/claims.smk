@@ -49,6 +49,7 @@ rule claims:
     conda:
         "../envs/expoflow.yaml"
     params:
+        **REHEARSAL,
         config=CONFIG.claims_basis(),
         code=code.rule("claims"),
     message:

@@ -235,6 +235,13 @@ def test_a_run_without_claims_is_named(tmp_path, capsys):
     assert "other/results/claims.csv: no such file; run snakemake in" in capsys.readouterr().err
 
 
+def test_a_rehearsal_is_no_run_of_a_page(tmp_path, capsys):
+    (tmp_path / "run/results").mkdir(parents=True)
+    (tmp_path / "run/results/claims.csv").write_text("claim,rehearsal\nx,4\n")
+    assert main(["claims", str(tmp_path / "run"), "--out", str(tmp_path / "page.md")]) == 2
+    assert "run/results/claims.csv: is of a rehearsal, which shows no result" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not PAGE.exists(), reason="docs/claims.md is not there: make claims")
 def test_the_page_of_this_repository_is_that_of_its_numbers():
     with open(PAGE.with_suffix("") / "measures.csv", newline="") as file:

@@ -163,6 +163,7 @@ EDITS = {
         "figure",
         "export",
         "report",
+        "claims",
     },
     "reporting/figures/sweeps": {"figure"},
     "reporting/appendices": {"appendices"},

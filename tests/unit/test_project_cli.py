@@ -272,6 +272,23 @@ def test_paths_in_a_config_are_relative_to_its_folder_wherever_it_is_run(apart, 
     assert "there/config.yaml: is another config; run that one, or give" in capsys.readouterr().err
 
 
+def test_a_plan_says_for_what_a_run_would_not_begin(apart, capsys):
+    home, _ = apart
+    data = yaml.safe_load((home / "my.yaml").read_text())
+    data |= {"reward_model": "rm", "benchmarks": {"reward": {"prompts": "test"}}}
+    data["models"]["rm"] = {"hub": "org/rm-7b"}
+    data["models"]["sft"]["chat_template"] = "chat.jinja"
+    data["prompts"]["test"] = {"file": "dev.jsonl"}
+    (home / "my.yaml").write_text(yaml.safe_dump(data))
+    assert run("plan", "--config", home / "my.yaml", "--offline") == 0
+    said = capsys.readouterr().out
+    assert "tokens, at most" in said
+    assert (
+        "WARNING: a run would not begin: pairs.mine.benchmarks.reward.prompts: all prompts of 'test' choose alpha too"
+        in said
+    )
+
+
 def test_a_rehearsal_has_a_folder_of_its_own(apart, capsys):
     home, started = apart
     assert run("run", "--config", home / "my.yaml", "--limit", 2) == 0

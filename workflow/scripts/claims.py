@@ -12,6 +12,7 @@ with job_log(snakemake.log[0], snakemake.threads):
     from expoflow.claims import tables
     from expoflow.config import Config
     from expoflow.paths import RESULTS
+    from expoflow.reporting import rehearsal
 
     tables.write_claims(
         Config.model_validate(snakemake.config),
@@ -20,3 +21,4 @@ with job_log(snakemake.log[0], snakemake.threads):
         regret=Path(snakemake.output.regrets),
         styles=Path(snakemake.output.styles),
     )
+    rehearsal.mark(map(Path, snakemake.output), snakemake.params.get("rehearsal"))

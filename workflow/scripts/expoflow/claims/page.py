@@ -16,6 +16,7 @@ from expoflow.files.atomic import write_text
 from expoflow.files.markdown import markdown_table
 from expoflow.files.records import write_csv
 from expoflow.paths import Results
+from expoflow.reporting import rehearsal
 from expoflow.reporting.tables import read
 
 Row = Mapping[str, str]
@@ -99,7 +100,12 @@ def _claims(run: Path) -> list[Row]:
         raise DataError(
             f"{path}: no such file; run snakemake in {run} with a config that has the section claims"
         )
-    return list(read([path]))
+    rows = list(read([path]))
+    if any(rehearsal.COLUMN in row for row in rows):
+        raise DataError(
+            f"{path}: is of a rehearsal, which shows no result; leave it out, or run it without `limit`"
+        )
+    return rows
 
 
 def _lines(found: Mapping[str, list[Row]]) -> Iterable[tuple[str, ...]]:

@@ -30,6 +30,8 @@ def plan(arguments: argparse.Namespace) -> int:
         made = estimate.plan(config, online=online)
         print("\n".join(estimate.lines(made)))
         local = not begin.for_slurm()
+        for line in begin.sources(config):
+            print(line)
         for line in begin.look_ahead(config, local, online=not arguments.offline, made=made):
             print(line)
     return 0

@@ -46,6 +46,16 @@ def look(config: Config, command: Sequence[str]) -> None:
         _say(look_ahead(config, local))
 
 
+def sources(config: Config) -> list[str]:
+    """What `check_sources` says of the files, packages and prompt sets that a config names, for a plan: it is made all the same."""
+    said: list[str] = []
+    try:
+        check_sources(config, say=said.append)
+    except ConfigError as error:
+        said += [f"WARNING: a run would not begin: {problem}" for problem in error.problems]
+    return said
+
+
 def is_dry(command: Sequence[str]) -> bool:
     """Whether Snakemake's arguments ask for a dry run."""
     return any(map(DRY.fullmatch, command))
