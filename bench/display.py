@@ -1,19 +1,22 @@
 """What the display of `expoflow run` costs: its CPU seconds beside those of the run that it shows, in one and the same run.
 
-The run's seconds are those of Snakemake and the jobs that it waits for; engine hosts, which do most of a sweep's work, are
-not among them, so that the true share is smaller. Run it at a terminal, or by `script -qc`: in a pipe there is no picture.
+Then the same run comes once more, in a fresh folder and without the display, for its CPU seconds and its time. The run's seconds are
+those of Snakemake and the jobs that it waits for; engine hosts, which do most of a sweep's work, are not among them, so that the true
+share is smaller. Run it at a terminal, or by `script -qc`: in a pipe there is no picture.
 
     python bench/display.py --work DIR [--config FILE] [--looks 200]
 """
 
 import argparse
+import os
 import resource
-import sys
+import subprocess
 import time
 from pathlib import Path
 
 from expoflow.project import show
 from expoflow.project.display import Board
+from expoflow.project.folder import snakemake
 from expoflow.system.installed import workflow_folder
 
 
@@ -21,24 +24,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--work", type=Path, required=True, help="the folder of the run")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="a folder for both runs, which may not have any yet"
+    )
     parser.add_argument("--config", type=Path, default=workflow_folder() / "config/config.yaml")
     parser.add_argument("--looks", type=int, default=200, help="pictures of the finished run to be timed")
     arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(workflow_folder() / "Snakefile")]
-    command += [
-        "--configfile",
-        str(arguments.config.absolute()),
-        "--directory",
-        str(arguments.work.absolute()),
-    ]
+    with_display, without = arguments.work / "with", arguments.work / "without"
     cpu, clock = time.process_time(), time.monotonic()
-    status = show.run([*command, "--cores", "all"], arguments.work)
-    shown, wall = time.process_time() - cpu, time.monotonic() - clock
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    run = used.ru_utime + used.ru_stime
-    board = Board(arguments.work)
+    status = show.run(command(with_display, arguments.config), with_display)
+    shown, wall, run = time.process_time() - cpu, time.monotonic() - clock, of_children()
+    board = Board(with_display)
     board.read()
     cpu = time.process_time()
     for _ in range(arguments.looks):
@@ -48,6 +44,24 @@ def main() -> None:
     print(f"status {status}, {wall:.0f} s")
     print(f"run: {run:.1f} CPU-seconds; display: {shown:.2f} ({100 * shown / run:.2f} %)")
     print(f"one look at the files, once a second: {1000 * look:.2f} ms of CPU")
+    clock = time.monotonic()
+    subprocess.run(
+        command(without, arguments.config), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    print(f"without: {of_children() - run:.1f} CPU-seconds, {time.monotonic() - clock:.0f} s")
+
+
+def command(folder: Path, config: Path) -> list[str]:
+    """Snakemake's for a run of `config` in `folder`, with a store of its own."""
+    folder.mkdir(parents=True)
+    os.environ["EXPOFLOW_STORE"] = str(folder / "store")
+    return snakemake(config, folder, ["--cores", "all"])
+
+
+def of_children() -> float:
+    """CPU seconds of the processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":
