@@ -399,6 +399,18 @@ def test_a_run_whose_head_was_killed_is_not_at_work(folder):
     assert show.at_work(board, look=False)
 
 
+def test_status_says_whether_a_run_was_killed_here_or_may_be_elsewhere(folder, capsys):
+    main(["init", str(folder)])
+    (folder / ".snakemake/locks").mkdir(parents=True)
+    (folder / ".snakemake/locks/0.output.lock").touch()
+    here = {"host": socket.gethostname(), "pid": 1 << 21}
+    for head, said in ((here, "killed; go on"), ({}, "killed, or running on another machine (h); go on")):
+        note(folder, **head)
+        capsys.readouterr()
+        assert main(["status", str(folder)]) == 0
+        assert capsys.readouterr().out.splitlines()[0].partition("  ")[2].strip().startswith(said)
+
+
 def test_in_a_copy_of_a_folder_nothing_is_at_work(folder):
     write(folder)
     note(folder)

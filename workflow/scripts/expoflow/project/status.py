@@ -78,7 +78,9 @@ def state(folder: Path) -> str:
     if process := runs().get(folder.resolve()):
         return f"running, process {process}"
     if last and locked(folder):
-        return f"killed, or running on another machine ({last.host}); go on with: expoflow resume {quoted}"
+        ended = last.host == socket.gethostname() and not last.alive()
+        elsewhere = "" if ended else f", or running on another machine ({last.host})"
+        return f"killed{elsewhere}; go on with: expoflow resume {quoted}"
     if left := resume.find(str(folder.resolve()), cluster=False):
         return f"killed, but {left} are still at work; {resume.WITHOUT_NOTE}"
     if locked(folder):
