@@ -65,10 +65,10 @@ def test_extrapolate_takes_the_base_from_the_cache_and_never_from_the_hub(user, 
 def test_run_writes_the_base_into_the_config(user, hub, adapter, tmp_path):
     (tmp_path / "dev.jsonl").write_text('{"prompt": "Why?"}\n')
     asked = ["run", "--aligned", "org/lora@main", "--reward-model", tmp_path / "checkpoint"]
-    asked += ["--prompts", tmp_path / "dev.jsonl", "--out", tmp_path / "out", "--", "--dry-run"]
+    asked += ["--prompts", tmp_path / "dev.jsonl", "--out", tmp_path / "out"]
     done = expoflow(user, *asked)
     assert done.returncode == 1
-    assert "models.reward: " in done.stdout  # the dry run looks at the models: that is none
+    assert "models.reward: " in done.stdout  # the models are looked at before any job: that is none
     assert "has no trained head, as a language model has none" in done.stdout
     assert "models.sft: " in done.stdout  # whose tokenizer the adapter has not, and which has no template
     models = yaml.safe_load((tmp_path / "out/config.yaml").read_text())["models"]

@@ -99,8 +99,9 @@ def test_the_pair_lives_on_the_hub_and_nothing_else_is_said(follow, hub, trained
     assert sum(hub.sent[name] for name in hub.sent if name.endswith(".safetensors")) <= 4 * FIRST
     done = follow(FROM_HUB)
     assert done.returncode == 0, done.stdout
-    assert f"prompts dev: 10 of HuggingFaceH4/ultrafeedback_binarized, test_gen, {data}" in done.stdout
     results = follow.folder / "zephyr-7b-beta-expo/results"
+    log = (results / "logs/prompts/dev.log").read_text()
+    assert f"prompts dev: 10 of HuggingFaceH4/ultrafeedback_binarized, test_gen, {data}" in log
     assert (results / "report.html").is_file()
     assert [path.parent.name for path in results.glob("**/*.safetensors")] == ["expo"]
     made = yaml.safe_load((follow.folder / "zephyr-7b-beta-expo/config.yaml").read_text())

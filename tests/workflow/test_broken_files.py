@@ -23,8 +23,8 @@ from tree import REPOSITORY, Tree
 
 pytestmark = pytest.mark.workflow
 SCRIPTS = REPOSITORY / "workflow/scripts"
-# What only the hub, TRL or the packages of the extras can give: tests/hub, tests/trl and the benchmarks' own tests.
-ELSEWHERE = {"download", "dataset", "benchmark_data", "paper_tables"}
+# What only the hub, TRL or the packages of the extras can give: tests/hub, tests/trl and the benchmarks' own tests; and a rehearsal's.
+ELSEWHERE = {"download", "dataset", "benchmark_data", "paper_tables", "first"}
 TRACE = "Traceback (most recent call last)"
 
 
