@@ -365,3 +365,10 @@ def test_a_bill_without_the_benchmarks_package_is_not_known_and_asks_nobody(monk
         "bill: alpaca_eval: not known without alpaca_eval; pip install 'expoflow[bench]'"
     ]
     assert estimate.lines(made(asked))
+
+
+def test_a_bill_is_that_of_calls_that_are_answered_at_once():
+    judge = {"model": "j", "prices": {"j": {"input": 10, "output": 10}}}
+    asked = config(benchmarks={"mt_bench": {"hub": "org/mt", "judge": judge}})
+    (line,) = bill.lines(asked)
+    assert line.endswith(" USD without repeated ones), less the verdicts that are kept")

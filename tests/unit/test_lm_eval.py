@@ -305,6 +305,20 @@ def parse_any(folder: Path, **settings):
     )
 
 
+def test_of_a_single_document_nothing_is_proved():
+    row = Graded(
+        member="t", part="t", doc=0, doc_hash="d", prompt_hash="p", values={"acc,none": (1, 1)}, answer=""
+    )
+    (metric,) = benchmark.compare([row], [row], [Figure(name="t", parts=("t",))], SelectConfig(resamples=100))
+    assert (metric.value, metric.standard_error, metric.low, metric.high, metric.p_value) == (
+        0,
+        None,
+        None,
+        None,
+        None,
+    )
+
+
 def test_a_weighted_mean_has_the_spread_of_a_ratio():
     rng = np.random.default_rng(0)
     weights = rng.integers(1, 4, 4000).astype(float)

@@ -14,7 +14,8 @@ from expoflow.config.stages import ScoreConfig, SelectConfig
 from expoflow.data.preferences import Preference, gather, miniature
 from expoflow.engines.model import Model
 from expoflow.errors import ConfigError, DataError
-from expoflow.results import Message
+from expoflow.files.records import read_json, write_json
+from expoflow.results import Message, Metric
 from expoflow.training.loop import reward
 from loops import run_loop
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -40,6 +41,13 @@ def test_a_tie_counts_half_and_is_counted():
     assert metrics["ties"].value == pytest.approx(1 / 6)
     assert (metrics["accuracy_a"].value, metrics["accuracy_a"].n) == (0.625, 4)
     assert (metrics["accuracy_b"].low, metrics["accuracy_b"].high) == (1, 1)
+
+
+def test_a_single_prompt_has_no_standard_error(tmp_path):
+    for metric in measure(rows({"a": [1], "b": [1, 0]}), SETTINGS):
+        write_json(tmp_path / "metric.json", metric)
+        assert read_json(tmp_path / "metric.json", Metric) == metric
+        assert (metric.standard_error is None) == (metric.metric == "accuracy_a")
 
 
 def test_rewardbenchs_own_sections():

@@ -1,7 +1,10 @@
 """What every JSON result looks like."""
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from expoflow.errors import DataError
 from expoflow.files.hashing import json_digest
@@ -110,12 +113,16 @@ class Scored(Generation):
     correct: bool | None = None
 
 
+def _known(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 class Metric(Record):
-    """One figure of a benchmark with its standard error over n prompts; differences have an interval."""
+    """One figure of a benchmark with its standard error over n prompts, which one prompt has not; differences have an interval."""
 
     metric: str
     value: float
-    standard_error: float
+    standard_error: Annotated[float | None, BeforeValidator(_known)] = None
     n: int
     low: float | None = None
     high: float | None = None

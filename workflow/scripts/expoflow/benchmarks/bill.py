@@ -55,7 +55,7 @@ def lines(config: Config, results: Results = RESULTS) -> Iterator[str]:
     yield from unknown
     for (benchmark, model), count in calls.items():
         cost = costs[benchmark, model]
-        words = f"at most {cost:.2f} USD" if cost else "no price in the config"
+        words = f"at most {cost:.2f} USD without repeated ones" if cost else "no price in the config"
         yield f"bill: {benchmark}: {count} calls of {model} ({words}), less the verdicts that are kept"
 
 

@@ -261,11 +261,11 @@ def _benchmarks(evidence: Evidence) -> str:
         for metric in result.metrics:
             row = cells.setdefault((result.benchmark, metric.metric), {"n": str(metric.n)})
             spread = (
-                f"± {_number(metric.standard_error)}"
+                f" ± {_number(metric.standard_error)}" * (metric.standard_error is not None)
                 if metric.low is None
-                else f"[{_number(metric.low)}, {_number(metric.high)}]"
+                else f" [{_number(metric.low)}, {_number(metric.high)}]"
             )
-            row[result.variant] = f"{_number(metric.value)} {spread}"
+            row[result.variant] = f"{_number(metric.value)}{spread}"
     rows = [["benchmark", "metric", *VARIANTS.values(), "n"]]
     rows += [[*key, *(row.get(name, "") for name in (*VARIANTS, "n"))] for key, row in cells.items()]
     return f"""

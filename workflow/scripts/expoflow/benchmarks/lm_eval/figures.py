@@ -31,6 +31,8 @@ def difference(name: str, strata: Strata, config: SelectConfig) -> Metric:
     values = np.concatenate(
         [each * (weight * n / len(each)) for weight, each in strata]
     )  # their mean is the metric
+    if metric.standard_error is None:  # a stratum is a single document
+        return metric
     if len(strata) == 1:
         low, high = statistics.mean_interval(values, config.confidence, config.resamples)
     else:

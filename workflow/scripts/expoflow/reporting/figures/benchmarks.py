@@ -96,7 +96,10 @@ def bars(plan: Drawing) -> Figure:
                 places,
                 [value.value for value in found],
                 width,
-                xerr=[NORMAL * value.standard_error for value in found],
+                xerr=[
+                    np.nan if value.standard_error is None else NORMAL * value.standard_error
+                    for value in found
+                ],
                 color=COLOURS[variant],
                 hatch=HATCHES[variant],
                 edgecolor="white",
