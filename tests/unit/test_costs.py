@@ -154,7 +154,7 @@ def test_gpu_hours_are_reckoned_by_the_cards_figures():
     responses = 4 * prompts * 100  # alphas -1, 0, 0.1 and 0.2
     hours = responses * (1000 / rate + 1024 / arithmetic) / 3600
     assert line.startswith(
-        f"time: at most {hours:.1f} GPU hours of generation and scoring (reckoned for vLLM (transformers takes many times as long), as on A100s of 80 GB"
+        f"time: {hours:.1f} GPU hours of generation and scoring if no response ends early (reckoned for vLLM (transformers takes many times as long), as on A100s of 80 GB"
     )
     assert 2 < hours < 10
 
@@ -182,7 +182,8 @@ def test_the_gpus_of_this_machine_count(machine):
     asked = config()
     (line,) = throughput.lines(asked, made(asked), local=True)
     assert re.search(
-        r"at most [.\d]+ GPU hours .*\(reckoned.*, NVIDIA H200\).*, [.\d]+ hours on the 2 GPUs here;", line
+        r"time: \d+ GPU minutes .*\(reckoned.*, NVIDIA H200\).*, \d+ minutes? on the 2 GPUs here;",
+        line,
     )
 
 
@@ -280,7 +281,8 @@ def test_this_machines_own_runs_count_instead(swept):
     line, prompts = of_another(asked)
     hours = 4 * prompts * 1000 / (80000 / 71) / 3600
     assert (
-        f"at most {throughput._hours(hours)} hours of generation and scoring (by earlier runs here, " in line
+        f"time: {throughput._time(hours)} of generation and scoring if no response ends early (by earlier runs here, "
+        in line
     )
     assert " cores); trainings, likelihoods, downloads and judges come on top" in line
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expoflow.config import Config, PairConfig
+from expoflow.config import Config
+from expoflow.config.base import REFERENCE_ALPHAS
 from expoflow.dag.resources import Needs
 from expoflow.errors import ConfigError, DataError
 from expoflow.files.records import read_json
@@ -29,11 +30,17 @@ EXCHANGE = "exchange sft and aligned; if it is meant so, set the pair's unrelate
 
 @dataclass(frozen=True)
 class Said:
-    """What a model says of itself: its own `place` (a hub id or an absolute folder), the words of its name and tags, its bases."""
+    """What a model says of itself: its name in the config, its own `place` (a hub id or an absolute folder), the words of its name and
+    tags, its bases.
+    """
 
+    name: str
     place: str
     words: frozenset[str]
     bases: frozenset[str]
+
+    def __str__(self) -> str:
+        return self.place or f"'{self.name}'"
 
     def looks_aligned(self) -> bool:
         """Whether it was made by DPO or the like."""
@@ -57,28 +64,35 @@ def check_slips(config: Config, results: Results = RESULTS) -> list[str]:
         sft, aligned = (_said(config, model, results) for model in (pair.sft, pair.aligned))
         if _comes_from(config, pair.sft, pair.aligned) or sft.made_of(aligned):
             problems.append(f"pairs.{name}: '{pair.sft}' was made of '{pair.aligned}'; {EXCHANGE}")
-        elif not aligned.made_of(sft) and (reason := _looks_exchanged(pair, sft, aligned)):
+        elif not aligned.made_of(sft) and (reason := _looks_exchanged(sft, aligned)):
             notes.append(f"WARNING: pairs.{name}: {reason}. If sft and aligned were exchanged, correct that")
     if problems:
         raise ConfigError(problems)
     return notes
 
 
-def _looks_exchanged(pair: PairConfig, sft: Said, aligned: Said) -> str:
+def _looks_exchanged(sft: Said, aligned: Said) -> str:
     """Why names and tags speak against a pair; nothing if they do not."""
     if sft.looks_aligned() and not aligned.looks_aligned():
-        return f"by name or tags its sft ('{pair.sft}') is {', '.join(sorted(sft.words & ALIGNED))}, and its aligned ('{pair.aligned}') is not"
+        found = ", ".join(sorted(sft.words & ALIGNED))
+        return f"the model given as sft, {sft}, calls itself {found} in its name or tags, and the aligned one, {aligned}, does not"
     if aligned.looks_sft() and not sft.looks_sft():
-        return f"by name or tags its aligned ('{pair.aligned}') is sft, and its sft ('{pair.sft}') is not"
+        return f"the model given as aligned, {aligned}, calls itself {SFT} in its name or tags, and the one given as sft, {sft}, does not"
     return ""
 
 
 def _per_cent(config: Config) -> Iterator[str]:
-    """Large alphas of real pairs that repeat none of the paper's."""
+    """Large alphas of real pairs that repeat none of the paper's. A grid that begins below 1 has grown to them."""
     needs = Needs(config, lambda name: 0)
     for name, pair in config.pairs.items():
-        large = [alpha for alpha in pair.grid() if float(alpha) >= PER_CENT]
-        if large and not pair.paper and not needs.miniature(pair.aligned):
+        tried = [alpha for alpha in pair.grid() if alpha not in REFERENCE_ALPHAS]
+        large = [alpha for alpha in tried if float(alpha) >= PER_CENT]
+        if (
+            large
+            and float(min(tried, key=float)) >= 1
+            and not pair.paper
+            and not needs.miniature(pair.aligned)
+        ):
             yield (
                 f"WARNING: pairs.{name}.alphas: {', '.join(large)}: alpha {large[-1]} goes {large[-1]} times as far as the alignment did. If"
                 f" per cent are meant, write {float(large[-1]) / 100:g} for {large[-1]}; the paper's are 0.1 to 0.5, and larger ones only"
@@ -110,7 +124,7 @@ def _said(config: Config, model: str, results: Results) -> Said:
     tags = card.get("tags")
     texts = [named, *(map(str, tags) if isinstance(tags, list) else ())]
     words = frozenset(word for text in texts for word in re.split(r"[^a-z0-9]+", text.lower()))
-    return Said(place, words, frozenset(_bases(folder, card)) if folder else frozenset())
+    return Said(model, place, words, frozenset(_bases(folder, card)) if folder else frozenset())
 
 
 def _bases(folder: Path, card: dict[str, Any]) -> Iterator[str]:

@@ -7,6 +7,7 @@ Nothing here is a measurement; after a run the machine's own speed is kept in th
 not much larger: a few responses say little of many at a time, and of how long a model is loaded.
 """
 
+import math
 import os
 import platform
 import re
@@ -214,7 +215,7 @@ def work(config: Config, made: Estimate, results: Results = RESULTS) -> Iterator
 
 
 def lines(config: Config, made: Estimate, local: bool, results: Results = RESULTS) -> list[str]:
-    """What the rest of a run may take, and by what that is known: at most, for responses end before their last token."""
+    """What the rest of a run takes if no response ends before its last token, and by what that is known."""
     on, left = device(local), [each for each in work(config, made, results) if each.written or each.read]
     if not left or all(made.needs.miniature(each.model) for each in left):
         return []
@@ -227,15 +228,15 @@ def lines(config: Config, made: Estimate, local: bool, results: Results = RESULT
         seconds, source = _seconds(config, made, each, card, known)
         hours += seconds / 3600 * max(1, each.gpus)
         sources.add(source)
-    what = "GPU hours" if card else "hours"
+    unit = "GPU " if card else ""
     where = on or "as on A100s of 80 GB: which ones the jobs get is not known"
     by = " and ".join(sorted(sources))
     engines = [config.section(name, "generate").engine for name in config.pairs]
     if card and "reckoned" in sources and "transformers" in map(foreseen, engines):
         by += " for vLLM (transformers takes many times as long)"
-    text = f"time: at most {_hours(hours)} {what} of generation and scoring ({by}, {where})"
+    text = f"time: {_time(hours, unit)} of generation and scoring if no response ends early ({by}, {where})"
     if card and on and (count := len(gpus.gpus())) > 1:
-        text += f", {_hours(hours / count)} hours on the {count} GPUs here"
+        text += f", {_time(hours / count)} on the {count} GPUs here"
     return [f"{text}; {_not_counted(config, results)} come on top"]
 
 
@@ -306,7 +307,8 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _hours(hours: float) -> str:
-    if hours < 0.1:
-        return "0.1"
-    return f"{hours:.1f}" if hours < 10 else f"{hours:,.0f}"
+def _time(hours: float, unit: str = "") -> str:
+    """`12 minutes`, `3.1 GPU hours`; rounded up, if they are few."""
+    if (minutes := math.ceil(60 * hours)) < 100:
+        return f"{minutes} {unit}{'minute' if minutes == 1 else 'minutes'}"
+    return f"{hours:.1f} {unit}hours" if hours < 10 else f"{hours:,.0f} {unit}hours"
