@@ -19,7 +19,8 @@ from expoflow.system.installed import workflow_folder
 
 GB = 1e9
 PATIENCE = 3  # seconds in which the hub must answer
-ROOM = 50 * GB  # less than that on a disk is worth a word: a pair of 7B models with its export is 45 GB
+PAIR = 45 * GB  # two models and the exported one
+ROOM = 50 * GB  # less than that on a disk is worth a word
 # What an extra brings, for what; the first package stands for it.
 EXTRAS = {
     "bench": ("lm_eval", "the paper's benchmarks"),
@@ -148,7 +149,9 @@ def _disk(label: str, place: Path, remedy: str) -> Finding:
     if not os.access(there, os.W_OK | os.X_OK):
         return Finding(label, f"{place}: {there} cannot be written to", remedy, broken=True)
     free = shutil.disk_usage(there).free
-    return Finding(label, f"{place}: {_gb(free)} free", remedy if free < ROOM else "")
+    if free < ROOM:
+        return Finding(label, f"{place}: {_gb(free)} free; a pair of 7B models takes {_gb(PAIR)}", remedy)
+    return Finding(label, f"{place}: {_gb(free)} free")
 
 
 def _hub(online: bool) -> Iterator[Finding]:
