@@ -204,8 +204,10 @@ def machine(tmp_path, monkeypatch):
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(gpus.metadata, "version", lambda name: "2.13.0")
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        gpus._number.cache_clear()
 
-    return make
+    yield make
+    gpus._number.cache_clear()
 
 
 CARD = Gpu(free=23_000, total=24_564, name="NVIDIA GeForce RTX 4090")

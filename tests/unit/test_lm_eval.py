@@ -241,7 +241,7 @@ def test_figures_are_those_of_lm_evals_own_command(folder, store, tmp_path, chat
 def test_of_which_figures_more_is_better(folder, tmp_path):
     tasks = tmp_path / "tasks"
     tasks.mkdir()
-    for path in (folder / "tasks").iterdir():
+    for path in (folder / "tasks").glob("*.*"):
         (tasks / path.name).write_text(path.read_text())
     answer = (tasks / "answer.yaml").read_text()
     less = answer.replace("nanmean, higher_is_better: true", "nanmean, higher_is_better: false")
