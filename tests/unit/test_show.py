@@ -152,9 +152,12 @@ def test_a_terminal_gets_a_picture_as_wide_as_it_is(folder, columns):
     words = "10 of 40 tokens, 2 tokens/s, " if columns == 140 else ""
     assert any(re.match(rf"p generate [━─]+ +0/2  alpha \d: {words}", line) for line in lines), said
     assert any("of 4 jobs, " in line and "left" in line for line in lines)
-    assert any(re.match(r"p score +━+ +2/2  alpha \d: reward 1.5", line) for line in lines)
+    assert any(re.match(r"p score +━+─+ +1/2  alpha \d: reward 1.5", line) for line in lines)
     assert {"p: alpha 1: reward 1.5", "p: alpha 2: reward 1.5"} <= {*lines}
     assert "p: best alpha 2" in lines
+    assert not any(
+        "of 4 jobs" in line for line in lines[lines.index("p: best alpha 2") :]
+    )  # it is on an empty screen
     assert "Building DAG" not in said.decode()
     assert said.decode().count("\x1b[?25h") == 1  # the cursor is there again
 

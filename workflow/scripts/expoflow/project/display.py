@@ -80,6 +80,11 @@ class Board:
             if made > job.began:
                 job.state, job.ended = "finished", made
 
+    def over(self) -> bool:
+        """Whether the run has ended, or has no job left."""
+        run = self.run
+        return bool(run and (run.ending or not (run.having("started") or run.having("waiting"))))
+
     def at_work(self) -> list[Job]:
         """The jobs that run now; on a cluster without those that wait for a node."""
         found = self.run.having("started") if self.run and not self.run.ending else []

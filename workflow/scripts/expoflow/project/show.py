@@ -27,6 +27,7 @@ from expoflow.system.child import end_with
 from expoflow.system.logs import QUIET as QUIET_JOBS
 
 EVERY = 1.0  # seconds between two looks at the run's files, and at most two pictures
+ABOVE = 8  # lines of a screen that the picture leaves to what is said
 QUIET = 60.0  # seconds between two lines where there is no terminal
 GROUP = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)  # a terminal sends them to jobs too
 ASCII = str.maketrans("━─", "=-")
@@ -179,19 +180,22 @@ class Live:
             self.screen.start()
 
     def say(self, line: str) -> None:
-        """Show a line that somebody says, above the picture."""
+        """Show a line that somebody says, above the picture; in its place if the run is over, or it would push the line off."""
         from rich.text import Text
 
+        self.board.read()
         with suppress(OSError):
+            if self.board.over():
+                self.screen.stop()
             self.console.print(Text(shown(line)), soft_wrap=True)
 
     def look(self) -> None:
         """Draw the picture anew, if it is time and it has changed."""
-        if time.monotonic() > self.next:
+        if time.monotonic() > self.next and self.screen.is_started:
             self.next = time.monotonic() + EVERY
             self.board.read()
             width, height = self.console.size
-            lines = self.board.lines(width - 1, height)
+            lines = self.board.lines(width - 1, max(height - ABOVE, height // 2))
             if not self.console.encoding.startswith("utf"):
                 lines = [line.translate(ASCII) for line in lines]
             if lines != self.drawn:
