@@ -72,10 +72,10 @@ class FaultTree(Tree):
         return self._popen([*command, *arguments], self.folder)
 
     def resume(self) -> str:
-        """`expoflow resume` to the end; what it printed."""
+        """`expoflow resume` to the end; what it printed, and what Snakemake did."""
         process = self._popen(["expoflow.cli", "resume", str(self.folder)], Path("/"))
         assert process.wait(timeout=1200) == 0, self.output.read_text()
-        return self.output.read_text()
+        return self.output.read_text() + (self.folder / "results/logs/snakemake.log").read_text()
 
     def _popen(self, module: list[str], cwd: Path) -> subprocess.Popen:
         """Python running a module with its arguments.

@@ -50,7 +50,7 @@ class SlurmTree(Tree):
         return output
 
     def resume(self) -> str:
-        """Go on with a run whose head was killed, to its end, and return what it prints."""
+        """Go on with a run whose head was killed, to its end; what it prints, and what Snakemake did."""
         run = subprocess.run(
             [sys.executable, "-m", "expoflow.cli", "resume", str(self.folder)],
             cwd="/",
@@ -61,7 +61,7 @@ class SlurmTree(Tree):
             timeout=1200,
         )
         assert run.returncode == 0, run.stdout
-        return run.stdout
+        return run.stdout + (self.folder / "results/logs/snakemake.log").read_text()
 
 
 def jobs_of(cluster: Cluster, tree: SlurmTree, *states: str) -> list[dict[str, str]]:
