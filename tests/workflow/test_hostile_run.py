@@ -55,8 +55,8 @@ def hostile(tmp_path_factory) -> Tree:
     root = tmp_path_factory.mktemp("hostile")
     tree = new_tree(root / FOLDER, root / "store")
     tree.root = root
-    for name in ("dev", "test"):
-        lines = [json.dumps({"prompt": prompt}, ensure_ascii=False) for prompt in PROMPTS]
+    for name, end in {"dev": "", "test": " once more"}.items():  # no prompt may be in both
+        lines = [json.dumps({"prompt": prompt + end}, ensure_ascii=False) for prompt in PROMPTS]
         (tree.folder / f"my {name} $(touch owned).jsonl").write_text("\n".join(lines), encoding="utf-8")
     prompts = {name: {"file": f"my {name} $(touch owned).jsonl"} for name in ("dev", "test")}
     figures = {
