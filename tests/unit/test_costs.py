@@ -287,6 +287,10 @@ def test_this_machines_own_runs_count_instead(swept):
     assert " cores); trainings, likelihoods, downloads and judges come on top" in line
 
 
+def test_a_job_that_was_cut_off_is_known_by_what_it_says():
+    assert throughput.RESUMED in Path(generate.__file__).read_text()
+
+
 @pytest.mark.parametrize(
     "given",
     [{"limit": 4}, {"log": f"100 {throughput.RESUMED}\n"}],

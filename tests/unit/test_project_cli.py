@@ -172,7 +172,7 @@ def test_a_config_that_was_run_is_reused_and_another_request_is_an_error(asked):
 def test_other_alphas_are_added_to_a_config_that_was_run(asked):
     given = [*map(str, asked.values())]
     path, _ = prepared(*given[:3], "1,2", given[3])
-    edited = path.read_text() + "# mine\n"
+    edited = path.read_text() + "# mine, once alphas: [1]\n"
     path.write_text(edited)
     Path("out/results/pairs/aligned/alpha=1").mkdir(parents=True)
     wanted = edited.replace("[1, 2]", "[0.5, 1, 2]")
@@ -187,9 +187,16 @@ def test_other_alphas_are_added_to_a_config_that_was_run(asked):
     for alphas, words in (("1,much", "an alpha is a finite number"), ("1,1", "alpha 1 stands twice")):
         with pytest.raises(create.ConfigError, match=words):
             create.with_alphas(folder.Project.find(Path("out")), alphas)
-    path.write_text(edited.replace("alphas: [1, 2]", "alphas: &grid\n    - 1"))
-    with pytest.raises(create.ConfigError, match="change the alphas there"):
-        create.with_alphas(folder.Project.find(Path("out")), "3")
+    block = edited.replace("alphas: [1, 2]", "alphas:\n    - 1\n    - 2")
+    for text, words in (
+        ("# alphas: [1]\n" + edited.replace("alphas: [1, 2]", "'alphas': [1, 2]"), "change them there"),
+        (block, "change them there"),
+        ("{}", "models"),
+        ("[]", "models"),
+    ):
+        path.write_text(text)
+        with pytest.raises(create.ConfigError, match=words):
+            create.with_alphas(folder.Project.find(Path("out")), "3")
 
 
 def test_a_config_that_was_never_run_gives_way_to_another_request(asked):

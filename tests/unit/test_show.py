@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,21 @@ def start(folder, *arguments, wait=1.5, fail="", output=subprocess.PIPE):
     )
 
 
+def at_a_terminal(folder: Path, columns: int = 80) -> str:
+    """What a run that ends well writes to a terminal of 24 lines."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    run = start(folder, output=theirs)
+    os.close(theirs)
+    said = b""
+    with suppress(OSError):  # its other end is closed
+        while text := os.read(ours, 65536):
+            said += text
+    os.close(ours)
+    assert run.wait() == 0
+    return said.decode()
+
+
 def ended(run: subprocess.Popen) -> tuple[int, list[str]]:
     said = run.communicate(timeout=60)[0]
     return run.returncode, said.splitlines()
@@ -135,19 +151,8 @@ def test_a_pipe_gets_what_is_said_and_the_log_the_rest(folder):
 
 @pytest.mark.parametrize("columns", [80, 140])
 def test_a_terminal_gets_a_picture_as_wide_as_it_is(folder, columns):
-    ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    run = start(folder, output=theirs)
-    os.close(theirs)
-    said = b""
-    try:
-        while text := os.read(ours, 65536):
-            said += text
-    except OSError:  # its other end is closed
-        pass
-    os.close(ours)
-    assert run.wait() == 0
-    lines = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "\n", said.decode()).splitlines()
+    said = at_a_terminal(folder, columns)
+    lines = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "\n", said).splitlines()
     assert max(map(len, lines)) <= columns
     words = "10 of 40 tokens, 2 tokens/s, " if columns == 140 else ""
     assert any(re.match(rf"p generate [━─]+ +0/2  alpha \d: {words}", line) for line in lines), said
@@ -158,8 +163,8 @@ def test_a_terminal_gets_a_picture_as_wide_as_it_is(folder, columns):
     assert not any(
         "of 4 jobs" in line for line in lines[lines.index("p: best alpha 2") :]
     )  # it is on an empty screen
-    assert "Building DAG" not in said.decode()
-    assert said.decode().count("\x1b[?25h") == 1  # the cursor is there again
+    assert "Building DAG" not in said
+    assert said.count("\x1b[?25h") == 1  # the cursor is there again
 
 
 def test_two_lines_after_ctrl_c_and_a_second_run_meanwhile(folder):
@@ -265,20 +270,10 @@ def test_a_former_run_is_not_shown_as_this_one(folder):
     assert ended(start(folder, wait=0))[0] == 0
     text = (folder / "Snakefile").read_text()
     (folder / "Snakefile").write_text(f"{text}\nimport time\ntime.sleep(4)\n")
-    ours, theirs = os.openpty()
-    run = start(folder, output=theirs)
-    os.close(theirs)
-    said = b""
-    try:
-        while text := os.read(ours, 65536):
-            said += text
-    except OSError:  # its other end is closed
-        pass
-    os.close(ours)
-    assert run.wait() == 0
-    assert b"no job has begun yet" in said
-    assert b"Nothing to be done" in said
-    assert b"of 4 jobs" not in said
+    said = at_a_terminal(folder)
+    assert "no job has begun yet" in said
+    assert "Nothing to be done" in said
+    assert "of 4 jobs" not in said
 
 
 def test_snakemake_does_not_outlive_what_shows_it(folder):

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from expoflow import __version__
 from expoflow.cli.arguments import folder_arguments
-from expoflow.cli.completion import completion, completion_arguments
+from expoflow.cli.completion import commands, completion, completion_arguments
 from expoflow.cli.doctor import doctor, doctor_arguments
 from expoflow.cli.extrapolate import (
     extrapolate,
@@ -142,19 +142,18 @@ def _parser(wanted: Collection[str]) -> argparse.ArgumentParser:
         epilog="Exit status: 0 done; 1 jobs or a check failed; 2 something to correct, named in the last lines; 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"expoflow {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (text, add_arguments, function) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command = group.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name in wanted:
             add_arguments(command)
         command.set_defaults(run=function)
-    parser.set_defaults(commands=commands.choices)
     return parser
 
 
 def _refuse(parser: argparse.ArgumentParser, name: str, unknown: Sequence[str]) -> NoReturn:
     """End with what a command does not know, and what it has that is spelled alike."""
-    command = parser.get_default("commands")[name]
+    command = commands(parser)[name]
     options = [option for action in command._actions for option in action.option_strings]
     said = []
     for each in unknown:

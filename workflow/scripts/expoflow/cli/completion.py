@@ -15,7 +15,7 @@ def completion(arguments: argparse.Namespace) -> int:
     from expoflow.cli import whole_parser
 
     parser = whole_parser()
-    for each in _parsers(parser):
+    for each in commands(parser).values():
         for action in each._actions:
             if action.metavar == "DIR":
                 action.complete = shtab.DIRECTORY
@@ -25,7 +25,7 @@ def completion(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
-    """Those of the commands."""
-    groups = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
-    return [command for group in groups for command in group.choices.values()]
+def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parser of each command, by its name."""
+    (group,) = (each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
+    return dict(group.choices)

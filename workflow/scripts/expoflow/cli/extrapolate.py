@@ -103,12 +103,9 @@ def extrapolate(arguments: argparse.Namespace) -> int:
 
 
 def _look(arguments: argparse.Namespace) -> Callable[["Pair"], "Pair"]:
-    from expoflow.checkpoints.adapter import is_adapter
     from expoflow.extrapolation.likeness import looked_at
     from expoflow.extrapolation.pair import with_equality
 
-    if is_adapter(arguments.aligned):  # its weights are those of its base, and what it adds
-        return lambda pair: looked_at(pair, arguments.unrelated)[0]
     return lambda pair: with_equality(*looked_at(pair, arguments.unrelated))
 
 

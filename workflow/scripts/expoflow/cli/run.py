@@ -33,6 +33,8 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def request_arguments(parser: argparse.ArgumentParser) -> None:
     """A config, or a pair of which one is made."""
+    from expoflow.project.create import PAPER_ALPHAS
+
     project_arguments(parser, "default: this one; for a pair ./ALIGNED-expo")
     parser.add_argument("--sft", metavar="MODEL", help=SFT)
     parser.add_argument("--aligned", metavar="MODEL", help=ALIGNED)
@@ -45,7 +47,7 @@ def request_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--alphas",
         metavar="A,...",
-        help="extrapolation lengths; in a folder that has a config others than there are tried too; default: the paper's, 0.1,0.2,0.3,0.4,0.5",
+        help=f"extrapolation lengths; also in a folder that was run, to try others; default: {PAPER_ALPHAS}",
     )
     parser.add_argument(
         "--prompts",

@@ -79,7 +79,7 @@ def with_equality(pair: Pair, likeness: Likeness) -> Pair:
 
     They are read only if no element differs of those that were looked at, in `likeness`.
     """
-    files = [{shard.path.name: shard.path for shard in each.shards} for each in (pair.sft, pair.aligned)]
+    files = [{path.name: path for path in each.sources} for each in (pair.sft, pair.aligned)]
     if likeness.whole.delta2 or files[0].keys() != files[1].keys():
         return pair
     if not all(filecmp.cmp(files[0][name], files[1][name], shallow=False) for name in files[0]):

@@ -31,7 +31,7 @@ HEADER = """\
 """
 COPY = "# A copy that `expoflow run` writes anew, with absolute paths. Change the config that it is made of:"
 PAPER_ALPHAS = "0.1,0.2,0.3,0.4,0.5"
-ALPHAS = re.compile(r"\balphas: *\[[^\]]*\]")
+ALPHAS = re.compile(r"^([^#\n]*\balphas: *)\[[^\]]*\]", re.MULTILINE)  # but in a comment
 REHEARSAL = "rehearsal"  # the folder of a rehearsal, in that of the run
 COMMENTS = {
     "models": "sft: what alignment began with; reward: a sequence classifier with one logit. path: DIR, or hub: ORG/NAME",
@@ -130,19 +130,25 @@ def with_alphas(project: Project, alphas: str) -> tuple[Project, list[str]]:
 
     Nothing is written. Raises ConfigError.
     """
-    path, text = project.config, project.config.read_text(encoding="utf-8")
-    pairs, wanted = _read(path).get("pairs", {}), _alphas(alphas)
-    (name, pair), *others = pairs.items()
-    if pair.get("alphas") == wanted:
-        return project, []
-    changed, count = ALPHAS.subn(f"alphas: {json.dumps(wanted)}", text)
+    path, wanted = project.config, _alphas(alphas)
     if project.elsewhere:
         raise ConfigError([f"--alphas: {project.folder} has a copy of {path}; change the alphas there"])
-    if others or count != 1:
-        raise ConfigError([f"--alphas: {path} has several pairs or grids; change the alphas there"])
-    checks.parse(yaml.safe_load(changed), project.base)
+    project.read()  # else it may be no config
+    pairs = _read(path)["pairs"]
+    if len(pairs) > 1:
+        raise ConfigError([f"--alphas: {path} has several pairs; change the alphas there"])
+    ((name, pair),) = pairs.items()
+    if pair["alphas"] == wanted:
+        return project, []
+    text = ALPHAS.sub(lambda found: found[1] + json.dumps(wanted), path.read_text(encoding="utf-8"))
+    changed = yaml.safe_load(text)
+    checks.parse(changed, project.base)
+    if changed != _read(path) | {
+        "pairs": {name: pair | {"alphas": wanted}}
+    }:  # they stand there in another way
+        raise ConfigError([f"--alphas: the alphas of {path} are no list in one place; change them there"])
     said = f"{path}: the alphas of {name} were {pair['alphas']}, and are {wanted} now"
-    return dataclasses.replace(project, text=changed), [said]
+    return dataclasses.replace(project, text=text), [said]
 
 
 def copied(project: Project, folder: Path, limit: int | None = None) -> Project:
