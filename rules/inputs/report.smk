@@ -76,17 +76,22 @@ def salvage_benchmarks():
 
 def words_of_failure():
     """After a failed run: the gaps in its tables, and the reason of each job that failed."""
-    return "\n".join(filter(None, [salvage_benchmarks(), WORDS.last()]))
+    return "\n".join(filter(None, [salvage_benchmarks(), WORDS.last(ran().place)]))
+
+
+def ran():
+    """The run that ends now."""
+    begun_in = Path(workflow.rundir)
+    given = workflow.overwrite_configfiles
+    file = begun_in / workflow.configfiles[0] if given else None
+    return Ran(CONFIG, file, begun_in, time.monotonic() - BEGAN)
 
 
 def last_screen():
     """After a run: what it found, and what to do next."""
     if not workflow.touch:  # which makes no file, and changes the time of all
         throughput.remember(CONFIG, BEGAN_AT, local=workflow.local_exec)
-    begun_in = Path(workflow.rundir)
-    given = workflow.overwrite_configfiles
-    file = begun_in / workflow.configfiles[0] if given else None
-    return closing_words(ran=Ran(CONFIG, file, begun_in, time.monotonic() - BEGAN))
+    return closing_words(ran=ran())
 
 
 TABLES = expand(

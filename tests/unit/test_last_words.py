@@ -183,6 +183,9 @@ def test_the_last_line_of_each_log_is_said_again(said, tmp_path):
         f"{logs[2]}: cannot be read (No such file or directory)",
         rf"{logs[3]}: 20% of \x1b[2J",
     ]
+    assert words.last(lambda log: log.name).startswith(
+        "a.log: error: a.csv: cut; delete it\nempty.log: is empty"
+    )
 
 
 def test_of_a_slurm_job_of_several_jobs_those_are_told_that_failed(said, tmp_path):

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -103,9 +104,12 @@ class Words(logging.Filter):
                 self._grouped.difference_update(logs)
         return True
 
-    def last(self) -> str:
-        """Of every job that failed its log and the last line there: the reason. If none has, as after SIGTERM, how to go on."""
-        return "\n".join(f"{log}: {_reason(log)}" for log in dict.fromkeys(self.failed)) or STOPPED
+    def last(self, place: Callable[[Path], object] = str) -> str:
+        """Of every job that failed its log, as `place` has it, and the last line there: the reason.
+
+        If none has, as after SIGTERM, how to go on.
+        """
+        return "\n".join(f"{place(log)}: {_reason(log)}" for log in dict.fromkeys(self.failed)) or STOPPED
 
 
 def listen() -> Words:
