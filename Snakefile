@@ -26,6 +26,7 @@ include: "rules/generate.smk"
 include: "rules/score.smk"
 include: "rules/select.smk"
 include: "rules/benchmark.smk"
+include: "rules/answers.smk"
 include: "rules/report.smk"
 include: "rules/claims.smk"
 

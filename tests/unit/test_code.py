@@ -36,6 +36,7 @@ RULES = (
         "tables",
         "benchmark_table",
         "paper_tables",
+        "answers",
         "appendices",
         "claims",
         "report",
@@ -55,6 +56,7 @@ def digests() -> dict[str, str]:
     """The digest of every rule, and of its variants."""
     found = {rule: code.rule(rule) for rule in RULES}
     found["figure"] = code.figure()
+    found |= {page: code.page(page) for page in ("answers_page",)}
     found |= {f"benchmark_{name}": code.benchmark(name) for name in BENCHMARKS}
     found |= {f"compare_{name}": code.comparison(name) for name in BENCHMARKS}
     found |= {f"responses_{name}": code.responses(name) for name in BENCHMARKS}
@@ -148,6 +150,8 @@ EDITS = {
     "engines/unfinished": {"select"},
     "scoring/likelihood": {"likelihood"},
     "scoring/degenerate": {"score"},
+    "scoring/refusals": {"answers"},
+    "scoring/answers": {"answers", "answers_page"},
     # the choice, and what shows it
     "selection/select": {"select"},
     "selection/choice": {"select"},
@@ -198,6 +202,13 @@ def test_the_words_of_an_error_change_no_digest(copy, before, module):
     assert changed != text
     path.write_text(changed)
     assert digests() == before
+
+
+def test_an_edit_of_a_pages_files_changes_the_digests_of_pages_alone(copy, before):
+    path = copy / "reporting" / "pages" / "assets" / "base.css"
+    path.write_text(path.read_text() + "p { margin: 0; }\n")
+    after = digests()
+    assert {name for name in before if before[name] != after[name]} == {"answers_page"}
 
 
 def test_a_comment_and_a_docstring_change_no_digest(copy, before):

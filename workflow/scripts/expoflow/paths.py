@@ -90,6 +90,14 @@ class Results:
         """The gain of the choice on prompts that took no part in it."""
         return self.pairs / pair / "certificate.json"
 
+    def answers(self, pair: str) -> Path:
+        """All responses of the sweep with their prompts, in one table."""
+        return self.pairs / pair / "answers.parquet"
+
+    def answers_page(self, pair: str) -> Path:
+        """The page on which they are read."""
+        return self.pairs / pair / "answers.html"
+
     def exported(self, pair: str) -> Path:
         """The folder of the model at the chosen alpha, to be published."""
         return self.pairs / pair / "expo"

@@ -1,18 +1,22 @@
 """The reward benchmark: reward on unseen prompts, and what is really true where that is known."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from expoflow.benchmarks.comparison import Comparison
 from expoflow.benchmarks.job import Job
 from expoflow.benchmarks.metrics import difference, mean
+from expoflow.benchmarks.readable import Answer
 from expoflow.config.stages import SelectConfig
 from expoflow.engines import model
 from expoflow.errors import DataError
+from expoflow.files.records import read_jsonl
 from expoflow.paths import of_prompts
 from expoflow.results import Metric, Prompt, Scored, read_prompts
+from expoflow.scoring.answers import prompt_text
 
 
 def run(job: Job) -> None:
@@ -68,6 +72,21 @@ def compare(
         [(a.reward > b.reward) + (a.reward == b.reward) / 2 for a, b in zip(expo, aligned, strict=True)]
     )
     return [*differences, difference("win_rate", _by_prompt(prompts, won), config, null=0.5)]
+
+
+def readable(inputs: Mapping[str, Path], rows: Path) -> list[Answer]:
+    """The responses as a person reads them (`benchmarks.readable`)."""
+    prompts = {prompt.prompt_id: prompt_text(prompt) for prompt in read_prompts(inputs["prompts"])}
+    return [
+        Answer(
+            item=row.prompt_id,
+            prompt=prompts[row.prompt_id],
+            **row.model_dump(
+                include={"response", "response_tokens", "finish_reason", "sample", "reward", "quality"}
+            ),
+        )
+        for row in read_jsonl(rows, Scored)
+    ]
 
 
 def _answered(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> list[Prompt]:

@@ -30,6 +30,9 @@ class Benchmark(Strict):
     ASKED: ClassVar[str | None] = None
     """The name in `inputs` of the file that has what is asked; a rehearsal takes its first entries (`data.first`)."""
 
+    READABLE: ClassVar[bool] = False
+    """Whether its module gives its answers to a reader (`benchmarks.readable`), for the page of answers."""
+
     def inputs(self) -> dict[str, str]:
         """The files that its jobs read beside the model, by name."""
         return {}

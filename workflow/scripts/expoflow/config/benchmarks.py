@@ -103,6 +103,7 @@ class RewardBenchmark(OnPrompts):
 
     TASKS = ("generate", "score")
     REWARDS = ("reward", "win_rate")
+    READABLE = True
 
 
 class AlpacaEvalBenchmark(Benchmark):
@@ -112,6 +113,7 @@ class AlpacaEvalBenchmark(Benchmark):
     PACKAGES = ("alpaca_eval", "openai")
     REWARDS = ("reward",)
     COMPARED = frozenset({"df_gamed"})
+    READABLE = True
     ASKED = "reference"
     HUB_FILES: ClassVar[dict[str, str]] = {
         "reference": "alpaca_eval_gpt4_baseline.json",
@@ -181,6 +183,7 @@ class MtBenchBenchmark(Benchmark):
     """MT-Bench: 80 questions of two turns, each answer graded from 1 to 10."""
 
     PACKAGES = ("openai",)
+    READABLE = True
     ASKED = "data"
     APART = SOURCE = frozenset({"data", "hub", "revision"})
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from expoflow.config.base import MINIATURE
 from expoflow.config.benchmarks import SECTIONS
 from expoflow.config.figures import KINDS as FIGURE_KINDS
-from expoflow.dag.digest import digest, is_module
+from expoflow.dag.digest import digest, files, is_module
 from expoflow.hosts.task import KINDS
 from expoflow.system.installed import workflow_folder
 
@@ -122,6 +122,13 @@ def benchmark_data(name: str, source: "Benchmark") -> str:
 def figure() -> str:
     """The digest of the code that draws figures: `reporting.figures` finds it by the module of a kind."""
     return rule("figure", *sorted({f"reporting.figures.{kind.module}" for kind in FIGURE_KINDS.values()}))
+
+
+@cache
+def page(name: str) -> str:
+    """The digest of a page: of its rule's code, of what gives the answers of benchmarks, and of the files of all pages."""
+    readable = [f"{_benchmark(each)}:readable" for each, section in SECTIONS.items() if section.READABLE]
+    return f"{rule(name, *readable)} {files('reporting/pages/assets')[:16]}"
 
 
 def truth() -> str:

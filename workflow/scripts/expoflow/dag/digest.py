@@ -30,6 +30,14 @@ def digest(roots: Iterable[str], script: Path | None = None, neutral: Collection
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
+def files(folder: str) -> str:
+    """sha256 over the names and bytes of the files of a folder of expoflow, such as `reporting/pages/assets`."""
+    held = hashlib.sha256()
+    for path in sorted((PACKAGE / folder).iterdir()):
+        held.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return held.hexdigest()
+
+
 def reached(
     roots: Iterable[str], script: Path | None = None, neutral: Collection[str] = ()
 ) -> dict[str, str]:

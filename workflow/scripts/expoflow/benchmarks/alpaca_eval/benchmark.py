@@ -6,7 +6,7 @@ alpaca_eval_gpt4_baseline.json of the dataset tatsu-lab/alpaca_eval. Win rates a
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ from expoflow.benchmarks.job import Job
 from expoflow.benchmarks.judge.judge import Judge
 from expoflow.benchmarks.judge.verdicts import Accept, JudgeRequest, Reply
 from expoflow.benchmarks.metrics import difference, mean
+from expoflow.benchmarks.readable import Answer
 from expoflow.config.stages import GenerateConfig, SelectConfig
 from expoflow.engines import model
 from expoflow.errors import JudgeError
+from expoflow.files.records import read_jsonl
 from expoflow.results import Metric, Scored
 
 # By metric: the package's names of its value and its standard error.
@@ -83,6 +85,28 @@ def run_comparison(comparison: Comparison) -> None:
     rows = (comparison.rows(variant, Judged) for variant in ("expo", "aligned"))
     metrics, basis = compare(*rows, comparison.inputs.get("df_gamed"), comparison.select)
     comparison.write(metrics, "alpaca_eval", length_controlled=basis)
+
+
+def readable(inputs: Mapping[str, Path], rows: Path) -> list[Answer]:
+    """The responses as a person reads them (`benchmarks.readable`), each with its place between reference and response."""
+    questions = read_questions(inputs["reference"])
+    return [
+        Answer(
+            item=row.prompt_id,
+            prompt=questions[row.index].instruction,
+            verdict=_verdict(row.preference),
+            **row.model_dump(
+                include={"response", "response_tokens", "finish_reason", "sample", "reward", "quality"}
+            ),
+        )
+        for row in read_jsonl(rows, Judged)
+    ]
+
+
+def _verdict(preference: float | None) -> str:
+    if preference is None:
+        return "the judge gave no verdict"
+    return f"preference {preference:.2f}: 1 is the reference's output, 2 this response"
 
 
 def compare(

@@ -4,7 +4,8 @@ What FastChat does, on the openai package: its temperatures, judge prompts and w
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -13,10 +14,11 @@ from expoflow.benchmarks.job import Job
 from expoflow.benchmarks.judge.verdicts import JudgeRequest, Reply, text
 from expoflow.benchmarks.metrics import difference, mean
 from expoflow.benchmarks.mt_bench.files import Question, Questions, judge_messages
+from expoflow.benchmarks.readable import Answer
 from expoflow.config.stages import GenerateConfig, SelectConfig
 from expoflow.data.prompts import prompt_id
 from expoflow.errors import JudgeError
-from expoflow.files.records import Record, read_json
+from expoflow.files.records import Record, read_json, read_jsonl
 from expoflow.results import Generation, Message, Metric, Prompt
 
 TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}  # 0 for the others
@@ -85,6 +87,26 @@ def run_comparison(comparison: Comparison) -> None:
     """The paired differences over questions."""
     rows = (comparison.rows(variant, Graded) for variant in ("expo", "aligned"))
     comparison.write(compare(*rows, comparison.select), "mt_bench")
+
+
+def readable(inputs: Mapping[str, Path], rows: Path) -> list[Answer]:
+    """The answers as a person reads them (`benchmarks.readable`), a turn an answer, with the judge's words."""
+    questions = {each.question_id: each for each in read_json(inputs["data"], Questions).questions}
+    return [
+        Answer(
+            item=f"{row.question_id}.{row.turn}",
+            prompt="\n\n".join(
+                f"turn {turn}: {asked}"
+                for turn, asked in enumerate(questions[row.question_id].turns[: row.turn], start=1)
+            ),
+            response=row.response,
+            response_tokens=row.response_tokens,
+            finish_reason=row.finish_reason,
+            verdict="no grade" if row.score is None else f"grade {row.score:g} of {HIGHEST}",
+            judgment=row.judgment,
+        )
+        for row in read_jsonl(rows, Graded)
+    ]
 
 
 def answer(
