@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from workflow.tree import REPOSITORY, Tree
 
 CHROMIUM = os.environ.get("EXPOFLOW_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -26,6 +27,18 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def default_run(made_once) -> Path:
+    """The results of the default run, `make run`'s: two to three minutes."""
+
+    def make(folder: Path) -> None:
+        (folder / "tree").mkdir()
+        shutil.copy(REPOSITORY / "config/config.yaml", folder / "tree")
+        Tree(folder / "tree", folder / "store").snakemake("--cores", "all")
+
+    return made_once("default", make) / "tree" / "results"
 
 
 @pytest.fixture
