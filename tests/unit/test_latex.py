@@ -56,11 +56,12 @@ def test_a_table_is_printed_in_latex_as_in_markdown():
         "100% of α. Bold: so. †: so, too.",
     ]
     assert TABLE.latex("mine").splitlines() == [
-        r"% needs \usepackage{booktabs} in the preamble",
+        r"% needs \usepackage{booktabs,graphicx} in the preamble",
         r"\begin{table}[htbp]",
         r"\centering\small",
         r"\caption{100\% of $\alpha$.}",
         r"\label{tab:mine}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         r"\begin{tabular}{lrr}",
         r"\toprule",
         r" & A \& B & C\_1 \\",
@@ -68,7 +69,7 @@ def test_a_table_is_printed_in_latex_as_in_markdown():
         r"10\%\_model & \textbf{1.0} (+0.5) & -- \\",
         r"{[}other] & $-$2.0 ($-$0.5)$^{\dagger}$ & \textbf{3.0 (+1.0)} \\",
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         r"\par\smallskip",
         r"{\footnotesize Bold: so. $^{\dagger}$: so, too.\par}",
         r"\end{table}",
@@ -77,7 +78,7 @@ def test_a_table_is_printed_in_latex_as_in_markdown():
 
 def test_a_table_without_a_note_ends_with_its_last_row():
     text = latex_table(["a"], [[strong("b")]], columns="l", caption="c", label="d")
-    assert text.endswith("\\textbf{b} \\\\\n\\bottomrule\n\\end{tabular}\n\\end{table}\n")
+    assert text.endswith("\\textbf{b} \\\\\n\\bottomrule\n\\end{tabular}}\n\\end{table}\n")
 
 
 def test_a_table_lies_in_three_files(tmp_path):

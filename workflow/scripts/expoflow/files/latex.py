@@ -51,6 +51,8 @@ ACCENTS = dict(
         strict=True,
     )
 )
+# What is wider than the text is made as wide as it.
+FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 MINUS = re.compile(r"(?<![\w.])-(?=\d)")  # of a number, not of a name
 
 
@@ -82,18 +84,19 @@ def latex_table(
     All texts are LaTeX already. `columns` has an l (left) or r (right) for each column.
     """
     lines = [
-        r"% needs \usepackage{booktabs} in the preamble",
+        r"% needs \usepackage{booktabs,graphicx} in the preamble",
         r"\begin{table}[htbp]",
         r"\centering\small",
         rf"\caption{{{caption}}}",
         rf"\label{{tab:{label}}}",
+        FIT,
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
         _row(header),
         r"\midrule",
         *map(_row, rows),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         *([r"\par\smallskip", rf"{{\footnotesize {note}\par}}"] if note else []),
         r"\end{table}",
     ]
