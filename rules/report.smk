@@ -70,6 +70,7 @@ rule paper_tables:
         "../envs/expoflow.yaml"
     params:
         **REHEARSAL,
+        confidence=json.dumps(CONFIDENCE),
         code=code.rule("paper_tables"),
     message:
         "write the tables in the paper's form"
@@ -124,6 +125,7 @@ rule appendices:
         pairs=json.dumps(appendix_pairs()),
         paper=json.dumps(REPEATED),
         note=REWARDS_NOTE,
+        confidence=json.dumps(CONFIDENCE),
         code=code.rule("appendices"),
     message:
         "write the tables of Appendices E and F, and the paper's numbers beside this run's"
@@ -138,7 +140,7 @@ rule report:
         benchmarks="results/benchmarks.csv",
         best=of_pairs("best.json"),
         certificates=of_pairs("certificate.json"),
-        tables=[table for table in APPENDICES if table.endswith(".csv")],
+        tables=[table for table in PRINTED if table.endswith(".csv")],
     output:
         page="results/report.html",
     log:

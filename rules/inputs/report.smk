@@ -7,6 +7,7 @@ from expoflow.dag.figures import inputs as figure_inputs
 from expoflow.project import throughput
 from expoflow.reporting.page import caption
 from expoflow.reporting import paper, paper_tables, tracking
+from expoflow.reporting.printed_table import KINDS as TABLE_KINDS
 from expoflow.reporting.run_end import Ran, closing_words, salvage
 
 BEGAN, BEGAN_AT = time.monotonic(), time.time()
@@ -22,6 +23,13 @@ PAPER_REWARDS = (
     and CONFIG.models[CONFIG.reward_model].hub == paper.REWARD_MODEL
 )
 REWARDS_NOTE = "" if PAPER_REWARDS or not CONFIG.reward_model else paper.OTHER_REWARDS
+
+# Of the intervals, by pair; none in a rehearsal, which certifies nothing.
+CONFIDENCE = {
+    pair: CONFIG.section(pair, "select").confidence
+    for pair in CONFIG.pairs
+    if not CONFIG.limit
+}
 
 
 def marks(figure):
@@ -71,7 +79,12 @@ def appendix_pairs():
 def salvage_benchmarks():
     """After a failed run: the tables with its gaps; what to say of them."""
     results = benchmark_results([*VARIANTS, "expo-aligned"])
-    return salvage(list(map(Path, results)), captions(), limit=CONFIG.limit)
+    return salvage(
+        list(map(Path, results)),
+        captions(),
+        limit=CONFIG.limit,
+        confidence=CONFIDENCE,
+    )
 
 
 def words_of_failure():
@@ -98,26 +111,26 @@ TABLES = expand(
     "results/{table}.csv", table=["alphas", "rewards", "benchmarks", "summary"]
 )
 PLOTS = expand("results/figures/{figure}.{kind}", figure=FIGURES, kind=["svg", "png"])
-APPENDICES = expand(
-    "results/tables/{table}.{kind}",
-    table=[
-        "appendix_e",
-        *(
-            ["appendix_f"]
-            if any(p.trained_on_dev for p in CONFIG.pairs.values())
-            else []
-        ),
-        *(["reproduction"] if REPEATED else []),
-    ],
-    kind=["csv", "md"],
-)
-PAPER_TABLES = expand(
-    "results/tables/{table}.{kind}",
-    table=["table1", "table2", "appendix_d"],
-    kind=["csv", "md"],
-)
 
-RESULTS_OF_ALL += [*TABLES, *PLOTS, *APPENDICES, "results/report.html"]
-# of the paper's benchmarks, if a pair has one
-if benchmark_results(["expo"], paper_tables.BENCHMARKS):
-    RESULTS_OF_ALL += PAPER_TABLES
+
+def printed(tables):
+    """All files of those tables that are made: of one that would have no rows there is none."""
+    made = [name for name, has_rows in tables.items() if has_rows]
+    return expand("results/tables/{table}.{kind}", table=made, kind=TABLE_KINDS)
+
+
+APPENDICES = printed(
+    {
+        "appendix_e": any(float(pair.grid()[-1]) > 0 for pair in CONFIG.pairs.values()),
+        "appendix_f": any(pair.trained_on_dev for pair in CONFIG.pairs.values()),
+        "reproduction": REPEATED,
+    }
+)
+PAPER_TABLES = printed(
+    paper_tables.have_rows(
+        [CONFIG.section(pair, "benchmarks") for pair in CONFIG.pairs]
+    )
+)
+PRINTED = [*PAPER_TABLES, *APPENDICES]
+
+RESULTS_OF_ALL += [*TABLES, *PLOTS, *PRINTED, "results/report.html"]

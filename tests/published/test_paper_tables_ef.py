@@ -1,10 +1,12 @@
 """Appendices E and F, rendered from the published figures, digit for digit as the paper prints them."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 from expoflow.config import base
 from expoflow.reporting import appendices, paper
+from expoflow.reporting.printed_table import Mark
 
 APPENDIX_E = """\
 | DPO/RLHF Model | SFT Checkpoint | Search Range | Optimal α |
@@ -43,27 +45,35 @@ def as_a_run_writes(number: str) -> str:
     return base.spell(float(number))
 
 
+def as_printed(rows: list[dict[str, str]]) -> str:
+    """Appendix F as the paper printed it: the best reward of a row is bold."""
+    columns = ("reward", "reward_trained_on_dev", "reward_expo")
+    rewards = [[float(row[column]) for column in columns] for row in rows]
+    best = {(at, 1 + row.index(max(row))): Mark.BOLD for at, row in enumerate(rewards)}
+    return replace(appendices.appendix_f(rows), marks=best).grid()
+
+
 def test_appendix_e():
     rows = paper.read("appendix_e_alphas")
-    assert appendices.appendix_e(rows) == APPENDIX_E
+    assert appendices.appendix_e(rows).grid() == APPENDIX_E
     for row in rows:
         row["alphas"] = " ".join(map(as_a_run_writes, row["alphas"].split()))
         row["best_alpha"] = as_a_run_writes(row["best_alpha"])
     assert {row["alphas"] for row in rows} >= {"1 2 2.5 3", "5 10 20 25 30"}
-    assert appendices.appendix_e(rows) == APPENDIX_E
+    assert appendices.appendix_e(rows).grid() == APPENDIX_E
 
 
 def test_appendix_f():
     rows = paper.read("appendix_f")
-    assert appendices.appendix_f(rows) == APPENDIX_F
+    assert as_printed(rows) == APPENDIX_F
     for row in rows:
         row |= {column: as_a_run_writes(value) for column, value in row.items() if column != "model"}
-    assert appendices.appendix_f(rows) == APPENDIX_F
+    assert as_printed(rows) == APPENDIX_F
 
 
 def test_appendix_f_rounds_half_up_and_its_brackets_are_those_of_the_unrounded_rewards():
     row = {"model": "m", "reward": "1.004", "reward_trained_on_dev": "1.125", "reward_expo": "0.9"}
-    text = appendices.appendix_f([row]).splitlines()[-1]
+    text = as_printed([row]).splitlines()[-1]
     assert text == "| m | 1.00 | **1.13 (+0.12)** | 0.90 (-0.10) |"
 
 

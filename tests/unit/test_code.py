@@ -127,6 +127,7 @@ EDITS = {
     "engines/memory": set(),
     "engines/package": set(),
     "files/atomic": set(),
+    "files/latex": set(),
     "hosts/host": set(),
     "hosts/count": set(),
     "system/progress": set(),
@@ -172,6 +173,8 @@ EDITS = {
     "reporting/figures/sweeps": {"figure"},
     "reporting/appendices": {"appendices"},
     "reporting/paper_tables": {"paper_tables"},
+    "reporting/printed_table": {"paper_tables", "appendices"},
+    "reporting/remarks": {"paper_tables"},
     "claims/geometry": {"claims"},
     # loaded by their names
     "benchmarks/alpaca_eval/win_rates": variants("benchmark compare", "alpaca_eval"),
@@ -227,7 +230,7 @@ def test_a_column_changes_the_digests_of_the_tables_that_have_it(copy, before):
 
 def test_small_digests_stay_small():
     """Modules that a rule's digest holds, its script aside: 32, 35, 33 and 36 before they went by definition."""
-    most = {"tables": 3, "report": 6, "appendices": 4, "select": 11, "score": 25}
+    most = {"tables": 3, "report": 6, "appendices": 5, "select": 11, "score": 25}
     for rule, count in most.items():
         roots = code.work(*code.TASKS.get(rule, ()))
         found = digest.reached(roots, code.script(rule), code.NEUTRAL)

@@ -72,15 +72,18 @@ def test_the_words_say_that_it_is_a_rehearsal():
 
 
 def test_tables_and_texts_say_that_they_are_of_a_rehearsal(tmp_path):
-    table, text = tmp_path / "table.csv", tmp_path / "text.md"
+    table, text, latex = tmp_path / "table.csv", tmp_path / "text.md", tmp_path / "table.tex"
     write_csv(table, [{"pair": "=a,b", "value": -1.5}, {"pair": "c"}], ["pair", "value"])
     text.write_text("| a |\n")
+    latex.write_text("\\begin{table}\n\\caption{Rewards.}\n")
     before = table.read_text()
     rehearsal.mark([table, text], None)
     assert (table.read_text(), text.read_text()) == (before, "| a |\n")
-    rehearsal.mark([table, text], 4)
+    rehearsal.mark([table, text, latex], 4)
     assert table.read_text() == 'pair,value,rehearsal\n"\'=a,b",-1.5,4\nc,,4\n'
     assert text.read_text() == "**A REHEARSAL on the first 4 prompts of every set: no result.**\n\n| a |\n"
+    marked = "\\caption{\\textbf{A REHEARSAL on the first 4 prompts of every set: no result.} Rewards.}"
+    assert latex.read_text() == f"\\begin{{table}}\n{marked}\n"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

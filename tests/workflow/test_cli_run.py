@@ -138,6 +138,7 @@ def test_a_rehearsal_is_told_from_a_run_in_every_result(own):
         assert [line.split(",")[-1] for line in (header, *rows)] == ["rehearsal", *["4"] * len(rows)], table
     texts = [
         *results.glob("tables/*.md"),
+        *results.glob("tables/*.tex"),
         *results.glob("figures/*.svg"),
         *results.glob("pairs/*/expo/README.md"),
     ]

@@ -18,6 +18,7 @@ with job_log(snakemake.log[0], snakemake.threads):
         benchmarks=[Path(path) for path in snakemake.input.benchmarks],
         paper=json.loads(snakemake.params.paper),
         note=snakemake.params.note,
+        confidence=json.loads(snakemake.params.confidence),
         outputs=[Path(path) for path in snakemake.output],
     )
     rehearsal.mark(map(Path, snakemake.output), snakemake.params.get("rehearsal"))

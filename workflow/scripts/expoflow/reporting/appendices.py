@@ -5,13 +5,13 @@ renders the paper's figures and a run's own.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
-from expoflow.files.atomic import write_text
-from expoflow.files.markdown import markdown_table
-from expoflow.files.records import read_json, write_csv
+from expoflow.files.records import read_json
+from expoflow.reporting.printed_table import Mark, Table, certified_words, write_table
 from expoflow.reporting.tables import read_sweeps
 from expoflow.results import BenchmarkResult
 
@@ -19,8 +19,10 @@ Row = Mapping[str, str]
 # Reward by pair, variant and quantity, as text or number.
 Found = dict[tuple[str, str, str], Any]
 
+REWARD = "reward"
 E_COLUMNS = ("pair", "aligned", "sft", "alphas", "best_alpha")
-F_COLUMNS = ("pair", "model", "reward", "reward_trained_on_dev", "reward_expo")
+F_COLUMNS = ("pair", "model", "reward", "reward_trained_on_dev", "reward_expo", "gain_low", "gain_high")
+EXPO = 3  # its column in Appendix F
 COLUMNS = ("pair", "model", "source", "variant", "quantity", "paper", "here", "difference")
 
 
@@ -31,61 +33,76 @@ def write_appendices(
     benchmarks: Iterable[Path],
     paper: Mapping[str, Sequence[Mapping[str, str]]],
     note: str,
+    confidence: Mapping[str, float],
     outputs: Iterable[Path],
 ) -> None:
-    """Write those of appendix_e, appendix_f and reproduction, as .csv and .md, that `outputs` names.
+    """Write those of appendix_e, appendix_f and reproduction, as .csv, .md and .tex, that `outputs` names.
 
     `pairs` says of every pair `sft`, `aligned` and `trained_on_dev`; `alphas` and `benchmarks` are the pairs'
     results; `paper` has the published numbers of the pairs that repeat a model of the paper's, and
-    `note` is what is to be said of them.
+    `note` says that the rewards are not the paper's, if they are not. `confidence` is that of the pairs' intervals;
+    in a rehearsal, which certifies nothing, there is none.
     """
     swept = read_sweeps(alphas)
     found = _found(pairs, swept, benchmarks)
+    ranges, trained = _ranges(pairs, swept), _trained_on_dev(pairs, found, swept)
+    published = beside(paper, found, other_rewards=bool(note))
     tables = {
-        "appendix_e": (E_COLUMNS, _ranges(pairs, swept), appendix_e),
-        "appendix_f": (F_COLUMNS, _trained_on_dev(pairs, found), appendix_f),
-        "reproduction": (
-            COLUMNS,
-            beside(paper, found),
-            lambda rows: reproduction(rows, note),
-        ),
+        "appendix_e": (appendix_e(ranges), E_COLUMNS, ranges),
+        "appendix_f": (_marked(appendix_f(trained), trained, confidence), F_COLUMNS, trained),
+        "reproduction": (reproduction(published, note), COLUMNS, published),
     }
     for output in outputs:
-        columns, rows, render = tables[output.stem]
-        if output.suffix == ".csv":
-            write_csv(output, rows, columns)
-        else:
-            write_text(output, render(rows))
+        write_table(output, *tables[output.stem])
 
 
-def appendix_e(rows: Iterable[Row]) -> str:
+def appendix_e(rows: Iterable[Row]) -> Table:
     """Search ranges and chosen alphas, as in Appendix E: a range's alphas have equally many decimals."""
-    header = ("DPO/RLHF Model", "SFT Checkpoint", "Search Range", "Optimal α")
-    cells = ((row["aligned"], row["sft"], _range(row["alphas"]), row["best_alpha"]) for row in rows)
-    return markdown_table(header, cells)
+    return Table(
+        ("DPO/RLHF Model", "SFT Checkpoint", "Search Range", "Optimal α"),
+        tuple((row["aligned"], row["sft"], _range(row["alphas"]), row["best_alpha"]) for row in rows),
+        caption="The alphas that were tried for every pair, and the chosen one, in the form of the paper's Appendix E.",
+        columns="lllr",
+    )
 
 
-def appendix_f(rows: Iterable[Row]) -> str:
-    """The reward, and what further training on the dev set and ExPO add to it; the best one is bold."""
-    header = ("", "Original Reward", "+ Training on Dev", "+ ExPO, no training")
-    return markdown_table(header, map(_rewards, rows))
+def appendix_f(rows: Iterable[Row]) -> Table:
+    """The reward, and what further training on the dev set and ExPO add to it."""
+    return Table(
+        ("", "Original Reward", "+ Training on Dev", "+ ExPO, no training"),
+        tuple(tuple(_rewards(row)) for row in rows),
+        caption="Mean rewards on the prompts that choose alpha, in the form of the paper's Appendix F: of the aligned model, after"
+        " further training on these prompts, and of ExPO.",
+    )
 
 
-def reproduction(rows: Iterable[Mapping[str, Any]], note: str = "") -> str:
-    """The paper's numbers, this run's, and the difference; `note` stands below."""
-    table = markdown_table(COLUMNS, (tuple(_short(row[column]) for column in COLUMNS) for row in rows))
-    return f"{table}\n{note}\n" if note else table
+def reproduction(rows: Iterable[Mapping[str, Any]], note: str = "") -> Table:
+    """The paper's numbers, this run's, and the difference; `note` stands below if a difference is left out."""
+    rows = list(rows)
+    return Table(
+        COLUMNS,
+        tuple(tuple(_short(row[column]) for column in COLUMNS) for row in rows),
+        caption="The paper's numbers and those of this run; the difference is this run's minus the paper's.",
+        note=note if any(row["difference"] is None for row in rows) else "",
+        columns="lllllrrr",
+    )
 
 
-def beside(paper: Mapping[str, Sequence[Mapping[str, str]]], found: Found) -> list[dict[str, Any]]:
-    """Rows of reproduction.csv: of what the paper printed and this run has, both and the difference."""
+def beside(
+    paper: Mapping[str, Sequence[Mapping[str, str]]], found: Found, other_rewards: bool
+) -> list[dict[str, Any]]:
+    """Rows of reproduction.csv: of what the paper printed and this run has, both and the difference.
+
+    With `other_rewards`, those of another reward model than the paper's, rewards have no difference: it would mean nothing.
+    """
     rows = []
     for pair, numbers in paper.items():
         for number in numbers:
             here = found.get((pair, number["variant"], number["quantity"]))
             if here is not None:
                 row = dict(number) | {"pair": pair, "paper": float(number["value"]), "here": float(here)}
-                rows.append(row | {"difference": row["here"] - row["paper"]})
+                alike = not (other_rewards and number["quantity"] == REWARD)
+                rows.append(row | {"difference": row["here"] - row["paper"] if alike else None})
     return rows
 
 
@@ -96,14 +113,14 @@ def _found(
     found: Found = {}
     for row in swept:
         if row["alpha"] == "0" and row["reward"]:
-            found[row["pair"], "aligned", "reward"] = row["reward"]
+            found[row["pair"], "aligned", REWARD] = row["reward"]
         if row["chosen"] == "1":
             if row["reward"]:
-                found[row["pair"], "expo", "reward"] = row["reward"]
+                found[row["pair"], "expo", REWARD] = row["reward"]
             found[row["pair"], "expo", "alpha"] = row["alpha"]
     for pair, entry in pairs.items():
         if entry["trained_on_dev"]:
-            found[pair, "dev", "reward"] = found[entry["trained_on_dev"], "aligned", "reward"]
+            found[pair, "dev", REWARD] = found[entry["trained_on_dev"], "aligned", REWARD]
     for path in benchmarks:
         result = read_json(path, BenchmarkResult)
         for metric in result.metrics:
@@ -124,12 +141,16 @@ def _ranges(pairs: Mapping[str, Mapping[str, str | None]], swept: Sequence[Row])
     return rows
 
 
-def _trained_on_dev(pairs: Mapping[str, Mapping[str, str | None]], found: Found) -> list[dict[str, Any]]:
-    """Rows of appendix_f.csv."""
+def _trained_on_dev(
+    pairs: Mapping[str, Mapping[str, str | None]], found: Found, swept: Iterable[Row]
+) -> list[dict[str, Any]]:
+    """Rows of appendix_f.csv, with the interval of ExPO's gain."""
+    chosen = {row["pair"]: row for row in swept if row["chosen"] == "1"}
     variants = {"reward": "aligned", "reward_trained_on_dev": "dev", "reward_expo": "expo"}
     return [
         {"pair": pair, "model": entry["aligned"]}
-        | {column: found[pair, variant, "reward"] for column, variant in variants.items()}
+        | {column: found[pair, variant, REWARD] for column, variant in variants.items()}
+        | {end: chosen[pair].get(end) for end in ("gain_low", "gain_high")}
         for pair, entry in pairs.items()
         if entry["trained_on_dev"]
     ]
@@ -141,14 +162,28 @@ def _range(alphas: str) -> str:
     return f"[{', '.join(f'{value:.{decimals}f}' for value in values)}]"
 
 
+def _marked(table: Table, rows: Sequence[Row], confidence: Mapping[str, float]) -> Table:
+    """Appendix F of a run, where ExPO's reward is marked if its gain is certified; the paper printed the best reward bold."""
+    marks = {}
+    for at, row in enumerate(rows):
+        if row["pair"] in confidence and row["gain_low"] and row["gain_high"]:
+            if float(row["gain_low"]) > 0:
+                marks[at, EXPO] = Mark.BOLD
+            elif float(row["gain_high"]) < 0:
+                marks[at, EXPO] = Mark.DAGGER
+    note = certified_words("the gain on these prompts, for all alphas at once,", confidence.values())
+    if confidence:
+        note += " Of further training there is no interval, and so it is never marked."
+    return replace(table, marks=marks, note=note)
+
+
 def _rewards(row: Row) -> Iterator[str]:
     """Cells of Appendix F; the brackets are differences of the unrounded rewards."""
     rewards = [Decimal(row[column]) for column in ("reward", "reward_trained_on_dev", "reward_expo")]
     yield row["model"]
     for reward in rewards:
         gain = f" ({_cents(reward - rewards[0]):+})" if reward is not rewards[0] else ""
-        cell = f"{_cents(reward)}{gain}"
-        yield f"**{cell}**" if reward == max(rewards) else cell
+        yield f"{_cents(reward)}{gain}"
 
 
 def _cents(value: Decimal) -> Decimal:
@@ -156,4 +191,6 @@ def _cents(value: Decimal) -> Decimal:
 
 
 def _short(value: Any) -> str:
+    if value is None:
+        return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

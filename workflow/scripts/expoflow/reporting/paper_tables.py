@@ -1,20 +1,23 @@
 """Tables in the form of the paper's: aligned and expo side by side (Tables 1, 2) or stacked (Appendix D).
 
-The same code renders the paper's published figures and a run's own results/benchmarks.csv.
+The same code renders the paper's published figures and a run's own results/benchmarks.csv. In a run's own, what is certified
+is marked; the paper printed all of ExPO's figures in Table 1 bold.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
-from expoflow.files.atomic import write_text
-from expoflow.files.markdown import markdown_table
-from expoflow.files.records import read_csv, write_csv
+from expoflow.config.benchmarks import BenchmarksConfig
+from expoflow.files.records import read_csv
+from expoflow.reporting import remarks
+from expoflow.reporting.printed_table import ABSENT, KINDS, Mark, Table, certified_words, write_table
 
-ABSENT = "-"
 EXPO_ROW = "+ ExPO"
+MARKS = {1: Mark.BOLD_VALUE, -1: Mark.DAGGER}
 
 
 class Score(NamedTuple):
@@ -27,6 +30,8 @@ class Score(NamedTuple):
 
 
 Scores = Mapping[Score, Decimal]
+Marks = Mapping[Score, Mark]
+UNMARKED: Marks = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -62,34 +67,11 @@ APPENDIX_D = tuple(
     Column(name, "open_llm", name.lower(), scale=100, steps=(2, 1))
     for name in ("ARC", "HellaSwag", "MMLU", "GSM8K", "Winogrande", "TruthfulQA")
 )
-BENCHMARKS = tuple(dict.fromkeys(column.benchmark for column in (*TABLE_1, *APPENDIX_D)))
 
 
-@dataclass(frozen=True)
-class Table:
-    """Texts of a table; the first column names the rows."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def markdown(self, bold: Iterable[int] = ()) -> str:
-        """The table as Markdown; of the columns `bold` (from 0) what stands before a bracket is bold."""
-        rows = [
-            [_strong(cell) if i in set(bold) else cell for i, cell in enumerate(row)] for row in self.rows
-        ]
-        return markdown_table(self.header, rows)
-
-    def write(self, stem: Path, bold: Iterable[int] = ()) -> None:
-        """Write `stem`.csv, where every row has its full name, and `stem`.md."""
-        names, rows, model = [name or "model" for name in self.header], [], ""
-        for label, *cells in self.rows:
-            model = label if label != EXPO_ROW else f"{model} {EXPO_ROW}"
-            rows.append(dict(zip(names, [model, *cells], strict=True)))
-        write_csv(stem.with_suffix(".csv"), rows, names)
-        write_text(stem.with_suffix(".md"), self.markdown(bold))
-
-
-def side_by_side(scores: Scores, rows: Sequence[str], columns: Sequence[Column]) -> Table:
+def side_by_side(
+    scores: Scores, rows: Sequence[str], columns: Sequence[Column], marks: Marks = UNMARKED
+) -> Table:
     """Tables 1 and 2: aligned, then expo with its difference in brackets, made from the unrounded scores."""
     header = ["", *(column.name for column in columns)]
     header += [f"+ ExPO {column.expo_name or column.name}" for column in columns]
@@ -103,17 +85,58 @@ def side_by_side(scores: Scores, rows: Sequence[str], columns: Sequence[Column])
             )
             for row in rows
         ),
+        _placed(marks, enumerate(rows), columns, 1 + len(columns)),
     )
 
 
-def stacked(scores: Scores, rows: Sequence[str], columns: Sequence[Column]) -> Table:
+def stacked(scores: Scores, rows: Sequence[str], columns: Sequence[Column], marks: Marks = UNMARKED) -> Table:
     """Appendix D: a line for the aligned model, and one below it for expo where there is any."""
-    lines = []
+    lines, expo = [], {}
     for row in rows:
         lines.append((row, *(_cell(scores, row, "aligned", column) for column in columns)))
-        if any(score.row == row and score.variant == "expo" for score in scores):
+        if any(Score(row, "expo", column.benchmark, column.metric) in scores for column in columns):
+            expo[len(lines)] = row
             lines.append((EXPO_ROW, *(_cell(scores, row, "expo", column) for column in columns)))
-    return Table(("", *(column.name for column in columns)), tuple(lines))
+    header = ("", *(column.name for column in columns))
+    return Table(header, tuple(lines), _placed(marks, expo.items(), columns, 1))
+
+
+class Form(NamedTuple):
+    """A table of the paper: its columns, how its rows are laid out, and what it shows."""
+
+    columns: tuple[Column, ...]
+    layout: Callable[[Scores, Sequence[str], Sequence[Column], Marks], Table]
+    caption: str
+
+
+TABLES = {
+    "table1": Form(
+        TABLE_1,
+        side_by_side,
+        "AlpacaEval 2.0 win rates (WR), length-controlled win rates (LC WR) and MT-Bench scores (MT-B) of the aligned models and"
+        " of ExPO, in the form of the paper's Table 1.",
+    ),
+    "table2": Form(
+        TABLE_2,
+        side_by_side,
+        "AlpacaEval 2.0 win rates (WR) and length-controlled win rates (LC WR) of the aligned models and of ExPO, in the form of"
+        " the paper's Table 2.",
+    ),
+    "appendix_d": Form(
+        APPENDIX_D,
+        stacked,
+        "Scores in tasks of the Open LLM Leaderboard, in percent, of the aligned models and of ExPO, in the form of the paper's"
+        " Appendix D.",
+    ),
+}
+
+
+def have_rows(sections: Collection[BenchmarksConfig]) -> dict[str, bool]:
+    """Which of TABLES have rows if pairs are compared on `sections`: known before the run."""
+    return {
+        name: any(_gives(section, column) for section in sections for column in form.columns)
+        for name, form in TABLES.items()
+    }
 
 
 def read_results(path: Path) -> dict[Score, Decimal]:
@@ -128,13 +151,58 @@ def read_results(path: Path) -> dict[Score, Decimal]:
     return scores
 
 
-def write_paper_tables(benchmarks: Path, folder: Path) -> None:
-    """From results/benchmarks.csv write what it has numbers for: table1, table2 and appendix_d, .csv and .md."""
-    scores = read_results(benchmarks)
-    expo = range(1 + len(TABLE_1), 1 + 2 * len(TABLE_1))
-    side_by_side(scores, _rows(scores, TABLE_1), TABLE_1).write(folder / "table1", expo)
-    side_by_side(scores, _rows(scores, TABLE_2), TABLE_2).write(folder / "table2")
-    stacked(scores, _rows(scores, APPENDIX_D), APPENDIX_D).write(folder / "appendix_d")
+def read_marks(path: Path, confidence: Mapping[str, float]) -> Marks:
+    """What of results/benchmarks.csv is certified; `confidence` is that of a pair's intervals, and a pair without it has no marks."""
+    return {
+        Score(line["pair"], "expo", line["benchmark"], line["metric"]): MARKS[verdict]
+        for line in read_csv(path)
+        if (level := confidence.get(line["pair"])) and (verdict := remarks.certified(line, {}, level))
+    }
+
+
+def write_paper_tables(
+    benchmarks: Path, folder: Path, confidence: Mapping[str, float], names: Collection[str] | None = None
+) -> None:
+    """From results/benchmarks.csv write into `folder` those of TABLES with `names`, by default all that have a row, in all KINDS.
+
+    `confidence` is that of the pairs' intervals; in a rehearsal, which certifies nothing, there is none.
+    """
+    scores, marks = read_results(benchmarks), read_marks(benchmarks, confidence)
+    note = certified_words("their paired difference, in this figure alone,", confidence.values())
+    for name, form in TABLES.items():
+        rows = _rows(scores, form.columns)
+        if rows if names is None else name in names:
+            table = form.layout(scores, rows, form.columns, marks)
+            table = replace(table, caption=form.caption, note=note)
+            for kind in KINDS:
+                write_table(folder / f"{name}.{kind}", table, *_named(table))
+
+
+def _named(table: Table) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and rows of the .csv, where every row has its full name."""
+    names, rows, model = [name or "model" for name in table.header], [], ""
+    for label, *cells in table.rows:
+        model = label if label != EXPO_ROW else f"{model} {EXPO_ROW}"
+        rows.append(dict(zip(names, [model, *cells], strict=True)))
+    return names, rows
+
+
+def _gives(section: BenchmarksConfig, column: Column) -> bool:
+    """Whether a pair that is compared on `section` has the figure of a column."""
+    benchmark = section.sections().get(column.benchmark)
+    return benchmark is not None and column.metric in getattr(benchmark, "tasks", (column.metric,))
+
+
+def _placed(
+    marks: Marks, rows: Iterable[tuple[int, str]], columns: Sequence[Column], first: int
+) -> dict[tuple[int, int], Mark]:
+    """The marks of expo's figures by their places: `rows` with their numbers, the columns from `first` on."""
+    return {
+        (at, place): mark
+        for at, row in rows
+        for place, column in enumerate(columns, first)
+        if (mark := marks.get(Score(row, "expo", column.benchmark, column.metric)))
+    }
 
 
 def _rows(scores: Scores, columns: Sequence[Column]) -> list[str]:
@@ -155,8 +223,3 @@ def _gain(scores: Scores, row: str, column: Column) -> str:
     if before is None or after is None:
         return cell
     return f"{cell} ({column.shown(after - before):+}{column.unit})"
-
-
-def _strong(cell: str) -> str:
-    value, space, rest = cell.partition(" ")
-    return cell if cell == ABSENT else f"**{value}**{space}{rest}"

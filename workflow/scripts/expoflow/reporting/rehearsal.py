@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from expoflow.files.atomic import replacing, write_text
+from expoflow.files.latex import latex, strong
 from expoflow.files.records import read_text
 
 WORDS = "A REHEARSAL on the first {} prompts of every set: no result"
@@ -18,7 +19,7 @@ def words(count: int | None) -> str:
 
 
 def mark(files: Iterable[Path], count: int | None) -> None:
-    """Say it in tables (.csv: a further column) and texts (.md: a first line) that have just been written; nothing without `count`."""
+    """Say it in tables that have just been written: in a further column (.csv), a first line (.md) or the caption (.tex); nothing without `count`."""
     for file in files if count else ():
         text = read_text(file)
         if file.suffix == ".csv":
@@ -26,5 +27,8 @@ def mark(files: Iterable[Path], count: int | None) -> None:
                 writer = csv.writer(new, lineterminator="\n")
                 for at, row in enumerate(csv.reader(io.StringIO(text, newline=""))):
                     writer.writerow([*row, count if at else COLUMN])
+        elif file.suffix == ".tex":
+            mark = strong(latex(f"{words(count)}."))
+            write_text(file, text.replace(r"\caption{", rf"\caption{{{mark} ", 1))
         else:
             write_text(file, f"**{words(count)}.**\n\n{text}")

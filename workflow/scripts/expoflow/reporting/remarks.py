@@ -83,21 +83,37 @@ def worse(
     """
     found, count = [], 0
     for row in benchmarks:
-        if (row["pair"], row["variant"]) != (pair, DIFFERENCE) or not row.get("low") or not row.get("high"):
-            continue
-        benchmark, metric = row["benchmark"], row["metric"]
-        equal, more = EQUAL.get((benchmark, metric), 0), _more_is_better(benchmark, metric, higher)
-        if more is None:
+        if row["pair"] != pair or (verdict := certified(row, higher, confidence)) is None:
             continue
         count += 1
-        low, high = float(row["low"]) - equal, float(row["high"]) - equal
-        proved = float(row.get("p_value") or 0) < 1 - confidence
-        if proved and (high < 0 if more else low > 0):
-            value = float(row["value"]) - equal
+        if verdict < 0:
+            benchmark, metric = row["benchmark"], row["metric"]
+            value, low, high = (float(row[column]) - _equal(row) for column in ("value", "low", "high"))
             found.append(f"{benchmark} {metric} {value:+.3g} [{low:+.3g}, {high:+.3g}]")
     if not found:
         return ""
     return f"{len(found)} of {count} figures, each by its own {confidence:.0%} interval: {', '.join(found)}"
+
+
+def certified(row: Row, higher: Mapping[str, bool | None], confidence: float) -> int | None:
+    """Whether a difference of benchmarks.csv proves expo better (1) or worse (-1) than the aligned model, or neither (0).
+
+    None if the row is no difference with an interval, or more of its metric is neither good nor bad. `higher` and `confidence` as for
+    `worse`, also the p-value.
+    """
+    if row["variant"] != DIFFERENCE or not row.get("low") or not row.get("high"):
+        return None
+    more = _more_is_better(row["benchmark"], row["metric"], higher)
+    if more is None:
+        return None
+    if float(row.get("p_value") or 0) >= 1 - confidence:
+        return 0
+    above, below = float(row["low"]) > _equal(row), float(row["high"]) < _equal(row)
+    return (above - below) * (1 if more else -1)
+
+
+def _equal(row: Row) -> float:
+    return EQUAL.get((row["benchmark"], row["metric"]), 0)
 
 
 def _more_is_better(benchmark: str, metric: str, higher: Mapping[str, bool | None]) -> bool | None:

@@ -152,11 +152,16 @@ def _took(ran: Ran) -> Iterator[str]:
 
 
 def salvage(
-    benchmarks: list[Path], figures: Mapping[str, str], results: Results = RESULTS, limit: int | None = None
+    benchmarks: list[Path],
+    figures: Mapping[str, str],
+    results: Results = RESULTS,
+    limit: int | None = None,
+    *,
+    confidence: Mapping[str, float],
 ) -> str:
     """After a failed run: show in results/partial/ the `benchmarks` that there are, with the gaps; the words on it.
 
-    `limit` is that of a rehearsal.
+    `limit` is that of a rehearsal, `confidence` that of the pairs' intervals (of a rehearsal none).
 
     A benchmark that fails keeps the joint table from being made, and with it the page: with `--keep-going` all
     other jobs go on, and at the end the head process makes benchmarks.csv, the tables in the paper's form and
@@ -170,8 +175,7 @@ def salvage(
     table, pairs = partial.table("benchmarks"), [*dict.fromkeys(of_benchmark(path)[0] for path in benchmarks)]
     try:
         result_tables.write_benchmarks(table, benchmarks)
-        if any(of_benchmark(path)[2] in paper_tables.BENCHMARKS for path in benchmarks):
-            paper_tables.write_paper_tables(table, partial.paper_tables)
+        paper_tables.write_paper_tables(table, partial.paper_tables, confidence)
         if all(results.best(pair).exists() for pair in pairs):
             result_tables.write_summary(partial.table("summary"), results, pairs)
             drawn = {name: text for name, text in figures.items() if results.figure(name, "svg").exists()}

@@ -17,7 +17,7 @@ OPEN_LLM = ("arc", "hellaswag", "mmlu", "gsm8k", "winogrande", "truthfulqa")
 # Of a run with another reward model.
 OTHER_REWARDS = (
     "The rewards of this run are another reward model's than the paper's, with another zero and unit: compare signs"
-    " and orders, not differences."
+    " and orders. A difference of the two would mean nothing, and is left out."
 )
 # Columns of Tables 1 and 2.
 BENCHMARKS = {

@@ -1,0 +1,118 @@
+r"""Texts of others in LaTeX, where they must stay texts, and tables of the package booktabs.
+
+What is written here is ASCII, so that pdfLaTeX, XeLaTeX and LuaLaTeX read it with any fonts and encodings.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from expoflow.errors import shown
+
+MATHEMATICS = (
+    "α alpha β beta γ gamma δ delta ε epsilon ζ zeta η eta θ theta ι iota κ kappa λ lambda μ mu ν nu ξ xi π pi ρ rho σ sigma τ tau"
+    " υ upsilon φ phi χ chi ψ psi ω omega Γ Gamma Δ Delta Θ Theta Λ Lambda Ξ Xi Π Pi Σ Sigma Υ Upsilon Φ Phi Ψ Psi Ω Omega"
+    " ± pm × times · cdot ≤ le ≥ ge ≈ approx → to"
+)
+SIGNS = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "`": r"\textasciigrave{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",  # babel makes a command of it in some languages
+    "[": "{[}",  # behind the end of a row it would begin an argument, as would the star
+    "*": "{*}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    **{sign: f"$\\{name}$" for sign, name in re.findall(r"(\S) (\w+)", MATHEMATICS)},
+    "−": "$-$",
+    "†": r"$^{\dagger}$",
+    "–": r"\textendash{}",
+    "—": r"\textemdash{}",
+    "…": r"\ldots{}",
+    "‘": "`",
+    "’": "'",
+    "“": "``",
+    "”": "''",
+    "ß": r"\ss{}",
+    "æ": r"\ae{}",
+    "Æ": r"\AE{}",
+    "ø": r"\o{}",
+    "Ø": r"\O{}",
+    "ł": r"\l{}",
+    "Ł": r"\L{}",
+}
+ACCENTS = dict(
+    zip(
+        "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327",
+        "`'^~=u.\"rHvc",
+        strict=True,
+    )
+)
+# What is wider than the text is made as wide as it.
+FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+MINUS = re.compile(r"(?<![\w.])-(?=\d)")  # of a number, not of a name
+
+
+def latex(text: str) -> str:
+    """`text` as words in LaTeX: one line, no commands, a minus before a number.
+
+    Of a character that LaTeX has no command for its number stands there, such as [U+4E2D].
+    """
+    words = MINUS.sub("−", shown(" ".join(text.split())))
+    return re.sub("-(?=-)", "-{}", "".join(map(_letter, words)))  # two would become a dash
+
+
+def strong(text: str) -> str:
+    """`text`, which is LaTeX already, in bold."""
+    return rf"\textbf{{{text}}}"
+
+
+def latex_table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    columns: str,
+    caption: str,
+    label: str,
+    note: str = "",
+) -> str:
+    r"""A floating table between the lines of booktabs, to be `\input`; `note` stands below.
+
+    All texts are LaTeX already. `columns` has an l (left) or r (right) for each column.
+    """
+    lines = [
+        r"% needs \usepackage{booktabs,graphicx} in the preamble",
+        r"\begin{table}[htbp]",
+        r"\centering\small",
+        rf"\caption{{{caption}}}",
+        rf"\label{{tab:{label}}}",
+        FIT,
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        _row(header),
+        r"\midrule",
+        *map(_row, rows),
+        r"\bottomrule",
+        r"\end{tabular}}",
+        *([r"\par\smallskip", rf"{{\footnotesize {note}\par}}"] if note else []),
+        r"\end{table}",
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return rf"{' & '.join(cells)} \\"
+
+
+def _letter(letter: str) -> str:
+    if letter in SIGNS:
+        return SIGNS[letter]
+    if letter.isascii():
+        return letter
+    base, accent, *more = (*unicodedata.normalize("NFD", letter), "", "")
+    if base.isascii() and accent in ACCENTS and not any(more):
+        return rf"\{ACCENTS[accent]}{{{base}}}"
+    return f"{{[}}U+{ord(letter):04X}]"
