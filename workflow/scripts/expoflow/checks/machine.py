@@ -27,6 +27,7 @@ from expoflow.system import gpus
 from expoflow.system.installed import accelerate_config
 
 TRAIN_EXTRA = ("trl", "accelerate", "peft")
+NO_GPU = "vllm needs a GPU, and this machine has none; take auto, or run it where a GPU is"
 
 
 def check_sources(
@@ -144,14 +145,21 @@ def check_gpus(config: Config, local: bool, results: Results = RESULTS) -> None:
         raise ConfigError(problems)
 
 
+def check_engine(config: Config, pair: str) -> None:
+    """Raise ConfigError if this machine lacks what the config says that a pair's responses are written by."""
+    problems = [*_engine_problems(config)]
+    if config.section(pair, "generate").engine == "vllm" and _wants_gpus() and gpus.none():
+        problems.append(f"generate.engine: {NO_GPU}")
+    if problems:
+        raise ConfigError(problems)
+
+
 def _vllm_problems(config: Config, local: bool, results: Results) -> Iterator[str]:
-    if not importlib.util.find_spec("vllm") or _for_cpus() or (local and not gpus.none()):
+    if not _wants_gpus() or (local and not gpus.none()):
         return
     for where, model in dict.fromkeys(_by_vllm(config, results)):
         if local:
-            yield (
-                f"{where}: vllm needs a GPU, and this machine has none; take auto, or run it where a GPU is, as by --profile slurm"
-            )
+            yield f"{where}: {NO_GPU}, as by --profile slurm"
         elif not _needs(config).gpus(model):
             yield (
                 f"{where}: vllm needs a GPU, and jobs of '{model}' ask for none; set models.{model}.resources: {{gpus: 1}}, or"
@@ -182,6 +190,11 @@ def _by_vllm(config: Config, results: Results) -> Iterator[tuple[str, str]]:
 def _needs(config: Config) -> Needs:
     """What the config alone says of GPUs: a model of unknown size needs one."""
     return Needs(config, lambda name: 0)
+
+
+def _wants_gpus() -> bool:
+    """Whether vLLM is here, and was built for GPUs."""
+    return importlib.util.find_spec("vllm") is not None and not _for_cpus()
 
 
 def _for_cpus() -> bool:

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from expoflow import __version__
 from expoflow.cli.arguments import folder_arguments
+from expoflow.cli.chat import chat, chat_arguments
 from expoflow.cli.completion import commands, completion, completion_arguments
 from expoflow.cli.doctor import doctor, doctor_arguments
 from expoflow.cli.extrapolate import (
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Command] = {
         doctor,
     ),
     "plan": ("say what a config would cost, before it is started", plan_arguments, plan),
+    "chat": ("ask a run's models, at two alphas one above the other", chat_arguments, chat),
     "resume": (
         "go on with a run that was killed, without its jobs running twice",
         resume_arguments,

@@ -14,17 +14,11 @@ from expoflow.system.last_words import last_words
 QUIET = "EXPOFLOW_QUIET"  # by it a job knows that its lines are shown in another way
 
 
-@contextmanager
-def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Callable[[str], None]]:
-    """Send stdout and stderr, those of subprocesses too, to `path` and set the job's environment.
+def settle(threads: int, offline: bool = True) -> None:
+    """Set the environment of a process that runs models: its threads, and that libraries say little and ask nothing of the hub.
 
-    Yields `say`, for the one line that a job has to tell: it goes to the log, and to the terminal unless `QUIET` is set. Any exception ends the
-    process with status 1, and the log with a line "error: ...", written to the terminal if the log cannot be written:
-    the message of an ExpoflowError, else what `last_words` gives, after its traceback. Call it before torch or numpy is
-    imported: it sets their thread count. A job whose output is `kept` ends here, with status 0. How far it is, `progress` says
-    beside the log.
+    Call it before torch or numpy is imported.
     """
-    collector.relax()
     os.environ |= {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
@@ -36,6 +30,20 @@ def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Calla
     }
     if offline:  # a local path that is missing would otherwise become a request to the hub
         os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@contextmanager
+def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Callable[[str], None]]:
+    """Send stdout and stderr, those of subprocesses too, to `path` and set the job's environment.
+
+    Yields `say`, for the one line that a job has to tell: it goes to the log, and to the terminal unless `QUIET` is set. Any exception ends the
+    process with status 1, and the log with a line "error: ...", written to the terminal if the log cannot be written:
+    the message of an ExpoflowError, else what `last_words` gives, after its traceback. Call it before torch or numpy is
+    imported: it sets their thread count. A job whose output is `kept` ends here, with status 0. How far it is, `progress` says
+    beside the log.
+    """
+    collector.relax()
+    settle(threads, offline)
     with (
         open(path, "w", encoding="utf-8", buffering=1) as file,
         os.fdopen(os.dup(2), "w", errors="backslashreplace") as terminal,
