@@ -23,7 +23,8 @@ claims: .venv/installed-test
 test: .venv/installed-test
 	$(BIN)/pytest -n 2 -m 'not slurm and not trl and not faults and not long and not browser'
 
-# Whole runs: benchmarks, claims, theory, adapters, hostile input, additions to a copy of the repository.
+# Whole runs: benchmarks, claims, theory, adapters, hostile input, a wheel, the starter config, a run that was killed,
+# additions to a copy of the repository.
 test-long: .venv/installed-test
 	$(BIN)/pytest -n 2 -m long
 

@@ -64,7 +64,7 @@ def test_a_pair_that_lives_on_a_hub(tree, hub, tmp_path):
 
 def test_a_model_that_is_not_on_the_hub(tree):
     tree.edit(lambda config: config["models"].update(dpo={"hub": "org/absent"}))
-    output = tree.snakemake("--cores", "1", check=False)
+    output = tree.snakemake("--cores", "1", check=False, jobless=True)
     assert "nothing was done:" in output
     assert "pairs.tiny: org/absent: " in output
     assert "has no such model (HTTP 401)" in output
@@ -75,7 +75,7 @@ def test_a_pair_that_does_not_fit_is_told_before_it_is_downloaded(tree, hub, tmp
     config = tmp_path / "trained/dpo/config.json"
     config.write_text(config.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
     hub.add("org/dpo", tmp_path / "trained/dpo")
-    output = tree.snakemake("--cores", "1", check=False)
+    output = tree.snakemake("--cores", "1", check=False, jobless=True)
     assert "nothing was done:" in output
     assert "pairs.tiny: config num_hidden_layers is 2 in sft and 3 in aligned" in output
     assert not list((tree.folder / "results").glob("models/*.json"))
@@ -91,7 +91,7 @@ def test_a_model_that_needs_code_of_its_repository(tree, hub, tmp_path):
         }
         config.write_text(json.dumps(made))
         hub.add(f"org/{name}", tmp_path / "trained" / name)
-    output = tree.snakemake("--cores", "1", check=False)
+    output = tree.snakemake("--cores", "1", check=False, jobless=True)
     for name in ("sft", "dpo"):
         assert (
             f"models.{name}: internlm2 is run by code of its repository; read it, then set revision" in output
@@ -109,7 +109,7 @@ def test_a_model_of_no_use_is_told_before_it_is_downloaded(tree, hub, tmp_path):
         hub.add(f"org/{model}", tmp_path / "trained" / model)
     for output in (
         tree.snakemake("--dry-run", check=False),
-        tree.snakemake("--cores", "1", check=False),
+        tree.snakemake("--cores", "1", check=False, jobless=True),
     ):
         assert "models.dpo: " in output
         assert "t5 has an encoder and a decoder, and the sweep of ExPO is for decoders alone" in output

@@ -184,7 +184,7 @@ def tree(tmp_path):
 def test_a_bad_config_is_told_before_any_job(tree, case):
     change, expected = CASES[case]
     tree.edit(change)
-    output = tree.snakemake("--cores", "1", check=False)
+    output = tree.snakemake("--cores", "1", check=False, jobless=True)
     assert [line for line in output.splitlines() if line.startswith(expected)], output
     assert "Traceback" not in output
     assert not (tree.folder / "results").exists()
@@ -194,7 +194,7 @@ def test_all_problems_are_told_at_once(tree):
     tree.edit(at("generate/temperature", -1))
     tree.edit(at("pairs/tiny/alphas", ["x"]))
     tree.edit(at("selct", {}))
-    output = tree.snakemake("--cores", "1", check=False)
+    output = tree.snakemake("--cores", "1", check=False, jobless=True)
     for start in ("generate.temperature: -1", "pairs.tiny.alphas.0: 'x'", "selct: unknown key"):
         assert any(line.startswith(start) for line in output.splitlines()), output
 
@@ -203,7 +203,7 @@ def test_a_repeated_key_is_told_with_its_line(tree):
     path = tree.folder / "config.yaml"
     path.write_text(path.read_text() + "reward_model: rm\n")
     lines = path.read_text().count("\n")
-    output = tree.snakemake("--cores", "1", check=False)
+    output = tree.snakemake("--cores", "1", check=False, jobless=True)
     assert f"config.yaml:{lines}: key 'reward_model' stands twice; rename or remove one" in output
 
 

@@ -1,4 +1,4 @@
-"""Every job of the workflow on broken files: the last line of its log is an error with a remedy, never a traceback."""
+"""Every job of the workflow on broken files, and on another job's: its log ends with an error and a remedy, never a traceback."""
 
 import json
 import os
@@ -276,15 +276,36 @@ NAMED = {
         "select",
         f"{PAIR}/alpha=1/dev.rewards.csv",
         _of(f"{PAIR}/alpha=60/dev.rewards.csv"),
-        "is of alpha 60, not 1",
-        "delete it",
+        f"{PAIR}/alpha=1/dev.rewards.csv: is of alpha 60, not 1; ",
+        "delete it and run snakemake again",
     ),
     "a recipe of another alpha": (
         "select",
         f"{PAIR}/alpha=1/model/recipe.json",
         _of(f"{PAIR}/alpha=60/model/recipe.json"),
-        "is of alpha 60.0, not 1.0",
-        "delete it",
+        f"{PAIR}/alpha=1/model/recipe.json: is of alpha 60.0, not 1.0; ",
+        "delete it and run snakemake again",
+    ),
+    "a benchmark of another variant": (
+        "benchmark_table",
+        f"{PAIR}/benchmarks/expo/reward.json",
+        _of(f"{PAIR}/benchmarks/aligned/reward.json"),
+        f"{PAIR}/benchmarks/expo/reward.json: is of variant aligned, not expo; ",
+        "delete it and run snakemake again",
+    ),
+    "no responses": (
+        "score",
+        f"{PAIR}/alpha=1/dev.generations.jsonl",
+        "empty",
+        f"{PAIR}/alpha=1/dev.generations.jsonl: has no response; ",
+        "delete it and run snakemake again",
+    ),
+    "a choice that was edited": (
+        "tables",
+        f"{PAIR}/best.json",
+        lambda path: path.read_text().replace('"alpha": "', '"alpha": "7'),
+        f"was not tried, says {PAIR}/alphas.csv; ",
+        "delete both and run snakemake again",
     ),
     "a config that is a list": (
         "preflight",

@@ -157,7 +157,7 @@ def test_a_fresh_clone_over_finished_results(finished, clone):
 def test_a_run_whose_jobs_would_import_another_library_is_refused(finished, clone):
     (finished.folder / "results/report.html").unlink()
     finished.workflow = clone
-    output = finished.snakemake("--cores", "1", check=False)
+    output = finished.snakemake("--cores", "1", check=False, jobless=True)
     assert f"not its own; run: pip install -e {clone}" in output
     assert not (finished.folder / "results/report.html").exists()
 

@@ -84,6 +84,7 @@ def test_a_pair_without_a_reward_model(own):
     assert "Nothing to be done" in own(*asked).stdout
 
 
+@pytest.mark.long
 def test_a_pair_from_the_command_line_of_the_wheel(own, tmp_path):
     programs = install(build(REPOSITORY, tmp_path / "dist"), tmp_path / "environment")
     place = os.environ | {"PATH": str(programs)}

@@ -114,6 +114,7 @@ def check_resumed(tree, reference) -> None:
     assert tree.planned() == {}
 
 
+@pytest.mark.long
 def test_orphans_are_ended_before_their_jobs_run_again(killed, finished_once):
     status = expoflow(killed, "status", str(killed.folder)).stdout
     assert f"still at work; go on with: expoflow resume {killed.folder}" in status

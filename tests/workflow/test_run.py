@@ -164,6 +164,17 @@ def test_a_failing_job_shows_its_log_on_the_terminal(finished):
     )
 
 
+def test_a_pair_of_one_model(finished):
+    folder = str(finished.folder / "results/models/sft")
+    finished.edit(lambda config: config["models"].update(dpo={"path": folder}))
+    said = finished.snakemake("--cores", "2", "--until", "extrapolate", check=False)
+    assert (
+        f"the models sft (results/models/sft) and dpo ({folder}) have the same weights: there is nothing to"
+        in said
+    )
+
+
+@pytest.mark.long
 def test_a_pair_of_ones_own_by_the_starter_config(finished_once, tmp_path):
     """config/example.yaml as the README says, with its paths filled and a smaller grid and length."""
     models = finished_once.folder / "results/models"

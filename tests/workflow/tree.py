@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import quick_starts
 import yaml
 from expoflow.files.records import to_jsonl
 from expoflow.miniature.world import prompts
@@ -23,19 +24,28 @@ class Tree:
     def __init__(self, folder: Path, store: Path, workflow: Path = REPOSITORY):
         self.folder, self.store, self.workflow = folder, store, workflow
 
-    def snakemake(self, *arguments: str, check: bool = True, timeout: int = 600) -> str:
-        """Run snakemake and return what it prints; with `check` it must succeed."""
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.workflow / "Snakefile")]
-        command += ["--directory", str(self.folder), "--configfile", str(self.folder / "config.yaml")]
-        run = subprocess.run(
-            [*command, *arguments],
-            cwd=self.folder,
-            env=os.environ | {"EXPOFLOW_STORE": str(self.store)},
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=timeout,
-        )
+    def snakemake(
+        self, *arguments: str, check: bool = True, timeout: int = 600, jobless: bool = False
+    ) -> str:
+        """Run snakemake and return what it prints; with `check` it must succeed.
+
+        A dry run, and what is refused before any job (`jobless`), starts without imports of its own.
+        """
+        words = ["--snakefile", str(self.workflow / "Snakefile"), "--directory", str(self.folder)]
+        words += ["--configfile", str(self.folder / "config.yaml"), *arguments]
+        environment = os.environ | {"EXPOFLOW_STORE": str(self.store)}
+        if jobless or {"--dry-run", "-n"} & {*arguments}:
+            run = quick_starts.snakemake(words, self.folder, environment, timeout)
+        else:
+            run = subprocess.run(
+                [sys.executable, "-m", "snakemake", *words],
+                cwd=self.folder,
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=timeout,
+            )
         if check:
             assert run.returncode == 0, run.stdout
         else:

@@ -22,6 +22,10 @@ Place = tuple[str, str]
 ALL, LOOSE = "*", ""
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 SCOPES = (*FUNCTIONS, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+# Every start of Snakemake goes through the library. What cannot hold what is looked for is passed over, for half the
+# time: statements stand in these fields of statements alone, and no name stands in those.
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+NAMELESS = frozenset({"ctx", "op", "ops"})
 
 
 def digest(roots: Iterable[str], script: Path | None = None, neutral: Collection[str] = ()) -> str:
@@ -84,7 +88,7 @@ class _Module:
         self.definitions: dict[str, list[ast.stmt]] = {}
         self.loose: list[ast.stmt] = []
         self.imports: dict[str, set[str]] = {}
-        for node in ast.walk(tree):
+        for node in _statements([tree]):
             for here, target in _imported(node):
                 self.imports.setdefault(here, set()).add(target)
         for statement in tree.body:
@@ -118,9 +122,8 @@ def _targets(nodes: list[ast.stmt], module: _Module) -> set[Place]:
             found.add((module.name, chain[0]))
         for target in module.imports.get(chain[0], ()):
             found.add(_place(".".join((target, *chain[1:]))))
-    for node in nodes:
-        for each in ast.walk(node):
-            found.update((_longest(target)[0], LOOSE) for _, target in _imported(each))
+    for each in _statements(nodes):
+        found.update((_longest(target)[0], LOOSE) for _, target in _imported(each))
     return found
 
 
@@ -162,6 +165,27 @@ def _longest(dotted: str) -> tuple[str, list[str]]:
     return "", parts
 
 
+def _statements(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Statements with all those that stand within them, in any order."""
+    waiting = [*nodes]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for block in BLOCKS:
+            waiting += getattr(node, block, ())
+
+
+def _children(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes below one node among which, or below which, a name can be."""
+    for field in node._fields:
+        if field not in NAMELESS:
+            value = getattr(node, field, None)
+            if isinstance(value, list):
+                yield from (each for each in value if isinstance(each, ast.AST))
+            elif isinstance(value, ast.AST):
+                yield value
+
+
 def _imported(node: ast.AST) -> Iterator[tuple[str, str]]:
     """What an import statement makes of expoflow known: (name here, dotted place below expoflow)."""
     if isinstance(node, ast.Import):
@@ -195,12 +219,14 @@ def _defined(statement: ast.stmt) -> list[str]:
 
 
 def _names(nodes: Iterable[ast.AST], hidden: frozenset[str] = frozenset()) -> Iterator[tuple[str, ...]]:
-    """Names of the module in syntax trees, each with the attributes behind it: `a.b.c` is (a, b, c).
+    """Names of the module in syntax trees, in any order, each with the attributes behind it: `a.b.c` is (a, b, c).
 
     A function's own variables, which hide a name of the module, are left out.
     """
-    for node in nodes:
-        inner, attributes = node, []
+    waiting = [(node, hidden) for node in nodes]
+    while waiting:
+        inner, hidden = waiting.pop()
+        attributes = []
         while isinstance(inner, ast.Attribute):
             attributes.append(inner.attr)
             inner = inner.value
@@ -209,10 +235,10 @@ def _names(nodes: Iterable[ast.AST], hidden: frozenset[str] = frozenset()) -> It
                 yield (inner.id, *reversed(attributes))
         elif isinstance(inner, SCOPES):
             outer, own = _scope(inner)
-            yield from _names(outer, hidden)
-            yield from _names(own, hidden | _variables(inner, own))
+            within = hidden | _variables(inner, own)
+            waiting += [(each, hidden) for each in outer] + [(each, within) for each in own]
         else:
-            yield from _names(ast.iter_child_nodes(inner), hidden)
+            waiting += [(each, hidden) for each in _children(inner)]
 
 
 def _scope(node: ast.AST) -> tuple[list[ast.AST], list[ast.AST]]:
@@ -239,7 +265,7 @@ def _variables(node: ast.AST, own: list[ast.AST]) -> frozenset[str]:
         elif isinstance(each, ast.Global | ast.Nonlocal):
             shared.update(each.names)
         elif not isinstance(each, (*SCOPES, ast.ClassDef)):
-            waiting.extend(ast.iter_child_nodes(each))
+            waiting += _children(each)
     return frozenset(found - shared)
 
 
@@ -250,6 +276,13 @@ def _tree(path: Path) -> ast.Module:
 
 class _Stripped(ast.NodeTransformer):
     """A syntax tree without what changes no result."""
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        """Go on to the statements within a statement."""
+        for block in BLOCKS:
+            if statements := getattr(node, block, None):
+                setattr(node, block, [kept for each in statements if (kept := self.visit(each))])
+        return node
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         """Leave out docstrings and what only tells somebody something."""
