@@ -191,7 +191,7 @@ def test_it_ends_without_a_traceback_and_leaves_nothing(finished_once, tmp_path,
     ended, said = terminal.ended()
     assert ended == status, said
     assert "Traceback" not in said
-    assert not [*tmp_path.iterdir()]
+    assert not [*tmp_path.glob("expoflow-*")]
 
 
 def test_a_line_that_is_none_ends_what_nobody_types(finished_once):
