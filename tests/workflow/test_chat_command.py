@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from expoflow.cli import main
 from expoflow.files.records import read_jsonl
 from expoflow.results import Generation, Prompt
 from tree import Tree
@@ -120,11 +121,11 @@ def test_what_a_model_writes_is_shown_and_not_obeyed(finished):
 class Terminal:
     """A chat at a terminal of its own: what is typed there, and what is to be seen."""
 
-    def __init__(self, tree: Tree, *arguments: str):
+    def __init__(self, tree: Tree, **variables: str):
         self.ours, theirs = os.openpty()
         self.process = subprocess.Popen(
-            command(tree, *arguments),
-            env=environment(tree) | {"TERM": "xterm"},
+            command(tree),
+            env=environment(tree) | {"TERM": "xterm"} | variables,
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -183,36 +184,42 @@ def test_at_a_terminal_it_says_which_alpha_answers_and_a_slip_ends_nothing(finis
     [("loading alpha 0", "\x03", 130), ("> ", "\x04", 0), ("> ", "/quit\n", 0)],
     ids=["ctrl-c while it loads", "ctrl-d", "quit"],
 )
-def test_it_ends_without_a_traceback(finished_once, seen, typed, status):
-    terminal = Terminal(finished_once)
+def test_it_ends_without_a_traceback_and_leaves_nothing(finished_once, tmp_path, seen, typed, status):
+    terminal = Terminal(finished_once, TMPDIR=str(tmp_path))
     terminal.wait_for(seen)
     terminal.type(typed)
     ended, said = terminal.ended()
     assert ended == status, said
     assert "Traceback" not in said
+    assert not [*tmp_path.glob("expoflow-*")]
 
 
-def test_what_is_wrong_is_told_with_the_remedy(finished):
+def test_a_line_that_is_none_ends_what_nobody_types(finished_once):
+    done = chat(finished_once, ["/what"])
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("expoflow: '/what' is no command; /alpha 0.5 moves")
+    done = subprocess.run(
+        command(finished_once),
+        env=environment(finished_once) | {"PYTHONIOENCODING": "utf-8:surrogateescape"},
+        input=b"caf\xe9?\n",
+        capture_output=True,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.endswith(b"expoflow: standard input is not UTF-8; save the questions as UTF-8\n")
+
+
+def test_what_is_wrong_is_told_with_the_remedy_before_anything_is_loaded(finished, capsys):
     results = finished.folder / "results"
 
-    def said(*arguments: str, lines: Sequence[str] = ()) -> str:
-        done = chat(finished, lines, *arguments)
-        assert done.returncode == 2, done.stdout + done.stderr
-        return done.stderr
+    def said(*arguments: str) -> str:
+        with suppress(SystemExit):  # of argparse
+            assert main(["chat", str(finished.folder), *arguments]) == 2
+        return capsys.readouterr().err
 
     assert "'0' is not two different alphas, such as 0,0.3" in said("--alphas", "0")
     assert "'0,0.0' is not two different alphas" in said("--alphas", "0,0.0")
     assert "'x' is not a finite number" in said("--alphas", "0,x")
     assert "the config has no pair 'big'; there are: tiny" in said("--pair", "big")
-    assert "expoflow: '/what' is no command" in said(lines=["/what"])
-    no_text = subprocess.run(
-        command(finished),
-        env=environment(finished) | {"PYTHONIOENCODING": "utf-8:surrogateescape"},
-        input=b"caf\xe9?\n",
-        capture_output=True,
-    )
-    assert no_text.returncode == 2, no_text.stderr
-    assert no_text.stderr.endswith(b"expoflow: standard input is not UTF-8; save the questions as UTF-8\n")
     best = json.loads((results / "pairs/tiny/best.json").read_text())
     (results / "pairs/tiny/best.json").write_text(json.dumps(best | {"alpha": "0"}))
     assert "best.json: alpha 0 is chosen, the aligned model itself; name two alphas: --alphas 0,1" in said()
