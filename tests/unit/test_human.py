@@ -19,7 +19,7 @@ from expoflow.errors import ConfigError, DataError
 from expoflow.files.records import read_json, write_json, write_jsonl
 from expoflow.paths import Results
 from expoflow.project import estimate, status
-from expoflow.results import BenchmarkResult, Generation
+from expoflow.results import BenchmarkResult, Scored
 from expoflow.selection import statistics
 from expoflow.selection.split import judging
 from scipy import stats
@@ -185,9 +185,9 @@ def test_prompts_that_judge_the_choice_did_not_make_it():
 # A pair's files.
 
 
-def generations(alpha: str, prompts: str) -> list[Generation]:
+def generations(alpha: str, prompts: str) -> list[Scored]:
     fixed = {"sample": 0, "seed": 0, "response_tokens": 1, "finish_reason": "stop", "engine": "transformers"}
-    return [Generation(prompt_id=name, response=text(alpha, name), **fixed) for name in prompts]
+    return [Scored(reward=1.0, prompt_id=name, response=text(alpha, name), **fixed) for name in prompts]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from expoflow.errors import DataError
 from expoflow.extrapolation.recipe import Achieved
 from expoflow.files.records import read_json
 from expoflow.paths import RESULTS
-from expoflow.results import Generation, Metric
+from expoflow.results import Metric, Scored
 from expoflow.scoring.answers import read_answers
 from expoflow.selection.split import judging
 
@@ -54,7 +54,7 @@ def run_comparison(comparison: Comparison) -> None:
     sweep = _sweep(comparison.inputs["answers"], alpha)
     known = defaultdict(set, {place: {answers} for place, answers in sweep.items()})
     if "expo" in comparison.inputs:
-        rows = (comparison.rows(variant, Generation) for variant in ("aligned", "expo"))
+        rows = (comparison.rows(variant, Scored) for variant in ("aligned", "expo"))
         for place, answers in _held_out(*rows).items():
             known[place].add(answers)
     own = [vote for vote in read_votes(file) if vote.pair == pair]
@@ -162,7 +162,7 @@ def _prompts(comparison: Comparison, votes: Iterable[Vote]) -> str:
     return " and ".join(sorted({own.get(vote.prompts, vote.prompts) for vote in votes}))
 
 
-def _held_out(aligned: Iterable[Generation], expo: Iterable[Generation]) -> dict[Place, Answers]:
+def _held_out(aligned: Iterable[Scored], expo: Iterable[Scored]) -> dict[Place, Answers]:
     """The answers of the benchmark reward that both models gave."""
     texts = [
         {(HELD_OUT, row.prompt_id, row.sample): row.response for row in rows} for rows in (aligned, expo)
