@@ -306,8 +306,6 @@ rule rewardbench:
 rule compare:
     input:
         unpack(compared_files),
-        expo="results/pairs/{pair}/benchmarks/expo/{benchmark}.generations.jsonl",
-        aligned="results/pairs/{pair}/benchmarks/aligned/{benchmark}.generations.jsonl",
     output:
         result="results/pairs/{pair}/benchmarks/expo-aligned/{benchmark}.json",
     log:

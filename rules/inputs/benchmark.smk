@@ -4,6 +4,7 @@ from expoflow.benchmarks.lm_eval.files import local_files as lm_eval_files
 from expoflow.benchmarks.mt_bench.files import local_files as mt_bench_files
 from expoflow.benchmarks.open_llm.files import local_files as open_llm_files
 from expoflow.benchmarks.open_llm.tasks import task_files
+from expoflow.config.base import DIFFERENCE
 from expoflow.config.benchmarks import BENCHMARKS, SECTIONS, AlpacaEvalBenchmark
 
 
@@ -56,13 +57,31 @@ def whole_questions(wildcards):
     return section.inputs()[section.ASKED]
 
 
-def compared_files(wildcards):
-    """Input function: what a comparison reads beside the rows of both variants, by name."""
-    section = settings(wildcards.pair, wildcards.benchmark)
+def rows_of(pair, benchmark):
+    """The rows of expo and of aligned, by name."""
     return {
+        variant: f"results/pairs/{pair}/benchmarks/{variant}/{benchmark}.generations.jsonl"
+        for variant in ("expo", "aligned")
+    }
+
+
+def compared_files(wildcards):
+    """Input function: what a comparison reads, by name: the rows of both variants, or all answers that were there to be compared; and
+    the benchmark's own files."""
+    pair, benchmark = wildcards.pair, wildcards.benchmark
+    section = settings(pair, benchmark)
+    own = {
         name: file
         for name, file in section.inputs().items()
         if name in section.COMPARED
+    }
+    if DIFFERENCE not in section.RESULTS:
+        return {**own, **rows_of(pair, benchmark)}
+    return {
+        **own,
+        "answers": f"results/pairs/{pair}/answers.parquet",
+        "model": f"results/pairs/{pair}/expo/recipe.json",
+        **(rows_of(pair, "reward") if settings(pair, "reward") else {}),
     }
 
 
@@ -76,11 +95,9 @@ def held_out(wildcards):
             "rewards": of_grid("{folder}/{prompts}.rewards.csv")(wildcards),
             "likelihoods": likelihoods(wildcards),
         }
-    benchmarks = f"results/pairs/{pair}/benchmarks"
     return {
-        "compared": f"{benchmarks}/expo-aligned/reward.json",
-        "expo": f"{benchmarks}/expo/reward.generations.jsonl",
-        "aligned": f"{benchmarks}/aligned/reward.generations.jsonl",
+        "compared": f"results/pairs/{pair}/benchmarks/expo-aligned/reward.json",
+        **rows_of(pair, "reward"),
     }
 
 
@@ -103,13 +120,13 @@ COMPARING = (
 
 
 def benchmark_results(variants, benchmarks=BENCHMARKS):
-    """The results of `variants` on those of `benchmarks` that a pair has, for every pair."""
+    """The results of `variants` on those of `benchmarks` that a pair has, for every pair; some have the difference alone."""
     return [
         f"results/pairs/{pair}/benchmarks/{variant}/{benchmark}.json"
         for pair in CONFIG.pairs
-        for benchmark in CONFIG.section(pair, "benchmarks").names()
+        for benchmark, section in CONFIG.section(pair, "benchmarks").sections().items()
         for variant in variants
-        if benchmark in benchmarks
+        if benchmark in benchmarks and variant in (*section.RESULTS, DIFFERENCE)
     ]
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from edits import change_code
+from expoflow.config.base import DIFFERENCE
 from expoflow.config.benchmarks import (
     BENCHMARKS,
+    SECTIONS,
     AlpacaEvalBenchmark,
     LmEvalBenchmark,
     MtBenchBenchmark,
@@ -20,6 +22,8 @@ from expoflow.config.theory import TheoryConfig
 from expoflow.dag import code, digest
 
 LIBRARY = digest.PACKAGE
+# Of which models give answers.
+ASKING = [name for name in BENCHMARKS if DIFFERENCE not in SECTIONS[name].RESULTS]
 RULES = (
     *(
         "local",
@@ -57,9 +61,9 @@ def digests() -> dict[str, str]:
     found = {rule: code.rule(rule) for rule in RULES}
     found["figure"] = code.figure()
     found |= {page: code.page(page) for page in ("answers_page",)}
-    found |= {f"benchmark_{name}": code.benchmark(name) for name in BENCHMARKS}
+    found |= {f"benchmark_{name}": code.benchmark(name) for name in ASKING}
     found |= {f"compare_{name}": code.comparison(name) for name in BENCHMARKS}
-    found |= {f"responses_{name}": code.responses(name) for name in BENCHMARKS}
+    found |= {f"responses_{name}": code.responses(name) for name in ASKING}
     found |= {
         "train_loop_dpo": code.training(trained("dpo", data="miniature")),
         "train_loop_reward": code.training(trained("reward", data="miniature")),
@@ -116,7 +120,7 @@ LOADING = {"generate", "likelihood", *variants("benchmark responses", "reward", 
 LOADING |= {"train_trl_labelled"}
 THEORY = {"plane", *variants("theory", "file", "miniature")}
 TRL = variants("train_trl", "miniature", "dataset", "labelled")
-JOBS = variants("benchmark", *BENCHMARKS)
+JOBS = variants("benchmark", *ASKING)
 HARNESSES = ("open_llm", "lm_eval")
 # A module of which every function is changed, and the digests that change with it: no more, and no less.
 EDITS = {
@@ -152,7 +156,7 @@ EDITS = {
     "scoring/likelihood": {"likelihood"},
     "scoring/degenerate": {"score"},
     "scoring/refusals": {"answers"},
-    "scoring/answers": {"answers", "answers_page"},
+    "scoring/answers": {"answers", "answers_page", "compare_human"},
     # the choice, and what shows it
     "selection/select": {"select"},
     "selection/choice": {"select"},
@@ -178,6 +182,8 @@ EDITS = {
     "claims/geometry": {"claims"},
     # loaded by their names
     "benchmarks/alpaca_eval/win_rates": variants("benchmark compare", "alpaca_eval"),
+    "benchmarks/human/benchmark": {"compare_human"},
+    "benchmarks/human/files": {"compare_human"},
     "benchmarks/lm_eval/backend": variants("benchmark responses", *HARNESSES),
     "benchmarks/lm_eval/definitions": {"lm_eval_data"},
     "theory/answers": THEORY,

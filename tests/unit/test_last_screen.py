@@ -167,13 +167,16 @@ def test_what_is_surely_worse_is_named(project):
         difference("accuracy_fact", -1, -1, -1, p_value=0.5),  # of two prompts
         difference("win_rate", 0.4, 0.3, 0.48),
         difference("win_rate", -3, -5, -1, "alpaca_eval"),
+        difference("win_rate", 0.25, 0.11, 0.49, "human", p_value=0.041),
+        difference("ties", 0.1, "", "", "human"),
         difference("reward", -1, "", "", variant="expo"),
         difference("reward", -1, -2, -0.5, pair="q"),
     ]
     said = closing_words(project(chosen(1, 3, 2), [row("0", 1.0)], rows), ran(Path.cwd()))
     assert (
-        "  worse than the aligned model in 4 of 6 figures, each by its own 95% interval: reward accuracy -0.05 [-0.08, -0.02], reward"
-        " unfinished +0.04 [+0.02, +0.06], reward win_rate -0.1 [-0.2, -0.02], alpaca_eval win_rate -3 [-5, -1]\n"
+        "  worse than the aligned model in 5 of 7 figures, each by its own 95% interval: reward accuracy -0.05 [-0.08, -0.02], reward"
+        " unfinished +0.04 [+0.02, +0.06], reward win_rate -0.1 [-0.2, -0.02], alpaca_eval win_rate -3 [-5, -1],"
+        " human win_rate -0.25 [-0.39, -0.01]\n"
     ) in said
 
 

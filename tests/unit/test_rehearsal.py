@@ -107,6 +107,7 @@ def test_every_path_of_a_config_is_located():
             "alpaca_eval": {"reference": "outputs.json", "df_gamed": "df.csv", "annotator": "judges/mine"},
             "mt_bench": {"data": "fastchat"},
             "open_llm": {"data": "hub"},
+            "human": {"votes": "votes.jsonl"},
         },
         "tracking": {"mlflow": "runs"},
     }
@@ -127,6 +128,6 @@ def test_every_path_of_a_config_is_located():
     assert found["models"]["own"]["train"]["accelerate"] == "/home/my.yaml"
     assert found["models"]["shipped"]["train"]["accelerate"] == "zero3"
     assert found["prompts"] == {"dev": {"file": "/home/dev.jsonl"}, "test": {"file": "/data/test.jsonl"}}
-    assert str(found).count("/home/") == 14
+    assert str(found).count("/home/") == 15
     data["tracking"]["mlflow"] = "http://localhost:5000"
     assert located(checks.parse(data), Path("/home"))["tracking"] == data["tracking"]

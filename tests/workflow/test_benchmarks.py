@@ -1,17 +1,23 @@
 """Benchmarks in the workflow: what they add to a finished run, what a failing one leaves, what a rerun costs."""
 
 import csv
+import hashlib
 import json
 import re
 
 import pytest
 from expoflow.miniature import judge, world
+from expoflow.project.card import hub_card
+from expoflow.project.folder import read_config
+from expoflow.project.publication import _evidence
 from judge_server import JudgeServer
+from scipy import stats
 
 pytestmark = [pytest.mark.workflow, pytest.mark.long]
 JUDGE = {"model": "judge", "api_key_env": "", "backoff": 0, "retries": 1}
 JOBS = {"benchmark_mt_bench": 3, "compare": 1, "benchmark_table": 1, "paper_tables": 1, "report": 1}
 ALL = JOBS | {"mt_bench_data": 1}
+VOTED = {"compare": 1, "benchmark_table": 1, "report": 1}
 DEAD = "http://127.0.0.1:9/v1"  # the port of the discard service, which nobody has
 
 
@@ -38,6 +44,13 @@ def scores(tree) -> dict[str, str]:
         for row in rows
         if (row["benchmark"], row["metric"]) == ("mt_bench", "score")
     }
+
+
+def human(tree) -> dict[str, dict[str, str]]:
+    """The rows of the votes by metric."""
+    rows = [row for row in table(tree) if row["benchmark"] == "human"]
+    assert {row["variant"] for row in rows} == {"expo-aligned"}
+    return {row["metric"]: row for row in rows}
 
 
 def test_mt_bench_beside_a_finished_run(finished):
@@ -157,3 +170,73 @@ def test_the_miniatures_judge_grades_true_quality(finished):
     for row in rows:
         meta = metas[turns[row["question_id"]][row["turn"] - 1]]
         assert row["score"] == round(judge.grade(world.truth(meta, row["response"]).quality), 1)
+
+
+def voted(tree, prompts: str, winners: list[str]) -> str:
+    """Lines of votes on the first responses to a set, with these winners; the digests are made from the files of responses."""
+    best = json.loads(tree.read("pairs/tiny/best.json"))["alpha"]
+    files = {"aligned": "alpha=0/dev", "expo": f"alpha={best}/dev"}
+    if prompts == "reward":
+        files = {variant: f"benchmarks/{variant}/reward" for variant in files}
+    texts = {
+        variant: [json.loads(row) for row in tree.read(f"pairs/tiny/{file}.generations.jsonl").splitlines()]
+        for variant, file in files.items()
+    }
+    lines = []
+    for at, winner in enumerate(winners):
+        rows = {variant: texts[variant][at] for variant in texts}
+        line = {"pair": "tiny", "prompts": prompts, "prompt_id": rows["expo"]["prompt_id"], "sample": 0}
+        line |= {
+            variant: hashlib.sha256(row["response"].encode()).hexdigest()[:16]
+            for variant, row in rows.items()
+        }
+        assert line["aligned"] != line["expo"]
+        line |= {"winner": winner, "left": ("aligned", "expo")[at % 2], "voter": "ann", "time": "now"}
+        lines.append(json.dumps(line) + "\n")
+    return "".join(lines)
+
+
+def test_votes_of_people_beside_a_finished_run(finished):
+    file = finished.folder / "votes.jsonl"
+    finished.edit(lambda config: config["benchmarks"].update(human={"votes": "votes.jsonl"}))
+    output = finished.snakemake("--cores", "2", check=False)
+    assert "benchmarks.human.votes: no file 'votes.jsonl'; vote on results/pairs/tiny/answers.html" in output
+
+    # on the sweep's own prompts: 6 wins, 2 ties, 4 losses
+    file.write_text(voted(finished, "dev", ["expo"] * 6 + ["tie"] * 2 + ["aligned"] * 4))
+    assert finished.planned() == VOTED
+    finished.snakemake("--cores", "2")
+    row = human(finished)["sweep_win_rate"]
+    assert (float(row["value"]), row["n"]) == (pytest.approx(7 / 12), "12")
+    assert finished.planned() == {}
+
+    # on held-out ones, which count alone: 3 of 20 are won
+    file.write_text(file.read_text() + voted(finished, "reward", ["expo"] * 3 + ["aligned"] * 17))
+    assert finished.planned() == VOTED
+    output = finished.snakemake("--cores", "2")
+    row = human(finished)["win_rate"]
+    exact = stats.binomtest(3, 20)
+    ends = exact.proportion_ci(0.95, method="exact")
+    found = [float(row[name]) for name in ("value", "low", "high", "p_value")]
+    assert found == pytest.approx([0.15, ends.low, ends.high, exact.pvalue], rel=1e-5)
+    assert re.search(r"worse than the aligned model in .*human win_rate -0.35 \[-0.468, -0.121\]", output)
+    log = finished.read("logs/compare/tiny/human.log").decode()
+    assert "tiny: 12 votes do not count: they are on prompts that chose alpha" in log
+    result = json.loads(finished.read("pairs/tiny/benchmarks/expo-aligned/human.json"))
+    assert (result["prompts"], result["provenance"]["expo_left"]) == ("test", 10)
+    assert "human" in finished.read("report.html").decode()
+    assert finished.planned() == {}
+    evidence = _evidence(
+        finished.folder,
+        "tiny",
+        read_config(finished.folder),
+        finished.folder / "results/pairs/tiny/expo",
+    )
+    card = hub_card(evidence, "org/new", {})
+    assert "| human | win_rate |  |  |  | 0.150 [0.032, 0.379] | 20 |" in card
+    assert "20 votes on prompts of `test`, which took no part in choosing alpha." in card
+
+    # an alpha that loses leaves the votes what they are
+    finished.edit(lambda config: config["pairs"]["tiny"]["alphas"].append(200))
+    finished.snakemake("--cores", "2")
+    assert human(finished)["win_rate"] == row

@@ -6,10 +6,13 @@ section. It has two functions,
     run(job)                    one variant: writes job.rows (one JSON line an item) and job.result,
     run_comparison(comparison)  the paired differences expo - aligned, from the rows of both.
 
+One that compares answers of others (`Benchmark.RESULTS`) has no `run`; its comparison gets these answers.
 `job` and `comparison` have what all of them share. What is asked before any job stands in NAME.files, if there is
 something to ask; it imports no torch, numpy or pandas, and may have (`section` is the benchmark's in the config)
 
     problems(section)                    lines on what is not as it must be, such as a file that is not there,
+    pair_problems(section, pair)         the same of what belongs to one pair; asked before every run, also of a finished one,
+    notes(section, pair)                 lines for `expoflow plan`,
     calls(section, max_tokens, first)    of one variant: calls of the judge, tokens of their prompts and of their replies,
     responses(section, generate, first)  of one variant: how many the model gives, and the most tokens that each may have,
     gather(section, seed, result)        writes a file that its jobs read: what the rule NAME_data does.

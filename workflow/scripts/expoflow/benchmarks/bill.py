@@ -9,19 +9,20 @@ from collections.abc import Iterator
 from expoflow import benchmarks
 from expoflow.benchmarks.judge.costs import price
 from expoflow.config import Config
-from expoflow.config.base import MINIATURE, VARIANTS, Strict
+from expoflow.config.base import MINIATURE, Strict
 from expoflow.config.benchmarks import JudgeConfig
 from expoflow.paths import RESULTS, Results
 
 
 def unfinished(config: Config, results: Results = RESULTS) -> dict[tuple[str, str], int]:
-    """By (pair, benchmark) how many of the three variants have no result yet; none where all have."""
+    """By (pair, benchmark) how many results of its own it has not yet: of the three variants, or the comparison alone; none where it has
+    all."""
     missing = {
         (pair, benchmark): sum(
-            not results.benchmark(pair, variant, benchmark).exists() for variant in VARIANTS
+            not results.benchmark(pair, variant, benchmark).exists() for variant in section.RESULTS
         )
         for pair in config.pairs
-        for benchmark in config.section(pair, "benchmarks").names()
+        for benchmark, section in config.section(pair, "benchmarks").sections().items()
     }
     return {place: count for place, count in missing.items() if count}
 

@@ -18,3 +18,13 @@ def difference(name: str, values: np.ndarray, config: SelectConfig, null: float 
     low, high = statistics.mean_interval(values, config.confidence, config.resamples)
     p_value = statistics.paired_p_value(values - null, config.resamples)
     return mean(name, values).model_copy(update={"low": low, "high": high, "p_value": p_value})
+
+
+def share(name: str, values: np.ndarray, confidence: float) -> Metric:
+    """Mean of `values` from 0 to 1, one a question, such as wins: exact interval, and p-value of one half."""
+    metric = mean(name, values)
+    low, high = statistics.share_interval(metric.value, metric.n, confidence)
+    # the spread of values that are all alike says nothing of how sure their mean is
+    error = metric.standard_error or None
+    p_value = statistics.share_p_value(metric.value, metric.n)
+    return metric.model_copy(update={"standard_error": error, "low": low, "high": high, "p_value": p_value})

@@ -87,6 +87,8 @@ def _benchmark_problems(config: Config, results: Results) -> Iterator[str]:
     """Packages and files that unfinished benchmarks need and that are not there."""
     unfinished = bill.unfinished(config, results)
     for pair, benchmark, section in _benchmarks(config):
+        if asked := benchmarks.light(benchmark, "pair_problems"):
+            yield from asked(section, pair)
         # with another source of its files a finished benchmark begins anew
         if (pair, benchmark) not in unfinished and all(map(os.path.exists, section.inputs().values())):
             continue

@@ -4,7 +4,8 @@ import difflib
 from collections.abc import Iterable, Iterator
 
 from expoflow.config import Config
-from expoflow.config.benchmarks import BENCHMARKS, OnPrompts
+from expoflow.config.base import DIFFERENCE
+from expoflow.config.benchmarks import BENCHMARKS, SECTIONS, OnPrompts
 from expoflow.config.claims import VARIED
 from expoflow.config.figures import KINDS
 from expoflow.config.sources import DATASET_SOURCES, PROMPT_SOURCES, SOURCES
@@ -76,6 +77,11 @@ def _figure_problems(config: Config) -> Iterator[str]:
                 line
                 for benchmark in benchmarks
                 for line in _unknown(where, benchmark, BENCHMARKS, "benchmark")
+            ),
+            *(
+                f"{where}: {benchmark} compares two models, and has no values of each to show; leave it out"
+                for benchmark in benchmarks
+                if benchmark in SECTIONS and DIFFERENCE in SECTIONS[benchmark].RESULTS
             ),
         ]
         if len(set(figure.pairs or ())) < len(figure.pairs or ()):

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from expoflow.config.base import REFERENCE_ALPHAS, Alpha, Name, Strict, check_distinct, spell
+from expoflow.config.base import DIFFERENCE, REFERENCE_ALPHAS, Alpha, Name, Strict, check_distinct, spell
 from expoflow.config.benchmarks import BenchmarksConfig, PairBenchmarks, RewardCheck
 from expoflow.config.claims import ClaimsConfig
 from expoflow.config.engine import EngineConfig
@@ -208,11 +208,15 @@ class Config(Strict):
 
 
 def _first(benchmarks: BenchmarksConfig, count: int) -> BenchmarksConfig:
-    """The benchmarks of a rehearsal: one that has a `limit` of its own asks the first `count` of every task."""
-    changed = {
+    """The benchmarks of a rehearsal: one that has a `limit` of its own asks the first `count` of every task; people are not asked."""
+    changed: dict[str, Any] = {
         name: section.model_copy(update={"limit": min(count, section.limit or count)})
         for name, section in benchmarks.sections().items()
         if "limit" in type(section).model_fields
+    }
+    # what people said of the answers of a run is no result of its first prompts
+    changed |= {
+        name: None for name, section in benchmarks.sections().items() if DIFFERENCE in section.RESULTS
     }
     return benchmarks.model_copy(update=changed)
 

@@ -20,6 +20,7 @@ REFERENCE_ALPHAS = ("-1", "0")
 REVISION = r"^[A-Za-z0-9][A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*$"  # it becomes a path in the hub's cache: no ..
 COMMIT = re.compile(r"[0-9a-f]{40}")
 VARIANTS = ("sft", "aligned", "expo")
+DIFFERENCE = "expo-aligned"  # what stands for a comparison of two of them
 MINIATURE = "miniature"
 
 

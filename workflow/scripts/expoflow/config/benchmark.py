@@ -3,7 +3,7 @@
 import hashlib
 from typing import ClassVar
 
-from expoflow.config.base import Strict
+from expoflow.config.base import VARIANTS, Strict
 
 # Of a judge: what changes no verdict.
 INCIDENTAL = {"api_key_env", "max_cost", "prices", "concurrency", "timeout", "retries", "backoff"}
@@ -17,6 +17,9 @@ class Benchmark(Strict):
 
     TASKS: ClassVar[tuple[str, ...]] = ("generate",)
     """Kinds of work of engine hosts (`hosts.task.KINDS`) that its jobs ask for; a kind of its own has its name."""
+    RESULTS: ClassVar[tuple[str, ...]] = VARIANTS
+    """What there is a result of for itself; the difference of expo and aligned comes of it. `DIFFERENCE`: of that alone, since it
+    compares answers that others have made."""
     PACKAGES: ClassVar[tuple[str, ...]] = ()
     """What it needs beside the base installation; the extra `bench` brings it."""
     REWARDS: ClassVar[tuple[str, ...]] = ()

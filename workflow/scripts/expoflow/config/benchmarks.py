@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from expoflow.config.base import (
+    DIFFERENCE,
     MINIATURE,
     REVISION,
     Name,
@@ -216,6 +217,22 @@ class MtBenchBenchmark(Benchmark):
         return self.data == MINIATURE
 
 
+class HumanBenchmark(Benchmark):
+    """Votes of people who read two answers to a prompt, blind: how often expo's is preferred to aligned's. In a rehearsal it is left
+    out."""
+
+    TASKS = ()
+    RESULTS = (DIFFERENCE,)
+    COMPARED = frozenset({"votes"})
+
+    votes: PathName
+    """The file that the pair's page answers.html saves: a vote a line; files of several voters and pairs one after the other."""
+
+    def inputs(self) -> dict[str, str]:
+        """The votes."""
+        return {"votes": self.votes}
+
+
 class RewardCheck(Strict):
     """How often the reward model prefers the chosen response: choosing alpha is only as good as that.
 
@@ -260,6 +277,7 @@ class BenchmarksConfig(Strict):
     mt_bench: MtBenchBenchmark | None = None
     open_llm: OpenLlmBenchmark | None = None
     lm_eval: LmEvalBenchmark | None = None
+    human: HumanBenchmark | None = None
 
     def sections(self) -> dict[str, Benchmark]:
         """The benchmarks that are switched on, by name."""

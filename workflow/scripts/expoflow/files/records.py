@@ -60,7 +60,7 @@ def read_json(path: Path, record: type[Row]) -> Row:
     try:
         return record.model_validate_json(read_text(path))
     except ValidationError as error:
-        raise DataError(f"{path}: {_first(error)}; delete the file and run snakemake again") from None
+        raise DataError(f"{path}: {first_problem(error)}; delete the file and run snakemake again") from None
 
 
 def require_own(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -86,7 +86,7 @@ def from_jsonl(text: str, record: type[Row], source: str) -> list[Row]:
             rows.append(record.model_validate_json(line))
         except ValidationError as error:
             raise DataError(
-                f"{source}:{number}: {_first(error)}; delete it and run snakemake again"
+                f"{source}:{number}: {first_problem(error)}; delete it and run snakemake again"
             ) from None
     return rows
 
@@ -144,7 +144,8 @@ def _cell(value: Any) -> str:
     return f"'{text}" if isinstance(value, str) and FORMULA.match(text) else text
 
 
-def _first(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """Of what pydantic found wrong the first, with its place."""
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in problem["loc"])
     return f"{where}: {problem['msg']}" if where else problem["msg"]

@@ -274,7 +274,20 @@ def _benchmarks(evidence: Evidence) -> str:
 On prompts that took no part in choosing alpha{_left_out(evidence)}. Values ± standard error; the difference is paired by prompt, with interval.
 
 {_table(rows)}
+{_voted(evidence)}"""
+
+
+def _voted(evidence: Evidence) -> str:
+    """What votes of people are of, if there are any."""
+    for result in evidence.benchmarks:
+        if result.benchmark == "human":
+            told = result.provenance
+            where = "which took no part in choosing alpha" if told["held_out"] else "which chose alpha too"
+            return f"""
+`human` is how often people who did not know which answer was whose preferred ExPO's to the aligned model's, ties counted half:
+{told["votes"]} votes on prompts of `{result.prompts}`, {where}.
 """
+    return ""
 
 
 def _left_out(evidence: Evidence) -> str:

@@ -82,6 +82,8 @@ class Estimate:
     """GPUs that hold the reward model."""
     bill: list[str] = field(default_factory=list)
     """What the judges may cost, a line for each benchmark."""
+    notes: list[str] = field(default_factory=list)
+    """What else is to be said of benchmarks."""
 
     @property
     def downloads(self) -> float:
@@ -131,6 +133,7 @@ def plan(config: Config, results: Results = RESULTS, online: bool = True) -> Est
     for name in config.pairs:
         result.pairs.append(_pair(config, name, result, seen))
     result.bill = list(bill.lines(config, results))
+    result.notes = list(_notes(config))
     return result
 
 
@@ -176,6 +179,14 @@ def benchmark_responses(config: Config, pair: str, made: Estimate) -> Iterator[t
             yield name, made.prompts[section.prompts][0] * generate.samples, generate.max_tokens
         elif responses := benchmarks.light(name, "responses"):
             yield name, *responses(section, generate, config.limit)
+
+
+def _notes(config: Config) -> Iterator[str]:
+    """What benchmarks say of themselves, pair by pair."""
+    for pair in config.pairs:
+        for name, section in config.section(pair, "benchmarks").sections().items():
+            if told := benchmarks.light(name, "notes"):
+                yield from told(section, pair)
 
 
 def _sequence(facts: Facts, generate: GenerateConfig, engine: EngineConfig) -> float:
@@ -347,6 +358,7 @@ def lines(made: Estimate) -> list[str]:
     return [
         *said,
         *made.bill,
+        *made.notes,
         f"downloads: {_gb(made.downloads)}",
         f"disk at the end, hub cache included: {_gb(made.disk)}",
         *_checkpoints(made.checkpoints),

@@ -14,6 +14,7 @@ from expoflow.checkpoints.checkpoint import INDEX, open_checkpoint, read_json_fi
 from expoflow.checkpoints.findings import quantised
 from expoflow.checkpoints.inspection import not_finite
 from expoflow.config import Config
+from expoflow.config.base import DIFFERENCE
 from expoflow.errors import CheckpointError, ConfigError
 from expoflow.extrapolation.preflight import open_pair
 from expoflow.extrapolation.recipe import ExtrapolationRecipe, Input
@@ -121,8 +122,9 @@ def _evidence(project: Path, pair: str, config: Config, exported: Path) -> Evide
     prompts = results.prompts(config.section(pair, "generate").prompts)
     benchmarks = [
         results.benchmark(pair, variant, benchmark)
-        for benchmark in config.section(pair, "benchmarks").names()
+        for benchmark, section in config.section(pair, "benchmarks").sections().items()
         for variant in VARIANTS
+        if variant in (*section.RESULTS, DIFFERENCE)
     ]
     if absent := [path for path in (results.alphas(pair), prompts, *benchmarks) if not path.is_file()]:
         raise CheckpointError(f"{absent[0]}: is missing, the run is not finished; run snakemake again")

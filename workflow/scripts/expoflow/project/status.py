@@ -8,7 +8,6 @@ from pathlib import Path
 
 from expoflow import store
 from expoflow.config import Config
-from expoflow.config.base import VARIANTS
 from expoflow.config.benchmarks import BENCHMARKS
 from expoflow.errors import ExpoflowError
 from expoflow.paths import RESULTS
@@ -30,7 +29,7 @@ def stages(config: Config) -> dict[str, list[Path]]:
     for name, pair in config.pairs.items():
         alphas, prompts = pair.grid(), config.section(name, "generate").prompts
         likely = [RESULTS.likelihoods(name, alpha, prompts) for alpha in alphas]
-        benchmarks = config.section(name, "benchmarks").names()
+        benchmarks = config.section(name, "benchmarks").sections()
         files |= {
             f"{name}: extrapolate": [RESULTS.recipe(name, alpha) for alpha in alphas],
             f"{name}: generate": [RESULTS.generations(name, alpha, prompts) for alpha in alphas],
@@ -41,7 +40,9 @@ def stages(config: Config) -> dict[str, list[Path]]:
         }
         if benchmarks:
             files[f"{name}: benchmark"] = [
-                RESULTS.benchmark(name, variant, each) for each in benchmarks for variant in VARIANTS
+                RESULTS.benchmark(name, variant, each)
+                for each, section in benchmarks.items()
+                for variant in section.RESULTS
             ]
         files[f"{name}: certify"] = [RESULTS.certificate(name)]
     return files | {"report": [RESULTS.report]}

@@ -3,15 +3,15 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from expoflow.config.base import VARIANTS, spell
+from expoflow.config.base import DIFFERENCE, spell
 from expoflow.results import Best, Certificate
 
 Row = Mapping[str, str]
-DIFFERENCE = f"{VARIANTS[2]}-{VARIANTS[1]}"
 NEXT = re.compile(r"; the grid ends here, try (\S+) and (\S+) next")  # as `selection.choice` says it
 LESS_IS_BETTER = ("unfinished",)
 NEITHER = ("length", "avg_length")
-EQUAL = {("reward", "win_rate"): 0.5}  # the value of a difference that says that both are as good; else 0
+# The value of a difference that says that both are as good; else 0.
+EQUAL = {("reward", "win_rate"): 0.5, ("human", "win_rate"): 0.5, ("human", "sweep_win_rate"): 0.5}
 
 
 def further(best: Best, certificate: Certificate | None, alphas: Iterable[Row]) -> tuple[str, list[str]]:

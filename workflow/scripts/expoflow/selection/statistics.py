@@ -54,6 +54,26 @@ def paired_p_value(differences: Values, resamples: int, seed: int = 0) -> float:
     return float(result.pvalue)
 
 
+def share_interval(share: float, n: int, confidence: float) -> tuple[float, float]:
+    """Exact interval (Clopper-Pearson) of a share of n that may be no whole number of them, as with ties that count half.
+
+    Values between 0 and 1 spread less than wins and losses with the same mean, so that for them it is rather too wide. It has
+    width also if all have won.
+    """
+    tail, wins = (1 - confidence) / 2, share * n
+    low = stats.beta.ppf(tail, wins, n - wins + 1) if share > 0 else 0.0
+    high = stats.beta.isf(tail, wins + 1, n - wins) if share < 1 else 1.0
+    return float(low), float(high)
+
+
+def share_p_value(share: float, n: int) -> float:
+    """Two-sided p-value of a share of one half: below 1 - confidence exactly if `share_interval` leaves one half out."""
+    wins = share * n
+    more = stats.beta.cdf(0.5, wins, n - wins + 1) if share > 0 else 1.0
+    less = stats.beta.sf(0.5, wins + 1, n - wins) if share < 1 else 1.0
+    return float(min(1.0, 2 * min(more, less)))
+
+
 def resampled(prompts: int, resamples: int, seed: int = 0) -> NDArray[np.int64]:
     """Bootstrap resamples: how often each prompt is drawn in each, shape (resamples, prompts)."""
     rng = np.random.default_rng(seed)

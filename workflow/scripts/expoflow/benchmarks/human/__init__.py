@@ -1,0 +1,1 @@
+"""Votes of people on the answers of expo and aligned."""
