@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
 from pages import ALPHAS, PAIR, Answered
+from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
 TOPICS = [f"topic{number}" for number in range(300)]
@@ -210,7 +210,7 @@ def test_words_that_only_one_has_are_marked(page, opened):
     assert view.eval_on_selector_all("#pane-b ins", "all => all.map(each => each.textContent.trim())") == [
         "0.5"
     ]
-    assert "At 0.5 the topic0 is like a river in spring." == text(view, "#pane-b .text")
+    assert text(view, "#pane-b .text") == "At 0.5 the topic0 is like a river in spring."
     view.uncheck("#marks")
     assert view.query_selector("ins, del") is None
     view = ready(opened(page, "#prompt=topic5"))

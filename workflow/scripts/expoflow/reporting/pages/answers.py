@@ -89,7 +89,9 @@ def _benchmark(
     rows = [*_answered(name, inputs, variants, best.alpha)]
     asked = {row["prompt"] for row in rows}
     both = len(asked & chose)
-    role = f"{both:,} of these {len(asked):,} prompts chose alpha too" if both else "took no part in the choice"
+    role = (
+        f"{both:,} of these {len(asked):,} prompts chose alpha too" if both else "took no part in the choice"
+    )
     title = f"{name}: held-out prompts" if name == HELD_OUT else name
     return {
         **_set(rows, role, best, "the SFT model"),
