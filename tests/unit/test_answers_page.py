@@ -142,3 +142,26 @@ def test_a_table_that_is_cut_is_named(tmp_path):
         answers.write(
             page, results.answers(PAIR), results.best(PAIR), results.certificate(PAIR), {}, {}, ["a", "b"]
         )
+
+
+def test_a_response_to_a_prompt_that_is_gone_is_named(tmp_path):
+    page = Answered(tmp_path, SWEPT, judged=JUDGED).page()
+    results = Results(tmp_path)
+    prompts = results.prompts("test")
+    prompts.write_text("".join(prompts.read_text().splitlines(keepends=True)[1:]))
+    rows = {
+        "reward": [results.benchmark_rows(PAIR, variant, "reward") for variant in ("sft", "aligned", "expo")]
+    }
+    with pytest.raises(
+        DataError,
+        match=r"sft/reward\.generations\.jsonl: has a response to prompt 'sun', which is not in .*test\.jsonl; delete",
+    ):
+        answers.write(
+            page,
+            results.answers(PAIR),
+            results.best(PAIR),
+            results.certificate(PAIR),
+            rows,
+            {"reward": {"prompts": prompts}},
+            ["a", "b"],
+        )
