@@ -44,6 +44,10 @@ rule answers_page:
         "../envs/benchmarks.yaml"
     params:
         benchmarks=readable_benchmarks,
+        models=lambda wildcards: [
+            CONFIG.pairs[wildcards.pair].sft,
+            CONFIG.pairs[wildcards.pair].aligned,
+        ],
         code=code.page("answers_page"),
     message:
         "{wildcards.pair}: write the page of answers"

@@ -24,4 +24,4 @@ def read_answers(wildcards):
     return found
 
 
-RESULTS_OF_ALL += of_pairs("answers.parquet")
+RESULTS_OF_ALL += [*of_pairs("answers.parquet"), *of_pairs("answers.html")]

@@ -85,15 +85,16 @@ NO_BENCHMARK = (
     "results/benchmarks.csv",
     COMPARISON,
     CERTIFICATE,
+    f"{PAIR}/answers.html",
     *NO_REPORT,
 )
 NO_EXPORT = (f"{PAIR}/expo", f"{PAIR}/.expo.json", *NO_BENCHMARK)
 NO_TABLES = ("results/alphas.csv", "results/rewards.csv", "results/summary.csv", *NO_REPORT)
 DRAWN = ("results/figures", "results/tables")
 NO_SELECT = (f"{PAIR}/alphas.csv", f"{PAIR}/best.json", *DRAWN, *NO_TABLES, *NO_EXPORT)
-NO_SCORE = (f"{PAIR}/alpha=60/dev.rewards.csv", *NO_SELECT)
+NO_SCORE = (f"{PAIR}/alpha=60/dev.rewards.csv", f"{PAIR}/answers.parquet", *NO_SELECT)
 NO_GENERATE = (f"{PAIR}/alpha=60/dev.generations.jsonl", *NO_SCORE)
-NO_EXTRAPOLATE = (f"{PAIR}/alpha=60", *NO_SELECT)
+NO_EXTRAPOLATE = (f"{PAIR}/alpha=60", f"{PAIR}/answers.parquet", *NO_SELECT)
 NO_DOWNLOAD = ("results/models/rm.json", "results/models/.rm.commit.json", *NO_SCORE)
 NO_TRAIN = (
     *("results/models/dpo.json", "results/models/dpo", f"{PAIR}/preflight.json"),
@@ -109,11 +110,11 @@ NO_TRAIN = (
 # The jobs that then run.
 REPORT = {"report": 1}
 SUMMARY = {"tables": 1, **REPORT}
-CERTIFY = {"certify": 1, "figure": 1, **SUMMARY}
+CERTIFY = {"certify": 1, "answers_page": 1, "figure": 1, **SUMMARY}
 BENCHMARK = {"benchmark_reward": 1, "compare": 1, "benchmark_table": 1, **CERTIFY}
 EXPORT = {"export": 1, **BENCHMARK}
 SELECT = {"select": 1, "appendices": 1, **EXPORT}
-SCORE = {"score": 1, **SELECT}
+SCORE = {"score": 1, "answers": 1, **SELECT}
 GENERATE = {"generate": 1, **SCORE}
 EXTRAPOLATE = {"extrapolate": 1, **GENERATE}
 DOWNLOAD = {"download": 1, **SCORE, "score": 4, "benchmark_reward": 3}

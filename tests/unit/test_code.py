@@ -154,8 +154,8 @@ EDITS = {
     "engines/sharing": LOADING,
     "engines/unfinished": {"select"},
     "scoring/likelihood": {"likelihood"},
-    "scoring/degenerate": {"score"},
-    "scoring/refusals": {"answers"},
+"scoring/degenerate": {"score", "answers_page"},
+    "scoring/refusals": {"answers", "answers_page"},
     "scoring/answers": {"answers", "answers_page", "compare_human"},
     # the choice, and what shows it
     "selection/select": {"select"},
@@ -164,6 +164,7 @@ EDITS = {
     "selection/degenerate": {"select", "claims"},
     "reporting/tables": {"tables", "benchmark_table", "appendices", "report"},
     "reporting/page": {"report"},
+    "reporting/pages/answers": {"answers_page"},
     "reporting/rehearsal": {
         "tables",
         "benchmark_table",
@@ -172,6 +173,7 @@ EDITS = {
         "figure",
         "export",
         "report",
+        "answers_page",
         "claims",
     },
     "reporting/figures/sweeps": {"figure"},

@@ -10,6 +10,7 @@ from judge_server import JudgeServer, completion
 pytest.importorskip("alpaca_eval", reason="pip install 'expoflow[bench]'")
 pytestmark = [pytest.mark.workflow, pytest.mark.long]
 JOBS = {"benchmark_alpaca_eval": 3, "compare": 1, "benchmark_table": 1, "paper_tables": 1, "report": 1}
+JOBS |= {"answers_page": 1}
 N = 24
 OUTPUTS = re.compile(r'"output": """(.*?)"""', re.DOTALL)
 

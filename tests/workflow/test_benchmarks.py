@@ -16,6 +16,7 @@ from scipy import stats
 pytestmark = [pytest.mark.workflow, pytest.mark.long]
 JUDGE = {"model": "judge", "api_key_env": "", "backoff": 0, "retries": 1}
 JOBS = {"benchmark_mt_bench": 3, "compare": 1, "benchmark_table": 1, "paper_tables": 1, "report": 1}
+JOBS |= {"answers_page": 1}
 ALL = JOBS | {"mt_bench_data": 1}
 VOTED = {"compare": 1, "benchmark_table": 1, "report": 1}
 DEAD = "http://127.0.0.1:9/v1"  # the port of the discard service, which nobody has

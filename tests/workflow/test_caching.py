@@ -10,7 +10,7 @@ from edits import change_code
 
 pytestmark = pytest.mark.workflow
 JOINT = {"tables": 1, "benchmark_table": 1, "appendices": 1, "figure": 3, "report": 1}
-AFTER_SELECT = {"export": 1, "benchmark_reward": 1, "compare": 1, "certify": 1} | JOINT
+AFTER_SELECT = {"export": 1, "benchmark_reward": 1, "compare": 1, "certify": 1, "answers_page": 1} | JOINT
 
 
 def test_nothing_to_do_after_a_finished_run(finished):
@@ -19,7 +19,7 @@ def test_nothing_to_do_after_a_finished_run(finished):
 
 def test_one_more_alpha(finished):
     finished.edit(lambda config: config["pairs"]["tiny"]["alphas"].append(2))
-    new = {"extrapolate": 1, "generate": 1, "score": 1, "select": 1}
+    new = {"extrapolate": 1, "generate": 1, "score": 1, "select": 1, "answers": 1}
     assert finished.planned() == new | AFTER_SELECT
 
 
@@ -77,7 +77,7 @@ def test_without_test_prompts_a_part_of_the_others_may_judge(finished):
 
     finished.edit(split)
     joint = JOINT | {"figure": 2}  # no histograms
-    own = {"select": 1, "export": 1, "certify": 1}
+    own = {"select": 1, "export": 1, "certify": 1, "answers_page": 1}
     assert finished.planned() == own | joint
     finished.snakemake("--cores", "2")
     found = json.loads(finished.read("pairs/tiny/certificate.json"))
@@ -86,7 +86,7 @@ def test_without_test_prompts_a_part_of_the_others_may_judge(finished):
     assert json.loads(finished.read("pairs/tiny/best.json"))["prompts"] == found["prompts"] == 12
     finished.edit(lambda config: config["pairs"]["tiny"]["alphas"].append(2))
     del joint["benchmark_table"]  # which no benchmark changes
-    assert finished.planned() == {"extrapolate": 1, "generate": 1, "score": 1} | own | joint
+    assert finished.planned() == {"extrapolate": 1, "generate": 1, "score": 1, "answers": 1} | own | joint
     finished.edit(lambda config: config["select"].pop("judge"))
     finished.edit(lambda config: config["pairs"]["tiny"]["alphas"].pop())
     output = finished.snakemake("--cores", "2")
@@ -123,12 +123,15 @@ def test_one_more_pair(finished):
 
     finished.edit(add)
     own = {"train": 1, "preflight": 1, "extrapolate": 3, "generate": 3, "score": 3, "select": 1, "export": 1}
-    assert finished.planned() == own | {"benchmark_reward": 3, "compare": 1, "certify": 1} | JOINT
+    judged = {"benchmark_reward": 3, "compare": 1, "certify": 1}
+    assert (
+        finished.planned() == own | judged | {"answers": 1, "answers_page": 1} | JOINT
+    )  # no page of the other pair
 
 
 def test_sampling_changes_generations_and_what_comes_after(finished):
     finished.edit(lambda config: config["generate"].update(temperature=0.9))
-    assert finished.planned() == {"generate": 4, "score": 4, "select": 1} | AFTER_SELECT | {
+    assert finished.planned() == {"generate": 4, "score": 4, "select": 1, "answers": 1} | AFTER_SELECT | {
         "benchmark_reward": 3
     }
 
@@ -140,13 +143,14 @@ def test_another_confidence_changes_the_choice_and_what_comes_after(finished):
 
 def test_a_deleted_rewards_file(finished):
     (finished.folder / "results/pairs/tiny/alpha=1/dev.rewards.csv").unlink()
-    assert finished.planned() == {"score": 1, "select": 1} | AFTER_SELECT
+    assert finished.planned() == {"score": 1, "select": 1, "answers": 1} | AFTER_SELECT
 
 
 def test_an_edited_prompt_file(finished):
     path = finished.folder / "dev.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    assert finished.planned() == {"prompts": 1, "generate": 4, "score": 4, "select": 1} | AFTER_SELECT
+    new = {"prompts": 1, "generate": 4, "score": 4, "select": 1, "answers": 1}
+    assert finished.planned() == new | AFTER_SELECT
 
 
 def test_a_fresh_clone_over_finished_results(finished, clone):
@@ -193,6 +197,8 @@ def test_comments_docstrings_and_formatting_change_nothing(finished, clone):
         ("reporting/figures/sweeps.py", {"figure": 3}),
         ("reporting/appendices.py", {"appendices": 1, "report": 1}),
         ("reporting/page.py", {"report": 1}),
+        ("reporting/pages/answers.py", {"answers_page": 1}),
+        ("scoring/answers.py", {"answers": 1, "answers_page": 1}),
         ("selection/statistics.py", {"select": 1} | AFTER_SELECT | {"benchmark_reward": 3}),
         ("training/loop/dpo.py", None),
     ],
@@ -205,3 +211,10 @@ def test_an_edit_of_code_changes_what_depends_on_it(finished, clone, module, exp
         assert planned["train"] == 1  # neither sft nor the reward model
     else:
         assert planned == expected
+
+
+def test_an_edit_of_the_words_of_a_page_makes_pages_alone(finished, clone):
+    page = clone / "workflow/scripts/expoflow/reporting/pages/assets/answers.html"
+    page.write_text(page.read_text().replace("Which response is better?", "Which is better?"))
+    finished.workflow = clone
+    assert finished.planned() == {"answers_page": 1}

@@ -22,7 +22,7 @@ def test_a_run_without_a_reward_model(finished):
         config["select"]["compare"] = ["implicit"]
 
     finished.edit(change)
-    planned = {"score": 4, "likelihood": 4, "select": 1} | AFTER_SELECT
+    planned = {"score": 4, "likelihood": 4, "select": 1, "answers": 1} | AFTER_SELECT
     assert finished.planned() == planned | {"benchmark_reward": 3, "figure": 1}  # and no `generate`
     before = finished.read("pairs/tiny/alpha=1/dev.generations.jsonl")
     output = finished.snakemake("--cores", "2")

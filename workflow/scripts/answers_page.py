@@ -22,4 +22,5 @@ with job_log(snakemake.log[0], snakemake.threads):
             name: {key: Path(inputs[f"{name}_{key}"]) for key in keys}
             for name, keys in snakemake.params.benchmarks.items()
         },
+        snakemake.params.models,
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from expoflow import benchmarks
+from expoflow.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,13 @@ class Answer:
 def answers(benchmark: str, inputs: Mapping[str, Path], rows: Path) -> list[Answer]:
     """The answers in a variant's `rows`; `inputs` are the files that the benchmark reads beside the model, by name.
 
-    The section of the benchmark says `READABLE`: its module has the function `readable(inputs, rows)`.
+    The section of the benchmark says `READABLE`: its module has the function `readable(inputs, rows)`. Raises DataError if a response is to
+    a prompt that is not there.
     """
-    return benchmarks.module(benchmark).readable(inputs, rows)
+    try:
+        return benchmarks.module(benchmark).readable(inputs, rows)
+    except (KeyError, IndexError) as error:
+        asked = ", ".join(map(str, inputs.values()))
+        raise DataError(
+            f"{rows}: has a response to prompt {error}, which is not in {asked}; delete {rows} and run snakemake again"
+        ) from None

@@ -1,0 +1,251 @@
+"""results/pairs/{pair}/answers.html: the page on which a pair's answers are read, compared and voted on."""
+
+import hashlib
+import html
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from expoflow.benchmarks import readable
+from expoflow.files.hashing import json_digest
+from expoflow.files.records import read_json
+from expoflow.paths import of_pair
+from expoflow.reporting.pages.shell import asset, write_page
+from expoflow.reporting.words import certificate_words
+from expoflow.results import Best, Certificate, read_certificate
+from expoflow.scoring.answers import read_answers
+from expoflow.scoring.degenerate import fault
+from expoflow.scoring.refusals import refuses, repeats_prompt
+
+STYLES = ("base.css", "answers.css")
+SCRIPTS = ("unpack.js", "diff.js", "votes.js", "answers.js")
+SFT, ALIGNED = "-1", "0"
+HELD_OUT = "reward"  # the benchmark whose prompts judge the choice
+MOST = 64_000_000  # characters of a set: a browser keeps some hundred million, and opens these in seconds
+HASH = 16
+ENDS = {"stop": "ended by itself", "length": "cut off at the limit of tokens"}
+FAULTS = {"empty": "empty", "repeating": "ends in a loop"}
+
+Row = Mapping[str, Any]
+"""One response: alpha, prompt_id, prompt, sample, and what is known of it, under the names of `scoring.answers.SCHEMA`."""
+
+
+def write(
+    page: Path,
+    answers: Path,
+    best: Path,
+    certificate: Path,
+    rows: Mapping[str, Sequence[Path]],
+    inputs: Mapping[str, Mapping[str, Path]],
+    models: Sequence[str],
+) -> None:
+    """Write the page of the pair whose folder it lies in.
+
+    `answers` is the table of the sweep. `rows` are of every readable benchmark the rows of sft, aligned and expo, `inputs` the files that
+    the benchmark reads beside the model. `models` are the names of the SFT and the aligned model. Raises DataError if a file is broken.
+    """
+    choice = read_json(best, Best)
+    certified = read_certificate(certificate, choice)
+    sets = [_sweep(answers, choice, certified, rows)]
+    chose = set(sets[0]["prompts"]["text"])
+    sets += [_benchmark(name, inputs[name], paths, choice, chose) for name, paths in rows.items()]
+    pair = of_pair(page)
+    judged = certificate_words(certified) if certified else "no certificate of this choice"
+    said = f"SFT model {models[0]}, aligned model {models[1]}. Chosen alpha {choice.alpha}: {judged}."
+    data = {"pair": pair, "choice": said, "chosen": choice.alpha, "sets": sets, "vote": _votes(sets, choice)}
+    write_page(
+        page,
+        title=html.escape(f"{pair}: answers"),
+        body=asset("answers.html"),
+        styles=STYLES,
+        scripts=SCRIPTS,
+        data={"data": data},
+    )
+
+
+def _sweep(
+    answers: Path, best: Best, certificate: Certificate | None, benchmarks: Iterable[str]
+) -> dict[str, Any]:
+    """The set of the sweep. If a benchmark has its name, a link names it otherwise."""
+    rows = read_answers(answers).to_pylist()
+    prompts = rows[0]["prompts"] if rows else ""
+    role = "these prompts chose alpha"
+    if certificate and certificate.held_out and certificate.judged_on == certificate.chosen_on:
+        role = "a part of these prompts chose alpha, the others judged the choice"
+    name = f"{prompts}.sweep" if prompts in benchmarks else prompts
+    return {
+        **_set(rows, role, best, "weights of the SFT model"),
+        "name": name,
+        "title": f"{prompts}: the sweep",
+        "prompts_of": prompts,
+    }
+
+
+def _benchmark(
+    name: str, inputs: Mapping[str, Path], variants: Sequence[Path], best: Best, chose: set[str]
+) -> dict[str, Any]:
+    """The set of a benchmark; `chose` are the texts of the prompts that chose alpha."""
+    rows = [*_answered(name, inputs, variants, best.alpha)]
+    asked = {row["prompt"] for row in rows}
+    both = len(asked & chose)
+    role = (
+        f"{both:,} of these {len(asked):,} prompts chose alpha too" if both else "took no part in the choice"
+    )
+    title = f"{name}: held-out prompts" if name == HELD_OUT else name
+    return {
+        **_set(rows, role, best, "the SFT model"),
+        "name": name,
+        "title": title,
+        "prompts_of": name,
+    }
+
+
+def _answered(name: str, inputs: Mapping[str, Path], variants: Sequence[Path], chosen: str) -> Iterator[Row]:
+    """The responses of a benchmark. If alpha 0 was chosen, expo is the aligned model."""
+    sft, aligned, expo = variants
+    for alpha, path in {SFT: sft, chosen: expo, ALIGNED: aligned}.items():
+        for answer in readable.answers(name, inputs, path):
+            yield {
+                **vars(answer),
+                "alpha": alpha,
+                "prompt_id": answer.item,
+                "degenerate": fault(answer.response, answer.finish_reason),
+                "refusal": refuses(answer.response),
+                "repeats_prompt": repeats_prompt(answer.prompt, answer.response),
+            }
+
+
+def _set(rows: Sequence[Row], role: str, best: Best, sft: str) -> dict[str, Any]:
+    """A set column by column: its items, each a prompt and a sample, and what each alpha answered, in the order of the items.
+
+    An alpha without a response to an item has None there. `sft` is what alpha -1 is called.
+    """
+    items = {(row["prompt_id"], row["sample"]): row["prompt"] for row in rows}
+    kept = _within(items, rows)
+    place = {item: at for at, item in enumerate(kept)}
+    if len(kept) < len(items):
+        role += f"; this page has the first {len(kept):,} of {len(items):,}"
+    answers: dict[str, dict[str, list]] = {}
+    found = {(row["alpha"], place.get((row["prompt_id"], row["sample"]))): row for row in rows}
+    for (alpha, at), row in found.items():
+        if at is None:
+            continue
+        facts = _facts(row, found.get((ALIGNED, at)))
+        columns = answers.setdefault(alpha, {fact: [None] * len(kept) for fact in facts})
+        for fact, value in facts.items():
+            columns[fact][at] = value
+    alphas = sorted(answers, key=float)
+    return {
+        "role": role,
+        "alphas": alphas,
+        "names": {alpha: _name(alpha, best.alpha, sft) for alpha in alphas},
+        "rewarded": any(value is not None for columns in answers.values() for value in columns["reward"]),
+        "prompts": {
+            "id": [prompt for prompt, _ in kept],
+            "sample": [sample for _, sample in kept],
+            "text": [items[item] for item in kept],
+        },
+        "answers": answers,
+    }
+
+
+def _within(items: Mapping[tuple[str, int], str], rows: Sequence[Row]) -> list[tuple[str, int]]:
+    """The first items, so many that their texts have at most MOST characters; at least one."""
+    sizes = {item: len(prompt) for item, prompt in items.items()}
+    for row in rows:
+        sizes[row["prompt_id"], row["sample"]] += len(row["response"])
+    kept, total = [], 0
+    for item, size in sizes.items():
+        total += size
+        if kept and total > MOST:
+            break
+        kept.append(item)
+    return kept
+
+
+def _name(alpha: str, chosen: str, sft: str) -> str:
+    """What an alpha is, in words."""
+    if alpha == chosen:
+        return "aligned, chosen" if alpha == ALIGNED else "expo, chosen"
+    if alpha in (SFT, ALIGNED):
+        return "aligned" if alpha == ALIGNED else sft
+    return "between SFT and aligned" if -1 < float(alpha) < 0 else "extrapolated"
+
+
+def _facts(row: Row, aligned: Row | None) -> dict[str, Any]:
+    """What the page shows of a response; `aligned` is the response of alpha 0 to the same item.
+
+    `signs` are what it can be filtered by: w, less reward than aligned; u, unfinished; r, like a refusal; p, has the prompt in it; d, empty
+    or in a loop.
+    """
+    reward, before = (_known(each["reward"]) if each else None for each in (row, aligned))
+    signs = {
+        "w": reward is not None and before is not None and reward < before,
+        "u": row["finish_reason"] == "length",
+        "r": row["refusal"],
+        "p": row["repeats_prompt"],
+        "d": row["degenerate"] in FAULTS,
+    }
+    quality = _known(row["quality"])
+    notes = [
+        f"true quality {quality:.2f}" if quality is not None else None,
+        f"{row['response_tokens']:,} tokens",
+        ENDS.get(row["finish_reason"], row["finish_reason"]),
+        FAULTS.get(row["degenerate"]),
+        "looks like a refusal" if row["refusal"] else None,
+        "has the prompt in it" if row["repeats_prompt"] else None,
+        row.get("verdict"),
+    ]
+    return {
+        "response": row["response"],
+        "reward": reward,
+        "tokens": row["response_tokens"],
+        "notes": [*filter(None, notes)],
+        "signs": "".join(sign for sign, holds in signs.items() if holds),
+        "judgment": row.get("judgment"),
+    }
+
+
+def _known(value: float | None) -> float | None:
+    """A number as JSON can have it, short."""
+    return None if value is None or not math.isfinite(value) else round(value, 6)
+
+
+def _votes(sets: Sequence[dict[str, Any]], best: Best) -> dict[str, Any]:
+    """What is voted on: aligned against expo, on the held-out set if there is one; or why there is nothing to vote on.
+
+    A ballot names both responses by the first digits of the SHA-256 of their texts. Equal responses are no ballot.
+    """
+    if best.alpha == ALIGNED:
+        return {"why": "The aligned model was kept (alpha 0), so there is nothing to vote on."}
+    place = next((at for at, each in enumerate(sets) if at and each["name"] == HELD_OUT), 0)
+    asked = sets[place]
+    if lacking := [alpha for alpha in (ALIGNED, best.alpha) if alpha not in asked["answers"]]:
+        return {"why": f"There are no responses of alpha {lacking[0]}, so there is nothing to vote on."}
+    pairs = [*zip(*(asked["answers"][alpha]["response"] for alpha in (ALIGNED, best.alpha)), strict=True)]
+    named = zip(asked["prompts"]["id"], asked["prompts"]["sample"], pairs, strict=True)
+    ballots = [
+        {
+            "item": item,
+            "prompt_id": prompt,
+            "sample": sample,
+            "aligned": _hash(aligned),
+            "expo": _hash(expo),
+        }
+        for item, (prompt, sample, (aligned, expo)) in enumerate(named)
+        if None not in (aligned, expo) and aligned != expo
+    ]
+    if not ballots:
+        return {"why": "Aligned and ExPO gave the same responses, so there is nothing to vote on."}
+    same = sum(aligned == expo for aligned, expo in pairs)
+    words = (
+        f"The aligned model against ExPO, on {asked['title']} ({asked['role']}). Prompts and sides come in random order. "
+        f"Prompts with the same response of both are left out: {same:,}."
+    )
+    key = json_digest(ballots)
+    return {"set": place, "prompts": asked["prompts_of"], "ballots": ballots, "words": words, "key": key}
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH]
