@@ -9,7 +9,7 @@ from expoflow.reporting.remarks import DIFFERENCE, certified
 Row = Mapping[str, str]
 FAILED = "its job failed"
 NOT_MEASURED = "not measured"
-ONLY_COMPARED = "a comparison of both"  # a metric of the difference alone, such as a win rate
+ONLY_COMPARED = "only compared"  # a metric of the difference alone, such as a win rate
 VERDICTS = {1: "better", -1: "worse", 0: "not certified", None: ""}
 ORDER = {"worse": 0, "better": 1, "not certified": 2}
 

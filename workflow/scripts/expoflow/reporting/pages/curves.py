@@ -5,6 +5,7 @@ for the page's policy forbids to evaluate texts.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from expoflow.reporting.pages.measures import Measure, Point, shown
@@ -16,6 +17,7 @@ DASHES = ((), (6, 3), (2, 2), (8, 3, 2, 3), (12, 4))
 STAR = "M0,-1L.235,-.324L.951,-.309L.38,.124L.588,.809L0,.4L-.588,.809L-.38,.124L-.951,-.309L-.235,-.324Z"
 WIDE = 20  # from the smallest to the largest alpha: more than this is shown on a logarithmic axis
 HEIGHT = 220
+EXACT = ".6~g"  # of axes: by default the labels of an axis are rounded whose values are all alike
 # The scripts of Vega, Vega-Lite and Vega-Embed, as the page's own code finds them.
 SNIPPET = "window.vegaEmbed = vegaEmbed;"
 CONFIG = {
@@ -36,6 +38,7 @@ CONFIG = {
 }
 
 
+@cache
 def library() -> str:
     """The JavaScript that draws the charts, in a scope of its own; making it takes seconds."""
     import vl_convert
@@ -118,7 +121,13 @@ def _chart(
         "params": [{"name": "shown", "value": pairs}],
         "transform": [{"filter": "indexof(shown, datum.pair) >= 0"}, {"filter": f"isValid(datum.{name})"}],
         "encoding": {
-            "x": {"field": "alpha", "type": "quantitative", "title": "alpha", "scale": _alpha_scale(alphas)},
+            "x": {
+                "field": "alpha",
+                "type": "quantitative",
+                "title": "alpha",
+                "axis": {"values": alphas, "labelOverlap": True, "format": EXACT},
+                "scale": _alpha_scale(alphas),
+            },
             "color": _scale(pairs, [f"var(--series-{at % SERIES})" for at, _ in enumerate(pairs)]),
         },
         "layer": [_named(layer, measure, pairs) for layer in layers],
@@ -160,7 +169,7 @@ def _layer(
 def _named(layer: dict[str, Any], measure: Measure, pairs: list[str]) -> dict[str, Any]:
     """A layer with the scales that tell pairs apart without colour, and the title of its axis."""
     encoding = layer["encoding"]
-    encoding["y"] |= {"title": measure.unit, "scale": {"zero": False}}
+    encoding["y"] |= {"title": measure.unit, "scale": {"zero": False}, "axis": {"format": EXACT}}
     if "strokeDash" in encoding:
         encoding["strokeDash"] = _scale(pairs, [list(DASHES[at % len(DASHES)]) for at, _ in enumerate(pairs)])
     if "shape" in encoding:
@@ -174,9 +183,10 @@ def _scale(pairs: list[str], values: list[Any]) -> dict[str, Any]:
 
 def _alpha_scale(alphas: list[float]) -> dict[str, Any]:
     positive = [alpha for alpha in alphas if alpha > 0]
+    scale = {"domain": [alphas[0], alphas[-1]], "nice": False, "padding": 14}
     if positive and alphas[-1] - alphas[0] > WIDE:
-        return {"type": "symlog", "constant": positive[0], "nice": False}
-    return {"nice": False, "padding": 12}
+        return {"type": "symlog", "constant": positive[0], **scale}
+    return scale
 
 
 def _tooltip(measures: Sequence[Measure]) -> list[dict[str, str]]:

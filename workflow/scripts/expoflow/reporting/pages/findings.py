@@ -35,6 +35,16 @@ class Finding:
         return judged(self.best, self.certificate)
 
     @property
+    def answer(self) -> str:
+        """The answer in a sentence: what is proved of the chosen alpha."""
+        certificate = self.certificate
+        if certificate is None or not certificate.held_out:
+            return f"Certificate: {self.judged}"
+        if self.best.alpha == "0":
+            return f"{self.judged[0].upper()}{self.judged[1:]}"
+        return f"Over the aligned model: {self.judged}"
+
+    @property
     def rehearsal(self) -> str:
         """That this is a rehearsal, if it is one."""
         return rehearsal_words(self.certificate)

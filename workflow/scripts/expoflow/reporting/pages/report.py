@@ -61,6 +61,7 @@ def write_report(page: Path, told: Told | None = None, results: Results | None =
         points=points,
         measures=measures.shown(points),
         charts=charts["charts"],
+        others=any(row["by"] for row in charts["rows"]),
         series=[(at % curves.SERIES, pair) for at, pair in enumerate(charts["pairs"])],
         lines=lines,
         gaps=comparison.gaps(benchmarks),
