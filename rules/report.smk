@@ -136,11 +136,14 @@ rule appendices:
 rule report:
     input:
         summary="results/summary.csv",
-        alphas="results/alphas.csv",
+        alphas=of_pairs("alphas.csv"),
+        rewards="results/rewards.csv",
         benchmarks="results/benchmarks.csv",
         best=of_pairs("best.json"),
         certificates=of_pairs("certificate.json"),
         tables=[table for table in PRINTED if table.endswith(".csv")],
+        figures=PLOTS,
+        models=PAIRS_MODELS,
     output:
         page="results/report.html",
     log:
@@ -150,10 +153,13 @@ rule report:
     conda:
         "../envs/expoflow.yaml"
     params:
-        # a function: in a plain text Snakemake would take braces for wildcards
+        # functions: in a plain text Snakemake would take braces for wildcards
         figures=lambda wildcards: json.dumps(captions()),
+        pairs=lambda wildcards: json.dumps(told_of_pairs()),
+        reward_model=CONFIG.reward_model,
+        confidence=json.dumps(CONFIDENCE),
         note=REWARDS_NOTE,
-        code=code.rule("report"),
+        code=code.page("report", answers=False),
     message:
         "write results/report.html"
     script:

@@ -5,10 +5,11 @@ import time
 from expoflow.config.figures import KINDS as FIGURE_KINDS
 from expoflow.dag.figures import inputs as figure_inputs
 from expoflow.project import throughput
-from expoflow.reporting.page import caption
 from expoflow.reporting import paper, paper_tables, tracking
+from expoflow.reporting.pages.provenance import Told
 from expoflow.reporting.printed_table import KINDS as TABLE_KINDS
 from expoflow.reporting.run_end import Ran, closing_words, salvage
+from expoflow.reporting.words import caption
 
 BEGAN, BEGAN_AT = time.monotonic(), time.time()
 
@@ -76,15 +77,34 @@ def appendix_pairs():
     }
 
 
+def told_of_pairs():
+    """What the page must be told of a pair beside its results (`Told.pairs`)."""
+    found = {}
+    for name, pair in CONFIG.pairs.items():
+        lm_eval = CONFIG.section(name, "benchmarks").lm_eval
+        plan = lm_eval.inputs()["data"] if lm_eval else None
+        answers = f"results/pairs/{name}/answers.html" in RESULTS_OF_ALL
+        found[name] = {
+            "sft": pair.sft,
+            "aligned": pair.aligned,
+            "plan": plan,
+            "answers": answers,
+        }
+    return found
+
+
 def salvage_benchmarks():
     """After a failed run: the tables with its gaps; what to say of them."""
     results = benchmark_results([*VARIANTS, "expo-aligned"])
-    return salvage(
-        list(map(Path, results)),
-        captions(),
-        limit=CONFIG.limit,
+    told = Told(
+        figures=captions(),
+        pairs=told_of_pairs(),
+        reward_model=CONFIG.reward_model,
         confidence=CONFIDENCE,
+        config=config,
+        again=ran().again(),
     )
+    return salvage(list(map(Path, results)), told, limit=CONFIG.limit)
 
 
 def words_of_failure():
@@ -106,6 +126,25 @@ def last_screen():
         throughput.remember(CONFIG, BEGAN_AT, local=workflow.local_exec)
     return closing_words(ran=ran())
 
+
+# The page says by which command; a run of the same config by another one has the same results, so that it is no parameter.
+if workflow.is_main_process:
+    os.environ["EXPOFLOW_AGAIN"] = ran().again()
+
+# The models whose manifests the page shows.
+PAIRS_MODELS = [
+    manifest(model)
+    for model in dict.fromkeys(
+        [
+            *(
+                each
+                for pair in CONFIG.pairs.values()
+                for each in (pair.sft, pair.aligned)
+            ),
+            *([CONFIG.reward_model] if CONFIG.reward_model else []),
+        ]
+    )
+]
 
 TABLES = expand(
     "results/{table}.csv", table=["alphas", "rewards", "benchmarks", "summary"]

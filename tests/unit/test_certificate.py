@@ -11,7 +11,7 @@ from expoflow.errors import DataError
 from expoflow.files.records import write_csv, write_json
 from expoflow.paths import Results
 from expoflow.reporting import tables, words
-from expoflow.reporting.page import write_page
+from expoflow.reporting.pages.report import write_report
 from expoflow.reporting.run_end import closing_words
 from expoflow.reporting.tables import SCORED
 from expoflow.results import Best, Message, Prompt, Scored, read_certificate
@@ -279,9 +279,9 @@ def results(tmp_path):
             results, [file], [results.best("p")], [tmp_path / "p.csv"], [results.certificate("p")]
         )
         tables.write_benchmarks(results.table("benchmarks"), [])
-        write_page(results.report, {}, results=results)
+        write_report(results.report, results=results)
         (summary,) = tables.read([results.table("summary")])
-        return results, summary, results.report.read_text()
+        return results, summary, results.report.read_text().partition("<script")[0]
 
     return make
 
@@ -295,7 +295,7 @@ def test_summary_page_and_last_words_quote_the_certificate(results, tmp_path):
     assert [summary[f"certificate{name}"] for name in names] == ["1", "reward", "0.45", "0.3", "0.61", "40"]
     assert (summary["judged_on"], summary["looks"], summary["optimism"]) == ("test", "1", "0.02")
     said = "gain 0.45 [0.30, 0.61] on 40 prompts of test that took no part in the choice"
-    assert f"<td>{said}: certified</td>" in page
+    assert f">Over the aligned model: {said}: certified.</p>" in page
     assert "About 0.02 of the gain is due to choosing the best of several alphas." in page
     chose = "on dev, where alpha was chosen: reward 1.00 -> 1.50, gain 0.50 [0.10, 0.90]"
     assert f"p: best alpha 2, {said}\n  {chose}\n" in closing_words(where)
@@ -305,7 +305,7 @@ def test_without_prompts_of_its_own_everything_says_so(results, tmp_path):
     best = BEST.model_copy(update={"reward": 1.5, "gain": 0.5, "gain_low": 0.1, "gain_high": 0.9})
     where, summary, page = results(best, certified(None, tmp_path, best))
     assert {value for name, value in summary.items() if name.startswith("certificate")} == {""}
-    assert "<td>alpha was chosen and judged on the same prompts</td>" in page
+    assert ">Certificate: alpha was chosen and judged on the same prompts.</p>" in page
     last = "p: best alpha 2, reward 1.00 -> 1.50, gain 0.50 [0.10, 0.90]\n  alpha was chosen and judged on the same prompts\n"
     assert last in closing_words(where)
 
@@ -314,7 +314,7 @@ def test_the_results_of_an_earlier_version_are_still_shown(results):
     old = {"reward": 1.5, "gain": 0.5, "gain_low": 0.1, "gain_high": 0.9, "prompts": None}
     where, summary, page = results(BEST.model_copy(update=old), old=True)
     assert (summary["certified"], summary["certificate"], summary["gain_low"]) == ("1", "", "0.1")
-    assert "<td>none: this choice is of an earlier version</td>" in page
+    assert ">Certificate: none: this choice is of an earlier version.</p>" in page
     assert "The interval is of an earlier version: as if no other alpha had been tried." in page
     assert "p: best alpha 2, reward 1.00 -> 1.50, gain 0.50 [0.10, 0.90]\n" in closing_words(where)
 
@@ -324,5 +324,5 @@ def test_a_certificate_of_another_choice_is_not_quoted(results, tmp_path):
         found = certified(held(0.45, 0.3, 0.61), tmp_path, BEST.model_copy(update=other))
         where, summary, page = results(BEST, found)
         assert summary["certificate_gain"] == ""
-        assert "<td>none yet; run snakemake</td>" in page
-        assert "0.45" not in page + closing_words(where)
+        assert ">Certificate: none yet; run snakemake.</p>" in page
+        assert "gain 0.45" not in page + closing_words(where)

@@ -8,6 +8,7 @@ from expoflow.files.atomic import write_text
 from expoflow.files.records import write_json
 from expoflow.paths import Results
 from expoflow.reporting import run_end
+from expoflow.reporting.pages.provenance import Told
 from expoflow.results import BenchmarkResult, Best, Metric
 from pair_results import write_alphas
 
@@ -44,9 +45,8 @@ def expected(results: Path, *benchmarks: str) -> list[Path]:
 def test_the_gap_is_shown_and_hides_nothing(results):
     words = run_end.salvage(
         expected(results, "mt_bench", "alpaca_eval"),
-        {"sweep": "Rewards."},
+        Told(figures={"sweep": "Rewards."}, confidence=CONFIDENCE),
         Results(results),
-        confidence=CONFIDENCE,
     )
     table = list(csv.DictReader((results / "partial/benchmarks.csv").open()))
     found = {(row["benchmark"], row["variant"]): row["value"] for row in table}
@@ -64,18 +64,21 @@ def test_the_gap_is_shown_and_hides_nothing(results):
     ]
     page = (results / "partial/report.html").read_text()
     assert "p: alpaca_eval of expo, p: alpaca_eval of expo-aligned" in page
-    assert 'src="../figures/sweep.svg"' in page
+    assert 'href="../figures/sweep.svg"' in page
+    assert page.count("its job failed") == 2
     assert f"missing in {results}/partial/benchmarks.csv: p: alpaca_eval of expo\n" in words
 
 
 def test_without_a_gap_nothing_is_written_and_an_older_one_goes(results):
-    run_end.salvage(expected(results, "mt_bench", "alpaca_eval"), {}, Results(results), confidence=CONFIDENCE)
-    assert run_end.salvage(expected(results, "mt_bench"), {}, Results(results), confidence=CONFIDENCE) == ""
+    run_end.salvage(
+        expected(results, "mt_bench", "alpaca_eval"), Told(confidence=CONFIDENCE), Results(results)
+    )
+    assert run_end.salvage(expected(results, "mt_bench"), Told(confidence=CONFIDENCE), Results(results)) == ""
     assert not (results / "partial").exists()
 
 
 def test_without_any_result_there_is_nothing_to_show(results):
-    assert run_end.salvage(expected(results, "open_llm"), {}, Results(results), confidence=CONFIDENCE) == ""
+    assert run_end.salvage(expected(results, "open_llm"), Told(confidence=CONFIDENCE), Results(results)) == ""
     assert not (results / "partial").exists()
 
 
@@ -83,7 +86,7 @@ def test_what_cannot_be_read_does_not_hide_why_the_run_failed(results):
     broken = results / "pairs/p/benchmarks/sft/mt_bench.json"
     broken.write_text("{")
     words = run_end.salvage(
-        expected(results, "mt_bench", "alpaca_eval"), {}, Results(results), confidence=CONFIDENCE
+        expected(results, "mt_bench", "alpaca_eval"), Told(confidence=CONFIDENCE), Results(results)
     )
     assert f"what there is cannot be shown in {results}/partial: {broken}: Invalid JSON" in words
 
@@ -93,11 +96,10 @@ def test_a_summary_that_waits_for_a_certificate_is_shown_without_it(results):
     (results / "figures/sweep.svg").unlink()
     run_end.salvage(
         expected(results, "mt_bench", "alpaca_eval"),
-        {"sweep": "Rewards."},
+        Told(figures={"sweep": "Rewards."}, confidence=CONFIDENCE),
         Results(results),
-        confidence=CONFIDENCE,
     )
     page = (results / "partial/report.html").read_text()
-    assert "<td>p</td><td>2</td>" in page
-    assert "<figure>" not in page
+    assert '<th scope="row">p</th><td>2</td>' in page
+    assert "<img" not in page.partition("<script")[0]
     assert not (results / "summary.csv").exists()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from expoflow.config.figures import FigureConfig
 from expoflow.config.stages import WITHOUT_REWARDS, Criterion, SelectConfig
-from expoflow.reporting.page import caption
+from expoflow.reporting.words import caption
 from expoflow.selection.choice import Candidate, choose
 from expoflow.selection.criteria import CRITERIA, MODELS, shown_first
 

@@ -7,7 +7,7 @@ from expoflow.columns import LIKELIHOOD_COLUMNS, REWARD_COLUMNS
 from expoflow.config.stages import SelectConfig
 from expoflow.errors import DataError
 from expoflow.reporting import words
-from expoflow.reporting.page import compared
+from expoflow.reporting.words import compared
 from expoflow.selection import select, tables
 from expoflow.selection.criteria import scored_under
 
@@ -84,7 +84,7 @@ def test_what_others_would_choose_stands_beside():
     rows, best = choose("implicit", compare=["nll", "implicit", "reward", "nll"])
     assert best.others == {"nll": "2", "reward": "1"}
     assert [row["chosen"] for row in rows] == [row["chosen"] for row in alone]
-    assert compared(best) == " On the same responses: by nll alpha 2, by reward alpha 1."
+    assert compared(best) == "On the same responses: by nll alpha 2, by reward alpha 1."
 
 
 def test_of_others_too_a_certificate_is_asked():

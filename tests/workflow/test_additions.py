@@ -266,4 +266,4 @@ def test_a_benchmark_is_its_section_its_module_and_its_rule(finished, copy):
     found = {row["variant"]: row for row in rows if row["benchmark"] == "word_count"}
     assert {variant: row["metric"] for variant, row in found.items()} == dict.fromkeys(values, "words")
     assert {variant: float(row["value"]) for variant, row in found.items()} == pytest.approx(values, rel=1e-5)
-    assert "<td>word_count</td><td>words</td>" in tree.read("report.html").decode()
+    assert '<td class="text">word_count</td><td class="text">words</td>' in tree.read("report.html").decode()

@@ -109,7 +109,7 @@ def test_a_benchmark_that_fails_leaves_a_gap_and_hides_nothing(finished):
     assert {row["variant"] for row in gaps} == {"sft", "aligned", "expo", "expo-aligned"}
     assert {(row["metric"], row["value"]) for row in gaps} == {("", "")}
     page = finished.read("partial/report.html").decode()
-    assert 'src="../figures/sweep.svg"' in page
+    assert 'href="../figures/sweep.svg"' in page
     assert "tiny: mt_bench of aligned" in page
     assert "win_rate" in page
     for name in ("summary.csv", "figures/histograms.png"):

@@ -196,7 +196,7 @@ def test_comments_docstrings_and_formatting_change_nothing(finished, clone):
     [
         ("reporting/figures/sweeps.py", {"figure": 3}),
         ("reporting/appendices.py", {"appendices": 1, "report": 1}),
-        ("reporting/page.py", {"report": 1}),
+        ("reporting/pages/report.py", {"report": 1}),
         ("reporting/pages/answers.py", {"answers_page": 1}),
         ("scoring/answers.py", {"answers": 1, "answers_page": 1}),
         ("selection/statistics.py", {"select": 1} | AFTER_SELECT | {"benchmark_reward": 3}),

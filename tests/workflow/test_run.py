@@ -97,7 +97,8 @@ def test_figures_and_page_are_there(finished_once):
         assert "<svg" in (figures / f"{name}.svg").read_text()
     page = finished_once.read("report.html").decode()
     assert "tiny" in page
-    assert 'src="figures/sweep.svg"' in page
+    assert all(f'href="figures/{name}.png"' in page for name in ("sweep", "path", "histograms"))
+    assert page.count('<img src="data:image/') == 3
 
 
 def test_snakemakes_own_report_carries_figures_with_captions(finished, tmp_path):

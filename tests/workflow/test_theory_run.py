@@ -63,8 +63,8 @@ def test_theory_is_measured_where_a_config_asks_for_it(finished):
     assert float(around[1]["reward"]) == pytest.approx(mean, abs=1e-4)  # theta1: the sweep's alpha 0
     page = finished.read("report.html").decode()
     for figure in ("first_order", "cosines", "around"):
-        assert f'src="figures/{figure}.svg"' in page
+        assert f'href="figures/{figure}.svg"' in page
         assert finished.read(f"figures/{figure}.png").startswith(b"\x89PNG")
 
     finished.edit(lambda config: config["theory"]["planes"]["around"].update(points=3))
-    assert finished.planned() == {"plane": 1, "figure": 1}
+    assert finished.planned() == {"plane": 1, "figure": 1, "report": 1}

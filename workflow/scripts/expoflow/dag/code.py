@@ -125,9 +125,10 @@ def figure() -> str:
 
 
 @cache
-def page(name: str) -> str:
-    """The digest of a page: of its rule's code, of what gives the answers of benchmarks, and of the files of all pages."""
-    readable = [f"{_benchmark(each)}:readable" for each, section in SECTIONS.items() if section.READABLE]
+def page(name: str, answers: bool = True) -> str:
+    """The digest of a page: of its rule's code, of what gives the `answers` of benchmarks, if it shows them, and of the files of all pages."""
+    sections = SECTIONS if answers else {}
+    readable = [f"{_benchmark(each)}:readable" for each, section in sections.items() if section.READABLE]
     return f"{rule(name, *readable)} {files('reporting/pages/assets')[:16]}"
 
 

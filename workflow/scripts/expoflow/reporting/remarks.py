@@ -1,7 +1,8 @@
 """What a user shall know of a finished pair beside its choice: where to look next, what got worse, and whether it looks exchanged."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from expoflow.config.base import DIFFERENCE, spell
 from expoflow.results import Best, Certificate
@@ -12,6 +13,41 @@ LESS_IS_BETTER = ("unfinished",)
 NEITHER = ("length", "avg_length")
 # The value of a difference that says that both are as good; else 0.
 EQUAL = {("reward", "win_rate"): 0.5, ("human", "win_rate"): 0.5, ("human", "sweep_win_rate"): 0.5}
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """What is to be said of a pair; empty what there is no reason to say. `further` says why to look at the alphas `more`."""
+
+    responses: str
+    exchanged: str = ""
+    worse: str = ""
+    further: str = ""
+    more: tuple[str, ...] = ()
+
+
+def of_pair(
+    best: Best,
+    certificate: Certificate | None,
+    alphas: Sequence[Row],
+    benchmarks: Iterable[Row],
+    higher: Mapping[str, bool | None],
+    confidence: float,
+) -> Remarks:
+    """All that is to be said of a pair's choice. Of a rehearsal only its responses: what else there is would be said of a few prompts.
+
+    `alphas` are the rows of its alphas.csv, `benchmarks` those of benchmarks.csv; `higher` and `confidence` as for `worse`.
+    """
+    said = responses(alphas, best.alpha)
+    if certificate and certificate.rehearsal:
+        return Remarks(said)
+    if certificate and certificate.held_out:  # the gain is said with its own interval
+        of_gain = ("reward", certificate.measure)
+        benchmarks = [row for row in benchmarks if (row["benchmark"], row["metric"]) != of_gain]
+    why, more = further(best, certificate, alphas)
+    return Remarks(
+        said, exchanged(alphas), worse(benchmarks, best.pair, higher, confidence), why, tuple(more)
+    )
 
 
 def further(best: Best, certificate: Certificate | None, alphas: Iterable[Row]) -> tuple[str, list[str]]:

@@ -16,7 +16,7 @@ from expoflow.files.records import read_json
 from expoflow.paths import RESULTS, Results, of_benchmark
 from expoflow.reporting import paper_tables, rehearsal, remarks
 from expoflow.reporting import tables as result_tables
-from expoflow.reporting.page import write_page
+from expoflow.reporting.pages.provenance import Told
 from expoflow.reporting.tables import BENCHMARKED, read
 from expoflow.reporting.words import best_lines, duration
 from expoflow.results import Best, Certificate, read_certificate
@@ -83,21 +83,17 @@ def _remarks(
     ran: Ran | None,
 ) -> Iterator[str]:
     alphas = [*read([results.alphas(best.pair)], ("alpha",))]
-    if said := remarks.responses(alphas, best.alpha):
-        yield f"responses: {said}"
+    said = remarks.of_pair(best, certificate, alphas, benchmarks, *_told(ran, best.pair))
+    if said.responses:
+        yield f"responses: {said.responses}"
     if ran and ran.config.limit:
-        return  # what else there is to say would be said of a few prompts
-    if said := remarks.exchanged(alphas):
-        yield f"WARNING: {said}"
-    if certificate and certificate.held_out:  # the first line says the gain, with its own interval
-        benchmarks = [
-            row for row in benchmarks if (row["benchmark"], row["metric"]) != ("reward", certificate.measure)
-        ]
-    if said := remarks.worse(benchmarks, best.pair, *_told(ran, best.pair)):
-        yield f"worse than the aligned model in {said}"
-    why, more = remarks.further(best, certificate, alphas)
-    if why:
-        yield f"next: {why}{_command(best.pair, more, ran) if more and ran else ''}"
+        return  # also of a choice without certificate
+    if said.exchanged:
+        yield f"WARNING: {said.exchanged}"
+    if said.worse:
+        yield f"worse than the aligned model in {said.worse}"
+    if said.further:
+        yield f"next: {said.further}{_command(best.pair, said.more, ran) if said.more and ran else ''}"
 
 
 def _command(pair: str, more: Sequence[str], ran: Ran) -> str:
@@ -153,20 +149,20 @@ def _took(ran: Ran) -> Iterator[str]:
 
 def salvage(
     benchmarks: list[Path],
-    figures: Mapping[str, str],
+    told: Told,
     results: Results = RESULTS,
     limit: int | None = None,
-    *,
-    confidence: Mapping[str, float],
 ) -> str:
     """After a failed run: show in results/partial/ the `benchmarks` that there are, with the gaps; the words on it.
 
-    `limit` is that of a rehearsal, `confidence` that of the pairs' intervals (of a rehearsal none).
+    `told` is what the page must be told; `limit` is that of a rehearsal.
 
     A benchmark that fails keeps the joint table from being made, and with it the page: with `--keep-going` all
     other jobs go on, and at the end the head process makes benchmarks.csv, the tables in the paper's form and
     the page of what is there. They lie apart, so that Snakemake does not take them for finished ones.
     """
+    from expoflow.reporting.pages.report import write_report
+
     partial = results.partial
     shutil.rmtree(partial.folder, ignore_errors=True)
     missing = [path for path in benchmarks if not path.exists()]
@@ -175,11 +171,10 @@ def salvage(
     table, pairs = partial.table("benchmarks"), [*dict.fromkeys(of_benchmark(path)[0] for path in benchmarks)]
     try:
         result_tables.write_benchmarks(table, benchmarks)
-        paper_tables.write_paper_tables(table, partial.paper_tables, confidence)
+        paper_tables.write_paper_tables(table, partial.paper_tables, told.confidence or {})
         if all(results.best(pair).exists() for pair in pairs):
             result_tables.write_summary(partial.table("summary"), results, pairs)
-            drawn = {name: text for name, text in figures.items() if results.figure(name, "svg").exists()}
-            write_page(partial.report, drawn, results=results)
+            write_report(partial.report, told, results)
         rehearsal.mark([*partial.folder.glob("*.csv"), *partial.paper_tables.glob("*")], limit)
     except DataError as error:
         return f"what there is cannot be shown in {partial.folder}: {error}"

@@ -1,9 +1,11 @@
 """The choice of alpha and its certificate in words, for the terminal, the page, the figures and the card of a published model."""
 
+from expoflow.config.figures import KINDS, FigureConfig
 from expoflow.reporting import rehearsal
 from expoflow.results import Best, Certificate
-from expoflow.selection.criteria import CRITERIA, with_interval
+from expoflow.selection.criteria import CRITERIA, Criterion, with_interval
 
+MARKS = "Hollow marks are the paper's."
 SAME = "alpha was chosen and judged on the same prompts"
 
 
@@ -99,6 +101,38 @@ def optimism_words(best: Best) -> str:
     if best.optimism is None:
         return ""
     return f"about {best.optimism:.2f} of the gain is due to choosing the best of several alphas"
+
+
+def caption(figure: FigureConfig, marked: bool, shown: Criterion) -> str:
+    """The text below a figure; `marked`: it shows the paper's numbers too; `shown`: what it shows of all alphas first."""
+    kind = KINDS[figure.kind]
+    text = kind.caption if figure.caption is None else figure.caption
+    if figure.caption is None and kind.without_rewards and not shown.rewarded:
+        text = kind.without_rewards.format(shown=shown.shown)
+    return f"{text} {MARKS}" if marked else text
+
+
+def compared(best: Best) -> str:
+    """What else would have been chosen: `On the same responses: by nll alpha 8, by implicit alpha 2.`"""
+    said = ", ".join(f"by {by} alpha {alpha}" for by, alpha in best.others.items())
+    return f"On the same responses: {said}." if said else ""
+
+
+def judged(best: Best, certificate: Certificate | None) -> str:
+    """What the certificate of a choice says, and whether it holds; or why there is none."""
+    if certificate is None:
+        earlier = best.prompts is None
+        return "none: this choice is of an earlier version" if earlier else "none yet; run snakemake"
+    words = certificate_words(certificate)
+    return f"{words}: certified" if certificate.certified else words
+
+
+def beside(best: Best) -> str:
+    """What is to be known of the gain beside the reason."""
+    if best.prompts is None:
+        return "The interval is of an earlier version: as if no other alpha had been tried."
+    words = optimism_words(best)
+    return f"{words[0].upper()}{words[1:]}." if words else ""
 
 
 def duration(seconds: float) -> str:

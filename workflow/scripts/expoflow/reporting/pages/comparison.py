@@ -1,0 +1,111 @@
+"""The page's table of benchmarks: the variants beside each other, their difference, and what it proves."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from expoflow.config.base import VARIANTS
+from expoflow.reporting.remarks import DIFFERENCE, certified
+
+Row = Mapping[str, str]
+FAILED = "its job failed"
+NOT_MEASURED = "not measured"
+ONLY_COMPARED = "only compared"  # a metric of the difference alone, such as a win rate
+VERDICTS = {1: "better", -1: "worse", 0: "not certified", None: ""}
+ORDER = {"worse": 0, "better": 1, "not certified": 2}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: its text, what it is sorted by, and, if the text says why there is no number, `gap`."""
+
+    text: str
+    value: float | None = None
+    error: str = ""
+    gap: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A metric of a benchmark: its cells of SFT, aligned, ExPO and the difference, and the verdict on it."""
+
+    pair: str
+    benchmark: str
+    metric: str
+    cells: Sequence[Cell]
+    n: str
+    verdict: str
+
+    @property
+    def order(self) -> int:
+        """What the verdict is sorted by: losses first."""
+        return ORDER.get(self.verdict, len(ORDER))
+
+
+def lines(
+    rows: Iterable[Row],
+    higher: Mapping[str, Mapping[str, bool | None]],
+    confidence: Mapping[str, float] | None,
+) -> list[Line]:
+    """A line for every pair, benchmark and metric of benchmarks.csv, in its order.
+
+    A job that failed has a row without metric. `higher` says by pair of lm-eval's figures whether more is better. `confidence` is that of
+    the intervals, by pair; of a pair without, as in a rehearsal, nothing is certified. None: 0.95 for all.
+    """
+    found: dict[tuple[str, str, str], dict[str, Row]] = {}
+    failed: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        if row["metric"]:
+            found.setdefault((row["pair"], row["benchmark"], row["metric"]), {})[row["variant"]] = row
+        else:
+            failed.setdefault((row["pair"], row["benchmark"]), set()).add(row["variant"])
+    measured = {(pair, benchmark) for pair, benchmark, _ in found}
+    found |= {(*place, ""): {} for place in failed if place not in measured}
+    return [
+        _line(
+            *place,
+            of,
+            failed.get(place[:2], set()),
+            higher.get(place[0], {}),
+            0.95 if confidence is None else confidence.get(place[0]),
+        )
+        for place, of in found.items()
+    ]
+
+
+def gaps(rows: Iterable[Row]) -> list[str]:
+    """The results that are missing, for their job failed: `p: alpaca_eval of expo`."""
+    return [f"{row['pair']}: {row['benchmark']} of {row['variant']}" for row in rows if not row["metric"]]
+
+
+def _line(
+    pair: str,
+    benchmark: str,
+    metric: str,
+    of: Mapping[str, Row],
+    failed: set[str],
+    higher: Mapping[str, bool | None],
+    confidence: float | None,
+) -> Line:
+    compared = of.keys() == {DIFFERENCE}
+    cells = [
+        _value(of[variant])
+        if variant in of
+        else Cell(FAILED if variant in failed else ONLY_COMPARED if compared else NOT_MEASURED, gap=True)
+        for variant in (*VARIANTS, DIFFERENCE)
+    ]
+    verdict = ""
+    if difference := of.get(DIFFERENCE):
+        verdict = VERDICTS[certified(difference, higher, confidence)] if confidence else "a rehearsal"
+    counts = [row["n"] for row in of.values() if row.get("n")]
+    return Line(pair, benchmark, metric or "all", cells, counts[-1] if counts else "", verdict)
+
+
+def _value(row: Row) -> Cell:
+    value = float(row["value"])
+    if row.get("low") and row.get("high"):
+        sign = "+" if row["variant"] == DIFFERENCE and row["metric"] != "win_rate" else ""
+        return Cell(
+            f"{value:{sign}.3f} [{float(row['low']):{sign}.3f}, {float(row['high']):{sign}.3f}]", value
+        )
+    error = f"±{float(row['standard_error']):.2g}" if row.get("standard_error") else ""
+    return Cell(f"{value:.3f}", value, error)

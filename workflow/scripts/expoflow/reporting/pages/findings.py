@@ -1,0 +1,110 @@
+"""The answer of a run, pair by pair: what was chosen, what is proved of it, what got worse, and what to look at."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from expoflow.benchmarks.lm_eval.files import Plan
+from expoflow.files.records import read_json
+from expoflow.paths import Results
+from expoflow.reporting import remarks
+from expoflow.reporting.pages.provenance import Told
+from expoflow.reporting.tables import read
+from expoflow.reporting.words import beside, compared, judged, rehearsal_words, worse
+from expoflow.results import Best, Certificate, read_certificate
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the page says of a pair at its top.
+
+    `verdict` is one of certified, not certified, worse, aligned kept, not judged. `notes` are what else is to be known of the choice.
+    """
+
+    pair: str
+    best: Best
+    certificate: Certificate | None
+    said: remarks.Remarks
+    answers: bool
+
+    @property
+    def judged(self) -> str:
+        """What the certificate says, in a sentence."""
+        return judged(self.best, self.certificate)
+
+    @property
+    def answer(self) -> str:
+        """The answer in a sentence: what is proved of the chosen alpha."""
+        certificate = self.certificate
+        if certificate is None or not certificate.held_out:
+            return f"Certificate: {self.judged}"
+        if self.best.alpha == "0":
+            return f"{self.judged[0].upper()}{self.judged[1:]}"
+        return f"Over the aligned model: {self.judged}"
+
+    @property
+    def rehearsal(self) -> str:
+        """That this is a rehearsal, if it is one."""
+        return rehearsal_words(self.certificate)
+
+    @property
+    def verdict(self) -> str:
+        """The certificate in two words."""
+        certificate = self.certificate
+        if self.best.alpha == "0":
+            return "aligned kept"
+        if certificate is None or not certificate.held_out:
+            return "not judged"
+        if certificate.certified:
+            return "certified"
+        return "worse" if worse(certificate) else "not certified"
+
+    @property
+    def reason(self) -> str:
+        """Why this alpha, without what stands among the warnings."""
+        text = remarks.without_next(self.best).reason
+        for warning in self.best.warnings:
+            text = text.replace(f"; {warning}", "")
+        return text
+
+    @property
+    def notes(self) -> list[str]:
+        """What else is to be known of the choice."""
+        return [*filter(None, (beside(self.best), compared(self.best)))]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What may be wrong, or is not finished."""
+        said = self.said
+        more = f": try alpha {', '.join(said.more)}" if said.more else ""
+        return [*filter(None, (said.exchanged, *self.best.warnings, said.further and said.further + more))]
+
+
+def findings(
+    pairs: Iterable[str],
+    benchmarks: Sequence[Row],
+    higher: Mapping[str, Mapping[str, bool | None]],
+    told: Told,
+    results: Results,
+) -> list[Finding]:
+    """What is found of every pair, by its files below `results`."""
+    found = []
+    for pair in pairs:
+        best = read_json(results.best(pair), Best)
+        certificate = read_certificate(results.certificate(pair), best)
+        alphas = [*read([results.alphas(pair)], ("alpha",))]
+        confidence = 0.95 if told.confidence is None else told.confidence.get(pair)
+        said = remarks.Remarks(remarks.responses(alphas, best.alpha))
+        if confidence:  # else it is a rehearsal
+            said = remarks.of_pair(best, certificate, alphas, benchmarks, higher.get(pair, {}), confidence)
+        answers = bool(told.pairs.get(pair, {}).get("answers")) or results.answers_page(pair).exists()
+        found.append(Finding(pair, best, certificate, said, answers))
+    return found
+
+
+def directions(told: Told) -> dict[str, Mapping[str, bool | None]]:
+    """Of lm-eval's figures whether more of them is better, by pair, as far as that is known."""
+    plans = {pair: Path(entry["plan"]) for pair, entry in told.pairs.items() if entry.get("plan")}
+    return {pair: read_json(path, Plan).higher for pair, path in plans.items() if path.exists()}

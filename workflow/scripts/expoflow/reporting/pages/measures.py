@@ -1,0 +1,150 @@
+"""What is known of every alpha of a sweep: values, and their paired changes from alpha 0 with intervals, as the page shows them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from expoflow.selection.criteria import CRITERIA, with_interval
+
+Row = Mapping[str, str]
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of alphas.csv, with its title and unit.
+
+    The ends of the interval of its change from alpha 0 are in the columns `change`_low and `change`_high, if the table has them. If not,
+    `scores` is the column of rewards.csv whose change has an interval that is computed here.
+    """
+
+    name: str
+    title: str
+    unit: str
+    change: str = ""
+    scores: str = ""
+
+
+MEASURES = (
+    *(
+        Measure(name, each.short[0].upper() + each.short[1:], each.label.replace("\n", " "), each.interval)
+        for name, each in CRITERIA.items()
+    ),
+    Measure("quality", "True quality", "true quality (points)", scores="quality"),
+    Measure("accuracy", "Accuracy", "share of correct answers", scores="correct"),
+    Measure("length", "Length", "length (tokens)", scores="response_tokens"),
+    Measure("degenerate", "Degenerate responses", "share of responses", "degenerate_change"),
+)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A measure at one alpha; its change from alpha 0, with an interval if it is known."""
+
+    value: float
+    change: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def words(self) -> str:
+        """`1.39, change 0.57 [0.36, 0.78]`; of alpha 0 the value alone."""
+        change = self.change_words()
+        return f"{self.value:.4g}, change {change}" if change else f"{self.value:.4g}"
+
+    def change_words(self) -> str:
+        """`0.57 [0.36, 0.78]`; nothing of alpha 0."""
+        return "" if self.change is None else with_interval(self.change, self.low, self.high)
+
+    def band(self) -> tuple[float | None, float | None]:
+        """The interval of the change, laid around the value of alpha 0."""
+        if self.change is None:
+            return self.value, self.value
+        if self.low is None or self.high is None:
+            return None, None
+        return self.value - self.change + self.low, self.value - self.change + self.high
+
+
+@dataclass(frozen=True)
+class Point:
+    """An alpha of a pair, with its measures by name, as far as they are known."""
+
+    pair: str
+    alpha: str
+    chosen: bool
+    values: Mapping[str, Value]
+
+
+def points(
+    alphas: Sequence[Row], rewards: Iterable[Row], confidence: Mapping[str, float] | None = None
+) -> list[Point]:
+    """Every row of alphas.csv with its changes. `rewards` are the rows of rewards.csv; without them some changes have no interval.
+
+    `confidence` is that of the intervals that are computed here, by pair; without it 0.95.
+    """
+    ends = _intervals(rewards, confidence or {})
+    aligned = {row["pair"]: row for row in alphas if row["alpha"] == "0"}
+    return [
+        Point(
+            row["pair"],
+            row["alpha"],
+            row["chosen"] == "1",
+            {
+                measure.name: _value(measure, row, aligned.get(row["pair"], {}), ends)
+                for measure in MEASURES
+                if row.get(measure.name)
+            },
+        )
+        for row in alphas
+    ]
+
+
+def shown(found: Iterable[Point]) -> list[Measure]:
+    """The measures of which anything is known."""
+    known = {name for point in found for name in point.values}
+    return [measure for measure in MEASURES if measure.name in known]
+
+
+Ends = Mapping[tuple[str, str, str], tuple[float, float]]
+
+
+def _value(measure: Measure, row: Row, aligned: Row, ends: Ends) -> Value:
+    value = float(row[measure.name])
+    if row["alpha"] == "0" or not aligned.get(measure.name):
+        return Value(value)
+    change = value - float(aligned[measure.name])
+    low, high = _ends(measure, row) or ends.get((row["pair"], row["alpha"], measure.name), (None, None))
+    return Value(value, change, low, high)
+
+
+def _ends(measure: Measure, row: Row) -> tuple[float, float] | None:
+    """The interval that the table has: for all alphas at once, or, below 0, where nothing is chosen, for this one alone."""
+    for prefix in filter(None, (measure.change, measure.change and f"{measure.change}_pointwise")):
+        low, high = row.get(f"{prefix}_low"), row.get(f"{prefix}_high")
+        if low and high:
+            return float(low), float(high)
+    return None
+
+
+def _intervals(rewards: Iterable[Row], confidence: Mapping[str, float]) -> Ends:
+    """Bootstrap intervals of paired changes from alpha 0, each for one alpha alone, of measures for which alphas.csv has none."""
+    import numpy as np
+
+    from expoflow.selection.statistics import mean_interval
+
+    measured = [measure for measure in MEASURES if measure.scores]
+    values: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    for row in rewards:
+        for measure in measured:
+            if cell := row.get(measure.scores):
+                of_prompt = values.setdefault((row["pair"], row["alpha"], measure.name), {})
+                of_prompt.setdefault(row["prompt_id"], []).append(float(cell))
+    means = {
+        key: {prompt: sum(samples) / len(samples) for prompt, samples in of_prompt.items()}
+        for key, of_prompt in values.items()
+    }
+    found = {}
+    for (pair, alpha, name), own in means.items():
+        aligned = means.get((pair, "0", name), {})
+        if alpha != "0" and own.keys() == aligned.keys():
+            changes = np.array([own[prompt] - aligned[prompt] for prompt in own])
+            found[pair, alpha, name] = mean_interval(changes, confidence.get(pair, 0.95), RESAMPLES)
+    return found

@@ -1,0 +1,129 @@
+"""results/report.html: the page that one opens first, and sends to others. It is one file, and fetches nothing."""
+
+import base64
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from expoflow.paths import Results
+from expoflow.reporting.pages import comparison, curves, findings, measures, provenance, shell, stages
+from expoflow.reporting.pages.provenance import Told
+from expoflow.reporting.printed_table import files
+from expoflow.reporting.tables import BENCHMARKED, COMPARED, SCORED, SWEPT, read
+from expoflow.selection.criteria import CRITERIA
+
+# What the table of chosen alphas shows of the aligned and the extrapolated model, where it is known.
+SHOWN = {name: each.short for name, each in CRITERIA.items() if name in COMPARED}
+PICTURES = 1_500_000  # bytes of static figures in the page; what does not fit lies beside it
+TABLES = ("summary", "alphas", "benchmarks", "rewards")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A static figure: in the page, or, if it is too large, a link. `files` are where it lies, from the page."""
+
+    name: str
+    caption: str
+    data: str
+    files: Sequence[str]
+
+
+def write_report(page: Path, told: Told | None = None, results: Results | None = None) -> None:
+    """Write the page from summary.csv and benchmarks.csv beside it, and from what else lies in `results`, by default there too.
+
+    What is not there is left out: a run that failed has the same page with gaps. Raises DataError for a result that cannot be read.
+    """
+    from jinja2 import Environment
+
+    told, own = told or Told(), Results(page.parent)
+    results = results or own
+    summary = [*read([own.table("summary")], ("pair", "best_alpha", "certified"))]
+    pairs = [row["pair"] for row in summary]
+    benchmarks = [*read([own.table("benchmarks")], BENCHMARKED)]
+    rewards = [*read([results.table("rewards")], SCORED)] if results.table("rewards").exists() else []
+    higher = findings.directions(told)
+    found = findings.findings(pairs, benchmarks, higher, told, results)
+    swept = [*read(map(results.alphas, pairs), SWEPT)]
+    points = measures.points(swept, rewards, told.confidence)
+    charts = curves.charts(points, {each.pair: each.best.others for each in found})
+    lines = comparison.lines(benchmarks, higher, told.confidence)
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    body = template.from_string(shell.asset("report.html")).render(
+        findings=found,
+        rehearsal=next(filter(None, (each.rehearsal for each in found)), ""),
+        compared={line.pair for line in lines if line.verdict in comparison.ORDER},
+        summary=[_rounded(row) for row in summary],
+        shown={
+            name: words for name, words in SHOWN.items() if any(row.get(f"{name}_expo") for row in summary)
+        },
+        points=points,
+        measures=measures.shown(points),
+        charts=charts["charts"],
+        others=any(row["by"] for row in charts["rows"]),
+        series=[(at % curves.SERIES, pair) for at, pair in enumerate(charts["pairs"])],
+        lines=lines,
+        gaps=comparison.gaps(benchmarks),
+        reproduction=_reproduction(told),
+        note=told.note,
+        tables=_links(page, map(own.table, TABLES)),
+        printed=[(path.stem, _links(page, files(path))) for path in told.tables],
+        pictures=_pictures(page, told.figures, results),
+        answers={pair: os.path.relpath(results.answers_page(pair), page.parent) for pair in pairs},
+        stages=stages.stages(results),
+        paid=stages.paid(results),
+        tokens=stages.tokens(rewards),
+        models=provenance.models(told, results),
+        versions=provenance.versions(),
+        made=provenance.made([own.table("summary"), own.table("benchmarks")]),
+        config=told.config_text(),
+        again=told.again,
+    )
+    shell.write_page(
+        page,
+        title="expoflow report",
+        body=body,
+        styles=["base.css", "report.css"],
+        scripts=["unpack.js", "report.js"],
+        data={"curve-data": charts},
+        library=curves.library(),
+    )
+
+
+def _rounded(row: Mapping[str, str]) -> dict[str, str]:
+    """Numbers with a fraction in three decimals, everything else as it stands."""
+    return {key: f"{float(value):.3f}" if _is_fraction(key, value) else value for key, value in row.items()}
+
+
+def _is_fraction(key: str, value: str) -> bool:
+    try:
+        return key != "best_alpha" and not float(value).is_integer()
+    except ValueError:
+        return False
+
+
+def _reproduction(told: Told) -> list[dict[str, Any]]:
+    """The rows of reproduction.csv, if it is among the tables."""
+    return [_rounded(row) for path in told.tables if path.stem == "reproduction" for row in read([path])]
+
+
+def _links(page: Path, paths: Iterable[Path]) -> list[str]:
+    """Those of some files that exist, from where the page lies."""
+    return [Path(os.path.relpath(path, page.parent)).as_posix() for path in paths if path.exists()]
+
+
+def _pictures(page: Path, captions: Mapping[str, str], results: Results) -> list[Picture]:
+    """The figures: each in the smaller of its two forms, as long as there is room."""
+    found, room = [], PICTURES
+    for name, caption in captions.items():
+        places = [path for kind in ("svg", "png") if (path := results.figure(name, kind)).exists()]
+        if not places:
+            continue
+        smallest, data = min(places, key=lambda path: path.stat().st_size), ""
+        if (size := smallest.stat().st_size) <= room:
+            room -= size
+            kind = {".svg": "image/svg+xml", ".png": "image/png"}[smallest.suffix]
+            data = f"data:{kind};base64,{base64.b64encode(smallest.read_bytes()).decode()}"
+        found.append(Picture(name, caption, data, _links(page, places)))
+    return found
