@@ -101,6 +101,7 @@ NO_PLACES = {
     "expoflow/dag/code.py: results",  # the module of this name
     "expoflow/hosts/host.py: slot-",  # in the hosts' own folder
     "expoflow/hosts/slot.py: slot-",
+    "expoflow/project/conversation.py: model",  # in a temporary folder
 }
 
 

@@ -64,7 +64,7 @@ class Results:
 
     def generation_times(self, pair: str, alpha: str, prompts: str) -> Path:
         """Time and memory of the job that wrote them, as Snakemake measures it."""
-        return self.folder / "logs" / "generate" / pair / f"{alpha_folder(alpha)}.{prompts}.tsv"
+        return self.logs / "generate" / pair / f"{alpha_folder(alpha)}.{prompts}.tsv"
 
     def rewards(self, pair: str, alpha: str, prompts: str) -> Path:
         """The rewards of these responses."""
@@ -190,22 +190,27 @@ class Results:
         return self.pairs / pair / "looks.jsonl"
 
     @property
+    def logs(self) -> Path:
+        """What every job said, and its time and memory: below it a folder or a file for each rule."""
+        return self.folder / "logs"
+
+    @property
     def events(self) -> Path:
         """What the last run did: the jobs that it had planned, and what became of each."""
-        return self.folder / "logs" / "run.jsonl"
+        return self.logs / "run.jsonl"
 
     @property
     def snakemake_log(self) -> Path:
         """What Snakemake said of itself in a run that `expoflow run` showed."""
-        return self.folder / "logs" / "snakemake.log"
+        return self.logs / "snakemake.log"
 
     def benchmark_log(self, pair: str, variant: str, benchmark: str) -> Path:
         """What a benchmark's job said."""
-        return self.folder / "logs" / "benchmark" / pair / f"{variant}.{benchmark}.log"
+        return self.logs / "benchmark" / pair / f"{variant}.{benchmark}.log"
 
     def host_log(self, number: int, job: str = "") -> Path:
         """What the engine hosts of a slot said, in a local run or in a SLURM job."""
-        return self.folder / "logs" / "hosts" / job / f"slot-{number}.log"
+        return self.logs / "hosts" / job / f"slot-{number}.log"
 
     # What a place says of the result that lies there.
 

@@ -36,7 +36,7 @@ class Spent(Record):
 
 def stages(results: Results) -> list[Stage]:
     """The stages whose jobs have left their times, the longest first; a file that cannot be read does not count."""
-    logs = results.folder / "logs"
+    logs = results.logs
     found: dict[str, list[tuple[float, float | None]]] = {}
     for path in sorted(logs.rglob("*.tsv")):
         rule = path.relative_to(logs).parts[0].removesuffix(".tsv")
