@@ -1,5 +1,5 @@
 /* The page on which a pair's answers are read. What a model wrote is only ever set as text. */
-const BATCH = 100; // rows of the list that are made at once; more come as it scrolls
+const BATCH = 50; // rows of the list that are made at once; more come as it scrolls
 const page = { a: "0", b: "", item: 0, order: [], judged: false };
 
 const $ = (id) => document.getElementById(id);
@@ -14,7 +14,7 @@ const make = (tag, facts, ...children) => {
 };
 const textOf = (text) => (text.trim() ? text : make("i", { textContent: text ? "only white space" : "empty" }));
 const fact = (name, alpha, item = page.item) => page.set.answers[alpha]?.[name]?.[item] ?? null;
-const hasSign = (item, sign) => fact("signs", page.b, item)?.includes(sign);
+const hasSign = (item, sign) => page.set.answers[page.b].signs[item]?.includes(sign);
 /* The difference in reward from A to B; null if it is not known. */
 const gain = (item) => {
   const [low, high] = [page.a, page.b].map((alpha) => fact("reward", alpha, item));
