@@ -130,9 +130,9 @@ def test_the_page_begins_with_the_answer_and_ends_with_where_it_comes_from(run):
             'id="figures"',
             'id="cost"',
             "2 min 5 s",
+            "hub: org/&lt;rm&gt;",
             "<code>abc123</code>",
             "expoflow run --config &#39;my config.yaml&#39;",
-            "hub: org/&lt;rm&gt;",
         )
     ]
     assert places == sorted(places)
