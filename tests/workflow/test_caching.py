@@ -194,7 +194,7 @@ def test_comments_docstrings_and_formatting_change_nothing(finished, clone):
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("reporting/figures/sweeps.py", {"figure": 3}),
+        ("reporting/figures/sweeps.py", {"figure": 3, "report": 1}),
         ("reporting/appendices.py", {"appendices": 1, "report": 1}),
         ("reporting/pages/report.py", {"report": 1}),
         ("reporting/pages/answers.py", {"answers_page": 1}),

@@ -36,6 +36,9 @@ MEASURES = (
 )
 
 
+SCORES = tuple(measure.scores for measure in MEASURES if measure.scores)
+
+
 @dataclass(frozen=True)
 class Value:
     """A measure at one alpha; its change from alpha 0, with an interval if it is known."""

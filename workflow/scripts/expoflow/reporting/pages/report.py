@@ -1,12 +1,15 @@
 """results/report.html: the page that one opens first, and sends to others. It is one file, and fetches nothing."""
 
 import base64
+import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from expoflow.columns import ALPHA_COLUMNS, BENCHMARK_COLUMNS
+from expoflow.errors import DataError
 from expoflow.paths import Results
 from expoflow.reporting.pages import comparison, curves, findings, measures, provenance, shell, stages
 from expoflow.reporting.pages.provenance import Told
@@ -41,11 +44,12 @@ def write_report(page: Path, told: Told | None = None, results: Results | None =
     results = results or own
     summary = [*read([own.table("summary")], ("pair", "best_alpha", "certified"))]
     pairs = [row["pair"] for row in summary]
-    benchmarks = [*read([own.table("benchmarks")], BENCHMARKED)]
-    rewards = [*read([results.table("rewards")], SCORED)] if results.table("rewards").exists() else []
+    benchmarks = _numeric(own.table("benchmarks"), BENCHMARKED, BENCHMARK_COLUMNS[4:])
+    scored = results.table("rewards")
+    rewards = _numeric(scored, SCORED, measures.SCORES) if scored.exists() else []
+    swept = [row for pair in pairs for row in _numeric(results.alphas(pair), SWEPT, ALPHA_COLUMNS[1:])]
     higher = findings.directions(told)
     found = findings.findings(pairs, benchmarks, higher, told, results)
-    swept = [*read(map(results.alphas, pairs), SWEPT)]
     points = measures.points(swept, rewards, told.confidence)
     charts = curves.charts(points, {each.pair: each.best.others for each in found})
     lines = comparison.lines(benchmarks, higher, told.confidence)
@@ -91,6 +95,25 @@ def write_report(page: Path, told: Told | None = None, results: Results | None =
     )
 
 
+def _numeric(path: Path, columns: Iterable[str], numbers: Collection[str]) -> list[dict[str, str]]:
+    """The rows of a table with `columns`, in which every cell of `numbers` is a number or empty; else a DataError."""
+    rows = [*read([path], columns)]
+    for row in rows:
+        for name in numbers:
+            if (cell := row.get(name)) and not _is_number(cell):
+                raise DataError(
+                    f"{path}: {name} is {cell!r}, not a number; delete it and run snakemake again"
+                )
+    return rows
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
+
+
 def _rounded(row: Mapping[str, str]) -> dict[str, str]:
     """Numbers with a fraction in three decimals, everything else as it stands."""
     return {key: f"{float(value):.3f}" if _is_fraction(key, value) else value for key, value in row.items()}
@@ -99,7 +122,7 @@ def _rounded(row: Mapping[str, str]) -> dict[str, str]:
 def _is_fraction(key: str, value: str) -> bool:
     try:
         return key != "best_alpha" and not float(value).is_integer()
-    except ValueError:
+    except (OverflowError, ValueError):
         return False
 
 

@@ -1,0 +1,173 @@
+"""What the report says: findings, changes with intervals, the table of benchmarks, times, and where results come from."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+from expoflow.errors import DataError
+from expoflow.files.atomic import write_text
+from expoflow.reporting.pages import comparison, curves, measures, report, stages
+from expoflow.reporting.pages.report import write_report
+from expoflow.reporting.tables import read
+from report_results import CAPTION, write_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(tmp_path)
+
+
+def body(results) -> str:
+    """What a reader sees: the page without its scripts."""
+    return results.report.read_text().partition('<script type="text/plain"')[0]
+
+
+def test_a_change_has_the_tables_interval_or_one_of_its_own(run):
+    results, _ = run
+    rows = [*read([results.table("alphas")])]
+    found = {
+        (point.pair, point.alpha): point.values
+        for point in measures.points(rows, read([results.table("rewards")]))
+    }
+    reward = found["mild", "0.3"]["reward"]
+    assert (reward.change, reward.low, reward.high) == pytest.approx((0.6, 0.4, 0.8), abs=0.2)
+    assert (reward.low, reward.high) == pytest.approx((0.4, 0.8))
+    assert (found["mild", "-1"]["reward"].low, found["mild", "-1"]["reward"].high) == pytest.approx(
+        (-2.1, -1.9)
+    )
+    quality = found["mild", "0.5"]["quality"]
+    assert quality.low < quality.change < quality.high
+    assert quality.high < 0
+    length = found["mild", "0.5"]["length"]
+    assert (length.low, length.change, length.high) == pytest.approx((5, 5, 5))
+    assert found["mild", "0"]["reward"].change is None
+    low, high = quality.band()
+    assert low < quality.value < high
+
+
+def test_without_rewards_there_is_no_interval_and_none_is_made_up(run):
+    results, _ = run
+    points = measures.points([*read([results.table("alphas")])], [])
+    (quality,) = {point.values["quality"].low for point in points}
+    assert quality is None
+    assert points[0].values["quality"].band() == (None, None)
+
+
+def test_every_measure_that_is_known_has_a_chart_with_the_pairs_that_have_it(run):
+    results, _ = run
+    points = measures.points([*read([results.table("alphas")])], [])
+    found = curves.charts(points, {"mild": {"nll": "0.5"}})
+    assert [chart["name"] for chart in found["charts"]] == [
+        "reward",
+        "nll",
+        "quality",
+        "length",
+        "degenerate",
+    ]
+    assert [(row["pair"], row["alpha"]) for row in found["rows"] if row["chosen"]] == [
+        ("mild", 0.3),
+        ("strong", 0),
+    ]
+    assert [(row["pair"], row["alpha"], row["by"]) for row in found["rows"] if row["by"]] == [
+        ("mild", 0.5, "NLL")
+    ]
+    json.dumps(found, allow_nan=False)
+    wide = [dataclasses.replace(point, alpha=str(50 * float(point.alpha))) for point in points]
+    assert curves.charts(wide, {})["charts"][0]["spec"]["encoding"]["x"]["scale"]["type"] == "symlog"
+
+
+def test_a_cell_without_number_says_why(run):
+    results, _ = run
+    rows = [*read([results.table("benchmarks")])]
+    found = {line.metric: line for line in comparison.lines(rows, {}, None)}
+    assert {metric: line.verdict for metric, line in found.items()} == {
+        "reward": "better",
+        "length": "",
+        "quality": "not certified",
+        "unfinished": "worse",
+        "win_rate": "better",
+        "score": "",
+    }
+    assert [cell.text for cell in found["score"].cells] == [
+        "7.500",
+        "7.500",
+        comparison.FAILED,
+        comparison.FAILED,
+    ]
+    assert [cell.text for cell in found["win_rate"].cells][:3] == [comparison.ONLY_COMPARED] * 3
+    assert found["unfinished"].cells[3].text == "+0.200 [+0.100, +0.300]"
+    assert {line.verdict for line in comparison.lines(rows, {}, {})} == {"", "a rehearsal"}
+    alone = [row for row in rows if not row["metric"]]
+    (line,) = comparison.lines(alone, {}, None)
+    assert [cell.text for cell in line.cells][2:] == [comparison.FAILED] * 2
+    assert comparison.gaps(rows) == ["mild: mt_bench of expo", "mild: mt_bench of expo-aligned"]
+
+
+def test_times_are_summed_by_stage_and_what_cannot_be_read_does_not_count(run):
+    results, _ = run
+    assert [dataclasses.astuple(stage) for stage in stages.stages(results)] == [
+        ("generate", 2, 125, 1000.2),
+        ("tables", 1, 0.4, None),
+    ]
+    assert stages.paid(results) == {"mt_bench": "1.23 USD"}
+
+
+def test_the_page_begins_with_the_answer_and_ends_with_where_it_comes_from(run):
+    results, told = run
+    write_report(results.report, told)
+    page = body(results)
+    said = "Over the aligned model: gain 0.40 [0.30, 0.50] on 100 prompts of test that took no part in the choice: certified."
+    places = [
+        page.index(text)
+        for text in (
+            said,
+            "in 1 of 3 figures, each by its own 95% interval: reward unfinished +0.2",
+            "alpha 0.5 left out: 90% of its responses are degenerate.",
+            "The aligned model is kept, so there is no gain to certify.",
+            'id="curves"',
+            'id="benchmarks"',
+            'id="figures"',
+            'id="cost"',
+            "2 min 5 s",
+            "hub: org/&lt;rm&gt;",
+            "<code>abc123</code>",
+            "expoflow run --config &#39;my config.yaml&#39;",
+        )
+    ]
+    assert places == sorted(places)
+    assert page.count("left out: 90%") == 1  # not once more in the reason
+    assert CAPTION not in page
+    assert page.count("<img ") == 1
+    assert "never drawn" not in page
+    assert set(re.findall(r'href="([^"#]+)"', page)) == {
+        "pairs/mild/answers.html",
+        "figures/sweep.svg",
+        *("summary.csv", "alphas.csv", "benchmarks.csv", "rewards.csv"),
+    }
+
+
+def test_the_same_results_make_the_same_page(run):
+    results, told = run
+    write_report(results.report, told)
+    before = results.report.read_bytes()
+    write_report(results.report, told)
+    assert results.report.read_bytes() == before
+
+
+def test_a_figure_that_is_too_large_lies_beside_the_page(run, monkeypatch):
+    results, told = run
+    monkeypatch.setattr(report, "PICTURES", 10)
+    write_report(results.report, told)
+    page = body(results)
+    assert "<img " not in page
+    assert 'href="figures/sweep.svg"' in page
+
+
+def test_a_word_for_a_number_is_refused(run):
+    results, told = run
+    table = results.table("benchmarks")
+    write_text(table, table.read_text().replace("0.05", "oops", 1))
+    with pytest.raises(DataError, match=r"standard_error is 'oops', not a number; delete it"):
+        write_report(results.report, told)
+    assert not results.report.exists()
