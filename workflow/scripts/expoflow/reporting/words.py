@@ -100,6 +100,8 @@ def optimism_words(best: Best) -> str:
     """How much choosing makes the gain look better; nothing if that is not known."""
     if best.optimism is None:
         return ""
+    if round(best.optimism, 2) <= 0:
+        return "hardly any of the gain is due to choosing the best of several alphas"
     return f"about {best.optimism:.2f} of the gain is due to choosing the best of several alphas"
 
 

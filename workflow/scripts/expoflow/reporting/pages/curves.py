@@ -12,7 +12,16 @@ from expoflow.reporting.pages.measures import Measure, Point, shown
 from expoflow.selection.criteria import CRITERIA
 
 SERIES = 6  # colours: the variables --series-0 and so on of report.css
-SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
+# Vega's names of shapes, each with the same shape as an SVG path around the middle of a key (22, 8).
+SHAPES = {
+    "circle": "M17,8a5,5 0 1,0 10,0a5,5 0 1,0 -10,0",
+    "square": "M17,3h10v10h-10z",
+    "triangle-up": "M22,2l6,11h-12z",
+    "diamond": "M22,1l7,7l-7,7l-7,-7z",
+    "cross": "M20,2h4v4h4v4h-4v4h-4v-4h-4v-4h4z",
+    "triangle-down": "M22,14l6,-11h-12z",
+    "triangle-right": "M28,8l-11,6v-12z",
+}
 DASHES = ((), (6, 3), (2, 2), (8, 3, 2, 3), (12, 4))
 STAR = "M0,-1L.235,-.324L.951,-.309L.38,.124L.588,.809L0,.4L-.588,.809L-.38,.124L-.951,-.309L-.235,-.324Z"
 WIDE = 20  # from the smallest to the largest alpha: more than this is shown on a logarithmic axis
@@ -62,6 +71,20 @@ def charts(found: Sequence[Point], others: Mapping[str, Mapping[str, str]]) -> d
             for each in measures
         ],
     }
+
+
+def keys(pairs: Sequence[str]) -> list[dict[str, Any]]:
+    """What the list of pairs shows of each: its name, the number of its colour, the dashes of its line and the path of its shape."""
+    paths = [*SHAPES.values()]
+    return [
+        {
+            "pair": pair,
+            "colour": at % SERIES,
+            "dashes": " ".join(map(str, DASHES[at % len(DASHES)])),
+            "shape": paths[at % len(paths)],
+        }
+        for at, pair in enumerate(pairs)
+    ]
 
 
 def _row(point: Point, others: Mapping[str, str]) -> dict[str, Any]:
@@ -173,7 +196,7 @@ def _named(layer: dict[str, Any], measure: Measure, pairs: list[str]) -> dict[st
     if "strokeDash" in encoding:
         encoding["strokeDash"] = _scale(pairs, [list(DASHES[at % len(DASHES)]) for at, _ in enumerate(pairs)])
     if "shape" in encoding:
-        encoding["shape"] = _scale(pairs, [SHAPES[at % len(SHAPES)] for at, _ in enumerate(pairs)])
+        encoding["shape"] = _scale(pairs, [[*SHAPES][at % len(SHAPES)] for at, _ in enumerate(pairs)])
     return layer
 
 

@@ -66,7 +66,7 @@ def write_report(page: Path, told: Told | None = None, results: Results | None =
         measures=measures.shown(points),
         charts=charts["charts"],
         others=any(row["by"] for row in charts["rows"]),
-        series=[(at % curves.SERIES, pair) for at, pair in enumerate(charts["pairs"])],
+        keys=curves.keys(charts["pairs"]),
         lines=lines,
         gaps=comparison.gaps(benchmarks),
         reproduction=_reproduction(told),

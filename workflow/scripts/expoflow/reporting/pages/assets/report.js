@@ -2,30 +2,8 @@
 /* The report: draws the curves, shows and hides pairs, sorts the table of benchmarks. */
 const views = [];
 
-/* The marks of a pair in the list of pairs: its line and its shape, as the charts draw them. */
-function drawKeys(chart) {
-  const layers = chart.spec.layer.map(layer => layer.encoding);
-  const dashes = layers.find(each => each.strokeDash).strokeDash.scale.range;
-  const shapes = layers.find(each => each.shape).shape.scale.range;
-  const paths = {
-    circle: "M17,8a5,5 0 1,0 10,0a5,5 0 1,0 -10,0", square: "M17,3h10v10h-10z", "triangle-up": "M22,2l6,11h-12z",
-    diamond: "M22,1l7,7l-7,7l-7,-7z", cross: "M20,2h4v4h4v4h-4v4h-4v-4h-4v-4h4z", "triangle-down": "M22,14l6,-11h-12z",
-    "triangle-right": "M28,8l-11,6v-12z",
-  };
-  document.querySelectorAll("#pairs svg").forEach((key, at) => {
-    const draw = (d, attributes) => {
-      const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-      for (const [name, value] of Object.entries({ d, ...attributes })) path.setAttribute(name, value);
-      key.append(path);
-    };
-    draw("M1,8H43", { stroke: "currentColor", "stroke-width": 2, "stroke-dasharray": dashes[at].join(" ") });
-    draw(paths[shapes[at]], { fill: "currentColor" });
-  });
-}
-
 async function drawCurves() {
   const { rows, charts } = await unpack("curve-data");
-  if (charts.length) drawKeys(charts[0]);
   for (const figure of document.querySelectorAll(".chart")) {
     const { spec } = charts[figure.dataset.chart];
     const drawn = await vegaEmbed(figure.querySelector(".drawn"), { ...spec, data: { values: rows } }, {
