@@ -399,3 +399,43 @@ def test_it_prints_the_open_prompt_and_both_responses(page, opened):
     assert not view.is_visible("#b")
     assert view.is_visible("#prompt")
     assert view.is_visible("#pane-b .text")
+
+
+def test_a_key_that_is_held_down_is_one_vote(tmp_path, opened):
+    view = ready(opened(Answered(tmp_path, *ordinary(), judged=judged(60)).page()))
+    view.keyboard.press("v")
+    for _ in range(9):
+        view.keyboard.down("1")
+    view.keyboard.up("1")
+    assert text(view, "#progress") == "1 of 59 voted"
+    view.focus("#right")
+    for _ in range(9):
+        view.keyboard.down("Enter")
+    view.keyboard.up("Enter")
+    assert text(view, "#progress") == "2 of 59 voted"
+
+
+def test_votes_of_two_tabs_are_all_kept(tmp_path, opened):
+    view = ready(opened(Answered(tmp_path, *ordinary(), judged=judged(60)).page()))
+    other = view.context.new_page()
+    other.goto(view.url.partition("#")[0])
+    ready(other)
+    for each in (view, other):
+        each.keyboard.press("v")
+    for each in (view, view, other):
+        each.keyboard.press("1")
+    with other.expect_download() as saved:
+        other.click("#save")
+    votes = [json.loads(line) for line in Path(saved.value.path()).read_text().splitlines()]
+    assert len(votes) == len({vote["prompt_id"] for vote in votes})
+    assert len(votes) >= 2
+
+
+def test_small_and_large_rewards_are_no_zero(tmp_path, opened):
+    responses = {"bee": {alpha: f"at {alpha}" for alpha in ALPHAS}}
+    rewards = {"bee": {"-1": 1e30, "0": 3e-7, "0.5": 1e-7, "2": 0.0}}
+    view = ready(opened(Answered(tmp_path, responses, rewards).page()))
+    assert text(view, "#pane-b .facts li") == "reward 1.0e-7 (-2.0e-7 from A)"
+    assert text(view, "#filters label:has([value=w]) span") == "(1)"
+    view.click("#variants >> text=sft")
+    assert text(view, "#pane-b .facts li") == "reward 1.0e+30 (+1.0e+30 from A)"

@@ -130,6 +130,7 @@ def test_a_short_prompt_within_an_answer_repeats_nothing():
     assert repeats_prompt("name  a bee that\nflies far", "NAME A BEE that flies far: the bumblebee")
     assert not repeats_prompt("a bee", "that is a bee")
     assert repeats_prompt("a bee", "A bee that flies")
+    assert repeats_prompt("a bee", "A bee")
     assert not repeats_prompt("", "anything")
 
 

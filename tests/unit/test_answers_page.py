@@ -113,6 +113,13 @@ def test_a_set_that_is_too_large_begins_with_its_first_prompts_and_says_so(tmp_p
     assert swept["role"].endswith("this page has the first 1 of 2")
 
 
+def test_prompts_that_chose_alpha_are_known_though_the_page_has_no_room_for_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(answers, "MOST", 100)
+    sets = data(Answered(tmp_path, SWEPT, judged={"moon": JUDGED["sun"]}).page())["sets"]
+    assert sets[0]["prompts"]["id"] == ["bee"]
+    assert sets[1]["role"] == "1 of these 1 prompts chose alpha too"
+
+
 def test_the_gain_to_quote_stands_at_the_top(tmp_path):
     choice = data(Answered(tmp_path, SWEPT, judged=JUDGED).page())["choice"]
     assert choice.startswith(

@@ -26,4 +26,4 @@ def refuses(response: str) -> bool:
 def repeats_prompt(prompt: str, response: str) -> bool:
     """Whether a response has the whole prompt in it, whatever the white space and the case."""
     asked, said = (" ".join(text.split()).casefold() for text in (prompt, response))
-    return bool(asked) and (asked in said if len(asked) >= SHORTEST else said.startswith(f"{asked} "))
+    return bool(asked) and (asked in said if len(asked) >= SHORTEST else f"{said} ".startswith(f"{asked} "))

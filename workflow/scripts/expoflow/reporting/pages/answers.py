@@ -24,6 +24,7 @@ SFT, ALIGNED = "-1", "0"
 HELD_OUT = "reward"  # the benchmark whose prompts judge the choice
 MOST = 64_000_000  # characters of a set: a browser keeps some hundred million, and opens these in seconds
 HASH = 16
+DIGITS = 9  # of a reward that stand in the page
 ENDS = {"stop": "ended by itself", "length": "cut off at the limit of tokens"}
 FAULTS = {"empty": "empty", "repeating": "ends in a loop"}
 
@@ -47,9 +48,10 @@ def write(
     """
     choice = read_json(best, Best)
     certified = read_certificate(certificate, choice)
-    sets = [_sweep(answers, choice, certified, rows)]
-    chose = set(sets[0]["prompts"]["text"])
-    sets += [_benchmark(name, inputs[name], paths, choice, chose) for name, paths in rows.items()]
+    swept = read_answers(answers).to_pylist()
+    sets = [_sweep(swept, choice, certified, rows)]
+    asked = {row["prompt"] for row in swept}
+    sets += [_benchmark(name, inputs[name], paths, choice, asked) for name, paths in rows.items()]
     pair = of_pair(page)
     judged = certificate_words(certified) if certified else "no certificate of this choice"
     said = f"SFT model {models[0]}, aligned model {models[1]}. Chosen alpha {choice.alpha}: {judged}."
@@ -65,10 +67,9 @@ def write(
 
 
 def _sweep(
-    answers: Path, best: Best, certificate: Certificate | None, benchmarks: Iterable[str]
+    rows: Sequence[Row], best: Best, certificate: Certificate | None, benchmarks: Iterable[str]
 ) -> dict[str, Any]:
     """The set of the sweep. If a benchmark has its name, a link names it otherwise."""
-    rows = read_answers(answers).to_pylist()
     prompts = rows[0]["prompts"] if rows else ""
     role = "these prompts chose alpha"
     if certificate and certificate.held_out and certificate.judged_on == certificate.chosen_on:
@@ -179,7 +180,7 @@ def _facts(row: Row, aligned: Row | None) -> dict[str, Any]:
     `signs` are what it can be filtered by: w, less reward than aligned; u, unfinished; r, like a refusal; p, has the prompt in it; d, empty
     or in a loop.
     """
-    reward, before = (_known(each["reward"]) if each else None for each in (row, aligned))
+    reward, before = (_finite(each["reward"]) if each else None for each in (row, aligned))
     signs = {
         "w": reward is not None and before is not None and reward < before,
         "u": row["finish_reason"] == "length",
@@ -187,7 +188,7 @@ def _facts(row: Row, aligned: Row | None) -> dict[str, Any]:
         "p": row["repeats_prompt"],
         "d": row["degenerate"] in FAULTS,
     }
-    quality = _known(row["quality"])
+    quality = _finite(row["quality"])
     notes = [
         f"true quality {quality:.2f}" if quality is not None else None,
         f"{row['response_tokens']:,} tokens",
@@ -199,7 +200,7 @@ def _facts(row: Row, aligned: Row | None) -> dict[str, Any]:
     ]
     return {
         "response": row["response"],
-        "reward": reward,
+        "reward": None if reward is None else float(f"{reward:.{DIGITS}g}"),
         "tokens": row["response_tokens"],
         "notes": [*filter(None, notes)],
         "signs": "".join(sign for sign, holds in signs.items() if holds),
@@ -207,9 +208,9 @@ def _facts(row: Row, aligned: Row | None) -> dict[str, Any]:
     }
 
 
-def _known(value: float | None) -> float | None:
-    """A number as JSON can have it, short."""
-    return None if value is None or not math.isfinite(value) else round(value, 6)
+def _finite(value: float | None) -> float | None:
+    """A number as JSON can have it."""
+    return None if value is None or not math.isfinite(value) else value
 
 
 def _votes(sets: Sequence[dict[str, Any]], best: Best) -> dict[str, Any]:

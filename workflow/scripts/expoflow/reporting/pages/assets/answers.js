@@ -5,7 +5,8 @@ const page = { a: "0", b: "", item: 0, order: [], judged: false };
 const $ = (id) => document.getElementById(id);
 const all = (selector) => document.querySelectorAll(selector);
 const count = (number) => number.toLocaleString("en");
-const signed = (number) => (number < 0 ? "" : "+") + number.toFixed(2);
+const short = (number) => (number && !(Math.abs(number) >= 0.1 && Math.abs(number) < 1e9) ? number.toPrecision(2) : number.toFixed(2));
+const signed = (number) => (number < 0 ? "" : "+") + short(number);
 const tell = (words) => { $("notice").textContent = words; };
 const make = (tag, facts, ...children) => {
   const element = Object.assign(document.createElement(tag), facts);
@@ -118,7 +119,7 @@ function pane(side, alpha, tag, marked) {
   article.ariaLabel = title;
   article.replaceChildren(make("h3", { textContent: title }));
   if (response === null) return article.append(make("p", { className: "quiet", textContent: `alpha ${alpha} has no response to this prompt` }));
-  const rewards = reward === null ? [] : [`reward ${reward.toFixed(2)}` + (side === "b" && change !== null ? ` (${signed(change)} from A)` : "")];
+  const rewards = reward === null ? [] : [`reward ${short(reward)}` + (side === "b" && change !== null ? ` (${signed(change)} from A)` : "")];
   const text = marked && response.trim() ? marked.map(({ text, own }) => (own ? make(tag, { textContent: text }) : text)) : [textOf(response)];
   article.append(make("ul", { className: "facts" }, ...[...rewards, ...fact("notes", alpha)].map((textContent) => make("li", { textContent }))),
     make("div", { className: "text", dir: "auto" }, ...text));
@@ -158,11 +159,12 @@ const READ_KEYS = {
 
 function pressed(event) {
   const field = event.target.matches("select, input:not([type=checkbox], [type=range])");
+  if (votes.on && event.repeat && event.key === "Enter") return event.preventDefault();
   if (event.key === "Escape") return field ? event.target.blur() : votes.on && endVoting();
   const act = (votes.on ? BALLOT_KEYS : READ_KEYS)[event.key];
   if (!act || field || !$("keys").checked || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
-  act();
+  if (!votes.on || !event.repeat) act(); // a key that is held down is one vote
 }
 
 function listen() {

@@ -1,17 +1,19 @@
 /* Blind votes: aligned against expo, prompts and sides in random order. They are kept in this browser until they are saved. */
-const votes = { on: false, cast: [], queue: [], left: "" };
+const votes = { on: false, lost: false, cast: [], queue: [], left: "" };
 const OTHER = { aligned: "expo", expo: "aligned" };
 const voter = () => $("voter").value.trim();
 const own = () => votes.cast.filter((vote) => vote.voter === voter());
 const ballotOf = (vote) => page.data.vote.ballots.find((each) => each.prompt_id === vote.prompt_id && each.sample === vote.sample);
 
-/* Reads the votes, or writes those that are given. A browser may keep nothing: then they last as long as the page. */
+/* Reads the votes, or writes those that are given; another tab may have cast some. A browser may keep nothing: then they last as long as the page. */
 function kept(cast) {
+  if (votes.lost) return votes.cast;
   const key = `expoflow votes ${page.data.pair} ${page.data.vote.key}`;
   try {
     if (cast) localStorage.setItem(key, JSON.stringify(cast));
     return JSON.parse(localStorage.getItem(key)) ?? [];
   } catch {
+    votes.lost = true;
     tell("This browser keeps no votes: save them before you close the page.");
     return votes.cast;
   }
@@ -57,13 +59,15 @@ function showBallot(left = Math.random() < 0.5 ? "aligned" : "expo") {
 function cast(winner) {
   if (!votes.queue.length) return;
   const { item, ...ballot } = votes.queue.pop(), { pair, vote: { prompts } } = page.data;
-  votes.cast.push({ pair, prompts, ...ballot, winner, left: votes.left, voter: voter(), time: new Date().toISOString() });
+  const vote = { pair, prompts, ...ballot, winner, left: votes.left, voter: voter(), time: new Date().toISOString() };
+  votes.cast = [...kept().filter((each) => each.voter !== vote.voter || ballotOf(each) !== ballotOf(vote)), vote];
   kept(votes.cast);
   showBallot();
 }
 
 /* The last vote of this voter is taken back, and asked again with the same sides. */
 function undo() {
+  votes.cast = kept();
   const last = own().at(-1);
   if (!last) return;
   votes.cast = votes.cast.filter((vote) => vote !== last);
@@ -73,6 +77,7 @@ function undo() {
 }
 
 function saveVotes() {
+  votes.cast = kept();
   const lines = votes.cast.map((vote) => JSON.stringify(vote) + "\n");
   const href = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }));
   make("a", { href, download: `votes.${page.data.pair}.jsonl` }).click();
