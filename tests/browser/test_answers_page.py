@@ -270,7 +270,7 @@ def test_votes_are_blind_kept_and_saved(tmp_path, opened):
     view = ready(opened(Answered(tmp_path, *ordinary(), judged=answered).page()))
     view.keyboard.press("v")
     assert "held-out prompts (took no part in the choice)" in text(view, "#ballot-what")
-    assert "left out: 1." in text(view, "#ballot-what")
+    assert "nothing is asked: 1 of 6." in text(view, "#ballot-what")
     shown = view.inner_text("main")
     assert not any(word in shown for word in ("reward 0", "tokens", "alpha"))
     view.fill("#voter", "Ada")

@@ -80,7 +80,7 @@ def test_votes_are_on_held_out_prompts_and_name_the_responses(tmp_path):
     assert (vote["set"], vote["prompts"]) == (1, "reward")
     assert vote["ballots"] == [{"item": 0, "prompt_id": "sun", "sample": 0, **named}]
     assert "held-out prompts (took no part in the choice)" in vote["words"]
-    assert vote["words"].endswith("left out: 1.")
+    assert vote["words"].endswith("nothing is asked: 1 of 2.")
 
 
 def test_without_held_out_prompts_the_sweeps_are_voted_on(tmp_path):

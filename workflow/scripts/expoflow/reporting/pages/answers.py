@@ -239,10 +239,10 @@ def _votes(sets: Sequence[dict[str, Any]], best: Best) -> dict[str, Any]:
     ]
     if not ballots:
         return {"why": "Aligned and ExPO gave the same responses, so there is nothing to vote on."}
-    same = sum(aligned == expo for aligned, expo in pairs)
+    same = sum(aligned == expo and aligned is not None for aligned, expo in pairs)
     words = (
         f"The aligned model against ExPO, on {asked['title']} ({asked['role']}). Prompts and sides come in random order. "
-        f"Prompts with the same response of both are left out: {same:,}."
+        f"Where both gave the same response nothing is asked: {same:,} of {len(pairs):,}."
     )
     key = json_digest(ballots)
     return {"set": place, "prompts": asked["prompts_of"], "ballots": ballots, "words": words, "key": key}
