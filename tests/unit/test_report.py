@@ -7,6 +7,7 @@ import re
 import pytest
 from expoflow.errors import DataError
 from expoflow.files.atomic import write_text
+from expoflow.reporting import remarks
 from expoflow.reporting.pages import comparison, curves, measures, report, stages
 from expoflow.reporting.pages.report import write_report
 from expoflow.reporting.tables import read
@@ -102,6 +103,26 @@ def test_a_cell_without_number_says_why(run):
     (line,) = comparison.lines(alone, {}, None)
     assert [cell.text for cell in line.cells][2:] == [comparison.FAILED] * 2
     assert comparison.gaps(rows) == ["mild: mt_bench of expo", "mild: mt_bench of expo-aligned"]
+
+
+def difference(benchmark, metric, value, low, high):
+    known = {"pair": "p", "variant": "expo-aligned", "standard_error": "", "n": "50", "p_value": "0.001"}
+    return known | {"benchmark": benchmark, "metric": metric, "value": value, "low": low, "high": high}
+
+
+def test_a_share_of_wins_has_no_sign_and_a_difference_of_win_rates_has_one():
+    rows = [
+        difference("human", "sweep_win_rate", "0.3", "0.18", "0.44"),
+        difference("alpaca_eval", "win_rate", "3.2", "1.1", "5.2"),
+        difference("lm_eval", "acc", "0.00031", "0.0001", "0.0006"),
+    ]
+    cells = [line.cells[-1].text for line in comparison.lines(rows, {"p": {"acc": True}}, None)]
+    assert cells == ["0.300 [0.180, 0.440]", "+3.200 [+1.100, +5.200]", "+0.0003 [+0.0001, +0.001]"]
+
+
+def test_the_level_of_an_interval_is_not_rounded():
+    row = difference("mt_bench", "score", "-1", "-2", "-0.5")
+    assert "its own 99.5% interval" in remarks.worse([row], "p", {}, 0.995)
 
 
 def test_times_are_summed_by_stage_and_what_cannot_be_read_does_not_count(run):
