@@ -128,7 +128,9 @@ def worse(
             found.append(f"{benchmark} {metric} {value:+.3g} [{low:+.3g}, {high:+.3g}]")
     if not found:
         return ""
-    return f"{len(found)} of {count} figures, each by its own {100 * confidence:g}% interval: {', '.join(found)}"
+    return (
+        f"{len(found)} of {count} figures, each by its own {100 * confidence:g}% interval: {', '.join(found)}"
+    )
 
 
 def certified(row: Row, higher: Mapping[str, bool | None], confidence: float) -> int | None:
