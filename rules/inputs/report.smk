@@ -82,6 +82,7 @@ def told_of_pairs():
     found = {}
     for name, pair in CONFIG.pairs.items():
         lm_eval = CONFIG.section(name, "benchmarks").lm_eval
+        select = CONFIG.section(name, "select")
         plan = lm_eval.inputs()["data"] if lm_eval else None
         answers = f"results/pairs/{name}/answers.html" in RESULTS_OF_ALL
         found[name] = {
@@ -89,6 +90,8 @@ def told_of_pairs():
             "aligned": pair.aligned,
             "plan": plan,
             "answers": answers,
+            "by": select.by,
+            "judge": select.judge,
         }
     return found
 

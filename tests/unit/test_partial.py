@@ -63,10 +63,21 @@ def test_the_gap_is_shown_and_hides_nothing(results):
         f"{table}.{kind}" for table in ("table1", "table2") for kind in ("csv", "md", "tex")
     ]
     page = (results / "partial/report.html").read_text()
-    assert "p: alpaca_eval of expo, p: alpaca_eval of expo-aligned" in page
+    said = "This run is not finished: a job failed.</strong> Missing: p: alpaca_eval of expo, p: alpaca_eval of expo-aligned."
+    assert said in page.partition('id="answer"')[0]
     assert 'href="../figures/sweep.svg"' in page
     assert page.count("its job failed") == 2
     assert f"missing in {results}/partial/benchmarks.csv: p: alpaca_eval of expo\n" in words
+
+
+def test_a_rehearsal_is_one_without_certificates_too(results):
+    run_end.salvage(
+        expected(results, "mt_bench", "alpaca_eval"), Told(confidence={}), Results(results), limit=4
+    )
+    page = (results / "partial/report.html").read_text()
+    assert "A REHEARSAL on the first 4 prompts of every set: no result" in page.partition('id="answer"')[0]
+    table = list(csv.DictReader((results / "partial/benchmarks.csv").open()))
+    assert {row["rehearsal"] for row in table} == {"4"}
 
 
 def test_without_a_gap_nothing_is_written_and_an_older_one_goes(results):

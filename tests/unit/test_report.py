@@ -7,9 +7,12 @@ import re
 import pytest
 from expoflow.errors import DataError
 from expoflow.files.atomic import write_text
+from expoflow.files.records import write_csv
+from expoflow.reporting import rehearsal, remarks
 from expoflow.reporting.pages import comparison, curves, measures, report, stages
 from expoflow.reporting.pages.report import write_report
 from expoflow.reporting.tables import read
+from expoflow.selection.split import judging
 from report_results import CAPTION, write_run
 
 
@@ -44,6 +47,74 @@ def test_a_change_has_the_tables_interval_or_one_of_its_own(run):
     assert found["mild", "0"]["reward"].change is None
     low, high = quality.band()
     assert low < quality.value < high
+
+
+def test_an_interval_is_of_the_prompts_that_chose(run):
+    results, told = run
+    rewards = [*read([results.table("rewards")])]
+    judges = judging({row["prompt_id"] for row in rewards}, 0.5)
+    chose = [row for row in rewards if row["prompt_id"] not in judges]
+    swept = [*read([results.table("alphas")])]
+    for row in swept:
+        own = [float(each["quality"]) for each in chose if here(each) == here(row)]
+        row["quality"] = f"{sum(own) / len(own):g}"
+    write_csv(results.table("alphas"), swept, swept[0])
+    for pair in told.pairs:
+        write_csv(results.alphas(pair), [row for row in swept if row["pair"] == pair], swept[0])
+    (expected,) = (
+        point.values["quality"]
+        for point in measures.points(swept, chose)
+        if here(vars(point)) == ("mild", "0.5")
+    )
+    halves = {pair: {**entry, "judge": 0.5} for pair, entry in told.pairs.items()}
+    write_report(results.report, dataclasses.replace(told, pairs=halves))
+    assert expected.low is not None
+    assert f"<td>{expected.change_words()}</td>" in body(results)
+    # whole sets beside a choice by a half, or a table of an earlier run: of other responses there is no interval
+    (other,) = (
+        point.values["quality"]
+        for point in measures.points(swept, rewards)
+        if here(vars(point)) == ("mild", "0.5")
+    )
+    assert (other.low, other.high) == (None, None)
+
+
+def here(row) -> tuple[str, str]:
+    return row["pair"], row["alpha"]
+
+
+def test_too_few_prompts_have_no_interval(run):
+    results, _ = run
+    swept = [row for row in read([results.table("alphas")]) if row["pair"] == "mild"]
+    rewards = [row for row in read([results.table("rewards")]) if row["prompt_id"] == f"{0:016x}"]
+    for row in swept:
+        row["quality"] = next(each["quality"] for each in rewards if here(each) == here(row))
+    points = measures.points(swept, rewards)
+    assert {point.values["quality"].low for point in points} == {None}
+
+
+def test_names_that_look_like_numbers_are_texts():
+    row = {"pair": "1.5", "best_alpha": "0.25", "gain": "0.0004", "reward_expo": "1.23456", "n": "3"}
+    assert report._rounded(row) == row | {"reward_expo": "1.235"}
+
+
+def test_what_chose_alpha_is_said_beside_whether_it_is_certified(run):
+    results, told = run
+    told.pairs["mild"]["by"] = "nll"
+    write_report(results.report, told)
+    assert "<td>yes, by NLL</td>" in body(results)
+    assert "<td>no</td>" in body(results)
+
+
+def test_nothing_of_a_rehearsal_looks_certified(run):
+    results, told = run
+    rehearsal.mark([results.table("summary"), results.table("benchmarks")], 4)
+    write_report(results.report, dataclasses.replace(told, confidence={}))
+    page = body(results)
+    assert "A REHEARSAL on the first 4 prompts of every set: no result." in page.partition('id="answer"')[0]
+    assert page.count('<span class="verdict quiet">a rehearsal</span>') == 2
+    assert page.count("<td>a rehearsal</td>") == 2
+    assert not re.search("<td>(yes|no)</td>", page)
 
 
 def test_without_rewards_there_is_no_interval_and_none_is_made_up(run):
@@ -102,6 +173,26 @@ def test_a_cell_without_number_says_why(run):
     (line,) = comparison.lines(alone, {}, None)
     assert [cell.text for cell in line.cells][2:] == [comparison.FAILED] * 2
     assert comparison.gaps(rows) == ["mild: mt_bench of expo", "mild: mt_bench of expo-aligned"]
+
+
+def difference(benchmark, metric, value, low, high):
+    known = {"pair": "p", "variant": "expo-aligned", "standard_error": "", "n": "50", "p_value": "0.001"}
+    return known | {"benchmark": benchmark, "metric": metric, "value": value, "low": low, "high": high}
+
+
+def test_a_share_of_wins_has_no_sign_and_a_difference_of_win_rates_has_one():
+    rows = [
+        difference("human", "sweep_win_rate", "0.3", "0.18", "0.44"),
+        difference("alpaca_eval", "win_rate", "3.2", "1.1", "5.2"),
+        difference("lm_eval", "acc", "0.00031", "0.0001", "0.0006"),
+    ]
+    cells = [line.cells[-1].text for line in comparison.lines(rows, {"p": {"acc": True}}, None)]
+    assert cells == ["0.300 [0.180, 0.440]", "+3.200 [+1.100, +5.200]", "+0.0003 [+0.0001, +0.001]"]
+
+
+def test_the_level_of_an_interval_is_not_rounded():
+    row = difference("mt_bench", "score", "-1", "-2", "-0.5")
+    assert "its own 99.5% interval" in remarks.worse([row], "p", {}, 0.995)
 
 
 def test_times_are_summed_by_stage_and_what_cannot_be_read_does_not_count(run):

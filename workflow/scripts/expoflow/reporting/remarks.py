@@ -128,7 +128,9 @@ def worse(
             found.append(f"{benchmark} {metric} {value:+.3g} [{low:+.3g}, {high:+.3g}]")
     if not found:
         return ""
-    return f"{len(found)} of {count} figures, each by its own {confidence:.0%} interval: {', '.join(found)}"
+    return (
+        f"{len(found)} of {count} figures, each by its own {100 * confidence:g}% interval: {', '.join(found)}"
+    )
 
 
 def certified(row: Row, higher: Mapping[str, bool | None], confidence: float) -> int | None:
@@ -146,6 +148,11 @@ def certified(row: Row, higher: Mapping[str, bool | None], confidence: float) ->
         return 0
     above, below = float(row["low"]) > _equal(row), float(row["high"]) < _equal(row)
     return (above - below) * (1 if more else -1)
+
+
+def is_share(row: Row) -> bool:
+    """Whether a row of benchmarks.csv is a share of wins, of which one half says that both are as good; other differences are 0 then."""
+    return (row["benchmark"], row["metric"]) in EQUAL
 
 
 def _equal(row: Row) -> float:

@@ -174,8 +174,9 @@ def salvage(
         paper_tables.write_paper_tables(table, partial.paper_tables, told.confidence or {})
         if all(results.best(pair).exists() for pair in pairs):
             result_tables.write_summary(partial.table("summary"), results, pairs)
-            write_report(partial.report, told, results)
         rehearsal.mark([*partial.folder.glob("*.csv"), *partial.paper_tables.glob("*")], limit)
+        if partial.table("summary").exists():
+            write_report(partial.report, told, results)
     except DataError as error:
         return f"what there is cannot be shown in {partial.folder}: {error}"
     places = map(of_benchmark, missing)

@@ -95,10 +95,7 @@ def readable(inputs: Mapping[str, Path], rows: Path) -> list[Answer]:
     return [
         Answer(
             item=f"{row.question_id}.{row.turn}",
-            prompt="\n\n".join(
-                f"turn {turn}: {asked}"
-                for turn, asked in enumerate(questions[row.question_id].turns[: row.turn], start=1)
-            ),
+            prompt=_asked(questions[row.question_id].turns[: row.turn]),
             response=row.response,
             response_tokens=row.response_tokens,
             finish_reason=row.finish_reason,
@@ -107,6 +104,13 @@ def readable(inputs: Mapping[str, Path], rows: Path) -> list[Answer]:
         )
         for row in read_jsonl(rows, Graded)
     ]
+
+
+def _asked(turns: Sequence[str]) -> str:
+    """What was asked so far, as one text; a first turn is the same text as the prompt of a set."""
+    if len(turns) == 1:
+        return turns[0]
+    return "\n\n".join(f"turn {turn}: {asked}" for turn, asked in enumerate(turns, start=1))
 
 
 def answer(

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from expoflow.config.base import VARIANTS
-from expoflow.reporting.remarks import DIFFERENCE, certified
+from expoflow.reporting.remarks import DIFFERENCE, certified, is_share
 
 Row = Mapping[str, str]
 FAILED = "its job failed"
@@ -103,9 +103,13 @@ def _line(
 def _value(row: Row) -> Cell:
     value = float(row["value"])
     if row.get("low") and row.get("high"):
-        sign = "+" if row["variant"] == DIFFERENCE and row["metric"] != "win_rate" else ""
-        return Cell(
-            f"{value:{sign}.3f} [{float(row['low']):{sign}.3f}, {float(row['high']):{sign}.3f}]", value
-        )
+        sign = "+" if row["variant"] == DIFFERENCE and not is_share(row) else ""
+        low, high = (decimals(float(row[end]), sign) for end in ("low", "high"))
+        return Cell(f"{decimals(value, sign)} [{low}, {high}]", value)
     error = f"±{float(row['standard_error']):.2g}" if row.get("standard_error") else ""
-    return Cell(f"{value:.3f}", value, error)
+    return Cell(decimals(value), value, error)
+
+
+def decimals(value: float, sign: str = "") -> str:
+    """`value` in three decimals; one that is not 0 does not look like it. With the sign "+" both have one."""
+    return f"{value:{sign}.3f}" if abs(value) >= 0.0005 or value == 0 else f"{value:{sign}.1g}"

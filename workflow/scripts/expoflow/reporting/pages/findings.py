@@ -10,8 +10,9 @@ from expoflow.paths import Results
 from expoflow.reporting import remarks
 from expoflow.reporting.pages.provenance import Told
 from expoflow.reporting.tables import read
-from expoflow.reporting.words import beside, compared, judged, rehearsal_words, worse
+from expoflow.reporting.words import beside, compared, judged, worse
 from expoflow.results import Best, Certificate, read_certificate
+from expoflow.selection.criteria import CRITERIA
 
 Row = Mapping[str, str]
 
@@ -20,7 +21,8 @@ Row = Mapping[str, str]
 class Finding:
     """What the page says of a pair at its top.
 
-    `verdict` is one of certified, not certified, worse, aligned kept, not judged. `notes` are what else is to be known of the choice.
+    `verdict` is one of certified, not certified, worse, aligned kept, not judged, a rehearsal. `notes` are what else is to be known of the choice.
+    `by` is the criterion that chose alpha.
     """
 
     pair: str
@@ -28,6 +30,8 @@ class Finding:
     certificate: Certificate | None
     said: remarks.Remarks
     answers: bool
+    by: str = "reward"
+    rehearsal: bool = False
 
     @property
     def judged(self) -> str:
@@ -45,14 +49,11 @@ class Finding:
         return f"Over the aligned model: {self.judged}"
 
     @property
-    def rehearsal(self) -> str:
-        """That this is a rehearsal, if it is one."""
-        return rehearsal_words(self.certificate)
-
-    @property
     def verdict(self) -> str:
         """The certificate in two words."""
         certificate = self.certificate
+        if self.rehearsal:
+            return "a rehearsal"
         if self.best.alpha == "0":
             return "aligned kept"
         if certificate is None or not certificate.held_out:
@@ -60,6 +61,14 @@ class Finding:
         if certificate.certified:
             return "certified"
         return "worse" if worse(certificate) else "not certified"
+
+    @property
+    def chosen_certified(self) -> str:
+        """Whether the change on the prompts that chose alpha is certified, of what chose it."""
+        if self.rehearsal:
+            return "a rehearsal"
+        of = "" if self.by == "reward" else f", by {CRITERIA[self.by].short}"
+        return ("yes" if self.best.certified else "no") + of
 
     @property
     def reason(self) -> str:
@@ -99,8 +108,10 @@ def findings(
         said = remarks.Remarks(remarks.responses(alphas, best.alpha))
         if confidence:  # else it is a rehearsal
             said = remarks.of_pair(best, certificate, alphas, benchmarks, higher.get(pair, {}), confidence)
-        answers = bool(told.pairs.get(pair, {}).get("answers")) or results.answers_page(pair).exists()
-        found.append(Finding(pair, best, certificate, said, answers))
+        entry = told.pairs.get(pair, {})
+        answers = bool(entry.get("answers")) or results.answers_page(pair).exists()
+        by = entry.get("by", "reward")
+        found.append(Finding(pair, best, certificate, said, answers, by, rehearsal=not confidence))
     return found
 
 

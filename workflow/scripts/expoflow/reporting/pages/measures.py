@@ -1,5 +1,6 @@
 """What is known of every alpha of a sweep: values, and their paired changes from alpha 0 with intervals, as the page shows them."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ from expoflow.selection.criteria import CRITERIA, with_interval
 
 Row = Mapping[str, str]
 RESAMPLES = 1000
+ROUNDED = 1e-5  # numbers of a table have six digits
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Point:
 def points(
     alphas: Sequence[Row], rewards: Iterable[Row], confidence: Mapping[str, float] | None = None
 ) -> list[Point]:
-    """Every row of alphas.csv with its changes. `rewards` are the rows of rewards.csv; without them some changes have no interval.
+    """Every row of alphas.csv with its changes. `rewards` are the rows of rewards.csv on the same prompts; without them, and if they are of
+    other responses, some changes have no interval.
 
     `confidence` is that of the intervals that are computed here, by pair; without it 0.95.
     """
@@ -106,16 +109,22 @@ def shown(found: Iterable[Point]) -> list[Measure]:
     return [measure for measure in MEASURES if measure.name in known]
 
 
-Ends = Mapping[tuple[str, str, str], tuple[float, float]]
+# The change, and the ends of its interval, by pair, alpha and measure.
+Ends = Mapping[tuple[str, str, str], tuple[float, float, float]]
 
 
 def _value(measure: Measure, row: Row, aligned: Row, ends: Ends) -> Value:
     value = float(row[measure.name])
     if row["alpha"] == "0" or not aligned.get(measure.name):
         return Value(value)
-    change = value - float(aligned[measure.name])
-    low, high = _ends(measure, row) or ends.get((row["pair"], row["alpha"], measure.name), (None, None))
-    return Value(value, change, low, high)
+    before = float(aligned[measure.name])
+    change = value - before
+    if known := _ends(measure, row):
+        return Value(value, change, *known)
+    own = ends.get((row["pair"], row["alpha"], measure.name))
+    if own is None or not math.isclose(own[0], change, abs_tol=ROUNDED * max(abs(value), abs(before))):
+        return Value(value, change)
+    return Value(value, change, *own[1:])
 
 
 def _ends(measure: Measure, row: Row) -> tuple[float, float] | None:
@@ -128,10 +137,13 @@ def _ends(measure: Measure, row: Row) -> tuple[float, float] | None:
 
 
 def _intervals(rewards: Iterable[Row], confidence: Mapping[str, float]) -> Ends:
-    """Bootstrap intervals of paired changes from alpha 0, each for one alpha alone, of measures for which alphas.csv has none."""
+    """Bootstrap intervals of paired changes from alpha 0, each for one alpha alone, of measures for which alphas.csv has none.
+
+    So few prompts that they prove nothing have none.
+    """
     import numpy as np
 
-    from expoflow.selection.statistics import mean_interval
+    from expoflow.selection.statistics import mean_interval, proves
 
     measured = [measure for measure in MEASURES if measure.scores]
     values: dict[tuple[str, str, str], dict[str, list[float]]] = {}
@@ -147,7 +159,8 @@ def _intervals(rewards: Iterable[Row], confidence: Mapping[str, float]) -> Ends:
     found = {}
     for (pair, alpha, name), own in means.items():
         aligned = means.get((pair, "0", name), {})
-        if alpha != "0" and own.keys() == aligned.keys():
+        level = confidence.get(pair, 0.95)
+        if alpha != "0" and own.keys() == aligned.keys() and proves(len(own), level):
             changes = np.array([own[prompt] - aligned[prompt] for prompt in own])
-            found[pair, alpha, name] = mean_interval(changes, confidence.get(pair, 0.95), RESAMPLES)
+            found[pair, alpha, name] = (float(changes.mean()), *mean_interval(changes, level, RESAMPLES))
     return found

@@ -22,7 +22,7 @@ class Told:
 
     `figures` are captions by name; `tables` those in the paper's form, and `note` what stands below the rows of reproduction.csv. `pairs` says
     of every pair `sft`, `aligned`, perhaps `plan` (the file that knows of lm-eval's figures whether more is better), and `answers`, whether a page of
-    its answers is made. `confidence` is that of the intervals, by pair; None: 0.95. `config` is the config as it was read, `again` the command.
+    its answers is made; of `select` it has `by` and `judge`. `confidence` is that of the intervals, by pair; None: 0.95. `config` is the config as it was read, `again` the command.
     """
 
     figures: Mapping[str, str] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from typing import Any
 from expoflow.columns import ALPHA_COLUMNS, BENCHMARK_COLUMNS
 from expoflow.errors import DataError
 from expoflow.paths import Results
+from expoflow.reporting import rehearsal
 from expoflow.reporting.pages import comparison, curves, findings, measures, provenance, shell, stages
 from expoflow.reporting.pages.provenance import Told
 from expoflow.reporting.printed_table import files
@@ -21,6 +22,8 @@ from expoflow.selection.criteria import CRITERIA
 SHOWN = {name: each.short for name, each in CRITERIA.items() if name in COMPARED}
 PICTURES = 1_500_000  # bytes of static figures in the page; what does not fit lies beside it
 TABLES = ("summary", "alphas", "benchmarks", "rewards")
+# Columns that are texts, though a name may look like a number.
+TEXTS = {"pair", "best_alpha", "judged_on", "model", "source", "variant", "quantity"}
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,14 @@ def write_report(page: Path, told: Told | None = None, results: Results | None =
     swept = [row for pair in pairs for row in _numeric(results.alphas(pair), SWEPT, ALPHA_COLUMNS[1:])]
     higher = findings.directions(told)
     found = findings.findings(pairs, benchmarks, higher, told, results)
-    points = measures.points(swept, rewards, told.confidence)
+    points = measures.points(swept, _choosing(rewards, told), told.confidence)
     charts = curves.charts(points, {each.pair: each.best.others for each in found})
     lines = comparison.lines(benchmarks, higher, told.confidence)
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     body = template.from_string(shell.asset("report.html")).render(
         findings=found,
-        rehearsal=next(filter(None, (each.rehearsal for each in found)), ""),
+        rehearsal=next((rehearsal.words(row["rehearsal"]) for row in summary if row.get("rehearsal")), ""),
+        partial=own != results,
         compared={line.pair for line in lines if line.verdict in comparison.ORDER},
         summary=[_rounded(row) for row in summary],
         shown={
@@ -69,20 +73,14 @@ def write_report(page: Path, told: Told | None = None, results: Results | None =
         keys=curves.keys(charts["pairs"]),
         lines=lines,
         gaps=comparison.gaps(benchmarks),
+        incomplete={row["pair"] for row in benchmarks if not row["metric"]},
         reproduction=_reproduction(told),
         note=told.note,
         tables=_links(page, map(own.table, TABLES)),
         printed=[(path.stem, _links(page, files(path))) for path in told.tables],
         pictures=_pictures(page, told.figures, results),
         answers={pair: os.path.relpath(results.answers_page(pair), page.parent) for pair in pairs},
-        stages=stages.stages(results),
-        paid=stages.paid(results),
-        tokens=stages.tokens(rewards),
-        models=provenance.models(told, results),
-        versions=provenance.versions(),
-        made=provenance.made([own.table("summary"), own.table("benchmarks")]),
-        config=told.config_text(),
-        again=told.again,
+        **_origin(own, results, told, rewards),
     )
     shell.write_page(
         page,
@@ -93,6 +91,34 @@ def write_report(page: Path, told: Told | None = None, results: Results | None =
         data={"curve-data": charts},
         library=curves.library(),
     )
+
+
+def _origin(
+    own: Results, results: Results, told: Told, rewards: Sequence[Mapping[str, str]]
+) -> dict[str, Any]:
+    """What the run has cost, and where its results come from. Beside a page of gaps the table of rewards may be of an earlier run."""
+    return {
+        "stages": stages.stages(results),
+        "paid": stages.paid(results),
+        "tokens": stages.tokens(rewards) if own == results else "",
+        "models": provenance.models(told, results),
+        "versions": provenance.versions(),
+        "made": provenance.made([own.table("summary"), own.table("benchmarks")]),
+        "config": told.config_text(),
+        "again": told.again,
+    }
+
+
+def _choosing(rewards: Sequence[Mapping[str, str]], told: Told) -> list[Mapping[str, str]]:
+    """The rows of those prompts that choose alpha, as all of alphas.csv is of them alone."""
+    from expoflow.selection.split import judging
+
+    ids: dict[str, set[str]] = {}
+    for row in rewards:
+        ids.setdefault(row["pair"], set()).add(row["prompt_id"])
+    shares = {pair: told.pairs.get(pair, {}).get("judge") for pair in ids}
+    judges = {pair: judging(ids[pair], share) for pair, share in shares.items() if share is not None}
+    return [row for row in rewards if row["prompt_id"] not in judges.get(row["pair"], ())]
 
 
 def _numeric(path: Path, columns: Iterable[str], numbers: Collection[str]) -> list[dict[str, str]]:
@@ -116,12 +142,15 @@ def _is_number(cell: str) -> bool:
 
 def _rounded(row: Mapping[str, str]) -> dict[str, str]:
     """Numbers with a fraction in three decimals, everything else as it stands."""
-    return {key: f"{float(value):.3f}" if _is_fraction(key, value) else value for key, value in row.items()}
+    return {
+        key: comparison.decimals(float(value)) if _is_fraction(key, value) else value
+        for key, value in row.items()
+    }
 
 
 def _is_fraction(key: str, value: str) -> bool:
     try:
-        return key != "best_alpha" and not float(value).is_integer()
+        return key not in TEXTS and not float(value).is_integer()
     except (OverflowError, ValueError):
         return False
 
