@@ -44,6 +44,7 @@ rule answers_page:
         "../envs/benchmarks.yaml"
     params:
         benchmarks=readable_benchmarks,
+        judge=lambda wildcards: CONFIG.section(wildcards.pair, "select").judge,
         models=lambda wildcards: [
             CONFIG.pairs[wildcards.pair].sft,
             CONFIG.pairs[wildcards.pair].aligned,

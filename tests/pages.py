@@ -28,6 +28,8 @@ class Answered:
     """Of the benchmark reward, by prompt and variant."""
     asked: dict[str, str] = field(default_factory=dict)
     """Texts of prompts by their names; the others ask for their name."""
+    judge: float | None = None
+    """The share of prompts that judge the choice."""
 
     def page(self) -> Path:
         """Write all that the page needs, and the page."""
@@ -49,6 +51,7 @@ class Answered:
             rows,
             inputs,
             ["my-sft", "my-dpo"],
+            self.judge,
         )
         return page
 

@@ -11,6 +11,7 @@ import pytest
 from expoflow.errors import DataError
 from expoflow.paths import Results
 from expoflow.reporting.pages import answers
+from expoflow.selection.split import judging
 from pages import ALPHAS, PAIR, Answered
 
 BEE = {"-1": "I'm sorry, I can't help with that.", "0": "a bee flies", "0.5": "a bee flies far", "2": None}
@@ -88,6 +89,14 @@ def test_without_held_out_prompts_the_sweeps_are_voted_on(tmp_path):
     assert (vote["set"], vote["prompts"]) == (0, "dev")
     assert [ballot["prompt_id"] for ballot in vote["ballots"]] == ["bee", "moon"]
     assert "(these prompts chose alpha)" in vote["words"]
+
+
+def test_if_a_part_of_the_prompts_judges_it_alone_is_voted_on(tmp_path):
+    texts = {f"{number:02}": {"-1": "", "0": "no", "0.5": "yes", "2": ""} for number in range(10)}
+    vote = data(Answered(tmp_path, texts, judge=0.5).page())["vote"]
+    assert {ballot["prompt_id"] for ballot in vote["ballots"]} == judging(texts, 0.5)
+    assert "the part of them that judged the choice" in vote["words"]
+    assert vote["words"].endswith("nothing is asked: 0 of 5.")
 
 
 @pytest.mark.parametrize(

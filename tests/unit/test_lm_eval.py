@@ -192,6 +192,7 @@ def of_lm_eval(folder: Path, model: str, tasks: list[str], data: Path, **setting
             task_manager=TaskManager(include_defaults=False, include_path=str(folder / "tasks")),
             batch_size=1,
             device="cpu",
+            bootstrap_iters=0,  # its processes are forks of this one and its threads: one was seen to wait forever
             **settings,
         )["results"]
     finally:

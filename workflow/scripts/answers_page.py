@@ -23,4 +23,5 @@ with job_log(snakemake.log[0], snakemake.threads):
             for name, keys in snakemake.params.benchmarks.items()
         },
         snakemake.params.models,
+        snakemake.params.judge,
     )

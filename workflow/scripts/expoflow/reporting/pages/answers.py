@@ -17,6 +17,7 @@ from expoflow.results import Best, Certificate, read_certificate
 from expoflow.scoring.answers import read_answers
 from expoflow.scoring.degenerate import fault
 from expoflow.scoring.refusals import refuses, repeats_prompt
+from expoflow.selection.split import judging
 
 STYLES = ("base.css", "answers.css")
 SCRIPTS = ("unpack.js", "diff.js", "votes.js", "answers.js")
@@ -40,11 +41,13 @@ def write(
     rows: Mapping[str, Sequence[Path]],
     inputs: Mapping[str, Mapping[str, Path]],
     models: Sequence[str],
+    judge: float | None = None,
 ) -> None:
     """Write the page of the pair whose folder it lies in.
 
     `answers` is the table of the sweep. `rows` are of every readable benchmark the rows of sft, aligned and expo, `inputs` the files that
-    the benchmark reads beside the model. `models` are the names of the SFT and the aligned model. Raises DataError if a file is broken.
+    the benchmark reads beside the model. `models` are the names of the SFT and the aligned model. `judge` is the share of the sweep's
+    prompts that judge the choice, if a part does. Raises DataError if a file is broken.
     """
     choice = read_json(best, Best)
     certified = read_certificate(certificate, choice)
@@ -55,7 +58,9 @@ def write(
     pair = of_pair(page)
     judged = certificate_words(certified) if certified else "no certificate of this choice"
     said = f"SFT model {models[0]}, aligned model {models[1]}. Chosen alpha {choice.alpha}: {judged}."
-    data = {"pair": pair, "choice": said, "chosen": choice.alpha, "sets": sets, "vote": _votes(sets, choice)}
+    judges = judging((row["prompt_id"] for row in swept), judge) if judge else None
+    votes = _votes(sets, choice, judges)
+    data = {"pair": pair, "choice": said, "chosen": choice.alpha, "sets": sets, "vote": votes}
     write_page(
         page,
         title=html.escape(f"{pair}: answers"),
@@ -213,10 +218,10 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else value
 
 
-def _votes(sets: Sequence[dict[str, Any]], best: Best) -> dict[str, Any]:
+def _votes(sets: Sequence[dict[str, Any]], best: Best, judges: set[str] | None) -> dict[str, Any]:
     """What is voted on: aligned against expo, on the held-out set if there is one; or why there is nothing to vote on.
 
-    A ballot names both responses by the first digits of the SHA-256 of their texts. Equal responses are no ballot.
+    Of the sweep's prompts only `judges` are asked, if a part of them judges. A ballot names both responses by the first digits of the SHA-256 of their texts. Equal responses are no ballot.
     """
     if best.alpha == ALIGNED:
         return {"why": "The aligned model was kept (alpha 0), so there is nothing to vote on."}
@@ -225,7 +230,13 @@ def _votes(sets: Sequence[dict[str, Any]], best: Best) -> dict[str, Any]:
     if lacking := [alpha for alpha in (ALIGNED, best.alpha) if alpha not in asked["answers"]]:
         return {"why": f"There are no responses of alpha {lacking[0]}, so there is nothing to vote on."}
     pairs = [*zip(*(asked["answers"][alpha]["response"] for alpha in (ALIGNED, best.alpha)), strict=True)]
-    named = zip(asked["prompts"]["id"], asked["prompts"]["sample"], pairs, strict=True)
+    if place or judges is None:
+        voted, role = pairs, asked["role"]
+    else:
+        ids = asked["prompts"]["id"]
+        voted = [both if name in judges else (None, None) for name, both in zip(ids, pairs, strict=True)]
+        role = "the part of them that judged the choice"
+    named = zip(asked["prompts"]["id"], asked["prompts"]["sample"], voted, strict=True)
     ballots = [
         {
             "item": item,
@@ -239,10 +250,11 @@ def _votes(sets: Sequence[dict[str, Any]], best: Best) -> dict[str, Any]:
     ]
     if not ballots:
         return {"why": "Aligned and ExPO gave the same responses, so there is nothing to vote on."}
-    same = sum(aligned == expo and aligned is not None for aligned, expo in pairs)
+    both = [(aligned, expo) for aligned, expo in voted if None not in (aligned, expo)]
+    same = sum(aligned == expo for aligned, expo in both)
     words = (
-        f"The aligned model against ExPO, on {asked['title']} ({asked['role']}). Prompts and sides come in random order. "
-        f"Where both gave the same response nothing is asked: {same:,} of {len(pairs):,}."
+        f"The aligned model against ExPO, on {asked['title']} ({role}). Prompts and sides come in random order. "
+        f"Where both gave the same response nothing is asked: {same:,} of {len(both):,}."
     )
     key = json_digest(ballots)
     return {"set": place, "prompts": asked["prompts_of"], "ballots": ballots, "words": words, "key": key}
