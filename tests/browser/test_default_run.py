@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 from scipy.stats import binomtest
 from workflow.tree import Tree
 
@@ -31,9 +32,8 @@ def test_the_report_answers_first_and_its_curves_can_be_used(default_run, opened
     marks = page.locator(".chart svg path[aria-label]").count()
     page.locator("#pairs input").first.focus()
     page.keyboard.press("Space")
-    page.wait_for_function(
-        "before => document.querySelectorAll('.chart svg path[aria-label]').length < before", arg=marks
-    )
+    expect(page.locator(".chart svg path[aria-label]")).not_to_have_count(marks)
+    assert page.locator(".chart svg path[aria-label]").count() < marks
     assert page.locator("a[href='pairs/mini20/answers.html']").count()
 
 
@@ -51,12 +51,12 @@ def test_the_answers_are_read_at_every_alpha_and_found_again_by_their_address(de
     assert len({text for _, text in seen}) > 2
     page.keyboard.press("j")
     first = page.locator("#prompt").inner_text()
-    page.wait_for_function("location.hash.includes('prompt=')")
+    page.wait_for_url("**#*prompt=*")
     again = opened(path, page.evaluate("location.hash"))
     again.wait_for_selector("#prompt-title:not(:empty)")
     assert again.locator("#prompt").inner_text() == first
     again.locator("#search").fill(first[:20])
-    again.wait_for_function("!document.getElementById('count').textContent.startsWith('300 ')")
+    expect(again.locator("#count")).not_to_have_text("400 of 400")
     assert first in again.locator("#list").inner_text()
 
 

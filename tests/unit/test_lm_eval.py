@@ -192,7 +192,7 @@ def of_lm_eval(folder: Path, model: str, tasks: list[str], data: Path, **setting
             task_manager=TaskManager(include_defaults=False, include_path=str(folder / "tasks")),
             batch_size=1,
             device="cpu",
-            bootstrap_iters=0,  # its processes are forks of this one and its threads: one was seen to wait forever
+            bootstrap_iters=10,
             **settings,
         )["results"]
     finally:
@@ -205,6 +205,8 @@ def store(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EXPOFLOW_STORE", str(tmp_path_factory.mktemp("store")))
+        # lm-eval's bootstrap would fork this process with all its threads: one was seen to wait forever
+        patch.setenv("DISABLE_MULTIPROC", "1")
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("converted")))
         yield
 
