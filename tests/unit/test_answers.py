@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 from expoflow.config.benchmarks import BENCHMARKS, SECTIONS
 from expoflow.config.stages import ScoreConfig
+from expoflow.data.prompts import prompt_text
 from expoflow.errors import DataError
 from expoflow.files.records import write_jsonl
 from expoflow.paths import Results
 from expoflow.results import Generation, Image, Message, Prompt
-from expoflow.scoring.answers import SCHEMA, prompt_text, read_answers, write_answers
+from expoflow.scoring.answers import SCHEMA, read_answers, write_answers
 from expoflow.scoring.refusals import refuses, repeats_prompt
 from expoflow.scoring.responses import evaluate, write_rewards
 

@@ -11,12 +11,12 @@ from expoflow.benchmarks.job import Job
 from expoflow.benchmarks.metrics import difference, mean
 from expoflow.benchmarks.readable import Answer
 from expoflow.config.stages import SelectConfig
+from expoflow.data.prompts import prompt_text
 from expoflow.engines import model
 from expoflow.errors import DataError
 from expoflow.files.records import read_jsonl
 from expoflow.paths import of_prompts
 from expoflow.results import Metric, Prompt, Scored, read_prompts
-from expoflow.scoring.answers import prompt_text
 
 
 def run(job: Job) -> None:

@@ -27,6 +27,20 @@ def prompt_id(messages: Sequence[Message]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def prompt_text(prompt: Prompt) -> str:
+    """A prompt as one text: its only message; of several each with its role before it. Images are counted."""
+    if len(prompt.messages) == 1 and not prompt.has_images():
+        return prompt.messages[0].content
+    return "\n\n".join(
+        f"{message.role}: {_images(len(message.images or ()))}{message.content}"
+        for message in prompt.messages
+    )
+
+
+def _images(count: int) -> str:
+    return f"[{count} image{'s' * (count > 1)}] " if count else ""
+
+
 def plain(messages: Sequence[Message]) -> list[dict[str, str]]:
     """Roles and texts of messages, as chat templates and trainers take them."""
     return [{"role": message.role, "content": message.content} for message in messages]

@@ -7,11 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from expoflow.data.prompts import prompt_text
 from expoflow.errors import DataError
 from expoflow.files.atomic import replacing
 from expoflow.files.records import read_csv
 from expoflow.paths import of_alpha, of_pair, of_prompts
-from expoflow.results import Prompt
 from expoflow.scoring.refusals import refuses, repeats_prompt
 from expoflow.scoring.responses import read_responses
 
@@ -62,20 +62,6 @@ def read_answers(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     if lacking := next((name for name in wanted if name not in table.column_names), None):
         raise DataError(f"{path}: has no column {lacking}; delete it and run snakemake again")
     return table
-
-
-def prompt_text(prompt: Prompt) -> str:
-    """A prompt as one text: its only message; of several each with its role before it. Images are counted."""
-    if len(prompt.messages) == 1 and not prompt.has_images():
-        return prompt.messages[0].content
-    return "\n\n".join(
-        f"{message.role}: {_images(len(message.images or ()))}{message.content}"
-        for message in prompt.messages
-    )
-
-
-def _images(count: int) -> str:
-    return f"[{count} image{'s' * (count > 1)}] " if count else ""
 
 
 def _rows(pair: str, prompts: Path, generations: Path, rewards: Path) -> Iterator[dict[str, Any]]:
