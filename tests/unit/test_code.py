@@ -233,12 +233,12 @@ def test_a_column_changes_the_digests_of_the_tables_that_have_it(copy, before):
     path = copy / "columns.py"
     path.write_text(path.read_text().replace('"chosen_share",', '"share",', 1))
     after = digests()
-    assert {name for name in before if before[name] != after[name]} == {"select", "tables"}
+    assert {name for name in before if before[name] != after[name]} == {"select", "tables", "report"}
 
 
 def test_small_digests_stay_small():
     """Modules that a rule's digest holds, its script aside: 32, 35, 33 and 36 before they went by definition."""
-    most = {"tables": 3, "report": 19, "appendices": 5, "select": 11, "score": 25}
+    most = {"tables": 3, "report": 20, "appendices": 5, "select": 11, "score": 25}
     for rule, count in most.items():
         roots = code.work(*code.TASKS.get(rule, ()))
         found = digest.reached(roots, code.script(rule), code.NEUTRAL)
