@@ -217,4 +217,4 @@ def test_an_edit_of_the_words_of_a_page_makes_pages_alone(finished, clone):
     page = clone / "workflow/scripts/expoflow/reporting/pages/assets/answers.html"
     page.write_text(page.read_text().replace("Which response is better?", "Which is better?"))
     finished.workflow = clone
-    assert finished.planned() == {"answers_page": 1}
+    assert finished.planned() == {"answers_page": 1, "report": 1}
