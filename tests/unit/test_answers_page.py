@@ -1,4 +1,4 @@
-"""What answers.html has in it; tests/browser/test_answers_page.py reads it in a browser."""
+"""What answers.html has in it; tests/browser/test_answers_read.py reads it in a browser."""
 
 import base64
 import gzip
