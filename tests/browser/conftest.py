@@ -36,7 +36,7 @@ def default_run(made_once) -> Path:
     def make(folder: Path) -> None:
         (folder / "tree").mkdir()
         shutil.copy(REPOSITORY / "config/config.yaml", folder / "tree")
-        Tree(folder / "tree", folder / "store").snakemake("--cores", "all")
+        Tree(folder / "tree", folder / "store").snakemake("--cores", "all", timeout=1800)
 
     return made_once("default", make) / "tree" / "results"
 
