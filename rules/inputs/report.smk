@@ -132,7 +132,7 @@ def last_screen():
 
 # The page says by which command; a run of the same config by another one has the same results, so that it is no parameter.
 if workflow.is_main_process:
-    os.environ["EXPOFLOW_AGAIN"] = ran().again()
+    os.environ.update(EXPOFLOW_AGAIN=ran().again())
 
 # The models whose manifests the page shows.
 PAIRS_MODELS = [
