@@ -43,11 +43,12 @@ def write_run(folder: Path) -> tuple[Results, Told]:
         write_json(results.manifest(model), _manifest(model, size))
     _leave_times(folder)
     write_text(results.figure("sweep", "svg"), SVG)
-    pairs = {pair: {"sft": "sft", "aligned": "dpo", "answers": pair == "mild"} for pair in GRIDS}
+    pairs = {pair: {"sft": "sft", "aligned": "dpo"} for pair in GRIDS}
     told = Told(
         figures={"sweep": CAPTION, "absent": "never drawn"},
         pairs=pairs,
         reward_model="rm",
+        confidence=dict.fromkeys(GRIDS, 0.95),
         config={"seed": 7, "models": {"rm": {"hub": "org/<rm>"}}},
         again="expoflow run --config 'my config.yaml'",
     )

@@ -84,12 +84,10 @@ def told_of_pairs():
         lm_eval = CONFIG.section(name, "benchmarks").lm_eval
         select = CONFIG.section(name, "select")
         plan = lm_eval.inputs()["data"] if lm_eval else None
-        answers = f"results/pairs/{name}/answers.html" in RESULTS_OF_ALL
         found[name] = {
             "sft": pair.sft,
             "aligned": pair.aligned,
             "plan": plan,
-            "answers": answers,
             "by": select.by,
             "judge": select.judge,
         }

@@ -2,7 +2,7 @@
 
 import pytest
 from expoflow.reporting.pages.report import write_report
-from report_results import CAPTION, write_run
+from report_results import CAPTION, GRIDS, write_run
 
 pytestmark = pytest.mark.browser
 POINTS = ".drawn path[aria-roledescription='point']"
@@ -152,6 +152,6 @@ def test_words_of_users_are_texts_and_pictures_are_in_the_page(drawn):
     assert CAPTION in page.text_content("#figures figcaption")
     assert page.evaluate("document.querySelector('#figures img').naturalWidth") == 40
     assert page.eval_on_selector_all("#answer a", "all => all.map(a => a.getAttribute('href'))") == [
-        "pairs/mild/answers.html"
+        f"pairs/{pair}/answers.html" for pair in GRIDS
     ]
     assert "org/<rm>" in page.text_content("#provenance pre")

@@ -11,6 +11,7 @@ from expoflow.errors import DataError
 from expoflow.files.records import write_csv, write_json
 from expoflow.paths import Results
 from expoflow.reporting import tables, words
+from expoflow.reporting.pages.provenance import Told
 from expoflow.reporting.pages.report import write_report
 from expoflow.reporting.run_end import closing_words
 from expoflow.reporting.tables import SCORED
@@ -279,7 +280,7 @@ def results(tmp_path):
             results, [file], [results.best("p")], [tmp_path / "p.csv"], [results.certificate("p")]
         )
         tables.write_benchmarks(results.table("benchmarks"), [])
-        write_report(results.report, results=results)
+        write_report(results.report, Told(confidence={"p": 0.95}), results)
         (summary,) = tables.read([results.table("summary")])
         return results, summary, results.report.read_text().partition("<script")[0]
 

@@ -21,7 +21,7 @@ from expoflow.paths import Results
 from expoflow.project import estimate, status
 from expoflow.results import BenchmarkResult, Scored
 from expoflow.selection import statistics
-from expoflow.selection.split import judging
+from expoflow.selection.split import choosing, judging
 from scipy import stats
 
 CONFIG = {
@@ -176,10 +176,10 @@ def test_votes_on_prompts_that_chose_alpha_do_not_count_beside_others():
 
 def test_prompts_that_judge_the_choice_did_not_make_it():
     ids = [f"{number:016x}" for number in range(10)]
-    chose = benchmark.choosing(ids, SelectConfig(judge=0.3))
+    chose = choosing(ids, 0.3)
     assert chose == set(ids) - judging(ids, 0.3)
     assert len(chose) == 7
-    assert benchmark.choosing(ids, SelectConfig()) == set(ids)
+    assert choosing(ids, None) == set(ids)
 
 
 # A pair's files.

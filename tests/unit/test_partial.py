@@ -66,6 +66,7 @@ def test_the_gap_is_shown_and_hides_nothing(results):
     said = "This run is not finished: a job failed.</strong> Missing: p: alpaca_eval of expo, p: alpaca_eval of expo-aligned."
     assert said in page.partition('id="answer"')[0]
     assert 'href="../figures/sweep.svg"' in page
+    assert "answers.html" not in page  # it is not there
     assert page.count("its job failed") == 2
     assert f"missing in {results}/partial/benchmarks.csv: p: alpaca_eval of expo\n" in words
 

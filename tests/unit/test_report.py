@@ -13,7 +13,9 @@ from expoflow.reporting.pages import comparison, curves, measures, report, stage
 from expoflow.reporting.pages.report import write_report
 from expoflow.reporting.tables import read
 from expoflow.selection.split import judging
-from report_results import CAPTION, write_run
+from report_results import CAPTION, GRIDS, write_run
+
+LEVEL = dict.fromkeys(GRIDS, 0.95)
 
 
 @pytest.fixture
@@ -151,7 +153,7 @@ def test_every_measure_that_is_known_has_a_chart_with_the_pairs_that_have_it(run
 def test_a_cell_without_number_says_why(run):
     results, _ = run
     rows = [*read([results.table("benchmarks")])]
-    found = {line.metric: line for line in comparison.lines(rows, {}, None)}
+    found = {line.metric: line for line in comparison.lines(rows, {}, LEVEL)}
     assert {metric: line.verdict for metric, line in found.items()} == {
         "reward": "better",
         "length": "",
@@ -170,7 +172,7 @@ def test_a_cell_without_number_says_why(run):
     assert found["unfinished"].cells[3].text == "+0.200 [+0.100, +0.300]"
     assert {line.verdict for line in comparison.lines(rows, {}, {})} == {"", "a rehearsal"}
     alone = [row for row in rows if not row["metric"]]
-    (line,) = comparison.lines(alone, {}, None)
+    (line,) = comparison.lines(alone, {}, LEVEL)
     assert [cell.text for cell in line.cells][2:] == [comparison.FAILED] * 2
     assert comparison.gaps(rows) == ["mild: mt_bench of expo", "mild: mt_bench of expo-aligned"]
 
@@ -186,7 +188,7 @@ def test_a_share_of_wins_has_no_sign_and_a_difference_of_win_rates_has_one():
         difference("alpaca_eval", "win_rate", "3.2", "1.1", "5.2"),
         difference("lm_eval", "acc", "0.00031", "0.0001", "0.0006"),
     ]
-    cells = [line.cells[-1].text for line in comparison.lines(rows, {"p": {"acc": True}}, None)]
+    cells = [line.cells[-1].text for line in comparison.lines(rows, {"p": {"acc": True}}, {"p": 0.95})]
     assert cells == ["0.300 [0.180, 0.440]", "+3.200 [+1.100, +5.200]", "+0.0003 [+0.0001, +0.001]"]
 
 
@@ -232,7 +234,7 @@ def test_the_page_begins_with_the_answer_and_ends_with_where_it_comes_from(run):
     assert page.count("<img ") == 1
     assert "never drawn" not in page
     assert set(re.findall(r'href="([^"#]+)"', page)) == {
-        "pairs/mild/answers.html",
+        *(f"pairs/{pair}/answers.html" for pair in GRIDS),
         "figures/sweep.svg",
         *("summary.csv", "alphas.csv", "benchmarks.csv", "rewards.csv"),
     }

@@ -171,7 +171,7 @@ def salvage(
     table, pairs = partial.table("benchmarks"), [*dict.fromkeys(of_benchmark(path)[0] for path in benchmarks)]
     try:
         result_tables.write_benchmarks(table, benchmarks)
-        paper_tables.write_paper_tables(table, partial.paper_tables, told.confidence or {})
+        paper_tables.write_paper_tables(table, partial.paper_tables, told.confidence)
         if all(results.best(pair).exists() for pair in pairs):
             result_tables.write_summary(partial.table("summary"), results, pairs)
         rehearsal.mark([*partial.folder.glob("*.csv"), *partial.paper_tables.glob("*")], limit)

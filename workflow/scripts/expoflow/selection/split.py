@@ -17,6 +17,12 @@ def judging(prompt_ids: Iterable[str], share: float) -> set[str]:
     return set(ordered[len(ordered) - round(share * len(ordered)) :])
 
 
+def choosing(prompt_ids: Iterable[str], share: float | None) -> set[str]:
+    """The prompts that choose alpha: all but those that judge; without a `share` all."""
+    ids = set(prompt_ids)
+    return ids if share is None else ids - judging(ids, share)
+
+
 def part(
     tables: Mapping[str, pd.DataFrame], share: float | None, pair: str, *, judges: bool = False
 ) -> dict[str, pd.DataFrame]:

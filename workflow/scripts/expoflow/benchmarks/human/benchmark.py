@@ -19,7 +19,7 @@ from expoflow.files.records import read_json
 from expoflow.paths import RESULTS
 from expoflow.results import Metric, Scored
 from expoflow.scoring.answers import read_answers
-from expoflow.selection.split import judging
+from expoflow.selection.split import choosing
 
 ALIGNED = "0"  # its alpha
 WORTH = {"expo": 1.0, "tie": 0.5, "aligned": 0.0}
@@ -58,7 +58,7 @@ def run_comparison(comparison: Comparison) -> None:
         for place, answers in _held_out(*rows).items():
             known[place].add(answers)
     own = [vote for vote in read_votes(file) if vote.pair == pair]
-    counted = count(own, known, choosing((prompt for _, prompt, _ in sweep), comparison.select))
+    counted = count(own, known, choosing((prompt for _, prompt, _ in sweep), comparison.select.judge))
     if not counted.votes:
         raise DataError(
             f"{file}: none of the {len(own)} votes on {pair} is on answers of alpha 0 and alpha {alpha}, which was chosen, as they are"
@@ -69,12 +69,6 @@ def run_comparison(comparison: Comparison) -> None:
     comparison.write(
         measure(counted, comparison.select), _prompts(comparison, counted.votes), **_told(counted, alpha)
     )
-
-
-def choosing(prompts: Iterable[str], config: SelectConfig) -> set[str]:
-    """The ids of those of the sweep's prompts that choose alpha."""
-    ids = set(prompts)
-    return ids - judging(ids, config.judge) if config.judge is not None else ids
 
 
 def count(votes: Iterable[Vote], known: Mapping[Place, set[Answers]], chose: set[str]) -> Counted:

@@ -1,6 +1,5 @@
 """results/pairs/{pair}/answers.html: the page on which a pair's answers are read, compared and voted on."""
 
-import hashlib
 import html
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from expoflow.benchmarks import readable
+from expoflow.benchmarks.human.files import HELD_OUT, answer_digest
 from expoflow.files.hashing import json_digest
 from expoflow.files.records import read_json
 from expoflow.paths import of_pair
@@ -17,14 +17,12 @@ from expoflow.results import Best, Certificate, read_certificate
 from expoflow.scoring.answers import read_answers
 from expoflow.scoring.degenerate import fault
 from expoflow.scoring.refusals import refuses, repeats_prompt
-from expoflow.selection.split import judging
+from expoflow.selection.split import choosing
 
 STYLES = ("base.css", "answers.css")
 SCRIPTS = ("unpack.js", "diff.js", "votes.js", "answers.js")
 SFT, ALIGNED = "-1", "0"
-HELD_OUT = "reward"  # the benchmark whose prompts judge the choice
 MOST = 64_000_000  # characters of a set: a browser keeps some hundred million, and opens these in seconds
-HASH = 16
 DIGITS = 9  # of a reward that stand in the page
 ENDS = {"stop": "ended by itself", "length": "cut off at the limit of tokens"}
 FAULTS = {"empty": "empty", "repeating": "ends in a loop"}
@@ -58,8 +56,8 @@ def write(
     pair = of_pair(page)
     judged = certificate_words(certified) if certified else "no certificate of this choice"
     said = f"SFT model {models[0]}, aligned model {models[1]}. Chosen alpha {choice.alpha}: {judged}."
-    judges = judging((row["prompt_id"] for row in swept), judge) if judge else None
-    votes = _votes(sets, choice, judges)
+    chose = choosing((row["prompt_id"] for row in swept), judge)
+    votes = _votes(sets, choice, chose if judge else set())
     data = {"pair": pair, "choice": said, "chosen": choice.alpha, "sets": sets, "vote": votes}
     write_page(
         page,
@@ -218,10 +216,11 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else value
 
 
-def _votes(sets: Sequence[dict[str, Any]], best: Best, judges: set[str] | None) -> dict[str, Any]:
+def _votes(sets: Sequence[dict[str, Any]], best: Best, chose: set[str]) -> dict[str, Any]:
     """What is voted on: aligned against expo, on the held-out set if there is one; or why there is nothing to vote on.
 
-    Of the sweep's prompts only `judges` are asked, if a part of them judges. A ballot names both responses by the first digits of the SHA-256 of their texts. Equal responses are no ballot.
+    If a part of the sweep's prompts judges, those that `chose` are not asked; else there are none in `chose`. A ballot names both
+    responses by their digests. Equal responses are no ballot.
     """
     if best.alpha == ALIGNED:
         return {"why": "The aligned model was kept (alpha 0), so there is nothing to vote on."}
@@ -230,35 +229,31 @@ def _votes(sets: Sequence[dict[str, Any]], best: Best, judges: set[str] | None) 
     if lacking := [alpha for alpha in (ALIGNED, best.alpha) if alpha not in asked["answers"]]:
         return {"why": f"There are no responses of alpha {lacking[0]}, so there is nothing to vote on."}
     pairs = [*zip(*(asked["answers"][alpha]["response"] for alpha in (ALIGNED, best.alpha)), strict=True)]
-    if place or judges is None:
-        voted, role = pairs, asked["role"]
-    else:
-        ids = asked["prompts"]["id"]
-        voted = [both if name in judges else (None, None) for name, both in zip(ids, pairs, strict=True)]
-        role = "the part of them that judged the choice"
-    named = zip(asked["prompts"]["id"], asked["prompts"]["sample"], voted, strict=True)
+    left_out = set() if place else chose
+    role = "the part of them that judged the choice" if left_out else asked["role"]
+    named = [
+        (item, prompt, sample, *both)
+        for item, (prompt, sample, both) in enumerate(
+            zip(asked["prompts"]["id"], asked["prompts"]["sample"], pairs, strict=True)
+        )
+        if None not in both and prompt not in left_out
+    ]
     ballots = [
         {
             "item": item,
             "prompt_id": prompt,
             "sample": sample,
-            "aligned": _hash(aligned),
-            "expo": _hash(expo),
+            "aligned": answer_digest(aligned),
+            "expo": answer_digest(expo),
         }
-        for item, (prompt, sample, (aligned, expo)) in enumerate(named)
-        if None not in (aligned, expo) and aligned != expo
+        for item, prompt, sample, aligned, expo in named
+        if aligned != expo
     ]
     if not ballots:
         return {"why": "Aligned and ExPO gave the same responses, so there is nothing to vote on."}
-    both = [(aligned, expo) for aligned, expo in voted if None not in (aligned, expo)]
-    same = sum(aligned == expo for aligned, expo in both)
     words = (
         f"The aligned model against ExPO, on {asked['title']} ({role}). Prompts and sides come in random order. "
-        f"Where both gave the same response nothing is asked: {same:,} of {len(both):,}."
+        f"Where both gave the same response nothing is asked: {len(named) - len(ballots):,} of {len(named):,}."
     )
     key = json_digest(ballots)
     return {"set": place, "prompts": asked["prompts_of"], "ballots": ballots, "words": words, "key": key}
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:HASH]

@@ -44,12 +44,12 @@ class Line:
 def lines(
     rows: Iterable[Row],
     higher: Mapping[str, Mapping[str, bool | None]],
-    confidence: Mapping[str, float] | None,
+    confidence: Mapping[str, float],
 ) -> list[Line]:
     """A line for every pair, benchmark and metric of benchmarks.csv, in its order.
 
     A job that failed has a row without metric. `higher` says by pair of lm-eval's figures whether more is better. `confidence` is that of
-    the intervals, by pair; of a pair without, as in a rehearsal, nothing is certified. None: 0.95 for all.
+    the intervals, by pair; of a pair without, as in a rehearsal, nothing is certified.
     """
     found: dict[tuple[str, str, str], dict[str, Row]] = {}
     failed: dict[tuple[str, str], set[str]] = {}
@@ -66,7 +66,7 @@ def lines(
             of,
             failed.get(place[:2], set()),
             higher.get(place[0], {}),
-            0.95 if confidence is None else confidence.get(place[0]),
+            confidence.get(place[0]),
         )
         for place, of in found.items()
     ]

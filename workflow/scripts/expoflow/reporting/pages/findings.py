@@ -29,7 +29,6 @@ class Finding:
     best: Best
     certificate: Certificate | None
     said: remarks.Remarks
-    answers: bool
     by: str = "reward"
     rehearsal: bool = False
 
@@ -104,14 +103,12 @@ def findings(
         best = read_json(results.best(pair), Best)
         certificate = read_certificate(results.certificate(pair), best)
         alphas = [*read([results.alphas(pair)], ("alpha",))]
-        confidence = 0.95 if told.confidence is None else told.confidence.get(pair)
+        confidence = told.confidence.get(pair)
         said = remarks.Remarks(remarks.responses(alphas, best.alpha))
         if confidence:  # else it is a rehearsal
             said = remarks.of_pair(best, certificate, alphas, benchmarks, higher.get(pair, {}), confidence)
-        entry = told.pairs.get(pair, {})
-        answers = bool(entry.get("answers")) or results.answers_page(pair).exists()
-        by = entry.get("by", "reward")
-        found.append(Finding(pair, best, certificate, said, answers, by, rehearsal=not confidence))
+        by = told.pairs.get(pair, {}).get("by", "reward")
+        found.append(Finding(pair, best, certificate, said, by, rehearsal=not confidence))
     return found
 
 

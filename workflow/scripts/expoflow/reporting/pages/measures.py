@@ -3,7 +3,9 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from expoflow.config.stages import SelectConfig
 from expoflow.selection.criteria import CRITERIA, with_interval
 
 Row = Mapping[str, str]
@@ -79,14 +81,14 @@ class Point:
 
 
 def points(
-    alphas: Sequence[Row], rewards: Iterable[Row], confidence: Mapping[str, float] | None = None
+    alphas: Sequence[Row], rewards: Iterable[Row], confidence: Mapping[str, float] = MappingProxyType({})
 ) -> list[Point]:
     """Every row of alphas.csv with its changes. `rewards` are the rows of rewards.csv on the same prompts; without them, and if they are of
     other responses, some changes have no interval.
 
-    `confidence` is that of the intervals that are computed here, by pair; without it 0.95.
+    `confidence` is that of the intervals that are computed here, by pair; of one without, as in a rehearsal, it is the default of `select`.
     """
-    ends = _intervals(rewards, confidence or {})
+    ends = _intervals(rewards, confidence)
     aligned = {row["pair"]: row for row in alphas if row["alpha"] == "0"}
     return [
         Point(
@@ -145,6 +147,7 @@ def _intervals(rewards: Iterable[Row], confidence: Mapping[str, float]) -> Ends:
 
     from expoflow.selection.statistics import mean_interval, proves
 
+    usual = SelectConfig().confidence
     measured = [measure for measure in MEASURES if measure.scores]
     values: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     for row in rewards:
@@ -159,7 +162,7 @@ def _intervals(rewards: Iterable[Row], confidence: Mapping[str, float]) -> Ends:
     found = {}
     for (pair, alpha, name), own in means.items():
         aligned = means.get((pair, "0", name), {})
-        level = confidence.get(pair, 0.95)
+        level = confidence.get(pair, usual)
         if alpha != "0" and own.keys() == aligned.keys() and proves(len(own), level):
             changes = np.array([own[prompt] - aligned[prompt] for prompt in own])
             found[pair, alpha, name] = (float(changes.mean()), *mean_interval(changes, level, RESAMPLES))

@@ -21,8 +21,9 @@ class Told:
     """What the page must be told of a run, since no result says it.
 
     `figures` are captions by name; `tables` those in the paper's form, and `note` what stands below the rows of reproduction.csv. `pairs` says
-    of every pair `sft`, `aligned`, perhaps `plan` (the file that knows of lm-eval's figures whether more is better), and `answers`, whether a page of
-    its answers is made; of `select` it has `by` and `judge`. `confidence` is that of the intervals, by pair; None: 0.95. `config` is the config as it was read, `again` the command.
+    of every pair `sft`, `aligned`, perhaps `plan` (the file that knows of lm-eval's figures whether more is better); of `select` it has `by`
+    and `judge`. `confidence` is that of the intervals, by pair; in a rehearsal there is none. `config` is the config as it was read, `again`
+    the command.
     """
 
     figures: Mapping[str, str] = field(default_factory=dict)
@@ -30,7 +31,7 @@ class Told:
     note: str = ""
     pairs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     reward_model: str | None = None
-    confidence: Mapping[str, float] | None = None
+    confidence: Mapping[str, float] = field(default_factory=dict)
     config: Mapping[str, Any] | None = None
     again: str = ""
 

@@ -79,7 +79,7 @@ def write_report(page: Path, told: Told | None = None, results: Results | None =
         tables=_links(page, map(own.table, TABLES)),
         printed=[(path.stem, _links(page, files(path))) for path in told.tables],
         pictures=_pictures(page, told.figures, results),
-        answers={pair: os.path.relpath(results.answers_page(pair), page.parent) for pair in pairs},
+        answers=_answers(page, pairs, results, whole=own == results),
         **_origin(own, results, told, rewards),
     )
     shell.write_page(
@@ -91,6 +91,14 @@ def write_report(page: Path, told: Told | None = None, results: Results | None =
         data={"curve-data": charts},
         library=curves.library(),
     )
+
+
+def _answers(page: Path, pairs: Iterable[str], results: Results, whole: bool) -> dict[str, str]:
+    """By pair where its page of answers lies, from this one: beside a `whole` page there is one, or will be."""
+    places = {pair: results.answers_page(pair) for pair in pairs}
+    return {
+        pair: os.path.relpath(place, page.parent) for pair, place in places.items() if whole or place.exists()
+    }
 
 
 def _origin(
@@ -111,14 +119,13 @@ def _origin(
 
 def _choosing(rewards: Sequence[Mapping[str, str]], told: Told) -> list[Mapping[str, str]]:
     """The rows of those prompts that choose alpha, as all of alphas.csv is of them alone."""
-    from expoflow.selection.split import judging
+    from expoflow.selection.split import choosing
 
     ids: dict[str, set[str]] = {}
     for row in rewards:
         ids.setdefault(row["pair"], set()).add(row["prompt_id"])
-    shares = {pair: told.pairs.get(pair, {}).get("judge") for pair in ids}
-    judges = {pair: judging(ids[pair], share) for pair, share in shares.items() if share is not None}
-    return [row for row in rewards if row["prompt_id"] not in judges.get(row["pair"], ())]
+    chose = {pair: choosing(own, told.pairs.get(pair, {}).get("judge")) for pair, own in ids.items()}
+    return [row for row in rewards if row["prompt_id"] in chose[row["pair"]]]
 
 
 def _numeric(path: Path, columns: Iterable[str], numbers: Collection[str]) -> list[dict[str, str]]:
