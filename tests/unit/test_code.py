@@ -185,7 +185,7 @@ EDITS = {
     # loaded by their names
     "benchmarks/alpaca_eval/win_rates": variants("benchmark compare", "alpaca_eval"),
     "benchmarks/human/benchmark": {"compare_human"},
-    "benchmarks/human/files": {"compare_human"},
+    "benchmarks/human/files": {"compare_human", "answers_page"},
     "benchmarks/lm_eval/backend": variants("benchmark responses", *HARNESSES),
     "benchmarks/lm_eval/definitions": {"lm_eval_data"},
     "theory/answers": THEORY,
