@@ -3,6 +3,7 @@
 Everything is made from the rows of measures.csv, the table that a page of claims stands on.
 """
 
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from expoflow.files.records import read_csv
 
 Row = Mapping[str, str]
 COLUMNS = ("run", *tables.CLAIM_COLUMNS)
+WIDTH = 100  # columns of a line of the pages
 LISTED = 3  # more subjects of a quantity are pooled,
 NUMBERS = 10  # unless a statement has at most so many numbers
 
@@ -121,6 +123,19 @@ def mean(values: Sequence[float]) -> float:
 def plain(text: str) -> str:
     """A quantity or subject of measures.csv in words: those are keys, and say "less" for minus."""
     return text.replace(" less ", " minus ").replace("_", " ")
+
+
+def paragraph(text: str, mark: str = "") -> str:
+    """`text` in lines of WIDTH, each with its newline; `mark` begins a point of a list."""
+    lines = textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=mark,
+        subsequent_indent=" " * len(mark),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines) + "\n"
 
 
 def _by(rows: Iterable[Row], column: str) -> dict[str, list[Row]]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from expoflow.claims.answers import Answer, Entry, met, plain, spread
+from expoflow.claims.answers import Answer, Entry, met, paragraph, plain, spread
 from expoflow.files.markdown import markdown_table
 
 HEADER = ("quantity", "subject", "mean (smallest to largest) ± interval", "as expected")
@@ -13,6 +13,7 @@ LABELS = {  # quantities of measures.csv that need more words
     "preference margin, apart": "preference margin, relative difference minus 0.1",
     "expected reward, apart": "expected reward, relative difference minus 0.1",
     "steps": "steps of the grid",
+    "first share that is ahead": "smallest share that is clearly ahead",
     "quality": "true quality",
     "plain": "plain win rate minus 50",
     "length-controlled": "length-controlled win rate minus 50",
@@ -22,10 +23,11 @@ LABELS = {  # quantities of measures.csv that need more words
 }
 TEXT = """# The paper's claims: how they were measured
 
-[{page}](../{page}) has the summary, the verdicts, and how to read a number. This page has the same claims
-in the same order, each with its measurement and all of its numbers. Numbers without an entry in the last
-column take no part in the verdict. A quantity of many subjects (pairs, tasks or kinds of pair) is pooled over
-them; [measures.csv](measures.csv) has every subject in every run.
+[{page}](../{page}) has the summary, the verdicts, and how to read a number. This page has the
+same claims in the same order. It says how each was measured, and has all of its numbers. A number
+without an entry in the last column takes no part in the verdict. A quantity of many subjects
+(pairs, tasks or kinds of pair) is pooled over them; [measures.csv](measures.csv) has every
+subject in every run.
 """
 
 
@@ -48,11 +50,13 @@ def _section(answer: Answer) -> str:
     """How a statement was measured, its numbers, and the subjects that are not as expected."""
     statement, entries = answer.statement, list(answer.entries())
     verdict = f"Verdict: **{answer.verdict}**. " if answer.verdict else ""
-    text = f"\n### {statement.phrase}\n\n{verdict}Paper: {_section_of(statement.section)}.\n\n{statement.how}\n\n"
+    text = f"\n### {statement.phrase}\n\n{verdict}Paper: {_section_of(statement.section)}.\n\n"
+    text += paragraph(statement.how) + "\n"
     text += markdown_table(HEADER, [_line(entry) for entry in entries], numbers=False)
     for entry in entries:
         if len(entry.exceptions) > 1:
-            text += f"\nNot as expected in every run ({_label(entry)}): {', '.join(entry.exceptions)}.\n"
+            names = ", ".join(entry.exceptions)
+            text += "\n" + paragraph(f"Not as expected in every run ({_label(entry)}): {names}.")
     return text
 
 

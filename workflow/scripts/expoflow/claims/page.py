@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from expoflow.claims import details, figures, regret
-from expoflow.claims.answers import COLUMNS, Answer, Row, answers, read_measures
+from expoflow.claims.answers import COLUMNS, Answer, Row, answers, paragraph, read_measures
 from expoflow.claims.statement import DEPENDS, FAILS, HOLDS
 from expoflow.claims.summary import summary
 from expoflow.errors import DataError
@@ -44,25 +44,27 @@ TEXT = """# The paper's claims, measured
 {summary}
 ## How to read the tables
 
-The paper argues more than it can measure at 7B. The miniature can measure it: a small world in which
-the true quality of every response is known. A claim that fails in it may hold at 7B, and the other way
-round. A claim that fails is as good a result as one that holds.
+The paper argues more than it can measure at 7B. The miniature can measure it: a small world in
+which the true quality of every response is known. A claim that fails in it may hold at 7B, and the
+other way round. A claim that fails is as good a result as one that holds.
 
 - A number is the mean over all runs and pairs. The smallest and the largest value are in brackets.
-  After ± stands half the width of the 95 % interval inside a run: a bootstrap over prompts, mean over
-  the runs.
-- The verdict *{holds}* means: in every run, every pair has the expected sign, and its interval, if it
-  has one, excludes 0. If no change is expected, the interval does not lie on the other side of 0.
-- The verdict *{fails}* means: in every run, at least half of the pairs have the other sign. The
-  verdict *{depends}* is everything else.
-- The last column counts the values that are as expected, in the sense of *{holds}*. A row can rest on
-  more than the number that it shows.
-- The best alpha is the one that a run chose, by reward on the dev prompts. The test prompts are unseen:
-  they take no part in any choice. Reward is a logit. True quality is in points.
+  After ± stands half the width of the 95 % interval inside a run. It comes from a bootstrap over
+  prompts; its mean over the runs is shown.
+- A value is *as expected* if it has the expected sign and its interval, if it has one, excludes 0.
+  If the claim is that something does not rise (or fall), a value is as expected unless it and its
+  interval show a rise (or a fall). The last column counts the values of all pairs and runs that are
+  as expected. The verdict can rest on more values than the one that the row shows.
+- The verdict *{holds}* means that every value is as expected. The verdict *{fails}* means
+  that in every run at least half of the values do not even have the expected sign. Everything else
+  is *{depends}*.
+- The best alpha is the one that a run chose, by reward on the dev prompts. The test prompts are
+  unseen: they take no part in any choice. Reward is a logit. True quality is in points.
 
-The runs: {runs}. [{folder}/details.md]({folder}/details.md) says how every claim was measured and has
-its other numbers. [{folder}/measures.csv]({folder}/measures.csv) has every number of every run with its
-interval. This page is made by `{command}`, and no number in its summary and tables is typed.
+The runs are {runs}.
+[{folder}/details.md]({folder}/details.md) says how every claim was measured and has its other numbers.
+[{folder}/measures.csv]({folder}/measures.csv) has every number of every run with its interval.
+This page is made by `{command}`, and no number in its summary and tables is typed.
 
 """
 
@@ -159,7 +161,9 @@ def _draw(runs: Sequence[Path], folder: Path) -> None:
 def _figures(folder: Path, runs: Sequence[str]) -> str:
     """The Markdown of the figures that the folder has."""
     captions = {name: caption for name, (_, caption) in figures.PICTURES.items()}
-    of_one = {name: f"{caption} The run `{runs[0]}`." for name, caption in figures.OF_ONE_RUN.items()}
+    of_one = {name: f"{caption} From the run `{runs[0]}`." for name, caption in figures.OF_ONE_RUN.items()}
     shown = [each for each in (captions | of_one).items() if (folder / f"{each[0]}.png").is_file()]
-    text = "".join(f"\n![{name}]({folder.name}/{name}.png)\n\n*{caption}*\n" for name, caption in shown)
+    text = "".join(
+        f"\n![{name}]({folder.name}/{name}.png)\n\n{paragraph(f'*{caption}*')}" for name, caption in shown
+    )
     return f"\n## Figures\n{text}" if text else ""

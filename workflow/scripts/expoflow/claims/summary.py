@@ -1,16 +1,14 @@
 """The summary that begins the page of claims: a few sentences to quote, every number from measures.csv."""
 
-import textwrap
 from collections.abc import Mapping
 from string import Formatter
 
-from expoflow.claims.answers import Answer
+from expoflow.claims.answers import Answer, paragraph
 from expoflow.claims.regret import ALL, Lost
 from expoflow.claims.statement import DEPENDS, FAILS, HOLDS
 
-WIDTH = 100  # columns of a line
 INTRODUCTION = (
-    "{statements} statements of the paper were measured over {runs} runs (seeds) of the miniature, a small world "
+    "{statements} statements on the paper's claims were measured over {runs} runs (seeds) of the miniature, a small world "
     "in which the true quality of every response is known: {counts}. Numbers are means, with the smallest and the "
     "largest in brackets."
 )
@@ -22,8 +20,8 @@ POINTS = (
     "*{share_beats_all_data.verdict}*.",
     "**True quality lost by the choice of alpha**: {lost[none]:.3f} points without ExPO, {lost[reward]:.3f} by "
     "reward, {lost[nll]:.3f} by NLL without a reward model, {lost[implicit]:.3f} by implicit reward.",
-    "**ExPO by default minus ExPO after training harder**: reward {harder_peaks_lower.mean}; that it is above 0 "
-    "*{harder_peaks_lower.verdict}*.",
+    "**Default with ExPO minus training harder with ExPO**: reward {harder_peaks_lower.mean}, clearly above 0 in "
+    "{harder_peaks_lower.met} cases: *{harder_peaks_lower.verdict}*.",
     "**Side effects**: responses grow by {responses_lengthen.mean} tokens; the accuracy of a task changes by "
     "{tasks_keep.mean}, without a clear loss in {tasks_keep.met} cases.",
     "**First-order argument**: the objective rises along delta in {slope_is_positive.met} cases, "
@@ -42,19 +40,11 @@ def summary(
         statements=len(found), runs=runs, counts=f"{', '.join(counts[:-1])} and {counts[-1]}"
     )
     known = dict(found) | {"lost": {way: lost.mean for way, lost in regret.get(ALL, {}).items()}}
-    lines = [*_wrapped(text), ""]
+    text = paragraph(text) + "\n"
     for point in POINTS:
         if all(_is_known(field, known) for _, field, _, _ in Formatter().parse(point) if field):
-            lines += _wrapped(point.format(**known), "- ")
-    if caveat:
-        lines += ["", *_wrapped(caveat)]
-    return "\n".join(lines) + "\n"
-
-
-def _wrapped(text: str, mark: str = "") -> list[str]:
-    return textwrap.wrap(
-        text, WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark), break_on_hyphens=False
-    )
+            text += paragraph(point.format(**known), "- ")
+    return f"{text}\n{paragraph(caveat)}" if caveat else text
 
 
 def _is_known(field: str, known: Mapping) -> bool:
