@@ -95,7 +95,7 @@ def _generation(scored: Scored) -> Generation:
 
 
 def _theory(pair: str) -> dict[str, Any]:
-    """|delta| / |theta1| is 0.05, and |delta| is smaller for 5 % of the data. Eq. 2 holds up to alpha 1."""
+    """|delta| / |theta1| is 0.05, |delta| is smaller for data5, and Eq. 2 holds up to alpha 1."""
     size = {"theta1": 20.0, "delta": 0.1 if pair == "data5" else 1.0, "ratio": 0.05, "elements": 9}
     slope = {"n": 24, "slope": 0.5, "slope_low": 0.4, "slope_high": 0.6, "difference": 0.52, "holds_to": 1.0}
     return {

@@ -191,10 +191,7 @@ def test_the_page_is_made_of_the_runs(written):
         f"{said.count(word)} {words}" for word, words in (("holds", "hold"), ("does not hold", "do not"))
     )
     assert f"{counts} and {said.count('depends')} depend on the pair or the run" in " ".join(summary(text))
-    assert (
-        "| fractions (4) | 0.000 (0.000 to 0.000), at most 0.00 | 0.562 (0.375 to 0.750), at most 0.75 |"
-        in text
-    )
+    assert "| fractions (4) | 0.000 (0.000 to 0.000), max 0.00 | 0.562 (0.375 to 0.750), max 0.75 |" in text
     assert "It is a caveat." in summary(text)
     assert "\nNothing was tried.\n" in text
     pictures = re.findall(r"!\[.*\]\((page/\w+\.png)\)", text)

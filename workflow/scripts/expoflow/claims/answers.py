@@ -82,7 +82,7 @@ class Answer:
 
 
 def read_measures(path: Path) -> list[Row]:
-    """The rows of measures.csv. Raises DataError if the table is missing, cut, or lacks a column."""
+    """The rows of measures.csv. Raises DataError if the table is missing, cut or lacks a column."""
     return read_csv(path, COLUMNS)
 
 

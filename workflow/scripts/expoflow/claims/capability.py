@@ -45,8 +45,8 @@ def tasks_keep(run: Run) -> Iterator[Measure]:
 def _is_task(table):
     """Select the rows of single tasks.
 
-    These are all rows of open_llm but the average, and those of the accuracy per kind of question in
-    the benchmark `reward`.
+    These are all rows of open_llm but the average, and the rows of the accuracy per kind of question
+    in the benchmark `reward`.
     """
     of_leaderboard = (table["benchmark"] == "open_llm") & (table["metric"] != "average")
     return of_leaderboard | (table["benchmark"] == "reward") & table["metric"].str.startswith("accuracy_")

@@ -143,7 +143,7 @@ def noise_leaves_room(run: Run) -> Iterator[Measure]:
 
 
 def _trend(run: Run, key: str, setting: str, expected: str, gain: bool = True) -> Iterator[Measure]:
-    """Measure how the best alpha and the gain on the test prompts change with a training setting."""
+    """Measure the best alpha and the gain on the test prompts against a training setting."""
     pairs = run.ordered(key, setting)
     if len(pairs) < 2:
         return

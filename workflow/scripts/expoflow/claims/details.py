@@ -32,7 +32,10 @@ subject in every run.
 
 
 def page(found: Mapping[str, Answer], claims: Mapping[int, str], name: str) -> str:
-    """The Markdown of the page; `claims` are headings in order, `name` is the file name of the main page."""
+    """The Markdown of the page.
+
+    `claims` are headings by number, in order. `name` is the file name of the main page.
+    """
     text = TEXT.format(page=name)
     for claim, title in claims.items():
         own = [answer for answer in found.values() if answer.statement.claim == claim]

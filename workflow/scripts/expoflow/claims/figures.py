@@ -36,19 +36,19 @@ OF_ONE_RUN = {
 }
 
 
-def draw(runs: Sequence[Path], folder: Path) -> dict[str, str]:
-    """Draw every figure that the runs have the tables for, as a PNG in `folder`; return the captions."""
+def draw(runs: Sequence[Path], folder: Path) -> list[str]:
+    """Draw the figures that the runs have the tables for, as PNGs in `folder`; return their names."""
     tables = {name: _read(runs, name) for name in ("alphas", "styles", "regrets")}
-    captions = {}
+    drawn = []
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (picture, caption) in PICTURES.items():
+    for name, (picture, _) in PICTURES.items():
         with plt.rc_context(STYLE):
             figure = picture(tables)
             if figure is not None:
                 figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
                 plt.close(figure)
-                captions[name] = caption
-    return captions
+                drawn.append(name)
+    return drawn
 
 
 def _read(runs: Sequence[Path], name: str) -> pd.DataFrame:
@@ -93,7 +93,7 @@ def _styles(tables: Tables) -> Figure | None:
 
 
 def _bias(tables: Tables) -> Figure | None:
-    """Length, reward and true quality against alpha, with and without the annotator's length bias."""
+    """Length, reward and true quality against alpha, with and without the length bias."""
     labels = _labels(tables["styles"], "length_bias")
     if not labels:
         return None

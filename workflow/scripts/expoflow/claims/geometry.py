@@ -1,4 +1,4 @@
-"""The explanation of section 2.2: the slope along delta, the size of the steps, and their direction.
+"""The explanation of section 2.2: the slope along delta, and the size and direction of the steps.
 
 The direction of the steps is the subject of Figure 5.
 """

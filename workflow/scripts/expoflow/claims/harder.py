@@ -1,4 +1,4 @@
-"""Training harder instead of extrapolating (section 4.3), and training on the dev prompts (Appendix F)."""
+"""Training harder (section 4.3) or on the dev prompts (Appendix F) instead of extrapolating."""
 
 from collections.abc import Iterator
 
@@ -144,7 +144,7 @@ def dev_training_stays_below_in_quality(run: Run) -> Iterator[Measure]:
 
 
 def _trained_on_dev(run: Run) -> Iterator[tuple[str, str]]:
-    """Every pair whose aligned model was trained further on the dev prompts, with the pair of the result."""
+    """Every pair that was trained further on the dev prompts, with the pair of the result."""
     for name, pair in run.config.pairs.items():
         if pair.trained_on_dev:
             yield name, pair.trained_on_dev

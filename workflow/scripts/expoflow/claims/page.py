@@ -72,12 +72,12 @@ This page is made by `{command}`, and no number in its summary and tables is typ
 def write_page(
     runs: Sequence[Path], out: Path, notes: Path | None = None, command: str = "make claims"
 ) -> list[str]:
-    """Write the page `out`, and the page of details, the table and the figures into the folder of its name.
+    """Write the page `out`; its details, table and figures go into the folder of its name.
 
-    `runs` are Snakemake directories with results/claims.csv. Without any, the pages are written again
-    from the table and the figures that the folder has. `notes` is a Markdown file: its first paragraph
-    ends the summary, and the rest stands before the figures. Returns the names of the runs. Raises
-    DataError if a run has no results/claims.csv, or the folder no table.
+    `runs` are Snakemake directories with results/claims.csv. Without any, the pages are written
+    again from the table and the figures that the folder has. `notes` is a Markdown file: its first
+    paragraph ends the summary, and the rest stands before the figures. Returns the names of the
+    runs. Raises DataError if a run has no results/claims.csv, or the folder has no table.
     """
     folder = out.with_suffix("")
     measures = folder / "measures.csv"
@@ -147,7 +147,7 @@ def line(answer: Answer, folder: str) -> tuple[str, ...]:
 
 
 def _draw(runs: Sequence[Path], folder: Path) -> None:
-    """Draw the figures over the runs, copy those of the first one, and remove those that are neither."""
+    """Draw the figures over the runs, copy those of the first run, and remove all others."""
     drawn = set(figures.draw(runs, folder))
     for name in figures.OF_ONE_RUN:
         picture = Results.of(runs[0]).figure(name, "png")

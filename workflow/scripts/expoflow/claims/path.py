@@ -191,14 +191,14 @@ def separate_second_is_better(run: Run) -> Iterator[Measure]:
 
 
 def _range_end(run: Run, pair: str) -> tuple[int, str]:
-    """The place in the grid of the largest alpha within the paper's range, and a note that names it."""
+    """The place of the largest alpha within the paper's range, and a note that names it."""
     grid = run.grid(pair)
     place = int(np.flatnonzero(grid <= PAPER_END)[-1])
     return place, f"at alpha {grid[place]:g}"
 
 
 def _beyond(run: Run, pair: str, expected: str) -> Iterator[Measure]:
-    """Reward and true quality at the alpha above 0 with the largest reward, minus those at alpha 0."""
+    """Reward and true quality at the best alpha above 0, minus those at alpha 0."""
     place = _extrapolated(run, pair)
     note = f"alpha {run.grid(pair)[place]:g}"
     quantities = {"reward": expected, **({"quality": ""} if run.knows_quality else {})}

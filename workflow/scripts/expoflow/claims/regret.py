@@ -30,7 +30,7 @@ class Lost:
     pairs: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f}), at most {self.worst:.2f}"
+        return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f}), max {self.worst:.2f}"
 
 
 def regrets(answer: Answer | None) -> dict[str, dict[str, Lost]]:

@@ -1,6 +1,6 @@
 """A finished run as evidence: means over prompts at every alpha, with bootstrap draws over prompts.
 
-The first axis of an array of draws has the estimate and then `RESAMPLES` bootstrap draws of it. Pairs
+The first axis of an array of draws has the estimate and then its `RESAMPLES` bootstrap draws. Pairs
 that were swept on the same prompts share their draws: differences between pairs are paired.
 """
 
@@ -55,7 +55,7 @@ class Run:
 
     @property
     def aligned(self) -> list[str]:
-        """The pairs whose second model was aligned from the first: all pairs but the combinations."""
+        """The pairs whose second model was aligned from the first: all but the combinations."""
         others = self.claims.combinations.pairs()
         return [pair for pair in self.config.pairs if pair not in others]
 
@@ -111,7 +111,7 @@ class Run:
 
     @cache  # noqa: B019
     def values(self, pair: str, quantity: str) -> Values:
-        """Mean over samples of a quantity, shape (alphas, prompts), in the order of grid and prompts.
+        """Mean over samples of a quantity, shape (alphas, prompts), in the order of the grid.
 
         The quantity is reward, quality, accuracy, length (tokens), unfinished, one of STYLES, or
         `reward by MODEL` for the scores of another reward model.
@@ -128,11 +128,14 @@ class Run:
 
     @cache  # noqa: B019
     def draws(self, pair: str, quantity: str) -> Values:
-        """Draws of the mean over prompts at every alpha of the grid, shape (1 + RESAMPLES, alphas)."""
+        """Draws of the mean over prompts at every alpha, shape (1 + RESAMPLES, alphas)."""
         return _means(self.values(pair, quantity))
 
     def at(self, pair: str, quantity: str, alpha: float) -> Values:
-        """Draws of the mean at an alpha, linear between the grid's alphas, shape (1 + RESAMPLES,)."""
+        """Draws of the mean at an alpha, shape (1 + RESAMPLES,).
+
+        The mean is interpolated linearly between the alphas of the grid.
+        """
         grid, draws = self.grid(pair), self.draws(pair, quantity)
         if not grid[0] <= alpha <= grid[-1]:
             raise DataError(f"pair '{pair}': alpha {alpha:g} is outside its grid; add alphas")

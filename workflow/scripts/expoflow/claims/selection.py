@@ -1,4 +1,4 @@
-"""Choosing alpha with and without a reward model: the true quality that a choice costs (claim 13)."""
+"""Choosing alpha with and without a reward model: the true quality that it costs (claim 13)."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -17,8 +17,8 @@ WAYS = {"none": "alpha 0", **{name: f"by {name}" for name in CRITERIA}}  # the c
 class Regret(NamedTuple):
     """What one way to choose alpha costs on one pair, on the prompts that choose alpha.
 
-    `draws` are draws of the quality lost against the best alpha >= 0 of the same grid. That alpha stays
-    the same in every draw.
+    `draws` are draws of the quality lost against the best alpha >= 0 of the same grid. That alpha
+    stays the same in every draw.
     """
 
     pair: str

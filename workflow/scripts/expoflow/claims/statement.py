@@ -23,7 +23,7 @@ HOLDS, FAILS, DEPENDS = "holds", "does not hold", "depends"
 
 
 class Measure(Record):
-    """A measured quantity of a subject (a pair or a group of pairs), with its interval over prompts.
+    """A measured quantity of a subject (a pair or a group of pairs), with its interval.
 
     `n` is the number of prompts, or of the pairs that a quantity of a group rests on.
     """
@@ -57,8 +57,8 @@ def measured(quantity: str, subject: str, draws: ArrayLike, expected: str = "", 
 def outcome(measure: Measure) -> str:
     """Whether the measure is as expected: yes, no or open, or an empty text if nothing is expected.
 
-    "above" and "below": yes if the value is on that side and its interval, if it has one, excludes 0;
-    open if only the value is on that side; no otherwise.
+    "above" and "below": yes if the value is on that side and its interval, if it has one, excludes
+    0; open if only the value is on that side; no otherwise.
     "not above" and "not below": no if the value and its interval lie on that side; yes otherwise.
     """
     side = -1 if measure.expected.endswith("below") else 1
@@ -91,7 +91,7 @@ def verdict(runs: Iterable[Iterable[str]]) -> str:
 
 @dataclass(frozen=True)
 class Statement:
-    """One phrase of a claim, the section of the paper that states it, and what measures it in a run.
+    """One phrase of a claim, the section of the paper that states it, and its measurement.
 
     `number` says in a few words what the statement's first expected measure is, with its unit.
     """

@@ -1,4 +1,4 @@
-"""The summary that begins the page of claims: a few sentences to quote, every number from measures.csv."""
+"""The summary of the page of claims: sentences to quote, with every number from measures.csv."""
 
 from collections.abc import Mapping
 from string import Formatter
