@@ -25,7 +25,7 @@ pytestmark = pytest.mark.workflow
 
 README = Path(__file__).parents[2] / "README.md"
 SECTION = README.read_text().split("## A pair of your own")[1].split("\n## ")[0]
-FROM_HUB, FROM_FOLDERS = re.findall(r"^    (expoflow run --sft .*)$", SECTION, re.MULTILINE)
+FROM_HUB, FROM_FOLDERS = re.findall(r"^(expoflow run --sft .*)$", SECTION, re.MULTILINE)
 RECIPES = {
     "sft": {"recipe": "sft", "data": "miniature", "examples": 200, "epochs": 1},
     "dpo": {"recipe": "dpo", "from": "sft", "data": "miniature", "examples": 100, "learning_rate": 3e-4},
