@@ -204,7 +204,7 @@ class ExpoLoader(DefaultModelLoader):
         self.extra = load_config.model_loader_extra_config
 
     def get_all_weights(self, model_config: ModelConfig, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name, tensor) on the CPU, in the order of the aligned model and its file's types."""
+        """Yield (name, tensor) on the CPU, in the aligned model's order and file types."""
         self.counter_before_loading_weights = time.perf_counter()
         towers = [name for name, _ in model.named_modules() if name.endswith(f".{TOWER}")]
         for name, tensor in _tensors(parse(self.extra, model_config.model)):

@@ -22,7 +22,7 @@ from expoflow.errors import CheckpointError
 
 Parameters = SamplingParams | PoolingParams
 NONE: Mapping[int, Pictures] = MappingProxyType({})
-AROUND = r"^\d+ validation error.*?Value error, |\(?See (https|the).*|\[type=.*"  # parts of an error that are not advice
+AROUND = r"^\d+ validation error.*?Value error, |\(?See (https|the).*|\[type=.*"  # not advice
 SAVING = (
     "gpu_memory_utilization",
     "max_num_seqs",

@@ -1,4 +1,4 @@
-"""README.md of an extrapolated checkpoint: what it is, made from what, with what effect."""
+"""README.md of an extrapolated checkpoint: what it is, its parents, and the effect on weights."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from expoflow.files.markdown import code, prose
 
 
 def model_card(recipe: ExtrapolationRecipe, certificate: Path | None = None) -> str:
-    """The card's text, Markdown with the metadata block that model hubs read.
+    """Return the card's text: Markdown with the metadata block that model hubs read.
 
-    `certificate` is where the run that made the model will write what the choice of alpha is worth.
+    `certificate` is the file in which the run that made the model evaluates the choice of alpha.
     """
     parents = [_parent(each) for each in (recipe.aligned, recipe.sft)]
     adapter = (
