@@ -101,7 +101,7 @@ class Chat:
         """Return the processor that reads the images of these messages."""
         if self.sees is None:
             raise DataError(
-                f"{self._where(messages)}: has images, and only its text would be read; remove them"
+                f"{self._where(messages)}: has images, but only its text would be read; remove the images"
             )
         return vision.processor(self.sees, self.tokenizer)
 
@@ -134,7 +134,7 @@ class Chat:
             del ids[0]
         if not ids:
             raise DataError(
-                f"{self._where(messages)}: the chat template makes no token of it; {self._another()}"
+                f"{self._where(messages)}: the chat template turns it into no tokens; {self._another()}"
             )
         return ids
 
@@ -170,7 +170,7 @@ class Chat:
             text = self._applied(turns, **options)
         except TemplateSyntaxError as error:
             raise CheckpointError(
-                f"model '{self.name}': its chat template is no Jinja (line {error.lineno}: {_line(error)}); "
+                f"model '{self.name}': its chat template is not valid Jinja (line {error.lineno}: {_line(error)}); "
                 "correct it, or give another as `chat_template:` of the model"
             ) from None
         except Exception as error:  # whatever the template's author has written
@@ -262,7 +262,7 @@ class Chat:
                 ):
                     raise DataError(
                         f"model '{self.name}': prompts {prompt_id(other)} and {prompt_id(messages)} are different, but "
-                        f"the chat template writes the same for both; {self._remedy(plain(messages))}"
+                        f"the chat template writes the same text for both; {self._remedy(plain(messages))}"
                     )
 
     def _where(self, messages: Sequence[Message]) -> str:

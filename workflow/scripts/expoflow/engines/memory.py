@@ -51,7 +51,7 @@ def require_memory(model: Model, devices: Sequence[str] = (), vllm: bool = False
         if vllm and free < share * whole - MARGIN:
             raise CheckpointError(
                 f"{model.folder}: {device} has {free / 1e9:.1f} of {whole / 1e9:.1f} GB free, and vLLM takes {share:.0%};"
-                f" end what else is on it, or set engine: {{gpu_memory_utilization: {max(1, 100 * free // whole - 2) / 100}}}"
+                f" stop other processes on it, or set engine: {{gpu_memory_utilization: {max(1, 100 * free // whole - 2) / 100}}}"
             )
 
 

@@ -95,7 +95,9 @@ class Ranks:
         told: list[tuple[bool, str]] = [(False, "")] * self.size
         distributed.all_gather_object(told, (failed, said), group=self.cpu)
         places = ", ".join(f"worker {rank} at {step}" for rank, (_, step) in enumerate(told))
-        return next((text for failed, text in told if failed), f"the workers do not load the same: {places}")
+        return next(
+            (text for failed, text in told if failed), f"the workers load different tensors: {places}"
+        )
 
 
 def shared(stream: Stream, ranks: Ranks) -> Iterator[tuple[str, Tensor]]:

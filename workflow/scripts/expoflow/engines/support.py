@@ -43,7 +43,7 @@ def require_supported(config: Any, folder: Path, engine: str, remote: bool = Fal
     """
     if config.is_encoder_decoder:
         raise CheckpointError(
-            f"{folder}: {config.model_type} has an encoder and a decoder, and the sweep of ExPO is for decoders alone;"
+            f"{folder}: {config.model_type} has an encoder and a decoder, and the sweep of ExPO is only for decoders;"
             f" {EXTRAPOLATE}"
         )
     if engine == "vllm" and importlib.util.find_spec("vllm"):
@@ -85,7 +85,7 @@ def _unlike_others(architecture: type) -> str | None:
     if own is None or not architecture.can_generate():
         return "it does not generate"
     if own is not GenerationMixin.generate:
-        return "it generates in a way of its own"
+        return "it has its own way of generating"
     if "input_ids" not in inspect.signature(architecture.forward).parameters:
         return "it takes no token ids"
     return None

@@ -31,7 +31,7 @@ def tokenizer(model: Model) -> Any:
             _ = loaded.all_special_ids
         except RecursionError:  # transformers looks up an unk_token that is itself unknown
             raise CheckpointError(
-                f"{model.folder}: its tokenizer names special tokens that are not in its vocabulary, the unk_token among them; "
+                f"{model.folder}: its tokenizer names special tokens that are not in its vocabulary, including the unk_token; "
                 "copy the tokenizer's files from the model that it was trained from"
             ) from None
         except Exception as error:  # tokenizers raises plain Exceptions
@@ -82,7 +82,7 @@ def stop_ids(model: Model) -> set[int]:
                 found.add(token)
             elif token is not None:
                 raise CheckpointError(
-                    f"{model.folder}: {place} has eos_token_id {token!r}, which is no token id; correct it"
+                    f"{model.folder}: {place} has eos_token_id {token!r}, which is not a token id; correct it"
                 )
     if not found:  # none is named anywhere: take the default of the config's class
         eos = config(model).eos_token_id
@@ -107,5 +107,5 @@ def require_same_architecture(key: str, loaded: Model, model: Model, engine: str
     """
     if key != engine_key(model, engine):
         raise CheckpointError(
-            f"{model.folder}: another architecture, with another config than that of {loaded.folder}; start another engine for it"
+            f"{model.folder}: its architecture or config differs from that of {loaded.folder}; start another engine for it"
         )

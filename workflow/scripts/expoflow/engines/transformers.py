@@ -216,8 +216,8 @@ class TransformersEngine:
         one, other = self.model(input_ids=ids, use_cache=False).logits[:, :-1].float()
         if not torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(one.abs().max())):
             raise CheckpointError(
-                f"{self.loaded.folder}: in {type(self.model).__name__} a token sees what comes after it, so that no likelihood can"
-                " be read from it; choose by reward (select.by)"
+                f"{self.loaded.folder}: in {type(self.model).__name__} tokens see later tokens, so no likelihood can"
+                " be computed; choose by reward (select.by)"
             )
         self.causal = True
 

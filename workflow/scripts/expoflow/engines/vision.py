@@ -128,7 +128,7 @@ def _require_vision(model: Model) -> None:
         )
     if not has_processor(model.folder):
         raise CheckpointError(
-            f"{model.folder}: has neither {PREPROCESSOR} nor {PROCESSOR}, which say what its class sees of an image; copy"
+            f"{model.folder}: has neither {PREPROCESSOR} nor {PROCESSOR}, which say how images are prepared; copy"
             " them from the model that it was trained from"
         )
 

@@ -131,8 +131,8 @@ def _input(engine: LLMEngine, token_ids: Sequence[int], pictures: Pictures | Non
     )
     if (theirs := list(made["prompt_token_ids"])) != list(token_ids):
         raise CheckpointError(
-            f"{engine.model_config.model}: of a prompt with {len(pictures.images)} images vLLM's processor makes {len(theirs)}"
-            f" tokens, and transformers' makes {len(token_ids)} or others; set generate.engine: transformers"
+            f"{engine.model_config.model}: for a prompt with {len(pictures.images)} images, vLLM's processor makes {len(theirs)}"
+            f" tokens, and transformers' makes {len(token_ids)}, or different ones; set generate.engine: transformers"
         )
     return made
 

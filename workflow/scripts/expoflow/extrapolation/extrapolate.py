@@ -147,7 +147,7 @@ def _measured(pair: Pair, alphas: list[float], options: Options, pool: Executor)
 def _values(alphas: Mapping[str, Path]) -> dict[str, float]:
     values = {spelling: float(spelling) for spelling in alphas}
     if not all(map(math.isfinite, values.values())) or len(set(values.values())) < len(values):
-        raise PairError(f"alphas {', '.join(alphas)}: not finite, or one stands twice; give each once")
+        raise PairError(f"alphas {', '.join(alphas)}: not finite, or one is given twice; give each once")
     return values
 
 
@@ -159,7 +159,7 @@ def _refuse_overlap(inputs: tuple[Path, Path], alphas: Mapping[str, Path]) -> No
     resolved = [Path(folder).resolve() for folder in inputs]
     for folder in alphas.values():
         if any(Path(folder).resolve() in (each, *each.parents) for each in resolved):
-            raise CheckpointError(f"{folder}: is or holds one of the inputs; give another --out")
+            raise CheckpointError(f"{folder}: is or contains one of the inputs; give another --out")
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from expoflow.errors import first_of
 
 ONE_LAYOUT = (
     "load both models with transformers 5 (from_pretrained) and save them again (save_pretrained with"
-    " save_original_format=False), so that they have one"
+    " save_original_format=False), so that both have the same layout"
 )
 OPERATION = re.compile(r"(MergeModulelist|Concatenate)\(dim=(\d+)\)")
 
@@ -108,7 +108,7 @@ def _layout(stored: Stored, place: str) -> list[Stretch]:
         for rows, name, width in _rows(stored.checkpoint, stored.model.converted[place])
     ]
     if (held := sum(each.count for each in found)) != size:
-        raise UnknownLayoutError(f"its {size} elements are not the {held} of its parts")
+        raise UnknownLayoutError(f"its parts have {held} elements instead of {size}")
     return found
 
 
@@ -123,7 +123,7 @@ def _rows(checkpoint: Checkpoint, conversion: Conversion) -> Iterator[tuple[rang
     shapes = {name: checkpoint.tensors[name].shape for name in names}
     widths = {shape[-1] if len(shape) > 1 else 1 for shape in shapes.values()}
     if len(widths) != 1:
-        raise UnknownLayoutError("its parts have rows of several lengths")
+        raise UnknownLayoutError("its parts have rows of different lengths")
     width, starts, at = widths.pop(), [], 0
     arrays: dict[str, np.ndarray] = {}
     for name, shape in shapes.items():
@@ -148,11 +148,11 @@ def _converted(parts: list[list[np.ndarray]], operations: list[str]) -> np.ndarr
     for text in operations:
         found = OPERATION.fullmatch(text)
         if not found:
-            raise UnknownLayoutError(f"the operation {text} is not followed here")
+            raise UnknownLayoutError(f"the operation {text} is not supported here")
         dim = int(found[2])
         arrays = [array for part in parts for array in part]
         if dim >= arrays[0].ndim + (found[1] == "MergeModulelist"):
-            raise UnknownLayoutError(f"the operation {text} goes through its rows")
+            raise UnknownLayoutError(f"the operation {text} works within its rows")
         try:
             if found[1] == "MergeModulelist":
                 parts = [[np.stack(part, axis=dim)] for part in parts]
@@ -161,7 +161,7 @@ def _converted(parts: list[list[np.ndarray]], operations: list[str]) -> np.ndarr
         except ValueError as error:
             raise UnknownLayoutError(f"the operation {text} does not fit its parts ({error})") from None
     if [len(part) for part in parts] != [1]:
-        raise UnknownLayoutError("its parts remain several tensors")
+        raise UnknownLayoutError("its parts stay separate tensors")
     return parts[0][0]
 
 

@@ -35,7 +35,7 @@ ENOUGH = 1000  # fewer elements give no meaningful correlation
 LAYER = re.compile(r"(.*?)\.(\d+)\.")  # a tensor's stack of layers, and its layer
 NOT_TRAINED = "this aligned model does not look trained from this SFT model"
 REMEDY = (
-    "give the model that alignment began with as sft; if the pair is meant so, set its unrelated: true (expoflow"
+    "give the model that alignment began with as sft; if the pair is intended, set its unrelated: true (expoflow"
     " extrapolate: --unrelated)"
 )
 
@@ -130,7 +130,9 @@ class Likeness:
             text += " below 0.05); check that sft is the model that alignment began with"
             yield Finding("warning", "likeness", text)
         elif self.whole.measured and not self.whole.delta2:
-            text = f"none of {self.whole.measured} elements that were looked at differs; check that aligned is another model"
+            text = (
+                f"none of {self.whole.measured} sampled elements differs; check that aligned is another model"
+            )
             yield Finding("warning", "likeness", text)
 
 
@@ -204,7 +206,7 @@ def _broken(name: str, theta1: np.ndarray, theta0: np.ndarray) -> Iterator[str]:
     """Yield errors for NaN in both, and for unequal NaN or Inf; equal Inf may be a mask."""
     nan = np.isnan(theta1) & np.isnan(theta0)
     if nan.any():
-        yield f"tensor {name}: elements are NaN in both models, which then cannot answer; save or download them again"
+        yield f"tensor {name}: elements are NaN in both models, so neither can answer; save or download them again"
     elif (theta1 != theta0)[~np.isfinite(theta1) | ~np.isfinite(theta0)].any():
         yield f"tensor {name}: elements are NaN or Inf in one model only; one of the checkpoints is damaged"
 

@@ -41,7 +41,7 @@ class Copy:
             return None
         text = (
             f"{self.role} ties {self.name} to {self.source} by its config.json or its class' default, and stores other values"
-            " in each: transformers 5 loads both, transformers 4 and vLLM the latter alone"
+            " in each: transformers 5 loads both, transformers 4 and vLLM only the latter"
         )
         if self.scaled:
             return f"{text}; delete {self.name} from its files if the latter was trained"
@@ -261,7 +261,7 @@ def _ties(aligned: Checkpoint, ours: ModelClass, theirs: ModelClass) -> Iterator
             "error",
             "config",
             f"aligned ties {more[0]} to {theirs.tie(more[0])} by its config.json or its class' default, and sft does not:"
-            " extrapolated they are two tensors; save both models untied",
+            " after the extrapolation they are two tensors; save both models untied",
         )
     stored = {theirs.place(name) for name in aligned.tensors}
     for name in sorted(set(ours.tied) - set(theirs.tied)):
@@ -269,9 +269,7 @@ def _ties(aligned: Checkpoint, ours: ModelClass, theirs: ModelClass) -> Iterator
             text = f"{name} is tied to {ours.tie(name)} in sft and not in aligned, and logits may be scaled by the tie"
             yield Finding("error", "config", f"{text}; give two models that tie alike")
         elif name in stored:
-            text = (
-                f"{name} is tied to {ours.tie(name)} in sft and not in aligned: sft's is its {ours.tie(name)}"
-            )
+            text = f"{name} is tied to {ours.tie(name)} in sft and not in aligned: in sft it equals {ours.tie(name)}"
             yield Finding("note", "config", text)
         else:
             yield Finding(

@@ -236,11 +236,11 @@ def _checkpoint(
     notes = [f"aligned is a {adapter.describe()}; {count} of {len(checkpoint.tensors)} tensors change"]
     if base.torn:
         notes.append(
-            f"the adapter changes {', '.join(base.torn)}, which the base ties to others: theta1 ties nothing, as peft has it beside"
-            " the adapter; a merge into the tied base is another model"
+            f"the adapter changes {', '.join(base.torn)}, which the base ties to others: theta1 ties nothing, as with peft and a loaded"
+            " adapter; a merge into the tied base gives another model"
         )
     if adapter.originals:
-        notes.append(f"untrained originals in the adapter have no part: {', '.join(adapter.originals)}")
+        notes.append(f"untrained originals in the adapter are ignored: {', '.join(adapter.originals)}")
     return Merged(
         folder,
         tuple(_shard(shard, base, shapes, resized) for shard in checkpoint.shards),

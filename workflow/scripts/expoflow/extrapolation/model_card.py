@@ -22,8 +22,8 @@ def model_card(recipe: ExtrapolationRecipe, certificate: Path | None = None) -> 
         ""
         if certificate is None
         else f"""
-What the choice of alpha is worth on prompts that took no part in it, or that there were none, is said in {code(certificate.as_posix())} of
-the run that made this model; `expoflow publish` writes it into the card of the published model.
+{code(certificate.as_posix())} of the run that made this model reports what the choice of alpha is worth on prompts that
+took no part in it, if there were any. `expoflow publish` writes this into the card of the published model.
 """
     )
     warnings = "".join(f"\n> {prose(warning)}\n" for warning in recipe.warnings)

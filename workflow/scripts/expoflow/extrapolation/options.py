@@ -48,7 +48,9 @@ class Options:
             try:
                 re.compile(regex)
             except re.error as error:
-                raise PairError(f"alpha-for {regex}: no regular expression ({error}); correct it") from None
+                raise PairError(
+                    f"alpha-for {regex}: not a valid regular expression ({error}); correct it"
+                ) from None
             if not math.isfinite(alpha):
                 raise PairError(f"alpha-for {regex}: alpha {alpha} is not finite; give a number such as 0.3")
 

@@ -260,17 +260,19 @@ def _compare(theta1: Tensor, theta0: Tensor, vocabulary: str, asked: Classes) ->
         if (theta1.dtype, theta1.shape) != (theta0.dtype, theta0.shape):
             types = f"{theta0.dtype} and {theta1.dtype}"
             yield Finding(
-                "error", "types", f"{text} ({types}): integer tensors must be equal; give one model's"
+                "error",
+                "types",
+                f"{text} ({types}): integer tensors must be equal; give two checkpoints of one model",
             )
     elif theta1.shape == theta0.shape:
         return
     elif (at := _longer(theta1, theta0)) is not None and asked.reason:
         yield Finding(
-            "error", "vocabulary", f"{text}; whether its rows are tokens is not known: {asked.reason}"
+            "error", "vocabulary", f"{text}; it is not known whether its rows are tokens: {asked.reason}"
         )
     elif at is not None and asked.tokens(theta1.name) == at:
         if vocabulary == "shared_rows":
-            text += ": the common rows are extrapolated, aligned's others kept"
+            text += ": the common rows are extrapolated, and aligned's other rows are kept"
             yield Finding("warning", "vocabulary", text)
         else:
             text += "; set vocabulary: shared_rows to extrapolate the common rows"
@@ -305,13 +307,13 @@ def _tokenizers(sft: Checkpoint, aligned: Checkpoint, parts: list[PairedTensor])
                 "error", "tokenizer", f"{text}: rows may mean different tokens; add both tokenizers"
             )
         else:
-            yield Finding("warning", "tokenizer", f"{text}: check that the two models use one")
+            yield Finding("warning", "tokenizer", f"{text}: check that both models use the same one")
     elif different:
         at, ours, theirs = different[0]
         example = f"{at} is {ours!r} in sft and {theirs!r} in aligned"
-        text = f"{len(different)} token ids mean another token: {example}"
+        text = f"{len(different)} token ids mean different tokens: {example}"
         size = aligned.config.get("vocab_size") or max(at for at, *_ in different) + 1
         if tokens or len(different) > CONFLICTS * size:
-            yield Finding("error", "tokenizer", f"{text}; give models of one tokenizer")
+            yield Finding("error", "tokenizer", f"{text}; give models with the same tokenizer")
         else:
             yield Finding("warning", "tokenizer", f"{text}; aligned's tokenizer is kept")

@@ -46,7 +46,7 @@ def scaled(pair: Pair, aligned: Path, options: Options) -> Pair:
     """
     merged = pair.aligned
     if not isinstance(merged, Merged):
-        raise PairError(f"aligned {aligned} is no adapter; leave out --as adapter")
+        raise PairError(f"aligned {aligned} is not an adapter; leave out --as adapter")
     if (options.dtype, options.compute) != ("keep", "float32"):
         raise PairError(
             "an adapter keeps its types and is computed in float32; leave out dtype and compute, or take --as model"

@@ -169,7 +169,7 @@ def reward_config(
     if reward_model.pad_token is None:
         has = f"; its tokenizer has {loaded.pad_token!r}" if loaded.pad_token else ""
         raise CheckpointError(
-            f"reward model {folder}: its config.json has pad_token_id {padding}, so that it cannot score batches; give its"
+            f"reward model {folder}: its config.json has pad_token_id {padding}, so it cannot score batches; give its"
             f" padding token as `pad_token:` of the model{has}"
         )
     config.pad_token_id = loaded.get_vocab().get(reward_model.pad_token)

@@ -22,7 +22,7 @@ class VllmRewardModel:
 
     @property
     def context(self) -> int:
-        """Most tokens that a conversation may have, which is less if memory is short."""
+        """Most tokens that a conversation may have: the model's limit, or what memory allows."""
         return self.engine.model_config.max_model_len
 
     def logits(self, rows: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, float]]]:

@@ -49,7 +49,7 @@ class Corners:
             shapes = {values[name].shape if name in values else None for values in found}
             if len(shapes) > 1:
                 raise CheckpointError(
-                    f"tensor {name} is not of one shape in {', '.join(str(each.aligned) for each in corners)};"
+                    f"tensor {name} has different shapes in {', '.join(str(each.aligned) for each in corners)};"
                     " take models of one architecture"
                 )
         # files have one name of a tied tensor, or all its names
@@ -60,7 +60,7 @@ class Corners:
         if fixed := next((name for name in owners.values() if name not in self.values), None):
             raise CheckpointError(
                 f"{corners[0].aligned}: its files have {fixed} of its class under another name or in another layout, which is"
-                f" not followed here; {ONE_LAYOUT}"
+                f" not supported here; {ONE_LAYOUT}"
             )
 
     def at(self, *shares: float) -> None:

@@ -82,7 +82,7 @@ def _common(pairs: Sequence[Pair]) -> list[PairedTensor]:
         if names != shared[0]:
             name = sorted(set(names.items()) ^ set(shared[0].items()))[0][0]
             raise PairError(
-                f"{pair.aligned.folder} and {pairs[0].aligned.folder}: tensor {name} is in one of them only or of"
+                f"{pair.aligned.folder} and {pairs[0].aligned.folder}: tensor {name} is in only one of them, or has"
                 " another size; compare models of one architecture"
             )
     return [part for part in pairs[0].parts if part.shared]

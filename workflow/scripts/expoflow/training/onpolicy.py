@@ -84,7 +84,7 @@ def shares(
     bounds = [round(count * at / iterations) for at in range(iterations + 1)]
     if max(stop - start for start, stop in pairwise(bounds)) > len(prompts):
         raise DataError(
-            f"{count} prompts in {iterations} iterations are more than the {len(prompts)} there are in one; "
+            f"{count} prompts in {iterations} iterations: one iteration would need more than the {len(prompts)} there are; "
             "lower examples, or raise iterations"
         )
     return [

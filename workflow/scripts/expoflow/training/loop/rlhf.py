@@ -65,7 +65,7 @@ def train(
     settings = {"learning_rate": learning_rate, "warmup": WARMUP, "until": until}
     metrics = steps.fit(lm, order, loss, **settings, name="rlhf", progress=progress)
     rewarded, kl = np.mean(seen[-max(1, len(seen) // 10) :], axis=0)
-    progress(f"rlhf: reward {rewarded:.3f}, KL {kl:.2f} nats a response")
+    progress(f"rlhf: reward {rewarded:.3f}, KL {kl:.2f} nats per response")
     model.save(lm, out)
     return {"steps": metrics["steps"], "reward": float(rewarded), "kl": float(kl)}
 

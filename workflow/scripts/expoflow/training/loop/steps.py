@@ -137,11 +137,9 @@ def fit(
 ) -> dict[str, float]:
     """Take an AdamW step on `loss(rows)` for each batch in `order`.
 
-    The learning rate has a linear warm-up, then falls to 0 by a cosine.
-
-    `warmup` and `until` are shares of the steps. Training stops after `until`, with exactly the
-    weights that the whole training has at that step. Returns the number of steps and the mean loss
-    of the last tenth.
+    The learning rate has a linear warm-up, then falls to 0 by a cosine. `warmup` and `until` are
+    shares of the steps. Training stops after `until`, with exactly the weights that the whole
+    training has at that step. Returns the number of steps and the mean loss of the last tenth.
     """
     stop = max(1, round(until * len(order)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0, fused=True)

@@ -179,4 +179,4 @@ class Training:
         path = target.with_name("labelling.json")
         write_json(path, task)
         if child.run([sys.executable, "-m", "expoflow.training.onpolicy", str(path)], EXPOFLOW_HOST="off"):
-            raise ExpoflowError(f"{target}: labelling failed; its reason stands above")
+            raise ExpoflowError(f"{target}: labelling failed; see the reason above")

@@ -41,7 +41,7 @@ def read(recipe: str, files: Sequence[Path], fraction: float) -> list[Row]:
     found = [each for path in files for each in rows(path)]
     kept = found[: round(fraction * len(found))]
     if not kept:
-        raise DataError(f"fraction {fraction} of {len(found)} rows is none; raise fraction")
+        raise DataError(f"fraction {fraction} of {len(found)} rows keeps no row; raise fraction")
     for where, row in kept:
         images.require_none(row, where)
     return [READERS[recipe](row, where) for where, row in kept]

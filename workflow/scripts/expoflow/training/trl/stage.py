@@ -113,7 +113,7 @@ def launch(options: Sequence[str], task: Path) -> None:
     settings = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     settings["TORCH_EXTENSIONS_DIR"] = str(extensions)
     if child.run([*command, "--module", "expoflow.training.trl.trainers", str(task)], **settings):
-        raise ExpoflowError(f"{task.parent}: the trainer failed; its reason stands above")
+        raise ExpoflowError(f"{task.parent}: the trainer failed; see the reason above")
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -37,7 +37,7 @@ def main(path: Path) -> None:
     trainer = BUILDERS[stage.trainer](stage, data)
     watched.report(trainer)
     last = last_checkpoint(stage.checkpoints)
-    print(f"{stage.trainer}: {f'goes on from {last.name}' if last else f'{len(data)} rows'}", flush=True)
+    print(f"{stage.trainer}: {f'resumes from {last.name}' if last else f'{len(data)} rows'}", flush=True)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     steps = trainer.state.max_steps
     if steps <= trainer.args.get_warmup_steps(steps):  # a warm-up begins with learning rate 0
@@ -63,7 +63,7 @@ def arguments(stage: Stage) -> dict[str, Any]:
     accumulate, rest = divmod(settings.batch_size, settings.per_device * devices)
     if rest or not accumulate:
         raise ExpoflowError(
-            f"batch_size {settings.batch_size} is no multiple of per_device {settings.per_device} on {devices} devices; "
+            f"batch_size {settings.batch_size} is not a multiple of per_device {settings.per_device} on {devices} devices; "
             "change per_device or num_processes"
         )
     return {
