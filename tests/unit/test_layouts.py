@@ -127,7 +127,9 @@ def test_an_expert_that_is_missing_is_said(tmp_path):
     assert message.startswith(
         "tensor model.layers.0.mlp.experts.down_proj and 1 more of the class: sft and aligned store it"
     )
-    assert "its parts have 1536 elements instead of 2048; load both models with transformers" in message
+    assert (
+        "its 2048 elements do not match the 1536 of its parts; load both models with transformers" in message
+    )
 
 
 def test_only_stacking_and_concatenating_are_followed():

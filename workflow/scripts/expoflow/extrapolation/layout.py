@@ -108,7 +108,7 @@ def _layout(stored: Stored, place: str) -> list[Stretch]:
         for rows, name, width in _rows(stored.checkpoint, stored.model.converted[place])
     ]
     if (held := sum(each.count for each in found)) != size:
-        raise UnknownLayoutError(f"its parts have {held} elements instead of {size}")
+        raise UnknownLayoutError(f"its {size} elements do not match the {held} of its parts")
     return found
 
 
