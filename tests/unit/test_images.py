@@ -225,7 +225,7 @@ def test_what_is_wrong_with_images_is_said_before_any_job(made, tmp_path):
     for begins, words in {
         "theory.prompts: 'dev' has images": "theory reads text alone",
         "models.llama1: ": "LlamaForCausalLM takes no images; remove the images from the prompts",
-        "models.t51: ": "t5 has an encoder and a decoder, and the sweep of ExPO is for decoders alone; `expoflow extrapolate`",
+        "models.t51: ": "t5 has an encoder and a decoder, and the sweep of ExPO is only for decoders; `expoflow extrapolate`",
         "models.rm: 'dev': ": "prompts have images, which the reward model does not see",
     }.items():
         assert any(line.lstrip("- ").startswith(begins) and words in line for line in said), (begins, said)
