@@ -232,13 +232,15 @@ def test_without_rewards_a_part_judges_what_alpha_was_chosen_by():
     assert (held_out.measure, len(held_out.prompts)) == ("nll", 20)
     assert held_out.low <= held_out.gain <= held_out.high
     assert held_out.gain == pytest.approx(-0.2, abs=0.02)
-    with pytest.raises(DataError, match="NLL under the aligned model is not known of all responses"):
+    with pytest.raises(DataError, match="NLL under the aligned model is not known for all responses"):
         certificate.on_part("p", "2", bare, {}, config, 0)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.999])
 def test_a_part_without_prompts_is_refused(share):
-    with pytest.raises(DataError, match=rf"p: select.judge: {share} of 40 prompts leaves a part without any"):
+    with pytest.raises(
+        DataError, match=rf"p: select.judge: {share} of 40 prompts leaves one part without prompts"
+    ):
         split.part(TABLES, share, "p")
 
 
