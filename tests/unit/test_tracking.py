@@ -107,4 +107,4 @@ def test_what_goes_wrong_is_a_warning(results, tmp_path, monkeypatch):
     assert line.startswith("WARNING: tracking: ")
     pytest.importorskip("mlflow", reason="MLflow is not installed: pip install 'expoflow[track]'")
     (line,) = tracking.send(Section("http://127.0.0.1:9"), results).splitlines()
-    assert line.startswith("WARNING: tracking: nothing, or not all, was sent to http://127.0.0.1:9: ")
+    assert line.startswith("WARNING: tracking: nothing, or only a part, was sent to http://127.0.0.1:9: ")

@@ -99,7 +99,7 @@ def _taken(best: Candidate, number: int, certified: bool, criterion: Criterion, 
         return f"{which} {number} alphas; {change}: its {level} {side}"
     if not np.isfinite([best.low, best.high]).all():
         return f"{which} {number} alphas, but not certified: {change}, and its {level} is not known"
-    return f"{which} {number} alphas, but not certified: {change}, the {level} holds 0"
+    return f"{which} {number} alphas, but not certified: {change}, the {level} contains 0"
 
 
 def _beyond(tried: list[Candidate]) -> list[str]:
