@@ -17,7 +17,7 @@ NOTHING_IS_CERTIFIED = "Nothing is marked: a rehearsal certifies nothing."
 
 
 class Mark(Enum):
-    """How a cell is printed: bold, bold up to the first space, or with a dagger behind it."""
+    """The print of a cell: bold, bold up to the first space, or followed by a dagger."""
 
     BOLD = "bold"
     BOLD_VALUE = "bold value"

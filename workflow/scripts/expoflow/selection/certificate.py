@@ -142,9 +142,8 @@ def certify(
     """Certify a choice, and add this look at the prompts to the file `looks`.
 
     `chose` are the ids of the prompts that chose alpha. The certificate counts the results that any
-    of the judging prompts was part of, including results where it helped to choose alpha. The count
-    therefore does not start again if a few prompts are dropped, or if prompts that chose alpha
-    before judge now.
+    of the judging prompts was part of, also as a prompt that chose alpha. The count therefore does
+    not start again if a few prompts are dropped, or if prompts that chose alpha before judge now.
     """
     known = {"pair": best.pair, "alpha": best.alpha, "choice": best.digest(), "chosen_on": chosen_on}
     known["confidence"] = config.confidence
