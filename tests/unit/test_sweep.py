@@ -31,7 +31,7 @@ def rewards(alpha, mean):
 
 
 def likelihoods(alpha, nll, implicit):
-    """Responses of 10 and 30 tokens, `nll` nats a token under the aligned model."""
+    """Responses of 10 and 30 tokens, `nll` nats per token under the aligned model."""
     labels, table = keys(alpha)
     tokens = np.tile([10, 30], PROMPTS)
     noise = RNG.normal(size=PROMPTS) * 0.01

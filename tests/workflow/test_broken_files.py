@@ -361,7 +361,7 @@ NAMED = {
         "compare",
         "results/prompts/test.jsonl",
         "a line less",
-        "not those to its",
+        "do not fit its prompts",
         "delete",
     ),
 }

@@ -1,4 +1,4 @@
-/* The page on which a pair's answers are read. A model's words are only ever set as text. */
+/* The page of a pair's answers. A model's words are only ever set as text. */
 const BATCH = 50; // rows of the list that are made at once; scrolling makes more
 const page = { a: "0", b: "", item: 0, order: [], judged: false };
 
