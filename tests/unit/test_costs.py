@@ -377,4 +377,4 @@ def test_a_bill_is_that_of_calls_that_are_answered_at_once():
     judge = {"model": "j", "prices": {"j": {"input": 10, "output": 10}}}
     asked = config(benchmarks={"mt_bench": {"hub": "org/mt", "judge": judge}})
     (line,) = bill.lines(asked)
-    assert line.endswith(" USD without repeated ones), less the verdicts that are kept")
+    assert line.endswith(" USD without repeated ones), minus the verdicts that are kept")

@@ -285,7 +285,7 @@ def test_expo_is_compared_with_aligned_by_document(folder, store, tmp_path):
     for metric, after, before in zip(found, values["expo"], values["aligned"], strict=True):
         assert metric.value == pytest.approx(after.value - before.value, abs=1e-12)
         assert metric.low <= metric.value <= metric.high
-    with pytest.raises(DataError, match="answered other documents"):
+    with pytest.raises(DataError, match="answered different documents"):
         benchmark.compare(rows["expo"][1:], rows["aligned"], told, config)
     comparison = Comparison("pair", "lm_eval", parse_any(folder), {"data": tmp_path / "plan.json", **{
         name: tmp_path / f"{name}.jsonl" for name in values}}, tmp_path / "difference.json")  # fmt: skip

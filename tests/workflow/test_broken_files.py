@@ -304,7 +304,7 @@ NAMED = {
         "tables",
         f"{PAIR}/best.json",
         lambda path: path.read_text().replace('"alpha": "', '"alpha": "7'),
-        f"was not tried, says {PAIR}/alphas.csv; ",
+        f"was not tried according to {PAIR}/alphas.csv; ",
         "delete both and run snakemake again",
     ),
     "a config that is a list": (
@@ -347,7 +347,7 @@ NAMED = {
         "tables",
         f"{PAIR}/alphas.csv",
         "a line twice",
-        "does not say of the pair tiny which alpha was chosen",
+        "does not say which alpha was chosen for pair tiny",
         "delete it",
     ),
     "a choice without a column": (
@@ -361,7 +361,7 @@ NAMED = {
         "compare",
         "results/prompts/test.jsonl",
         "a line less",
-        "not those to its",
+        "do not fit its prompts",
         "delete",
     ),
 }
