@@ -333,7 +333,7 @@ NAMED = {
         "generate",
         "results/prompts/dev.jsonl",
         "a line twice",
-        "stands there twice",
+        "occurs twice",
         "delete the file",
     ),
     "a response twice": (
