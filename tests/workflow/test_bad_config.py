@@ -78,7 +78,7 @@ CASES = {
     ),
     "no checkpoint": (
         at("models/rm", {"path": "empty"}),
-        "models.rm.path: 'empty' is no checkpoint: config.json is missing; name a Hugging Face model folder",
+        "models.rm.path: 'empty' is not a checkpoint: config.json is missing; name a Hugging Face model folder",
     ),
     "no prompt file": (
         at("prompts/dev/file", "absent.jsonl"),
@@ -86,7 +86,7 @@ CASES = {
     ),
     "empty prompt file": (
         at("prompts/dev/file", "empty.jsonl"),
-        "prompts.dev.file: 'empty.jsonl' has no prompts; write one row, or one JSON object a line, for each",
+        "prompts.dev.file: 'empty.jsonl' has no prompts; write one row, or one line with a JSON object, for each",
     ),
     "prompt file not JSON": (
         at("prompts/dev/file", "text.jsonl"),
@@ -123,7 +123,7 @@ CASES = {
     ),
     "cycle": (
         at("models/sft/train", {"recipe": "dpo", "from": "dpo", "data": "miniature"}),
-        "models.sft.train: cycle sft -> dpo -> sft; let one of them begin elsewhere",
+        "models.sft.train: cycle sft -> dpo -> sft; let one of them start from another model",
     ),
     "names equal but for case": (
         at("models/RM", {"train": MODEL}),
