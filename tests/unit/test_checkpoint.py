@@ -57,7 +57,7 @@ def test_a_file_cut_off_after_it_was_opened_is_an_error_not_a_crash(tmp_path):
 
 
 BROKEN = {
-    "empty file": (b"", b"", "no safetensors file, or cut off"),
+    "empty file": (b"", b"", "not a safetensors file, or cut off"),
     "not json": (b"{nonsense}", b"", "broken header"),
     "not an object": (b"[1, 2]", b"", "broken header"),
     "cut off": ({"a": ENTRY}, bytes(7), "cut off, 1 bytes are missing"),

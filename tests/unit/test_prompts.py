@@ -200,7 +200,7 @@ PACKED_TWICE = gzip.compress(gzip.compress(b"q", mtime=0), mtime=0)
         ("p.parquet", b"q", "is no Parquet file"),
         ("p.csv", b'q\n"a', r"is no CSV file \(unexpected end of data\)"),
         ("p.csv", b"q,r\n1\n", "row 1 does not have 2 fields"),
-        ("p.csv", b"q\n1,2\n", "row 1 has not 1 fields"),
+        ("p.csv", b"q\n1,2\n", "row 1 does not have 1 fields"),
         ("p.csv", b"q;r\na;b\n", "its columns are separated by ';', not by ','"),
         ("p.csv", b"q,q\na,b\n", "has the column 'q' twice; rename or remove one"),
         ("p.csv", b"q\n", "has no prompts"),
