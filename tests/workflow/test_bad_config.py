@@ -98,7 +98,7 @@ CASES = {
     ),
     "prompt twice": (
         at("prompts/dev/file", "twice.jsonl"),
-        "prompts.dev.file: twice.jsonl:2: this prompt stands",
+        "prompts.dev.file: twice.jsonl:2: this prompt occurs",
     ),
     "vllm without vllm": (
         at("generate/engine", "vllm"),
