@@ -72,7 +72,7 @@ BROKEN = {
     "negative shape": ({"a": {**ENTRY, "shape": [-1, -2]}}, bytes(8), "tensor a has shape"),
     "unknown type": ({"a": {**ENTRY, "dtype": "F4"}}, bytes(8), "tensor a has the type F4"),
     "no offsets": ({"a": {"dtype": "F32", "shape": [2]}}, bytes(8), "broken header"),
-    "tensor twice": (b'{"a":%s,"a":%s}' % ((json.dumps(ENTRY).encode(),) * 2), bytes(8), "a stands twice"),
+    "tensor twice": (b'{"a":%s,"a":%s}' % ((json.dumps(ENTRY).encode(),) * 2), bytes(8), "a occurs twice"),
 }
 
 

@@ -135,7 +135,7 @@ def test_a_figure_reads_back_from_the_parameter_of_its_rule(kind):
         ),
         (
             {"kind": "sweep", "pairs": ["five", "five"]},
-            "figures.mine.pairs: a pair stands twice; remove one",
+            "figures.mine.pairs: a pair occurs twice; remove one",
         ),
         (
             {"kind": "histograms", "benchmark": "mt_bench"},

@@ -256,7 +256,7 @@ def test_responses_come_back_as_they_were_whatever_separators_are_in_them(tmp_pa
 
 
 BAD_LINES = {
-    "a key twice": ('{"prompt": "a", "prompt": "b"}', "key 'prompt' stands twice"),
+    "a key twice": ('{"prompt": "a", "prompt": "b"}', "key 'prompt' occurs twice"),
     "a key twice inside": (
         '{"prompt": [{"role": "user", "role": "system", "content": "a"}]}',
         "key 'role' stands",

@@ -40,7 +40,7 @@ CASES = {
         at("pairs/tiny/alphas", [True]),
         "pairs.tiny.alphas.0: True is not accepted: an alpha is a finite number such as 0.3",
     ),
-    "alpha twice": (at("pairs/tiny/alphas", [1, 1.0]), "pairs.tiny.alphas: alpha 1 stands twice; remove one"),
+    "alpha twice": (at("pairs/tiny/alphas", [1, 1.0]), "pairs.tiny.alphas: alpha 1 occurs twice; remove one"),
     "alpha NaN": (
         at("pairs/tiny/alphas", [math.nan]),
         "pairs.tiny.alphas.0: nan is not accepted: an alpha is a finite number such as 0.3",
@@ -204,7 +204,7 @@ def test_a_repeated_key_is_told_with_its_line(tree):
     path.write_text(path.read_text() + "reward_model: rm\n")
     lines = path.read_text().count("\n")
     output = tree.snakemake("--cores", "1", check=False, jobless=True)
-    assert f"config.yaml:{lines}: key 'reward_model' stands twice; rename or remove one" in output
+    assert f"config.yaml:{lines}: key 'reward_model' occurs twice; rename or remove one" in output
 
 
 def test_finished_sources_are_not_looked_at_again(finished):

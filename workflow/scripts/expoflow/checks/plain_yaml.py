@@ -32,7 +32,7 @@ def _file_problems(path: Path) -> list[str]:
         for key, _ in node.value:
             if str(key.value) in seen:
                 problems.append(
-                    f"{path}:{key.start_mark.line + 1}: key '{key.value}' stands twice; rename or remove one"
+                    f"{path}:{key.start_mark.line + 1}: key '{key.value}' occurs twice; rename or remove one"
                 )
             seen.add(str(key.value))
         return loader.construct_mapping(node, deep=True)

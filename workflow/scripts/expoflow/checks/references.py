@@ -85,7 +85,7 @@ def _figure_problems(config: Config) -> Iterator[str]:
             ),
         ]
         if len(set(figure.pairs or ())) < len(figure.pairs or ()):
-            problems.append(f"{given}: a pair stands twice; remove one")
+            problems.append(f"{given}: a pair occurs twice; remove one")
         yield from problems or _absent_benchmarks(config, where, named, benchmarks)
 
 

@@ -85,7 +85,7 @@ def check_distinct(values: list[float]) -> list[float]:
     for value in values:
         if spell(value) in seen:
             raise PydanticCustomError(
-                "alphas", "alpha {alpha} stands twice; remove one", {"alpha": spell(value)}
+                "alphas", "alpha {alpha} occurs twice; remove one", {"alpha": spell(value)}
             )
         seen.add(spell(value))
     return values

@@ -75,7 +75,7 @@ class OpenLlmBenchmark(Harness):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if len(set(self.tasks)) < len(self.tasks):
-            raise PydanticCustomError("tasks", "a task stands twice in tasks; remove one")
+            raise PydanticCustomError("tasks", "a task occurs twice in tasks; remove one")
         miniature = {task.startswith("miniature_") for task in self.tasks}
         if self.data == "miniature" and False in miniature:
             raise PydanticCustomError(
@@ -119,7 +119,7 @@ class LmEvalBenchmark(Harness):
     @model_validator(mode="after")
     def _has_each_once(self) -> Self:
         if len(set(self.tasks)) < len(self.tasks):
-            raise PydanticCustomError("tasks", "a task stands twice in tasks; remove one")
+            raise PydanticCustomError("tasks", "a task occurs twice in tasks; remove one")
         return self
 
     def inputs(self) -> dict[str, str]:

@@ -123,7 +123,7 @@ def _parsed(text: str, where: str) -> Any:
         place = f" at line {error.lineno}" if "\n" in text else ""
         raise DataError(f"{where}: not JSON ({error.msg}{place}); {REMEDY}") from None
     except KeyError as error:
-        raise DataError(f"{where}: key {error} stands twice; rename or remove one") from None
+        raise DataError(f"{where}: key {error} occurs twice; rename or remove one") from None
     except UnicodeEncodeError:
         raise DataError(f"{where}: holds half of a character, such as \\ud83d; write it whole") from None
     except ValueError as error:
