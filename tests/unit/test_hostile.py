@@ -259,7 +259,7 @@ BAD_LINES = {
     "a key twice": ('{"prompt": "a", "prompt": "b"}', "key 'prompt' occurs twice"),
     "a key twice inside": (
         '{"prompt": [{"role": "user", "role": "system", "content": "a"}]}',
-        "key 'role' stands",
+        "key 'role' occurs",
     ),
     "NaN for a prompt": ('{"prompt": NaN}', "field 'prompt' must be a text"),
     "half a character": ('{"prompt": "\\ud83d"}', "half of a character"),
