@@ -362,7 +362,7 @@ def test_a_licence_that_is_unknown_or_differs_has_to_be_stated(publisher, hub):
     assert "\nlicense" not in shown
     assert "note: this card states no licence, and an upload needs one: the parents' licences differ" in note
     edit(models / "sft.json", lambda manifest: manifest.update(license=None, folder="nowhere"))
-    assert "no licence is known of org/sft; read the terms of both" in publisher.refused()
+    assert "no licence is known for org/sft; read the terms of both" in publisher.refused()
     assert hub.requests == []
     line = publisher.refused("--license", "none-such")
     assert 'does not take it: Invalid metadata in README.md. - "license" must be one of [apache-2.0' in line

@@ -306,7 +306,7 @@ def test_vllm_without_a_gpu_is_refused_before_any_job(vllm, monkeypatch):
     with pytest.raises(ConfigError) as refused:
         check_gpus(checks.parse(by_both), local=True)
     assert refused.value.problems == [
-        f"{where}.engine: vllm needs a GPU, and this machine has none; take auto, or run it where a GPU is, as by --profile slurm"
+        f"{where}.engine: vllm needs a GPU, and this machine has none; take auto, or run it on a machine with a GPU, as by --profile slurm"
         for where in ("generate", "score")
     ]
     with pytest.raises(
@@ -350,7 +350,7 @@ def test_a_training_on_more_gpus_than_there_are_is_refused_before_any_job(machin
     with pytest.raises(ConfigError) as refused:
         check_gpus(config, local=True)
     assert refused.value.problems == [
-        "models.dpo.train.accelerate: 'zero3' starts 4 processes, each on a GPU, here are 2; set num_processes in a copy of it"
+        "models.dpo.train.accelerate: 'zero3' starts 4 processes, each on a GPU, but this machine has 2; set num_processes in a copy of it"
     ]
     check_gpus(config, local=False)
     results = Results.of(tmp_path)

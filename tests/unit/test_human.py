@@ -274,7 +274,7 @@ def test_of_the_aligned_model_itself_there_is_nothing_to_prefer(compared):
         ("", "pairs.tiny.benchmarks.human.votes: 'votes.jsonl' has no vote on this pair (pairs in it: none); vote on"),
         (line(pair="mine"), "'votes.jsonl' has no vote on this pair (pairs in it: mine); vote on results/pairs/tiny"),
         (line() + "\n{}\n", "votes.jsonl:2: is not a vote (pair: Field required); correct or remove the line"),
-        (line() + "\nvoted\n", "votes.jsonl:2: not JSON (Expecting value); write one JSON object a line"),
+        (line() + "\nvoted\n", "votes.jsonl:2: not JSON (Expecting value); write one JSON object per line"),
         (line(winner="both"), "votes.jsonl:1: is not a vote (winner: Input should be 'aligned', 'expo' or 'tie'); correct"),
         (line(expo="0.3"), "votes.jsonl:1: is not a vote (expo: String should match pattern '^[0-9a-f]{16}$'); correct"),
         (line(prompt="Hello"), "votes.jsonl:1: is not a vote (prompt: Extra inputs are not permitted); correct or remove"),

@@ -315,7 +315,7 @@ BAD = {
     "no address": ({"base_url": "localhost"}, "judge.base_url: an endpoint is an address such as"),
     "a key instead of its variable": (
         {"api_key_env": "sk-secret"},
-        "judge.api_key_env: names an environment variable such as OPENAI_API_KEY; the key itself",
+        "judge.api_key_env: names an environment variable such as OPENAI_API_KEY; do not put the key itself here",
     ),
 }
 

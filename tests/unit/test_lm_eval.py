@@ -444,7 +444,7 @@ def test_a_new_name_is_looked_up_beside_finished_results(folder, tmp_path, monke
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tasks": ["a", "a"]}, "stands twice"),
+        ({"tasks": ["a", "a"]}, "occurs twice"),
         ({"tasks": []}, "at least 1"),
         ({"tasks": ["a"], "backend": "completions"}, "belong together"),
         ({"tasks": ["a"], "num_fewshot": -1}, "greater than or equal to 0"),

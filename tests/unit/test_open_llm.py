@@ -364,7 +364,7 @@ def test_missing_data_are_told_before_any_job(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tasks": ["arc", "arc"]}, "stands twice"),
+        ({"tasks": ["arc", "arc"]}, "occurs twice"),
         ({"tasks": ["arcs"]}, "must be 'arc'"),
         ({"backend": "completions"}, "belong together"),
         ({"tasks": ["miniature_choice"]}, "need data: miniature"),

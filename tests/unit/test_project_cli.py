@@ -42,7 +42,7 @@ BAD = {
         {"--alphas": "0.1,much"},
         "pairs.aligned.alphas.1: 'much' is not accepted: an alpha is",
     ),
-    "alpha twice": ({"--alphas": "0.1,0.10"}, "pairs.aligned.alphas: alpha 0.1 stands twice; remove one"),
+    "alpha twice": ({"--alphas": "0.1,0.10"}, "pairs.aligned.alphas: alpha 0.1 occurs twice; remove one"),
     "alpha infinite": (
         {"--alphas": "inf"},
         "pairs.aligned.alphas.0: inf is not accepted: an alpha is a finite",
@@ -184,7 +184,7 @@ def test_other_alphas_are_added_to_a_config_that_was_run(asked):
         assert (project.text, words) == (wanted, said)
     assert path.read_text() == edited  # nothing is written before the run
     assert prepared(*given[:3], None, given[3]) == (path, [])
-    for alphas, words in (("1,much", "an alpha is a finite number"), ("1,1", "alpha 1 stands twice")):
+    for alphas, words in (("1,much", "an alpha is a finite number"), ("1,1", "alpha 1 occurs twice")):
         with pytest.raises(create.ConfigError, match=words):
             create.with_alphas(folder.Project.find(Path("out")), alphas)
     block = edited.replace("alphas: [1, 2]", "alphas:\n    - 1\n    - 2")

@@ -243,7 +243,7 @@ PAIR = "results/pairs/tiny"
 MODEL = "results/models"
 # Job, file, what befalls it, and what is said: the thing, and what to do.
 NAMED = {
-    "prompts that are cut": ("prompts", "dev.jsonl", "cut", "dev.jsonl:", "write one JSON object a line"),
+    "prompts that are cut": ("prompts", "dev.jsonl", "cut", "dev.jsonl:", "write one JSON object per line"),
     "a prompt file that is gone": (
         "prompts",
         "dev.jsonl",
@@ -333,7 +333,7 @@ NAMED = {
         "generate",
         "results/prompts/dev.jsonl",
         "a line twice",
-        "stands there twice",
+        "occurs twice",
         "delete the file",
     ),
     "a response twice": (
