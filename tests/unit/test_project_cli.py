@@ -81,7 +81,9 @@ def test_models_that_do_not_fit_together_are_told_before_anything_is_written(mak
 
 def test_what_is_missing_is_told(capsys):
     assert run("run", "--sft", "a") == 2
-    assert "--aligned is missing: give the model after DPO or RLHF, or all with" in capsys.readouterr().err
+    assert (
+        "--aligned is missing: give the model after DPO or RLHF, or a whole config" in capsys.readouterr().err
+    )
 
 
 def test_prompts_that_judge_need_a_judge(asked, capsys):
@@ -410,7 +412,7 @@ def filled(store):
 
 def test_clean_frees_what_the_store_holds_and_nothing_else(filled, capsys):
     assert run("clean") == 2
-    assert "nothing was removed; say so with --yes" in capsys.readouterr().err
+    assert "nothing was removed; confirm with --yes" in capsys.readouterr().err
     assert (filled / "generations/ab/x.jsonl").exists()
     assert run("clean", "--yes") == 0
     assert {path.name for path in filled.rglob("*") if path.is_file()} == {"keep", "in-use.lock"}

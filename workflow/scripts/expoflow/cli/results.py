@@ -1,4 +1,4 @@
-"""`expoflow benchmark` and `claims`: tables and pages of finished runs."""
+"""`expoflow benchmark` and `expoflow claims`: tables and pages from finished runs."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ def benchmark_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE.csv",
-        help="index (place among the 805 instructions), preference (1 to 2), len_baseline, len_model;"
+        help="CSV with index (position among the 805 instructions), preference (1 to 2), len_baseline and len_model;"
         " or a result's alpaca_eval.generations.jsonl",
     )
     parser.add_argument(
@@ -39,16 +39,16 @@ def benchmark(arguments: argparse.Namespace) -> int:
 
 def claims_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="a folder whose results/ has claims.csv; one a seed"
+        "runs", nargs="+", type=Path, metavar="RUN", help="a folder with results/claims.csv; one per seed"
     )
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="FILE",
-        help="the page; figures go into a folder of its name",
+        help="the page to write; its figures go into a folder of the same name",
     )
-    parser.add_argument("--notes", type=Path, metavar="FILE", help="Markdown that is put on the page")
+    parser.add_argument("--notes", type=Path, metavar="FILE", help="Markdown to put on the page")
 
 
 def claims(arguments: argparse.Namespace) -> int:
