@@ -106,7 +106,7 @@ def test_what_surely_does_not_fit_is_refused(tmp_path, monkeypatch):
     free(monkeypatch, 41 * GB)  # two of the sweep and the exported one: 42 GB
     with pytest.raises(ExpoflowError) as refused:
         disk.check(asked, made(asked), refuse=True)
-    assert str(refused.value).startswith("nothing was done:\ndisk: 42.0 GB to come on the disk of ")
+    assert str(refused.value).startswith("nothing was done:\ndisk: 42.0 GB will be written to the disk of ")
     assert (
         "(the sweep's models 28.0, exported models 14.0), 41.0 GB are free; free space, or write extrapolate"
         in str(refused.value)
@@ -127,7 +127,7 @@ def test_a_guess_is_no_reason_to_refuse(monkeypatch):
     free(monkeypatch, 10 * GB)
     (line,) = disk.check(asked, made(asked), refuse=True)
     assert line.startswith("WARNING: disk: 70.0 GB")
-    assert ", some guessed by names)" in line
+    assert ", some guessed from names)" in line
 
 
 def test_the_miniature_has_nothing_to_say(tmp_path):

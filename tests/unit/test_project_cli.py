@@ -100,7 +100,10 @@ def test_a_reward_model_that_a_kept_config_lacks_is_told(asked, capsys, monkeypa
     assert "select: {by: nll}" in kept
     Path("aligned-expo/results/pairs/aligned/alpha=0").mkdir(parents=True)
     assert run("run", *options(asked)) == 2
-    assert "config.yaml: reward_model is not set, asked is reward; change it there" in capsys.readouterr().err
+    assert (
+        "config.yaml: reward_model is not set, but reward was asked for; change it there"
+        in capsys.readouterr().err
+    )
     assert Path("aligned-expo/config.yaml").read_text() == kept
 
 
@@ -162,8 +165,8 @@ def test_a_config_that_was_run_is_reused_and_another_request_is_an_error(asked):
     with pytest.raises(create.ConfigError) as error:
         create.prepare(other, Path("out"))
     for difference in (
-        "prompts.dev.field is not set, asked is text",
-        "generate.samples is not set, asked is 2",
+        "prompts.dev.field is not set, but text was asked for",
+        "generate.samples is not set, but 2 was asked for",
     ):
         assert f"{path}: {difference}; change it there and run: expoflow run --config {path}" in str(
             error.value
@@ -208,7 +211,7 @@ def test_a_config_that_was_never_run_gives_way_to_another_request(asked):
     same, said = prepared(sft, aligned, reward_model, "1,2,3", prompts, generate={"max_tokens": 64})
     assert same == path
     assert said == [
-        f"{path}: has made no result yet, and is written anew: generate.max_tokens is 2048, asked is 64"
+        f"{path}: has no results yet, and is rewritten: generate.max_tokens is 2048, but 64 was asked for"
     ]
     assert folder.read_config(Path("out")).generate.max_tokens == 64
     assert Path("out/config.yaml.old").read_text() == former
@@ -278,7 +281,7 @@ def test_paths_in_a_config_are_relative_to_its_folder_wherever_it_is_run(apart, 
     assert "models" in capsys.readouterr().out
     Path("there/config.yaml").write_text("models: {}\n")
     assert run("run", "--config", home / "my.yaml", "--out", "there") == 2
-    assert "there/config.yaml: is another config; run that one, or give" in capsys.readouterr().err
+    assert "there/config.yaml: is a different config; run that one, or give" in capsys.readouterr().err
 
 
 def test_a_plan_says_for_what_a_run_would_not_begin(apart, capsys):

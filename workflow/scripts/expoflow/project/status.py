@@ -75,13 +75,13 @@ def state(folder: Path) -> str:
         and last.host == socket.gethostname()
         and (left := resume.find(last.folder, last.cluster))
     ):
-        return f"killed, but {left} are still at work; go on with: expoflow resume {quoted}"
+        return f"killed, but {left} are still at work; continue with: expoflow resume {quoted}"
     if process := runs().get(folder.resolve()):
         return f"running, process {process}"
     if last and locked(folder):
         ended = last.host == socket.gethostname() and not last.alive()
         elsewhere = "" if ended else f", or running on another machine ({last.host})"
-        return f"killed{elsewhere}; go on with: expoflow resume {quoted}"
+        return f"killed{elsewhere}; continue with: expoflow resume {quoted}"
     if left := resume.find(str(folder.resolve()), cluster=False):
         return f"killed, but {left} are still at work; {resume.WITHOUT_NOTE}"
     if locked(folder):
@@ -118,5 +118,5 @@ def free() -> None:
     except BlockingIOError:
         seen = ", ".join(f"{folder} (process {process})" for folder, process in runs().items())
         raise ExpoflowError(
-            f"{store.root()} is in use by a run; wait for its end, or stop it (runs on this machine: {seen or 'none'})"
+            f"{store.root()} is in use by a run; wait until it ends, or stop it (runs on this machine: {seen or 'none'})"
         ) from None
