@@ -154,7 +154,7 @@ def test_gpu_hours_are_reckoned_by_the_cards_figures():
     responses = 4 * prompts * 100  # alphas -1, 0, 0.1 and 0.2
     hours = responses * (1000 / rate + 1024 / arithmetic) / 3600
     assert line.startswith(
-        f"time: {hours:.1f} GPU hours of generation and scoring if no response ends early (reckoned for vLLM (transformers takes many times as long), as on A100s of 80 GB"
+        f"time: {hours:.1f} GPU hours of generation and scoring if no response ends early (estimated for vLLM (transformers takes many times as long), as on A100s of 80 GB"
     )
     assert 2 < hours < 10
 
@@ -182,7 +182,7 @@ def test_the_gpus_of_this_machine_count(machine):
     asked = config()
     (line,) = throughput.lines(asked, made(asked), local=True)
     assert re.search(
-        r"time: \d+ GPU minutes .*\(reckoned.*, NVIDIA H200\).*, \d+ minutes? on the 2 GPUs here;",
+        r"time: \d+ GPU minutes .*\(estimated.*, NVIDIA H200\).*, \d+ minutes? on the 2 GPUs here;",
         line,
     )
 
@@ -309,7 +309,7 @@ def test_what_a_cut_off_run_says_is_what_is_looked_for():
     ("given", "by"),
     [
         ({}, "by earlier runs here"),
-        ({"generate": {"samples": 100}}, "reckoned"),  # of many responses a few say little
+        ({"generate": {"samples": 100}}, "estimated"),  # of many responses a few say little
     ],
 )
 def test_speeds_of_runs_that_are_not_alike_do_not_count(swept, given, by):

@@ -179,7 +179,7 @@ def test_the_last_line_of_each_log_is_said_again(said, tmp_path):
         )
     assert words.last().split("\n") == [
         f"{logs[0]}: error: a.csv: cut; delete it",
-        f"{logs[1]}: is empty: the job was killed, perhaps for want of memory",
+        f"{logs[1]}: is empty: the job was killed, perhaps for lack of memory",
         f"{logs[2]}: cannot be read (No such file or directory)",
         rf"{logs[3]}: 20% of \x1b[2J",
     ]

@@ -376,7 +376,7 @@ def test_a_folder_may_have_any_name(tmp_path, name, encoding):
 def test_no_run_begins_in_a_folder_whose_name_is_no_text(asked, capsys):
     name = os.fsdecode(b"n\xff")
     assert run("run", *options(asked), "--alphas", "0.3", "--out", name) == 2
-    assert ": its name is no UTF-8; name another folder with --out" in capsys.readouterr().err
+    assert ": its name is not UTF-8; name another folder with --out" in capsys.readouterr().err
     assert os.listdir() == []
 
 
