@@ -25,7 +25,7 @@ FRAMES = re.compile(r'(\n  File "[^"\n]*", line \d+, in [^\n]*)+\s*$')
 OWN = re.compile(
     rf"\n  ({'|'.join(name for name, each in vars(errors).items() if isinstance(each, type))}): "
 )
-FAULT = "this is a fault of expoflow: report it, with these lines"
+FAULT = "this is a bug in expoflow: report it, with these lines"
 ENDED = ("KeyboardInterrupt", "SystemExit")
 # An exception of the system, as the last line of a traceback.
 SYSTEM = re.compile(r"^\w*Error: \[Errno (\d+)\] ([^:\n]*)(?:: '([^'\n]*)')?[^\n]*\Z", re.MULTILINE)
