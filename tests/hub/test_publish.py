@@ -455,7 +455,10 @@ def test_what_an_earlier_version_made_is_published_with_what_its_intervals_are(p
     (pair / "certificate.json").unlink()
     publisher.publish()
     _, body = publisher.card()
-    assert "The run that made this model wrote no certificate: the intervals below are as if no other" in body
+    assert (
+        "The run that made this model wrote no certificate: the intervals below ignore that other alphas"
+        in body
+    )
     assert "at once" not in body
     assert "answered 24 prompts (`dev`, a file)" in body
 

@@ -322,7 +322,7 @@ def test_speeds_of_another_engine_do_not_count(swept):
     asked = swept(engine="vllm")
     throughput.remember(asked, since=0, local=True)
     assert len(speeds()) == 1
-    assert "(reckoned, " in of_another(asked)[0]
+    assert "(estimated, " in of_another(asked)[0]
 
 
 def test_gpus_that_worked_at_the_same_time_count_each(swept, machine, monkeypatch):

@@ -151,7 +151,7 @@ def test_a_lock_of_a_run_that_has_left_no_note_yet(dead):
     job = subprocess.Popen(named, env=os.environ | {resume.MARK: dead.folder})
     while f"{resume.MARK}={dead.folder}" not in Path(f"/proc/{job.pid}/environ").read_text():
         time.sleep(0.01)
-    assert "was killed; go on with" in resume.lock_words(Path())
+    assert "was killed; continue with" in resume.lock_words(Path())
     head = subprocess.Popen(named)
     while b"snakemake" not in Path(f"/proc/{head.pid}/cmdline").read_bytes():
         time.sleep(0.01)

@@ -181,7 +181,7 @@ def test_other_alphas_are_added_to_a_config_that_was_run(asked):
     path.write_text(edited)
     Path("out/results/pairs/aligned/alpha=1").mkdir(parents=True)
     wanted = edited.replace("[1, 2]", "[0.5, 1, 2]")
-    said = [f"{path}: the alphas of aligned were [1, 2], and are [0.5, 1, 2] now"]
+    said = [f"{path}: the alphas of aligned were [1, 2], and are now [0.5, 1, 2]"]
     for project, words in (
         create.prepare(create.Request(*given[:3], "2,1,0.5", given[3]), Path("out")),
         create.with_alphas(folder.Project.find(Path("out")), "0.5,1,2"),

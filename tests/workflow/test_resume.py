@@ -123,7 +123,7 @@ def test_orphans_are_ended_before_their_jobs_run_again(killed, finished_once):
         locked = killed.snakemake("--cores", "2", check=False)
         assert f"was killed; continue with: expoflow resume {killed.folder}\n" in locked
         assert "--unlock" not in locked
-        assert "go on with" not in killed.snakemake("--dry-run")
+        assert "continue with" not in killed.snakemake("--dry-run")
         killed.snakemake("--cores", "2", "--unlock")
         refused = killed.snakemake("--cores", "2", check=False)
         assert "of a run that was killed are still at work" in refused

@@ -201,7 +201,7 @@ def start(folder: Path) -> list[Path]:
 
 
 def source(model: str) -> dict[str, str]:
-    """Return a model's entry: a hub id, or a folder if `model` or its parent folder exists."""
+    """Return a model's entry: a hub id, or a folder if it or its parent exists, or if it is no id."""
     found = HUB.fullmatch(model)
     if found is None or Path(model).exists() or Path(model).parent.is_dir():
         return {"path": os.path.abspath(model)}

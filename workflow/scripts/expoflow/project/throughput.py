@@ -54,8 +54,8 @@ class Card:
     operations: float
 
 
-# From NVIDIA's data sheets. The first entry counts whose name occurs in the driver's name for the GPU,
-# if its memory agrees: laptop GPUs and virtual parts of a GPU have the name of the whole one.
+# From NVIDIA's data sheets. The first entry is used that occurs in the driver's name for the GPU and has
+# its memory. Laptop GPUs and virtual parts of a GPU share the name of the whole one.
 CARDS = (
     Card("H200 NVL", 141 * GB, 4.8e12, 836e12),
     Card("H200", 141 * GB, 4.8e12, 989e12),

@@ -11,7 +11,7 @@ SLOW = 4  # times as long as float32: CPUs without 16-bit instructions take 10 t
 
 @cache
 def is_slow(dtype: str) -> bool:
-    """Return whether the CPU multiplies matrices of `dtype` slower than those of float32.
+    """Return whether the CPU multiplies matrices of `dtype` much slower than those of float32.
 
     `dtype` is torch's name of a 16-bit type. The measurement takes a few hundredths of a second, and every
     job must reach the same answer.
