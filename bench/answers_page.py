@@ -1,4 +1,4 @@
-"""Measure the page of answers: that of a generated pair with word-like text, and an empty page, in Chromium.
+"""Measure the page of answers of a generated pair, and an empty page, in Chromium.
 
 Needs Chromium and the extra `test`:
 
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def first(view: Page, path: Path) -> float:
-    """Return the milliseconds from the start of the navigation until the first answer is visible."""
+    """Return milliseconds from the start of the navigation until the first answer is visible."""
     view.goto(path.as_uri())
     view.wait_for_selector("#prompt-title:not(:empty)")
     return view.evaluate(FIRST)
@@ -110,7 +110,7 @@ def write(arguments: argparse.Namespace) -> tuple[Path, float]:
 
 
 def rows(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """Make responses with word frequencies as in a language (Zipf); two alphas share about half the words."""
+    """Make responses with word frequencies by Zipf's law; two alphas share about half of them."""
     chance = random.Random(0)
     letters = "etaoinshrdlucmfwypvbgkjqxz"
     words = [

@@ -1,11 +1,11 @@
-"""Measure dry runs of large sweeps: `snakemake -n` compared with Snakemake's own time for such a DAG.
+"""Measure dry runs of large sweeps, compared with Snakemake's own time for such a DAG.
 
 The floor is a generated workflow with the same rules, and for every rule the same number of jobs,
-inputs and outputs: plain patterns with empty shell bodies, without config, params, resources or logs.
-`scripts` is the same floor, but its rules have a script, a log, a benchmark file and a message, like
-every rule of expoflow. All are run in turn, in fresh folders. Nothing is downloaded, and no job runs. A
-dry run is one process, so its CPU seconds are its time on an idle machine. `--profile` shows where they
-are spent.
+inputs and outputs: plain patterns with empty shell bodies, without config, params, resources or
+logs. `scripts` is the same floor, but its rules have a script, a log, a benchmark file and a
+message, like every rule of expoflow. All are run in turn, in fresh folders. Nothing is downloaded,
+and no job runs. A dry run is one process, so its CPU seconds are its time on an idle machine.
+`--profile` shows where they are spent.
 
     python bench/dag.py --models 12 100 300 1000 --repeat 3
     python bench/dag.py --models 300 --profile

@@ -1,9 +1,9 @@
-"""Measure what the display of `expoflow run` costs: its CPU seconds and those of the run that it shows.
+"""Measure the CPU seconds of the display of `expoflow run`, and of the run that it shows.
 
-Then the same run is repeated in a fresh folder without the display, for its CPU seconds and its time.
-The run's seconds are those of Snakemake and the jobs that it waits for. Engine hosts, which do most of a
-sweep's work, are not included, so the true share is smaller. Run it at a terminal, or with `script -qc`:
-in a pipe nothing is displayed.
+Then the same run is repeated in a fresh folder without the display, for its CPU seconds and its
+time. The run's seconds are those of Snakemake and the jobs that it waits for. Engine hosts, which
+do most of a sweep's work, are not included, so the true share is smaller. Run it at a terminal, or
+with `script -qc`: in a pipe nothing is displayed.
 
     python bench/display.py --work DIR [--config FILE] [--looks 200]
 """

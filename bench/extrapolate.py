@@ -5,7 +5,8 @@
 The rivals are the floor (read both inputs, write one output, compute nothing), mergekit 0.1.5
 task_arithmetic in its own environment (made under --work unless given), and the authors' way: both
 models loaded by transformers in bf16, added and saved. CPU seconds of the whole process come first,
-since they depend least on what else runs. Hashes are known from a manifest unless a row says otherwise.
+since they depend least on what else runs. Hashes are known from a manifest unless a row says
+otherwise.
 """
 
 import argparse
@@ -29,7 +30,7 @@ CHUNK, SPAN = 1 << 19, 1 << 23  # bytes
 
 
 def floor(sft: Path, aligned: Path, out: Path, threads: int, sync: bool) -> None:
-    """Read both inputs (preadv) and write one output (pwrite), as every tool for whole checkpoints must."""
+    """Read both inputs and write one output, as every tool for whole checkpoints must."""
     out.mkdir()
     jobs, outputs, own = [], [], threading.local()
     for file in sorted(aligned.glob("*.safetensors")):
@@ -77,7 +78,7 @@ def ours(sft: Path, aligned: Path, out: Path, threads: int, *, alphas=("0.3",), 
 
 
 def authors(sft: Path, aligned: Path, out: Path) -> None:
-    """Load both models in bf16, compute the sum parameter by parameter, and save it with transformers."""
+    """Load both models in bf16, sum parameter by parameter, and save with transformers."""
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -139,7 +139,7 @@ def engine(pair: Pair) -> Iterator[Line]:
 
 
 def formula() -> int:
-    """Count elements that differ from the CPU's loop: of 120 million, in three types and at ten alphas."""
+    """Count elements of 120 million, in three types and at ten alphas, that differ from the CPU's."""
     from expoflow.extrapolation.arithmetic import by_torch, theta2
 
     count, differ = 4_000_000 if GPU else 40_000, 0
@@ -328,7 +328,7 @@ def told(line: Line) -> str:
 
 
 def run(step: str, work: Path, size: str, seconds: float) -> Line:
-    """Run a step in its own process, which writes lines to the file; return a line about the whole step."""
+    """Run a step in its own process, which writes lines to the file; return a line about it."""
     command, parent = (
         [sys.executable, __file__, "--work", str(work), "--size", size, "--step", step],
         os.getpid(),
@@ -355,7 +355,7 @@ def add(work: Path, line: Line) -> None:
 
 
 def whole(work: Path, until: float) -> int:
-    """Run the steps that fit before `until`, print the table, and report whether this machine is fine."""
+    """Run the steps that fit before `until`, and report whether this machine is fine."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so the running step ends too
     (work / "gpu.jsonl").unlink(missing_ok=True)
     remove_models(work)

@@ -78,7 +78,7 @@ def lose(root: Path) -> None:
 
 
 def double(root: Path) -> None:
-    """Replace the second shard by a copy of the first: its tensors are lost, the first's exist twice."""
+    """Replace the second shard by a copy of the first, so the second's tensors are lost."""
     shutil.copy(*(root / "aligned" / f"model-0000{number}-of-00002.safetensors" for number in (1, 2)))
 
 

@@ -3,10 +3,11 @@
     python bench/kernel.py --work DIR [--repeats 7] [--sizes tiny small]
 
 There are two tables. The first has nanoseconds per element and alpha in one thread, by CPU time, in
-blocks of the writer's size. The second has whole processes that extrapolate a bf16 pair by one alpha in
-one thread, with imports and compilation; nothing is hashed or forced to the disk. The contenders take
-turns. The tables show medians, and ratios to expoflow's loop. "Other bits" is the share of elements that
-differ from its result. A contender is left out if its package is not installed (`pip install numba`).
+blocks of the writer's size. The second has whole processes that extrapolate a bf16 pair by one
+alpha in one thread, with imports and compilation; nothing is hashed or forced to the disk. The
+contenders take turns. The tables show medians, and ratios to expoflow's loop. "Other bits" is the
+share of elements that differ from its result. A contender is left out if its package is not
+installed (`pip install numba`).
 """
 
 import argparse

@@ -3,10 +3,10 @@
     python bench/null.py [--draws 1000] [--figures docs]
     python bench/null.py --make --results results --work DIR
 
-The first command prints the tables of docs/certificate.md, and with `--figures` draws its two figures,
-which also show how often a true gain is found. The second makes the worlds (tests/sweeps.csv) again: the
-sweeps of a finished default run in `--results`, and one with noise as its delta, of the same size in
-every tensor as the real one.
+The first command prints the tables of docs/certificate.md, and with `--figures` draws its two
+figures, which also show how often a true gain is found. The second makes the worlds
+(tests/sweeps.csv) again: the sweeps of a finished default run in `--results`, and one with noise as
+its delta, of the same size in every tensor as the real one.
 """
 
 import argparse
@@ -136,7 +136,7 @@ def measure(draws: int) -> None:
 
 
 def _bias(found: list[replay.Draw]) -> tuple[str, str]:
-    """Print how much the gain of the choice is overestimated, and the bootstrap's estimate of that."""
+    """Print how much the choice's gain is overestimated, and the bootstrap's estimate of that."""
     bias = np.mean([draw.gain - draw.true for draw in found])
     return f"{bias:.3f}", f"{np.mean([draw.optimism for draw in found]):.3f}"
 
@@ -148,7 +148,8 @@ def _row(*cells: str) -> None:
 def figures(draws: int, folder: Path) -> None:
     """Draw certificate-false.png and certificate-power.png.
 
-    They show false certificates against the number of alphas, and certificates against the true gain.
+    They show false certificates against the number of alphas, and certificates against the true
+    gain.
     """
     import matplotlib.pyplot as plt
     from expoflow.reporting.figures.style import STYLE, WIDTH

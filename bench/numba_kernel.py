@@ -1,8 +1,8 @@
 """expoflow's loop written in numba: a contender of bench/kernel.py, bit for bit the same.
 
-numba has no fused multiply-add and no float16 on a CPU. So an intrinsic is used, and bits are converted
-by hand. Bits of bf16 are uint16 here and those of fp16 int16, which lets numba distinguish them. There
-are no closures, since numba would compile them again in every process.
+numba has no fused multiply-add and no float16 on a CPU. So an intrinsic is used, and bits are
+converted by hand. Bits of bf16 are uint16 here and those of fp16 int16, which lets numba
+distinguish them. There are no closures, since numba would compile them again in every process.
 """
 
 import numpy as np

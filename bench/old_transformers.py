@@ -5,9 +5,9 @@
     done
     python bench/old_transformers.py /tmp/4.49.0 /tmp/4.57.6
 
-It makes tiny models in the older version, and changes and saves them in both. It extrapolates with an
-old sft and a new aligned model, and the other way round (sft → aligned). It compares the weights that
-plain transformers loads from the result with the formula in float64, as the sweep of
+It makes tiny models in the older version, and changes and saves them in both. It extrapolates with
+an old sft and a new aligned model, and the other way round (sft → aligned). It compares the weights
+that plain transformers loads from the result with the formula in float64, as the sweep of
 tests/architectures does. It prints a Markdown table.
 """
 
@@ -95,7 +95,7 @@ def old(root: Path) -> None:
 
 
 def new(root: Path, name: str) -> None:
-    """In this version, make new-sft, which is old-sft saved again, and new-aligned, another step from it."""
+    """In this version, make new-sft (old-sft saved again) and new-aligned, another step from it."""
     torch.manual_seed(1)
     model = getattr(t, name).from_pretrained(root / name / "old-sft", dtype=torch.float32)
     for role, deviation in (("sft", 0), ("aligned", STEP)):

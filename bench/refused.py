@@ -1,10 +1,10 @@
-"""Measure when wrong models and prompts are refused by `snakemake --cores all`, and what that costs.
+"""Measure when `snakemake --cores all` refuses wrong models and prompts, and what that costs.
 
     python bench/refused.py --results results --work DIR
 
-`--results` are those of a finished default run; its models are copied and broken. The table has one row
-per situation: the message, seconds from the command to its end, jobs started, and tokens generated. The
-first row is a run that is planned and not refused, for comparison.
+`--results` are those of a finished default run; its models are copied and broken. The table has one
+row per situation: the message, seconds from the command to its end, jobs started, and tokens
+generated. The first row is a run that is planned and not refused, for comparison.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
     python bench/score.py [--responses 400] [--repeats 3]
 
-The authors' way is a text-classification pipeline. CPU seconds are measured, or wall seconds if a GPU
-does the work. The reward model has random weights (Llama, by default 4 layers of 256). The lengths of
-the responses are distributed like those of zephyr-7b-alpha on AlpacaEval: log-normal, with a median of
-245 tokens and a standard deviation of the logarithm of 0.96.
+The authors' way is a text-classification pipeline. CPU seconds are measured, or wall seconds if a
+GPU does the work. The reward model has random weights (Llama, by default 4 layers of 256). The
+lengths of the responses are distributed like those of zephyr-7b-alpha on AlpacaEval: log-normal,
+with a median of 245 tokens and a standard deviation of the logarithm of 0.96.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Screenshots of the pages of a run, wide and narrow, light and dark: the pictures of docs/pages.md.
+"""Take screenshots of a run's pages, wide and narrow, light and dark, for docs/pages.md.
 
 Needs Chromium and the extra `test`:
 

@@ -1,4 +1,4 @@
-"""Compare one seed for all prompts with a seed per prompt: how the mean reward varies between seeds.
+"""Compare one seed for all prompts with a seed per prompt: how the mean reward varies.
 
     python bench/seeds.py            # after the default run, from its folder
 

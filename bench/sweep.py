@@ -1,11 +1,12 @@
-"""Compare one engine that moves from alpha to alpha with an engine start per alpha, streamed and stored.
+"""Compare one engine that moves from alpha to alpha with one engine start per alpha.
 
     python bench/sweep.py --work DIR [--size SIZE | --sft DIR --aligned DIR] [--engine transformers|vllm]
 
-Six alphas are run over 1,000 prompts of the miniature. Its models are trained under --work unless a pair
-is given. The row `raw` is one engine start plus the engine's own generation of the same tokens; the
-loading of its weights is not timed. `one engine` is what the workflow's jobs do, with host and part
-files. Ratios are medians of the rounds' ratios. Run it alone on the machine, in the engine's environment.
+Six alphas are run over 1,000 prompts of the miniature. Its models are trained under --work unless a
+pair is given. The row `raw` is one engine start plus the engine's own generation of the same
+tokens; the loading of its weights is not timed. `one engine` is what the workflow's jobs do, with
+host and part files. Ratios are medians of the rounds' ratios. Run it alone on the machine, in the
+engine's environment.
 """
 
 import argparse
@@ -130,7 +131,7 @@ CHILDREN = {
 
 
 def measured(name: str, where: argparse.Namespace, alphas: tuple[float | None, ...]) -> dict[str, float]:
-    """Return wall and CPU seconds of a contender's processes with children, and bytes in its output folder."""
+    """Return wall and CPU seconds of a contender's processes, and the bytes of its output."""
     shutil.rmtree(where.out, ignore_errors=True)
     where.out.mkdir()
     before, began, result = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter(), {}

@@ -142,7 +142,7 @@ def whole_parser() -> argparse.ArgumentParser:
 
 
 def _parser(wanted: Collection[str]) -> argparse.ArgumentParser:
-    """Return the parser. Only the commands in `wanted` get their arguments, which import the config."""
+    """Return the parser. Only commands in `wanted` get arguments, which import the config."""
     parser = argparse.ArgumentParser(
         prog="expoflow",
         allow_abbrev=False,

@@ -56,7 +56,7 @@ def option_argument(parser: argparse.ArgumentParser, name: str, text: str) -> No
 
 
 def sft_of(arguments: argparse.Namespace) -> Path:
-    """Return the SFT model's folder: the given one, or else the base model of the aligned adapter."""
+    """Return the SFT model's folder: the given one, or else the aligned adapter's base."""
     from expoflow.checkpoints.adapter import base_folder
 
     return arguments.sft or base_folder(arguments.aligned)
@@ -108,7 +108,7 @@ def project_arguments(parser: argparse.ArgumentParser, folder: str = "default: t
 
 
 def folder_of(arguments: argparse.Namespace) -> Path | None:
-    """Return the folder that DIR or --out gives, or else that of --config; None if none is given."""
+    """Return the folder given by DIR or --out, or else that of --config, or else None."""
     if arguments.folder and arguments.out and arguments.folder.resolve() != arguments.out.resolve():
         raise ConfigError([f"DIR is {arguments.folder}, --out is {arguments.out}; give one of them"])
     return arguments.folder or arguments.out or (arguments.config.parent if arguments.config else None)

@@ -95,7 +95,7 @@ class Session:
                 _say(str(error))
 
     def _lines(self) -> Iterator[str]:
-        """Yield the lines of standard input. A line that was not typed is repeated above its answers."""
+        """Yield the lines of standard input. Lines that were not typed are repeated above answers."""
         if self.typed:
             with suppress(ImportError):
                 import readline  # noqa: F401 (for editing and recalling lines; no history file is kept)
@@ -148,7 +148,7 @@ class Session:
             raise
 
     def _show(self) -> None:
-        """Print both answers to the last question, indented to set them apart from our own lines."""
+        """Print both answers to the last question, indented to distinguish them from our lines."""
         for alpha in self.alphas:
             with _counting(alpha) as told:
                 said = self.conversation.answer(alpha, told)

@@ -82,7 +82,7 @@ def request_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def requested(arguments: argparse.Namespace) -> tuple["Project", list[str]]:
-    """Return the project to run, and lines to print about it; nothing is written yet. Raises ConfigError."""
+    """Return the project to run, and lines about it. Nothing is written. Raises ConfigError."""
     from expoflow.checks import plain_yaml
     from expoflow.project import create
 

@@ -1,18 +1,19 @@
-"""Work that needs a loaded model, done by engine hosts: processes that the jobs of a local run share.
+"""Work that needs a loaded model, done by engine hosts: processes shared by a run's jobs.
 
-The main Snakemake process announces itself as the `Head`. A job calls `run`: it takes a slot (a GPU or
-a core), whose host keeps models loaded from job to job, and gets the rows of its task as they are
-ready.
+The main Snakemake process announces itself as the `Head`. A job calls `run`: it takes a slot (a GPU
+or a core), whose host keeps models loaded from job to job, and gets the rows of its task as they
+are ready.
 
-If there is no head (a cluster job, a bare script, `EXPOFLOW_HOST=off`), a job that was given GPUs is
-the head of its own host, which lives as long as the job. There are two reasons for that: work on a GPU
-starts processes that would otherwise run the job's own script first, and it leaves memory behind that
-is freed only when the process ends. Without a GPU the same function does the work in the job's own
-process.
+If there is no head (a cluster job, a bare script, `EXPOFLOW_HOST=off`), a job that was given GPUs
+is the head of its own host, which lives as long as the job. There are two reasons for that: work on
+a GPU starts processes that would otherwise run the job's own script first, and it leaves memory
+behind that is freed only when the process ends. Without a GPU the same function does the work in
+the job's own process.
 
-Nothing here imports torch. The slots' files are in the head's runtime folder, which only its user can
-enter. `slot-N` is locked (flock) while a job uses the slot, and says what its host holds. `slot-N.sock`
-is the host's socket. The folder itself is locked while a process looks for a slot or leaves one.
+Nothing here imports torch. The slots' files are in the head's runtime folder, which only its user
+can enter. `slot-N` is locked (flock) while a job uses the slot, and says what its host holds.
+`slot-N.sock` is the host's socket. The folder itself is locked while a process looks for a slot or
+leaves one.
 """
 
 import atexit
@@ -32,9 +33,9 @@ from expoflow.system import gpus
 def run(make: Callable[[], Task]) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of a task as they are ready, in lists that are not empty.
 
-    `make` returns the task. If a host dies during the task, `make` is called once more and can leave out
-    what has been yielded. Raises the work's own error if that is an ExpoflowError, RuntimeError for other
-    exceptions, and ExpoflowError if hosts keep dying.
+    `make` returns the task. If a host dies during the task, `make` is called once more and can
+    leave out what has been yielded. Raises the work's own error if that is an ExpoflowError,
+    RuntimeError for other exceptions, and ExpoflowError if hosts keep dying.
     """
     task = make()
     count = Count(task)

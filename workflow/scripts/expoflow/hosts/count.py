@@ -14,8 +14,8 @@ Rows = list[dict[str, Any]]
 class Kind:
     """What a kind of task counts, in its `unit`.
 
-    `of` returns the total for the task's arguments, `before` the number done earlier, and `rows` the
-    number in some rows.
+    `of` returns the total for the task's arguments, `before` the number done earlier, and `rows`
+    the number in some rows.
     """
 
     unit: str
@@ -41,7 +41,8 @@ KINDS = {
         rows=lambda rows: 1,
     ),
 }
-# Benchmarks keep a model's answers; their results come at the end. Only they know how many they will ask.
+# Benchmarks keep a model's answers; their results come at the end. Only they know how many they
+# will ask.
 OTHERS = Kind(
     "answers",
     of=lambda asked: None,

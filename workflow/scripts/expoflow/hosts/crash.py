@@ -1,4 +1,4 @@
-"""A host that dies during a task, for example if vLLM crashes: all its processes are ended, and another is tried."""
+"""A host that dies during a task, as if vLLM crashes: it is ended whole, and another is tried."""
 
 import os
 import signal
@@ -29,10 +29,10 @@ class GivenUpError(Exception):
 
 
 def end_session(leader: int, head: Head) -> None:
-    """Kill what a host has started, and the host itself unless it is this process; wait for their end.
+    """Kill a host's processes, and the host itself unless it is this process; wait for their end.
 
-    Python's own tracker of shared memory is spared. It ends after all processes that share the memory,
-    and then removes it.
+    Python's own tracker of shared memory is spared. It ends after all processes that share the
+    memory, and then removes it.
     """
     members = [pid for pid in _session(leader) if pid != os.getpid()]
     if leader != os.getpid() and not any(_started_for(head, pid) for pid in members):
@@ -73,8 +73,8 @@ def _started_for(head: Head, pid: int) -> bool:
 def tried_twice(slot: "Slot", make: Callable[[], Task]) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of a task that a slot's host does; if it dies, those of another host, once.
 
-    `make` returns the task, and is called again for the second host. Raises ExpoflowError if that one
-    dies too, or if the main Snakemake process has ended.
+    `make` returns the task, and is called again for the second host. Raises ExpoflowError if that
+    one dies too, or if the main Snakemake process has ended.
     """
     for again in (False, True):
         try:

@@ -26,13 +26,13 @@ def can_host() -> bool:
 class Head(Record):
     """The process beside which hosts live, never longer than it.
 
-    It is the main Snakemake process, a job with its own host, or the Snakemake process of a SLURM `job` in
-    which several jobs run (`hosts.keeper`).
+    It is the main Snakemake process, a job with its own host, or the Snakemake process of a SLURM
+    `job` in which several jobs run (`hosts.keeper`).
 
-    `start` is its start time, which distinguishes it from a later process with the same pid. `slots` has
-    the GPU of every slot, or None for a CPU core. A host ends after `idle` seconds without a task.
-    `memory` is the smallest GPU's memory in bytes. `asked` is the number of GPUs that the config sets for
-    the models in some folders.
+    `start` is its start time, which distinguishes it from a later process with the same pid.
+    `slots` has the GPU of every slot, or None for a CPU core. A host ends after `idle` seconds
+    without a task. `memory` is the smallest GPU's memory in bytes. `asked` is the number of GPUs
+    that the config sets for the models in some folders.
     """
 
     pid: int
@@ -68,7 +68,7 @@ class Head(Record):
         return None
 
     def require(self) -> None:
-        """Raise ExpoflowError, and remove the runtime folder, if the head has ended: its jobs must end too."""
+        """Raise ExpoflowError, and remove the runtime folder, if the head has ended."""
         if not self.alive():
             shutil.rmtree(self.folder, ignore_errors=True)
             raise ExpoflowError(
@@ -84,12 +84,14 @@ class Head(Record):
 
 
 def announce(cores: int | None, idle: float = 60, asked: Mapping[str, int] | None = None) -> None:
-    """Make this process the head of the jobs that it will start; with None for `cores` there are no hosts.
+    """Make this process the head of the jobs that it will start; without `cores` they have no hosts.
 
-    The main Snakemake process calls it once. `cores` is the number of jobs that can run at a time; `asked`
-    is the number of GPUs for the models in some folders. Raises ExpoflowError if there are too few GPUs.
+    The main Snakemake process calls it once. `cores` is the number of jobs that can run at a time;
+    `asked` is the number of GPUs for the models in some folders. Raises ExpoflowError if there are
+    too few GPUs.
     """
-    # Snakemake 9.27 handles SIGTERM by waiting for a lock that the interrupted thread itself may hold.
+    # Snakemake 9.27 handles SIGTERM by waiting for a lock that the interrupted thread itself may
+    # hold.
     if callable(handler := signal.getsignal(signal.SIGTERM)):
         signal.signal(signal.SIGTERM, lambda *signum: threading.Thread(target=handler, args=signum).start())
     os.environ.pop("EXPOFLOW_HEAD", None)

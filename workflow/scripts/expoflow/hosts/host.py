@@ -1,7 +1,7 @@
 """An engine host: it does the tasks of one slot, one after the other, and keeps models loaded.
 
-Jobs start it (see `hosts.client`). It ends at once when the head does, and after some idle time. All
-processes that it has started end with it.
+Jobs start it (see `hosts.client`). It ends at once when the head does, and after some idle time.
+All processes that it has started end with it.
 """
 
 import faulthandler
@@ -106,7 +106,7 @@ class Client:
             raise GoneError from None
 
     def report(self, *said: Any) -> None:
-        """Pass reports of `progress` on to the job; if it has gone, the task ends at its next yield."""
+        """Pass reports of `progress` to the job; if it has gone, the task ends at its next yield."""
         with suppress(GoneError):
             self.send(progress=said)
 
@@ -228,7 +228,8 @@ class Host:
     def _threads(self, share: bool, asked: str | None) -> str | None:
         """Return the number of threads for the current work.
 
-        It is the job's own number, or with `share` its share of all cores, which is updated every second.
+        It is the job's own number, or with `share` its share of all cores, which is updated every
+        second.
         """
         if not share or asked is None:
             return asked

@@ -1,7 +1,7 @@
 """The head of the jobs that run in one SLURM job. It starts their hosts itself.
 
-This head is the Snakemake process that runs a group of jobs, each as a step of the SLURM job. When a
-step ends, SLURM ends everything that it started. So no job could leave a host to the next one.
+This head is the Snakemake process that runs a group of jobs, each as a step of the SLURM job. When
+a step ends, SLURM ends everything that it started. So no job could leave a host to the next one.
 """
 
 import atexit
@@ -22,7 +22,7 @@ DAY = 24 * 3600.0  # nobody else can use a SLURM job's GPUs, so hosts stay until
 
 
 def announce_job(name: str) -> None:
-    """Make this process the head of the jobs of the SLURM job `name`, on the GPUs that it was given.
+    """Make this process the head of the jobs in the SLURM job `name`, on its given GPUs.
 
     Without GPUs there are no hosts.
     """

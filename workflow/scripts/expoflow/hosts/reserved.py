@@ -12,10 +12,10 @@ from expoflow.hosts.waiting import Wish
 
 @contextmanager
 def reserved(gpus: int, what: str) -> Iterator[None]:
-    """Reserve GPUs while the block runs: CUDA_VISIBLE_DEVICES names them, and no host has memory there.
+    """Reserve GPUs while the block runs, without hosts there: CUDA_VISIBLE_DEVICES names them.
 
-    Waits until they are free. Nothing is reserved without GPUs, if `gpus` is 0, or outside of a local run.
-    Raises ExpoflowError if this machine has fewer GPUs; `what` names who asks.
+    Waits until they are free. Nothing is reserved without GPUs, if `gpus` is 0, or outside of a
+    local run. Raises ExpoflowError if this machine has fewer GPUs; `what` names who asks.
     """
     announced = os.environ.get("EXPOFLOW_HEAD")
     head = Head.model_validate_json(announced) if announced else None

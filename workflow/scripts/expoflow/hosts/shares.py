@@ -1,8 +1,8 @@
 """The work of one task, shared out among those GPUs of a local run that nobody else wants.
 
-A job has one ticket at a time. The slots that it is given take a share of the work. The share is the
-divisible work of all waiting jobs, divided by the number of free GPUs. So a job whose neighbours want
-the other GPUs keeps its work together, and a job that is alone spreads it.
+A job has one ticket at a time. The slots that it is given take a share of the work. The share is
+the divisible work of all waiting jobs, divided by the number of free GPUs. So a job whose
+neighbours want the other GPUs keeps its work together, and a job that is alone spreads it.
 """
 
 import threading
@@ -19,8 +19,8 @@ from expoflow.hosts.slot import Slot, awaited, wish_for
 from expoflow.hosts.task import Task
 from expoflow.hosts.waiting import Ticket, Wish
 
-# Seconds in which a share that is given up ends. If its host does not read, because it is still loading
-# for the abandoned share, it ends with this process.
+# Seconds in which a share that is given up ends. If its host does not read, because it is still
+# loading for the abandoned share, it ends with this process.
 ENDING = 10
 
 Make = Callable[[Sequence[str] | None], Task]
@@ -30,10 +30,10 @@ Take = Callable[[list[dict[str, Any]]], None]
 def run_shares(make: Make, items: Sequence[str], most: int, take: Take) -> None:
     """Do a task in at most `most` shares, and pass its rows to `take` as they are ready.
 
-    `make` returns the task for some of the items, or for all if it gets None. If a host dies, `make` is
-    called once more for the same items, and can leave out what `take` has been given. One thread at a
-    time calls `take`. On cores, and in a SLURM job, the task is not divided. Raises what `client.run`
-    raises, for the first share that fails; the others are then given up.
+    `make` returns the task for some of the items, or for all if it gets None. If a host dies,
+    `make` is called once more for the same items, and can leave out what `take` has been given. One
+    thread at a time calls `take`. On cores, and in a SLURM job, the task is not divided. Raises
+    what `client.run` raises, for the first share that fails; the others are then given up.
     """
     head, parts = client.head_of_job(), min(most, len(items))
     if parts > 1 and head is not None and len(head.slots) > 1 and head.slots[0] is not None and not head.job:

@@ -47,7 +47,7 @@ def wish_for(head: Head, task: Task) -> Wish:
 
 @contextmanager
 def taken(head: Head, wish: Wish) -> Iterator["Slot"]:
-    """Yield the slots for a wish (`waiting.assign`), kept while the block runs; the first has the others."""
+    """Yield the slots for a wish, kept while the block runs; the first slot has the others."""
     slot = awaited(head, Ticket(wish), threading.Event())
     try:
         yield slot
@@ -58,8 +58,8 @@ def taken(head: Head, wish: Wish) -> Iterator["Slot"]:
 def awaited(head: Head, ticket: Ticket, given_up: threading.Event) -> "Slot":
     """Wait for the slots of a ticket and return them; the caller must leave them.
 
-    Raises GivenUpError if that event is set meanwhile; later requests to the slot end by it too. Raises
-    ExpoflowError if the head ends.
+    Raises GivenUpError if that event is set meanwhile; later requests to the slot end by it too.
+    Raises ExpoflowError if the head ends.
     """
     try:
         while True:
@@ -123,7 +123,7 @@ class Slot:
     """A GPU or a core, reserved until `lock` is closed, and the host that works there."""
 
     def __init__(self, head: Head, number: int, folder: int):
-        """`folder` is the entered runtime folder. Raises BlockingIOError if the slot is not free."""
+        """`folder` is the entered runtime folder. Raises BlockingIOError if the slot is taken."""
         self.head, self.number = head, number
         self.numbers: tuple[int, ...] = (number,)
         self.parts = 1  # parts of the waiting work that these slots should do
@@ -216,8 +216,9 @@ class Slot:
     def _connect(self, task: Task) -> tuple[socket.socket, int]:
         """Return a connection to the slot's host, and the host's process id.
 
-        On a GPU, a host that holds something else than the task needs is ended, and a new one started. Only
-        the end of a process frees all of its GPU memory, and vLLM needs nearly all of it.
+        On a GPU, a host that holds something else than the task needs is ended, and a new one
+        started. Only the end of a process frees all of its GPU memory, and vLLM needs nearly all of
+        it.
         """
         with entered(self.head.folder) as folder:
             # By the descriptor, since a socket's path must not exceed 107 bytes.
@@ -279,7 +280,7 @@ def end_host(head: Head) -> None:
 
 
 def note(lock: int, **changed: Any) -> None:
-    """Record changes in a slot's file: the host's `pid`, `slots` and `held`, or the job that has `taken` it."""
+    """Record changes in a slot's file: a host's `pid`, `slots` and `held`, or who has `taken` it."""
     text = json.dumps(_note(lock) | changed).encode()
     # In one write: readers always find a whole note, even after a kill.
     os.pwrite(lock, text.ljust(os.fstat(lock).st_size), 0)
@@ -309,7 +310,7 @@ def _note(file: int) -> dict[str, Any]:
 
 @contextmanager
 def entered(folder: Path) -> Iterator[int]:
-    """Yield the descriptor of the runtime folder, made if it is missing, and lock it against others."""
+    """Lock the runtime folder against others, and yield its descriptor. It is made if missing."""
     while True:
         with suppress(FileExistsError):
             os.mkdir(folder, 0o700)
@@ -342,8 +343,8 @@ def entered(folder: Path) -> Iterator[int]:
 def _lines(connection: socket.socket, pid: int, given_up: threading.Event) -> Iterator[bytes]:
     """Yield a host's messages line by line; an empty one comes first if that takes too long.
 
-    Raises ConnectionError at its end. The process is watched too, since its forks may keep the connection
-    open.
+    Raises ConnectionError at its end. The process is watched too, since its forks may keep the
+    connection open.
     """
     waited, rest = 0, b""
     while True:
@@ -365,7 +366,7 @@ def _lines(connection: socket.socket, pid: int, given_up: threading.Event) -> It
 
 
 class _WholeLines:
-    """A host's output, printed in whole lines, since other threads of the job may print at the same time."""
+    """A host's output, printed in whole lines, since other threads of the job may print too."""
 
     def __init__(self) -> None:
         self._rest = ""

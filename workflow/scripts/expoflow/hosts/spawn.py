@@ -1,4 +1,4 @@
-"""Start of a host's process: by the job that needs it, or for the job by its head (`hosts.keeper`)."""
+"""Start of a host's process: by the job that needs it, or by its head (`hosts.keeper`)."""
 
 import json
 import socket
@@ -15,8 +15,8 @@ KEEPER = "keeper.sock"  # in the runtime folder of a head that starts hosts itse
 class Order(NamedTuple):
     """A process to start: its command, environment, working directory and output file.
 
-    The descriptor of a listening socket is appended to the command. Without `log` the output is that of
-    the process which starts it.
+    The descriptor of a listening socket is appended to the command. Without `log` the output is
+    that of the process which starts it.
     """
 
     command: list[str]

@@ -1,4 +1,4 @@
-"""Tasks: what a host is asked to do, the functions that do it, and what stays loaded between tasks."""
+"""Tasks for a host, the functions that do them, and what stays loaded between tasks."""
 
 import importlib
 from collections.abc import Callable, Iterator
@@ -7,8 +7,8 @@ from typing import Any, Protocol, TypeVar
 from expoflow.config.benchmarks import SECTIONS
 from expoflow.files.records import Record
 
-# For each kind of task the function (held, arguments) that does the work. It yields lists of JSON rows. It
-# yields often, even empty lists, since it can be stopped only there.
+# For each kind of task the function (held, arguments) that does the work. It yields lists of JSON
+# rows. It yields often, even empty lists, since it can be stopped only there.
 KINDS = {
     "generate": "expoflow.engines.answering:generate",
     "likelihood": "expoflow.scoring.likelihood:answer",
@@ -62,7 +62,7 @@ class Held:
         self._things: dict[str, tuple[str, Loaded]] = {}
 
     def get(self, kind: str, key: str, make: Callable[[], Thing]) -> Thing:
-        """Return the object for `key`, made if it is not held yet; another of the kind is closed first.
+        """Return the object for `key`, made unless it is held; another of its kind is closed first.
 
         `changed` is called before the object is made, since it takes memory from then on.
         """

@@ -1,4 +1,4 @@
-"""The queue for slots, and its rules: use what a GPU holds first, and load or end nothing without need."""
+"""The queue for slots: what a GPU holds is used first, and nothing is loaded or ended needlessly."""
 
 import fcntl
 import json
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from expoflow.files.records import Record
 
-# Seconds before something that a GPU holds is replaced, or is loaded on a second GPU. In that time another
-# job that wants it may come: Snakemake starts one when another ends, which takes a few seconds.
+# Seconds before something that a GPU holds is replaced, or is loaded on a second GPU. In that time
+# another job that wants it may come: Snakemake starts one when another ends, which takes a few
+# seconds.
 PATIENCE = 5.0
 LAST = "score"  # comes after queued generations, so the reward model takes a GPU from an engine only once
 
@@ -20,8 +21,8 @@ LAST = "score"  # comes after queued generations, so the reward model takes a GP
 class Wish(Record):
     """A job's wish for `slots` GPUs (or one core), which hold or will hold the `key` of a `kind`.
 
-    `parts` is the number of parts into which its work can be divided. `further` means that the job is
-    already at work elsewhere; it then ends nothing.
+    `parts` is the number of parts into which its work can be divided. `further` means that the job
+    is already at work elsewhere; it then ends nothing.
     """
 
     kind: str
@@ -33,7 +34,7 @@ class Wish(Record):
 
 @dataclass(frozen=True)
 class Holder:
-    """What is on some slots: a host with the keys of `held` by kind, or a job that will have them soon."""
+    """What is on some slots: a host that holds keys by kind, or a job that will have them soon."""
 
     slots: tuple[int, ...]
     held: Mapping[str, str]
@@ -45,7 +46,7 @@ class Holder:
 
 @dataclass(frozen=True)
 class Gift:
-    """Slots for a wish; `patient`: they cost a load that could be saved if another job comes soon."""
+    """Slots for a wish; `patient`: they cost a load that a job that comes soon could save."""
 
     slots: tuple[int, ...]
     patient: bool = False
@@ -56,11 +57,11 @@ def assign(
 ) -> dict[int, Gift]:
     """Return the slots that each wish gets now, by its place in the order of arrival.
 
-    `slots` is the number of all slots. Without `gpus` they are cores: a core's host holds one object per
-    kind, a GPU's host holds one in all. Idle hosts first serve wishes for what they hold. Then come wishes
-    for what nobody holds, with scores last, and then wishes for a second copy. A further share of a job
-    gets no GPU that holds something else. A wish for several GPUs keeps those that are free until all of
-    them are.
+    `slots` is the number of all slots. Without `gpus` they are cores: a core's host holds one
+    object per kind, a GPU's host holds one in all. Idle hosts first serve wishes for what they
+    hold. Then come wishes for what nobody holds, with scores last, and then wishes for a second
+    copy. A further share of a job gets no GPU that holds something else. A wish for several GPUs
+    keeps those that are free until all of them are.
     """
     left, given = set(free), {}
     waiting = dict(enumerate(wishes))

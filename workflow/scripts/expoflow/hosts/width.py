@@ -19,10 +19,11 @@ FOLDERS = ("folder", "sft", "aligned")  # keys of a task's arguments that name i
 
 
 def width(head: Head, task: Task) -> int:
-    """Return the number of GPUs that the config sets for a model, or else that hold the largest; 1 on cores.
+    """Return the GPUs that the config sets for a model, or else that hold the largest; 1 on cores.
 
-    In a SLURM job that several jobs share, it is the number that this job was given. If there are fewer
-    GPUs, or a model cannot be spread over that number, it is the largest number over which all can.
+    In a SLURM job that several jobs share, it is the number that this job was given. If there are
+    fewer GPUs, or a model cannot be spread over that number, it is the largest number over which
+    all can.
     """
     if head.slots[0] is None:
         return 1

@@ -84,8 +84,8 @@ def costs(
 ) -> list[str]:
     """Return the time and disk space that the rest of a run takes in this folder.
 
-    With `refuse` an ExpoflowError is raised if a disk is too small. The other arguments are those of
-    `look_ahead`.
+    With `refuse` an ExpoflowError is raised if a disk is too small. The other arguments are those
+    of `look_ahead`.
     """
     from expoflow.project import disk, estimate, throughput
 
@@ -100,9 +100,9 @@ def costs(
 def _look_at_models(config: Config, hub: bool) -> list[str]:
     """Check the models and pairs, and return notes on them.
 
-    The models must fit together and be runnable, the prompts must reach them, and the pairs must not
-    look like a slip. With `hub`, models on the hub are checked too, by their headers and small files,
-    before any download. One ConfigError lists all problems.
+    The models must fit together and be runnable, the prompts must reach them, and the pairs must
+    not look like a slip. With `hub`, models on the hub are checked too, by their headers and small
+    files, before any download. One ConfigError lists all problems.
     """
     from expoflow.checks.pairs import check_pairs
     from expoflow.checks.slips import check_slips
@@ -137,10 +137,10 @@ def begin(
 
     The judges' keys must be set, and models must be usable (those on the hub are checked by their
     headers). No job of a killed run may still be at work here. A run that only touches files needs
-    none of this. `command` are Snakemake's arguments, with which the run can be resumed. The jobs of
-    a local run on `cores` cores share engines (`hosts`). Jobs of a `cluster` have their own, as do
-    all jobs if `cores` is None. A `whole` run, one of all results, does not begin if a disk is too
-    small for it. Raises ExpoflowError.
+    none of this. `command` are Snakemake's arguments, with which the run can be resumed. The jobs
+    of a local run on `cores` cores share engines (`hosts`). Jobs of a `cluster` have their own, as
+    do all jobs if `cores` is None. A `whole` run, one of all results, does not begin if a disk is
+    too small for it. Raises ExpoflowError.
     """
     store.use()
     if any(map(FORCED.fullmatch, command)):
@@ -160,7 +160,7 @@ def begin(
 
 
 def begin_job(command: Sequence[str]) -> None:
-    """Make a process that runs several jobs for another Snakemake the head of hosts that they share.
+    """Make a process that runs several jobs for another Snakemake the head of shared hosts.
 
     `command` are Snakemake's arguments. A process with one job stays as it is.
     """
@@ -174,7 +174,7 @@ def begin_job(command: Sequence[str]) -> None:
 
 
 def asked_gpus(config: Config, results: Results = RESULTS) -> dict[str, int]:
-    """Return the number of GPUs that the config sets for models, by the folders of their weights."""
+    """Return the numbers of GPUs that the config sets for models, by weight folder."""
     from huggingface_hub import constants
 
     needs = Needs(config, lambda name: 0)

@@ -1,4 +1,4 @@
-"""The model card of a published model: what it is, how alpha was chosen, scores, limits and risks."""
+"""The card of a published model: what it is, how alpha was chosen, scores, limits and risks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -148,7 +148,7 @@ def _metadata(evidence: Evidence, licence: Licence) -> str:
 
 
 def _source(manifest: Manifest) -> str:
-    """Return a link to a model on the hub, or else its name, since a local path tells readers nothing."""
+    """Return a link to a model on the hub, or else its name: a local path tells readers nothing."""
     if hub := manifest.source.get("hub"):
         return f"[{hub}](https://huggingface.co/{hub}) at `{manifest.revision}`"
     return f"`{manifest.model}` (not on the hub)"
@@ -203,7 +203,7 @@ On these prompts: reward {_number(aligned["reward"])} (aligned) -> {_number(best
 
 
 def _at_once(evidence: Evidence) -> str:
-    """Return the scope of the gain's intervals; those of an earlier version hold for one alpha each."""
+    """Return the scope of the gain's intervals; an earlier version's hold for one alpha each."""
     return "; those of the gain hold for all alphas above 0 at once" if evidence.best.prompts else ""
 
 

@@ -80,10 +80,10 @@ class Speaker:
             self._loaded = Loaded(model, chosen(config.engine))
 
     def answer(self, alpha: str, messages: list[Message], seed_of: str, told: Counted) -> Completion:
-        """Return the answer to a conversation: its first sample, with the seed of prompt id `seed_of`.
+        """Return the answer to a conversation: the first sample, by the seed of prompt `seed_of`.
 
-        `told` is called with the number of tokens so far. Raises DataError for a conversation that is
-        too long, or that the chat template refuses.
+        `told` is called with the number of tokens so far. Raises DataError for a conversation that
+        is too long, or that the chat template refuses.
         """
         with redirect_stdout(sys.stderr):
             self._loaded.move(_at(self.model, alpha))
@@ -210,7 +210,7 @@ def _wrote(generations: Path) -> str | None:
 
 
 def _manifest(config: Config, name: str, remedy: str) -> Manifest:
-    """Return the manifest of the model `name`. Raises ConfigError if it is missing or another model's."""
+    """Return the manifest of model `name`. Raises ConfigError if it is missing or another's."""
     path, source = RESULTS.manifest(name), config.models[name]
     if not path.is_file():
         raise ConfigError([f"{path}: is not there, the model has not been made yet; run: {remedy}"])
@@ -227,7 +227,7 @@ def _manifest(config: Config, name: str, remedy: str) -> Manifest:
 
 
 def _settle(config: Config, pair: str, parents: Sequence[Path]) -> None:
-    """Set up the environment of a `generate` job that runs alone, with as many GPUs or cores as it has."""
+    """Set up the environment of a `generate` job that runs alone, with its GPUs or cores."""
     os.environ.setdefault("EXPOFLOW_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
     os.environ |= {"EXPOFLOW_ENGINE": config.free_engines(), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     settle(threads=1)  # before the hub's library is imported, since it reads the variables then

@@ -26,8 +26,9 @@ from expoflow.system.installed import workflow_folder
 NO_RESULTS = Results(Path(os.devnull))  # so that every source is checked
 HUB = re.compile(r"(?P<hub>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 HEADER = """\
-# One pair, as `expoflow run` was asked for it. Change what you like and run again: expoflow run --config config.yaml
-# Relative paths are relative to this folder. `expoflow init` writes a starter that says more.
+# One pair, as `expoflow run` was asked for it. Change what you like and run again: expoflow run
+# --config config.yaml Relative paths are relative to this folder. `expoflow init` writes a starter
+# that says more.
 """
 COPY = "# A copy that `expoflow run` writes anew, with absolute paths. Change the config that it is made of:"
 PAPER_ALPHAS = "0.1,0.2,0.3,0.4,0.5"
@@ -46,7 +47,7 @@ COMMENTS = {
 
 @dataclass(frozen=True)
 class Request:
-    """What `expoflow run` is asked for, as text: folders or hub ids of models, files or hub datasets."""
+    """What `expoflow run` is asked for, as text: folders or files, or hub ids."""
 
     sft: str
     aligned: str
@@ -61,7 +62,7 @@ class Request:
 
     @property
     def name(self) -> str:
-        """The pair's name: the aligned model's, with characters that a name may not have replaced."""
+        """The pair's name: the aligned model's, with invalid characters replaced."""
         name = Path(source(self.aligned).get("hub") or os.path.abspath(self.aligned)).name
         return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-") or "pair"
 
@@ -88,7 +89,7 @@ class Request:
         return config | ({"benchmarks": {"reward": {"prompts": "test"}}} if self.test_prompts else {})
 
     def asked(self) -> dict[str, Any]:
-        """Return the part of the config that the request determines; the rest may be edited by hand."""
+        """Return what the request determines of the config; the rest may be edited by hand."""
         wanted = self.config()
         asked = {key: wanted[key] for key in ("models", "pairs", "prompts", "reward_model") if key in wanted}
         del asked["pairs"][self.name]["alphas"]  # other alphas change no result (`with_alphas`)
@@ -96,10 +97,10 @@ class Request:
 
 
 def prepare(request: Request, folder: Path) -> tuple[Project, list[str]]:
-    """Return the project in `folder` for `request`, and lines to print about it. Nothing is written.
+    """Return the project in `folder` for `request`, and lines about it. Nothing is written.
 
-    An existing config is kept if it agrees with the request. If it differs, and `expoflow run` wrote
-    it but has made no result from it yet, it is replaced. Any other difference is an error.
+    An existing config is kept if it agrees with the request. If it differs, and `expoflow run`
+    wrote it but has made no result from it yet, it is replaced. Any other difference is an error.
     All sources are checked, and one ConfigError lists all problems.
     """
     wanted, path = request.config(), folder / CONFIG
@@ -171,7 +172,7 @@ def rehearsal(project: Project, limit: int) -> Project:
 
 
 def rehearsals(folder: Path) -> list[Path]:
-    """Return the folder of the rehearsal of the project in `folder`, as a list; empty if none exists."""
+    """Return the rehearsal folder of the project in `folder`, as a list; empty if none exists."""
     return [folder / REHEARSAL] if _is_copy(folder / REHEARSAL / CONFIG) else []
 
 
@@ -201,7 +202,7 @@ def start(folder: Path) -> list[Path]:
 
 
 def source(model: str) -> dict[str, str]:
-    """Return a model's entry: a hub id, or a folder if it or its parent exists, or if it is no id."""
+    """Return a model's entry: a hub id, unless it or its parent exists here or it is no id."""
     found = HUB.fullmatch(model)
     if found is None or Path(model).exists() or Path(model).parent.is_dir():
         return {"path": os.path.abspath(model)}
@@ -216,7 +217,7 @@ def as_text(source: dict[str, str]) -> str:
 
 
 def prompt_source(prompts: str) -> dict[str, str]:
-    """Return a prompt set's entry: a split of a hub dataset, or a file if one of that name exists."""
+    """Return a prompt set's entry: a split of a hub dataset, or a file if it exists."""
     name, _, split = prompts.rpartition(":")
     found = HUB.fullmatch(name)
     if found is None or Path(prompts).exists():

@@ -73,7 +73,7 @@ def parts(config: Config, made: Estimate, folder: Path = Path()) -> Iterator[Par
 
 
 def check(config: Config, made: Estimate, folder: Path = Path(), *, refuse: bool) -> list[str]:
-    """Return a line per file system with the bytes to come and the free space; a warning if it is tight.
+    """Return a line per file system with the bytes to come and the free space, or a warning.
 
     With `refuse` an ExpoflowError is raised if a file system is too small for what is sure to come.
     """
@@ -130,7 +130,7 @@ def _held(folder: Path) -> int:
 
 
 def _converted(config: Config, name: str, results: Results) -> bool:
-    """Return whether the store has a model's converted weights, by the name of their source folder."""
+    """Return whether the store has a model's converted weights, by their source folder's name."""
     folder = config.models[name].path
     with suppress(DataError):
         folder = read_json(results.manifest(name), Manifest).folder

@@ -26,7 +26,7 @@ BAR = 20  # maximum number of characters
 
 @dataclass
 class Row:
-    """A stage of a pair, or of no pair: its jobs, the place of the last in the plan, and its last result."""
+    """A stage, of a pair or none: its jobs, the last one's place in the plan, and the last result."""
 
     label: str
     jobs: list[Job] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Row:
 
 
 class Board:
-    """The display of the run in a project's folder; if `head` is set, only of the run with that pid."""
+    """The display of the run in a project's folder; if `head` is set, only of the run with this pid."""
 
     def __init__(self, folder: Path):
         self.folder, self.head = folder, 0
@@ -94,7 +94,7 @@ class Board:
         return [job for job in found if not self.waits(job)]
 
     def waits(self, job: Job) -> bool:
-        """Return whether a job submitted to a cluster has not begun: it has no log, or only an old one."""
+        """Return whether a cluster job has not begun: it has no log, or only an old one."""
         if not self.run or not self.run.cluster or not job.log:
             return False
         try:
@@ -121,7 +121,7 @@ class Board:
         return known if known and known.updated >= job.began - HINT else None
 
     def left(self) -> tuple[float, int]:
-        """Return the estimated seconds until the run ends, and the number of jobs without an estimate."""
+        """Return the estimated seconds until the run ends, and how many jobs have no estimate."""
         if not self.run:
             return 0, 0
         took: dict[str, list[float]] = {}
@@ -170,7 +170,7 @@ class Board:
         self._rows[job.id] = row
 
     def _result(self, job: Job) -> str:
-        """Return what a finished job last logged about its pair, such as `alpha 0.3: reward 1.52`."""
+        """Return a finished job's last line about its pair, such as `alpha 0.3: reward 1.52`."""
         if not (pair := job.wildcards.get("pair")):
             return ""
         try:
@@ -204,7 +204,7 @@ class Board:
         return [*lines, self.sentence()[:width]]
 
     def sentence(self, detailed: bool = False) -> str:
-        """Return one line on how far the run is; `detailed` adds a job at work and the last result."""
+        """Return how far the run is, in one line; `detailed` adds a current job and the last result."""
         run = self.run
         if not run:
             return "no job has begun yet"
@@ -226,7 +226,7 @@ class Board:
         return " ".join(filter(None, (shown(self._rows[job.id].label), special(job))))
 
     def detail(self, job: Job) -> str:
-        """Return the progress, speed and time left of a job at work, or else how long it has run."""
+        """Return progress, speed and time left of a job at work, or else how long it has run."""
         if self.waits(job):
             return "waits for SLURM"
         told = self.progress(job)
@@ -313,7 +313,7 @@ def special(job: Job) -> str:
 
 
 def progress_words(told: Progress, now: float) -> list[str]:
-    """Return `120 of 400 responses, 310 tokens/s, 9 s left, reward 1.52`, then shorter and shorter texts."""
+    """Return `120 of 400 responses, 310 tokens/s, 9 s left, reward 1.52`, then shorter texts."""
     size, unit = (1e9, "GB") if told.unit in ("byte", "bytes", "B") else (1, told.unit)
     total = f" of {amount(told.total / size)}" if told.total else ""
     count = f"{amount(told.done / size)}{total} {unit}".rstrip()
@@ -340,7 +340,7 @@ def seconds_left(told: Progress, now: float) -> float | None:
 
 
 def slower(told: Progress, now: float) -> float:
-    """Return the factor by which a job seems slower than its speed, because it has been silent for long."""
+    """Return the factor by which a job that has long been silent seems slower than its speed."""
     return max(1, (now - told.updated) / told.measured)
 
 
@@ -350,7 +350,7 @@ def amount(number: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Format a duration: `42 s`, `12 min`, `3.1 h`; a negative one, after a clock change, is 0 s."""
+    """Format a duration: `42 s`, `12 min`, `3.1 h`; negative ones (clock changes) are 0 s."""
     seconds = max(seconds, 0)
     if seconds < 99.5:
         return f"{seconds:.0f} s"

@@ -43,7 +43,7 @@ class Finding:
 
 
 def examine(folder: Path, online: bool) -> Iterator[Finding]:
-    """Check this machine for runs in `folder`; with `online` ask the hub too. Nothing is written."""
+    """Check this machine for runs in `folder`, and with `online` the hub. Nothing is written."""
     yield Finding("expoflow", f"{__version__} in {workflow_folder()}, Python {platform.python_version()}")
     yield from _processor()
     found = _gpus()

@@ -1,9 +1,9 @@
 """What a config will cost: downloads, disk space, GPU memory and tokens.
 
 Sizes come from finished manifests and folders, or else from the hub (file sizes and config.json; no
-weights are read), or else from the model's name, such as `7b` or `1_8b`. A model whose name does not
-say is assumed to be as large as its partner. A model that is trained here is as large as its base.
-Every figure names its source. `dag.resources.Needs` says what jobs request from a cluster.
+weights are read), or else from the model's name, such as `7b` or `1_8b`. A model whose name does
+not say is assumed to be as large as its partner. A model that is trained here is as large as its
+base. Every figure names its source. `dag.resources.Needs` says what jobs request from a cluster.
 """
 
 import re
@@ -43,7 +43,7 @@ TYPICAL = {1e9: 24 * 8 * 128, 9e9: 32 * 8 * 128, 15e9: 40 * 40 * 128, 40e9: 48 *
 
 @dataclass(frozen=True)
 class Facts:
-    """A model's size: bytes of weights, bytes of keys and values per token, and the source of both."""
+    """A model's size: bytes of weights, bytes of keys and values per token, and their source."""
 
     weights: float
     cache: float
@@ -56,7 +56,7 @@ class Facts:
 
 @dataclass
 class PairPlan:
-    """One pair: bytes that its sweep stores (0 if streamed) and exports, memory, responses, tokens."""
+    """One pair: bytes stored by its sweep (0 if streamed) and exported, memory, responses, tokens."""
 
     pair: str
     stored: float
@@ -104,7 +104,7 @@ class Estimate:
 
 
 def plan(config: Config, results: Results = RESULTS, online: bool = True) -> Estimate:
-    """Estimate the cost of `config`; with `online` the hub is asked about the models and prompts it holds."""
+    """Estimate the cost of `config`; with `online` the hub is asked about its models and prompts."""
     ask = _Hub(online)
     known = {name: _facts(name, model, results, ask) for name, model in config.models.items()}
     for pair in config.pairs.values():
@@ -172,7 +172,7 @@ def _pair(config: Config, name: str, made: Estimate, seen: set[tuple[str, str]])
 
 
 def benchmark_responses(config: Config, pair: str, made: Estimate) -> Iterator[tuple[str, int, int]]:
-    """Yield each benchmark's name, responses per variant, and maximum number of tokens per response."""
+    """Yield each benchmark's name, responses per variant, and maximum tokens per response."""
     generate = config.section(pair, "generate")
     for name, section in config.section(pair, "benchmarks").sections().items():
         if isinstance(section, OnPrompts):
@@ -195,7 +195,7 @@ def _sequence(facts: Facts, generate: GenerateConfig, engine: EngineConfig) -> f
 
 
 def _cards(needs: Needs, model: str, memory: float, engine: EngineConfig) -> str:
-    """Return the GPUs of a model's jobs, and the size at which they hold the model and `memory` bytes."""
+    """Return the number of a job's GPUs, and their size that holds the model and `memory`."""
     if not (count := needs.gpus(model)):
         return "a CPU"
     for card in CARDS:

@@ -1,7 +1,7 @@
 """The events of a run, written as they happen: results/logs/run.jsonl.
 
-The main Snakemake process writes the file, and each run starts it anew. `display` reads it to show the
-run. Every line is an event:
+The main Snakemake process writes the file, and each run starts it anew. `display` reads it to show
+the run. Every line is an event:
 
 - `run`: the planned jobs, each with id, rule, wildcards and log; whether they run on a cluster; the
   process and its machine;
@@ -67,7 +67,7 @@ class Run:
         return [job for job in self.jobs.values() if job.state == state]
 
     def hear(self, event: Mapping[str, Any]) -> None:
-        """Apply an event other than `run`. Raises ValueError, KeyError or TypeError if it is malformed."""
+        """Apply an event other than `run`. A malformed one raises ValueError, KeyError or TypeError."""
         time = float(event["time"])
         if event["event"] == "end":
             self.ended, self.ending = time, str(event["state"])
@@ -79,7 +79,7 @@ class Run:
 
 
 class Recorder:
-    """Writes the events of this process' run. If the disk is full, events are lost but the run goes on."""
+    """Writes the events of this process' run. If the disk is full, only events are lost."""
 
     def __init__(self, path: Path, jobs: Iterable[Job], cluster: bool):
         self.jobs = {job.id: job for job in jobs}

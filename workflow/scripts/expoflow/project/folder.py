@@ -33,8 +33,8 @@ COUNTED = re.compile(r"^Job stats:\n(.*?^total +\d+\n)", re.MULTILINE | re.DOTAL
 class Project:
     """A config and the folder in which it is run. The folder may not exist yet.
 
-    Relative paths in the config start at `base`. `text` is written to `config` before a run; it is None
-    if the file is up to date.
+    Relative paths in the config start at `base`. `text` is written to `config` before a run; it is
+    None if the file is up to date.
     """
 
     config: Path
@@ -46,9 +46,9 @@ class Project:
     def find(cls, folder: Path | None, config: Path | None = None) -> "Project":
         """Return the project in a folder (by default this one), or of a config file.
 
-        With `config` alone the project's folder is the file's. With both, the config is run in another
-        folder. A folder's own config is config.yaml, or config/config.yaml as in a clone; relative
-        paths in both start at the folder. Raises ConfigError.
+        With `config` alone the project's folder is the file's. With both, the config is run in
+        another folder. A folder's own config is config.yaml, or config/config.yaml as in a clone;
+        relative paths in both start at the folder. Raises ConfigError.
         """
         if config is not None:
             if not config.is_file():
@@ -96,10 +96,10 @@ class Project:
         return bool({*folder.glob("*/*")} - {*folder.glob(str(looked))})
 
     def run(self, arguments: Sequence[str], dry: bool = False) -> int:
-        """Run the workflow with Snakemake's own `arguments`; return its exit status. Raises ConfigError.
+        """Run the workflow with Snakemake's `arguments`; return its status. Raises ConfigError.
 
-        A dry run writes nothing. With `dry` it counts the jobs; if Snakemake's own arguments ask for a
-        dry run, it lists each job.
+        A dry run writes nothing. With `dry` it counts the jobs; if Snakemake's own arguments ask
+        for a dry run, it lists each job.
         """
         try:
             os.path.abspath(self.folder).encode()
@@ -151,7 +151,7 @@ def read_config_file(path: Path, folder: Path = Path()) -> Config:
 
 
 def snakemake(config: Path, folder: Path, arguments: Sequence[str]) -> list[str]:
-    """Return the command that runs `config` in `folder`; Snakemake's own `arguments` take precedence."""
+    """Return the command that runs `config` in `folder`; Snakemake's own `arguments` win."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(workflow_folder() / "Snakefile")]
     command += ["--configfile", str(config.absolute()), "--directory", str(folder.absolute())]
     if not any(each.startswith(("--profile", "--executor")) for each in arguments):  # a cluster sets its own

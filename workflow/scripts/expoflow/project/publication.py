@@ -42,7 +42,7 @@ class Upload:
     sha256: str
 
     def is_named(self, etag: str) -> bool:
-        """Return whether the hub's hash is that of this file: sha256 (large files) or git's sha1."""
+        """Return whether the hub's hash is this file's: sha256 (large files) or git's sha1."""
         if len(etag) == 64:
             return etag == self.sha256
         content = self.content if isinstance(self.content, bytes) else self.content.read_bytes()
@@ -61,8 +61,8 @@ def publication(
 
     `folder` is a project's folder or that of an exported model. `pair` is needed if a project has
     several, and `config` if its folder has none. `stated` is the licence, if it is not that of both
-    parents; the card of a `draft` may state none. Raises an ExpoflowError that lists every reason why
-    the model must not be published.
+    parents; the card of a `draft` may state none. Raises an ExpoflowError that lists every reason
+    why the model must not be published.
     """
     project, pair = _place(folder, pair)
     found = Project.find(project, config).read()
@@ -93,7 +93,7 @@ def publication(
 
 
 def _place(folder: Path, pair: str | None) -> tuple[Path, str]:
-    """Return the project's folder and the pair; `folder` is the project's, or its results/pairs/{pair}/expo."""
+    """Return the project's folder and the pair, by the folder of either the project or its model."""
     there = folder.absolute().resolve()
     if named := of_exported(there):
         project, own = named
@@ -184,7 +184,7 @@ def _problems(project: Path, evidence: Evidence, exported: Path) -> Iterator[str
 
 
 def _preflight(project: Path, evidence: Evidence, recorded: Path) -> list[str]:
-    """Return the errors of the pair's preflight, repeated if both models are on the disk, or else recorded."""
+    """Return the errors of the pair's preflight: repeated if both models are here, or recorded."""
     parents = [evidence.models[role] for role in ("sft", "aligned")]
     folders = [project / parent.folder for parent in parents]
     if all(

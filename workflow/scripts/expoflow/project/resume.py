@@ -61,7 +61,7 @@ class Run(Record):
 
 
 class Orphans(Record):
-    """The jobs of a folder that have not ended: process ids, and SLURM job ids with their states."""
+    """The unfinished jobs of a folder: process ids, and SLURM job ids with their states."""
 
     processes: list[int]
     jobs: dict[str, str]
@@ -78,8 +78,9 @@ class Orphans(Record):
 def begin(command: Sequence[str], cwd: str, cluster: bool) -> None:
     """Make this process the head of a run; its working directory is the run's folder.
 
-    Raises ExpoflowError if jobs of a killed head are still at work in the folder. With `cluster`, it
-    is also raised if SLURM's commands are missing here: the head would wait forever for its jobs.
+    Raises ExpoflowError if jobs of a killed head are still at work in the folder. With `cluster`,
+    it is also raised if SLURM's commands are missing here: the head would wait forever for its
+    jobs.
     """
     folder = os.getcwd()
     if cluster and (missing := [command for command in COMMANDS if not shutil.which(command)]):
@@ -99,7 +100,7 @@ def begin(command: Sequence[str], cwd: str, cluster: bool) -> None:
 
 
 def last_run(folder: Path) -> Run | None:
-    """Return the last run in `folder`; None if there was none, or if the folder is a copy of another."""
+    """Return the last run in `folder`; None if there was none, or if the folder is a copy."""
     if not (folder / NOTE).exists():
         return None
     run = read_json(folder / NOTE, Run)
@@ -116,7 +117,7 @@ def find(folder: str, cluster: bool) -> Orphans | None:
 
 
 def _lasting(folder: str, cluster: bool) -> Orphans | None:
-    """Return what `find` still finds after `ENDING` seconds, in which jobs that are ending do so."""
+    """Return what `find` still finds after `ENDING` seconds, in which ending jobs may end."""
     deadline = time.monotonic() + ENDING
     while (orphans := find(folder, cluster)) and time.monotonic() < deadline:
         time.sleep(0.2)

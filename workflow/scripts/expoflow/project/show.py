@@ -35,7 +35,7 @@ HEADS = 10.0  # seconds between two checks whether the head of a run is alive
 
 
 def run(command: Sequence[str], folder: Path, keep: Sequence[int] = ()) -> int:
-    """Run Snakemake by `command` in `folder` and show the run; return its exit status as a shell does.
+    """Run Snakemake by `command` in `folder` and show the run; return a shell's exit status.
 
     The status is 130 after Ctrl-C. Signals are passed on to Snakemake, which does not outlive this
     process. It inherits the descriptors `keep`.
@@ -106,8 +106,8 @@ def watch(folder: Path) -> None:
 def at_work(board: Board, look: bool = True) -> bool:
     """Return whether the run has begun and not ended.
 
-    With `look` two more cases are recognized: a head that was killed on this machine, and a folder that
-    is a copy of a run's folder.
+    With `look` two more cases are recognized: a head that was killed on this machine, and a folder
+    that is a copy of a run's folder.
     """
     run = board.read()
     if not run or run.ending:
@@ -145,7 +145,7 @@ def _said(reading: int, head: subprocess.Popen, look: Callable[[], None]) -> Ite
 
 
 class Plain:
-    """Display without a terminal: messages, and a line per minute. If its reader is gone, the run goes on."""
+    """Display without a terminal: messages, and a line per minute. It may lose its reader."""
 
     def __init__(self, board: Board, file: IO[str]):
         self.board, self.file = board, file
@@ -165,7 +165,7 @@ class Plain:
 
 
 class Live:
-    """Display at a terminal: lines updated in place, below the messages. If it is gone, the run goes on."""
+    """Display at a terminal: lines updated in place, below messages. It may lose its terminal."""
 
     def __init__(self, board: Board, file: IO[str]):
         from rich.console import Console

@@ -1,4 +1,4 @@
-"""The state of a project: how far it is, who runs it, and what it and the store hold; freeing the store."""
+"""The state of a project: how far it is, who runs it, and what the store holds; freeing it."""
 
 import shlex
 import shutil
@@ -15,8 +15,8 @@ from expoflow.project import resume
 from expoflow.selection.criteria import scored_under
 from expoflow.system.processes import running
 
-# What the store holds and `free` removes. The verdicts of judges are not in it, since they cost money.
-# A benchmark with its own kind of work keeps its results under its name.
+# What the store holds and `free` removes. The verdicts of judges are not in it, since they cost
+# money. A benchmark with its own kind of work keeps its results under its name.
 KINDS = ("generations", "benchmarks", *BENCHMARKS, "sha256", "converted", "checks", "classes", "whole")
 
 
@@ -54,8 +54,8 @@ def stages(config: Config) -> dict[str, list[Path]]:
 def runs() -> dict[Path, int]:
     """Return the folders in which a Snakemake process of this machine runs, with the process ids.
 
-    Snakemake's lock files stay when it is killed, and do not name its process. So both a process and
-    a lock are required. Without Linux's /proc the result is empty.
+    Snakemake's lock files stay when it is killed, and do not name its process. So both a process
+    and a lock are required. Without Linux's /proc the result is empty.
     """
     found: dict[Path, int] = {}
     for process, folder in running("snakemake"):
@@ -93,7 +93,7 @@ def state(folder: Path) -> str:
 
 
 def size(folder: Path) -> int:
-    """Return the bytes of all files below `folder`, without links and files that vanish meanwhile."""
+    """Return the bytes of all files below `folder`, without links and files that vanish."""
     return sum(_bytes(path) for path in folder.rglob("*") if not path.is_symlink())
 
 

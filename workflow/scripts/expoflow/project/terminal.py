@@ -105,7 +105,7 @@ class Words(logging.Filter):
         return True
 
     def last(self, place: Callable[[Path], object] = str) -> str:
-        """Return, for every failed job, its log (formatted by `place`) and the log's last line, the reason.
+        """Return the log of every failed job, as `place` formats it, and its last line, the reason.
 
         If no job failed, as after SIGTERM, return how to go on.
         """
@@ -137,10 +137,10 @@ def listen() -> Words:
 class Screen(io.TextIOBase):
     """Keeps Snakemake's own messages off the terminal, in a run that `expoflow run` shows.
 
-    Before the run begins they are collected. If no run begins and no error is shown, they are printed at
-    the end, since they are then what was asked for. Once the run begins they go to a log. Errors go to
-    the terminal too; `Words.last` reports failed jobs. `terminal` is the terminal's descriptor. It
-    becomes standard error, which has been a file until now.
+    Before the run begins they are collected. If no run begins and no error is shown, they are
+    printed at the end, since they are then what was asked for. Once the run begins they go to a
+    log. Errors go to the terminal too; `Words.last` reports failed jobs. `terminal` is the
+    terminal's descriptor. It becomes standard error, which has been a file until now.
     """
 
     def __init__(self, logger: logging.Logger, terminal: int):
@@ -168,7 +168,7 @@ class Screen(io.TextIOBase):
         self.write(self._said.getvalue())
 
     def write(self, text: str) -> int:
-        """Take a message of Snakemake's; if the disk is full, the log is lost but the run goes on."""
+        """Take a message of Snakemake's; if the disk is full, only the log is lost."""
         with suppress(OSError):
             if not self.told or self._log:
                 (self._log or self._said).write(text)
@@ -190,7 +190,7 @@ class Screen(io.TextIOBase):
 
 
 def explained(text: str, kind: str) -> str:
-    """Return Snakemake's `text` about an exception of class `kind`, with what a user needs to know."""
+    """Return Snakemake's `text` about an exception of class `kind`, rewritten for users."""
     if kind == "LockException":
         try:
             return f"expoflow: {resume.lock_words(Path())}"
@@ -211,7 +211,7 @@ def explained(text: str, kind: str) -> str:
 
 
 def _of_the_system(text: str) -> str | None:
-    """Return one line with the remedy if the machine is the reason: a full disk, a read-only folder."""
+    """Return one line with the remedy if the machine is the reason, such as a full disk."""
     if not (found := SYSTEM.search(text.rstrip())):
         return None
     number, words, name = found.groups()

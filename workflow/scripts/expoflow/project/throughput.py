@@ -1,12 +1,12 @@
 """Estimates of the time that a config's responses and rewards take.
 
-They come from this machine's earlier runs, or else from a simple calculation. For every token of each
-response, a GPU reads all weights, and the keys and values of all responses, from its memory. So memory
-bandwidth and arithmetic limit its speed. The figures of GPUs are from NVIDIA's data sheets (dense
-16-bit tensor arithmetic, without sparsity); engines reach roughly half of them. A CPU is assumed to
-reach 20 GFLOP/s per core. None of this is measured. After a run the store keeps the machine's own
-speed, which is used for later runs that are not much larger: a few responses say little about large
-batches, or about the time that loading a model takes.
+They come from this machine's earlier runs, or else from a simple calculation. For every token of
+each response, a GPU reads all weights, and the keys and values of all responses, from its memory.
+So memory bandwidth and arithmetic limit its speed. The figures of GPUs are from NVIDIA's data
+sheets (dense 16-bit tensor arithmetic, without sparsity); engines reach roughly half of them. A CPU
+is assumed to reach 20 GFLOP/s per core. None of this is measured. After a run the store keeps the
+machine's own speed, which is used for later runs that are not much larger: a few responses say
+little about large batches, or about the time that loading a model takes.
 """
 
 import math
@@ -54,8 +54,8 @@ class Card:
     operations: float
 
 
-# From NVIDIA's data sheets. The first entry is used that occurs in the driver's name for the GPU and has
-# its memory. Laptop GPUs and virtual parts of a GPU share the name of the whole one.
+# From NVIDIA's data sheets. The first entry is used that occurs in the driver's name for the GPU
+# and has its memory. Laptop GPUs and virtual parts of a GPU share the name of the whole one.
 CARDS = (
     Card("H200 NVL", 141 * GB, 4.8e12, 836e12),
     Card("H200", 141 * GB, 4.8e12, 989e12),
@@ -83,10 +83,10 @@ USUAL = next(card for card in CARDS if card.name == "A100")  # if a cluster's GP
 
 
 class Speed(Record):
-    """A line of speeds.jsonl: a pair's sweep on `device`, by models on `gpus` GPUs each, or on a CPU.
+    """A line of speeds.jsonl: a pair's sweep on `device`, with `gpus` GPUs per model, or a CPU.
 
-    `weights` are the bytes of the model. `seconds` is the time during which jobs of the sweep were at
-    work, times the number of models that this machine's GPUs hold at once.
+    `weights` are the bytes of the model. `seconds` is the time during which jobs of the sweep were
+    at work, times the number of models that this machine's GPUs hold at once.
     """
 
     device: str
@@ -100,8 +100,9 @@ class Speed(Record):
 
 @dataclass(frozen=True)
 class Work:
-    """The remaining work of a model in jobs on `gpus` GPUs: `responses`, and at most this many tokens
-    `written` and `read`.
+    """The remaining work of a model in jobs on `gpus` GPUs.
+
+    It has `responses`, and `written` and `read` are the maximum numbers of tokens.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""Send a publication to the Hugging Face hub: the files that it lacks, in one commit that is checked.
+"""Send a publication to the Hugging Face hub: the missing files, in one commit that is checked.
 
 Large files go by LFS, one after the other. The hub keeps what has arrived under its sha256, and a
 second try sends only the rest. The commit comes last, so a repository never shows half a model.
@@ -28,9 +28,9 @@ Result = TypeVar("Result")
 def publish(repo: str, uploads: list[Upload], *, private: bool = False, replace: bool = False) -> str:
     """Make the repository hold exactly `uploads`; return the commit that does.
 
-    A missing repository is created, `private` or not. If it holds anything else (apart from the card
-    and the figure), a CheckpointError is raised, unless `replace`: then the commit removes it. Raises
-    CheckpointError for all failures that are not temporary.
+    A missing repository is created, `private` or not. If it holds anything else (apart from the
+    card and the figure), a CheckpointError is raised, unless `replace`: then the commit removes it.
+    Raises CheckpointError for all failures that are not temporary.
     """
     if constants.HF_HUB_OFFLINE:
         raise CheckpointError(f"{repo}: HF_HUB_OFFLINE is set; unset it to publish")
@@ -133,7 +133,7 @@ def _patiently(repo: str, call: Callable[[], Result]) -> Result:
 
 
 def _raise(response: Any) -> None:
-    """Raise temporary errors at once: the client itself would wait silently for as long as it is asked to."""
+    """Raise temporary errors at once, since the client itself would wait silently."""
     if response.status_code in (408, 429) or response.status_code >= 500:
         response.read()
         hf_raise_for_status(response)

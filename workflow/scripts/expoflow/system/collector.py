@@ -1,4 +1,4 @@
-"""Python's collector of reference cycles, in our own processes that import torch or transformers."""
+"""Python's collector of reference cycles, in processes that import torch or transformers."""
 
 import atexit
 import gc
@@ -9,8 +9,8 @@ THRESHOLD = 100_000  # new objects minus freed ones between two collections; Pyt
 def relax() -> None:
     """Collect less often, and not at exit.
 
-    Imports leave a million objects that live as long as the process. Scanning them again and again takes
-    a fifth to a quarter of the CPU time of `python -c "import torch"`.
+    Imports leave a million objects that live as long as the process. Scanning them again and again
+    takes a fifth to a quarter of the CPU time of `python -c "import torch"`.
     """
     gc.set_threshold(THRESHOLD, 50, 100)
     atexit.register(gc.freeze)

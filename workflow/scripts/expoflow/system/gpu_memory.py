@@ -21,8 +21,8 @@ def gpus(weights: float, card: int | None = None, engine: EngineConfig = BY_ITSE
 def hold(count: int, weights: float, card: int | None = None, engine: EngineConfig = BY_ITSELF) -> bool:
     """Return whether `count` GPUs hold a model with room to spare.
 
-    Arguments are those of `gpus`. `weights` are the bytes on disk, or those of 16-bit weights if the
-    engine quantises them.
+    Arguments are those of `gpus`. `weights` are the bytes on disk, or those of 16-bit weights if
+    the engine quantises them.
     """
     return loaded(weights, engine) * ROOM <= count * (card or GPU) * engine.utilization() / UTILIZATION
 

@@ -32,8 +32,8 @@ def given() -> list[str]:
 def gpus() -> list[str]:
     """Return the CUDA devices that this process may use.
 
-    As in CUDA, the first invalid name and everything after it are ignored. Raises ExpoflowError if a
-    device is named twice, or if the driver is loaded but nvidia-smi fails.
+    As in CUDA, the first invalid name and everything after it are ignored. Raises ExpoflowError if
+    a device is named twice, or if the driver is loaded but nvidia-smi fails.
     """
     if "+cpu" in metadata.version("torch"):
         return []
@@ -55,7 +55,7 @@ def require_known(devices: Sequence[str]) -> None:
 
 @cache
 def _number() -> int:
-    """Return the number of GPUs that the driver lists, or without nvidia-smi (some containers) the kernel."""
+    """Return the number of GPUs according to the driver, or without nvidia-smi the kernel."""
     if shutil.which("nvidia-smi"):
         return len(_told(lambda line: line.startswith("GPU "), "-L"))
     return len([*DEVICES.glob("nvidia[0-9]*")])
@@ -66,18 +66,18 @@ def _is_name(device: str) -> bool:
 
 
 def none() -> bool:
-    """Return whether this process can certainly use no GPU: by `gpus` for CUDA, by device files for others."""
+    """Return whether there is certainly no usable GPU, by `gpus` (CUDA) or device files (others)."""
     if gpus() or os.environ.get(VISIBLE) == "":
         return not gpus()
     return not any(any(DEVICES.glob(name)) for name in ("nvidia*", "kfd", "dxg"))
 
 
 def memory(devices: Sequence[str]) -> list[tuple[int, int, str]]:
-    """Return free bytes, total bytes and name of each of these CUDA devices; empty if one is unknown.
+    """Return free bytes, total bytes and name of these CUDA devices; empty if one is unknown.
 
-    Another process asks the driver (NVML), so CUDA stays unused in this one and its forks may use it.
-    For a part of a GPU (MIG) the driver's figures do not apply. In CUDA's own order, GPUs of several
-    kinds have other numbers than the driver's.
+    Another process asks the driver (NVML), so CUDA stays unused in this one and its forks may use
+    it. For a part of a GPU (MIG) the driver's figures do not apply. In CUDA's own order, GPUs of
+    several kinds have other numbers than the driver's.
     """
     if not devices or any(device.startswith("MIG-") for device in devices):
         return []
@@ -118,9 +118,10 @@ def _is(device: str, uuid: str) -> bool:
 
 
 def _told(wanted: Callable[[str], bool], *arguments: str) -> list[str]:
-    """Return nvidia-smi's `wanted` lines, without its warnings; empty without the program or a driver.
+    """Return nvidia-smi's `wanted` lines without warnings; empty without it or a driver.
 
-    Raises ExpoflowError if there are none although a driver is loaded: the run would go on without GPUs.
+    Raises ExpoflowError if there are none although a driver is loaded: the run would go on without
+    GPUs.
     """
     try:
         command = ["nvidia-smi", *arguments]

@@ -8,7 +8,7 @@ from expoflow.errors import ExpoflowError
 
 
 def workflow_folder() -> Path:
-    """Return the Snakefile's folder: the checkout of an editable installation, or else the wheel's copy."""
+    """Return the Snakefile's folder: an editable installation's checkout, or the wheel's copy."""
     package = Path(expoflow.__file__).parent
     checkout = package.parents[2]
     editable = (
@@ -18,7 +18,7 @@ def workflow_folder() -> Path:
 
 
 def require_own(origin: str | None, workflow: Path) -> None:
-    """Raise ExpoflowError if jobs would import another expoflow, at `origin`, than the one of `workflow`."""
+    """Raise ExpoflowError if jobs would import an expoflow at `origin` that is not `workflow`'s."""
     if origin and not Path(origin).samefile(expoflow.__file__):
         raise ExpoflowError(
             f"jobs of this workflow would run the expoflow at {origin}, not its own; run: pip install -e {workflow}"
@@ -26,7 +26,7 @@ def require_own(origin: str | None, workflow: Path) -> None:
 
 
 def accelerate_config(recipe: Any) -> Path:
-    """Return the settings of `accelerate launch` for a recipe: those of config/accelerate, or the user's."""
+    """Return a recipe's settings of `accelerate launch`: from config/accelerate, or the user's."""
     name = getattr(recipe, "accelerate", "single")
     shipped = workflow_folder() / "config" / "accelerate" / f"{name}.yaml"
     return shipped if shipped.is_file() else Path(name)

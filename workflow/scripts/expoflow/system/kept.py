@@ -1,8 +1,8 @@
 """Outputs of finished jobs that share a SLURM job, kept until their run has ended.
 
-Snakemake treats such jobs as one group. If the SLURM job is killed, it removes the outputs of all of
-them and runs them all again. A job that had finished then gets its output from here, provided that
-nothing it depends on has changed.
+Snakemake treats such jobs as one group. If the SLURM job is killed, it removes the outputs of all
+of them and runs them all again. A job that had finished then gets its output from here, provided
+that nothing it depends on has changed.
 """
 
 import os
@@ -29,8 +29,8 @@ class FinishedError(Exception):
 def finished(job: Any) -> Iterator[None]:
     """Keep a job's output and log once the block has made them.
 
-    `job` is Snakemake's `snakemake` in the job's script. If they are kept already, the log is printed
-    again, the output is restored, and FinishedError is raised.
+    `job` is Snakemake's `snakemake` in the job's script. If they are kept already, the log is
+    printed again, the output is restored, and FinishedError is raised.
     """
     if SHARED not in os.environ or job.rule not in RULES:
         yield

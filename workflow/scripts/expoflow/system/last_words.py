@@ -48,7 +48,7 @@ def environment(error: BaseException) -> str | None:
 
 
 def last_words(error: BaseException, report: str) -> tuple[str, str]:
-    """Return the traceback of `error`, "" if the machine is the reason, and the line that follows it.
+    """Return the traceback of `error`, "" if the machine is the reason, and the line after it.
 
     `report` tells the user where to find the traceback for a bug report.
     """

@@ -17,8 +17,8 @@ QUIET = "EXPOFLOW_QUIET"  # set if a job's lines are shown in another way
 def settle(threads: int, offline: bool = True) -> None:
     """Set the environment of a process that runs models.
 
-    It sets the number of threads, makes libraries quiet, and keeps them from asking the hub. Call it
-    before torch or numpy is imported.
+    It sets the number of threads, makes libraries quiet, and keeps them from asking the hub. Call
+    it before torch or numpy is imported.
     """
     os.environ |= {
         "OMP_NUM_THREADS": str(threads),
@@ -38,11 +38,11 @@ def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Calla
     """Send stdout and stderr, also of subprocesses, to `path`, and set the job's environment.
 
     Yields `say` for the job's one line of result. It goes to the log, and to the terminal unless
-    `QUIET` is set. Any exception ends the process with status 1 and the log with a line "error: ...".
-    The line has the message of an ExpoflowError, or for others what `last_words` returns, after its
-    traceback. If the log cannot be written to, the terminal gets it. Call this before torch or numpy is
-    imported, since it sets their thread count. A job whose output is `kept` ends here with status 0.
-    `progress` reports how far the job is beside the log.
+    `QUIET` is set. Any exception ends the process with status 1 and the log with a line "error:
+    ...". The line has the message of an ExpoflowError, or for others what `last_words` returns,
+    after its traceback. If the log cannot be written to, the terminal gets it. Call this before
+    torch or numpy is imported, since it sets their thread count. A job whose output is `kept` ends
+    here with status 0. `progress` reports how far the job is beside the log.
     """
     collector.relax()
     settle(threads, offline)

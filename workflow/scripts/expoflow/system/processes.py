@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def started(pid: int) -> int:
-    """Return a process' start time in clock ticks since boot; ProcessLookupError if it does not exist."""
+    """Return a process' start time in ticks since boot; ProcessLookupError if there is none."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:

@@ -13,8 +13,8 @@ SLOW = 4  # times as long as float32: CPUs without 16-bit instructions take 10 t
 def is_slow(dtype: str) -> bool:
     """Return whether the CPU multiplies matrices of `dtype` much slower than those of float32.
 
-    `dtype` is torch's name of a 16-bit type. The measurement takes a few hundredths of a second, and every
-    job must reach the same answer.
+    `dtype` is torch's name of a 16-bit type. The measurement takes a few hundredths of a second,
+    and every job must reach the same answer.
     """
     return dtype in HALF and slowness(dtype) > SLOW
 
@@ -22,7 +22,8 @@ def is_slow(dtype: str) -> bool:
 def slowness(dtype: str) -> float:
     """Return how many times as long a matrix product in `dtype` takes as one in float32.
 
-    One thread computes, and only its own CPU time counts, so the machine's other load does not matter.
+    One thread computes, and only its own CPU time counts, so the machine's other load does not
+    matter.
     """
     import torch
 

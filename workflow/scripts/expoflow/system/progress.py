@@ -1,4 +1,4 @@
-"""How far a job is: a small file beside its log, written at most once a second, for other processes.
+"""How far a job is: a small file beside its log for others, written at most once a second.
 
 A job calls `report(done, total, unit)` as often as it likes, wherever its work is done: in its own
 process, in one that it has started, or in an engine host, which passes it on to the job. Outside of
@@ -23,11 +23,11 @@ PAUSE = 1.0  # seconds between two writes
 
 
 class Progress(Record):
-    """`done` of `total` units (None: unknown), and the `last` result. Times are seconds since the epoch.
+    """`done` of `total` units (None: unknown), and the `last` result. Times are epoch seconds.
 
-    Counting began at `began`; the last report was at `updated`. Speeds are measured from `since` (0: from
-    `began`), when `before` units and `tokens_before` tokens were done. So neither what an earlier run has
-    kept nor the loading of a model counts towards the speed.
+    Counting began at `began`; the last report was at `updated`. Speeds are measured from `since`
+    (0: from `began`), when `before` units and `tokens_before` tokens were done. So neither what an
+    earlier run has kept nor the loading of a model counts towards the speed.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -67,7 +67,7 @@ class Progress(Record):
         return None if self.total is None or not self.speed else max(self.total - self.done, 0) / self.speed
 
     def then(self, done: float, total: float | None, unit: str, last: str, tokens: int) -> "Progress":
-        """Return the next progress; a new count if the unit or total changed, or if it starts again."""
+        """Return the next progress; a new count if unit or total changed, or if it starts again."""
         if (unit, total) != (self.unit, self.total) or done < self.before:
             return begun(done, total, unit, last, tokens)
         now = time.time()
@@ -91,7 +91,7 @@ def place(log: Path) -> Path:
 
 
 def read(log: Path) -> Progress | None:
-    """Return the progress of the job with this log; None if it reported none, or has ended by itself.
+    """Return the progress of this log's job; None if it reported none, or has ended by itself.
 
     A killed job's file stays until the job runs again. So the file does not show that the job runs.
     """
@@ -137,9 +137,9 @@ _telling = threading.Lock()
 def report(done: float, total: float | None = None, unit: str = "", last: str = "", tokens: int = 0) -> None:
     """Report that `done` of `total` units are done, including those kept from before.
 
-    Any thread may call this, and it costs next to nothing. A `total` of None is unknown, or the same as
-    before. `last` is the last result in a few words. `tokens` is the number of tokens that this job has
-    written.
+    Any thread may call this, and it costs next to nothing. A `total` of None is unknown, or the
+    same as before. `last` is the last result in a few words. `tokens` is the number of tokens that
+    this job has written.
     """
     global _said, _timer
     if _hearer is None:
@@ -193,7 +193,7 @@ def _listen(hearer: Hearer | None) -> None:
 
 @contextmanager
 def of_job(log: Path) -> Iterator[None]:
-    """Write reports within the block, also of child processes, to the file beside `log`; then remove it."""
+    """Write the block's reports, also of child processes, to the file beside `log`, then remove it."""
     file = _File(place(log).absolute())
     file.remove()
     os.environ[FILE] = str(file.path)

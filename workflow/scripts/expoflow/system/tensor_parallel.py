@@ -21,13 +21,13 @@ KEYS = (
 
 
 def spread(folder: Path | str, most: int) -> int:
-    """Return the largest number of GPUs, up to `most`, over which the model in a folder can be spread."""
+    """Return the largest number of GPUs, up to `most`, over which a folder's model can be spread."""
     shape = dimensions(folder)
     return next((number for number in range(most, 1, -1) if fits(shape, number)), 1)
 
 
 def dimensions(folder: Path | str) -> dict[str, int]:
-    """Return heads, key-value heads, and width of the layers between, as far as config.json has them."""
+    """Return heads, key-value heads and width of the layers between, if config.json has them."""
     with suppress(OSError, ValueError, RecursionError):
         config: Any = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
         if isinstance(config, Mapping):
@@ -37,7 +37,7 @@ def dimensions(folder: Path | str) -> dict[str, int]:
 
 
 def fits(shape: Mapping[str, int], number: int) -> bool:
-    """Return whether `number` GPUs get equal parts; vLLM repeats key-value heads if there are fewer."""
+    """Return whether `number` GPUs get equal parts; if key-value heads are fewer, they repeat."""
     keys = shape.get("key-value heads", 1)
     return (
         all(size % number == 0 for name, size in shape.items() if name != "key-value heads")
