@@ -139,7 +139,7 @@ def engine(pair: Pair) -> Iterator[Line]:
 
 
 def formula() -> int:
-    """Count elements of 120 million, in three types and at ten alphas, that differ from the CPU's."""
+    """Count elements that differ from the CPU's, of 120 million in three types and ten alphas."""
     from expoflow.extrapolation.arithmetic import by_torch, theta2
 
     count, differ = 4_000_000 if GPU else 40_000, 0

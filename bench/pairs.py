@@ -33,7 +33,7 @@ def tensors(hidden: int, intermediate: int, layers: int, vocab: int) -> list[tup
 
 
 def make(folder: Path, size: str, device: str = "cpu") -> tuple[Path, Path]:
-    """Make (sft, aligned) under `folder` on `device`, 1% of the weights apart, unless they exist."""
+    """Make (sft, aligned) under `folder` on `device`, 1% of the weights apart, if missing."""
     hidden, intermediate, layers, vocab, count = SIZES[size]
     names = tensors(hidden, intermediate, layers, vocab)
     total = sum(math.prod(shape) for _, shape in names)

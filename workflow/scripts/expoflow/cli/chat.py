@@ -95,7 +95,7 @@ class Session:
                 _say(str(error))
 
     def _lines(self) -> Iterator[str]:
-        """Yield the lines of standard input. Lines that were not typed are repeated above answers."""
+        """Yield the lines of standard input. Lines that were not typed are printed again."""
         if self.typed:
             with suppress(ImportError):
                 import readline  # noqa: F401 (for editing and recalling lines; no history file is kept)

@@ -84,7 +84,7 @@ class Head(Record):
 
 
 def announce(cores: int | None, idle: float = 60, asked: Mapping[str, int] | None = None) -> None:
-    """Make this process the head of the jobs that it will start; without `cores` they have no hosts.
+    """Make this process the head of the jobs that it will start; without `cores`, of none.
 
     The main Snakemake process calls it once. `cores` is the number of jobs that can run at a time;
     `asked` is the number of GPUs for the models in some folders. Raises ExpoflowError if there are

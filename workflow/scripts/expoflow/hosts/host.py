@@ -106,7 +106,7 @@ class Client:
             raise GoneError from None
 
     def report(self, *said: Any) -> None:
-        """Pass reports of `progress` to the job; if it has gone, the task ends at its next yield."""
+        """Pass reports of `progress` to the job; if that has gone, the task soon ends."""
         with suppress(GoneError):
             self.send(progress=said)
 

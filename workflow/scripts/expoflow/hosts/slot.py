@@ -280,7 +280,7 @@ def end_host(head: Head) -> None:
 
 
 def note(lock: int, **changed: Any) -> None:
-    """Record changes in a slot's file: a host's `pid`, `slots` and `held`, or who has `taken` it."""
+    """Record changes in a slot's file: the host's `pid`, `slots`, `held`, or who has `taken` it."""
     text = json.dumps(_note(lock) | changed).encode()
     # In one write: readers always find a whole note, even after a kill.
     os.pwrite(lock, text.ljust(os.fstat(lock).st_size), 0)

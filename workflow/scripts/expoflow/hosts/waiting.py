@@ -1,4 +1,4 @@
-"""The queue for slots: what a GPU holds is used first, and nothing is loaded or ended needlessly."""
+"""The queue for slots: what a GPU holds is used first, and needless loading is avoided."""
 
 import fcntl
 import json

@@ -26,7 +26,7 @@ BAR = 20  # maximum number of characters
 
 @dataclass
 class Row:
-    """A stage, of a pair or none: its jobs, the last one's place in the plan, and the last result."""
+    """A stage of a pair, or of none: its jobs, its last job's place in the plan, its last result."""
 
     label: str
     jobs: list[Job] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Row:
 
 
 class Board:
-    """The display of the run in a project's folder; if `head` is set, only of the run with this pid."""
+    """The display of a project folder's run; if `head` is set, only of the run with this pid."""
 
     def __init__(self, folder: Path):
         self.folder, self.head = folder, 0
@@ -204,7 +204,7 @@ class Board:
         return [*lines, self.sentence()[:width]]
 
     def sentence(self, detailed: bool = False) -> str:
-        """Return how far the run is, in one line; `detailed` adds a current job and the last result."""
+        """Return the run's progress in one line; `detailed` adds a current job and the last result."""
         run = self.run
         if not run:
             return "no job has begun yet"

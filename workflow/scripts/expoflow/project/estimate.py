@@ -56,7 +56,7 @@ class Facts:
 
 @dataclass
 class PairPlan:
-    """One pair: bytes stored by its sweep (0 if streamed) and exported, memory, responses, tokens."""
+    """One pair: bytes of its sweep (0 if streamed) and export, memory, responses, tokens."""
 
     pair: str
     stored: float
@@ -104,7 +104,7 @@ class Estimate:
 
 
 def plan(config: Config, results: Results = RESULTS, online: bool = True) -> Estimate:
-    """Estimate the cost of `config`; with `online` the hub is asked about its models and prompts."""
+    """Estimate the cost of `config`; if `online`, ask the hub about its models and prompts."""
     ask = _Hub(online)
     known = {name: _facts(name, model, results, ask) for name, model in config.models.items()}
     for pair in config.pairs.values():

@@ -93,7 +93,7 @@ def publication(
 
 
 def _place(folder: Path, pair: str | None) -> tuple[Path, str]:
-    """Return the project's folder and the pair, by the folder of either the project or its model."""
+    """Return the project's folder and the pair; `folder` is the project's or the model's."""
     there = folder.absolute().resolve()
     if named := of_exported(there):
         project, own = named

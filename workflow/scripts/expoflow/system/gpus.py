@@ -66,7 +66,7 @@ def _is_name(device: str) -> bool:
 
 
 def none() -> bool:
-    """Return whether there is certainly no usable GPU, by `gpus` (CUDA) or device files (others)."""
+    """Return whether there is surely no usable GPU, by `gpus` (CUDA) or device files (others)."""
     if gpus() or os.environ.get(VISIBLE) == "":
         return not gpus()
     return not any(any(DEVICES.glob(name)) for name in ("nvidia*", "kfd", "dxg"))

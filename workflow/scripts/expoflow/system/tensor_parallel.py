@@ -21,7 +21,7 @@ KEYS = (
 
 
 def spread(folder: Path | str, most: int) -> int:
-    """Return the largest number of GPUs, up to `most`, over which a folder's model can be spread."""
+    """Return the largest number of GPUs, at most `most`, over which a model can be spread."""
     shape = dimensions(folder)
     return next((number for number in range(most, 1, -1) if fits(shape, number)), 1)
 
