@@ -26,7 +26,7 @@ BAR = 20  # maximum number of characters
 
 @dataclass
 class Row:
-    """A stage of a pair, or of none: its jobs, its last job's place in the plan, its last result."""
+    """A stage of a pair, or of none: its jobs, the last job's place in the plan, its result."""
 
     label: str
     jobs: list[Job] = field(default_factory=list)
@@ -204,7 +204,7 @@ class Board:
         return [*lines, self.sentence()[:width]]
 
     def sentence(self, detailed: bool = False) -> str:
-        """Return the run's progress in one line; `detailed` adds a current job and the last result."""
+        """Return the progress in one line; `detailed` adds a current job and the last result."""
         run = self.run
         if not run:
             return "no job has begun yet"

@@ -67,7 +67,7 @@ class Run:
         return [job for job in self.jobs.values() if job.state == state]
 
     def hear(self, event: Mapping[str, Any]) -> None:
-        """Apply an event, except `run`. A malformed one raises ValueError, KeyError or TypeError."""
+        """Apply an event, except `run`. Raises ValueError, KeyError or TypeError if malformed."""
         time = float(event["time"])
         if event["event"] == "end":
             self.ended, self.ending = time, str(event["state"])

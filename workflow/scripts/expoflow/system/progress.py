@@ -193,7 +193,7 @@ def _listen(hearer: Hearer | None) -> None:
 
 @contextmanager
 def of_job(log: Path) -> Iterator[None]:
-    """Write the block's reports, even of child processes, to a file beside `log`; then remove it."""
+    """Write the block's reports (also of child processes) to a file beside `log`; remove it then."""
     file = _File(place(log).absolute())
     file.remove()
     os.environ[FILE] = str(file.path)
