@@ -107,7 +107,7 @@ def test_the_plan_of_a_7b_and_a_70b_pair(user, hub):
     assert lines["downloads"] == "downloads: 319.4 GB"  # 3 x 14.48 + 2 x 137.95
     # and the copy of the pickled model, 137.95, and what is exported, 14.48 + 137.95
     assert lines["disk at the end, hub cache included"].endswith(": 609.7 GB")
-    assert lines["responses"] == "responses: 10,000, of 20,480,000 tokens at most"
+    assert lines["responses"] == "responses: 10,000, with at most 20,480,000 tokens"
     assert not any(count for name, count in hub.sent.items() if "safetensors" in name)
 
     _, lines, _ = plan(user, config("a", "b", "c", "d", weights="stored"))

@@ -128,7 +128,7 @@ def test_a_driver_that_fails_is_no_machine_without_gpus(machine, tmp_path, monke
     gpus._number.cache_clear()
     monkeypatch.setattr(gpus, "DRIVER", program)
     with pytest.raises(
-        ExpoflowError, match=r"nvidia-smi tells of no GPU, though a driver is loaded \(.*\); mend the driver"
+        ExpoflowError, match=r"nvidia-smi lists no GPU, although a driver is loaded \(.*\); repair the driver"
     ):
         gpus.gpus()
 
@@ -137,7 +137,9 @@ def test_gpus_that_cannot_be_are_refused(machine):
     machine(Gpu(), Gpu(), visible="0, 1,0")
     with pytest.raises(ExpoflowError, match="CUDA_VISIBLE_DEVICES=0, 1,0 names a GPU twice; name each once"):
         gpus.gpus()
-    with pytest.raises(ExpoflowError, match="CUDA_VISIBLE_DEVICES names GPU 7, here are 2; correct it"):
+    with pytest.raises(
+        ExpoflowError, match="CUDA_VISIBLE_DEVICES names GPU 7, but there are 2 GPUs here; correct it"
+    ):
         gpus.require_known(["1", "7"])
     gpus.require_known(["1", "GPU-0a", "MIG-3"])
 
