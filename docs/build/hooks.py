@@ -19,10 +19,20 @@ DOCS = "docs/"
 HOME = {"README.md": "index.md"}
 OUTSIDE = "files/"  # of the site: what lies outside docs/
 # Code, in which nothing is a link, or the target of a link.
-TARGET = re.compile(r"```.*?^ *```|`[^`\n]+`|(?<=\]\()(?P<file>[^()\s#]*)(?P<anchor>#[^()\s]*)?(?=\))", re.DOTALL | re.MULTILINE)
+TARGET = re.compile(
+    r"```.*?^ *```|`[^`\n]+`|(?<=\]\()(?P<file>[^()\s#]*)(?P<anchor>#[^()\s]*)?(?=\))",
+    re.DOTALL | re.MULTILINE,
+)
 ADDRESS = re.compile(r"[a-z]+:")
 ITEM = re.compile(r"([-*]|\d+\.) +")
-LANGUAGES = {".yaml": "yaml", ".json": "json", ".py": "python", ".smk": "python", ".sh": "sh", ".toml": "toml"}
+LANGUAGES = {
+    ".yaml": "yaml",
+    ".json": "json",
+    ".py": "python",
+    ".smk": "python",
+    ".sh": "sh",
+    ".toml": "toml",
+}
 UNSEARCHED = "---\nsearch:\n  exclude: true\n---\n\n"
 
 
