@@ -81,8 +81,9 @@ EXAMPLES = {
     "reward_check": {"file": "preferences.jsonl"},
     # models
     "models.{name}.train": {"recipe": "dpo", "from": "sft", "data": "feedback"},
-    "chat_template": "templates/zephyr.jinja",
+    "models.{name}.chat_template": "templates/zephyr.jinja",
     "system": "merge",
+    "open_llm.chat_template": True,
     "pad_token": "<pad>",
     "trust_remote_code": True,
     "resources": {"gpus": 2},
@@ -124,6 +125,7 @@ EXAMPLES = {
     "select.judge": 0.5,
     "degenerate_rise": 0.05,
     # benchmarks
+    "benchmarks.reward.prompts": "test",
     "benchmarks.reward": {"prompts": "test"},
     "benchmarks.alpaca_eval": {"hub": "tatsu-lab/alpaca_eval"},
     "benchmarks.mt_bench": {"data": "FastChat/fastchat/llm_judge/data"},
@@ -177,6 +179,7 @@ EXAMPLES = {
     "points": 8,
     "reach": 1.5,
     # figures
+    "figures.{name}.pairs": ["dpo20", "dpo40"],
     "groups": {"Data": ["dpo20", "dpo40"], "Epochs": ["dpo20", "epochs2"]},
     "plane": "both",
     "labels": {"dpo20": "20% of the data"},
@@ -206,6 +209,7 @@ EXAMPLES = {
     "reward_check.rejected": "worse",
     "reward_check.subset": "subset",
     # recipes
+    "train.prompts": "dev",
     "until": 0.5,
     "train.seed": 1,
     "train.size": "large",

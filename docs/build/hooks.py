@@ -89,11 +89,12 @@ def widened(lines: list[str]) -> list[str]:
                 made.append("")  # a table may not follow a line of text
             made.append(line)
             continue
-        width, inner = item.end(), [line[item.end() :]]
-        while number < len(lines) and (not lines[number].strip() or lines[number].startswith(" " * width)):
-            inner.append(lines[number][width:])
-            number += 1
-        first, *others = widened(inner)
+        end = number
+        while end < len(lines) and (not lines[end].strip() or lines[end].startswith(" " * item.end())):
+            end += 1
+        within = lines[number:end]
+        number, width = end, min([4, *(len(each) - len(each.lstrip()) for each in within if each.strip())])
+        first, *others = widened([line[item.end() :], *(each[width:] for each in within)])
         if made and made[-1].strip() and not made[-1].startswith(" ") and not ITEM.match(made[-1]):
             made.append("")  # nor may a list
         made += [f"{item[0]}{first}", *(f"    {each}" if each.strip() else "" for each in others)]
