@@ -261,7 +261,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.profile:
         return profile(options.models[-1])
-    head = ["models x 6", "jobs", *(f"{kind} (s)" for kind in KINDS), "ms a job"]
+    head = ["models x 6", "jobs", *(f"{kind} (s)" for kind in KINDS), "ms per job"]
     head += ["x floor", "x scripts", *(f"{kind} (MB)" for kind in KINDS)]
     print(f"| {' | '.join(head)} |\n|{' ---: |' * len(head)}")
     for count in options.models:

@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     where = parser.parse_args()
     print(
-        "| situation | what is said | seconds | jobs started | tokens generated |\n| --- | --- | ---: | ---: | ---: |"
+        "| situation | message | seconds | jobs started | tokens generated |\n| --- | --- | ---: | ---: | ---: |"
     )
     for number, (situation, (broken, how)) in enumerate(SITUATIONS.items()):
         folder = made(where.work / str(number), where.results.resolve() / "models", broken, how)

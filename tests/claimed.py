@@ -1,8 +1,8 @@
-"""A run that is written by hand, so that it is known what the claims must say of it.
+"""A run that is written by hand: the claims must measure what was written.
 
-Every response is right. It has one closing at an alpha above 0, which is enough, and four at the largest one: true
-quality falls by a quarter of a point for each of the others. The reward grows with closings and alpha, so that it
-chooses the largest alpha; nll chooses the largest but one.
+Every response is correct. It has one closing at an alpha above 0, which is enough, and four at the
+largest alpha. True quality falls by a quarter of a point for each closing beyond the first. The
+reward grows with closings and alpha: it chooses the largest alpha. nll chooses the second largest.
 """
 
 import itertools
@@ -95,7 +95,7 @@ def _generation(scored: Scored) -> Generation:
 
 
 def _theory(pair: str) -> dict[str, Any]:
-    """|delta| is a twentieth of |theta1|, and smaller for five percent of the data; Eq. 2 holds up to alpha 1."""
+    """|delta| / |theta1| is 0.05, |delta| is smaller for data5, and Eq. 2 holds up to alpha 1."""
     size = {"theta1": 20.0, "delta": 0.1 if pair == "data5" else 1.0, "ratio": 0.05, "elements": 9}
     slope = {"n": 24, "slope": 0.5, "slope_low": 0.4, "slope_high": 0.6, "difference": 0.52, "holds_to": 1.0}
     return {
@@ -106,7 +106,10 @@ def _theory(pair: str) -> dict[str, Any]:
 
 
 def _write_geometry(results: Path, config: Config) -> None:
-    """Cosines that rise with the pairs' order, and planes whose rewards rise along a and fall along b."""
+    """Write cosines that rise with the order of the pairs, and planes.
+
+    The reward of a plane rises along a and falls along b.
+    """
     names = list(config.pairs)
     cosines = [
         {"kind": "all", "pair_a": one, "pair_b": other, "cosine": 0.9 + 0.001 * names.index(one)}

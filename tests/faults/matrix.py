@@ -31,8 +31,8 @@ MATRIX = {
 # fmt: on
 REASONS = {
     "a": "no engine host works for this stage",
-    "b": "a download reads no file of the workflow's",
-    "c": "runs beside the head on the login node, no SLURM job",
+    "b": "a download reads no file of the workflow",
+    "c": "runs beside the head on the login node, not as a SLURM job",
 }
 
 

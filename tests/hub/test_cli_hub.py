@@ -1,5 +1,6 @@
 """The README's section for a pair of one's own, its commands as they stand there, in an empty folder."""
 
+import json
 import os
 import re
 import shlex
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.workflow
 
 README = Path(__file__).parents[2] / "README.md"
 SECTION = README.read_text().split("## A pair of your own")[1].split("\n## ")[0]
-FROM_HUB, FROM_FOLDERS = re.findall(r"^    (expoflow run --sft .*)$", SECTION, re.MULTILINE)
+FROM_HUB, FROM_FOLDERS = re.findall(r"^(expoflow run --sft .*)$", SECTION, re.MULTILINE)
 RECIPES = {
     "sft": {"recipe": "sft", "data": "miniature", "examples": 200, "epochs": 1},
     "dpo": {"recipe": "dpo", "from": "sft", "data": "miniature", "examples": 100, "learning_rate": 3e-4},
@@ -104,6 +105,14 @@ def test_the_pair_lives_on_the_hub_and_nothing_else_is_said(follow, hub, trained
     assert f"prompts dev: 10 of HuggingFaceH4/ultrafeedback_binarized, test_gen, {data}" in log
     assert (results / "report.html").is_file()
     assert [path.parent.name for path in results.glob("**/*.safetensors")] == ["expo"]
+    best = json.loads((results / "pairs/zephyr-7b-beta/best.json").read_text())
+    assert "NLL under the aligned model" in best["reason"]
+    reason = best["reason"].partition("; the grid ends here")[0]  # of this the last screen makes a command
+    assert f"zephyr-7b-beta: best alpha {best['alpha']}: {reason}" in done.stdout
+    status = follow("expoflow status zephyr-7b-beta-expo").stdout
+    assert re.search("zephyr-7b-beta: likelihood +7 of 7\n", status)
+    assert "missing" not in status
+    assert "not running" in status
     made = yaml.safe_load((follow.folder / "zephyr-7b-beta-expo/config.yaml").read_text())
     assert made["models"]["aligned"] == {"hub": "HuggingFaceH4/zephyr-7b-beta"}
     assert len(pd.read_csv(results / "alphas.csv")) == 7
@@ -111,6 +120,9 @@ def test_the_pair_lives_on_the_hub_and_nothing_else_is_said(follow, hub, trained
     # The hub is gone: the finished run stays finished, and a new alpha comes from the cache.
     hub.stop()
     assert "Nothing to be done" in follow(FROM_HUB).stdout
+    plan = follow("expoflow plan --config zephyr-7b-beta-expo/config.yaml --offline")
+    assert plan.returncode == 0, plan.stdout
+    assert "reward model" not in plan.stdout
     config = follow.folder / "zephyr-7b-beta-expo/config.yaml"
     config.write_text(config.read_text().replace("0.1, ", "0.05, 0.1, "))
     again = follow("expoflow run --config zephyr-7b-beta-expo/config.yaml")
@@ -132,7 +144,17 @@ def test_the_pair_lies_in_folders(follow, hub, trained):
     assert follow(FROM_FOLDERS.replace("expoflow run", "expoflow plan")).returncode == 0
     done = follow(FROM_FOLDERS)
     assert done.returncode == 0, done.stdout
-    exported = follow.folder / "dpo-expo/results/pairs/dpo/expo/model.safetensors"
-    assert remembered(exported)
-    assert "expo-aligned" in (follow.folder / "dpo-expo/results/benchmarks.csv").read_text()
+    results = follow.folder / "dpo-expo/results"
+    assert remembered(results / "pairs/dpo/expo/model.safetensors")
+    assert (results / "report.html").is_file()
+    assert [path.parent.name for path in results.glob("**/*.safetensors")] == ["expo"]
+    assert "expo-aligned" in (results / "benchmarks.csv").read_text()
+    for again in (FROM_FOLDERS, "expoflow run --config dpo-expo/config.yaml"):
+        second = follow(again)
+        assert second.returncode == 0, second.stdout
+        assert "Nothing to be done" in second.stdout
+    assert follow("expoflow clean --yes").returncode == 0
+    assert "Nothing to be done" in follow(FROM_FOLDERS).stdout
+    failed = follow(f"{FROM_FOLDERS} -- --no-such-option")
+    assert failed.returncode == 2, failed.stdout  # snakemake's own
     assert hub.requests == []

@@ -35,7 +35,7 @@ def test_a_pair_that_lives_on_a_hub(tree, hub, tmp_path):
     assert tree.planned()["download"] == 2
     # A dry run looks at the models: headers alone, for the pair and for each.
     assert 0 < sum(hub.sent[name] for name in hub.sent if name.endswith(".safetensors")) <= 4 * FIRST
-    tree.snakemake("--cores", "2")
+    tree.snakemake("--cores", "1")
     assert (tree.folder / "results/report.html").is_file()
     assert tree.planned() == {}
     old = manifest(tree, "dpo").revision
@@ -48,7 +48,7 @@ def test_a_pair_that_lives_on_a_hub(tree, hub, tmp_path):
     assert tree.planned() == {}
     tree.edit(lambda config: config["pairs"]["tiny"]["alphas"].append(3))
     assert "download" not in tree.planned()
-    tree.snakemake("--cores", "2")
+    tree.snakemake("--cores", "1")
     assert manifest(tree, "dpo").revision == old
     assert next((tmp_path / "hf").glob("hub/*dpo/snapshots/*")).name == old
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.workflow
 
 SHARDS = [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
 NEW = "org/new"
-README = (Path(__file__).parents[2] / "README.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/publishing.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_another_card_sends_the_card_alone(publisher, hub):
 
 
 def test_a_dry_run_asks_nothing_and_shows_what_will_be_sent(publisher, hub):
-    commands = [line.split() for line in re.findall(r"^ +expoflow publish (.*)$", README, re.MULTILINE)]
+    commands = [line.split() for line in re.findall(r"^expoflow publish (.*)$", PAGE, re.MULTILINE)]
     assert [command[:3] for command in commands] == [["zephyr-7b-beta-expo", "--repo", "ORG/NAME"]] * 2
     output, errors = publisher.run(0, *commands[0][3:], HF_TOKEN="")
     assert hub.requests == []

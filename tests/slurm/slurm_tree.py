@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cluster import Cluster
@@ -73,9 +73,11 @@ def jobs_of(cluster: Cluster, tree: SlurmTree, *states: str) -> list[dict[str, s
     ]
 
 
-def kill_head_at_work(cluster: Cluster, tree: SlurmTree, *arguments: str) -> list[dict[str, str]]:
-    """Begin the sweep, and kill the head where two of its jobs run and two wait; returns these."""
-    head = tree.start(SWEEP, *arguments)
+def kill_head_at_work(
+    cluster: Cluster, tree: SlurmTree, *arguments: str, targets: Sequence[str] = (SWEEP,)
+) -> list[dict[str, str]]:
+    """Begin the sweep, or a part of it, and kill the head when two of its jobs run and two wait; returns these."""
+    head = tree.start(*targets, *arguments)
     while len(jobs_of(cluster, tree, "RUNNING")) < 2 or len(jobs_of(cluster, tree)) < 4:
         assert head.poll() is None, (tree.folder / "snakemake.out").read_text()
         time.sleep(0.2)

@@ -1,14 +1,16 @@
-"""Claims: the rule of the verdicts, and what is said of a run that was written by hand."""
+"""Claims: the rule of the verdicts, and the tables and pages of runs that were written by hand."""
 
 import csv
 import re
+import shutil
 from pathlib import Path
 
 import claimed
 import numpy as np
+import pandas as pd
 import pytest
 from expoflow.checks import parse
-from expoflow.claims import page, tables
+from expoflow.claims import answers, details, page, tables
 from expoflow.claims.run import Run, correlation
 from expoflow.claims.spurious import length_controlled
 from expoflow.claims.statement import STATEMENTS, Measure, measured, outcome, verdict
@@ -53,8 +55,8 @@ def test_a_measure_is_as_expected_or_not(expected, value, low, high, said):
         ([["yes", "yes"], ["yes", ""]], "holds"),
         ([["yes"], ["open"]], "depends"),
         ([["open"], ["open"], ["open"]], "depends"),
-        ([["no"], ["no"]], "does not"),
-        ([["no", "yes"], ["no", "open"]], "does not"),
+        ([["no"], ["no"]], "does not hold"),
+        ([["no", "yes"], ["no", "open"]], "does not hold"),
         ([["no", "yes", "yes"], ["no", "no", "no"]], "depends"),
         ([["no"], ["yes"], ["no"]], "depends"),
         ([["", ""], []], ""),
@@ -156,29 +158,83 @@ def test_intervals_are_paired_over_the_same_prompts(folder):
     )
 
 
-def test_the_page_is_made_of_the_runs(folder, tmp_path, capsys):
-    out = tmp_path / "docs" / "page.md"
-    notes = tmp_path / "notes.md"
-    notes.write_text("Nothing was tried.\n")
+def cells(text: str) -> dict[str, list[str]]:
+    """The link and the other cells of every row that begins with a link, by its phrase."""
+    rows = re.findall(r"^\| \[(.+?)\]\((.+?)\) \| (.*) \|$", text.replace("\\|", "|"), re.MULTILINE)
+    return {phrase: [link, *rest.split(" | ")] for phrase, link, rest in rows}
+
+
+def summary(text: str) -> list[str]:
+    return text.partition("## Summary\n")[2].partition("\n## ")[0].splitlines()
+
+
+@pytest.fixture(scope="module")
+def written(folder) -> Path:
+    """The page of the two runs."""
+    out, notes = folder / "docs" / "page.md", folder / "notes.md"
+    notes.write_text("It is a caveat.\n\nNothing was tried.\n")
     runs = [str(folder / seed) for seed in ("seed=1", "seed=2")]
     assert main(["claims", *runs, "--out", str(out), "--notes", str(notes)]) == 0
-    text = out.read_text()
-    lines = {line.split(" | ")[2]: line for line in text.splitlines() if line.startswith("| ")}
-    share = lines[STATEMENTS["share_beats_all_data"].phrase]
-    assert "the best share: -0.4 (-5.4 to 4.6)" in share
-    assert share.endswith("| **depends** |")
-    assert lines[STATEMENTS["path_is_monotone"].phrase].endswith("| **holds** |")
-    assert lines[STATEMENTS["quality_follows"].phrase].endswith("| **does not** |")
-    said = [line.rpartition("**")[0].rpartition("**")[2] for line in lines.values() if line.endswith("** |")]
-    counts = ", ".join(f"{said.count(word)} *{word}*" for word in ("holds", "does not", "depends"))
-    assert counts in text
-    assert "| fractions (4) | 0.000 (0.000 to 0.000; 0.00) | 0.562 (0.375 to 0.750; 0.75) |" in text
-    assert "Nothing was tried." in text
+    return out
+
+
+def test_the_page_is_made_of_the_runs(written):
+    text = written.read_text()
+    rows = cells(text)
+    _, said, what, value, met = rows[STATEMENTS["share_beats_all_data"].phrase]
+    assert (said, value, met) == ("**depends**", "-0.4 (-5.4 to 4.6) ±0", "1 of 2")
+    assert what == STATEMENTS["share_beats_all_data"].number
+    assert rows[STATEMENTS["path_is_monotone"].phrase][1] == "**holds**"
+    assert rows[STATEMENTS["quality_follows"].phrase][1] == "**does not hold**"
+    said = [row[1].strip("*") for row in rows.values()]
+    counts = ", ".join(
+        f"{said.count(word)} {words}" for word, words in (("holds", "hold"), ("does not hold", "do not"))
+    )
+    assert f"{counts} and {said.count('depends')} depend on the pair or the run" in " ".join(summary(text))
+    assert "| fractions (4) | 0.000 (0.000 to 0.000), max 0.00 | 0.562 (0.375 to 0.750), max 0.75 |" in text
+    assert "It is a caveat." in summary(text)
+    assert "\nNothing was tried.\n" in text
     pictures = re.findall(r"!\[.*\]\((page/\w+\.png)\)", text)
     assert {"page/data.png", "page/styles.png", "page/regrets.png"} <= set(pictures)
-    assert all((out.parent / picture).stat().st_size > 5000 for picture in pictures)
-    with open(out.parent / "page" / "measures.csv", newline="") as file:
+    assert all((written.parent / picture).stat().st_size > 5000 for picture in pictures)
+    with open(written.parent / "page" / "measures.csv", newline="") as file:
         assert {row["run"] for row in csv.DictReader(file)} == {"seed=1", "seed=2"}
+
+
+def test_the_details_have_the_measurement_and_the_numbers_of_every_row(written):
+    text = (written.parent / "page" / "details.md").read_text().replace("\\|", "|")
+    anchors = {details.anchor(heading) for heading in re.findall(r"^### (.*)$", text, re.MULTILINE)}
+    rows = cells(written.read_text())
+    assert {row[0].partition("#")[2] for row in rows.values()} == anchors
+    measured = [each for each in STATEMENTS.values() if each.phrase in rows]
+    assert len(measured) == len(rows) > 10
+    assert all(each.how in " ".join(text.split()) for each in measured)
+    assert "| reward | the best share | -0.4 (-5.4 to 4.6) ±0 | 1 of 2 |" in text
+    assert "[page.md](../page.md)" in text
+
+
+def test_the_pages_from_the_runs_and_from_their_measures_are_the_same_bytes(written, folder, tmp_path):
+    shutil.copytree(written.parent / "page", tmp_path / "page")
+    (tmp_path / "page" / "details.md").unlink()
+    out = tmp_path / "page.md"
+    assert main(["claims", "--out", str(out), "--notes", str(folder / "notes.md")]) == 0
+    names = ["page.md", *(f"page/{path.name}" for path in (written.parent / "page").iterdir())]
+    assert {"page/details.md", "page/measures.csv"} < set(names)
+    assert all((tmp_path / name).read_bytes() == (written.parent / name).read_bytes() for name in names)
+
+
+def test_a_figure_that_the_runs_do_not_have_is_removed(folder, tmp_path):
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "plane.png").write_bytes(b"of another run")
+    out = tmp_path / "page.md"
+    assert main(["claims", str(folder / "seed=1"), "--out", str(out)]) == 0
+    assert not (tmp_path / "page" / "plane.png").exists()
+    assert "plane.png" not in out.read_text()
+
+
+def test_no_runs_and_no_measures_is_an_error(tmp_path, capsys):
+    assert main(["claims", "--out", str(tmp_path / "page.md")]) == 2
+    assert "page/measures.csv: no such file; name the runs" in capsys.readouterr().err
 
 
 def test_every_statement_is_measured_on_the_config_that_make_claims_runs(tmp_path):
@@ -243,19 +299,53 @@ def test_a_rehearsal_is_no_run_of_a_page(tmp_path, capsys):
 
 
 @pytest.mark.skipif(not PAGE.exists(), reason="docs/claims.md is not there: make claims")
-def test_the_page_of_this_repository_is_that_of_its_numbers():
+def test_the_page_of_this_repository_is_that_of_its_numbers(tmp_path):
     with open(PAGE.with_suffix("") / "measures.csv", newline="") as file:
         found = list(csv.DictReader(file))
     runs = list(dict.fromkeys(row["run"] for row in found))
     assert len(runs) >= 3
-    text = PAGE.read_text().replace("\\|", "|")
-    for name in dict.fromkeys(row["statement"] for row in found):
-        by_run = {
-            run: [row for row in found if (row["run"], row["statement"]) == (run, name)] for run in runs
-        }
-        assert f"| {' | '.join(page.line(STATEMENTS[name], by_run))} |" in text
+    text = PAGE.read_text()
     for picture in re.findall(r"!\[.*\]\((.*\.png)\)", text):
         assert (PAGE.parent / picture).is_file()
+    assert 3 <= len([line for line in summary(text) if line]) <= 15
+    copy = tmp_path / "claims"
+    shutil.copytree(PAGE.with_suffix(""), copy)
+    notes = REPOSITORY / "config" / "miniature-claims.md"
+    assert main(["claims", "--out", str(tmp_path / "claims.md"), "--notes", str(notes)]) == 0
+    assert (tmp_path / "claims.md").read_text() == text
+    assert (copy / "details.md").read_text() == (PAGE.with_suffix("") / "details.md").read_text()
+
+
+def test_every_number_of_a_row_is_that_of_the_measures():
+    """Means and extremes are computed here a second time, from the table itself."""
+    table = pd.read_csv(PAGE.with_suffix("") / "measures.csv", keep_default_na=False)
+    rows = cells(PAGE.read_text())
+    assert {STATEMENTS[name].phrase for name in table["statement"]} == set(rows)
+    for name, own in table.groupby("statement"):
+        own = own[own["expected"] != ""]
+        first = own[own["quantity"] == own["quantity"].iloc[0]]
+        *_, value, met = rows[STATEMENTS[name].phrase]
+        found = [float(each) for each in re.findall(r"-?[\d.]+", value)]
+        values = first["value"].astype(float)
+        expected = [values.mean(), values.min(), values.max()]
+        if (first["low"] != "").any():
+            bounded = first[first["low"] != ""]
+            expected.append((bounded["high"].astype(float) - bounded["low"].astype(float)).mean() / 2)
+        assert found == pytest.approx(expected, rel=6e-3, abs=1e-4)
+        assert met == f"{(own['outcome'] == 'yes').sum()} of {len(own)}"
+
+
+def test_phrases_are_headings_of_their_own():
+    phrases = [each.phrase for each in STATEMENTS.values()]
+    assert len({details.anchor(phrase) for phrase in phrases}) == len(phrases)
+    assert not any("  " in phrase or "--" in details.anchor(phrase) for phrase in phrases)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0"), (1234.5, "1234"), (0.12345, "0.123"), (-0.00012, "-0.0001"), (4.0, "4")]
+)
+def test_numbers_have_three_digits(value, text):
+    assert answers.number(value) == text
 
 
 def broken(**claims) -> dict:

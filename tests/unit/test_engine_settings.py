@@ -221,7 +221,16 @@ def test_weights_are_compared_with_the_share_that_the_engine_takes(machine, tmp_
     for vllm in (True, False):
         with pytest.raises(CheckpointError, match=r"has 12.9 GB for it .engine.gpu_memory_utilization: 0.5."):
             require_memory(low, ["0"], vllm=vllm)
-    require_memory(low)  # this machine's memory is nobody's share
+    # this machine's memory is nobody's share; small enough to fit as float32 too, if that is what this processor computes in
+    small = large.model_copy(
+        update={
+            "folder": write_holes(tmp_path / "small", 1),
+            "engine": EngineConfig(gpu_memory_utilization=0.01),
+        }
+    )
+    with pytest.raises(CheckpointError, match=r"engine\.gpu_memory_utilization: 0\.01"):
+        require_memory(small, ["0"])
+    require_memory(small)
 
 
 def test_a_gpu_that_something_else_is_on_is_told_with_a_share_that_fits(machine, tmp_path):

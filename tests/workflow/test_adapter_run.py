@@ -47,7 +47,7 @@ def expoflow(folder, *arguments):
 def test_an_adapter_goes_the_way_of_any_aligned_model(own, store):
     asked = ["run", "--aligned", "lora", "--reward-model", "rm", "--prompts", "dev.jsonl", "--alphas", "1,4"]
     asked += ["--test-prompts", "test.jsonl"]
-    expoflow(own, *asked, "--", "--cores", "2")
+    expoflow(own, *asked, "--", "--cores", "1")
     pair = own / "lora-expo/results/pairs/lora"
     best = json.loads((pair / "best.json").read_text())
     table = list(csv.DictReader((pair / "alphas.csv").read_text().splitlines()))
@@ -88,7 +88,7 @@ generate: {max_tokens: 8}
 select: {resamples: 200}
 """
     (own / "config.yaml").write_text(config)
-    expoflow(own, "run", "--config", "config.yaml", "--", "--cores", "2")
+    expoflow(own, "run", "--config", "config.yaml", "--", "--cores", "1")
     manifest = json.loads((own / "results/models/my-lora-base.json").read_text())
     assert manifest["folder"] == str(own / "sft")
     weights = sorted(path.parent.name for path in (own / "results/pairs").rglob("*.safetensors"))

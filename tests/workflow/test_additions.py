@@ -191,7 +191,7 @@ def test_a_criterion_is_its_name_and_its_entry(finished, copy):
     finished.edit(forget_rewards)
     jobs = {"score": 4, "select": 1, "certify": 1, "figure": 1}  # the figure quotes the certificate
     assert finished.planned(wanted, "results/figures/sweep.svg") == jobs
-    finished.snakemake("--cores", "2", wanted, "results/figures/sweep.svg")
+    finished.snakemake("--cores", "1", wanted, "results/figures/sweep.svg")
     assert json.loads(finished.read("pairs/tiny/best.json"))["alpha"] == best["alpha"]
     assert b"mean length (tokens)" in finished.read("figures/sweep.svg")
 
@@ -245,7 +245,7 @@ def test_a_benchmark_is_its_section_its_module_and_its_rule(finished, copy):
     # 24 prompts of 4 alphas, and 300 of three variants for either benchmark
     plan = expoflow(tree, "plan", "--offline", "--configfile", "config.yaml")
     assert f"responses: {4 * 24 + 2 * 3 * 300:,}, of" in plan
-    tree.snakemake("--cores", "2")
+    tree.snakemake("--cores", "1")
     assert tree.planned() == {}
 
     folder = tree.folder / "results/pairs/tiny/benchmarks"

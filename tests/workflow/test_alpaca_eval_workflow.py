@@ -64,7 +64,7 @@ def test_alpaca_eval_beside_a_finished_run(tree):
         tree.edit(alpaca_eval(server))
         assert tree.planned() == JOBS
         assert f"bill: alpaca_eval: {3 * N} calls of judge" in tree.snakemake("--dry-run")
-        tree.snakemake("--cores", "2")
+        tree.snakemake("--cores", "1")
         calls = len(server.calls)
         assert N < calls <= 3 * N
         metrics = {
@@ -96,7 +96,7 @@ def test_alpaca_eval_beside_a_finished_run(tree):
 
         # an alpha that loses: every rule behind select runs, and no judge is called
         tree.edit(lambda config: config["pairs"]["tiny"]["alphas"].append(200))
-        output = tree.snakemake("--cores", "2")
+        output = tree.snakemake("--cores", "1")
         assert len(server.calls) == calls
         assert f"judge judge: 0 calls, {N} verdicts are kept" in output
 
@@ -105,7 +105,7 @@ def test_alpaca_eval_beside_a_finished_run(tree):
         assert tree.planned() == {}
         tree.edit(alpaca_eval(server, generate={"temperature": 0}))
         assert tree.planned() == JOBS
-        tree.snakemake("--cores", "2")
+        tree.snakemake("--cores", "1")
         made_with = result(tree, "expo")["provenance"]
         assert (made_with["generate"]["temperature"], made_with["generate"]["top_k"]) == (0, 40)
         assert made_with["decoding"] == "benchmarks.alpaca_eval.generate"

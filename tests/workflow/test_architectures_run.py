@@ -65,7 +65,7 @@ def lines(tree: Tree, name: str) -> list[dict]:
 
 
 def test_from_the_pair_to_the_report(tree):
-    output = tree.snakemake("--cores", "2")
+    output = tree.snakemake("--cores", "1")
     print(output)
     summary = {row["pair"]: row for row in csv.DictReader(tree.read("summary.csv").decode().splitlines())}
     assert summary.keys() == {*TEXT, *SEEN}

@@ -58,7 +58,7 @@ def test_mt_bench_beside_a_finished_run(finished):
     with JudgeServer(grade) as server:
         finished.edit(mt_bench(server.url))
         assert finished.planned() == ALL
-        finished.snakemake("--cores", "2")
+        finished.snakemake("--cores", "1")
         calls = len(server.calls)
         assert 160 < calls <= 480  # equal answers of two variants are judged once
         assert set(scores(finished)) == {"sft", "aligned", "expo", "expo-aligned"}
@@ -69,7 +69,7 @@ def test_mt_bench_beside_a_finished_run(finished):
 
         # an alpha that loses: every rule behind select runs, and no judge is called
         finished.edit(lambda config: config["pairs"]["tiny"]["alphas"].append(200))
-        output = finished.snakemake("--cores", "2")
+        output = finished.snakemake("--cores", "1")
         assert "judge judge: 0 calls, 160 verdicts are kept" in output
         assert len(server.calls) == calls
 
@@ -83,7 +83,7 @@ def test_mt_bench_beside_a_finished_run(finished):
         # another judge asks again, and generates nothing
         finished.edit(mt_bench(server.url, model="other"))
         assert finished.planned() == JOBS
-        output = finished.snakemake("--cores", "2")
+        output = finished.snakemake("--cores", "1")
         assert 160 < len(server.calls) - calls <= 480
         assert "answers to turn 1 at temperature 0 are kept from before" in output
 
@@ -92,7 +92,7 @@ def test_a_benchmark_that_fails_leaves_a_gap_and_hides_nothing(finished):
     for name in ("summary.csv", "figures/histograms.png"):
         (finished.folder / "results" / name).unlink()
     finished.edit(mt_bench(DEAD))
-    output = finished.snakemake("--cores", "2", "--keep-going", check=False)
+    output = finished.snakemake("--cores", "1", "--keep-going", check=False)
     assert "missing in results/partial/benchmarks.csv: tiny: mt_bench of expo" in output
     assert re.search(
         r"error: judge judge at .*requests in a row without a reply",
@@ -119,7 +119,7 @@ def test_a_benchmark_that_fails_leaves_a_gap_and_hides_nothing(finished):
     with JudgeServer(grade) as server:
         finished.edit(mt_bench(server.url))
         assert finished.planned() == JOBS
-        finished.snakemake("--cores", "2")
+        finished.snakemake("--cores", "1")
     assert set(scores(finished)) == {"sft", "aligned", "expo", "expo-aligned"}
     assert "mt_bench of" not in finished.read("report.html").decode()
     assert not (finished.folder / "results/partial").exists()
@@ -129,9 +129,9 @@ def test_a_benchmark_that_fails_leaves_a_gap_and_hides_nothing(finished):
 def test_a_gap_does_not_outlive_its_benchmark(finished):
     before = finished.read("benchmarks.csv")
     finished.edit(mt_bench(DEAD))
-    finished.snakemake("--cores", "2", "--keep-going", check=False)
+    finished.snakemake("--cores", "1", "--keep-going", check=False)
     finished.edit(lambda config: config["benchmarks"].pop("mt_bench"))
-    finished.snakemake("--cores", "2")
+    finished.snakemake("--cores", "1")
     assert finished.read("benchmarks.csv") == before
 
 
@@ -146,7 +146,7 @@ def test_the_judges_bill_and_what_is_missing_come_before_any_job(finished, monke
         line
         == f"bill: mt_bench: 480 calls of gpt-4 (at most {cost:.2f} USD without repeated ones), less the verdicts that are kept"
     )
-    output = finished.snakemake("--cores", "2", check=False)
+    output = finished.snakemake("--cores", "1", check=False)
     assert "benchmarks.mt_bench.judge: $MY_KEY is not set; export MY_KEY=KEY" in output
     assert not (finished.folder / "results/benchmarks").exists()
     finished.edit(lambda config: config["benchmarks"]["mt_bench"].update(data="nowhere"))
@@ -156,7 +156,7 @@ def test_the_judges_bill_and_what_is_missing_come_before_any_job(finished, monke
 
 def test_the_miniatures_judge_grades_true_quality(finished):
     finished.edit(mt_bench("miniature", model="truth"))
-    finished.snakemake("--cores", "2")
+    finished.snakemake("--cores", "1")
     result = json.loads(finished.read("pairs/tiny/benchmarks/aligned/mt_bench.json"))
     assert result["provenance"]["judge"]["judgments"] == 160
     rows = [
@@ -200,13 +200,13 @@ def voted(tree, prompts: str, winners: list[str]) -> str:
 def test_votes_of_people_beside_a_finished_run(finished):
     file = finished.folder / "votes.jsonl"
     finished.edit(lambda config: config["benchmarks"].update(human={"votes": "votes.jsonl"}))
-    output = finished.snakemake("--cores", "2", check=False)
+    output = finished.snakemake("--cores", "1", check=False)
     assert "benchmarks.human.votes: no file 'votes.jsonl'; vote on results/pairs/tiny/answers.html" in output
 
     # on the sweep's own prompts: 6 wins, 2 ties, 4 losses
     file.write_text(voted(finished, "dev", ["expo"] * 6 + ["tie"] * 2 + ["aligned"] * 4))
     assert finished.planned() == VOTED
-    finished.snakemake("--cores", "2")
+    finished.snakemake("--cores", "1")
     row = human(finished)["sweep_win_rate"]
     assert (float(row["value"]), row["n"]) == (pytest.approx(7 / 12), "12")
     assert finished.planned() == {}
@@ -214,7 +214,7 @@ def test_votes_of_people_beside_a_finished_run(finished):
     # on held-out ones, which count alone: 3 of 20 are won
     file.write_text(file.read_text() + voted(finished, "reward", ["expo"] * 3 + ["aligned"] * 17))
     assert finished.planned() == VOTED
-    output = finished.snakemake("--cores", "2")
+    output = finished.snakemake("--cores", "1")
     row = human(finished)["win_rate"]
     exact = stats.binomtest(3, 20)
     ends = exact.proportion_ci(0.95, method="exact")
@@ -239,5 +239,5 @@ def test_votes_of_people_beside_a_finished_run(finished):
 
     # an alpha that loses leaves the votes what they are
     finished.edit(lambda config: config["pairs"]["tiny"]["alphas"].append(200))
-    finished.snakemake("--cores", "2")
+    finished.snakemake("--cores", "1")
     assert human(finished)["win_rate"] == row

@@ -40,7 +40,7 @@ def test_a_new_alpha_that_loses_generates_no_token_and_writes_no_weight_after_se
     kept = work_kept(finished)
     finished.edit(lambda config: config["pairs"]["tiny"]["alphas"].append(200))
     chosen = re.search(r'"alpha": "(.*)"', finished.read("pairs/tiny/best.json").decode())[1]
-    output = finished.snakemake("--cores", "2")
+    output = finished.snakemake("--cores", "1")
     assert f'"alpha": "{chosen}"' in finished.read("pairs/tiny/best.json").decode()
     assert f"tiny: alpha {chosen} is already in results/pairs/tiny/expo" in output
     assert "tiny: expo: reward: 300 responses are kept from before" in output
@@ -63,7 +63,7 @@ def test_another_choice_is_another_look(finished):
     chosen = json.loads(finished.read("pairs/tiny/best.json"))["alpha"]
     alphas.remove(chosen)
     finished.edit(lambda config: config["pairs"]["tiny"].update(alphas=[float(alphas[0])]))
-    finished.snakemake("--cores", "2")
+    finished.snakemake("--cores", "1")
     found = json.loads(finished.read("pairs/tiny/certificate.json"))
     assert (found["alpha"] in ("0", *alphas), found["looks"]) == (True, 2)
     if found["alpha"] != "0":
@@ -79,7 +79,7 @@ def test_without_test_prompts_a_part_of_the_others_may_judge(finished):
     joint = JOINT | {"figure": 2}  # no histograms
     own = {"select": 1, "export": 1, "certify": 1, "answers_page": 1}
     assert finished.planned() == own | joint
-    finished.snakemake("--cores", "2")
+    finished.snakemake("--cores", "1")
     found = json.loads(finished.read("pairs/tiny/certificate.json"))
     assert (found["held_out"], found["chosen_on"], found["judged_on"]) == (True, "dev", "dev")
     assert found["looks"] == 2  # these prompts have chosen alpha before
@@ -89,7 +89,7 @@ def test_without_test_prompts_a_part_of_the_others_may_judge(finished):
     assert finished.planned() == {"extrapolate": 1, "generate": 1, "score": 1, "answers": 1} | own | joint
     finished.edit(lambda config: config["select"].pop("judge"))
     finished.edit(lambda config: config["pairs"]["tiny"]["alphas"].pop())
-    output = finished.snakemake("--cores", "2")
+    output = finished.snakemake("--cores", "1")
     assert "  alpha was chosen and judged on the same prompts\n" in output
     assert json.loads(finished.read("pairs/tiny/certificate.json"))["held_out"] is False
 
@@ -97,7 +97,7 @@ def test_without_test_prompts_a_part_of_the_others_may_judge(finished):
 def test_another_way_to_choose(finished):
     finished.edit(lambda config: config["select"].update(compare=["nll"]))
     assert finished.planned() == {"likelihood": 4, "select": 1} | AFTER_SELECT
-    finished.snakemake("--cores", "2")
+    finished.snakemake("--cores", "1")
     header, *rows = finished.read("alphas.csv").decode().splitlines()
     assert all(row.split(",")[header.split(",").index("nll")] for row in rows)
     other = json.loads(finished.read("pairs/tiny/best.json"))["others"]["nll"]

@@ -23,7 +23,7 @@ def name_a_figure(config):
 def test_figures_and_the_papers_numbers_cost_their_own_jobs_alone(finished):
     finished.edit(name_a_figure)
     assert finished.planned() == {"figure": 2, "appendices": 1, "report": 1}
-    finished.snakemake("--cores", "2")
+    finished.snakemake("--cores", "1")
     assert finished.planned() == {}
     page = finished.read("report.html").decode()
     assert "What I found. Hollow marks are the paper&#39;s." in page
@@ -49,7 +49,7 @@ def test_a_model_trained_further_on_the_dev_set_stands_in_appendix_f(finished):
         config["pairs"]["tiny"]["trained_on_dev"] = "tiny-dev"
 
     finished.edit(add)
-    finished.snakemake("--cores", "2", "results/tables/appendix_f.csv", "results/tables/appendix_e.md")
+    finished.snakemake("--cores", "1", "results/tables/appendix_f.csv", "results/tables/appendix_e.md")
     (row,) = rows(finished, "tables/appendix_f.csv")
     reward = {pair: rows(finished, f"pairs/{pair}/alphas.csv") for pair in ("tiny", "tiny-dev")}
     (chosen,) = (line for line in reward["tiny"] if line["chosen"] == "1")

@@ -21,7 +21,7 @@ def ask(config: dict, **settings) -> None:
 def test_open_llm_beside_a_finished_run(finished):
     finished.edit(ask)
     assert finished.planned() == JOBS | {"open_llm_data": 1}
-    finished.snakemake("--cores", "2")
+    finished.snakemake("--cores", "1")
     table = list(csv.DictReader(finished.read("benchmarks.csv").decode().splitlines()))
     rows = {(row["variant"], row["metric"]): row for row in table if row["benchmark"] == "open_llm"}
     assert {variant for variant, _ in rows} == {"sft", "aligned", "expo", "expo-aligned"}
@@ -40,7 +40,7 @@ def test_open_llm_beside_a_finished_run(finished):
     assert finished.planned() == {}
     # an alpha that loses: every rule behind select runs, and nobody is asked again
     finished.edit(lambda config: config["pairs"]["tiny"]["alphas"].append(200))
-    output = finished.snakemake("--cores", "2")
+    output = finished.snakemake("--cores", "1")
     assert "tiny: expo: open_llm: 524 answers are kept from before" in output
 
 
@@ -67,7 +67,7 @@ def test_a_task_of_ones_own_beside_a_finished_run(finished):
     finished.edit(lambda config: config["benchmarks"].update(lm_eval=settings))
     jobs = {"benchmark_lm_eval": 3, "compare": 1, "benchmark_table": 1, "report": 1, "lm_eval_data": 1}
     assert finished.planned() == jobs
-    finished.snakemake("--cores", "2")
+    finished.snakemake("--cores", "1")
     table = list(csv.DictReader(finished.read("benchmarks.csv").decode().splitlines()))
     found = {row["variant"]: row for row in table if row["benchmark"] == "lm_eval"}
     assert {row["metric"] for row in found.values()} == {"mine.acc"}
@@ -85,7 +85,7 @@ def test_a_task_of_ones_own_beside_a_finished_run(finished):
 def test_the_reward_model_is_checked(finished):
     finished.edit(lambda config: config.update(reward_check={"miniature": True}))
     assert finished.planned() == {"preferences": 1, "rewardbench": 1}
-    output = finished.snakemake("--cores", "2")
+    output = finished.snakemake("--cores", "1")
     result = json.loads(finished.read("models/rm.rewardbench.json"))
     metrics = {metric["metric"]: metric for metric in result["metrics"]}
     assert f"rm: prefers the better of two responses in {metrics['accuracy']['value']:.3f}" in output

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 import zipfile
 
@@ -124,7 +125,7 @@ def test_the_run_ends_with_what_it_found(finished_once):
 
 def test_a_run_that_makes_a_part_says_nothing_of_the_whole(finished):
     (finished.folder / "results/pairs/tiny/best.json").unlink()
-    said = finished.snakemake("--cores", "2", "--force", "results/pairs/tiny/alpha=1/dev.rewards.csv")
+    said = finished.snakemake("--cores", "1", "--force", "results/pairs/tiny/alpha=1/dev.rewards.csv")
     assert "100%" in said
     assert "best alpha" not in said
     assert "report.html" not in said
@@ -137,16 +138,16 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(finished, fini
     shutil.rmtree(results)
     shutil.rmtree(finished.folder / ".snakemake")
     shutil.rmtree(finished.store)
-    finished.snakemake("--cores", "2")
+    finished.snakemake("--cores", "1")
     for table in tables:
         assert finished.read(table) == finished_once.read(table)
-    finished.snakemake("--cores", "2", "results/models/sft.json", "--config", "seed=8")
+    finished.snakemake("--cores", "1", "results/models/sft.json", "--config", "seed=8")
     assert finished.read("models/sft.json") != finished_once.read("models/sft.json")
 
 
 def test_streamed_weights_give_the_same_responses_and_write_nothing(finished, finished_once):
     finished.edit(lambda config: config.update(extrapolate={"weights": "streamed"}))
-    finished.snakemake("--cores", "2", "results/alphas.csv")
+    finished.snakemake("--cores", "1", "results/alphas.csv")
     pair = finished.folder / "results/pairs/tiny"
     assert list(pair.glob("alpha=*/model/*.safetensors")) == []
     for alpha in ("1", "60"):
@@ -160,15 +161,15 @@ def test_a_failing_job_shows_its_log_on_the_terminal(finished):
     text = rewards.read_text()
     rewards.write_text(text[: len(text) // 2])
     output = finished.snakemake("--cores", "1", "--forcerun", "select", check=False)
-    assert (
-        "alpha=1/dev.rewards.csv: not a complete rewards table; delete it and run snakemake again" in output
-    )
+    # whichever of the jobs that read the file comes first: select or answers
+    words = r"alpha=1/dev\.rewards\.csv: not a complete (rewards )?table; delete it and run snakemake again"
+    assert re.search(words, output)
 
 
 def test_a_pair_of_one_model(finished):
     folder = str(finished.folder / "results/models/sft")
     finished.edit(lambda config: config["models"].update(dpo={"path": folder}))
-    said = finished.snakemake("--cores", "2", "--until", "extrapolate", check=False)
+    said = finished.snakemake("--cores", "1", "--until", "extrapolate", check=False)
     assert (
         f"the models sft (results/models/sft) and dpo ({folder}) have the same weights: there is nothing to"
         in said
@@ -189,7 +190,7 @@ def test_a_pair_of_ones_own_by_the_starter_config(finished_once, tmp_path):
     shutil.copy(REPOSITORY / "config/example.yaml", tree.folder / "config.yaml")
     tree.edit(lambda config: config["pairs"]["mine"].update(alphas=[1]))
     tree.edit(lambda config: config["generate"].update(max_tokens=12))
-    tree.snakemake("--cores", "2")
+    tree.snakemake("--cores", "1")
     assert [path.parent.name for path in tree.folder.glob("results/**/*.safetensors")] == ["expo"]
     assert {row["alpha"]: row["quality"] for row in rows(tree, "alphas.csv")} == {"-1": "", "0": "", "1": ""}
     assert tree.planned() == {}
@@ -197,7 +198,7 @@ def test_a_pair_of_ones_own_by_the_starter_config(finished_once, tmp_path):
 
 def test_an_alpha_whose_responses_became_degenerate_is_left_out(finished):
     finished.edit(lambda config: config["select"].pop("degenerate_rise"))
-    output = finished.snakemake("--cores", "2", "results/pairs/tiny/best.json")
+    output = finished.snakemake("--cores", "1", "results/pairs/tiny/best.json")
     best = json.loads(finished.read("pairs/tiny/best.json"))
     assert best["alpha"] != "60"
     said = "alpha 60 left out: 100% of its responses are degenerate (unfinished 100%), "

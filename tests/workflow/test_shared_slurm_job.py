@@ -74,10 +74,12 @@ def test_a_sweep_is_one_engine_and_one_reward_model_and_goes_on_where_it_was_kil
         lambda config: [config["models"][name].update(resources={"gpus": 1}) for name in ("sft", "dpo", "rm")]
     )
     job = begin(finished, node)
-    while len([*(finished.folder / FOLDER).glob("*")]) < 2 and job.poll() is None:
+    while len([*(finished.folder / FOLDER).glob("*/output")]) < 2 and job.poll() is None:
         time.sleep(0.05)
     os.killpg(job.pid, signal.SIGKILL)
     job.wait()
+    kept = [*(finished.folder / FOLDER).glob("*/output")]
+    assert 2 <= len(kept) < len(FILES)
     for name in FILES:  # as Snakemake does where a SLURM job fails
         (finished.folder / "results" / name).unlink(missing_ok=True)
     assert hosts(finished) == [f"slot 0 serves process {job.pid}"]
@@ -89,7 +91,8 @@ def test_a_sweep_is_one_engine_and_one_reward_model_and_goes_on_where_it_was_kil
     for name in FILES:
         assert finished.read(name) == finished_once.read(name)
     logs = [
-        (finished.folder / f"results/logs/generate/tiny/alpha={alpha}.dev.log").read_text()
+        (finished.folder / f"results/logs/{rule}/tiny/alpha={alpha}.dev.log").read_text()
+        for rule in ("generate", "score")
         for alpha in ALPHAS
     ]
-    assert sum("had finished before its SLURM job was cut off" in log for log in logs) == 2
+    assert sum("had finished before its SLURM job was cut off" in log for log in logs) == len(kept)

@@ -35,7 +35,7 @@ def test_theory_is_measured_where_a_config_asks_for_it(finished):
     planned = finished.planned()
     assert {rule: planned[rule] for rule in MEASURED} == {"theory": 2, "cosines": 1, "plane": 1}
     assert planned["generate"] == planned["score"] == 4  # those of the new pair alone
-    finished.snakemake("--cores", "2")
+    finished.snakemake("--cores", "1")
     assert finished.planned() == {}
 
     theory = read_json(finished.folder / "results/pairs/tiny/theory.json", Theory)

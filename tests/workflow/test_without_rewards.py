@@ -25,7 +25,7 @@ def test_a_run_without_a_reward_model(finished):
     planned = {"score": 4, "likelihood": 4, "select": 1, "answers": 1} | AFTER_SELECT
     assert finished.planned() == planned | {"benchmark_reward": 3, "figure": 1}  # and no `generate`
     before = finished.read("pairs/tiny/alpha=1/dev.generations.jsonl")
-    output = finished.snakemake("--cores", "2")
+    output = finished.snakemake("--cores", "1")
     assert finished.read("pairs/tiny/alpha=1/dev.generations.jsonl") == before
 
     assert {row["reward"] for row in rows(finished, "rewards.csv")} == {""}

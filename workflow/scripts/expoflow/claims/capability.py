@@ -1,4 +1,4 @@
-"""Whether capabilities survive (section 3.2, Appendix D), and whether a reward model is hacked (section 3.1)."""
+"""True quality and reward hacking (section 3.1), and capabilities (section 3.2, Appendix D)."""
 
 from collections.abc import Iterator
 
@@ -7,14 +7,21 @@ import numpy as np
 from expoflow.claims.run import Run
 from expoflow.claims.statement import Measure, measured, statement
 
-MARGIN = 0.03  # of a task's accuracy: a change beyond it is flagged
+MARGIN = 0.03  # a change of a task's accuracy beyond this is flagged
 
 
-@statement(10, "3.2, Figure 4, Appendix D", "ExPO does not cost the model its capabilities")
+@statement(
+    10,
+    "3.2, Figure 4, Appendix D",
+    "ExPO does not cost the model its capabilities",
+    "accuracy of a task, ExPO minus aligned",
+)
 def tasks_keep(run: Run) -> Iterator[Measure]:
-    """Change of the accuracy of every task, ExPO at the chosen alpha less aligned: tasks of benchmark open_llm, and the
-    world's kinds of question in benchmark reward. A change beyond 0.03 to either side is flagged, whatever its
-    interval."""
+    """The change of the accuracy of every task: ExPO at the best alpha minus the aligned model. The
+    tasks are those of the benchmark open_llm, and the world's kinds of questions in the benchmark
+    reward. The column note of measures.csv flags a change beyond 0.03 to either side, whatever its
+    interval.
+    """
     table = run.benchmarks[run.benchmarks["variant"] == "expo-aligned"]
     for pair in run.claims.capability:
         own = table[table["pair"] == pair]
@@ -36,17 +43,42 @@ def tasks_keep(run: Run) -> Iterator[Measure]:
 
 
 def _is_task(table):
-    """Rows of single tasks: of open_llm all but the average, of reward the accuracies of kinds of question."""
+    """Select the rows of single tasks.
+
+    These are all rows of open_llm but the average, and the rows of the accuracy per kind of question
+    in the benchmark `reward`.
+    """
     of_leaderboard = (table["benchmark"] == "open_llm") & (table["metric"] != "average")
     return of_leaderboard | (table["benchmark"] == "reward") & table["metric"].str.startswith("accuracy_")
 
 
 @statement(
-    11, "3.1", "An independent reward model chooses a better alpha than the one that labelled the training"
+    11,
+    "3.1",
+    "At the alpha that reward chooses, true quality is higher than without ExPO",
+    "true quality on the test prompts, ExPO minus aligned (points)",
+)
+def quality_follows(run: Run) -> Iterator[Measure]:
+    """The change of true quality on the test prompts, ExPO minus aligned, for every aligned pair
+    whose best alpha is above 0.
+    """
+    for pair in run.aligned if run.knows_quality else ():
+        if run.best_alpha(pair) > 0:
+            difference = run.test(pair, "expo", "quality") - run.test(pair, "aligned", "quality")
+            yield measured("quality", pair, difference, "above")
+
+
+@statement(
+    11,
+    "3.1",
+    "An independent reward model chooses a better alpha than the one that labelled the training",
+    "true quality, chosen by the independent minus by the labelling model (points)",
 )
 def independent_chooses_better(run: Run) -> Iterator[Measure]:
-    """True quality on the dev prompts at the alpha with the largest reward by the independent model, less that at the
-    alpha with the largest reward by the labelling one; same responses, and both alphas are told."""
+    """The true quality on the dev prompts at the alpha with the highest reward by the independent
+    model, minus that at the alpha with the highest reward by the labelling model. Both models score
+    the same responses. Both alphas are shown.
+    """
     for pair in run.claims.labelled if run.knows_quality else ():
         grid, judges = (
             run.grid(pair),
@@ -62,22 +94,18 @@ def independent_chooses_better(run: Run) -> Iterator[Measure]:
             yield measured(f"quality by the {name} model", pair, quality[:, place])
 
 
-@statement(11, "3.1", "Reward is over-optimised: it still rises where quality falls already")
+@statement(
+    11,
+    "3.1",
+    "Reward is over-optimised: it still rises after true quality has begun to fall",
+    "best alpha by reward minus best alpha by true quality (steps of the grid)",
+)
 def reward_is_overoptimised(run: Run) -> Iterator[Measure]:
-    """Alpha with the largest reward less alpha with the largest true quality, in steps of the grid; both are taken anew
-    in every draw."""
+    """The alpha with the highest reward minus the alpha with the highest true quality, in steps of
+    the grid. Both are found again in every bootstrap draw.
+    """
     for pair in run.aligned if run.knows_quality else ():
         grid = run.grid(pair)
         if (grid > 0).any():
             steps = [run.draws(pair, name)[:, grid >= 0].argmax(axis=1) for name in ("reward", "quality")]
             yield measured("steps", pair, steps[0] - steps[1], "above", n=run.prompts(pair))
-
-
-@statement(11, "3.1", "At the alpha that reward chooses, true quality is higher than without ExPO")
-def quality_follows(run: Run) -> Iterator[Measure]:
-    """Change of true quality on the test prompts, ExPO less aligned, of every pair that was aligned and whose chosen
-    alpha is above 0."""
-    for pair in run.aligned if run.knows_quality else ():
-        if run.best_alpha(pair) > 0:
-            difference = run.test(pair, "expo", "quality") - run.test(pair, "aligned", "quality")
-            yield measured("quality", pair, difference, "above")

@@ -1,4 +1,4 @@
-"""More and less preference data, and its noise: sections 4.2 and 2.2."""
+"""More and less preference data, and its noise (sections 4.2 and 2.2)."""
 
 from collections.abc import Iterator
 
@@ -16,18 +16,32 @@ def _named(run: Run, pair: str, setting: str = "fraction") -> str:
     return f"{pair} ({run.config.setting(pair, setting):g})"
 
 
-@statement(4, "4.2, Table 2", "With the least data, ExPO cannot reach what it reaches with more")
+@statement(
+    4,
+    "4.2, Table 2",
+    "With the least data, ExPO cannot reach what it reaches with more",
+    "reward with ExPO, best larger share minus smallest share",
+)
 def least_data_is_capped(run: Run) -> Iterator[Measure]:
-    """Reward with ExPO on the test prompts: the best larger share of the data less the smallest share."""
+    """The reward with ExPO on the test prompts: the best of the larger shares of the data minus the
+    smallest share.
+    """
     if pairs := _fractions(run):
         best = max(pairs[1:], key=lambda pair: run.test(pair, "expo")[0])
         difference = run.test(best, "expo") - run.test(pairs[0], "expo")
         yield measured("reward", f"{_named(run, best)} less {_named(run, pairs[0])}", difference, "above")
 
 
-@statement(4, "4.2, Table 2", "A medium share of the data with ExPO is ahead of all data with ExPO")
+@statement(
+    4,
+    "4.2, Table 2",
+    "A medium share of the data with ExPO beats all data with ExPO",
+    "reward with ExPO, best share below 100 % minus all data",
+)
 def medium_share_is_best(run: Run) -> Iterator[Measure]:
-    """Reward with ExPO on the test prompts: the best share below 100 % less the model trained on all data."""
+    """The reward with ExPO on the test prompts: the best share below 100 % minus all data. The true
+    quality is shown beside it.
+    """
     if len(pairs := _fractions(run)) > 1:
         best = max(pairs[:-1], key=lambda pair: run.test(pair, "expo")[0])
         for quantity in ["reward", *(["quality"] if run.knows_quality else [])]:
@@ -38,11 +52,16 @@ def medium_share_is_best(run: Run) -> Iterator[Measure]:
             )
 
 
-@statement(4, "4.2, Table 2", "A share of the data with ExPO surpasses training on all data")
+@statement(
+    4,
+    "4.2, Table 2",
+    "A share of the data with ExPO beats all data without ExPO",
+    "reward, best share with ExPO minus all data without ExPO",
+)
 def share_beats_all_data(run: Run) -> Iterator[Measure]:
-    """Reward with ExPO on the test prompts less that of the model trained on all data, without ExPO.
-
-    Expected of one share: the best one; told of every share, and from which one on the interval lies above 0.
+    """The reward on the test prompts: a share of the data with ExPO minus all data without ExPO.
+    The verdict rests on the best share. Every share is shown, and so is the smallest share whose
+    interval lies above 0.
     """
     if len(pairs := _fractions(run)) < 2:
         return
@@ -59,9 +78,16 @@ def share_beats_all_data(run: Run) -> Iterator[Measure]:
         yield measured("first share that is ahead", "of the data", min(certain))
 
 
-@statement(4, "4.2, Figure 6", "Gain is largest for a medium share, and shrinks with more data")
+@statement(
+    4,
+    "4.2, Figure 6",
+    "The gain is largest for a medium share, and shrinks with more data",
+    "gain in reward, best share below 100 % minus all data",
+)
 def gain_shrinks_with_data(run: Run) -> Iterator[Measure]:
-    """Gain in reward on the test prompts: that of the best share below 100 % less that of all data."""
+    """The gain in reward on the test prompts: the share below 100 % with the largest gain minus all
+    data.
+    """
     if len(pairs := _fractions(run)) > 1:
         gains = {pair: run.test(pair, "expo") - run.test(pair, "aligned") for pair in pairs}
         best = max(pairs[:-1], key=lambda pair: gains[pair][0])
@@ -75,27 +101,49 @@ def gain_shrinks_with_data(run: Run) -> Iterator[Measure]:
             yield measured("gain", _named(run, pair), gain)
 
 
-@statement(4, "4.2, Figure 6", "The best alpha falls with more data")
+@statement(
+    4,
+    "4.2, Figure 6",
+    "The best alpha falls with more data",
+    "rank correlation of the share with the best alpha",
+)
 def alpha_falls_with_data(run: Run) -> Iterator[Measure]:
-    """Rank correlation of share and best alpha; in every bootstrap draw of the dev prompts alpha is chosen anew."""
+    """Spearman's rank correlation of the share of the data with the best alpha. Alpha is chosen
+    again in every bootstrap draw of the dev prompts.
+    """
     yield from _trend(run, "fractions", "fraction", "below", gain=False)
 
 
-@statement(9, "2.2", "Best alpha and gain grow with DPO's beta, for more regularization leaves more to gain")
+@statement(
+    9,
+    "2.2",
+    "Best alpha and gain grow with DPO's beta, because more regularization leaves more to gain",
+    "rank correlation of beta with the best alpha",
+)
 def beta_leaves_room(run: Run) -> Iterator[Measure]:
-    """Rank correlation of beta with the best alpha, chosen anew in every draw, and the gain on the test prompts,
-    largest beta less smallest."""
+    """Spearman's rank correlation of beta with the best alpha, which is chosen again in every
+    bootstrap draw. The second number is the gain in reward on the test prompts: largest beta minus
+    smallest.
+    """
     yield from _trend(run, "betas", "beta", "above")
 
 
-@statement(9, "2.2", "Best alpha and gain grow with label noise, for a sparser signal leaves more to gain")
+@statement(
+    9,
+    "2.2",
+    "Best alpha and gain grow with label noise, because a sparser signal leaves more to gain",
+    "rank correlation of the label noise with the best alpha",
+)
 def noise_leaves_room(run: Run) -> Iterator[Measure]:
-    """As for beta, with the share of labels that are turned round."""
+    """Spearman's rank correlation of the share of flipped labels with the best alpha, which is
+    chosen again in every bootstrap draw. The second number is the gain in reward on the test
+    prompts: largest share minus smallest.
+    """
     yield from _trend(run, "label_noise", "label_noise", "above")
 
 
 def _trend(run: Run, key: str, setting: str, expected: str, gain: bool = True) -> Iterator[Measure]:
-    """The best alpha, and the gain on the test prompts, against a setting of the training."""
+    """Measure the best alpha and the gain on the test prompts against a training setting."""
     pairs = run.ordered(key, setting)
     if len(pairs) < 2:
         return

@@ -1,4 +1,4 @@
-"""The figures below the table of claims: what several runs (seeds) have in common, with their spread."""
+"""The figures of the page of claims: means over several runs (seeds), with their spread."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,31 +24,31 @@ from expoflow.reporting.figures.style import (
     line,
 )
 
-BAND = "Lines are means over the runs, bands go from the smallest to the largest."
-# Taken over from one run, where it drew them: their config names them so.
+BAND = "Lines are means over the runs. Bands go from the smallest run to the largest."
+# These are copied from one run, if it drew them; its config gives them these names.
 OF_ONE_RUN = {
     "harder": "Reward, length and true quality against alpha for larger learning rates and more epochs (Figure 7).",
-    "combinations": "Models of which the second was not aligned from the first (Figure 8).",
-    "path": "Reward from the first model (alpha -1) over the second one (0) to the grid's end (Figures 2 and 9).",
+    "combinations": "Pairs whose second model was not aligned from the first (Figure 8).",
+    "path": "Reward from the first model (alpha -1) through the second one (0) to the end of the grid (Figures 2 and 9).",
     "first_order": "Reward along alpha and the slope at alpha 0: the paper's Figure 3, measured.",
-    "cosines": "Cosines between the steps delta of pairs that begin with the same SFT model.",
+    "cosines": "Cosines between the deltas of pairs that begin with the same SFT model.",
     "plane": "Reward and true quality in the plane through three checkpoints: the paper's Figure 5, measured.",
 }
 
 
-def draw(runs: Sequence[Path], folder: Path) -> dict[str, str]:
-    """Draw what the runs have the tables for, as PNG in `folder`; the caption by name."""
+def draw(runs: Sequence[Path], folder: Path) -> list[str]:
+    """Draw the figures that the runs have the tables for, as PNGs in `folder`; return their names."""
     tables = {name: _read(runs, name) for name in ("alphas", "styles", "regrets")}
-    captions = {}
+    drawn = []
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (picture, caption) in PICTURES.items():
+    for name, (picture, _) in PICTURES.items():
         with plt.rc_context(STYLE):
             figure = picture(tables)
             if figure is not None:
                 figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
                 plt.close(figure)
-                captions[name] = caption
-    return captions
+                drawn.append(name)
+    return drawn
 
 
 def _read(runs: Sequence[Path], name: str) -> pd.DataFrame:
@@ -75,7 +75,7 @@ def _data(tables: Tables) -> Figure | None:
 
 
 def _styles(tables: Tables) -> Figure | None:
-    """What responses say, against alpha, by share of the data."""
+    """Styles of responses against alpha, by share of the data."""
     labels = _labels(tables["styles"], "fraction")
     if not labels:
         return None
@@ -87,13 +87,13 @@ def _styles(tables: Tables) -> Figure | None:
         if not axis.get_subplotspec().is_last_row():
             axis.set_xlabel("")
     for axis in axes[:, 0]:
-        axis.set_ylabel("a response")
+        axis.set_ylabel("per response")
     _legend(figure, {pair: f"{float(share):.0%} of the data" for pair, share in labels.items()})
     return figure
 
 
 def _bias(tables: Tables) -> Figure | None:
-    """Length, reward and true quality against alpha, with and without the annotator's length bias."""
+    """Length, reward and true quality against alpha, with and without the length bias."""
     labels = _labels(tables["styles"], "length_bias")
     if not labels:
         return None
@@ -107,7 +107,7 @@ def _bias(tables: Tables) -> Figure | None:
 
 
 def _overoptimised(tables: Tables) -> Figure | None:
-    """Change of true quality less change of reward from alpha 0 on, by kind of training."""
+    """Change of true quality minus change of reward from alpha 0 on, by kind of training."""
     alphas = tables["alphas"].dropna(subset=["quality"])
     kinds = tables["regrets"].drop_duplicates("pair").set_index("pair")["kind"]
     pairs = [pair for pair in kinds.index if kinds[pair] in ("fractions", "labelled")]
@@ -123,13 +123,13 @@ def _overoptimised(tables: Tables) -> Figure | None:
     figure, axis = plt.subplots(figsize=(WIDTH, 2.6), layout="constrained")
     _curves(axis, table, "excess", {pair: pair for pair in pairs})
     axis.axhline(0, color="black", lw=0.6)
-    axis.set_ylabel("change of quality (points)\nless change of reward (logit)")
+    axis.set_ylabel("change of quality (points)\nminus change of reward (logit)")
     _legend(figure, {pair: pair for pair in pairs})
     return figure
 
 
 def _regrets(tables: Tables) -> Figure | None:
-    """Mean regret by kind of pair and way to choose; whiskers over the runs."""
+    """Mean regret by kind of pair and way to choose, with whiskers over the runs."""
     table = tables["regrets"]
     if table.empty:
         return None
@@ -162,29 +162,29 @@ def _regrets(tables: Tables) -> Figure | None:
 
 PICTURES: dict[str, tuple[Callable[[Tables], Figure | None], str]] = {
     "data": (_data, f"Reward, true quality and length on the dev prompts against alpha (Figure 6). {BAND}"),
-    "styles": (_styles, f"What a response says, on average, against alpha. {BAND}"),
+    "styles": (_styles, f"Features of a response, on average, against alpha. {BAND}"),
     "bias": (_bias, f"The same DPO with and without the annotator's length bias. {BAND}"),
     "overoptimised": (
         _overoptimised,
-        f"Change of true quality less change of reward from alpha 0 on: where it falls, reward is over-optimised. {BAND}",
+        f"Change of true quality minus change of reward from alpha 0 on. Reward is over-optimised if it falls. {BAND}",
     ),
     "regrets": (
         _regrets,
-        "True quality lost against the best alpha of the grid, on the same responses, by what chose alpha: mean over the "
-        "pairs of a kind; whiskers go from the smallest to the largest run.",
+        "True quality lost against the best alpha of the grid, on the same responses, by what chose alpha. Bars are means "
+        "over the pairs of a kind. Whiskers go from the smallest run to the largest.",
     ),
 }
 
 
 def _labels(styles: pd.DataFrame, setting: str) -> dict[str, str]:
-    """By pair its setting as text, ascending, of the pairs that stand for this setting."""
+    """The setting of every pair that varies it, as text by pair, in ascending order."""
     own = styles[styles["setting"].astype(str).str.startswith(f"{setting} ")].drop_duplicates("pair")
     found = {row.pair: row.setting.removeprefix(f"{setting} ") for row in own.itertuples()}
     return dict(sorted(found.items(), key=lambda item: float(item[1])))
 
 
 def _curves(axis: Axes, table: pd.DataFrame, quantity: str, labels: dict[str, str]) -> None:
-    """A line a pair, mean over the runs, and a band over them."""
+    """Draw one line per pair, the mean over the runs, and a band over the runs."""
     for index, pair in enumerate(labels):
         own = table[table["pair"] == pair].groupby("alpha")[quantity].agg(["mean", "min", "max"])
         style = _style(index)
@@ -208,5 +208,5 @@ def _style(index: int) -> dict:
 
 
 def _legend(figure: Figure, labels: dict[str, str]) -> None:
-    columns = min(5, 75 // (max(map(len, labels.values())) + 6))  # what has room beside one another
+    columns = min(5, 75 // (max(map(len, labels.values())) + 6))  # as many as fit side by side
     legend(figure, [line(label, **_style(index)) for index, label in enumerate(labels.values())], columns)

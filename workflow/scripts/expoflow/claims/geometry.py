@@ -1,4 +1,7 @@
-"""The explanation of section 2.2: the slope along delta, how small the steps are, and where they point (Figure 5)."""
+"""The explanation of section 2.2: the slope along delta, and the size and direction of the steps.
+
+The direction of the steps is the subject of Figure 5.
+"""
 
 from collections.abc import Iterator
 
@@ -7,13 +10,13 @@ import numpy as np
 from expoflow.claims.run import Run
 from expoflow.claims.statement import Measure, measured, statement
 
-SMALL = 0.1  # of |theta1|
-TOLERANCE = 0.1  # within which Eq. 2 is said to hold
+SMALL = 0.1  # a step below this share of |theta1| is small
+TOLERANCE = 0.1  # two slopes agree if they differ by at most this share
 OBJECTIVES = {"reward": "expected reward", "margin": "preference margin"}
 
 
 def _first_order(run: Run, pairs: list[str]) -> Iterator[tuple[str, str, dict]]:
-    """Pair, objective and what theory.json says of it."""
+    """Every pair and objective, with its section of theory.json."""
     for pair in pairs:
         for name, found in ((run.theory(pair) or {}).get("first_order") or {}).items():
             yield pair, OBJECTIVES[name], found
@@ -31,27 +34,47 @@ def _slope(objective: str, pair: str, found: dict, expected: str) -> Measure:
     )
 
 
-@statement(1, "2.2", "At the aligned model, the objective rises along delta")
+@statement(
+    1,
+    "2.2",
+    "At the aligned model, the objective rises along delta",
+    "slope of the preference margin (nats per unit of alpha)",
+)
 def slope_is_positive(run: Run) -> Iterator[Measure]:
-    """Gradient at theta1 times delta, per unit of alpha: of the expected reward by policy gradient, of the margin of
-    held-out preferences (nats) by autograd; all pairs that were aligned."""
+    """The gradient at theta1 times delta, per unit of alpha, for every pair that was aligned. The
+    slope of the expected reward comes from the policy gradient. The slope of the margin of held-out
+    preferences (in nats) comes from autograd.
+    """
     for pair, objective, found in _first_order(run, run.aligned):
         yield _slope(objective, pair, found, "above")
 
 
 @statement(
-    1, "2.2, 4.4", "Along the difference of two models that were not aligned one from the other, it does not"
+    1,
+    "2.2, 4.4",
+    "The objective does not rise along the difference of two models that were not aligned one from the other",
+    "slope of the expected reward (per unit of alpha)",
 )
 def combinations_have_no_slope(run: Run) -> Iterator[Measure]:
-    """The slope of the expected reward, as above, of the four combinations; that of the margin is told."""
+    """The slope of the expected reward, measured as for aligned pairs, for every combination. The
+    slope of the preference margin is shown, but takes no part in the verdict.
+    """
     for pair, objective, found in _first_order(run, run.claims.combinations.pairs()):
         yield _slope(objective, pair, found, "not above" if objective == OBJECTIVES["reward"] else "")
 
 
-@statement(1, "2.2", "The gradient says what a small step does")
+@statement(
+    1,
+    "2.2",
+    "The gradient predicts what a small step does",
+    "relative difference of the two slopes of the preference margin, minus 0.1",
+)
 def gradient_is_right(run: Run) -> Iterator[Measure]:
-    """Distance of the finite difference at alpha 0 from the gradient's slope, as a share of the slope, less 10 %: below 0
-    where they agree. Of the margin, which is computed exactly; the reward's difference is sampled, and told."""
+    """The slope at alpha 0 is measured twice: as a gradient and as a finite difference. The number
+    is their relative difference minus 0.1, so it is below 0 if they agree within 10 %. The verdict
+    rests on the preference margin, which is computed exactly. The reward's finite difference is
+    sampled, and only shown.
+    """
     for pair, objective, found in _first_order(run, list(run.config.pairs)):
         if found["slope"]:
             apart = abs(found["difference"] / found["slope"] - 1) - TOLERANCE
@@ -59,10 +82,16 @@ def gradient_is_right(run: Run) -> Iterator[Measure]:
             yield measured(f"{objective}, apart", pair, apart, expected)
 
 
-@statement(1, "2.2, Eq. 2", "The best alpha lies where the first order explains the change")
+@statement(
+    1,
+    "2.2, Eq. 2",
+    "The best alpha lies where the first order still explains the change",
+    "largest alpha that follows Eq. 2, divided by the best alpha, minus 1",
+)
 def first_order_reaches_best(run: Run) -> Iterator[Measure]:
-    """Largest alpha up to which the margin follows Eq. 2 within 10 %, as a share of the best alpha, less 1; of aligned
-    pairs with a best alpha above 0."""
+    """The largest alpha up to which the preference margin follows Eq. 2 within 10 %, divided by the
+    best alpha, minus 1. It is measured for the aligned pairs whose best alpha is above 0.
+    """
     for pair, objective, found in _first_order(run, run.aligned):
         if found.get("holds_to") is not None and (best := run.best_alpha(pair)) > 0:
             expected = "above" if objective == OBJECTIVES["margin"] else ""
@@ -77,33 +106,51 @@ def _smallness(run: Run, pairs: list[str]) -> Iterator[tuple[str, dict]]:
             yield pair, found["smallness"]
 
 
-@statement(2, "2.2", "Alignment moves the weights little: |delta| is small")
+@statement(
+    2,
+    "2.2",
+    "Alignment changes the weights little: |delta| is far below |theta1|",
+    "|delta| / |theta1| minus 0.1",
+)
 def delta_is_small(run: Run) -> Iterator[Measure]:
-    """|delta| / |theta1| less 0.1, of all pairs that were aligned; by kind of module it is told."""
+    """|delta| / |theta1| minus 0.1, for every pair that was aligned. The ratios of the kinds of
+    modules are shown beside it.
+    """
     for pair, found in _smallness(run, run.aligned):
         yield measured("ratio less 0.1", pair, found["overall"]["ratio"] - SMALL, "below")
         for kind, effect in found["kinds"].items():
             yield measured(f"ratio, {kind}", pair, effect["ratio"])
 
 
-@statement(2, "2.2", "The step that is chosen is small, too: |alpha delta| is far below |theta1|")
+@statement(
+    2,
+    "2.2",
+    "The chosen step is small, too: |alpha delta| is far below |theta1|",
+    "|alpha delta| / |theta1| minus 0.1",
+)
 def step_is_small(run: Run) -> Iterator[Measure]:
-    """|alpha delta| / |theta1| at the chosen alpha less 0.1, of all pairs that were aligned."""
+    """|alpha delta| / |theta1| at the best alpha, minus 0.1, for every pair that was aligned."""
     for pair, found in _smallness(run, run.aligned):
         ratio = run.best_alpha(pair) * found["overall"]["ratio"]
         yield measured("ratio less 0.1", pair, ratio - SMALL, "below")
 
 
-@statement(2, "2.2, 4.2", "Over shares of the data, best alpha times |delta| varies less than the best alpha")
+@statement(
+    2,
+    "2.2, 4.2",
+    "Over shares of the data, best alpha times |delta| varies less than the best alpha",
+    "largest / smallest best alpha, minus largest / smallest best alpha times |delta|",
+)
 def step_is_the_same(run: Run) -> Iterator[Measure]:
-    """Largest over smallest best alpha, less largest over smallest best alpha times |delta|; alphas are chosen anew in
-    every draw."""
+    """The ratio of the largest best alpha to the smallest, minus the same ratio for best alpha
+    times |delta|. The alphas are chosen again in every bootstrap draw.
+    """
     sizes = {
         pair: found["overall"]["delta"]
         for pair, found in _smallness(run, run.ordered("fractions", "fraction"))
     }
     if len(sizes) > 1:
-        smallest = {pair: run.grid(pair)[run.grid(pair) > 0].min() for pair in sizes}  # 0 has no ratio
+        smallest = {pair: run.grid(pair)[run.grid(pair) > 0].min() for pair in sizes}  # alpha 0 has no ratio
         alphas = np.stack([np.maximum(run.best_alphas(pair), smallest[pair]) for pair in sizes])
         steps = alphas * np.array(list(sizes.values()))[:, None]
         ratios = [each.max(axis=0) / each.min(axis=0) for each in (alphas, steps)]
@@ -114,10 +161,17 @@ def step_is_the_same(run: Run) -> Iterator[Measure]:
             yield measured("best alpha times |delta|", pair, alpha * size)
 
 
-@statement(6, "4.2, Figure 5", "Steps of more data point more nearly to where all data point")
+@statement(
+    6,
+    "4.2, Figure 5",
+    "With more data, delta points more nearly where the delta of all data points",
+    "smallest rise of the cosine with the delta of all data",
+)
 def cosines_rise(run: Run) -> Iterator[Measure]:
-    """Cosine between a share's delta and that of all data: smallest rise from one share to the next larger one. Cosines
-    with all data, rates and epochs are told."""
+    """The cosine of a share's delta with the delta of all data: its smallest rise from one share to
+    the next larger one. The cosines with all data are shown, and so are those of larger learning
+    rates and more epochs with their default.
+    """
     pairs, table = run.ordered("fractions", "fraction"), run.cosines
     if table is None or len(pairs) < 3:
         return
@@ -139,20 +193,33 @@ def _cosine(table, one: str, other: str) -> float | None:
 
 
 @statement(
-    6, "4.2, Figure 5", "At equal steps, a medium share's direction is better than that of the least data"
+    6,
+    "4.2, Figure 5",
+    "At equal step length, the direction of a medium share beats that of the least data",
+    "reward at equal |alpha delta|, medium share minus least data",
 )
 def direction_beats_least_data(run: Run) -> Iterator[Measure]:
-    """Reward at the same |alpha delta| (linear between alphas), of the share with the highest peak less that of the
-    smallest share, at the best step of the former or the longest that both tried; quality is told."""
+    """The reward at equal |alpha delta|, linear between alphas: the medium share with the highest
+    peak minus the smallest share. The step is the best one of the medium share, or the longest that
+    both tried if that is shorter. The true quality is shown beside it.
+    """
     pairs = run.ordered("fractions", "fraction")
     if len(pairs) > 2:
         best = max(pairs[1:-1], key=lambda pair: run.peak(pair)[0])
         yield from _at_equal_step(run, best, pairs[0])
 
 
-@statement(6, "4.2, Figure 5", "And better than that of more data")
+@statement(
+    6,
+    "4.2, Figure 5",
+    "At equal step length, the direction of a medium share beats that of more data",
+    "reward at equal |alpha delta|, medium share minus next larger share",
+)
 def direction_beats_more_data(run: Run) -> Iterator[Measure]:
-    """As above, against the next larger share."""
+    """The reward at equal |alpha delta|, linear between alphas: the medium share with the highest
+    peak minus the next larger share. The step is the best one of the medium share, or the longest
+    that both tried if that is shorter. The true quality is shown beside it.
+    """
     pairs = run.ordered("fractions", "fraction")
     if len(pairs) > 2:
         best = max(pairs[1:-1], key=lambda pair: run.peak(pair)[0])
@@ -160,7 +227,7 @@ def direction_beats_more_data(run: Run) -> Iterator[Measure]:
 
 
 def _at_equal_step(run: Run, one: str, other: str) -> Iterator[Measure]:
-    """Differences at equal |alpha delta|, counted from theta1."""
+    """The difference of two pairs at equal |alpha delta|, counted from theta1."""
     sizes = {pair: found["overall"]["delta"] for pair, found in _smallness(run, [one, other])}
     if len(sizes) == 2:
         step = min(run.best_alpha(one) * sizes[one], *(run.grid(pair)[-1] * sizes[pair] for pair in sizes))
@@ -173,12 +240,17 @@ def _at_equal_step(run: Run, one: str, other: str) -> Iterator[Measure]:
 
 
 @statement(
-    6, "4.2, Figure 5", "In the plane through three checkpoints, the smaller share's step points to the top"
+    6,
+    "4.2, Figure 5",
+    "In the plane through three checkpoints, the smaller share's step points to the top",
+    "cosine with the point of the highest reward, smaller share minus larger share",
 )
 def plane_top_is_nearer(run: Run) -> Iterator[Measure]:
-    """Cosine, from the SFT model on, between the plane's point with the highest reward and the step of its first pair,
-    less that with the step of its second pair; how much higher the point's reward is than those of both sweeps, and the
-    same of the quality, is told."""
+    """Directions in the plane are seen from the SFT model. The number is the cosine of the first
+    pair's step with the point of the highest reward, minus that of the second pair's step. The lead
+    of that point over the best rewards of both sweeps is shown beside it. Both numbers are shown
+    for the true quality, too.
+    """
     for name, table in run.planes.items():
         pairs = run.config.theory.planes[name].pairs
         for quantity in ("reward", "quality"):
@@ -195,7 +267,10 @@ def plane_top_is_nearer(run: Run) -> Iterator[Measure]:
 
 
 def _cosine_in_plane(table, top, a: float, b: float) -> float:
-    """Cosine between a point of the plane and the checkpoint at (a, b), seen from theta0; 0 for theta0 itself."""
+    """Cosine of a point of the plane with the checkpoint at (a, b), seen from theta0.
+
+    It is 0 if one of them is theta0 itself.
+    """
     step = table[(table["a"] == a) & (table["b"] == b)][["x", "y"]].iloc[0].to_numpy(dtype=float)
     point = top[["x", "y"]].to_numpy(dtype=float)
     size = np.linalg.norm(step) * np.linalg.norm(point)

@@ -1,4 +1,4 @@
-"""Training harder instead of extrapolating (section 4.3), and training on the dev prompts (Appendix F)."""
+"""Training harder (section 4.3) or on the dev prompts (Appendix F) instead of extrapolating."""
 
 from collections.abc import Iterator
 
@@ -15,48 +15,79 @@ def _harder(run: Run) -> Iterator[tuple[str, str]]:
         yield from ((pair, default) for pair in harder)
 
 
-@statement(5, "4.3, Figure 7", "Larger learning rates and more epochs raise the reward without ExPO")
+@statement(
+    5,
+    "4.3, Figure 7",
+    "Larger learning rates and more epochs raise the reward without ExPO",
+    "reward without ExPO, trained harder minus default",
+)
 def harder_is_better(run: Run) -> Iterator[Measure]:
-    """Reward at alpha 0 on the dev prompts, trained harder less the default."""
+    """The reward at alpha 0 on the dev prompts: training harder minus the default."""
     for pair, default in _harder(run):
         difference = run.aligned_mean(pair, "reward") - run.aligned_mean(default, "reward")
         yield measured("reward", pair, difference, "above", n=run.prompts(pair))
 
 
-@statement(5, "4.3, Figure 7", "They stay below the default with ExPO")
+@statement(
+    5,
+    "4.3, Figure 7",
+    "Without ExPO, models that were trained harder stay below the default with ExPO",
+    "reward, default with ExPO minus trained harder without ExPO",
+)
 def harder_stays_below_expo(run: Run) -> Iterator[Measure]:
-    """The default's reward at its chosen alpha less the reward at alpha 0 of training harder, on the dev prompts."""
+    """The reward on the dev prompts: the default at its best alpha minus training harder at alpha
+    0.
+    """
     for pair, default in _harder(run):
         difference = run.peak(default) - run.aligned_mean(pair, "reward")
         yield measured("reward", pair, difference, "above", n=run.prompts(pair))
 
 
-@statement(5, "4.3, Figure 7", "With ExPO, too, they stay below the default with ExPO")
+@statement(
+    5,
+    "4.3, Figure 7",
+    "With ExPO, too, models that were trained harder stay below the default with ExPO",
+    "reward with ExPO, default minus trained harder",
+)
 def harder_peaks_lower(run: Run) -> Iterator[Measure]:
-    """The default's reward at its chosen alpha less that of training harder at its own, on the dev prompts."""
+    """The reward on the dev prompts: the default at its best alpha minus training harder at its own
+    best alpha.
+    """
     for pair, default in _harder(run):
         yield measured("reward", pair, run.peak(default) - run.peak(pair), "above", n=run.prompts(pair))
 
 
-@statement(5, "4.3, Figure 7", "Training harder shrinks the best alpha")
+@statement(
+    5, "4.3, Figure 7", "Training harder shrinks the best alpha", "best alpha, default minus trained harder"
+)
 def harder_shrinks_alpha(run: Run) -> Iterator[Measure]:
-    """The default's best alpha less that of training harder; alphas are chosen anew in every draw."""
+    """The default's best alpha minus that of training harder. Alphas are chosen again in every
+    bootstrap draw.
+    """
     for pair, default in _harder(run):
         difference = run.best_alphas(default) - run.best_alphas(pair)
         yield measured("best alpha", pair, difference, "above", n=run.prompts(pair))
 
 
-@statement(5, "4.3, Figure 7", "Training harder shrinks the gain")
+@statement(
+    5, "4.3, Figure 7", "Training harder shrinks the gain", "gain in reward, default minus trained harder"
+)
 def harder_shrinks_gain(run: Run) -> Iterator[Measure]:
-    """The default's gain in reward on the dev prompts less that of training harder."""
+    """The gain in reward on the dev prompts: the default minus training harder."""
     for pair, default in _harder(run):
         yield measured("gain", pair, run.gain(default) - run.gain(pair), "above", n=run.prompts(pair))
 
 
-@statement(5, "4.3, Figure 7", "Models trained harder lengthen their responses at a smaller alpha")
+@statement(
+    5,
+    "4.3, Figure 7",
+    "Models that were trained harder lengthen their responses at a smaller alpha",
+    "growth of the length, trained harder minus default (tokens)",
+)
 def harder_lengthens(run: Run) -> Iterator[Measure]:
-    """Growth of the length from alpha 0 to the smallest alpha above 0 that both pairs tried: trained harder less
-    default, in tokens."""
+    """The growth of the mean length, in tokens, from alpha 0 to the smallest alpha above 0 that
+    both pairs tried: training harder minus the default.
+    """
     for pair, default in _harder(run):
         shared = set(run.grid(pair)) & set(run.grid(default))
         if alphas := sorted(alpha for alpha in shared if alpha > 0):
@@ -68,31 +99,52 @@ def harder_lengthens(run: Run) -> Iterator[Measure]:
             yield measured("tokens", pair, growth[0] - growth[1], "above", n=run.prompts(pair), note=note)
 
 
-@statement(12, "4.2, Appendix F", "Training further on the dev prompts stays below ExPO on the dev prompts")
+@statement(
+    12,
+    "4.2, Appendix F",
+    "Training further on the dev prompts stays below ExPO on the dev prompts",
+    "reward on the dev prompts, ExPO minus trained further",
+)
 def dev_training_stays_below(run: Run) -> Iterator[Measure]:
-    """Reward on the dev prompts: ExPO at the chosen alpha less the model trained further on them, with labels."""
+    """The reward on the dev prompts: ExPO at the best alpha minus the model that was trained
+    further on these prompts, with labels.
+    """
     for pair, other in _trained_on_dev(run):
         difference = run.peak(pair) - run.aligned_mean(other, "reward")
         yield measured("reward", pair, difference, "above", n=run.prompts(pair))
 
 
-@statement(12, "Appendix F", "The same on prompts that neither of the two has seen")
+@statement(
+    12,
+    "Appendix F",
+    "On unseen prompts, too, training further on the dev prompts stays below ExPO",
+    "reward on the test prompts, ExPO minus trained further",
+)
 def dev_training_stays_below_on_test(run: Run) -> Iterator[Measure]:
-    """As above on the test prompts."""
+    """The reward on the test prompts, which neither model has seen: ExPO at the best alpha minus
+    the model that was trained further on the dev prompts.
+    """
     for pair, other in _trained_on_dev(run):
         yield measured("reward", pair, run.test(pair, "expo") - run.test(other, "aligned"), "above")
 
 
-@statement(12, "Appendix F", "ExPO is then ahead in true quality, too (not asked by the paper)")
+@statement(
+    12,
+    "Appendix F",
+    "In true quality, too, training further on the dev prompts stays below ExPO (not a claim of the paper)",
+    "true quality on the test prompts, ExPO minus trained further (points)",
+)
 def dev_training_stays_below_in_quality(run: Run) -> Iterator[Measure]:
-    """As above in true quality on the test prompts."""
+    """The true quality on the test prompts: ExPO at the best alpha minus the model that was trained
+    further on the dev prompts.
+    """
     for pair, other in _trained_on_dev(run) if run.knows_quality else ():
         difference = run.test(pair, "expo", "quality") - run.test(other, "aligned", "quality")
         yield measured("quality", pair, difference, "above")
 
 
 def _trained_on_dev(run: Run) -> Iterator[tuple[str, str]]:
-    """Every pair whose aligned model was trained further on the dev prompts, with the pair of the result."""
+    """Every pair that was trained further on the dev prompts, with the pair of the result."""
     for name, pair in run.config.pairs.items():
         if pair.trained_on_dev:
             yield name, pair.trained_on_dev

@@ -1,16 +1,17 @@
-"""The page of the claims over several runs (seeds): one table, claim by claim, and the figures below it.
+"""The page of the claims over several runs (seeds): a summary, a table per claim, and the figures.
 
-Everything on it is made from the runs' tables; what was tried stands in a file of notes that is put on it as it is.
+Everything on it is made from measures.csv in the folder beside it, which has every number of every
+run. Only what was tried is written by hand, in a file of notes.
 """
 
 import shutil
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from expoflow.claims import figures, tables
-from expoflow.claims.selection import WAYS
-from expoflow.claims.statement import DEPENDS, FAILS, HOLDS, STATEMENTS, YES, Statement, verdict
+from expoflow.claims import details, figures, regret
+from expoflow.claims.answers import COLUMNS, Answer, Row, answers, paragraph, read_measures
+from expoflow.claims.statement import DEPENDS, FAILS, HOLDS
+from expoflow.claims.summary import summary
 from expoflow.errors import DataError
 from expoflow.files.atomic import write_text
 from expoflow.files.markdown import markdown_table
@@ -19,82 +20,99 @@ from expoflow.paths import Results
 from expoflow.reporting import rehearsal
 from expoflow.reporting.tables import read
 
-Row = Mapping[str, str]
-
-HEADER = ("claim", "section", "the paper says, in our words", "how it was measured", "result", "verdict")
-CLAIMS = {
-    1: "first order",
-    2: "smallness",
-    3: "path",
-    4: "data",
-    5: "training harder",
-    6: "quality of delta",
-    7: "spurious features",
-    8: "combinations",
-    9: "cause",
-    10: "capability",
-    11: "reward hacking",
-    12: "dev training",
-    13: "no reward model",
+HEADER = ("claim", "verdict", "what is measured", "mean (smallest to largest) ± interval", "as expected")
+CLAIMS = {  # by their number in measures.csv; those that matter most to a reader come first
+    11: "True quality and reward hacking",
+    4: "More and less preference data",
+    13: "Choosing alpha without a reward model",
+    5: "Training harder instead",
+    12: "Training on the dev prompts instead",
+    7: "Length, style and other spurious features",
+    10: "Capabilities",
+    8: "Pairs that were not aligned one from the other",
+    3: "The path from the SFT model to the aligned model",
+    1: "The first-order argument",
+    2: "The size of the steps",
+    6: "The direction of delta",
+    9: "What leaves room for extrapolation",
 }
-LISTED = 3  # subjects of a quantity that are told one by one, or
-NUMBERS = 10  # quantities and subjects of a statement together
-REGRETS = ("pairs", *WAYS.values())
 
 TEXT = """# The paper's claims, measured
 
-This page is made by `{command}`; nothing on it is typed. The paper argues more than it can measure at
-7B; a miniature, in whose world the true quality of every response is known, can measure it. {runs}
+## Summary
 
-A claim that fails here is as good a result as one that holds: the world was not bent for a wanted row. It is small, so
-that a claim that fails in it may hold at 7B, and the other way round.
+{summary}
+## How to read the tables
 
-**How to read a result.** A number is the mean over the runs; behind it stand the smallest and the largest of the runs,
-and, as ±, half the width of the 95 % interval inside a run (bootstrap over prompts, mean over the runs). Where a quantity
-has many subjects, mean, smallest and largest are over subjects and runs, and it is said how many are as expected, and
-which subjects are not in every run. [{folder}/measures.csv]({folder}/measures.csv) has every number of every run with its interval.
+The paper argues more than it can measure at 7B. The miniature can measure it: a small world in
+which the true quality of every response is known. A claim that fails in it may hold at 7B, and the
+other way round. A claim that fails is as good a result as one that holds.
 
-**The rule of the verdicts.** *{holds}*: in every run every subject has the expected sign, and its interval, where it has
-one, excludes 0 (where no change is expected: the interval does not lie on the other side). *{fails}*: in every run at
-least half of the subjects have the other sign. *{depends}*: everything else. No verdict: the quantity is only told.
+- A number is the mean over all runs and pairs. The smallest and the largest value are in brackets.
+  After ± stands half the width of the 95 % interval inside a run. It comes from a bootstrap over
+  prompts; its mean over the runs is shown.
+- A value is *as expected* if it has the expected sign and its interval, if it has one, excludes 0.
+  If the claim is that something does not rise (or fall), a value is as expected unless it and its
+  interval show a rise (or a fall). The last column counts the values of all pairs and runs that are
+  as expected. The verdict can rest on more values than the one that the row shows.
+- The verdict *{holds}* means that every value is as expected. The verdict *{fails}* means
+  that in every run at least half of the values do not even have the expected sign. Everything else
+  is *{depends}*.
+- The best alpha is the one that a run chose, by reward on the dev prompts. The test prompts are
+  unseen: they take no part in any choice. Reward is a logit. True quality is in points.
 
-{counts}
+The runs are {runs}.
+[{folder}/details.md]({folder}/details.md) says how every claim was measured and has its other numbers.
+[{folder}/measures.csv]({folder}/measures.csv) has every number of every run with its interval.
+This page is made by `{command}`, and no number in its summary and tables is typed.
 
 """
 
 
 def write_page(
     runs: Sequence[Path], out: Path, notes: Path | None = None, command: str = "make claims"
-) -> None:
-    """Write the page `out`, and its tables and figures into the folder of its name beside it.
+) -> list[str]:
+    """Write the page `out`; its details, table and figures go into the folder of its name.
 
-    `runs` are Snakemake directories with results/claims.csv; `notes` is a Markdown file that stands before the
-    figures. Raises DataError where a run has none.
+    `runs` are Snakemake directories with results/claims.csv. Without any, the pages are written
+    again from the table and the figures that the folder has. `notes` is a Markdown file: its first
+    paragraph ends the summary, and the rest stands before the figures. Returns the names of the
+    runs. Raises DataError if a run has no results/claims.csv, or the folder has no table.
     """
-    found = {run.name: _claims(run) for run in runs}
     folder = out.with_suffix("")
-    rows = [{"run": name, **row} for name, claims in found.items() for row in claims]
-    write_csv(folder / "measures.csv", rows, ("run", *tables.CLAIM_COLUMNS))
-    lines = list(_lines(found))
-    said = {word: sum(line[-1] == f"**{word}**" for line in lines) for word in (HOLDS, FAILS, DEPENDS)}
-    counts = ", ".join(f"{number} *{word}*" for word, number in said.items())
+    measures = folder / "measures.csv"
+    if runs:
+        rows = [{"run": run.name, **row} for run in runs for row in _claims(run)]
+        write_csv(measures, rows, COLUMNS)
+        _draw(runs, folder)
+    elif not measures.is_file():
+        raise DataError(f"{measures}: no such file; name the runs whose claims the page shows")
+    rows = read_measures(measures)
+    names = list(dict.fromkeys(row["run"] for row in rows))
+    caveat, _, rest = notes.read_text(encoding="utf-8").strip().partition("\n\n") if notes else ("", "", "")
+    found = answers(rows)
+    regrets = regret.regrets(found.get("nll_is_no_worse_than_reward"))
     text = TEXT.format(
-        command=command,
-        runs=f"The runs: {', '.join(f'`{name}`' for name in found)}.",
-        folder=folder.name,
+        summary=summary(found, regrets, len(names), caveat),
         holds=HOLDS,
         fails=FAILS,
         depends=DEPENDS,
-        counts=f"Of {len(lines)} statements: {counts}.",
+        runs=", ".join(f"`{name}`" for name in names),
+        folder=folder.name,
+        command=command,
     )
-    text += markdown_table(HEADER, lines, numbers=False) + _regrets(runs)
-    if notes:
-        text += "\n" + notes.read_text(encoding="utf-8").strip() + "\n"
-    text += _figures(runs, folder)
-    write_text(out, text)
+    text += "\n".join(
+        _section(claim, found, folder.name, regret.table(regrets)) for claim in _measured(found)
+    )
+    if rest:
+        text += f"\n{rest.strip()}\n"
+    write_text(folder / "details.md", details.page(found, CLAIMS, out.name))
+    write_text(out, text + _figures(folder, names))
+    return names
 
 
 def _claims(run: Path) -> list[Row]:
+    """The rows of the run's results/claims.csv."""
     path = Results.of(run).table("claims")
     if not path.is_file():
         raise DataError(
@@ -108,114 +126,44 @@ def _claims(run: Path) -> list[Row]:
     return rows
 
 
-def _lines(found: Mapping[str, list[Row]]) -> Iterable[tuple[str, ...]]:
-    """A line of the table for every statement that a run has measured."""
-    for name, statement in sorted(STATEMENTS.items(), key=lambda item: item[1].claim):
-        by_run = {run: [row for row in rows if row["statement"] == name] for run, rows in found.items()}
-        if any(by_run.values()):
-            yield line(statement, by_run)
+def _measured(found: Mapping[str, Answer]) -> list[int]:
+    """The claims that the runs have measured, in the order of the page."""
+    numbers = {answer.statement.claim for answer in found.values()}
+    return [claim for claim in CLAIMS if claim in numbers]
 
 
-def line(statement: Statement, by_run: Mapping[str, list[Row]]) -> tuple[str, ...]:
-    """One line of the table: the cells of HEADER."""
-    said = verdict([row["outcome"] for row in rows] for rows in by_run.values())
-    groups: dict[tuple[str, bool], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for rows in by_run.values():
-        for row in rows:
-            groups[row["quantity"], bool(row["expected"])][row["subject"]].append(row)
-    few = sum(map(len, groups.values())) <= NUMBERS
-    cells = [  # what is expected comes first
-        _group(quantity, groups[quantity, hoped], few)
-        for quantity, hoped in sorted(groups, key=lambda key: not key[1])
-    ]
-    claim = f"{statement.claim} {CLAIMS[statement.claim]}"
-    return (
-        claim,
-        statement.section,
-        statement.phrase,
-        statement.how,
-        "; ".join(cells),
-        f"**{said}**" if said else "",
-    )
+def _section(claim: int, found: Mapping[str, Answer], folder: str, regrets: str) -> str:
+    """The heading and the table of a claim."""
+    lines = [line(answer, folder) for answer in found.values() if answer.statement.claim == claim]
+    title = f"## {CLAIMS[claim]}\n\n"
+    return title + markdown_table(HEADER, lines, numbers=False) + (regrets if claim == 13 else "")
 
 
-def _group(quantity: str, subjects: Mapping[str, list[Row]], few: bool) -> str:
-    """A quantity in words: its subjects one by one, or all together where there are many."""
-    if few or len(subjects) <= LISTED:
-        return "; ".join(f"{quantity}, {subject}: {_spread(each)}" for subject, each in subjects.items())
-    rows = [row for each in subjects.values() for row in each]
-    hoped = [row["outcome"] == YES for row in rows if row["outcome"]]
-    asked = f", as expected in {sum(hoped)} of {len(hoped)}" if hoped else ""
-    if hoped and not all(hoped):
-        others = [name for name, each in subjects.items() if any(row["outcome"] != YES for row in each)]
-        asked += f" (not in every run: {', '.join(others)})"
-    return f"{quantity}, {len(subjects)} subjects: {_spread(rows)}{asked}"
+def line(answer: Answer, folder: str) -> tuple[str, ...]:
+    """One line of a table: the cells of HEADER."""
+    statement, said = answer.statement, answer.verdict
+    link = f"[{statement.phrase}]({folder}/details.md#{details.anchor(statement.phrase)})"
+    return (link, f"**{said}**" if said else "", statement.number, answer.value, answer.met)
 
 
-def _spread(rows: Sequence[Row]) -> str:
-    """Mean, smallest and largest value, and half the width of the interval inside a run."""
-    values = [float(row["value"]) for row in rows]
-    text = _number(_mean(values))
-    if len(values) > 1:
-        text += f" ({_number(min(values))} to {_number(max(values))})"
-    halves = [(float(row["high"]) - float(row["low"])) / 2 for row in rows if row["low"]]
-    if halves:
-        text += f" ±{_number(_mean(halves))}"
-    return text
-
-
-def _number(value: float) -> str:
-    """Three significant digits, without an exponent."""
-    if value == 0 or abs(value) >= 100:
-        return f"{value:.0f}"
-    return f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.1g}"
-
-
-def _regrets(runs: Sequence[Path]) -> str:
-    """The table of regrets by kind of pair and way to choose."""
-    found = [{"run": run.name, **row} for run in runs for row in read([Results.of(run).table("regrets")])]
-    if not found:
-        return ""
-    kinds = {"all": found} | {
-        kind: [row for row in found if row["kind"] == kind]
-        for kind in dict.fromkeys(row["kind"] for row in found)
-    }
-    lines = []
-    for kind, rows in kinds.items():
-        cells = [_regret([row for row in rows if row["by"] == way]) for way in WAYS]
-        number = len({(row["run"], row["pair"]) for row in rows})
-        lines.append((f"{kind.replace('_', ' ')} ({number})", *cells))
-    return (
-        "\n**Regret**: true quality lost on the prompts that choose alpha against the best alpha >= 0 of the same grid, same "
-        "responses: mean over pairs and runs (smallest to largest mean of a run; largest of a pair). No pair with an "
-        "alpha above 0 is left out.\n\n" + markdown_table(REGRETS, lines)
-    )
-
-
-def _regret(rows: Sequence[Row]) -> str:
-    if not rows:
-        return ""
-    values = [float(row["regret"]) for row in rows]
-    runs = {
-        run: [float(row["regret"]) for row in rows if row["run"] == run]
-        for run in {row["run"] for row in rows}
-    }
-    means = [sum(each) / len(each) for each in runs.values()]
-    return f"{_mean(values):.3f} ({min(means):.3f} to {max(means):.3f}; {max(values):.2f})"
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _figures(runs: Sequence[Path], folder: Path) -> str:
-    """Draw those over the runs, take over those of the first one; the Markdown that shows them."""
-    drawn = figures.draw(runs, folder)
-    for name, caption in figures.OF_ONE_RUN.items():
+def _draw(runs: Sequence[Path], folder: Path) -> None:
+    """Draw the figures over the runs, copy those of the first run, and remove all others."""
+    drawn = set(figures.draw(runs, folder))
+    for name in figures.OF_ONE_RUN:
         picture = Results.of(runs[0]).figure(name, "png")
         if picture.is_file():
-            shutil.copyfile(picture, folder / picture.name)
-            drawn[name] = f"{caption} The run `{runs[0].name}`."
-    return "".join(
-        f"\n![{name}]({folder.name}/{name}.png)\n\n*{caption}*\n" for name, caption in drawn.items()
+            shutil.copyfile(picture, folder / f"{name}.png")
+            drawn.add(name)
+    for name in {*figures.PICTURES, *figures.OF_ONE_RUN} - drawn:
+        (folder / f"{name}.png").unlink(missing_ok=True)
+
+
+def _figures(folder: Path, runs: Sequence[str]) -> str:
+    """The Markdown of the figures that the folder has."""
+    captions = {name: caption for name, (_, caption) in figures.PICTURES.items()}
+    of_one = {name: f"{caption} From the run `{runs[0]}`." for name, caption in figures.OF_ONE_RUN.items()}
+    shown = [each for each in (captions | of_one).items() if (folder / f"{each[0]}.png").is_file()]
+    text = "".join(
+        f"\n![{name}]({folder.name}/{name}.png)\n\n{paragraph(f'*{caption}*')}" for name, caption in shown
     )
+    return f"\n## Figures\n{text}" if text else ""

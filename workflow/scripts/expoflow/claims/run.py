@@ -1,7 +1,7 @@
-"""A finished run as evidence: means over prompts at every alpha, and what a bootstrap over prompts makes of them.
+"""A finished run as evidence: means over prompts at every alpha, with bootstrap draws over prompts.
 
-Draws are arrays whose first axis has the estimate and then `RESAMPLES` bootstrap draws of it; pairs that were swept
-on the same prompts are drawn together, so that differences between pairs are paired.
+The first axis of an array of draws has the estimate and then its `RESAMPLES` bootstrap draws. Pairs
+that were swept on the same prompts share their draws: differences between pairs are paired.
 """
 
 import json
@@ -24,7 +24,7 @@ from expoflow.selection.degenerate import may_be_chosen
 from expoflow.selection.statistics import Values
 
 RESAMPLES = 2000
-# Of a response in the miniature's world: what it says beside its answer.
+# What a response in the miniature's world says beside its answer.
 STYLES = (
     "correct",
     "right_reason",
@@ -42,7 +42,7 @@ SCORED = {"reward": "reward", "quality": "quality", "accuracy": "correct", "leng
 class Run:
     """The `results` of a run of `config`, which has a section `claims`.
 
-    What is read is kept: a run lives as long as its process.
+    Whatever was read stays in memory as long as the process lives.
     """
 
     def __init__(self, config: Config, results: Results):
@@ -55,12 +55,12 @@ class Run:
 
     @property
     def aligned(self) -> list[str]:
-        """The pairs whose second model was aligned from the first: all that are no combination."""
+        """The pairs whose second model was aligned from the first: all but the combinations."""
         others = self.claims.combinations.pairs()
         return [pair for pair in self.config.pairs if pair not in others]
 
     def ordered(self, key: str, setting: str) -> list[str]:
-        """The pairs of a key of `claims`, by the setting that they differ in, ascending."""
+        """The pairs of a key of `claims`, in ascending order of the setting that they differ in."""
         return sorted(getattr(self.claims, key), key=lambda pair: self.config.setting(pair, setting))
 
     @cached_property
@@ -70,7 +70,7 @@ class Run:
 
     @cached_property
     def _rewards(self) -> dict[str, pd.DataFrame]:
-        """By pair the rows of results/rewards.csv, and `unfinished`."""
+        """The rows of results/rewards.csv by pair, with the column `unfinished` added."""
         table = pd.read_csv(
             self.results.table("rewards"), dtype={"pair": str, "alpha": str, "prompt_id": str, "prompts": str}
         )
@@ -79,25 +79,25 @@ class Run:
 
     @cache  # noqa: B019
     def swept(self, pair: str) -> pd.DataFrame:
-        """The pair's rows of alphas.csv, ascending, with their index from 0."""
+        """The pair's rows of alphas.csv in ascending order of alpha; the index counts from 0."""
         table = self.alphas[self.alphas["pair"] == pair].copy()
         table["alpha"] = table["alpha"].astype(float)
         return table.sort_values("alpha").reset_index(drop=True)
 
     @cache  # noqa: B019
     def grid(self, pair: str) -> Values:
-        """The pair's alphas, ascending."""
+        """The pair's alphas in ascending order."""
         return self.swept(pair)["alpha"].to_numpy()
 
     def place(self, pair: str, alpha: float) -> int:
-        """Where `alpha` stands in the pair's grid. Raises DataError where it does not."""
+        """The place of `alpha` in the pair's grid. Raises DataError if it is not in the grid."""
         found = np.flatnonzero(np.isclose(self.grid(pair), alpha))
         if not len(found):
             raise DataError(f"pair '{pair}': alpha {alpha:g} is not in its grid; add it to alphas")
         return int(found[0])
 
     def chosen(self, pair: str) -> int:
-        """Where the chosen alpha stands in the pair's grid."""
+        """The place of the chosen alpha in the pair's grid."""
         return int(np.flatnonzero(self.swept(pair)["chosen"] == 1)[0])
 
     def best_alpha(self, pair: str) -> float:
@@ -106,15 +106,15 @@ class Run:
 
     @property
     def knows_quality(self) -> bool:
-        """Whether true quality is known of all responses."""
+        """Whether the true quality of all responses is known."""
         return bool(self.alphas["quality"].notna().all())
 
     @cache  # noqa: B019
     def values(self, pair: str, quantity: str) -> Values:
-        """Mean over samples of a quantity, shape (alphas, prompts), in the order of grid and prompts.
+        """Mean over samples of a quantity, shape (alphas, prompts), in the order of the grid.
 
-        reward, quality, accuracy, length (tokens), unfinished; one of STYLES; `reward by MODEL` of another
-        reward model's scores.
+        The quantity is reward, quality, accuracy, length (tokens), unfinished, one of STYLES, or
+        `reward by MODEL` for the scores of another reward model.
         """
         if quantity in STYLES:
             table = self._styles(pair)
@@ -128,14 +128,17 @@ class Run:
 
     @cache  # noqa: B019
     def draws(self, pair: str, quantity: str) -> Values:
-        """Draws of the mean over prompts at every alpha of the grid: shape (1 + RESAMPLES, alphas)."""
+        """Draws of the mean over prompts at every alpha, shape (1 + RESAMPLES, alphas)."""
         return _means(self.values(pair, quantity))
 
     def at(self, pair: str, quantity: str, alpha: float) -> Values:
-        """Draws of the mean at an alpha, linear between those of the grid; shape (1 + RESAMPLES,)."""
+        """Draws of the mean at an alpha, shape (1 + RESAMPLES,).
+
+        The mean is interpolated linearly between the alphas of the grid.
+        """
         grid, draws = self.grid(pair), self.draws(pair, quantity)
         if not grid[0] <= alpha <= grid[-1]:
-            raise DataError(f"pair '{pair}': alpha {alpha:g} is outside of its grid; add alphas")
+            raise DataError(f"pair '{pair}': alpha {alpha:g} is outside its grid; add alphas")
         above = int(np.searchsorted(grid, alpha))
         if grid[above] == alpha:
             return draws[:, above]
@@ -155,28 +158,28 @@ class Run:
         return self.peak(pair, quantity) - self.aligned_mean(pair, quantity)
 
     def allowed(self, pair: str) -> NDArray[np.bool_]:
-        """Which alphas of the pair's grid may be chosen: those >= 0 whose responses have not become degenerate."""
+        """Which alphas of the grid may be chosen: those >= 0 whose responses are not degenerate."""
         rise = self.config.section(pair, "select").degenerate_rise
         return (self.grid(pair) >= 0) & may_be_chosen(self.swept(pair)["degenerate_change_low"], rise)
 
     def best_alphas(self, pair: str) -> Values:
-        """Draws of the alpha with the largest mean reward, of those that may be chosen."""
+        """Draws of the alpha with the largest mean reward among those that may be chosen."""
         grid, draws, allowed = self.grid(pair), self.draws(pair, "reward"), self.allowed(pair)
         return grid[allowed][draws[:, allowed].argmax(axis=1)]
 
     def prompts(self, pair: str) -> int:
-        """The number of prompts that the pair's alpha is chosen on."""
+        """The number of prompts that choose the pair's alpha."""
         return self.values(pair, "reward").shape[1]
 
     @cache  # noqa: B019
     def test_values(self, pair: str, variant: str, quantity: str) -> Values:
-        """Mean over samples on the prompts of benchmark reward, shape (prompts,)."""
+        """Mean over samples on the prompts of the benchmark `reward`, shape (prompts,)."""
         rows = self._benchmark(pair, variant)
         values = pd.Series([float(getattr(row, SCORED[quantity])) for row in rows])
         return values.groupby([row.prompt_id for row in rows], sort=False).mean().to_numpy()
 
     def test(self, pair: str, variant: str, quantity: str = "reward") -> Values:
-        """Draws of the mean on the prompts of benchmark reward."""
+        """Draws of the mean on the prompts of the benchmark `reward`."""
         return _means(self.test_values(pair, variant, quantity)[None])[:, 0]
 
     @cache  # noqa: B019
@@ -190,13 +193,16 @@ class Run:
 
     @cache  # noqa: B019
     def theory(self, pair: str) -> dict | None:
-        """The pair's theory.json; None where the config has no section `theory`."""
+        """The pair's theory.json, or None if the config has no section `theory`."""
         path = self.results.theory(pair)
         return json.loads(path.read_text(encoding="utf-8")) if self.config.theory else None
 
     @cached_property
     def cosines(self) -> pd.DataFrame | None:
-        """results/cosines.csv; None where no two pairs share their SFT model, or without the section `theory`."""
+        """results/cosines.csv, or None if it was not made.
+
+        That is the case without a section `theory`, or if no two pairs share their SFT model.
+        """
         names = {"pair_a": str, "pair_b": str}
         if not self.config.theory or not self.config.kin():
             return None
@@ -204,17 +210,17 @@ class Run:
 
     @cached_property
     def planes(self) -> dict[str, pd.DataFrame]:
-        """results/planes/{name}.csv by name."""
+        """The tables results/planes/{name}.csv by name."""
         names = self.config.theory.planes if self.config.theory else {}
         return {name: pd.read_csv(self.results.plane(name)) for name in names}
 
     def dev(self, pair: str) -> str:
-        """The name of the prompt set that the pair's alpha is chosen on."""
+        """The name of the prompt set that chooses the pair's alpha."""
         return self.config.section(pair, "generate").prompts
 
     @cache  # noqa: B019
     def _styles(self, pair: str) -> pd.DataFrame:
-        """What every response of the pair's sweep says, by STYLES."""
+        """The STYLES of every response of the pair's sweep."""
         prompts = read_jsonl(self.results.prompts(self.dev(pair)), Prompt)
         metas, rows = {prompt.prompt_id: prompt.meta for prompt in prompts}, []
         for alpha in self.config.pairs[pair].grid():
@@ -225,29 +231,29 @@ class Run:
         return pd.DataFrame(rows)
 
     def _scored_by(self, pair: str, model: str) -> pd.DataFrame:
-        """The rewards of the pair's responses by another reward model."""
+        """Rewards that another reward model gave the pair's responses."""
         grid, dev = self.config.pairs[pair].grid(), self.dev(pair)
         files = [self.results.rewards_by(model, pair, alpha, dev) for alpha in grid]
         return pd.concat([pd.read_csv(file, dtype={"prompt_id": str}) for file in files])
 
     def labeller(self, pair: str) -> str:
-        """The reward model that labelled the training of the pair's aligned model, and does not choose alpha."""
+        """The reward model that labelled the aligned model's training and does not choose alpha."""
         labellers = set(self.config.labellers(self.config.pairs[pair].aligned))
         (name,) = labellers - {self.config.reward_model}
         return name
 
 
 def _means(values: Values) -> Values:
-    """Estimate and bootstrap draws of the mean over the last axis: shape (1 + RESAMPLES, rows)."""
+    """Estimate and bootstrap draws of the mean over the last axis, shape (1 + RESAMPLES, rows)."""
     prompts = values.shape[-1]
     weights = np.vstack([np.ones(prompts), statistics.resampled(prompts, RESAMPLES)])
     return weights @ values.T / prompts
 
 
 def correlation(settings: Sequence[float], draws: Sequence[Values]) -> Values:
-    """Draws of Spearman's rank correlation between settings and quantities, one array of draws a setting.
+    """Draws of Spearman's rank correlation between settings and quantities.
 
-    0 where all quantities are equal.
+    `draws` has one array per setting. The correlation is 0 if all quantities are equal.
     """
     from scipy.stats import rankdata
 

@@ -1,4 +1,4 @@
-"""Choosing alpha with and without a reward model: what the choice costs in true quality (claim 13)."""
+"""Choosing alpha with and without a reward model: the true quality that it costs (claim 13)."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -11,13 +11,14 @@ from expoflow.claims.statement import Measure, measured, statement
 from expoflow.selection.criteria import CRITERIA
 from expoflow.selection.statistics import Values
 
-WAYS = {"none": "alpha 0", **{name: f"by {name}" for name in CRITERIA}}  # in words
+WAYS = {"none": "alpha 0", **{name: f"by {name}" for name in CRITERIA}}  # the columns' headings
 
 
 class Regret(NamedTuple):
-    """What one way to choose costs on one pair, on the prompts that alpha is chosen on.
+    """What one way to choose alpha costs on one pair, on the prompts that choose alpha.
 
-    `draws` are those of the quality lost against the best alpha >= 0 of the same grid, which is not drawn anew.
+    `draws` are draws of the quality lost against the best alpha >= 0 of the same grid. That alpha
+    stays the same in every draw.
     """
 
     pair: str
@@ -35,7 +36,7 @@ class Regret(NamedTuple):
 
 
 def kind(run: Run, pair: str) -> str:
-    """The key of the section claims that names the pair first; `other` where none does."""
+    """The first key of the section `claims` that names the pair, or `other` if none does."""
     named = (key for key, pairs in run.claims.named().items() if pair in pairs and key != "capability")
     dev = {each.trained_on_dev for each in run.config.pairs.values()}
     return next(named, "trained_on_dev" if pair in dev else "other").partition(".")[0]
@@ -43,9 +44,9 @@ def kind(run: Run, pair: str) -> str:
 
 @cache
 def regrets(run: Run) -> list[Regret]:
-    """Of every pair that has an alpha above 0, and every way to choose: none is left out.
+    """The regrets of every pair that has an alpha above 0, by every way to choose.
 
-    Ways whose column is empty (select.compare) have no regret; without true quality nothing has.
+    A way whose column is empty (select.compare) has no regret. Without true quality there is none.
     """
     found = []
     for pair in run.config.pairs if run.knows_quality else ():
@@ -70,22 +71,35 @@ def regrets(run: Run) -> list[Regret]:
 
 
 def _by_way(run: Run, found: list[Regret]) -> dict[str, Values]:
-    """Draws of the mean regret over pairs, by way."""
+    """Draws of the mean regret over pairs, by way to choose."""
     ways = {by: [each.draws for each in found if each.by == by] for by in WAYS}
     return {by: np.mean(draws, axis=0) for by, draws in ways.items() if draws}
 
 
-@statement(13, "5, left open", "Alpha can be chosen without a reward model: by the NLL of its own samples")
+@statement(
+    13,
+    "5, left open",
+    "Choosing alpha without a reward model, by NLL, beats not extrapolating",
+    "mean regret, alpha 0 minus by nll (points)",
+)
 def nll_beats_none(run: Run) -> Iterator[Measure]:
-    """Mean regret in true quality over all pairs: that of alpha 0 less that of `nll`, the largest alpha whose responses
-    are, a token, no less likely under the aligned model than its own."""
+    """The mean regret over all pairs: at alpha 0 minus at the alpha that `nll` chooses. `nll` takes
+    the largest alpha whose responses are at least as likely per token under the aligned model as
+    that model's own.
+    """
     yield from _better(run, "nll", "none", "above")
 
 
-@statement(13, "5, left open", "That choice is no worse than the reward model's")
+@statement(
+    13,
+    "5, left open",
+    "Choosing alpha by NLL is no worse than choosing it by reward",
+    "mean regret, by reward minus by nll (points)",
+)
 def nll_is_no_worse_than_reward(run: Run) -> Iterator[Measure]:
-    """Mean regret over all pairs: that of `reward` less that of `nll`; mean and largest regret of every way are told,
-    overall and by kind of pair."""
+    """The mean regret over all pairs: by `reward` minus by `nll`. Mean and largest regret of every
+    criterion are shown for all pairs and for every kind of pair.
+    """
     yield from _better(run, "nll", "reward", "not below")
     found = regrets(run)
     for by in _by_way(run, found):
@@ -102,15 +116,27 @@ def nll_is_no_worse_than_reward(run: Run) -> Iterator[Measure]:
             yield measured(f"largest regret by {by}", name, worst.draws, n=len(some), note=worst.pair)
 
 
-@statement(13, "5, left open", "Nor is DPO's implicit reward less the divergence from the aligned model")
+@statement(
+    13,
+    "5, left open",
+    "Choosing alpha by DPO's implicit reward is no worse than choosing it by reward",
+    "mean regret, by reward minus by implicit (points)",
+)
 def implicit_is_no_worse_than_reward(run: Run) -> Iterator[Measure]:
-    """Mean regret over all pairs: that of `reward` less that of `implicit`."""
+    """The mean regret over all pairs: by `reward` minus by `implicit`, which is DPO's implicit
+    reward minus the divergence from the aligned model.
+    """
     yield from _better(run, "implicit", "reward", "not below")
 
 
-@statement(13, "3.1", "Choosing by reward is better than not extrapolating")
+@statement(
+    13,
+    "3.1",
+    "Choosing alpha by reward beats not extrapolating",
+    "mean regret, alpha 0 minus by reward (points)",
+)
 def reward_beats_none(run: Run) -> Iterator[Measure]:
-    """Mean regret over all pairs: that of alpha 0 less that of `reward`."""
+    """The mean regret over all pairs: at alpha 0 minus at the alpha that `reward` chooses."""
     yield from _better(run, "reward", "none", "above")
 
 

@@ -1,4 +1,4 @@
-"""What extrapolation amplifies beside quality: length and style (sections 2.2, 4.2 and 4.3)."""
+"""What extrapolation amplifies besides quality: length and style (sections 2.2, 4.2 and 4.3)."""
 
 from collections.abc import Iterator
 
@@ -12,17 +12,26 @@ from expoflow.selection.statistics import Values
 REFITS = 500
 
 
-@statement(7, "4.2, Figure 6", "ExPO lengthens responses")
+@statement(7, "4.2, Figure 6", "ExPO lengthens responses", "growth of the length (tokens)")
 def responses_lengthen(run: Run) -> Iterator[Measure]:
-    """Growth of the mean length from alpha 0 to the chosen alpha, in tokens, of the shares of the data."""
+    """The growth of the mean length, in tokens, from alpha 0 to the best alpha, for every share of
+    the data.
+    """
     for pair in run.ordered("fractions", "fraction"):
         yield measured("tokens", pair, run.gain(pair, "length"), "above", n=run.prompts(pair))
 
 
-@statement(7, "4.2, Figure 6", "With more data, a small alpha lengthens responses more")
+@statement(
+    7,
+    "4.2, Figure 6",
+    "With more data, a small alpha lengthens responses more",
+    "rank correlation of the share with the growth of the length",
+)
 def data_lengthens(run: Run) -> Iterator[Measure]:
-    """Rank correlation of the share with the growth of the length at the smallest alpha that all grids reach; between
-    a grid's alphas the length is linear."""
+    """Spearman's rank correlation of the share of the data with the growth of the mean length. The
+    growth is taken from alpha 0 to the largest alpha that all grids reach. The length is linear
+    between the alphas of a grid.
+    """
     pairs = run.ordered("fractions", "fraction")
     if len(pairs) < 2:
         return
@@ -37,17 +46,31 @@ def data_lengthens(run: Run) -> Iterator[Measure]:
         yield measured("tokens", pair, each, note=note)
 
 
-@statement(7, "4.2", "Rewards are highest at a moderate length, not at the longest")
+@statement(
+    7,
+    "4.2",
+    "Rewards are highest at a moderate length, not at the longest",
+    "length at the largest alpha minus length at the best alpha (tokens)",
+)
 def best_length_is_moderate(run: Run) -> Iterator[Measure]:
-    """Mean length at the grid's largest alpha less that at the chosen alpha, in tokens."""
+    """The mean length at the largest alpha of the grid minus that at the best alpha, in tokens, for
+    every share of the data.
+    """
     for pair in run.ordered("fractions", "fraction"):
         longest = run.draws(pair, "length")[:, -1]
         yield measured("tokens", pair, longest - run.peak(pair, "length"), "above", n=run.prompts(pair))
 
 
-@statement(7, "2.2", "Beside what is good, ExPO amplifies spurious features")
+@statement(
+    7,
+    "2.2",
+    "Besides good features, ExPO amplifies spurious ones",
+    "growth of the number of closings per response",
+)
 def spurious_features_grow(run: Run) -> Iterator[Measure]:
-    """Closings a response (one is enough) from alpha 0 to the chosen alpha; what else changes is told, per response."""
+    """The change of the number of closings per response from alpha 0 to the best alpha. One closing
+    is enough. The changes of other features of a response are shown beside it.
+    """
     for pair in run.ordered("fractions", "fraction") if run.knows_quality else ():
         yield measured("closings", pair, run.gain(pair, "closings"), "above", n=run.prompts(pair))
         for name in ("correct", "right_reason", "polite", "rude", "hedge", "repeats", "malformed"):
@@ -55,14 +78,21 @@ def spurious_features_grow(run: Run) -> Iterator[Measure]:
 
 
 def _biases(run: Run) -> list[str]:
-    """The pair with the smaller length bias, and the one with the larger."""
+    """The pair with the smaller length bias, then the pair with the larger one."""
     return run.ordered("length_bias", "length_bias")
 
 
-@statement(7, "4.2", "The growth of the length comes from the annotator's length bias")
+@statement(
+    7,
+    "4.2",
+    "The length grows because of the annotator's length bias",
+    "growth of the length, biased minus unbiased training (tokens)",
+)
 def bias_lengthens(run: Run) -> Iterator[Measure]:
-    """Growth of the length from alpha 0 to the chosen alpha of the biased training (linear between alphas): biased less
-    unbiased, in tokens."""
+    """The growth of the mean length, in tokens, from alpha 0 to the best alpha of the biased
+    training: biased minus unbiased training. That alpha is at most the end of the unbiased grid.
+    The length is linear between the alphas of a grid.
+    """
     if pairs := _biases(run):
         without, biased = pairs
         alpha = min(run.best_alpha(biased), float(run.grid(without)[-1]))
@@ -75,16 +105,30 @@ def bias_lengthens(run: Run) -> Iterator[Measure]:
             yield measured("tokens", pair, growth[pair], note=note)
 
 
-@statement(7, "4.2", "Without that bias, responses do not lengthen")
+@statement(
+    7,
+    "4.2",
+    "Without the annotator's length bias, responses do not lengthen",
+    "growth of the length, unbiased training (tokens)",
+)
 def no_bias_no_growth(run: Run) -> Iterator[Measure]:
-    """Growth of the length from alpha 0 to the chosen alpha of the unbiased training, in tokens."""
+    """The growth of the mean length, in tokens, from alpha 0 to the best alpha of the unbiased
+    training.
+    """
     if pairs := _biases(run):
         yield measured("tokens", pairs[0], run.gain(pairs[0], "length"), "not above", n=run.prompts(pairs[0]))
 
 
-@statement(7, "4.2", "Without that bias, peak and gain rise")
+@statement(
+    7,
+    "4.2",
+    "Without the annotator's length bias, peak and gain rise",
+    "reward at the best alpha, unbiased minus biased training",
+)
 def no_bias_raises_peak(run: Run) -> Iterator[Measure]:
-    """Reward at the chosen alpha, and its gain, on the dev prompts: unbiased less biased."""
+    """The reward at the best alpha and its gain over alpha 0, on the dev prompts: unbiased minus
+    biased training. The true quality at the best alpha is shown beside them.
+    """
     if pairs := _biases(run):
         without, biased = pairs
         subject, number = f"{without} less {biased}", run.prompts(biased)
@@ -95,11 +139,19 @@ def no_bias_raises_peak(run: Run) -> Iterator[Measure]:
             yield measured("quality", subject, difference, n=number)
 
 
-@statement(7, "3.2, Table 1", "ExPO wins against the aligned model also where length is controlled")
+@statement(
+    7,
+    "3.2, Table 1",
+    "ExPO wins against the aligned model even if length is controlled",
+    "length-controlled win rate minus 50 (percentage points)",
+)
 def wins_with_length_controlled(run: Run) -> Iterator[Measure]:
-    """Win rate in percent over 50 on the test prompts, the judge being the true quality (the reward where that is not
-    known), by AlpacaEval's model of length: a logistic regression on the model and tanh of the difference of lengths,
-    read at no difference. AlpacaEval's own figure is defined on its 805 instructions alone. The plain win rate is told."""
+    """The win rate of ExPO against the aligned model on the test prompts, in percent, minus 50. The
+    judge is the true quality, or the reward if that is not known. Length is controlled by
+    AlpacaEval's model: a logistic regression on the model and on tanh of the difference of lengths,
+    read at no difference. AlpacaEval's own figure is defined on its 805 instructions only. The
+    plain win rate is shown beside it.
+    """
     pairs = [
         *run.ordered("fractions", "fraction"),
         *run.ordered("length_bias", "length_bias"),
@@ -117,14 +169,16 @@ def wins_with_length_controlled(run: Run) -> Iterator[Measure]:
 
 
 def length_controlled(preferred: Values, longer: Values) -> float:
-    """The chance to be preferred at equal length: logit(preferred) = a + b * tanh(longer / sd), fitted by maximum
-    likelihood; shapes (prompts,). Without any difference of length it is the mean.
+    """The chance to be preferred at equal length.
+
+    It is the value at longer = 0 of logit(preferred) = a + b * tanh(longer / sd), fitted by maximum
+    likelihood. Both arrays have shape (prompts,). If no length differs, it is the mean.
     """
     if not longer.std():
         return float(preferred.mean())
     design = np.stack([np.ones(len(longer)), np.tanh(longer / longer.std())], axis=1)
     weights = np.array([logit(np.clip(preferred.mean(), 1e-6, 1 - 1e-6)), 0.0])
-    for _ in range(50):  # Newton's steps; a little ridge keeps separable data finite
+    for _ in range(50):  # Newton's method; a small ridge keeps the weights finite on separable data
         chance = expit(design @ weights)
         slope = design.T @ (preferred - chance) - 1e-3 * weights
         curvature = design.T @ (design * (chance * (1 - chance))[:, None]) + 1e-3 * np.eye(2)
@@ -136,7 +190,7 @@ def length_controlled(preferred: Values, longer: Values) -> float:
 
 
 def _drawn(statistic, *values: Values) -> Values:
-    """Estimate and bootstrap draws of a statistic over prompts: shape (1 + REFITS,)."""
+    """Estimate and bootstrap draws of a statistic over prompts, shape (1 + REFITS,)."""
     rng = np.random.default_rng(0)
     number = len(values[0])
     rows = [np.arange(number), *rng.integers(number, size=(REFITS, number))]

@@ -1,7 +1,7 @@
-"""Statements and what is measured for them, and the rule by which one holds or does not.
+"""Statements, what is measured for them, and the rule of their verdicts.
 
-A measure says how it would be `expected` if the statement were true, always against 0: "above", "below", "not above"
-or "not below"; an empty text is a number that is only told.
+A measure names the side of 0 that is `expected` if the statement is true: "above", "below",
+"not above" or "not below". An empty text marks a number that takes no part in the verdict.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 YES, NO, OPEN = "yes", "no", "open"
-HOLDS, FAILS, DEPENDS = "holds", "does not", "depends"
+HOLDS, FAILS, DEPENDS = "holds", "does not hold", "depends"
 
 
 class Measure(Record):
-    """A measured quantity of a subject (a pair or a group of pairs), with its interval over prompts.
+    """A measured quantity of a subject (a pair or a group of pairs), with its interval.
 
-    `n` is the number of prompts, or of what else is counted.
+    `n` is the number of prompts, or of the pairs that a quantity of a group rests on.
     """
 
     quantity: str
@@ -39,9 +39,10 @@ class Measure(Record):
 
 
 def measured(quantity: str, subject: str, draws: ArrayLike, expected: str = "", **fields: object) -> Measure:
-    """A measure from an estimate and its bootstrap draws, shape (1 + resamples,), or from a single number.
+    """Make a measure from an estimate and its bootstrap draws, or from a single number.
 
-    The interval holds the middle `CONFIDENCE` of the draws.
+    The draws have shape (1 + resamples,), and the first one is the estimate. The interval holds the
+    middle `CONFIDENCE` of the others.
     """
     draws = np.atleast_1d(np.asarray(draws, dtype=float))
     interval = {}
@@ -54,10 +55,11 @@ def measured(quantity: str, subject: str, draws: ArrayLike, expected: str = "", 
 
 
 def outcome(measure: Measure) -> str:
-    """Whether the measure is as expected: yes, no or open; an empty text where nothing is expected.
+    """Whether the measure is as expected: yes, no or open, or an empty text if nothing is expected.
 
-    above, below: yes if the value is on that side and its interval, where it has one, excludes 0; open if only the
-    value is. not above, not below: no if value and interval lie on that side, else yes.
+    "above" and "below": yes if the value is on that side and its interval, if it has one, excludes
+    0; open if only the value is on that side; no otherwise.
+    "not above" and "not below": no if the value and its interval lie on that side; yes otherwise.
     """
     side = -1 if measure.expected.endswith("below") else 1
     value = side * measure.value
@@ -73,8 +75,8 @@ def outcome(measure: Measure) -> str:
 def verdict(runs: Iterable[Iterable[str]]) -> str:
     """The verdict over runs (seeds), each with the outcomes of a statement's measures.
 
-    holds: all measures of all runs are as expected. does not: in every run at least half of them are not, whatever
-    their intervals. depends: everything else. Empty where nothing was expected.
+    holds: every measure of every run is as expected. does not hold: in every run, at least half of
+    the measures have the outcome no. depends: everything else. Empty if nothing was expected.
     """
     counted = [[each for each in outcomes if each] for outcomes in runs]
     counted = [outcomes for outcomes in counted if outcomes]
@@ -89,32 +91,36 @@ def verdict(runs: Iterable[Iterable[str]]) -> str:
 
 @dataclass(frozen=True)
 class Statement:
-    """One phrase of a claim, where the paper says it, and what measures it in a run."""
+    """One phrase of a claim, the section of the paper that states it, and its measurement.
+
+    `number` says in a few words what the statement's first expected measure is, with its unit.
+    """
 
     claim: int
     section: str
     phrase: str
+    number: str
     measure: Callable[["Run"], Iterator[Measure]]
 
     @property
     def name(self) -> str:
-        """Its key in tables."""
+        """The statement's key in tables."""
         return self.measure.__name__
 
     @property
     def how(self) -> str:
-        """How it is measured, in a sentence or two."""
+        """How the statement is measured, in a few sentences."""
         return " ".join((self.measure.__doc__ or "").split())
 
 
 STATEMENTS: dict[str, Statement] = {}
 
 
-def statement(claim: int, section: str, phrase: str) -> Callable:
+def statement(claim: int, section: str, phrase: str, number: str) -> Callable:
     """Decorator that makes a statement of the function that measures it."""
 
     def register(measure: Callable[["Run"], Iterator[Measure]]) -> Callable:
-        STATEMENTS[measure.__name__] = Statement(claim, section, phrase, measure)
+        STATEMENTS[measure.__name__] = Statement(claim, section, phrase, number, measure)
         return measure
 
     return register

@@ -1,4 +1,4 @@
-"""What a run says of the claims: results/{claims,regrets,styles}.csv."""
+"""The tables of the claims of one run: results/{claims,regrets,styles}.csv."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +30,7 @@ STYLE_COLUMNS = ("pair", "setting", "alpha", *STYLES)
 
 
 def write_claims(config: Config, results: Results, claims: Path, regret: Path, styles: Path) -> None:
-    """Write the three tables of the run of `config` in `results`."""
+    """Write the three tables of the run of `config` whose results are in `results`."""
     run = Run(config, results)
     write_csv(claims, claim_rows(run), CLAIM_COLUMNS)
     write_csv(regret, _regret_rows(run), REGRET_COLUMNS)
@@ -38,7 +38,7 @@ def write_claims(config: Config, results: Results, claims: Path, regret: Path, s
 
 
 def claim_rows(run: Run) -> Iterator[dict[str, Any]]:
-    """One row a measured quantity, by claim."""
+    """One row per measured quantity, ordered by claim."""
     for name, statement in sorted(STATEMENTS.items(), key=lambda item: item[1].claim):
         for measure in statement.measure(run):
             labels = {"claim": statement.claim, "statement": name, "outcome": outcome(measure)}
@@ -52,7 +52,7 @@ def _regret_rows(run: Run) -> Iterator[dict[str, Any]]:
 
 
 def _style_rows(run: Run) -> Iterator[dict[str, Any]]:
-    """Means per response at every alpha, of the pairs of claim 7."""
+    """Means per response at every alpha, for the pairs of claim 7."""
     settings = {"fractions": "fraction", "length_bias": "length_bias"}
     pairs = [(pair, name) for key, name in settings.items() for pair in run.ordered(key, name)]
     for pair, name in pairs if run.knows_quality else ():

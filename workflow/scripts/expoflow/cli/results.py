@@ -39,21 +39,31 @@ def benchmark(arguments: argparse.Namespace) -> int:
 
 def claims_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="a folder whose results/ has claims.csv; one a seed"
+        "runs",
+        nargs="*",
+        type=Path,
+        metavar="RUN",
+        help="a folder whose results/ has claims.csv, one per seed; without any, the page is written again "
+        "from measures.csv in the folder of its name",
     )
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="FILE",
-        help="the page; figures go into a folder of its name",
+        help="the page; its details, table and figures go into a folder of its name",
     )
-    parser.add_argument("--notes", type=Path, metavar="FILE", help="Markdown that is put on the page")
+    parser.add_argument(
+        "--notes",
+        type=Path,
+        metavar="FILE",
+        help="Markdown for the page; its first paragraph ends the summary, the rest stands before the figures",
+    )
 
 
 def claims(arguments: argparse.Namespace) -> int:
     from expoflow.claims import page
 
-    page.write_page(arguments.runs, arguments.out, arguments.notes)
-    print(f"{arguments.out}: the claims over {len(arguments.runs)} runs")
+    runs = page.write_page(arguments.runs, arguments.out, arguments.notes)
+    print(f"{arguments.out}: the claims over {len(runs)} runs")
     return 0

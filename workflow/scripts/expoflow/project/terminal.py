@@ -74,7 +74,9 @@ class Words(logging.Filter):
         """Somebody has pressed Ctrl-C."""
         if not self.interrupted:
             self.interrupted = True
-            print(*INTERRUPTED, sep="\n", file=sys.stderr)
+            # In one piece: by print a job's last words could come between a line and its end.
+            sys.stderr.write("".join(f"{line}\n" for line in INTERRUPTED))
+            sys.stderr.flush()
             if self._events:
                 self._events.ending = "interrupted"
             if self._screen:
