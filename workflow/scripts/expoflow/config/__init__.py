@@ -240,6 +240,17 @@ def _first(benchmarks: BenchmarksConfig, count: int) -> BenchmarksConfig:
     return benchmarks.model_copy(update=changed)
 
 
+def _inherit_texts(section: type[Strict]) -> None:
+    """Give a key that a section redefines the text of the section that it is redefined from."""
+    for each in section.__subclasses__():
+        for name, field in each.model_fields.items():
+            inherited = section.model_fields.get(name)
+            if inherited is not None and field.description is None:
+                field.description = inherited.description
+        _inherit_texts(each)
+
+
 def schema() -> str:
     """config/schema.json: JSON schema of the whole config, for editors."""
+    _inherit_texts(Strict)
     return json.dumps(Config.model_json_schema(by_alias=True), indent=2, ensure_ascii=False) + "\n"

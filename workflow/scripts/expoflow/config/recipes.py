@@ -14,6 +14,8 @@ class _Recipe(Strict):
     SCORES: ClassVar[bool] = False
     """Whether the recipe makes a reward model instead of a language model."""
 
+    recipe: str
+    """What the training does."""
     epochs: int = Field(ge=1)
     """Passes over the training data."""
     learning_rate: float = Field(gt=0)
