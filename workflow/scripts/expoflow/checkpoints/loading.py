@@ -17,6 +17,7 @@ from expoflow.checkpoints import reward_heads
 from expoflow.checkpoints.checkpoint import read_json_file
 from expoflow.checkpoints.findings import ungathered
 from expoflow.checkpoints.header import Tensor
+from expoflow.checkpoints.lean import without_sklearn
 from expoflow.checkpoints.tensor_names import AGAIN, BUFFER, HEAD, WRAPPERS, leftover
 from expoflow.errors import CheckpointError, first_of
 
@@ -49,6 +50,7 @@ def read_config(folder: Path, remote: bool = False) -> Any:
     """The model's config as read by transformers. Raises CheckpointError for an unknown config."""
     import transformers
 
+    without_sklearn()
     for key, value in read_json_file(folder / "config.json").items():
         if key in DEPTHS and isinstance(value, int) and value > MOST_LAYERS:
             raise CheckpointError(f"{folder}: {key} is {value} in its config.json; correct it")
