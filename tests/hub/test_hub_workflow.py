@@ -112,6 +112,6 @@ def test_a_model_of_no_use_is_told_before_it_is_downloaded(tree, hub, tmp_path):
         tree.snakemake("--cores", "1", check=False, jobless=True),
     ):
         assert "models.dpo: " in output
-        assert "t5 has an encoder and a decoder, and the sweep of ExPO is for decoders alone" in output
+        assert "t5 has an encoder and a decoder, and the sweep of ExPO is only for decoders" in output
     assert "nothing was done:" in output
     assert not list((tmp_path / "hf").glob("hub/*dpo/snapshots/*/*.safetensors"))

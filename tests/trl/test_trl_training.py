@@ -98,7 +98,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(models, recipe
     assert not (models / f"{name}.json").exists()
     kept = last_checkpoint(work / recipe / "checkpoints").name
     again = trained(models, name, recipe)
-    assert f"goes on from {kept}" in (models / f"{name}.log").read_text()
+    assert f"resumes from {kept}" in (models / f"{name}.log").read_text()
     assert again.files["model.safetensors"] == whole.files["model.safetensors"]  # bit for bit
 
 

@@ -425,7 +425,7 @@ def test_the_command_line(tmp_path, capsys, monkeypatch):
     assert (
         run("extrapolate", "--aligned", tmp_path / "elsewhere", "--alpha", "1", "--out", tmp_path / "o") == 2
     )
-    assert "is no adapter, which would name its base" in capsys.readouterr().err
+    assert "is not an adapter, which would name its base" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -500,7 +500,7 @@ def test_tensors_without_a_place_in_the_base_are_refused(good, tmp_path):
 def test_an_adapter_is_no_sft(good, tmp_path):
     with pytest.raises(PairError, match="is an adapter; give a whole model"):
         extrapolate(good[1], good[0], {"1": tmp_path / "out"})
-    with pytest.raises(PairError, match="is no adapter; leave out --as adapter"):
+    with pytest.raises(PairError, match="is not an adapter; leave out --as adapter"):
         extrapolate(good[0], good[0], {"1": tmp_path / "out"}, as_adapter=True)
     with pytest.raises(PairError, match="keeps its types"):
         extrapolate(*good, {"1": tmp_path / "out"}, Options(dtype="float32"), as_adapter=True)

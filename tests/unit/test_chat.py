@@ -126,7 +126,8 @@ def test_a_template_that_fails_is_one_line(chat, template, words):
 
 def test_a_template_that_is_no_jinja_names_the_line(chat):
     with pytest.raises(
-        CheckpointError, match=r"model 'mine': its chat template is no Jinja \(line 2: .*chat_template:"
+        CheckpointError,
+        match=r"model 'mine': its chat template is not valid Jinja \(line 2: .*chat_template:",
     ):
         chat("{% for m in messages %}\n{{ m[ }}{% endfor %}").token_ids([USER])
 
@@ -137,7 +138,7 @@ def test_several_templates_without_a_default_are_no_traceback(chat):
 
 
 def test_a_prompt_without_a_token_is_refused(chat):
-    with pytest.raises(DataError, match="makes no token of it"):
+    with pytest.raises(DataError, match="turns it into no tokens"):
         chat("{{ messages[0]['content'] }}").token_ids([said("user", "")])
 
 
@@ -223,7 +224,7 @@ def test_all_that_may_end_a_response_does(folder, tmp_path):
     assert stop_ids(Model(folder=variant(folder, tmp_path / "none", {"generation_config": -1}))) == {end, eos}
     wrong = variant(folder, tmp_path / "wrong", {"generation_config": [7, "</s>"]})
     with pytest.raises(
-        CheckpointError, match=r"generation_config\.json has eos_token_id '</s>', which is no token id"
+        CheckpointError, match=r"generation_config\.json has eos_token_id '</s>', which is not a token id"
     ):
         stop_ids(Model(folder=wrong))
 
@@ -321,7 +322,8 @@ def test_a_template_of_any_kind_is_right_or_refused_in_one_line(chat):
         template = mutated(form.template, rng)
         found = outcome(chat(template, form.name), rng.choice(list(CONVERSATIONS.values())))
         kind = next(
-            (kind for kind in ("right", "refuses it", "leaves out", "is no Jinja") if kind in found), ""
+            (kind for kind in ("right", "refuses it", "leaves out", "is not valid Jinja") if kind in found),
+            "",
         )
         assert kind == found == "right" or (kind and "mine" in found and "\n" not in found), (template, found)
         counts[kind] += 1

@@ -202,7 +202,7 @@ def test_a_model_without_vision_is_refused(folders, tmp_path):
     shown = [Message(role="user", content="who ?", images=[image(1)])]
     with pytest.raises(CheckpointError, match=r"LlamaForCausalLM takes no images; remove the images"):
         Chat.of(tokenizer.tokenizer(model), model, images=True).token_ids(shown)
-    with pytest.raises(DataError, match=r"has images, and only its text would be read"):
+    with pytest.raises(DataError, match=r"has images, but only its text would be read"):
         Chat.of(tokenizer.tokenizer(model), model).token_ids(shown)
     bare = save("llava", tmp_path / "bare")
     (bare / "processor_config.json").unlink()
@@ -248,5 +248,5 @@ def test_a_class_in_which_tokens_see_what_follows_has_no_likelihood(folders, tmp
         if path.name.startswith(("tokenizer", "chat")):
             (tmp_path / path.name).write_bytes(path.read_bytes())
     engine = TransformersEngine(Model(folder=tmp_path))
-    with pytest.raises(CheckpointError, match=r"a token sees what comes after it.*choose by reward"):
+    with pytest.raises(CheckpointError, match=r"tokens see later tokens.*choose by reward"):
         logps(engine, [([5, 6, 7], [8, 9])])

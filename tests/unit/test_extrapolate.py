@@ -345,14 +345,14 @@ def test_existing_outputs_are_refused_or_replaced_whole(make_pair, tmp_path):
 @pytest.mark.parametrize("place", ["sft", "aligned", "."])
 def test_an_output_that_is_or_holds_an_input_is_refused(make_pair, tmp_path, place):
     sft, aligned = make_pair()
-    with pytest.raises(CheckpointError, match="is or holds one of the inputs"):
+    with pytest.raises(CheckpointError, match="is or contains one of the inputs"):
         extrapolate(sft, aligned, {"0.3": tmp_path / place}, replace=True)
     assert len(load(sft)) == len(load(aligned))
 
 
 @pytest.mark.parametrize("alphas", [("nan",), ("inf",), ("0.3", "0.30")])
 def test_alphas_are_finite_and_distinct(make_pair, tmp_path, alphas):
-    with pytest.raises(PairError, match="not finite, or one stands twice"):
+    with pytest.raises(PairError, match="not finite, or one is given twice"):
         extrapolate(*make_pair(), {alpha: tmp_path / f"out{alpha}" for alpha in alphas})
 
 

@@ -127,7 +127,9 @@ def test_an_expert_that_is_missing_is_said(tmp_path):
     assert message.startswith(
         "tensor model.layers.0.mlp.experts.down_proj and 1 more of the class: sft and aligned store it"
     )
-    assert "its 2048 elements are not the 1536 of its parts; load both models with transformers" in message
+    assert (
+        "its 2048 elements do not match the 1536 of its parts; load both models with transformers" in message
+    )
 
 
 def test_only_stacking_and_concatenating_are_followed():
@@ -243,7 +245,7 @@ def test_a_fused_layout_that_is_not_followed_is_refused_and_the_remedy_works(tmp
     aligned = change_tensors(save(model, tmp_path / "aligned"), lambda state: own)
     (message,) = open_pair(sft, aligned).errors
     assert (
-        "store it in two layouts, and the operation Chunk(dim=0) is not followed here; load both" in message
+        "store it in two layouts, and the operation Chunk(dim=0) is not supported here; load both" in message
     )
     again = [saved_again(folder, model, tmp_path / f"{folder.name}-again") for folder in (sft, aligned)]
     require_right(*again, tmp_path / "out")

@@ -227,13 +227,13 @@ BLIP |= {"bos_token_id": 1, "sep_token_id": 2}
     [
         (
             lambda: BlipForConditionalGeneration(BlipConfig(text_config=BLIP, vision_config=BLIP)),
-            "cannot run BlipForConditionalGeneration: it generates in a way of its own; set generate.engine: vllm",
+            "cannot run BlipForConditionalGeneration: it has its own way of generating; set generate.engine: vllm",
         ),
         (
             lambda: T5ForConditionalGeneration(
                 T5Config(vocab_size=50, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
             ),
-            "an encoder and a decoder, and the sweep of ExPO is for decoders alone; `expoflow extrapolate`",
+            "an encoder and a decoder, and the sweep of ExPO is only for decoders; `expoflow extrapolate`",
         ),
     ],
 )

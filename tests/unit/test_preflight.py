@@ -60,7 +60,7 @@ def test_vocabularies_of_another_size(make_pair, sft, aligned):
     assert errors(pair, "shared_rows") == []
     assert (
         found(pair, "warning", "shared_rows")[1]
-        == f"{text}: the common rows are extrapolated, aligned's others kept"
+        == f"{text}: the common rows are extrapolated, and aligned's other rows are kept"
     )
     parts = {part.theta1.name: part for part in open_pair(*pair, "shared_rows").parts}
     assert parts["lm_head.weight"].shared == 320 * 32
@@ -72,7 +72,7 @@ def test_rows_are_shared_only_where_they_mean_the_same_tokens(make_pair):
     write_tokenizer(aligned, ["<pad>", *(f"word{at}" for at in range(321))])
     messages = errors((sft, aligned), "shared_rows")
     assert messages == [
-        "320 token ids mean another token: 0 is 'word0' in sft and '<pad>' in aligned; give models of one tokenizer"
+        "320 token ids mean different tokens: 0 is 'word0' in sft and '<pad>' in aligned; give models with the same tokenizer"
     ]
     (sft / "tokenizer.json").unlink()
     assert "rows may mean different tokens" in errors((sft, aligned), "shared_rows")[0]
@@ -88,7 +88,7 @@ def test_tokenizers_of_equal_size_are_compared_too(make_pair):
     write_tokenizer(aligned, [*words[:318], "<pad>", "<sep>"])
     assert "aligned's tokenizer is kept" in found((sft, aligned), "warning")[0]
     write_tokenizer(aligned, words[::-1])
-    assert "320 token ids mean another token" in errors((sft, aligned))[0]
+    assert "320 token ids mean different tokens" in errors((sft, aligned))[0]
     (aligned / "tokenizer.json").write_text(json.dumps({"model": {"vocab": [["a", 0.0], ["b", 1.0]]}}))
     assert "0 is 'word0' in sft and 'a' in aligned" in found((sft, aligned), "warning")[0]
 

@@ -166,7 +166,7 @@ def test_iterations_share_the_prompts():
     rounds = onpolicy.shares(asked, 16, 3, range(10))
     assert [len(each) for each in rounds] == [5, 6, 5]
     assert rounds[1] == [*asked[5:], asked[0]]
-    with pytest.raises(DataError, match="more than the 10 there are in one"):
+    with pytest.raises(DataError, match="one iteration would need more than the 10 there are"):
         onpolicy.shares(asked, 16, 1, range(10))
 
 

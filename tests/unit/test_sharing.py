@@ -117,7 +117,7 @@ def test_the_error_of_one_is_said_by_both(told, missing, load, rank, reason):
 
 def test_nobody_waits_for_one_that_takes_less(told):
     places = f"worker 0 at {NAMES[6]}, worker 1 at the end"
-    assert errors(told["one stops"]) == [f"ToldError: the workers do not load the same: {places}"] * 2
+    assert errors(told["one stops"]) == [f"ToldError: the workers load different tensors: {places}"] * 2
     assert errors(told["both"]) == [f"ValueError: no room for {NAMES[4]}"] * 2
     assert errors(told["both stop"]) == [None, None]
 

@@ -102,7 +102,7 @@ def test_a_head_that_alignment_untied_begins_at_the_embedding(tmp_path):
     change_config(change_tensors(aligned, with_head("gemma2", add=1e-3)), tie_word_embeddings=False)
     notes = [each.message for each in open_pair(sft, aligned).findings if each.level == "note"]
     assert notes == [
-        "lm_head.weight is tied to model.embed_tokens.weight in sft and not in aligned: sft's is its model.embed_tokens.weight"
+        "lm_head.weight is tied to model.embed_tokens.weight in sft and not in aligned: in sft it equals model.embed_tokens.weight"
     ]
     require_right(sft, aligned, tmp_path / "out")
     change_tensors(sft, with_head("gemma2"))  # a copy, which is no more than that

@@ -62,7 +62,7 @@ def test_the_exported_model_is_theta2_and_loads_with_plain_transformers(finished
         expected = tensor.double() + best * (tensor.double() - theta0[name].double())
         torch.testing.assert_close(theta2[name], expected.float(), rtol=0, atol=2e-6)
     assert AutoTokenizer.from_pretrained(folder).chat_template
-    assert "is said in `results/pairs/tiny/certificate.json`" in (folder / "README.md").read_text()
+    assert "`results/pairs/tiny/certificate.json` of the run" in (folder / "README.md").read_text()
     recipe = json.loads((folder / "recipe.json").read_text())
     assert recipe["alpha"] == best
     manifest = json.loads(finished_once.read("models/dpo.json"))

@@ -1,1 +1,1 @@
-"""Engines: a model and prompts in, responses out; one interface whatever runs the model."""
+"""Engines: one interface that takes a model and prompts and returns responses."""

@@ -1,4 +1,4 @@
-"""The next tensor is made while an engine takes the present one."""
+"""Prepare the next tensor while an engine reads the current one."""
 
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,16 +13,21 @@ Named = tuple[str, Tensor]
 
 
 def tensors_for(streamed: Streamed, device: str) -> Iterator[Named]:
-    """The tensors of `streamed` for an engine on this kind of device: made ahead in pinned memory for "cuda", else as they are asked for."""
+    """Stream the tensors of `streamed` to an engine on a device of this kind.
+
+    For "cuda" each tensor is made ahead in pinned memory; otherwise it is made on request.
+    """
     gpu = device == "cuda"
     return ahead(tensors_of(streamed, pinned=True), pinned=True) if gpu else tensors_of(streamed)
 
 
 def ahead(tensors: Iterable[Named], pinned: bool = False) -> Generator[Named]:
-    """The same (name, tensor), one made ahead by a thread; if `pinned`, what lies elsewhere is copied into pinned memory there.
+    """Yield the same (name, tensor) pairs; a thread makes one ahead.
 
-    An error in making one comes at its turn. Closing this waits for the one that is being made, and ends the thread.
-    PyTorch gives the blocks of pinned tensors again, so that a few are in use, not one for each tensor.
+    If `pinned`, the thread copies tensors from ordinary memory into pinned memory. An error in
+    making a tensor is raised when its turn comes. Closing the generator waits for the tensor that
+    is being made and ends the thread. PyTorch reuses pinned blocks, so only a few are in use at a
+    time.
     """
     waiting = iter(tensors)
 
@@ -31,7 +36,7 @@ def ahead(tensors: Iterable[Named], pinned: bool = False) -> Generator[Named]:
         return (made[0], _pinned(made[1])) if made and pinned else made
 
     start = {}
-    if pinned:  # a new thread would take the first GPU
+    if pinned:  # a new thread would use the first GPU
         start = {"initializer": torch.cuda.set_device, "initargs": (torch.cuda.current_device(),)}
     with ThreadPoolExecutor(1, **start) as thread:
         following = thread.submit(make)
@@ -41,7 +46,7 @@ def ahead(tensors: Iterable[Named], pinned: bool = False) -> Generator[Named]:
 
 
 def _pinned(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy of it, in pinned memory; the tensor as it is if there is none."""
+    """Return the tensor in pinned memory, or unchanged if there is no pinned memory."""
     try:
         return tensor.pin_memory()
     except RuntimeError:

@@ -1,4 +1,7 @@
-"""The side of an engine that holds the model: does "generate" tasks, in an engine host or in the job itself."""
+"""The side of an engine that holds the model.
+
+It runs "generate" tasks, in an engine host or in the job itself.
+"""
 
 from collections.abc import Container, Iterable, Iterator
 from typing import Any
@@ -14,10 +17,10 @@ from expoflow.results import Generation, Prompt
 
 
 class Loaded:
-    """An engine, and the model that it has at the moment."""
+    """An engine and the model that it currently holds."""
 
     def __init__(self, model: Model, engine: str):
-        """Raises CheckpointError where the model does not fit into memory."""
+        """Raise CheckpointError if the model does not fit into memory."""
         devices = require_gpus(model, vllm=engine == "vllm")
         if engine == "vllm":
             from expoflow.engines.vllm import VllmEngine
@@ -32,7 +35,10 @@ class Loaded:
         self._read_by: tuple[Any, ...] = ()
 
     def read(self, prompts: list[Prompt]) -> list[tuple[list[int], Pictures | None]]:
-        """Token ids and images of the prompts; those of the last call are known as long as they are made the same way."""
+        """Return token ids and images of the prompts.
+
+        Those of the last call are reused while the tokenizer and the model's settings are the same.
+        """
         read_by = (self.engine.tokenizer, self.model.system, self.model.date)
         if self._read_by != read_by:
             self._prompts, self._read_by = {}, read_by
@@ -47,7 +53,7 @@ class Loaded:
         return [*self._prompts.values()]
 
     def move(self, model: Model) -> None:
-        """Have the engine at `model`."""
+        """Load the weights of `model` into the engine, unless it holds them already."""
         if model != self.model:
             self.engine.move(model)
             self.model = model
@@ -58,7 +64,7 @@ class Loaded:
 
 
 def generate(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
-    """Do a task of the form `engines.generate.GenerateTask`: yields Generation rows as they get finished, in any order."""
+    """Run a `GenerateTask`; yield Generation rows as they finish, in any order."""
     task = GenerateTask.model_validate(arguments)
     loaded = held.get(
         "generate", engine_key(task.model, task.engine), lambda: Loaded(task.model, task.engine)
@@ -95,7 +101,7 @@ def generate(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, A
 def generated(
     engine: Engine, prompt_id: str, sample: int, request: Request, completion: Completion
 ) -> Generation:
-    """The record of a completion."""
+    """Return the record of a completion."""
     return Generation(
         prompt_id=prompt_id,
         sample=sample,
@@ -111,7 +117,10 @@ def generated(
 def _fitting(
     engine: Engine, prompts: Iterable[tuple[Prompt, list[int]]], config: GenerateConfig, share: Container[str]
 ) -> Iterator[tuple[Prompt, list[int]]]:
-    """Every prompt that leaves room for a response, with its token ids; the log says what was done to others of the share."""
+    """Yield every prompt that leaves room for a response, with its token ids.
+
+    A warning in the log names the prompts of `share` that were skipped or truncated.
+    """
     context = engine.context
     skipped, cut = [], []
     for prompt, ids in prompts:
@@ -126,7 +135,8 @@ def _fitting(
         elif config.too_long == "skip":
             skipped.append(prompt.prompt_id)
         else:
-            # The end stays, for it asks for the response; so does the first token, often the BOS.
+            # Keep the end, which asks for the response, and the first token, which is often the
+            # BOS.
             room = context - min(config.max_tokens, context // 2)
             cut.append(prompt.prompt_id)
             yield prompt, ids[:1] + ids[len(ids) - room + 1 :]

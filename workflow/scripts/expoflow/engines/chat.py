@@ -1,4 +1,7 @@
-"""Messages to token ids through a model's chat template, with exactly one BOS; what a template loses is an error."""
+"""Turn messages into token ids through a model's chat template, with exactly one BOS.
+
+A message that the template drops is an error.
+"""
 
 import json
 import re
@@ -20,16 +23,17 @@ from expoflow.results import Message
 
 Turn = dict[str, Any]
 QUESTION, ANSWER = "the question 5417", "the answer 9032"
-SWITCH = re.compile(r"/(no_?)?think\b")  # templates read it, and leave it out
+SWITCH = re.compile(r"/(no_?)?think\b")  # templates read this switch and leave it out of the text
 END_OF_REASONING = "</think>"
 
 
 class Chat:
-    """A tokenizer and how a model takes conversations.
+    """A tokenizer, with the way a model reads conversations.
 
-    `name` is the model's, for errors. `system` says what becomes of system messages: `keep`; `merge` puts their text
-    and a blank line before the first user message; `drop` leaves them out. `date` (ISO) is the day that a template's
-    `strftime_now` tells. Images are read with the processor of `sees`, a vision-language model; without it they are refused.
+    `name` is the model's name in errors. `system` says what happens to system messages: `keep`
+    leaves them; `merge` puts their text and a blank line before the first user message; `drop`
+    removes them. `date` (ISO) is the day that `strftime_now` gives to a template. Images are read
+    with the processor of `sees`, a vision-language model; without it, images are refused.
     """
 
     def __init__(
@@ -47,19 +51,20 @@ class Chat:
 
     @classmethod
     def of(cls, tokenizer: Any, model: Model, images: bool = False) -> Self:
-        """What an engine's model says, with its tokenizer; with `images` it may be given some."""
+        """Return the chat of a model and its tokenizer; `images` allows images in prompts."""
         return cls(tokenizer, str(model.folder), model.system, model.date, model if images else None)
 
     def token_ids(self, messages: Sequence[Message], response: str | None = None) -> list[int]:
-        """Token ids of a conversation that asks for a response, or that ends with `response`."""
+        """Return token ids of a conversation that asks for a response or ends with `response`."""
         return self.all_token_ids([(messages, response)])[0]
 
     def all_token_ids(self, conversations: Iterable[tuple[Sequence[Message], str | None]]) -> list[list[int]]:
-        """`token_ids` of many (messages, response), at once since that is several times as fast.
+        """Return `token_ids` of many (messages, response) at once, which is several times as fast.
 
-        Templates that write the BOS themselves and tokenizers that add it again give one BOS all the same; a model
-        that uses none gets none. A conversation that ends with a response has the [CLS] and [SEP] of a tokenizer that
-        adds both. Raises what `text` raises, and DataError where two different prompts give the same text.
+        If the template writes the BOS and the tokenizer adds it again, the result still has one
+        BOS. A model that uses no BOS gets none. If the tokenizer adds [CLS] and [SEP], a
+        conversation that ends with a response has both. Raises what `text` raises, and DataError if
+        two different prompts give the same text.
         """
         given = list(conversations)
         texts = [self.text(messages, response) for messages, response in given]
@@ -74,7 +79,7 @@ class Chat:
         ]
 
     def pictures(self, messages: Sequence[Message]) -> Pictures | None:
-        """The images of a prompt, and the prompt with one place for each; None for a prompt without images."""
+        """Return a prompt's images, with a placeholder for each in its text; None without any."""
         if not (images := _images(messages)):
             return None
         text = self.text(messages)
@@ -86,22 +91,22 @@ class Chat:
         return [list(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
     def _seen(self, messages: Sequence[Message], text: str, images: list[bytes]) -> list[int]:
-        """Token ids of a text with images."""
+        """Return token ids of a text with images."""
         try:
             return self._processor(messages).token_ids(text, images)
         except DataError as error:
             raise DataError(f"{self._where(messages)}: {error}") from None
 
     def _processor(self, messages: Sequence[Message]) -> vision.Processor:
-        """What reads the images of these messages."""
+        """Return the processor that reads the images of these messages."""
         if self.sees is None:
             raise DataError(
-                f"{self._where(messages)}: has images, and only its text would be read; remove them"
+                f"{self._where(messages)}: has images, but only its text would be read; remove the images"
             )
         return vision.processor(self.sees, self.tokenizer)
 
     def _unseen(self, messages: Sequence[Message], ids: list[int]) -> list[int]:
-        """`ids` of a conversation without images, which hold no place for one."""
+        """Return `ids`, after checking that a conversation without images has no image token."""
         if self._place is not None and self._place in ids:
             raise DataError(
                 f"{self._where(messages)}: its text has {self.tokenizer.decode([self._place])!r}, which stands for an image, and"
@@ -116,7 +121,7 @@ class Chat:
     def _whole(
         self, conversation: tuple[Sequence[Message], str | None], text: str, ids: list[int]
     ) -> list[int]:
-        """`ids` of `text` with the one BOS, or [CLS] and [SEP], that the conversation must have."""
+        """Return `ids` of `text` with the single BOS, or the [CLS] and [SEP], that it must have."""
         messages, response = conversation
         (cls, sep), bos = self._brackets, self.tokenizer.bos_token_id
         if sep is not None and response is not None:
@@ -129,35 +134,35 @@ class Chat:
             del ids[0]
         if not ids:
             raise DataError(
-                f"{self._where(messages)}: the chat template makes no token of it; {self._another()}"
+                f"{self._where(messages)}: the chat template turns it into no tokens; {self._another()}"
             )
         return ids
 
     @cached_property
     def _adds_bos(self) -> bool:
-        """Whether the tokenizer puts a BOS before a text by itself."""
+        """Whether the tokenizer itself puts a BOS before a text."""
         bos = self.tokenizer.bos_token_id
         return bos is not None and self.tokenizer("")["input_ids"][:1] == [bos]
 
     def cut(self, ids: list[int], context: int) -> list[int]:
-        """The first `context` token ids of a conversation with a response; a [SEP] at its end stays there."""
+        """Return the first `context` token ids of a conversation; a final [SEP] is kept."""
         _, sep = self._brackets
         if len(ids) <= context or sep is None:
             return ids[:context]
         return [*ids[: context - 1], sep]
 
     def text(self, messages: Sequence[Message], response: str | None = None, **options: Any) -> str:
-        """The conversation as the template writes it; `options` go to `apply_chat_template`.
+        """Return the conversation as the template writes it; `options` go to `apply_chat_template`.
 
-        Raises CheckpointError without a chat template or for one that is no Jinja, DataError for a conversation that
-        the template refuses or of which it leaves a message out.
+        Raises CheckpointError if there is no chat template or if it is not valid Jinja, and
+        DataError if the template refuses the conversation or drops a message.
         """
         if not getattr(self.tokenizer, "chat_template", None):
             raise CheckpointError(
                 f"tokenizer of '{self.name}' has no chat template; give one as `chat_template:` of the model"
             )
         if any(message.images for message in messages):
-            self._processor(messages)  # a template for texts would say less of why it fails
+            self._processor(messages)  # this error explains more than the template's own would
         turns = with_system(_turns(messages), self.system)
         turns += [{"role": "assistant", "content": response}] if response is not None else []
         options = {"add_generation_prompt": response is None, "strftime_now": self.now, **options}
@@ -165,7 +170,7 @@ class Chat:
             text = self._applied(turns, **options)
         except TemplateSyntaxError as error:
             raise CheckpointError(
-                f"model '{self.name}': its chat template is no Jinja (line {error.lineno}: {_line(error)}); "
+                f"model '{self.name}': its chat template is not valid Jinja (line {error.lineno}: {_line(error)}); "
                 "correct it, or give another as `chat_template:` of the model"
             ) from None
         except Exception as error:  # whatever the template's author has written
@@ -180,16 +185,16 @@ class Chat:
         return text
 
     def turn_end(self) -> int | None:
-        """The token that the template writes after an assistant's text, if it is a token of its own.
+        """Return the token that the template writes after an assistant's text.
 
-        None without one, and for a token that begins a turn: one that stands right before a message's text. White
-        space may stand around it.
+        Return None if it is not a separate token, or if it begins a turn, that is, if it also
+        stands right before a message's text. White space around the token is ignored.
         """
         asked = [Message(role="user", content=QUESTION)]
         try:
             text = self.text(asked, ANSWER)
         except (CheckpointError, DataError):
-            return None  # the prompts will show what is wrong
+            return None  # the error will come with the prompts
         before, _, after = text.rpartition(ANSWER)
         end = self._tokens(after)
         begins = [self._tokens(part)[-1:] for part in (before, before.partition(QUESTION)[0])]
@@ -197,31 +202,37 @@ class Chat:
         return end[0] if end and own.issuperset(end) and end[:1] not in begins else None
 
     def _ignored(self, turns: Sequence[Turn], options: dict[str, Any]) -> Turn | None:
-        """The first turn that is not there when each has a text that stands nowhere else; tried once for the same roles."""
+        """Return the first turn that the template drops when every turn has a unique text.
+
+        The same sequence of roles is tried only once.
+        """
         roles = (*(turn["role"] for turn in turns), options["add_generation_prompt"])
         if roles in self._tried:
             return None
         self._tried.add(roles)
         marked = [turn | {"content": f"the {at}th message 5417"} for at, turn in enumerate(turns)]
-        with suppress(Exception):  # a template may want other texts than these
+        with suppress(Exception):  # a template may reject these texts
             text = self._applied(marked, **options)
             lost = _missing(text, marked)
             return None if lost is None else turns[lost]
         return None
 
     def _applied(self, turns: Sequence[Turn], **options: Any) -> str:
-        """The text of turns: with lists of parts as their contents if one has images, or if the template wants that."""
+        """Return the text of turns.
+
+        Contents are lists of parts if a turn has images or the template expects lists.
+        """
         if self._lists or any("images" in turn for turn in turns):
             turns = [_listed(turn) for turn in turns]
         return self.tokenizer.apply_chat_template(turns, tokenize=False, **options)
 
     @cached_property
     def _lists(self) -> bool:
-        """Whether the template reads contents that are lists, as vision-language models have them, and loses plain texts."""
+        """Whether the template reads contents only as lists of parts, and loses plain texts."""
         asked = {"role": "user", "content": QUESTION}
 
         def reads(turn: Turn) -> bool:
-            with suppress(Exception):  # the prompts will show what is wrong
+            with suppress(Exception):  # the error will come with the prompts
                 options = {"add_generation_prompt": True, "strftime_now": self.now}
                 return QUESTION in self.tokenizer.apply_chat_template([turn], tokenize=False, **options)
             return False
@@ -229,13 +240,13 @@ class Chat:
         return not reads(asked) and reads(_listed(asked))
 
     def _tokens(self, text: str) -> list[int]:
-        """Token ids of a piece of a template without those of white space."""
+        """Return token ids of a piece of a template, without those of white space."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [token for token in ids if self.tokenizer.decode([token]).strip()]
 
     @cached_property
     def _brackets(self) -> tuple[int | None, int | None]:
-        """[CLS] and [SEP] of a tokenizer that adds both, else None."""
+        """Return [CLS] and [SEP] of a tokenizer that adds both; otherwise None for each."""
         ends = (self.tokenizer.cls_token_id, self.tokenizer.sep_token_id)
         return ends if None not in ends and self.tokenizer("")["input_ids"] == [*ends] else (None, None)
 
@@ -251,7 +262,7 @@ class Chat:
                 ):
                     raise DataError(
                         f"model '{self.name}': prompts {prompt_id(other)} and {prompt_id(messages)} are different, but "
-                        f"the chat template writes the same for both; {self._remedy(plain(messages))}"
+                        f"the chat template writes the same text for both; {self._remedy(plain(messages))}"
                     )
 
     def _where(self, messages: Sequence[Message]) -> str:
@@ -268,24 +279,24 @@ class Chat:
 
 
 def _turns(messages: Sequence[Message]) -> list[Turn]:
-    """Messages as plain data; `images` is how many one has, if it has any."""
+    """Return messages as plain data; `images` counts a message's images, if it has any."""
     shown = [{"images": len(message.images)} if message.images else {} for message in messages]
     return [turn | more for turn, more in zip(plain(messages), shown, strict=True)]
 
 
 def _listed(turn: Turn) -> Turn:
-    """A turn whose content is a list of parts, images first."""
+    """Return a turn with its content as a list of parts, images first."""
     text = [{"type": "text", "text": turn["content"]}] if turn["content"] else []
     return {"role": turn["role"], "content": [{"type": "image"}] * turn.get("images", 0) + text}
 
 
 def _images(messages: Sequence[Message]) -> list[bytes]:
-    """The files of a conversation's images, in order."""
+    """Return the files of a conversation's images, in order."""
     return [b64decode(image.data) for message in messages for image in message.images or ()]
 
 
 def with_system(turns: list[Turn], system: str) -> list[Turn]:
-    """`turns` with their system messages as `system` says: `keep`, `merge` or `drop`."""
+    """Return `turns` with system messages treated as `system` says: `keep`, `merge` or `drop`."""
     texts = [turn["content"] for turn in turns if turn["role"] == "system"]
     if system == "keep" or not texts:
         return turns
@@ -299,15 +310,16 @@ def with_system(turns: list[Turn], system: str) -> list[Turn]:
 
 
 def begin_with(ids: list[int], token: int) -> None:
-    """Put `token` first unless it is there."""
+    """Insert `token` at the beginning, unless it is there already."""
     if ids[:1] != [token]:
         ids.insert(0, token)
 
 
 def _lost(text: str, turns: Sequence[Turn]) -> Turn | None:
-    """The first turn that is not in `text`, in order; a system message may stand anywhere.
+    """Return the first turn that is missing from `text`; None if all are there.
 
-    A template may change white space, strip an assistant's reasoning, and write a tool's answer as JSON.
+    The turns must appear in order, except system messages. A template may change white space, strip
+    an assistant's reasoning, and write a tool's answer as JSON.
     """
     if _missing(text, turns) is None:
         return None
@@ -335,18 +347,21 @@ def _missing(text: str, turns: Sequence[Turn]) -> int | None:
 
 
 def _bare(text: str) -> str:
-    """Without white space."""
+    """Return the text without white space."""
     return "".join(text.split())
 
 
 def _essence(role: str, content: str) -> str:
-    """A message's text without what any template may strip."""
+    """Return a message's text without anything that a template may strip."""
     content = content.rpartition(END_OF_REASONING)[2] if role == "assistant" else content
     return _bare(SWITCH.sub("", content))
 
 
 def _essences(messages: Sequence[Message], system: str) -> list[tuple[str, str]]:
-    """What tells prompts apart; a template that keeps system messages may write one of its own where there is none."""
+    """Return what distinguishes prompts.
+
+    With `system: keep`, system messages are left out: a template may add one by default.
+    """
     told = [each for each in messages if each.role != "system" or system != "keep"]
     essences = [(each.role, _essence(each.role, each.content)) for each in told]
     return [each for each in essences if each[1]]

@@ -1,8 +1,10 @@
-"""How a language model is given a batch of prompts, and then its own tokens: two ways of the transformers engine.
+"""How the transformers engine feeds a batch of prompts, and then the model's own tokens.
 
-A class that takes positions and keeps keys and values alone is given prompts of any lengths, padded on the left (`Padded`). Padding
-would change the state of a recurrent layer, the place of a token whose class counts places by itself, and what an image is
-seen as: other classes are given prompts of one length, as their own `generate` would give them (`AsGenerate`).
+`Padded` takes prompts of any lengths and pads them on the left. It is used if the class accepts
+positions and its cache holds only keys and values. `AsGenerate` takes prompts of one length and
+feeds them as the class' own `generate` does. It is used for all other classes: padding would change
+the state of a recurrent layer, the positions of a class that counts them itself, and the way an
+image is read.
 """
 
 import inspect
@@ -15,7 +17,7 @@ from transformers import DynamicCache, GenerationConfig
 
 
 class Padded:
-    """A left-padded batch; rows that are finished may leave it."""
+    """A left-padded batch; finished rows can be removed."""
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]]):
         device, longest = model.device, max(map(len, prompts))
@@ -29,7 +31,7 @@ class Padded:
         self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)
 
     def logits(self) -> Tensor:
-        """[rows, vocabulary], float32: of every row's next token."""
+        """Return the logits of every row's next token: [rows, vocabulary], float32."""
         output = self.model(
             input_ids=self.ids,
             attention_mask=self.mask,
@@ -41,22 +43,22 @@ class Padded:
         return output.logits[:, -1].float()
 
     def add(self, token: Tensor) -> None:
-        """Give every row its next token."""
+        """Append its next token to every row."""
         self.ids, self.positions = token[:, None], self.positions[:, -1:] + 1
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(token), 1)], dim=1)
 
     def keep(self, rows: Tensor) -> bool:
-        """Go on with these rows alone; whether it could be done."""
+        """Keep only these rows; return whether that was possible."""
         self.ids, self.mask, self.positions = self.ids[rows], self.mask[rows], self.positions[rows]
         self.cache.batch_select_indices(rows)
         return True
 
 
 class AsGenerate:
-    """A batch of prompts of one length, given step by step as transformers' `generate` gives them.
+    """A batch of prompts of one length, fed step by step as transformers' `generate` does.
 
-    `features` are what a processor makes of the prompts' images. What becomes of the past, of positions and of images after
-    the first step is the class' own to say: each has methods for it, which `generate` calls.
+    `features` are what a processor makes of the prompts' images. After the first step, each class
+    updates its cache, positions and images by its own methods, which `generate` calls.
     """
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], features: Mapping[str, Any]):
@@ -65,8 +67,8 @@ class AsGenerate:
         self.given = _prepared(model, self.ids, features)
 
     def logits(self) -> Tensor:
-        """[rows, vocabulary], float32: of every row's next token."""
-        # without a cache, all tokens are given in every step
+        """Return the logits of every row's next token: [rows, vocabulary], float32."""
+        # without a cache, every step takes all tokens
         new = 1 if self.given.get("use_cache") and not self.first else None
         inputs = self.model.prepare_inputs_for_generation(
             self.ids, next_sequence_length=new, is_first_iteration=self.first, **self.given
@@ -77,20 +79,20 @@ class AsGenerate:
         return output.logits[:, -1].float()
 
     def add(self, token: Tensor) -> None:
-        """Give every row its next token."""
+        """Append its next token to every row."""
         self.ids = torch.cat([self.ids, token[:, None]], dim=1)
 
     def keep(self, rows: Tensor) -> bool:
-        """Rows stay until all are finished: how to take one out of its past, each class would have to say."""
+        """Return False: there is no common way to remove a row from a class' cache."""
         return False
 
 
 def _prepared(model: Any, ids: Tensor, features: Mapping[str, Any]) -> dict[str, Any]:
-    """What `generate` would give to the class beside token ids: cache, positions, mask and features."""
+    """Return what `generate` passes besides token ids: cache, positions, mask, features."""
     given: dict[str, Any] = {}
 
     def loop(model: Any, input_ids: Tensor, **prepared: Any) -> Tensor:
-        for name in inspect.signature(type(model)._sample).parameters:  # of the loop, not of the class
+        for name in inspect.signature(type(model)._sample).parameters:  # the loop's own arguments
             prepared.pop(name, None)
         given.update(prepared)
         return input_ids

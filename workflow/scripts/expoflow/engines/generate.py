@@ -1,6 +1,6 @@
-"""Engines: a model and prompts in, responses out; one interface whatever runs the model.
+"""Generate responses: the job's side of an engine.
 
-This module is a job's side of it and imports no torch; `engines.answering` is the side that holds the model.
+This module imports no torch; `engines.answering` is the side that holds the model.
 """
 
 import hashlib
@@ -16,16 +16,17 @@ from expoflow.hosts.shares import run_shares
 from expoflow.hosts.task import Task
 from expoflow.results import Generation, Prompt
 
-# Requests of the smallest share that a further GPU is given. An engine answers about as many at a time (vLLM's max_num_seqs),
-# so fewer take as long as the longest response of them, and are done before a further engine has been started.
+# Requests in the smallest share that an additional GPU gets. An engine answers about this many at a
+# time (vLLM's max_num_seqs). Fewer requests take only as long as their longest response and are
+# done before another engine has started.
 LEAST = 256
 
 
 class GenerateTask(Record):
-    """The arguments of a "generate" task: what `engines.answering.generate` is asked for.
+    """The arguments of a "generate" task, which `engines.answering.generate` runs.
 
-    With a `share` only the prompts of these prompt_ids are answered; `done` are the (prompt_id, sample) that are not needed
-    any more.
+    If `share` is given, only the prompts with these prompt_ids are answered. `done` lists the
+    (prompt_id, sample) that are already answered.
     """
 
     model: Model
@@ -44,10 +45,10 @@ def generate(
     key: str,
     told: Callable[[str], None] = print,
 ) -> list[Generation]:
-    """`config.samples` responses to every prompt, in the order of prompts, then samples.
+    """Return `config.samples` responses to every prompt, in the order of prompts, then samples.
 
-    Finished responses are kept in `part`, so that a job that was killed goes on where it was; `key` says
-    what they depend on. The caller removes the file when the responses have been written.
+    Finished responses are kept in `part`, so a job that was killed resumes from them. `key`
+    identifies what they depend on. The caller removes the file after it has written the responses.
     """
     engine = chosen(config.engine)
     kept = Part(part, f"{key} {engine}", Generation)
@@ -70,11 +71,11 @@ def generate(
 
 
 def request_seed(seed: int, sample: int, prompt_id: str) -> int:
-    """Seed of one request: 32 bits of a sha256 over seed + sample and the prompt's id.
+    """Return the seed of one request: 32 bits of a sha256 over seed + sample and the prompt's id.
 
-    One seed for all prompts would give all of them the same random numbers: where the first token's
+    One seed for all prompts would give all of them the same random numbers. If the first token's
     distribution hardly depends on the prompt, all responses would then begin alike, and an interval
-    over prompts would be far too narrow: on the miniature the mean reward of 200 prompts then has a
-    standard deviation of 0.69 from seed to seed instead of 0.08 (bench/seeds.py).
+    over prompts would be far too narrow. On the miniature, the mean reward of 200 prompts then has
+    a standard deviation of 0.69 between seeds, instead of 0.08 (bench/seeds.py).
     """
     return int.from_bytes(hashlib.sha256(f"{seed + sample}:{prompt_id}".encode()).digest()[:4])

@@ -1,8 +1,9 @@
-"""Another alpha without reading: an engine keeps theta1 and theta0 as it has its weights, and writes theta2 over these.
+"""Change alpha without reading files: an engine keeps theta1 and theta0 and writes theta2 in place.
 
-Theta2 is made of the two each time, never of the weights that are there, and bit for bit as `extrapolation.arithmetic` makes
-it. The two take twice the memory of the weights: on their GPU if there is room, else in main memory. A pair for which that
-cannot be is read again at each move, as before.
+Theta1 and theta0 are kept in the layout of the engine's weights. Theta2 is always computed from
+these two, never from the current weights, and equals the result of `extrapolation.arithmetic` bit
+for bit. The two take twice the memory of the weights: on the GPU if there is room, otherwise in
+main memory. If a pair does not qualify, its files are read again at each move.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -23,14 +24,17 @@ from expoflow.extrapolation.options import Options
 from expoflow.extrapolation.preflight import open_pair
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 
-CHUNK = {"cpu": 1 << 20, "cuda": 1 << 22}  # elements that are computed at once
-SCRATCH = 1 << 30  # bytes of a GPU that a chunk may need
-SHARE = 4  # one of so many parts of the free main memory may be taken, for others load models too
+CHUNK = {"cpu": 1 << 20, "cuda": 1 << 22}  # elements computed at once
+SCRATCH = 1 << 30  # bytes of GPU memory that a chunk may need
+SHARE = 4  # 1 / SHARE of the free main memory may be used: others load models too
 
 
 @dataclass
 class Parents:
-    """theta1 and theta0 of the pair that `key` stands for, as stored, by the names of an engine's tensors, in one dimension each."""
+    """theta1 and theta0 of the pair that `key` identifies.
+
+    Values are as stored, one-dimensional, keyed by the names of an engine's tensors.
+    """
 
     key: Any
     theta1: dict[str, Tensor] = field(default_factory=dict)
@@ -38,9 +42,10 @@ class Parents:
 
     @torch.no_grad()
     def write(self, live: Mapping[str, Tensor], alpha: float, options: Options) -> None:
-        """Write theta2 into those tensors of `live` that were kept. Raises PairError as `arithmetic.theta2` does.
+        """Write theta2 into the tensors of `live` whose parents were kept.
 
-        A GPU without memory for a chunk raises torch.OutOfMemoryError; the weights are of no use then.
+        Raises PairError as `arithmetic.theta2` does, and torch.OutOfMemoryError if a GPU has no
+        memory for a chunk. After an OutOfMemoryError the weights are unusable.
         """
 
         def write(chunk: tuple[str, Tensor, Tensor, Tensor]) -> None:
@@ -57,7 +62,7 @@ class Parents:
 
     @torch.no_grad()
     def agrees(self, live: Mapping[str, Tensor], alpha: float, options: Options) -> bool:
-        """Whether `write` would change no bit; False as well if a GPU has no memory for it."""
+        """Whether `write` would change no bit; False if a GPU has no memory for the check."""
         with suppress(torch.OutOfMemoryError):
             for name, out, *parents in self._chunks(live):
                 found = torch.empty_like(out)
@@ -81,7 +86,7 @@ def _compute(out: Tensor, theta1: Tensor, theta0: Tensor, alpha: float, options:
         out.copy_(theta1)
     elif out.dtype == theta1.dtype:
         theta2(out, theta1, theta0, alpha, overflow=options.overflow, name=name)
-    else:  # the engine computes in float32 what is stored in 16 bits
+    else:  # the engine computes 16-bit weights in float32
         stored = torch.empty_like(theta1)
         theta2(stored, theta1, theta0, alpha, overflow=options.overflow, name=name)
         out.copy_(stored)
@@ -90,24 +95,26 @@ def _compute(out: Tensor, theta1: Tensor, theta0: Tensor, alpha: float, options:
 def moved(
     kept: Parents | None, streamed: Streamed, live: Mapping[str, Tensor], needed: int, again: bool
 ) -> Parents | None:
-    """Write the weights that `streamed` means into `live`, an engine's tensors, and return what is to be kept for the next.
+    """Write the weights of `streamed` into `live`, an engine's tensors; return what to keep.
 
-    `live` has all of them by the names of the checkpoint, besides constants of the class. `kept` is what the last call
-    returned, `needed` how many bytes of a GPU the engine needs beside its weights; `again`: the weights there are of this pair, so
-    that it pays to read both models, which takes twice as long as one alpha. None if the weights are to be read as usual.
+    `live` has all tensors by the names of the checkpoint, and constants of the class. `kept` is
+    what the last call returned. `needed` is how many bytes of GPU memory the engine needs besides
+    its weights. `again` says that the current weights are of this pair too: reading both models
+    then pays, although it takes twice as long as one alpha. Returns None if the weights must be
+    read from files as usual.
     """
     found = key_of(streamed)
     if found is None:
         return None
     key, types = found
-    # Others are constants that the class computes by itself.
+    # The other tensors are constants that the class computes itself.
     given = {name: live[name] for name in types if name in live}
     if any(each.dtype not in (types[name], torch.float32) for name, each in given.items()) or not usable(
         [*given.values()]
     ):
         return None
     if kept is None or kept.key != key:
-        if kept:  # its memory is free before other parents take it
+        if kept:  # free its memory before other parents take it
             kept.theta1.clear()
             kept.theta0.clear()
         kept = None
@@ -122,9 +129,10 @@ def moved(
 
 
 def room(live: Mapping[str, Tensor], needed: int | None = 0, processes: int = 1) -> dict[str, Any] | None:
-    """Where twice the bytes of `live` have room, as arguments of torch.empty; None if nowhere.
+    """Return where twice the bytes of `live` fit, as arguments of torch.empty; None if nowhere.
 
-    `needed` as for `moved`; with None a GPU is left alone. `processes` of this machine ask for as much at a time.
+    `needed` is as in `moved`; if it is None, no GPU memory is used. `processes` is how many
+    processes of this machine ask for this much at the same time.
     """
     sizes = [each.nbytes for each in live.values()]
     size = 2 * sum(sizes)
@@ -134,7 +142,7 @@ def room(live: Mapping[str, Tensor], needed: int | None = 0, processes: int = 1)
         if size + needed + SCRATCH <= torch.cuda.mem_get_info(device)[0]:
             return {"device": device}
     pinned = device.type == "cuda"
-    if pinned:  # what torch pins has a power of two of bytes
+    if pinned:  # torch rounds pinned blocks up to a power of two
         with suppress(RuntimeError):
             torch.accelerator.empty_host_cache()
         size = 2 * sum(1 << (each - 1).bit_length() for each in sizes)
@@ -144,7 +152,7 @@ def room(live: Mapping[str, Tensor], needed: int | None = 0, processes: int = 1)
 
 
 def copied(tensor: Tensor, place: Mapping[str, Any]) -> Tensor:
-    """A copy there, of one dimension; in memory that is not pinned if no more can be."""
+    """Return a one-dimensional copy in `place`, or in ordinary memory if none can be pinned."""
     try:
         made = torch.empty(tensor.numel(), dtype=tensor.dtype, **place)
     except RuntimeError:
@@ -155,10 +163,10 @@ def copied(tensor: Tensor, place: Mapping[str, Any]) -> Tensor:
 
 
 def key_of(streamed: Streamed) -> tuple[Any, dict[str, torch.dtype | None]] | None:
-    """What theta1 and theta0 depend on, and the types of both, by the checkpoint's names.
+    """Return what theta1 and theta0 depend on, and their types by the checkpoint's names.
 
-    The files count by place, size and time of change. None if theta2 is more than the formula on tensors of these types.
-    Raises PairError for a pair that does not fit.
+    Files are identified by path, inode, size and time of change. Returns None if theta2 is more
+    than the plain formula on tensors of these types. Raises PairError for a pair that does not fit.
     """
     options = streamed.options
     pair = open_pair(streamed.sft, streamed.aligned, options.vocabulary)

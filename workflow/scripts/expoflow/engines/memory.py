@@ -1,4 +1,4 @@
-"""Does a model fit into memory? Answered from the headers of its files, before anything is loaded."""
+"""Check from the headers of a model's files, before loading, whether it fits into memory."""
 
 import resource
 from collections.abc import Iterable, Sequence
@@ -16,17 +16,18 @@ from expoflow.system import gpus
 from expoflow.system.processor import computed_in, is_slow
 from expoflow.system.tensor_parallel import spread
 
-MARGIN = 10**9  # bytes by which the driver and CUDA may differ on what is free of a GPU
+MARGIN = 10**9  # bytes by which driver and CUDA may differ on a GPU's free memory
 GPUS = "resources: {gpus: N}"
-NAMES = {kind: name for name, kind in FLOATS.items()}  # torch's, by the headers' names
+NAMES = {kind: name for name, kind in FLOATS.items()}  # torch's names by the headers' names
 
 
 def require_memory(model: Model, devices: Sequence[str] = (), vllm: bool = False) -> None:
-    """Raise CheckpointError, with the remedy, for weights that are larger than the free memory of what runs them.
+    """Raise CheckpointError, with a remedy, if the weights exceed the free memory.
 
-    `devices` are the GPUs over which they are spread, as CUDA_VISIBLE_DEVICES names them; without any this machine's memory
-    counts. `vllm` takes its share of each GPU's memory, and fails if so much is not free. What is not known of the GPUs is left to
-    the engine, whose own error says what is lacking.
+    `devices` are the GPUs that share the weights, as CUDA_VISIBLE_DEVICES names them; if there are
+    none, this machine's memory counts. vLLM takes its share of each GPU's memory and fails if that
+    much is not free. GPUs with unknown memory are not checked: the engine's own error then says
+    what is missing.
     """
     found = gpus.memory(devices) if devices else [(free := free_memory(), free, "this machine")]
     needed = weight_bytes(model, cpu=not devices and not vllm) / max(1, len(devices))
@@ -50,20 +51,21 @@ def require_memory(model: Model, devices: Sequence[str] = (), vllm: bool = False
         if vllm and free < share * whole - MARGIN:
             raise CheckpointError(
                 f"{model.folder}: {device} has {free / 1e9:.1f} of {whole / 1e9:.1f} GB free, and vLLM takes {share:.0%};"
-                f" end what else is on it, or set engine: {{gpu_memory_utilization: {max(1, 100 * free // whole - 2) / 100}}}"
+                f" stop other processes on it, or set engine: {{gpu_memory_utilization: {max(1, 100 * free // whole - 2) / 100}}}"
             )
 
 
 def spread_over(model: Model) -> list[str]:
-    """The GPUs that this process was given and over which vLLM can spread a model: perhaps not all of them."""
+    """Return the GPUs of this process over which vLLM can spread a model."""
     devices = gpus.given()
     return devices[: spread(model.folder, len(devices))]
 
 
 def require_gpus(model: Model, vllm: bool) -> int:
-    """How many GPUs a model is spread over, 1 without any. Raises CheckpointError if it does not fit there (`require_memory`).
+    """Return how many GPUs a model is spread over; 1 if there are none.
 
-    vLLM takes what `spread_over` says, transformers the first one.
+    vLLM uses the GPUs of `spread_over`, transformers the first one. Raises CheckpointError if the
+    model does not fit (`require_memory`).
     """
     if vllm:
         devices = spread_over(model)
@@ -76,7 +78,7 @@ def require_gpus(model: Model, vllm: bool) -> int:
 
 
 def free_on_gpu(model: Model) -> int:
-    """Bytes of the current GPU that are free for what runs `model`, within the share of its memory that the config says."""
+    """Return the free bytes of the current GPU, within the share that the config allows."""
     import torch
 
     free, whole = torch.cuda.mem_get_info()
@@ -84,17 +86,18 @@ def free_on_gpu(model: Model) -> int:
 
 
 def room(config: Any, itemsize: int, free: int) -> int:
-    """Tokens whose keys and values a GPU with `free` bytes beside the weights can hold: a power of two.
+    """Return how many tokens' keys and values fit on a GPU with `free` bytes: a power of two.
 
-    A third of the memory stays for copies of what grows, and for logits. Arguments as of `token_bytes`.
+    `free` excludes the weights. A third of it is left for copies of growing tensors and for logits.
+    The other arguments are those of `token_bytes`.
     """
     return 1 << max(0, (2 * free // 3 // token_bytes(config, itemsize)).bit_length() - 1)
 
 
 def token_bytes(config: Any, itemsize: int) -> int:
-    """Bytes that a token of a batch takes: keys and values of all layers, and the activations of one.
+    """Return the bytes per token of a batch: all keys and values, activations of one layer.
 
-    `config` as transformers reads it, `itemsize` in bytes of a number.
+    `config` is as transformers reads it; `itemsize` is the size of a number in bytes.
     """
     text = config.get_text_config()
     hidden, heads = text.hidden_size, getattr(text, "num_attention_heads", None)
@@ -106,10 +109,12 @@ def token_bytes(config: Any, itemsize: int) -> int:
 
 
 def loaded_in(config: Any, tensors: Iterable[Any], what: object, device: str) -> str:
-    """The type, by torch's name, in which transformers loads a model without a word on it: its config's, else its first numbers'.
+    """Return torch's name of the type in which transformers loads a model by default.
 
-    A CPU (`device`: "cpu") that is slow in that type loads it as float32, and the log says so of `what`. `config` is as
-    transformers reads it, `tensors` are its weights or their headers.
+    That is the type in its config, or else the type of its first floating-point tensor. On a CPU
+    (`device`: "cpu") that is slow in this type, the model is loaded as float32, and the log says
+    so, naming `what`. `config` is as transformers reads it; `tensors` are the weights or their
+    headers.
     """
     own = str(config.dtype or "auto").removeprefix("torch.")
     if device != "cpu":
@@ -120,9 +125,10 @@ def loaded_in(config: Any, tensors: Iterable[Any], what: object, device: str) ->
 
 
 def weight_bytes(model: Model, cpu: bool = False) -> int:
-    """Bytes of the model's tensors in the type that its config loads them in, or as its engine quantises them, at least.
+    """Return the least bytes that the model's tensors need.
 
-    With `cpu` as `loaded_in` has them there.
+    They count in the type that its config names, or as its engine quantises them. With `cpu`, they
+    count in the type that `loaded_in` chooses on a CPU.
     """
     config = read_json_file(model.folder / "config.json")
     dtype = FLOATS.get(config.get("dtype", config.get("torch_dtype")))
@@ -140,14 +146,14 @@ def weight_bytes(model: Model, cpu: bool = False) -> int:
 
 
 def headers(model: Model) -> dict[str, Tensor]:
-    """What is known of the model's tensors before any is read, by name."""
+    """Return the headers of the model's tensors by name, without reading the tensors."""
     if model.streamed:
         return open_both(model.streamed.sft, model.streamed.aligned)[1].tensors
     return open_checkpoint(converted(model.folder)).tensors
 
 
 def free_memory() -> int:
-    """Free bytes of this machine, within the process' limit."""
+    """Return the free bytes of this machine, within the process' limit."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     free = limit if limit != resource.RLIM_INFINITY else 1 << 62
     try:
@@ -156,14 +162,15 @@ def free_memory() -> int:
             free, 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
         )
     except (OSError, StopIteration):
-        pass  # another system: only a limit is known
+        pass  # not Linux: only the limit is known
     return free
 
 
 def allowed_memory(root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> int:
-    """Bytes that this process' control groups, those of a cluster's job or a container, leave it; a huge number without a limit.
+    """Return the bytes that this process' control groups still allow; huge without a limit.
 
-    Files that were read are counted there as well, as the weights of both models; they make room when it is needed.
+    A cluster's job and a container have such groups. Their usage includes cached files, such as the
+    weights of both models. The system frees these when needed, so they do not count as used.
     """
     left = 1 << 62
     with suppress(OSError, ValueError):
@@ -178,7 +185,7 @@ def allowed_memory(root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/p
                 top = root / controllers
                 group = top / path.strip("/")
                 for each in (group, *group.parents):
-                    with suppress(OSError, ValueError):  # the topmost has none, and "max" is none
+                    with suppress(OSError, ValueError):  # no limit, or "max"
                         taken = int((each / used).read_text()) - _cached_files(each / "memory.stat")
                         left = min(left, int((each / limit).read_text()) - taken)
                     if each == top:
@@ -187,10 +194,10 @@ def allowed_memory(root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/p
 
 
 def _cached_files(state: Path) -> int:
-    """Bytes of files in memory that a control group counts, itself and those below it; 0 where it does not say."""
+    """Return the bytes of cached files that a control group counts; 0 if unknown."""
     with suppress(OSError, ValueError):
         found = dict(line.split() for line in state.read_text().splitlines())
-        whole = "total_" if "total_inactive_file" in found else ""  # the first version
+        whole = "total_" if "total_inactive_file" in found else ""  # cgroup version 1
         return sum(
             int(found[f"{whole}{kind}_file"])
             for kind in ("inactive", "active")

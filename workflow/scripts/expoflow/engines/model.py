@@ -1,4 +1,4 @@
-"""A model as an engine takes it, and what every engine can do."""
+"""The model that an engine takes, and what every engine can do."""
 
 import importlib.util
 import json
@@ -19,16 +19,17 @@ from expoflow.files.records import Record
 from expoflow.paths import RECIPE
 from expoflow.system import gpus
 
-# What of a config.json does not make another architecture.
+# Keys of a config.json that do not change the architecture.
 INCIDENTAL = ("_name_or_path", "transformers_version", "use_cache")
 
 
 class Model(Record):
-    """What an engine runs; plain data, so that it can be sent to another process.
+    """The model that an engine runs, as plain data that can be sent to another process.
 
-    `folder` has config and tokenizer, and the weights too unless they are `streamed`. `chat_template` (the
-    template itself), `stop` (further token ids) and `pad_token` (a reward model's) override what the folder says;
-    `system` and `date` are those of `engines.chat.Chat`, `engine` is how an engine is set up for it.
+    `folder` has config and tokenizer, and also the weights unless they are `streamed`.
+    `chat_template` (the template itself) and `pad_token` (a reward model's) override the folder's;
+    `stop` adds token ids that end a response. `system` and `date` are those of `engines.chat.Chat`;
+    `engine` holds the engine's settings for this model.
     """
 
     folder: Path
@@ -45,16 +46,19 @@ class Model(Record):
     def used(
         cls, name: str | None, folder: Path, usage: Mapping[str, Any], streamed: Streamed | None = None
     ) -> "Model":
-        """A model that the config calls `name`, run as `usage` says (`Config.usage`, as data), and $EXPOFLOW_ENGINE of its engine."""
+        """Return the model that the config calls `name`, with the settings in `usage`.
+
+        `usage` is `Config.usage` as data. $EXPOFLOW_ENGINE overrides its engine's settings.
+        """
         free = json.loads(os.environ.get("EXPOFLOW_ENGINE", "{}")).get(name, {})
         return cls(folder=folder, streamed=streamed, **{**usage, "engine": usage.get("engine", {}) | free})
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The images of a prompt, and the prompt as its template writes it, with one place for each image.
+    """A prompt's images, and the text that its template writes, with one placeholder per image.
 
-    `images` are the bytes of files, `token_ids` those of `text`.
+    `images` are the bytes of files; `token_ids` are those of `text`.
     """
 
     images: list[bytes]
@@ -64,9 +68,9 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Request:
-    """Prompt token ids, the seed of the request's own random numbers, and what an error calls the prompt.
+    """Prompt token ids, the seed of the request's random numbers, and the prompt's name in errors.
 
-    A prompt with `pictures` has in `token_ids` as many tokens for an image as the model sees of it.
+    If the prompt has `pictures`, `token_ids` has as many tokens per image as the model uses for it.
     """
 
     token_ids: list[int]
@@ -77,7 +81,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """A response: its text, its tokens without the stop token, and `stop` or `length`.
+    """A response: its text, its number of tokens without the stop token, and `stop` or `length`.
 
     `stop_token` is the token that ended it; None if it was cut off.
     """
@@ -89,34 +93,39 @@ class Completion:
 
 
 class Engine(Protocol):
-    """What runs a model."""
+    """Something that runs a model."""
 
     name: str
     """`transformers` or `vllm`."""
     tokenizer: Any
     context: int
-    """Tokens that prompt and response may have together; where it ends, so does a response."""
+    """Most tokens that prompt and response may have together; a response is cut off there."""
 
     def move(self, model: Model) -> None:
-        """Take the weights, tokenizer, template and stop tokens of another model of the same architecture."""
+        """Switch to another model's weights, tokenizer, template and stop tokens.
+
+        It must have the same architecture.
+        """
 
     def generate(
         self, requests: Sequence[Request], config: GenerateConfig, done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, Completion]]]:
-        """Answer the requests whose index is not in `done`; an answer does not depend on the other requests.
+        """Answer the requests whose index is not in `done`, each independently of the others.
 
-        Yields after every decoding step what it finished, perhaps nothing, as (index, completion). May be
-        closed (`.close()`) at any time: what is under way is then given up. Raises CheckpointError,
-        `no_token`, at the first token whose logits are NaN or infinite.
+        After every decoding step, yields the (index, completion) that it finished, perhaps none.
+        The generator may be closed (`.close()`) at any time; unfinished requests are then dropped.
+        Raises CheckpointError (`no_token`) at the first token whose logits are NaN or infinite.
         """
 
     def logps(
         self, rows: Sequence[tuple[list[int], list[int]]], pictures: Sequence[Pictures | None] = ()
     ) -> Iterator[list[tuple[int, float]]]:
-        """Log-probability of given responses: rows of (prompt token ids, response token ids), neither empty.
+        """Yield the log-probability of given responses.
 
-        `pictures` are those of every row's prompt, if any has some. Yields as they get ready (index, sum over the response's
-        tokens, in nats, at temperature 1); the sum is NaN or infinite if a logit is.
+        `rows` are (prompt token ids, response token ids), neither empty. `pictures` are those of
+        every row's prompt, if any prompt has some. Yields (index, sum) as they are ready; the sum
+        is over the response's tokens, in nats, at temperature 1. It is NaN or infinite if a logit
+        is.
         """
 
     def close(self) -> None:
@@ -124,21 +133,25 @@ class Engine(Protocol):
 
 
 def chosen(engine: str) -> str:
-    """The engine that `generate.engine` or `score.engine` stands for on this machine."""
+    """Return the engine that `generate.engine` or `score.engine` selects on this machine."""
     if engine != "auto":
         return engine
     return "vllm" if importlib.util.find_spec("vllm") and gpus.gpus() else "transformers"
 
 
 def foreseen(engine: str) -> str:
-    """What `auto` stands for in a job; itself if that is open, for a job may have a GPU where this process has none."""
+    """Return the engine that a job will use for `engine`.
+
+    `auto` stays `auto` if that is open: a job may have a GPU although this process has none.
+    """
     undecided = engine == "auto" and importlib.util.find_spec("vllm") and not gpus.gpus()
     return "auto" if undecided else chosen(engine)
 
 
 def engine_key(model: Model, engine: str) -> str:
-    """What models have in common that one engine can run one after the other: engine, its settings, architecture, and how images
-    are prepared.
+    """Return a digest that is equal for all models that one engine can run one after the other.
+
+    It covers the engine, its settings, the architecture, and how images are prepared.
     """
     config = read_json_file(model.folder / "config.json")
     config = {name: value for name, value in config.items() if name not in INCIDENTAL}
@@ -148,7 +161,7 @@ def engine_key(model: Model, engine: str) -> str:
 
 
 def require_transformers(model: Model) -> None:
-    """Raise CheckpointError for a model of whose engine the config wants what transformers cannot do."""
+    """Raise CheckpointError if a model's engine settings need something that transformers lacks."""
     if reason := model.engine.foreign():
         raise CheckpointError(
             f"{model.folder}: {reason}; set generate.engine and score.engine: vllm, or remove it"
@@ -156,7 +169,10 @@ def require_transformers(model: Model) -> None:
 
 
 def not_finite(model: Model, what: str) -> CheckpointError:
-    """The error of a model for which `what` is NaN or infinite; a recipe in its folder says the alpha."""
+    """Return the error for a model for which `what` is NaN or infinite.
+
+    The alpha is the streamed one, or that of the recipe in the model's folder.
+    """
     made = model.streamed
     alpha = made.alpha if made else read_json_file(model.folder / RECIPE).get("alpha")
     at = "" if alpha is None else f" (alpha {alpha:g})"
@@ -169,6 +185,9 @@ def not_finite(model: Model, what: str) -> CheckpointError:
 
 
 def no_token(model: Model, request: Request, token: int | None = None) -> CheckpointError:
-    """The error of a model that has no logits for a token of a response, counted from 1 if it is known which."""
+    """Return the error for a model that has no finite logits for a token of a response.
+
+    `token` counts from 1; None if it is not known which.
+    """
     at = "a token" if token is None else f"token {token}"
     return not_finite(model, f"the logits for {at} of the response to prompt {request.prompt_id} are")

@@ -1,4 +1,7 @@
-"""The folder that vLLM is given for a model: the same one at every alpha, since vLLM finds what it has compiled by the folder's path."""
+"""The folder that vLLM gets for a model.
+
+It is the same at every alpha, because vLLM looks up compiled code by the folder's path.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -14,10 +17,11 @@ from expoflow.files.hashing import json_digest, sha256
 
 
 def package(model: Model, config: Any) -> Path:
-    """A folder of the store, found by content, with what vLLM reads of a model beside its weights.
+    """Return a folder of the store with everything that vLLM reads of a model except its weights.
 
-    `config` is the model's, as transformers reads it. The model's own folder is given if vLLM asks the files of its weights: for
-    their type, or whether a head is there that the config calls tied; and if the store cannot be written to.
+    The folder is found by its content. `config` is the model's, as transformers reads it. The
+    model's own folder is returned if the store cannot be written to, or if vLLM must read the
+    weight files, for their type or for a head that the config calls tied.
     """
     if not model.streamed and (config.dtype is None or _has_tied_head(model, config)):
         return model.folder
@@ -35,7 +39,10 @@ def package(model: Model, config: Any) -> Path:
 
 
 def _files(folder: Path, sees: bool) -> Iterator[Path]:
-    """The config and the code, and what reads texts and pictures if the model `sees`: else vLLM is given token ids."""
+    """Yield config and code files, and those of tokenizer and processor if the model `sees`.
+
+    Other models need no tokenizer here: vLLM gets token ids.
+    """
     for path in folder.iterdir():
         reads = sees and (FILES.fullmatch(path.name) or path.name.endswith("processor_config.json"))
         if path.is_file() and (path.name == "config.json" or path.suffix == ".py" or reads):

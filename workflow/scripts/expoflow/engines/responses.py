@@ -1,4 +1,4 @@
-"""The responses of one checkpoint of a sweep to a prompt set, for the rule generate."""
+"""Responses of one checkpoint of a sweep to a prompt set, for the rule `generate`."""
 
 import hashlib
 import json
@@ -22,7 +22,10 @@ from expoflow.results import Generation, Manifest, read_prompts
 def model(
     recipe: ExtrapolationRecipe, folder: Path, sft: Manifest, aligned: Manifest, usage: str = "{}"
 ) -> Model:
-    """What an engine runs for the checkpoint of `recipe` in `folder`; `usage` as `Config.usage` gives it."""
+    """Return what an engine runs for the checkpoint of `recipe` in `folder`.
+
+    `usage` is as `Config.usage` returns it.
+    """
     streamed = None
     if recipe.weights != "stored":
         streamed = Streamed(
@@ -45,10 +48,11 @@ def respond(
     code: str,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Write the responses of the checkpoint of `recipe` to `prompts`; `code` is the digest of what makes them.
+    """Write the responses of the checkpoint of `recipe` to `prompts`.
 
-    Those of alpha 0 and -1 are kept in the store by content: pairs with a parent in common share them. `say` is told if
-    most of the aligned model's responses are unfinished.
+    `code` is the digest of the code that makes them. Responses of alpha 0 and -1 are kept in the
+    store by content, so pairs with a common parent share them. `say` gets a warning if most of the
+    aligned model's responses are unfinished.
     """
     made, asked = read_json(recipe, ExtrapolationRecipe), read_prompts(prompts)
     key = {

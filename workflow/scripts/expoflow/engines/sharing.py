@@ -1,7 +1,8 @@
-"""Processes that load one model together: each reads and computes a part of the tensors, and sends it to the others.
+"""Processes that load one model together.
 
-They go in step. Before anything is sent, each says that it is there and well; one that fails says so instead, once, and all of
-them raise what it said. So none waits for one that has given up.
+Each reads and computes some of the tensors and sends them to the others. They go in step: before
+anything is sent, each process reports that it is ready. A process that fails reports that instead,
+once, and all of them raise its error. So no process waits for one that has failed.
 """
 
 import platform
@@ -18,17 +19,20 @@ from expoflow.engines.ahead import ahead
 from expoflow.errors import CheckpointError
 from expoflow.extrapolation.tensor_stream import Stream, blank
 
-FAILED = -1  # stands for a step
-CHUNK = 1 << 26  # bytes that are sent at a time, and taken of a GPU
+FAILED = -1  # in place of a step
+CHUNK = 1 << 26  # bytes sent at a time, and used of GPU memory
 
 
 class ToldError(CheckpointError):
-    """What another process, or all of them together, say: nobody is to be told of it."""
+    """An error that all processes know already, so it is not reported to them again."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process, number `rank` of `size`; the group `cpu` of all of them, by gloo, and `gpu` if each has a GPU."""
+    """This process, number `rank` of `size`, and its groups.
+
+    `cpu` is the gloo group of all processes; `gpu` is their group if each has a GPU.
+    """
 
     rank: int = 0
     size: int = 1
@@ -36,7 +40,10 @@ class Ranks:
     gpu: Any = None
 
     def everyone(self, step: str, value: int = 0) -> list[int]:
-        """What each of them says at this step. Raises ToldError in all of them if one has failed, or is at another step."""
+        """Return the value that each process gives at this step.
+
+        Raises ToldError in all of them if one has failed or is at another step.
+        """
         if self.size == 1:
             return [value]
         told = self._gather([crc32(step.encode()), value])
@@ -46,7 +53,10 @@ class Ranks:
 
     @contextmanager
     def together(self, reason: Callable[[Exception], str] = str) -> Iterator[None]:
-        """What follows succeeds in all of them or raises in all: where it has not failed, ToldError with the `reason` of one that has."""
+        """Run the body so that it succeeds in all processes or raises in all.
+
+        Processes that have not failed raise ToldError with the `reason` of one that has.
+        """
         try:
             yield
             self.everyone("the end")
@@ -57,11 +67,15 @@ class Ranks:
             raise
 
     def on_one_machine(self) -> bool:
-        """Whether all of them are."""
+        """Whether all processes run on one machine."""
         return len({*self.everyone("the machine", crc32(platform.node().encode()))}) == 1
 
     def send(self, tensor: Tensor, owner: int, room: Tensor | None) -> None:
-        """Write `owner`'s tensor into the others', all on the CPU, contiguous and alike; `room` are CHUNK bytes of a GPU."""
+        """Copy `owner`'s tensor into that of every other process.
+
+        The tensors are contiguous, on the CPU, and have one type and shape. `room` is CHUNK bytes
+        of GPU memory, or None.
+        """
         for piece in tensor.view(-1).view(torch.uint8).split(CHUNK) if tensor.numel() else ():
             sent = piece if room is None else room[: len(piece)]
             if sent is not piece and owner == self.rank:
@@ -77,15 +91,20 @@ class Ranks:
         return [each.tolist() for each in told]
 
     def _reason(self, said: str, failed: bool) -> str:
-        """Why they do not go on: the word of the first that has failed, else at which steps they are."""
+        """Return why they stop: the first failure's reason, or else the step of each process."""
         told: list[tuple[bool, str]] = [(False, "")] * self.size
         distributed.all_gather_object(told, (failed, said), group=self.cpu)
         places = ", ".join(f"worker {rank} at {step}" for rank, (_, step) in enumerate(told))
-        return next((text for failed, text in told if failed), f"the workers do not load the same: {places}")
+        return next(
+            (text for failed, text in told if failed), f"the workers load different tensors: {places}"
+        )
 
 
 def shared(stream: Stream, ranks: Ranks) -> Iterator[tuple[str, Tensor]]:
-    """The (name, tensor) of a stream on the CPU, each computed by one of the ranks, which all must ask for them `together`."""
+    """Yield the (name, tensor) of a stream on the CPU, each computed by one of the ranks.
+
+    All ranks must call this inside `together`.
+    """
     pinned = ranks.gpu is not None
     room = torch.empty(CHUNK, dtype=torch.uint8, device="cuda") if pinned else None
     names = stream.names
@@ -100,7 +119,7 @@ def shared(stream: Stream, ranks: Ranks) -> Iterator[tuple[str, Tensor]]:
 
 
 def _told(error: BaseException | None) -> bool:
-    """Whether an error is, or comes from, what others have said."""
+    """Whether an error is a ToldError or was caused by one."""
     while error and not isinstance(error, ToldError):
         error = error.__cause__ or error.__context__
     return error is not None

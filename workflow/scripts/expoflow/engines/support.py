@@ -1,4 +1,4 @@
-"""Can an engine run a model? Answered by the model's class and config, before anything is made or loaded."""
+"""Check from a model's class and config, before loading, whether an engine can run it."""
 
 import importlib.util
 import inspect
@@ -8,24 +8,24 @@ from typing import Any
 from expoflow.checkpoints.loading import architectures, model_class, sees
 from expoflow.errors import CheckpointError
 
-UNLIMITED = 1 << 30  # tokens of a model whose positions have no end
-# What the transformers engine gives to a plain decoder in every step.
+UNLIMITED = 1 << 30  # context, in tokens, of a model without a limit on positions
+# Arguments that the transformers engine gives to a plain decoder in every step.
 GIVEN = {"input_ids", "attention_mask", "position_ids", "past_key_values"}
-# Layers whose past is keys and values, as `DynamicCache` keeps them; others carry a state.
+# Layers whose cache is keys and values, as in `DynamicCache`; other layers carry a state.
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 EXTRAPOLATE = "`expoflow extrapolate` makes its checkpoints"
 TRANSFORMERS = "set generate.engine: transformers"
-# Types whose layers are Mamba's first ones: vLLM has their scan for GPUs alone.
+# Types with Mamba-1 layers: vLLM has their scan only for GPUs.
 SCANNED = {"mamba", "falcon_mamba", "jamba"}
 
 
 def context(config: Any) -> int:
-    """Tokens that prompt and response may have together by a config of transformers."""
+    """Return the most tokens that prompt and response may have together."""
     return getattr(config.get_text_config(), "max_position_embeddings", None) or UNLIMITED
 
 
 def pads(architecture: type, config: Any) -> bool:
-    """Whether a class is a plain decoder: one for which padding on the left changes nothing."""
+    """Whether a class is a plain decoder, for which padding on the left changes nothing."""
     layers = set(getattr(config.get_text_config(), "layer_types", None) or ())
     return (
         layers <= ATTENTION
@@ -36,13 +36,14 @@ def pads(architecture: type, config: Any) -> bool:
 
 
 def require_supported(config: Any, folder: Path, engine: str, remote: bool = False) -> None:
-    """Raise CheckpointError for a language model that `engine` cannot run; `config` as transformers reads it.
+    """Raise CheckpointError for a language model that `engine` cannot run.
 
-    Of engine `auto`, which a job chooses by its GPUs, what neither can run.
+    `config` is as transformers reads it. For `auto`, which a job resolves by its GPUs, only models
+    that neither engine can run are refused.
     """
     if config.is_encoder_decoder:
         raise CheckpointError(
-            f"{folder}: {config.model_type} has an encoder and a decoder, and the sweep of ExPO is for decoders alone;"
+            f"{folder}: {config.model_type} has an encoder and a decoder, and the sweep of ExPO is only for decoders;"
             f" {EXTRAPOLATE}"
         )
     if engine == "vllm" and importlib.util.find_spec("vllm"):
@@ -58,7 +59,7 @@ def require_supported(config: Any, folder: Path, engine: str, remote: bool = Fal
 
 
 def _require_served(config: Any, folder: Path, remote: bool) -> None:
-    """Raise CheckpointError for a model that the vLLM of this machine has no class for, or no kernel."""
+    """Raise CheckpointError if this machine's vLLM has no class or no kernel for a model."""
     import transformers
     from vllm import ModelRegistry
     from vllm.platforms import current_platform
@@ -66,7 +67,7 @@ def _require_served(config: Any, folder: Path, remote: bool) -> None:
     known = ModelRegistry.get_supported_archs()
     names = architectures(config)
     classes = [getattr(transformers, name) for name in names if hasattr(transformers, name)]
-    # which vLLM may run by transformers' own code
+    # classes that vLLM may run through transformers' own code
     lent = any(each.is_backend_compatible() or each._can_set_attn_implementation() for each in classes)
     if not remote and not lent and known.isdisjoint(names):
         raise CheckpointError(f"{folder}: vLLM has no class {', '.join(names)}; {TRANSFORMERS}")
@@ -77,14 +78,14 @@ def _require_served(config: Any, folder: Path, remote: bool) -> None:
 
 
 def _unlike_others(architecture: type) -> str | None:
-    """Why a class cannot be given tokens as `generate` of transformers gives them; None if it can."""
+    """Return why a class cannot be fed as transformers' `generate` does; None if it can."""
     from transformers import GenerationMixin
 
     own = getattr(architecture, "generate", None)
     if own is None or not architecture.can_generate():
         return "it does not generate"
     if own is not GenerationMixin.generate:
-        return "it generates in a way of its own"
+        return "it has its own way of generating"
     if "input_ids" not in inspect.signature(architecture.forward).parameters:
         return "it takes no token ids"
     return None

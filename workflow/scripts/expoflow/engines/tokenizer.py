@@ -1,4 +1,4 @@
-"""What an engine takes from a model's folder beside the weights: config, tokenizer, stop tokens."""
+"""What an engine reads from a model's folder besides weights: config, tokenizer, stop tokens."""
 
 import hashlib
 import re
@@ -12,12 +12,12 @@ from expoflow.errors import CheckpointError
 FILES = re.compile(
     r"(tokenizer|special_tokens|added_tokens|vocab|merges|chat_template|(pre)?processor_config).*|.*\.(model|jinja|tiktoken|py)"
 )
-# The last tokenizer loaded, by what it was made from.
+# The tokenizer that was loaded last, by a digest of what it was made from.
 kept: dict[str, Any] = {}
 
 
 def tokenizer(model: Model) -> Any:
-    """The model's tokenizer, with its chat template; the same object as before where nothing differs."""
+    """Return the model's tokenizer with its chat template; reuse the last one if unchanged."""
     digest = hashlib.sha256(repr((model.chat_template, model.trust_remote_code)).encode())
     for path in sorted(model.folder.iterdir()):
         if FILES.fullmatch(path.name):
@@ -29,12 +29,12 @@ def tokenizer(model: Model) -> Any:
         try:
             loaded = AutoTokenizer.from_pretrained(model.folder, trust_remote_code=model.trust_remote_code)
             _ = loaded.all_special_ids
-        except RecursionError:  # transformers asks for the id of the unknown token, which is unknown
+        except RecursionError:  # transformers looks up an unk_token that is itself unknown
             raise CheckpointError(
-                f"{model.folder}: its tokenizer names special tokens that are not in its vocabulary, the unk_token among them; "
+                f"{model.folder}: its tokenizer names special tokens that are not in its vocabulary, including the unk_token; "
                 "copy the tokenizer's files from the model that it was trained from"
             ) from None
-        except Exception as error:  # tokenizers' own are of no class
+        except Exception as error:  # tokenizers raises plain Exceptions
             raise CheckpointError(
                 f"{model.folder}: its tokenizer cannot be loaded ({' '.join(str(error).split())[:200]}); "
                 "copy the tokenizer's files from the model that it was trained from"
@@ -47,23 +47,24 @@ def tokenizer(model: Model) -> Any:
 
 
 def _processor_template(model: Model) -> str | None:
-    """The chat template of a vision-language model that transformers 4 saved: it stands with the processor."""
+    """Return the chat template that transformers 4 saved with a model's image processor."""
     files = (read_json_file(model.folder / name) for name in ("chat_template.json", "processor_config.json"))
     return next((said["chat_template"] for said in files if said.get("chat_template")), None)
 
 
 def config(model: Model) -> Any:
-    """The model's config, as transformers reads it."""
+    """Return the model's config, as transformers reads it."""
     from expoflow.checkpoints.loading import read_config
 
     return read_config(model.folder, model.trust_remote_code)
 
 
 def stop_ids(model: Model) -> set[int]:
-    """The tokens that end a response: all that generation_config, config or tokenizer call eos, the one that the chat
-    template writes after a response, and those that the user added.
+    """Return the tokens that end a response.
 
-    Raises CheckpointError for an eos that is no token id.
+    These are every eos of generation_config, config and tokenizer, the token that the chat template
+    writes after a response, and the user's own. Raises CheckpointError for an eos that is not a
+    token id.
     """
     said, own = read_json_file(model.folder / "config.json"), tokenizer(model)
     inner = said.get("text_config")
@@ -81,30 +82,30 @@ def stop_ids(model: Model) -> set[int]:
                 found.add(token)
             elif token is not None:
                 raise CheckpointError(
-                    f"{model.folder}: {place} has eos_token_id {token!r}, which is no token id; correct it"
+                    f"{model.folder}: {place} has eos_token_id {token!r}, which is not a token id; correct it"
                 )
-    if not found:  # nothing is said anywhere: the default of the config's class
+    if not found:  # none is named anywhere: take the default of the config's class
         eos = config(model).eos_token_id
         found |= {*(eos if isinstance(eos, list) else [eos])} - {None}
-    return {token for token in found if token >= 0}  # -1 stands for none
+    return {token for token in found if token >= 0}  # -1 means none
 
 
 def completion(tokenizer: Any, tokens: list[int], stop: set[int]) -> Completion:
-    """The response of generated `tokens`, which end with a stop token unless they were cut off."""
+    """Return the response of generated `tokens`, which end with a stop token unless cut off."""
     stopped = bool(tokens) and tokens[-1] in stop
     stop_token = tokens[-1] if stopped else None
     tokens = tokens[:-1] if stopped else tokens
     text = tokenizer.decode(tokens, skip_special_tokens=True)
-    text = text.encode(errors="replace").decode()  # a lone surrogate fits into no file
+    text = text.encode(errors="replace").decode()  # a lone surrogate cannot be written to a file
     return Completion(text, len(tokens), "stop" if stopped else "length", stop_token)
 
 
 def require_same_architecture(key: str, loaded: Model, model: Model, engine: str) -> None:
-    """CheckpointError where an engine that runs `loaded` cannot take the weights of `model`.
+    """Raise CheckpointError if an engine that runs `loaded` cannot take the weights of `model`.
 
-    `key` is the engine's key when it loaded that model, whose folder may be gone since.
+    `key` is the engine's key from when it loaded that model; its folder may be gone by now.
     """
     if key != engine_key(model, engine):
         raise CheckpointError(
-            f"{model.folder}: another architecture, with another config than that of {loaded.folder}; start another engine for it"
+            f"{model.folder}: its architecture or config differs from that of {loaded.folder}; start another engine for it"
         )

@@ -27,17 +27,18 @@ from expoflow.errors import CheckpointError
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 from expoflow.extrapolation.tensor_stream import tensors_of
 
-# Tokens (prompt and response, padding included) whose keys and values are held at a time, where there is room for them.
+# Tokens (prompt and response, padding included) whose keys and values are held at a time, if there
+# is room for them.
 BATCH_TOKENS = 32768
-SCORED_TOKENS = 4096  # the same where logits of every token are wanted
-BROKEN = -1  # stands for a token whose logits are no numbers
+SCORED_TOKENS = 4096  # the same if logits of every token are needed
+BROKEN = -1  # in place of a token whose logits are not finite
 
 
 class TransformersEngine:
     """A causal language model on the first GPU or the CPU.
 
-    `dtype` and `attention` are transformers' names of the type that it computes in and of how it attends; by
-    default what its config names.
+    `dtype` and `attention` are transformers' names for the type that it computes in and its
+    attention implementation. The config's values are the default.
     """
 
     name = "transformers"
@@ -49,10 +50,11 @@ class TransformersEngine:
         self._load(model)
 
     def move(self, model: Model) -> None:
-        """Take the weights, tokenizer, template and stop tokens of another model of the same architecture.
+        """Switch to another model's weights, tokenizer, template and stop tokens.
 
-        Tensor by tensor, in place; another alpha of a pair without reading, see `in_place`. Raises CheckpointError for
-        another architecture, and what reading the weights raises; the engine is of no use after an error.
+        Weights are replaced tensor by tensor, in place. For another alpha of the same pair no file
+        is read (see `in_place`). Raises CheckpointError for another architecture, and what reading
+        the weights raises. The engine is unusable after an error.
         """
         tokenizer.require_same_architecture(self.key, self.loaded, model, self.name)
         if self._fits(model):
@@ -64,7 +66,7 @@ class TransformersEngine:
             if not (model.streamed and self.parents):
                 with torch.no_grad():
                     for name, tensor in tensors_for(_streamed(model), self.device):
-                        if name in state:  # else a constant that the class computes by itself
+                        if name in state:  # other tensors are constants that the class computes
                             state[name].copy_(tensor)
             self._describe(model)
         else:
@@ -76,7 +78,7 @@ class TransformersEngine:
         del self.model
         self.parents = None
         if self.device == "cuda":
-            gc.collect()  # transformers leaves a cycle around the first model
+            gc.collect()  # transformers leaves a reference cycle around the first model
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
@@ -85,8 +87,8 @@ class TransformersEngine:
     ) -> Iterator[list[tuple[int, Completion]]]:
         """Answer the requests whose index is not in `done`; see `Engine.generate`.
 
-        Batches go by prompt length under a token budget, whatever is `done`: what is left of a batch is
-        generated in the batch that it was in.
+        Batches are formed by prompt length under a token budget, whatever is `done`. So what is
+        left of a batch is generated in its original batch.
         """
         for batch in self._batches(requests, config):
             if not all(index in done for index in batch):
@@ -101,7 +103,10 @@ class TransformersEngine:
     def logps(
         self, rows: Sequence[tuple[list[int], list[int]]], pictures: Sequence[Pictures | None] = ()
     ) -> Iterator[list[tuple[int, float]]]:
-        """Log-probability of given responses; see `Engine.logps`. Raises CheckpointError for a class that is no decoder."""
+        """Yield the log-probability of given responses; see `Engine.logps`.
+
+        Raises CheckpointError for a class that is not causal.
+        """
         self._require_causal()
         for batch, ids in padded(rows, [index for index, each in enumerate(pictures) if each]):
             seen = self._features([pictures[index] for index in batch] if pictures else [], ids.shape[1])
@@ -116,7 +121,11 @@ class TransformersEngine:
     def written(
         self, requests: Sequence[Request], config: GenerateConfig
     ) -> Iterator[list[tuple[int, list[int]]]]:
-        """Answers as token ids, with the stop token that ended them, or BROKEN: (index, tokens), as `generate` yields."""
+        """Yield answers as (index, token ids), in the order of `generate`.
+
+        The last token is the stop token that ended the answer, or BROKEN, or neither if it was cut
+        off.
+        """
         for batch in self._batches(requests, config):
             for finished in self._sample([requests[index] for index in batch], config):
                 yield [(batch[row], tokens) for row, tokens in finished]
@@ -151,7 +160,10 @@ class TransformersEngine:
         return _batches(requests, config.max_tokens, self.pads, self.room, seqs)
 
     def _needed(self) -> int:
-        """Bytes of a GPU beside the weights that a batch may take (see `memory.room`), or that are not the engine's."""
+        """Return the bytes of GPU memory to keep free besides the weights.
+
+        A batch may take them (see `memory.room`), or they are outside the engine's share.
+        """
         if self.device == "cpu":
             return 0
         batch = min(BATCH_TOKENS, self.room) * token_bytes(self.model.config, self.model.dtype.itemsize)
@@ -164,9 +176,10 @@ class TransformersEngine:
         self.context = model.engine.shortened(context(self.model.config))
 
     def _fits(self, model: Model) -> bool:
-        """Whether the tensors of `model` are those that were loaded whole, and the class has them name by name.
+        """Whether `model` has the tensors that were loaded, and the class has each under its name.
 
-        Not if two of them share memory: transformers ties what is stored twice if it is equal, and it need not be in `model`.
+        False if two of them share memory: transformers ties tensors that are stored twice if they
+        are equal, and they need not be equal in `model`.
         """
         state, shapes = self.model.state_dict(), dict(_shapes(model))
         given = {name: shape for name, shape in shapes.items() if name in state}
@@ -179,15 +192,21 @@ class TransformersEngine:
         )
 
     def _features(self, pictures: Sequence[Pictures | None], length: int) -> dict[str, Tensor]:
-        """What the processor makes of a row's images, for token ids of this length; nothing for rows without images."""
+        """Return the processor's features of a row's images, for token ids of this length.
+
+        The result is empty for rows without images.
+        """
         if not any(pictures):
             return {}
-        (one,) = pictures  # such a row is a batch of its own
+        (one,) = pictures  # such a row is a separate batch
         found = vision.processor(self.loaded, self.tokenizer).features(one, length)
         return {name: value.to(self.device) for name, value in found.items()}
 
     def _require_causal(self) -> None:
-        """Raise CheckpointError if the logits of a token depend on what comes after it: no likelihood can be read then."""
+        """Raise CheckpointError if a token's logits depend on later tokens.
+
+        No likelihood can be computed for such a model.
+        """
         if self.pads or self.causal:
             return
         ids = (
@@ -197,8 +216,8 @@ class TransformersEngine:
         one, other = self.model(input_ids=ids, use_cache=False).logits[:, :-1].float()
         if not torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(one.abs().max())):
             raise CheckpointError(
-                f"{self.loaded.folder}: in {type(self.model).__name__} a token sees what comes after it, so that no likelihood can"
-                " be read from it; choose by reward (select.by)"
+                f"{self.loaded.folder}: in {type(self.model).__name__} tokens see later tokens, so no likelihood can"
+                " be computed; choose by reward (select.by)"
             )
         self.causal = True
 
@@ -210,10 +229,10 @@ class TransformersEngine:
     def _sample(
         self, requests: Sequence[Request], config: GenerateConfig
     ) -> Iterator[list[tuple[int, list[int]]]]:
-        """After every step the rows of one left-padded batch that it finished, each with its tokens.
+        """Yield after every step the rows of one batch that finished, each with its tokens.
 
-        A row ends with BROKEN where its logits are no numbers. Rows that are finished leave the batch when they are half
-        of it.
+        A row ends with BROKEN if its logits are not finite. Finished rows leave the batch when they
+        are half of it, if the batch can drop rows.
         """
         prompts = [request.token_ids for request in requests]
         seen = self._features([request.pictures for request in requests], len(prompts[0]))
@@ -225,13 +244,13 @@ class TransformersEngine:
         uniforms = _uniforms([request.seed for request in requests], config.max_tokens).to(device)
         stop = torch.tensor(sorted(self.stop), device=device)
         counts = torch.zeros(len(requests), self.model.config.get_text_config().vocab_size, device=device)
-        rows = torch.arange(len(requests), device=device)  # whose line of the batch it is
+        rows = torch.arange(len(requests), device=device)  # the request of each line of the batch
         running = torch.ones(len(requests), dtype=torch.bool, device=device)
         written = torch.zeros(len(requests), config.max_tokens, dtype=torch.long, device=device)
         for step in range(config.max_tokens):
             logits = batch.logits()
             token = sample(logits, counts, uniforms[rows, step], config)
-            # The token drawn has a logit that is no number if any has: what is largest decides the others' shares.
+            # If a logit is NaN or +inf, the drawn token has the largest logit, which is not finite.
             sound = logits.gather(1, token[:, None])[:, 0].isfinite()
             written[rows, step] = token.where(sound, BROKEN)
             over = running & (~sound | torch.isin(token, stop) | (step + 1 >= limits[rows]))
@@ -252,9 +271,10 @@ class TransformersEngine:
 def padded(
     rows: Sequence[tuple[list[int], list[int]]], alone: Collection[int] = ()
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Rows of (prompt, response) in batches of like length: their indices, and their token ids in one tensor.
+    """Yield rows of (prompt, response) in batches of similar length.
 
-    Padded on the right, so that causal attention needs no mask. Those that are `alone` share no batch.
+    Each batch is the rows' indices and their token ids in one tensor. Rows are padded on the right,
+    so causal attention needs no mask. Rows in `alone` do not share a batch.
     """
     order = sorted(range(len(rows)), key=lambda index: (len(rows[index][0]) + len(rows[index][1]), index))
     while order:
@@ -275,7 +295,7 @@ def padded(
 
 
 def response_logps(logits: Tensor, ids: Tensor, rows: Sequence[tuple[list[int], list[int]]]) -> Tensor:
-    """float64 [rows]: the sum of the log-probabilities of every row's response; `ids` as from `padded`."""
+    """Return the log-probability of every row's response, float64 [rows]; `ids` from `padded`."""
     sums = []
     for row, (prompt, response) in enumerate(rows):
         start, stop = len(prompt), len(prompt) + len(response)
@@ -286,7 +306,7 @@ def response_logps(logits: Tensor, ids: Tensor, rows: Sequence[tuple[list[int], 
 
 
 def _streamed(model: Model) -> Streamed:
-    """What the model's weights are; stored ones are alpha 0 of the folder itself."""
+    """Return the source of the model's weights; stored ones are alpha 0 of the folder itself."""
     if model.streamed:
         return model.streamed
     folder = converted(model.folder)
@@ -294,7 +314,7 @@ def _streamed(model: Model) -> Streamed:
 
 
 def _shapes(model: Model) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of the model's tensors, from the headers."""
+    """Yield name and shape of the model's tensors, from the headers."""
     for name, tensor in headers(model).items():
         yield name, tensor.shape
 
@@ -302,12 +322,13 @@ def _shapes(model: Model) -> Iterator[tuple[str, tuple[int, ...]]]:
 def sample(logits: Tensor, counts: Tensor, uniforms: Tensor, config: GenerateConfig) -> Tensor:
     """Draw the next token of every row.
 
-    Penalties, temperature, top-k and top-p are applied in vLLM's order: presence and frequency count
-    the generated tokens only, top-k comes before top-p. The draw inverts the cumulative distribution.
+    Penalties, temperature, top-k and top-p are applied in vLLM's order: presence and frequency
+    count the generated tokens only, top-k comes before top-p. The draw inverts the cumulative
+    distribution.
 
     Args:
         logits: (batch, vocabulary), float32.
-        counts: (batch, vocabulary), how often the response has each token so far.
+        counts: (batch, vocabulary), how often each token occurs in the response so far.
         uniforms: (batch,), random numbers in [0, 1).
         config: temperature 0 takes the most likely token.
 
@@ -323,13 +344,13 @@ def sample(logits: Tensor, counts: Tensor, uniforms: Tensor, config: GenerateCon
     nucleus = probability.cumsum(dim=-1) - probability < config.top_p
     kept = (probability * nucleus).cumsum(dim=-1)
     rank = (kept <= uniforms[:, None] * kept[:, -1:]).sum(dim=-1)
-    # rounding may reach the nucleus' end, and NaN has no nucleus
+    # rounding may pass the end of the nucleus, and with NaN the nucleus is empty
     rank = torch.minimum(rank, nucleus.sum(dim=-1) - 1).clamp_(min=0)
     return tokens.gather(1, rank[:, None])[:, 0]
 
 
 def _uniforms(seeds: Sequence[int], steps: int) -> Tensor:
-    """(len(seeds), steps) random numbers in [0, 1), each row from its own seed."""
+    """Return (len(seeds), steps) random numbers in [0, 1), each row from its own seed."""
     generator = torch.Generator()
     return torch.stack([torch.rand(steps, generator=generator.manual_seed(seed)) for seed in seeds])
 
@@ -341,9 +362,11 @@ def _batches(
     most: int = BATCH_TOKENS,
     seqs: int = BATCH_TOKENS,
 ) -> list[list[int]]:
-    """Indices of the requests in batches of similar prompt length, at most BATCH_TOKENS and `most` tokens each, and `seqs` requests.
+    """Return the requests' indices in batches of similar prompt length.
 
-    Of the same length for a class that does not pad; a prompt with images is then a batch of its own.
+    A batch has at most BATCH_TOKENS and `most` tokens, and at most `seqs` requests. For a class
+    that does not pad, all its prompts have the same length, and a prompt with images is a separate
+    batch.
     """
     batches: list[list[int]] = []
     kind = None

@@ -1,6 +1,6 @@
-"""Images for a vision-language model: what the processor in its folder makes of a prompt that has some.
+"""Images for a vision-language model, prepared by the processor in its folder.
 
-Images are prepared by PIL alone, whatever is installed: torchvision would give other pixels.
+Only PIL prepares images, whatever is installed: torchvision would give different pixels.
 """
 
 import inspect
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 BACKEND = "pil"
 PARTS = {"tokenizer", "image_processor", "video_processor"}
-# The last processor made, by its folder and tokenizer.
+# The processor that was made last, by its folder and tokenizer.
 kept: dict[tuple[str, int], "Processor"] = {}
 
 
 class Processor:
-    """A checkpoint's processor: texts with images to token ids and features."""
+    """A checkpoint's processor, which turns texts with images into token ids and features."""
 
     def __init__(self, model: Model, tokenizer: Any):
-        """Raises CheckpointError for a model that takes no images, or whose processor cannot be made."""
+        """Raise CheckpointError if the model takes no images or its processor cannot be made."""
         _require_vision(model)
         try:
             self.own = _made(model, tokenizer)
-        except Exception as error:  # whatever stands in a user's files, or in code beside them
+        except Exception as error:  # a user's files, or the code beside them, may raise anything
             raise CheckpointError(
                 f"{model.folder}: its processor cannot be made ({' '.join(str(error).split())[:200]}); copy"
                 f" {PREPROCESSOR} and {PROCESSOR} from the model that it was trained from"
@@ -40,17 +40,17 @@ class Processor:
 
     @property
     def place(self) -> str:
-        """The text that stands for an image, in a text and many times in what is made of it."""
+        """The placeholder of an image: once in a text, and many times once it is processed."""
         return self.own.image_token
 
     def token_ids(self, text: str, images: Sequence[bytes]) -> list[int]:
-        """Token ids of a text with images, with as many for each image as the model sees of it."""
+        """Return token ids of a text with images, with as many per image as the model uses."""
         return [*self._called(text, images)["input_ids"][0]]
 
     def features(self, pictures: Pictures, length: int) -> dict[str, "torch.Tensor"]:
-        """What the class takes beside token ids: pixels, and what tells `length` tokens apart.
+        """Return what the class takes besides token ids: pixels, and the types of `length` tokens.
 
-        A BOS that was put before the text is no image, and neither is what follows it.
+        A BOS before the text and the tokens after it do not count as an image.
         """
         import torch
 
@@ -88,14 +88,14 @@ class Processor:
 
 
 def picture(data: bytes) -> Any:
-    """The image of a file's bytes as a model gets it: upright, in RGB."""
+    """Return the image in a file's bytes as a model gets it: upright, in RGB."""
     from PIL import Image, ImageOps
 
     return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
 
 
 def processor(model: Model, tokenizer: Any) -> Processor:
-    """The model's processor with this tokenizer; the same object as before for the same two."""
+    """Return the model's processor with this tokenizer; reuse the last one if unchanged."""
     key = (str(model.folder), id(tokenizer))
     if key not in kept:
         made = Processor(model, tokenizer)
@@ -105,13 +105,13 @@ def processor(model: Model, tokenizer: Any) -> Processor:
 
 
 def place(folder: Path) -> int | None:
-    """The token that stands for an image of the vision-language model in `folder`; None for other models."""
+    """Return the image token of the vision-language model in `folder`; None for other models."""
     said = read_json_file(folder / "config.json")
     return said.get("image_token_id", said.get("image_token_index"))
 
 
 def has_processor(folder: Path) -> bool:
-    """Whether a folder says how images are to be prepared."""
+    """Whether a folder says how to prepare images."""
     return any((folder / name).is_file() for name in (PREPROCESSOR, PROCESSOR))
 
 
@@ -128,13 +128,16 @@ def _require_vision(model: Model) -> None:
         )
     if not has_processor(model.folder):
         raise CheckpointError(
-            f"{model.folder}: has neither {PREPROCESSOR} nor {PROCESSOR}, which say what its class sees of an image; copy"
+            f"{model.folder}: has neither {PREPROCESSOR} nor {PROCESSOR}, which say how images are prepared; copy"
             " them from the model that it was trained from"
         )
 
 
 def _made(model: Model, tokenizer: Any) -> Any:
-    """The processor of transformers, with this tokenizer; that of a class with code of its own as a whole."""
+    """Return transformers' processor with this tokenizer.
+
+    A processor with its own code is loaded as a whole.
+    """
     import transformers
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
@@ -154,7 +157,10 @@ def _made(model: Model, tokenizer: Any) -> Any:
 
 
 def _without_videos(made: type) -> type:
-    """A class of processors that may lack the one for videos, which needs torchvision and is never asked here."""
+    """Return a subclass that works without a video processor.
+
+    That one needs torchvision and is never used here.
+    """
 
     class WithoutVideos(made):
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:

@@ -1,4 +1,7 @@
-"""The vLLM engine: continuous batching on GPUs (and on a CPU, for tests), one random stream per request."""
+"""The vLLM engine: continuous batching, one random stream per request.
+
+It runs on GPUs, and on a CPU for tests.
+"""
 
 import math
 import os
@@ -21,8 +24,8 @@ from expoflow.engines.vllm_session import NoLogitsError, answers, start, stop
 from expoflow.errors import CheckpointError
 from expoflow.extrapolation.streamed_checkpoint import Streamed
 
-# Read by vLLM when it is imported: an engine without processes of its own, which pins no core, phones nobody and gives up
-# where logits are NaN. A value that the user has set stays.
+# vLLM reads these when it is imported. The engine starts no processes, pins no cores, sends no
+# usage data and stops if logits are NaN. Values that the user has set stay.
 for name, value in {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -36,14 +39,16 @@ WORKER = "expoflow.engines.vllm_plugin.ExpoWorker"
 
 
 class VllmEngine:
-    """A causal language model run by vLLM in this process, over `gpus` GPUs (tensor parallel)."""
+    """A causal language model, run by vLLM in this process over `gpus` GPUs (tensor parallel)."""
 
     name = "vllm"
 
     def __init__(self, model: Model, gpus: int = 1):
-        """Load the model; vLLM's own error says what is lacking where it does not fit into memory.
+        """Load the model.
 
-        Raises CheckpointError for a checkpoint that its class would not load whole, and for one that vLLM does not know.
+        If it does not fit into memory, vLLM's own error says what is missing. Raises
+        CheckpointError if its class would not load the whole checkpoint, or if vLLM does not know
+        the model.
         """
         self.shapes: dict[str, tuple[int, ...]] = {}
         config = tokenizer.config(model)
@@ -67,21 +72,24 @@ class VllmEngine:
 
     @property
     def context(self) -> int:
-        """Tokens that prompt and response may have together: the model's, or fewer where memory is short."""
+        """Most tokens that prompt and response may have together.
+
+        This is the model's limit, or less if memory is short.
+        """
         return self.engine.model_config.max_model_len
 
     def move(self, model: Model) -> None:
-        """Take the weights, tokenizer, template and stop tokens of another model of the same architecture.
+        """Switch to another model's weights, tokenizer, template and stop tokens.
 
-        Raises CheckpointError for another architecture and for weights that cannot be read or extrapolated;
-        the former model is then still there.
+        Raises CheckpointError for another architecture and for weights that cannot be read or
+        extrapolated. The engine then still holds the former model.
         """
         tokenizer.require_same_architecture(self.key, self.loaded, model, self.name)
         self._require_loadable(model)
         reasons = self.engine.collective_rpc("set_weights", args=(str(model.folder), _extra(model)))
         if told := next(filter(None, reasons), None):
             raise CheckpointError(told)
-        self.engine.reset_encoder_cache()  # what the old weights saw of an image
+        self.engine.reset_encoder_cache()  # image features of the old weights
         self._describe(model)
 
     def generate(
@@ -106,7 +114,7 @@ class VllmEngine:
     def logps(
         self, rows: Sequence[tuple[list[int], list[int]]], pictures: Sequence[Pictures | None] = ()
     ) -> Iterator[list[tuple[int, float]]]:
-        """Log-probability of given responses; see `Engine.logps`."""
+        """Yield the log-probability of given responses; see `Engine.logps`."""
         wanted = SamplingParams(
             temperature=0,
             max_tokens=1,
@@ -130,11 +138,14 @@ class VllmEngine:
             yield [(error.index, math.nan)]
 
     def close(self) -> None:
-        """Free the model's memory; another engine may then be made in this process."""
+        """Free the model's memory; this process can then start another engine."""
         stop(self)
 
     def _require_loadable(self, model: Model) -> None:
-        """Raise CheckpointError if the model's class would not load it whole; its names and shapes are asked once."""
+        """Raise CheckpointError if the model's class would not load it whole.
+
+        The check runs once for the same names and shapes.
+        """
         tensors = headers(model)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         if shapes != self.shapes:
@@ -154,7 +165,7 @@ class VllmEngine:
             frequency_penalty=config.frequency_penalty,
             seed=seed,
             stop_token_ids=sorted(self.stop),
-            ignore_eos=True,  # vLLM's own are those of the model with which the engine began
+            ignore_eos=True,  # vLLM's own are those of the engine's first model
             max_tokens=config.max_tokens,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
@@ -162,12 +173,12 @@ class VllmEngine:
 
 
 def _given(logprobs: Sequence[Mapping[int, Any] | None], tokens: Sequence[int], start: int) -> float:
-    """Sum of the log-probabilities of `tokens` from `start` on."""
+    """Return the sum of the log-probabilities of `tokens` from index `start` on."""
     places = range(start, len(tokens))
     return math.fsum(logprobs[place][tokens[place]].logprob for place in places)
 
 
 def _extra(model: Model) -> dict[str, Any]:
-    """What the loader is asked for; stored weights are alpha 0 of the folder itself."""
+    """Return the loader's config; stored weights are alpha 0 of the folder itself."""
     stored = Streamed(sft=model.folder, aligned=model.folder, alpha=0)
     return extra_config(model.streamed or stored)

@@ -1,9 +1,10 @@
-"""vLLM plugin: load format `expo`, and workers that take another alpha without a restart.
+"""vLLM plugin: load format `expo`, and workers that change alpha without a restart.
 
     vllm serve ALIGNED --load-format expo --model-loader-extra-config '{"sft": "SFT", "alpha": 0.3}'
 
-vLLM finds it by the entry point `vllm.general_plugins`. The workers compute theta1 + alpha * (theta1 - theta0)
-tensor by tensor while they load (`sharing`), and each keeps its own share, as of any checkpoint.
+vLLM finds it by the entry point `vllm.general_plugins`. The workers compute theta1 + alpha *
+(theta1 - theta0) tensor by tensor while they load (`sharing`). Each worker keeps its own share, as
+for any checkpoint.
 """
 
 import dataclasses
@@ -47,22 +48,22 @@ UNKNOWN = "There is no module or parameter named"  # in vLLM's error
 
 
 def register() -> None:
-    """Make load format `expo` known; vLLM calls this in each of its processes."""
+    """Register load format `expo`; vLLM calls this in each of its processes."""
     register_model_loader(FORMAT)(ExpoLoader)
 
 
 def extra_config(streamed: Streamed) -> dict[str, Any]:
-    """The --model-loader-extra-config that asks for `streamed`: plain JSON data."""
+    """Return the --model-loader-extra-config for `streamed`, as plain JSON data."""
     data = streamed.model_dump(mode="json")
     return {key: (data | data["options"])[key] for key in KEYS}
 
 
 def parse(extra: Mapping[str, Any], folder: str) -> Streamed:
-    """What a --model-loader-extra-config asks for, where `folder` is the model that vLLM was given.
+    """Return the checkpoint that a --model-loader-extra-config describes.
 
-    `sft` and `alpha` are needed; `aligned` is `folder` by default; `alpha_for` is a list of [regex, alpha]
-    or an object {regex: alpha}. Raises ConfigError with one line for each key that is unknown, missing or
-    has a value that is not accepted.
+    `folder` is the model that vLLM was given. `sft` and `alpha` are required; `aligned` defaults to
+    `folder`; `alpha_for` is a list of [regex, alpha] or an object {regex: alpha}. Raises
+    ConfigError with one line per key that is unknown, missing or has an invalid value.
     """
     problems = [_unknown(key) for key in extra if key not in KEYS]
     problems += [f"{_where(key)}: missing; add it" for key in ("sft", "alpha") if key not in extra]
@@ -95,10 +96,11 @@ def _refused(problem: Mapping[str, Any]) -> str:
 
 
 def known(name: str, towers: Sequence[str]) -> str:
-    """A tensor's name as vLLM knows it, which has `towers`: modules called `vision_model`.
+    """Return a tensor's name as vLLM knows it.
 
-    Transformers 5 saves `vision_tower.encoder...` of CLIP and SigLIP; vLLM 0.32 knows transformers 4's
-    `vision_tower.vision_model.encoder...` alone.
+    `towers` are vLLM's modules called `vision_model`. For CLIP and SigLIP, transformers 5 saves
+    `vision_tower.encoder...`; vLLM 0.32 knows only transformers 4's
+    `vision_tower.vision_model.encoder...`.
     """
     for tower in towers:
         outer = re.escape(tower.removesuffix(TOWER))
@@ -107,7 +109,7 @@ def known(name: str, towers: Sequence[str]) -> str:
 
 
 def reason(error: Exception, folder: Path | str) -> str:
-    """Why the model in `folder` was not loaded, in one line."""
+    """Return in one line why the model in `folder` was not loaded."""
     if isinstance(error, ExpoflowError):
         return str(error)
     if UNKNOWN in str(error):
@@ -120,10 +122,11 @@ def reason(error: Exception, folder: Path | str) -> str:
 
 
 def plain(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters of a model if each is what vLLM read, put together, and nothing else is made of them; else nothing.
+    """Return a model's parameters if vLLM only joined what it read; otherwise an empty dict.
 
-    Not so are weights that a CPU packs (the parameter is empty then), experts, quantised weights, latent attention, the state
-    matrices of Mamba, and what a class has for itself.
+    The dict is empty if vLLM transforms parameters or derives anything from them: weights that a
+    CPU packs (the parameter is then empty), experts, quantised weights, latent attention, the state
+    matrices of Mamba, and a class' own layers.
     """
     for module in model.modules():
         own = [each for _, each in module.named_parameters(recurse=False)]
@@ -137,7 +140,10 @@ def plain(model: nn.Module) -> dict[str, Tensor]:
 
 
 def beside(model: nn.Module) -> list[Tensor]:
-    """Copies of all tensors of a model that are no parameters: a class may fill them as it loads (Gemma 4's scale of a layer)."""
+    """Return copies of all tensors of a model that are not parameters.
+
+    A class may fill them while it loads, such as Gemma 4's scale of a layer.
+    """
     return [
         each.clone()
         for module in model.modules()
@@ -157,19 +163,25 @@ def same(one: list[Tensor], other: list[Tensor]) -> bool:
 
 
 def workers() -> Ranks:
-    """This worker among those of a model."""
+    """Return this worker among all workers of a model."""
     world = get_world_group()
     gpu = get_tp_group().device_group if current_platform.is_cuda_alike() else None
     return Ranks(world.rank_in_group, world.world_size, world.cpu_group, gpu)
 
 
 def sharers() -> Ranks:
-    """This worker among those that read for each other: all, if each has a share of every layer; else itself alone."""
+    """Return this worker among those that read for each other.
+
+    These are all workers if each has a share of every layer; otherwise only this one.
+    """
     return ranks if (ranks := workers()).size == get_tp_group().world_size else Ranks()
 
 
 def managed(step: Callable[[], bool | None]) -> bool:
-    """Whether a step in this worker's share succeeds, for want of memory or of a number: reading then tells all of it."""
+    """Whether a step in this worker's share succeeds.
+
+    It may fail for lack of memory or because of a NaN. The full read that follows then reports it.
+    """
     try:
         return step() is not False
     except (PairError, MemoryError, RuntimeError):
@@ -177,14 +189,14 @@ def managed(step: Callable[[], bool | None]) -> bool:
 
 
 def everywhere(step: str, flag: bool) -> bool:
-    """Whether it is so in all workers, each of which asks at the same step."""
+    """Whether `flag` is true in all workers, each of which calls this at the same step."""
     return all(workers().everyone(step, int(flag)))
 
 
 class ExpoLoader(DefaultModelLoader):
     """vLLM's own loader, fed by `extrapolation.tensor_stream` instead of files.
 
-    A pair that does not fit is the PairError or CheckpointError that `expoflow extrapolate` raises.
+    A pair that does not fit raises the same PairError or CheckpointError as `expoflow extrapolate`.
     """
 
     def __init__(self, load_config: LoadConfig):
@@ -192,23 +204,23 @@ class ExpoLoader(DefaultModelLoader):
         self.extra = load_config.model_loader_extra_config
 
     def get_all_weights(self, model_config: ModelConfig, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-        """(name, tensor) on the CPU, in the aligned model's order and the type of its file."""
+        """Yield (name, tensor) on the CPU, in the aligned model's order and file types."""
         self.counter_before_loading_weights = time.perf_counter()
         towers = [name for name, _ in model.named_modules() if name.endswith(f".{TOWER}")]
         for name, tensor in _tensors(parse(self.extra, model_config.model)):
             yield known(name, towers), tensor
 
     def load_weights(self, model: nn.Module, model_config: ModelConfig) -> None:
-        """Load the first weights, in all workers or in none."""
+        """Load the initial weights, in all workers or in none."""
         with sharers().together(partial(reason, folder=model_config.model)):
             super().load_weights(model, model_config)
 
     def download_model(self, model_config: ModelConfig) -> None:
-        """Nothing: both checkpoints are local folders."""
+        """Do nothing: both checkpoints are local folders."""
 
 
 def _tensors(streamed: Streamed) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of `streamed`, of which each worker on one machine computes a part."""
+    """Yield the tensors of `streamed`; workers on one machine compute a part each."""
     ranks = sharers()
     if ranks.size == 1 or not ranks.on_one_machine():
         yield from tensors_for(streamed, "cuda" if current_platform.is_cuda_alike() else "cpu")
@@ -220,23 +232,28 @@ def _tensors(streamed: Streamed) -> Iterator[tuple[str, Tensor]]:
 
 
 class ExpoWorker:
-    """Methods that vLLM's workers get by `--worker-extension-cls expoflow.engines.vllm_plugin.ExpoWorker`.
+    """Methods for vLLM's workers, added by --worker-extension-cls.
 
-    Call them through `collective_rpc` while no request runs, and reset the prefix cache afterwards: it
-    holds keys and values of the old weights. They return None, or why the old weights are still there: an
-    exception in several workers at a time would leave vLLM 0.32 with the answers of the slower ones.
+    Pass `--worker-extension-cls expoflow.engines.vllm_plugin.ExpoWorker`. Call the methods through
+    `collective_rpc` while no request runs, and reset the prefix cache afterwards: it holds keys and
+    values of the old weights. They return None, or the reason why the old weights are still loaded.
+    They do not raise: an exception in several workers would leave vLLM 0.32 with unread answers of
+    the slower ones.
     """
 
     _expo_parents: in_place.Parents | None = None
 
     def set_alpha(self, alpha: float | str) -> str | None:
-        """Load again with another alpha; `alpha_for` keeps its own."""
+        """Load again with another alpha; alphas of `alpha_for` stay."""
         config = self.vllm_config
         extra = config.load_config.model_loader_extra_config
         return self.set_weights(config.model_config.model, {**extra, "alpha": alpha})
 
     def set_weights(self, folder: str, extra: dict[str, Any]) -> str | None:
-        """Load what `extra` asks for of the model in `folder`, which has the architecture that runs."""
+        """Load what `extra` describes, of the model in `folder`.
+
+        It must have the architecture that runs.
+        """
         loading, model = self.vllm_config.load_config, self.vllm_config.model_config
         if loading.load_format != FORMAT:
             return f"load format is {loading.load_format}; start vLLM with --load-format {FORMAT}"
@@ -247,18 +264,21 @@ class ExpoWorker:
             return None
         except Exception as error:
             told = reason(error, folder)
-        # The error is gone by now, with the tensors that its frames held.
-        finalize_layerwise_reload(self.model_runner.get_model(), model)  # forget what is half loaded
+        # By now the error is freed, with the tensors that its frames held.
+        finalize_layerwise_reload(self.model_runner.get_model(), model)  # drop half-loaded weights
         with workers().together():
             self._load(*before)
         return told
 
     def _take(self, folder: str, extra: dict[str, Any]) -> None:
-        """Load it, or write it in place from theta1 and theta0 in this worker's layout. All workers do the same."""
+        """Load the weights, or write them in place from theta1 and theta0 in this worker's layout.
+
+        All workers do the same.
+        """
         streamed = parse(extra, folder)
         loading, model = self.vllm_config.load_config, self.vllm_config.model_config
         again = streamed.same_pair(parse(loading.model_loader_extra_config, model.model))
-        if streamed.sft == streamed.aligned:  # a stored model; what is kept of a pair is kept on
+        if streamed.sft == streamed.aligned:  # a stored model; the kept parents of a pair stay
             self._load(folder, extra)
             return
         key, live = self._writable(streamed)
@@ -288,9 +308,11 @@ class ExpoWorker:
         parents: in_place.Parents,
         place: dict[str, Any],
     ) -> None:
-        """Load it, and what vLLM makes of alphas 0 and -1, which is kept in main memory since the GPU's is vLLM's.
+        """Load alphas 0 and -1, which are kept, and then the alpha that is asked for.
 
-        It is kept if theta2 of the two is bit for bit what vLLM makes of this alpha, and if nothing else in the model differs.
+        The parents are kept as vLLM lays them out, in main memory because the GPU's memory is
+        vLLM's. They are kept only if theta2 computed from them equals, bit for bit, what vLLM loads
+        for this alpha, and if nothing else in the model differs.
         """
         copied, others = True, []
         for side, alpha in ((parents.theta1, 0.0), (parents.theta0, -1.0)):
@@ -313,10 +335,13 @@ class ExpoWorker:
             self._expo_parents = parents
 
     def _writable(self, streamed: Streamed) -> tuple[Any, dict[str, Tensor]]:
-        """What theta1 and theta0 depend on, and the weights here, if theta2 may be written into them; else None and {}."""
+        """Return what theta1 and theta0 depend on, and the live weights.
+
+        Returns None and {} if theta2 cannot be written into these weights.
+        """
         try:
             found = in_place.key_of(streamed)
-        except (ExpoflowError, OSError):  # reading says it
+        except (ExpoflowError, OSError):  # reading will report it
             found = None
         live = plain(self.model_runner.get_model()) if found else {}
         if not live or not in_place.usable(live.values()):
@@ -337,13 +362,17 @@ class ExpoWorker:
         ]
         for method, _ in methods:
             if current_platform.is_cpu() and hasattr(method, "moe_kernel"):
-                # vLLM 0.32 packs experts for a CPU only while it has no kernel, and reads others as if packed.
+                # vLLM 0.32 packs experts for a CPU only if it has no kernel yet. Otherwise it reads
+                # the new ones as if they were packed.
                 method.moe_kernel = None
         self.reload_weights(weights_path=folder)
         self._pack_embeddings()
 
     def _pack_embeddings(self) -> None:
-        """Do what vLLM 0.32 forgets for a head tied to the embeddings: on a CPU it has a packed copy of the old."""
+        """Pack a head that is tied to the embeddings again, which vLLM 0.32 omits.
+
+        On a CPU the head has a packed copy, which would still be that of the old weights.
+        """
         for layer in self.model_runner.get_model().modules():
             if isinstance(method := getattr(layer, "quant_method", None), UnquantizedEmbeddingMethod):
                 method.process_weights_after_loading(layer)

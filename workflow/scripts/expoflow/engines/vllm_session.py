@@ -1,4 +1,4 @@
-"""Sessions of vLLM: how one is started, asked and stopped."""
+"""Sessions of vLLM: start, answer and stop."""
 
 import logging
 import re
@@ -22,29 +22,29 @@ from expoflow.errors import CheckpointError
 
 Parameters = SamplingParams | PoolingParams
 NONE: Mapping[int, Pictures] = MappingProxyType({})
-AROUND = r"^\d+ validation error.*?Value error, |\(?See (https|the).*|\[type=.*"  # what is no advice
+AROUND = r"^\d+ validation error.*?Value error, |\(?See (https|the).*|\[type=.*"  # not advice
 SAVING = (
     "gpu_memory_utilization",
     "max_num_seqs",
     "max_model_len",
     "out_of_memory",
-)  # what is said where memory lacks
-# vLLM's settings are called here as there.
+)  # what vLLM names if memory is short
+# The config uses vLLM's own names of settings.
 WAYS = "these are keys of the section engine: of the config, as in engine: {gpu_memory_utilization: 0.8, max_model_len: 4096}"
 NANS = re.compile(
     r"NaNs detected in logits: \{'(\d+)"
-)  # what VLLM_RAISE_ON_LOGIT_NANS makes of the first request
-LONGEST = 32768  # tokens of a model whose positions have no end, for which vLLM looks for no length by itself
-# Compiling gains nothing there; with chunked prefill, requests that have a seed crash (vLLM 0.32).
+)  # the error by VLLM_RAISE_ON_LOGIT_NANS, with its first request
+LONGEST = 32768  # context of a model without a limit: vLLM finds none by itself
+# Compiling gains nothing on a CPU. With chunked prefill, requests with a seed crash (vLLM 0.32).
 CPU = {"enforce_eager": True, "enable_chunked_prefill": False, "kv_cache_memory_bytes": 1 << 30}
 
 
-# An error inside of a step would put all requests, token by token, into the log.
+# Otherwise an error inside a step would log all requests, token by token.
 logging.getLogger("vllm.logging_utils.dump_input").addFilter(lambda record: False)
 
 
 class NoLogitsError(Exception):
-    """The logits of request `index` are NaN; the session is of no use any more."""
+    """The logits of request `index` are NaN; the session is unusable from then on."""
 
     def __init__(self, index: int):
         super().__init__(index)
@@ -54,19 +54,19 @@ class NoLogitsError(Exception):
 def start(
     model: Model, config: PretrainedConfig, dtype: str = "keep", folder: Path | None = None, **settings: Any
 ) -> LLMEngine:
-    """An engine that takes token ids, in the model's own `dtype` or another, with the longest context that fits.
+    """Start an engine that takes token ids, with the longest context that fits.
 
-    `folder` has what is not weights, if it is not the model's own (`engines.package`).
-
-    Nothing is kept from one request to the next: an answer must not depend, not even in its last bit, on
-    what was asked before. Raises CheckpointError if vLLM itself says which setting is in the way.
+    `dtype` is "keep" for the model's own type. `folder` has everything but the weights, if it is
+    not the model's own (`engines.package`). Nothing is cached between requests: an answer must not
+    depend on earlier requests, not even in its last bit. Raises CheckpointError if vLLM's error
+    names the setting at fault.
     """
-    kept = config.dtype or "auto"  # vLLM's auto would make float32 a 16-bit type
+    kept = config.dtype or "auto"  # vLLM's auto would turn float32 into a 16-bit type
     sees = config.get_text_config() is not config
     arguments = dict(
         model=str(folder or model.folder),
         trust_remote_code=model.trust_remote_code,
-        skip_tokenizer_init=not sees,  # vLLM's processor of images has a tokenizer of its own
+        skip_tokenizer_init=not sees,  # vLLM's image processor needs a tokenizer
         language_model_only=sees and not has_processor(model.folder),
         dtype=kept if dtype == "keep" else dtype,
         enable_prefix_caching=False,
@@ -83,7 +83,7 @@ def start(
 
 
 def _settings(model: Model, context: int) -> dict[str, Any]:
-    """The section `engine` of a model that takes `context` tokens, as vLLM has it."""
+    """Return the `engine` section of a model with this `context` in tokens, as vLLM's settings."""
     said = model.engine.model_dump(exclude_none=True)
     most = LONGEST if context >= UNLIMITED else -1  # as many as fit
     return said | {
@@ -92,7 +92,7 @@ def _settings(model: Model, context: int) -> dict[str, Any]:
 
 
 def _advice(error: Exception, engine: EngineConfig) -> str | None:
-    """vLLM's error in one line if it names a setting, or memory, which settings save; None for others."""
+    """Return vLLM's error in one line if it names a setting or memory; None for other errors."""
     text = " ".join(re.sub(AROUND, "", str(error), flags=re.S).split()).rstrip(".")
     named = re.sub("[^a-z]", "", text.lower())
     names = [*SAVING, *engine.model_dump(exclude_none=True)]
@@ -104,10 +104,11 @@ def answers(
     asked: Mapping[int, tuple[Sequence[int], Parameters]],
     pictures: Mapping[int, Pictures] = NONE,
 ) -> Iterator[list]:
-    """Answer (token ids, parameters): after every step the (index, output) that it finished.
+    """Answer the (token ids, parameters) of `asked`; yield each step's finished (index, output).
 
-    Of the token ids of a request's `pictures` vLLM makes those that the model sees; they must be the request's, or it is a
-    CheckpointError. Raises NoLogitsError if vLLM looks at the logits and finds NaN (VLLM_RAISE_ON_LOGIT_NANS).
+    vLLM expands the token ids of a request's `pictures` itself. Raises CheckpointError if the
+    result is not the request's token ids, and NoLogitsError if vLLM checks the logits and finds NaN
+    (VLLM_RAISE_ON_LOGIT_NANS).
     """
     waiting = set(asked)
     try:
@@ -130,8 +131,8 @@ def _input(engine: LLMEngine, token_ids: Sequence[int], pictures: Pictures | Non
     )
     if (theirs := list(made["prompt_token_ids"])) != list(token_ids):
         raise CheckpointError(
-            f"{engine.model_config.model}: of a prompt with {len(pictures.images)} images vLLM's processor makes {len(theirs)}"
-            f" tokens, and transformers' makes {len(token_ids)} or others; set generate.engine: transformers"
+            f"{engine.model_config.model}: for a prompt with {len(pictures.images)} images, vLLM's processor makes {len(theirs)}"
+            f" tokens, and transformers' makes {len(token_ids)}, or different ones; set generate.engine: transformers"
         )
     return made
 
@@ -146,7 +147,7 @@ def _step(engine: LLMEngine) -> list:
 
 
 def stop(owner: Any) -> None:
-    """End `owner.engine` and its processes, if it has any, and free its memory."""
+    """Stop `owner.engine` and its processes, if any, and free its memory."""
     owner.engine.engine_core.shutdown()
     del owner.engine
     cleanup_dist_env_and_memory()

@@ -1,15 +1,18 @@
-"""theta2 = theta1 + alpha * (theta1 - theta0) of torch tensors (paper, section 2.1, Eq. 1): the rare cases, and errors.
+"""theta2 = theta1 + alpha * (theta1 - theta0) on torch tensors: the rare cases, and errors.
 
-Two modules compute, since importing torch costs more than a small pair's whole extrapolation, and most need none:
+The formula is Eq. 1 of the paper, section 2.1. Two modules compute it, because importing torch
+costs more than the whole extrapolation of a small pair, and most pairs do not need it:
 
-- `kernel` has the formula, in one rounding, over bytes as they are stored. A usual run is this alone; it says if
-  something is NaN or Inf, not what that means.
-- Here is, for `elements`, what remains. A chunk that the kernel calls not finite is computed once more, by it, and
-  judged: kept, clamped or refused. A parent whose values only exist in torch (a merged adapter) goes to the kernel as a
-  tensor. Alphas 0 and -1 are conversions if the type changes. compute="bfloat16" are torch's own three roundings.
+- `kernel` has the formula, with one rounding, over bytes as stored. A usual run needs only this.
+  It reports that something is NaN or Inf, but not what that means.
+- This module does the rest, for `elements`. If the kernel reports a chunk as not finite, it is
+  computed once more by the kernel and judged: kept, clamped or refused. A parent whose values exist
+  only in torch (a merged adapter) goes to the kernel as a tensor. Alphas 0 and -1 are conversions
+  if the type changes. compute="bfloat16" uses torch's own three roundings.
 
-All functions are pure: contiguous 1-d tensors of equal length in, `out` written. Chunk borders, threads and devices never
-change a bit, since every element is computed on its own: off the CPU `by_torch` does what the kernel does.
+All functions take contiguous 1-d tensors of equal length and write only `out`. Every element is
+computed independently, so chunk borders, threads and devices never change a bit. On a device that
+is not the CPU, `by_torch` does what the kernel does.
 """
 
 from functools import cache
@@ -33,13 +36,15 @@ def theta2(
 ) -> None:
     """Write theta1 + alpha * (theta1 - theta0) into `out`, rounded once to out's dtype.
 
-    All three on one device, which must be `exact` if it is not the CPU. bf16, fp16, fp32 and fp64 in any
-    mixture, computed as `kernel.fill` does; `compute="bfloat16"` instead rounds to bf16 after the difference, the
-    product and the sum, as the authors' published checkpoints were made. alpha 0 copies theta1, alpha -1 copies theta0.
+    All three tensors are on one device, which must be `exact` if it is not the CPU. They can be any
+    mixture of bf16, fp16, fp32 and fp64, and are computed as in `kernel.fill`. `compute="bfloat16"`
+    instead rounds to bf16 after the difference, the product and the sum, as for the authors'
+    published checkpoints. alpha 0 copies theta1; alpha -1 copies theta0.
 
-    Elements equal in both come out bit for bit as in theta1, NaN, Inf and -0.0 too (with bfloat16 compute,
-    -0.0 becomes 0.0 as it did for the authors). Raises PairError, naming tensor `name`, where an element is
-    NaN or Inf in one model only, or overflows out's dtype; overflow="clamp" stores the largest finite value.
+    Elements that are equal in both models come out bit for bit as in theta1, also NaN, Inf and
+    -0.0. (With bfloat16 compute, -0.0 becomes 0.0, as it did for the authors.) Raises PairError
+    with the tensor's `name` if an element is NaN or Inf in one model only, or if it overflows out's
+    dtype; with overflow="clamp", an overflow becomes the largest finite value instead.
     """
     if 1 + alpha == 1 and compute == "float32":
         alpha = 0.0
@@ -57,7 +62,7 @@ def theta2(
 
 
 def _one_rounding(out: torch.Tensor, theta1: torch.Tensor, theta0: torch.Tensor, alpha: float) -> bool:
-    """Whether all is finite."""
+    """Compute with one rounding; return whether all elements are finite."""
     kinds = tuple(KINDS[each.dtype] for each in (out, theta1, theta0))
     if any(not each.is_contiguous() or len(each) != len(out) for each in (out, theta1, theta0)):
         raise ValueError("theta2 is for contiguous tensors of equal length")
@@ -68,7 +73,7 @@ def _one_rounding(out: torch.Tensor, theta1: torch.Tensor, theta0: torch.Tensor,
 
 
 def by_torch(out: torch.Tensor, theta1: torch.Tensor, theta0: torch.Tensor, alpha: float) -> None:
-    """What `kernel.fill` computes, for tensors on any `exact` device; NaN and Inf are not told."""
+    """Compute what `kernel.fill` does, on any `exact` device; NaN and Inf are not reported."""
     kinds = tuple(KINDS[each.dtype] for each in (out, theta1, theta0))
     theta1_first, weight, from_b = kernel.formula(kinds, alpha)
     wide = TORCH[kernel.precision(kinds, alpha)]
@@ -79,21 +84,29 @@ def by_torch(out: torch.Tensor, theta1: torch.Tensor, theta0: torch.Tensor, alph
 
 @cache
 def exact(device: str) -> bool:
-    """Whether torch.add of a product rounds once there, in float32 and float64, as the kernel's fma does, and makes no small number 0."""
+    """Whether torch.add on this device computes the same bits as the kernel's fma.
+
+    In float32 and float64, it must round once after product and sum, and must not flush small
+    numbers to 0.
+    """
     return all(
         _fuses(device, dtype) and _keeps_small(device, dtype) for dtype in (torch.float32, torch.float64)
     )
 
 
 def _fuses(device: str, dtype: torch.dtype) -> bool:
-    """(1 + e) (1 + k e) - (1 + (k + 1) e), with the type's epsilon e, is k e^2, and 0 if the product is rounded first."""
+    """Whether product and sum are rounded only once.
+
+    With the type's epsilon e, (1 + e) (1 + k e) - (1 + (k + 1) e) is k e^2; it is 0 if the product
+    is rounded first.
+    """
     e = torch.finfo(dtype).eps
     k = torch.arange(1, 1 << 20, device=device, dtype=dtype)
     return torch.equal(torch.add(-(1 + (k + 1) * e), 1 + k * e, alpha=1 + e), k * e * e)
 
 
 def _keeps_small(device: str, dtype: torch.dtype) -> bool:
-    """Three times the first multiples of the type's smallest number are those of the CPU."""
+    """Whether three times the smallest subnormal numbers gives the same result as on the CPU."""
     info = torch.finfo(dtype)
     small = torch.arange(1, 1 << 10, dtype=dtype) * info.tiny * info.eps
     there = small.to(device)
@@ -114,7 +127,7 @@ def _settle(
     overflow: str,
     name: str,
 ) -> None:
-    """Judge a chunk that has NaN or Inf: keep what both models share, refuse the rest."""
+    """Judge a chunk that has NaN or Inf: keep what both models share and refuse the rest."""
     same = (theta1 == theta0) | (theta1.isnan() & theta0.isnan())
     special = ~(theta1.isfinite() & theta0.isfinite())
     if alpha not in (0, -1) and (count := int((special & ~same).sum())):
@@ -124,12 +137,12 @@ def _settle(
             f"(sft {theta0[where].item()}, aligned {theta1[where].item()}); one of the checkpoints is damaged"
         )
     if compute == "float32":
-        # Once more in float64: a difference of huge but finite values may have overflowed float32.
+        # Compute again in float64: a difference of huge finite values may have overflowed float32.
         again = ~out.isfinite() & ~special
         one, zero = theta1[again].double(), theta0[again].double()
         out[again] = (one + alpha * (one - zero)).to(out.dtype)
     kept = theta0 if alpha == -1 else theta1
-    if out.dtype == kept.dtype:  # bits, not values: a conversion might change a NaN's payload
+    if out.dtype == kept.dtype:  # copy bits: a conversion might change a NaN's payload
         bits = BITS[out.dtype]
         out.view(bits)[special] = kept.view(bits)[special]
     else:

@@ -1,8 +1,8 @@
-"""What an extrapolation does to the weights, measured: effective alpha, moved share, sizes of the step.
+"""Measure what an extrapolation does to the weights: effective alpha, moved share, step sizes.
 
-Tensors of up to `WHOLE` elements are measured whole; of larger ones one slice of `SLICE` elements in each
-`PERIOD`, at a place that moves from period to period so that no row or head is favoured. Measuring every
-element would double the cost of the extrapolation.
+Tensors of up to `WHOLE` elements are measured whole. In larger ones, one slice of `SLICE` elements
+per `PERIOD` is measured. Its place varies between periods, so no row or head is favoured. Measuring
+every element would double the cost of the extrapolation.
 """
 
 import math
@@ -28,7 +28,7 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def slices(elements: int) -> Iterator[tuple[int, int]]:
-    """Element ranges [start, stop) that are measured in a tensor of that many elements."""
+    """Yield the element ranges [start, stop) to measure in a tensor with this many elements."""
     if elements <= WHOLE:
         yield 0, elements
         return
@@ -41,7 +41,7 @@ def slices(elements: int) -> Iterator[tuple[int, int]]:
 
 @dataclass
 class Sums:
-    """Sums over the elements of some tensors, samples scaled to the whole tensor."""
+    """Sums over the elements of some tensors; samples are scaled to the whole tensor."""
 
     elements: int = 0
     measured: int = 0
@@ -52,7 +52,7 @@ class Sums:
     alpha_delta2: float = 0.0
 
     def add(self, elements: int, alpha: float, pieces: list[Piece]) -> None:
-        """Add one tensor; a sample is scaled to the whole."""
+        """Add one tensor; a sample is scaled to the whole tensor."""
         measured = sum(piece[0] for piece in pieces)
         self.elements += elements
         self.measured += measured
@@ -69,7 +69,7 @@ class Sums:
         self.alpha_delta2 += alpha * alpha * delta2
 
     def effect(self) -> recipe.Effect:
-        """The ratios; None where they have no meaning."""
+        """Return the ratios; None if they are undefined."""
         theta = math.sqrt(self.theta2)
         return recipe.Effect(
             elements=self.elements,
@@ -84,7 +84,10 @@ class Sums:
 def summarise(
     pair: Pair, alphas: list[float], options: Options, pieces: Mapping[str, list[list[Piece]]]
 ) -> Effects:
-    """The effect of each alpha over all tensors and by kind of module; `pieces` by tensor name, as `measure`."""
+    """Return the effect of each alpha, over all tensors and by kind of module.
+
+    `pieces` has the results of `tensor_effect` by tensor name.
+    """
     effects = {}
     for number, alpha in enumerate(alphas):
         overall, kinds = Sums(), {}
@@ -98,7 +101,7 @@ def summarise(
 
 
 def tensor_effect(pair: Pair, part: PairedTensor, alphas: list[float], options: Options) -> list[list[Piece]]:
-    """For each alpha the pieces of one tensor; reads the sampled slices only."""
+    """Return one tensor's pieces for each alpha; only the sampled slices are read."""
     sums = [[] for _ in alphas]
     kind = options.stored_type(part.theta1)
     for start, stop in slices(part.shared):
@@ -115,7 +118,10 @@ def tensor_effect(pair: Pair, part: PairedTensor, alphas: list[float], options: 
 def effects(
     theta2s: Iterable[np.ndarray], theta1: np.ndarray, theta0: np.ndarray
 ) -> Iterator[tuple[int, float, float, float]]:
-    """For each: (elements moved, <delta, delta>, <theta2 - theta1, delta>, <theta1, theta1>) in float64; NaN and Inf are 0."""
+    """Yield the measures of each theta2; sums are in float64, and NaN and Inf count as 0.
+
+    They are (elements moved, <delta, delta>, <theta2 - theta1, delta>, <theta1, theta1>).
+    """
     delta, base = _difference(theta1, theta0), _finite(theta1)
     delta2, base2 = _inner(delta, delta), _inner(base, base)
     for theta2 in theta2s:
@@ -124,7 +130,7 @@ def effects(
 
 
 def _inner(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a * b).sum())  # no dot product: its last bits depend on the number of cores
+    return float((a * b).sum())  # not a dot product: its last bits depend on the number of cores
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -133,7 +139,7 @@ def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
-    """With 0 for NaN and Inf; not copied where the sum shows that there are none."""
+    """Replace NaN and Inf by 0; return the array itself if its sum shows that it has none."""
     with np.errstate(invalid="ignore", over="ignore"):
         if np.isfinite(values.sum()):
             return values

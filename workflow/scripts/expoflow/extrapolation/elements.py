@@ -1,4 +1,7 @@
-"""Elements of an extrapolated tensor as bytes; torch comes in only where the common way does not do."""
+"""Elements of an extrapolated tensor as bytes.
+
+torch is imported only if the kernel cannot handle a case.
+"""
 
 from collections.abc import Sequence
 
@@ -22,9 +25,10 @@ def write_elements(
     alphas: Sequence[float],
     options: Options,
 ) -> None:
-    """Elements [first, last) of an output tensor, for each alpha into its bytes of `outs`, which need no alignment.
+    """Write elements [first, last) of an output tensor, for each alpha into its array in `outs`.
 
-    `alphas` are the run's. Elements that theta0 lacks, and integers, are theta1's. Raises as `arithmetic.theta2`.
+    `outs` are bytes and need no alignment. `alphas` are those of the run. Integers, and elements
+    that theta0 lacks, are copied from theta1. Raises as `arithmetic.theta2` does.
     """
     kind = options.stored_type(part.theta1)
     shared = max(first, min(part.shared, last))
@@ -40,7 +44,7 @@ def write_elements(
 
 
 def need_torch(pair: Pair, options: Options) -> bool:
-    """Whether extrapolating the pair is more than reading and the loop of `kernel`, NaN and Inf aside."""
+    """Whether extrapolating the pair needs more than the loop of `kernel`, NaN and Inf aside."""
     return options.compute != "float32" or not all(
         pair.aligned.stores(part.theta1.name) and pair.sft.stores(part.theta0.name)
         for part in pair.parts
@@ -49,7 +53,7 @@ def need_torch(pair: Pair, options: Options) -> bool:
 
 
 def wide(source: tuple[Checkpoint, Tensor], first: int, last: int) -> np.ndarray:
-    """Elements [first, last) in float64."""
+    """Return elements [first, last) in float64."""
     checkpoint, tensor = source
     if (bytes_ := stored(source, first, last)) is None:
         return checkpoint.values(tensor.name, first, last).double().numpy()
@@ -57,14 +61,14 @@ def wide(source: tuple[Checkpoint, Tensor], first: int, last: int) -> np.ndarray
 
 
 def widened(bytes_: np.ndarray, kind: str) -> np.ndarray:
-    """Floating-point numbers of a header's type in float64."""
+    """Convert bytes of a header's floating-point type to float64."""
     if kind == "BF16":
         return (bytes_.view(np.uint16).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     return bytes_.view(NUMPY[kind]).astype(np.float64)
 
 
 def stored(source: tuple[Checkpoint, Tensor], first: int, last: int) -> np.ndarray | None:
-    """The bytes of elements [first, last), not copied; None where they are computed when they are read."""
+    """Return the bytes of elements [first, last) without a copy; None if they must be computed."""
     checkpoint, tensor = source
     if not checkpoint.stores(tensor.name):
         return None
@@ -101,7 +105,7 @@ def _extrapolate(
             other += computed
     if not other:
         return
-    # every other case, and the errors
+    # all other cases, and the errors
     import torch
 
     from expoflow.checkpoints.torch_types import TORCH

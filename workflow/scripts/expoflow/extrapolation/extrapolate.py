@@ -1,6 +1,6 @@
-"""The streaming driver: two checkpoints in, one extrapolated checkpoint for each alpha out.
+"""The streaming driver: make one extrapolated checkpoint per alpha from two checkpoints.
 
-Both inputs are read once, in constant memory, whatever the number of alphas.
+Both inputs are read once, in constant memory, for any number of alphas.
 """
 
 import math
@@ -32,7 +32,7 @@ from expoflow.paths import RECIPE
 from expoflow.store import remembered
 
 Sha256s = Mapping[str, str]
-LOW = 0.5  # an effective alpha below this share of alpha is worth a warning
+LOW = 0.5  # an effective alpha below this share of alpha gives a warning
 
 
 def extrapolate(
@@ -52,17 +52,19 @@ def extrapolate(
     card: Callable[[ExtrapolationRecipe], str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, ExtrapolationRecipe]:
-    """Write one checkpoint folder for each alpha (Eq. 1 of the paper) in one pass over both inputs.
+    """Write one checkpoint folder per alpha (Eq. 1 of the paper) in one pass over both inputs.
 
-    `alphas`: output folder by alpha's spelling. `known`: sha256 by file name for an input folder; what is not
-    known is computed beside the copy, and with `verify` what is known too, and compared. `labels` and
-    `revisions`: what the recipe calls the inputs (sft, aligned), by default their folders. Without
-    `write_weights` a folder gets everything but weights; alphas 0 and -1 then cost nothing and import no
-    torch. With `as_adapter`, `aligned` is an adapter and the output is the adapter of theta2, on the same
-    base. `look` adds findings to the pair, such as `likeness.looked_at`. `card` makes the text of README.md; without it there is none. `progress(done, total)` is called with bytes, from any thread.
+    `alphas` has the output folder by the alpha's spelling. `known` has sha256s by file name for an
+    input folder; missing ones are computed during the copy. With `verify`, known ones are computed
+    too and compared. `labels` and `revisions` name the inputs (sft, aligned) in the recipe; their
+    folders are the default. Without `write_weights`, a folder gets everything but weights; alphas 0
+    and -1 then cost nothing and import no torch. With `as_adapter`, `aligned` is an adapter and the
+    output is the adapter of theta2 on the same base. `look` adds findings to the pair, such as
+    `likeness.looked_at`. `card` makes the text of README.md; without it there is none.
+    `progress(done, total)` is called with bytes, from any thread.
 
-    Raises PairError with every reason why the pair does not fit, CheckpointError for broken inputs, an
-    existing output (unless `replace`) or a full disk. Nothing remains of an output that failed.
+    Raises PairError with every reason why the pair does not fit, and CheckpointError for broken
+    inputs, an existing output (unless `replace`) or a full disk. A failed output is removed.
     """
     options = options or Options()
     values = _values(alphas)
@@ -71,7 +73,7 @@ def extrapolate(
     _refuse_overlap((sft, aligned), alphas)
     parents = (
         {-1} if isinstance(pair.aligned, Merged) else {0, -1}
-    )  # alphas whose weights are on disk already
+    )  # alphas with weights that are on disk already
     computing = write_weights or options.alpha_for or not set(values.values()) <= parents
     size = _size(made, options) if write_weights else 0
     with ExitStack() as stack:
@@ -103,7 +105,7 @@ def planned(
     as_adapter: bool = False,
     look: Callable[[Pair], Pair] | None = None,
 ) -> list[str]:
-    """What `extrapolate` would do, as lines of text; raises what it would raise before the first byte."""
+    """Return what `extrapolate` would do, as lines of text; raise what it would at its start."""
     values = _values(alphas)
     pair = _opened(sft, aligned, options, look)
     pair = scaled(pair, aligned, options) if as_adapter else pair
@@ -126,7 +128,7 @@ def planned(
 
 
 def _opened(sft: Path, aligned: Path, options: Options, look: Callable[[Pair], Pair] | None) -> Pair:
-    """A pair that fits; `look` as for `extrapolate`."""
+    """Open a pair and require that it fits; `look` is as in `extrapolate`."""
     pair = open_pair(sft, aligned, options.vocabulary)
     pair.require()
     if look:
@@ -145,7 +147,7 @@ def _measured(pair: Pair, alphas: list[float], options: Options, pool: Executor)
 def _values(alphas: Mapping[str, Path]) -> dict[str, float]:
     values = {spelling: float(spelling) for spelling in alphas}
     if not all(map(math.isfinite, values.values())) or len(set(values.values())) < len(values):
-        raise PairError(f"alphas {', '.join(alphas)}: not finite, or one stands twice; give each once")
+        raise PairError(f"alphas {', '.join(alphas)}: not finite, or one is given twice; give each once")
     return values
 
 
@@ -157,12 +159,15 @@ def _refuse_overlap(inputs: tuple[Path, Path], alphas: Mapping[str, Path]) -> No
     resolved = [Path(folder).resolve() for folder in inputs]
     for folder in alphas.values():
         if any(Path(folder).resolve() in (each, *each.parents) for each in resolved):
-            raise CheckpointError(f"{folder}: is or holds one of the inputs; give another --out")
+            raise CheckpointError(f"{folder}: is or contains one of the inputs; give another --out")
 
 
 @contextmanager
 def _workers(pair: Pair, options: Options) -> Iterator[ThreadPoolExecutor]:
-    """Threads that compute; where they need torch, with one of its threads each, and its own setting is put back."""
+    """Threads that compute.
+
+    If they need torch, it uses one thread in each of them; its setting is restored afterwards.
+    """
     pool = ThreadPoolExecutor(options.workers())
     with ExitStack() as stack:
         if elements.need_torch(pair, options):
@@ -176,7 +181,10 @@ def _workers(pair: Pair, options: Options) -> Iterator[ThreadPoolExecutor]:
 
 @contextmanager
 def _hashing(pair: Pair, known: list[Sha256s], verify: bool) -> Iterator[list[Future]]:
-    """Futures of sha256 by weight file, of sft and aligned; its own thread computes what is not known."""
+    """Futures of the sha256 by weight file, for sft and aligned.
+
+    A separate thread computes the unknown ones.
+    """
     pool, stop = ThreadPoolExecutor(1), Event()
 
     def hashes(checkpoint: Checkpoint, given: Sha256s) -> dict[str, str]:
@@ -228,7 +236,7 @@ def _complete(
     write_weights: bool,
     card: Callable[[ExtrapolationRecipe], str] | None,
 ) -> ExtrapolationRecipe:
-    """Add to a folder all but its weights; the recipe comes last."""
+    """Add everything but weights to a folder; the recipe is written last."""
     overall, kinds = effects.get(alpha) or (_exact(pair, alpha), {})
     hashed = options.hash_outputs and write_weights
     package = pair.aligned.folder
@@ -254,7 +262,7 @@ def _complete(
 
 
 def _exact(pair: Pair, alpha: float) -> Effect:
-    """The effect where nothing is rounded, nor measured: the weights of one of the parents."""
+    """Return the effect for a parent's own weights: nothing is rounded and nothing measured."""
     elements = sum(part.shared for part in pair.parts)
     return Effect(elements=elements, measured=0, effective_alpha=alpha, moved_share=None if alpha else 0.0)
 

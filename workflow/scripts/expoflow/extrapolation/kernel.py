@@ -1,8 +1,8 @@
-"""theta2 = theta1 + alpha * (theta1 - theta0) over memory: one loop, compiled by LLVM when it is first needed.
+"""theta2 = theta1 + alpha * (theta1 - theta0) over memory: one loop, compiled by LLVM on first use.
 
-`element` says in Python what the loop computes, and a test compares the two bit for bit; `_written` is the loop. It
-leaves alphas 0 and -1, NaN, Inf, overflow and other roundings to `arithmetic`. What it is worth beside numba and torch
-says `bench/kernel.py`.
+`element` is the loop in Python, and a test compares the two bit for bit; `_written` is the loop
+itself. It leaves alphas 0 and -1, NaN, Inf, overflow and other roundings to `arithmetic`.
+`bench/kernel.py` compares its speed with numba and torch.
 """
 
 import ctypes
@@ -15,27 +15,29 @@ from functools import cache
 
 from expoflow.checkpoints.header import SIZES
 
-# Of a type: binary digits of a number, exponent of the last digit of the smallest, of the least number that is too large.
+# By type: binary digits of a number, exponent of the smallest number's last digit, exponent of the
+# least number that is too large.
 DIGITS = {"BF16": (8, -133, 128), "F16": (11, -24, 16), "F32": (24, -149, 128), "F64": (53, -1074, 1024)}
-# Absolute value, as its bits, from which on a number becomes Inf when it is rounded to the type, and NaN is above.
+# By type: bits of the least absolute value that rounds to Inf in the type; bits of NaN are larger.
 LARGEST = {"BF16": 0x7F7F8000, "F16": 0x477FF000, "F32": 0x7F800000, "F64": 0x7FF0000000000000}
-TOGETHER = 8  # alphas at most in one loop: more would not fit into the registers, and take long to compile
+TOGETHER = 8  # most alphas in one loop: more do not fit into registers
 Kinds = tuple[str, str, str]  # header types of the output, theta1 and theta0
 _compiling = threading.Lock()
 
 
 def element(theta1: float, theta0: float, kinds: Kinds, alpha: float) -> float:
-    """What the loop computes of one element, of numbers of the types `kinds[1:]`; finite alphas but 0 and -1.
+    """Compute one element as the loop does, from numbers of the types `kinds[1:]`.
 
-    fma(weight, b - a, base), then rounded to the output's type: every rounding stands here, exact and slow. NaN or Inf
-    if `fill` is to say False.
+    `alpha` is finite and neither 0 nor -1. The result is fma(weight, b - a, base), rounded to the
+    output's type. Every rounding is explicit here, exact and slow. The result is NaN or Inf if
+    `fill` must return False.
     """
     wide, (theta1_first, weight, from_b) = precision(kinds, alpha), formula(kinds, alpha)
     a, b = (theta1, theta0) if theta1_first else (theta0, theta1)
     base = b if from_b else a
     if not (math.isfinite(a) and math.isfinite(b)):
         return math.nan
-    # In fractions a zero has no sign: there Python's own arithmetic comes in.
+    # A zero has no sign as a fraction, so Python's own arithmetic computes it.
     delta = rounded(Fraction(b) - Fraction(a) or b - a, wide)
     if math.isinf(delta):
         return math.nan
@@ -44,7 +46,7 @@ def element(theta1: float, theta0: float, kinds: Kinds, alpha: float) -> float:
 
 
 def rounded(number: Fraction | float, kind: str) -> float:
-    """The number of a type that is nearest to `number`, of two the even one; Inf if it is too large."""
+    """Round `number` to the nearest number of a type, ties to even; Inf if it is too large."""
     if not number or number in (math.inf, -math.inf):
         return number
     digits, lowest, highest = DIGITS[kind]
@@ -55,15 +57,19 @@ def rounded(number: Fraction | float, kind: str) -> float:
 
 
 def precision(kinds: Kinds, alpha: float) -> str:
-    """The type in which theta2 is computed: float32 holds nearly all differences of two-byte numbers exactly."""
+    """Return the type in which theta2 is computed.
+
+    float32 holds nearly all differences of two-byte numbers exactly.
+    """
     return "F64" if -1 < alpha < 0 or any(SIZES[kind] != 2 for kind in kinds) else "F32"
 
 
 def formula(kinds: Kinds, alpha: float) -> tuple[bool, float, bool]:
-    """How theta2 is fma(weight, b - a, base): whether a is theta1 (else b is), the weight, whether the base is b.
+    """Return how theta2 is fma(weight, b - a, base).
 
-    Of the two orders the one whose product is -0.0 for an equal pair, which leaves 0.0 and -0.0 as they are; of the
-    two bases the one with the smaller weight.
+    The three values are: whether a is theta1 (otherwise b is), the weight, and whether the base is
+    b. The order is chosen so that the product is -0.0 for an equal pair, which leaves 0.0 and -0.0
+    as they are. The base is the one with the smaller weight.
     """
     theta1_first = alpha > 0 or -1 < alpha < -0.5
     weight = -alpha if theta1_first else 1 + alpha
@@ -76,10 +82,12 @@ def formula(kinds: Kinds, alpha: float) -> tuple[bool, float, bool]:
 def fill(
     outs: Sequence[int], theta1: int, theta0: int, kinds: Kinds, count: int, alphas: tuple[float, ...]
 ) -> bool:
-    """Write `count` elements of theta2 of each alpha, none of them 0 or -1, to its address of `outs`.
+    """Write `count` elements of theta2 for each alpha to its address in `outs`.
 
-    `theta1` and `theta0` are addresses too; none needs an alignment. `kinds` are BF16, F16, F32 or F64 in any mixture.
-    Threads may call it at once: the interpreter runs on meanwhile. False if an element is NaN or Inf or became it: what was written is then to be judged.
+    No alpha may be 0 or -1. `theta1` and `theta0` are addresses too; no address needs an alignment.
+    `kinds` are BF16, F16, F32 or F64 in any mixture. Several threads may call this at once, since
+    the loop releases the GIL. Returns False if an element is or became NaN or Inf; the caller must
+    then judge what was written.
     """
     with _compiling:
         loops = _loops(kinds, alphas)
@@ -92,7 +100,7 @@ def fill(
 
 @cache
 def _loops(kinds: Kinds, alphas: tuple[float, ...]) -> list[tuple]:
-    """What computes them: loops, whether theta1 comes first, for which of the alphas, with what weights."""
+    """Return the loops: (loop, whether theta1 comes first, indices of its alphas, weights)."""
     groups = {}
     for number, alpha in enumerate(alphas):
         theta1_first, weight, from_b = formula(kinds, alpha)
@@ -107,10 +115,12 @@ def _loops(kinds: Kinds, alphas: tuple[float, ...]) -> list[tuple]:
 
 
 def _written(out: str, a: str, b: str, wide: str, from_b: tuple[bool, ...]) -> str:
-    """The loop, in LLVM's language: what `element` does, for as many outputs as `from_b` has, which share b - a.
+    """Return the loop in LLVM's language.
 
-    Its arguments: addresses of a and b, count (not 0), addresses of the outputs, their weights. It returns the largest
-    absolute value there was, as its bits: a NaN's are larger than those of Inf.
+    It does what `element` does, for as many outputs as `from_b` has, which share b - a. Its
+    arguments are the addresses of a and b, the count (not 0), the addresses of the outputs, and
+    their weights. It returns the bits of the largest absolute value; a NaN's bits are larger than
+    those of Inf.
     """
     from llvmlite import ir
 
@@ -126,7 +136,7 @@ def _written(out: str, a: str, b: str, wide: str, from_b: tuple[bool, ...]) -> s
         address.add_attribute("noalias")
     entry, body, end = (loop.append_basic_block(name) for name in ("entry", "body", "end"))
     do = ir.IRBuilder(entry)
-    # A cast to the type that a number has already is none.
+    # A cast to a number's own type does nothing.
     weights = [do.fptrunc(weight, types[wide]) for weight in rest[outputs:]]
     do.branch(body)
     do.position_at_end(body)
@@ -139,7 +149,7 @@ def _written(out: str, a: str, b: str, wide: str, from_b: tuple[bool, ...]) -> s
         return do.fpext(stored, types[wide])
 
     def write(array: ir.Value, number: ir.Value) -> None:
-        if out == "BF16":  # LLVM's own rounding is 0 for a subnormal on some CPUs
+        if out == "BF16":  # LLVM's own rounding flushes subnormals to 0 on some CPUs
             whole = do.bitcast(number, i32)
             odd = do.and_(do.lshr(whole, i32(16)), i32(1))
             stored = do.trunc(do.lshr(do.add(whole, do.add(odd, i32(0x7FFF))), i32(16)), i16)
@@ -170,7 +180,8 @@ def _compiled(out: str, a: str, b: str, wide: str, from_b: tuple[bool, ...]):
     import llvmlite.binding as llvm
 
     with suppress(AttributeError):
-        # A vLLM that starts later in this process reads vars() of whatever modules hold; llvmlite's library has none.
+        # If vLLM starts later in this process, it reads vars() of objects in modules; llvmlite's
+        # library object has no __dict__.
         llvm.ffi.lib._fntab["__dict__"] = {}
     machine = _machine()
     module = llvm.parse_assembly(_written(out, a, b, wide, from_b))
@@ -185,12 +196,12 @@ def _compiled(out: str, a: str, b: str, wide: str, from_b: tuple[bool, ...]):
     outputs = len(from_b)
     kind = ctypes.CFUNCTYPE(ctypes.c_uint64, p, p, i, *[p] * outputs, *[d] * outputs)
     loop = kind(engine.get_function_address("loop"))
-    loop.engine = engine  # which owns the code
+    loop.engine = engine  # it owns the code
     return loop
 
 
 def _machine():
-    """This CPU, for one engine, which comes to own it."""
+    """Return this CPU as a target for one engine, which takes ownership of it."""
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -198,7 +209,8 @@ def _machine():
     features = llvm.get_host_cpu_features()
     target = llvm.Target.from_default_triple()
     if target.name.startswith("x86") and not features.get("f16c"):
-        # Older than 2012: float16 by GCC's functions. An OSError or AttributeError if this system has none.
+        # CPUs from before 2012 convert float16 by GCC's functions. OSError or AttributeError if
+        # this system has none.
         library = ctypes.CDLL("libgcc_s.so.1")
         for name in ("__extendhfsf2", "__truncsfhf2"):
             llvm.add_symbol(name, ctypes.cast(library[name], ctypes.c_void_p).value)

@@ -1,7 +1,7 @@
-"""Where the elements of a class' tensor lie in the files of a checkpoint that stores its parts: experts one by one, or fused.
+"""Find the elements of a class' tensor in files that store its parts, such as single experts.
 
-Transformers' loader stacks and concatenates what the files have. Both move whole rows, so that each stretch of a tensor of the
-class is a stretch of one in the files: it is read where it is.
+Transformers' loader stacks and concatenates the tensors of the files. Both operations move whole
+rows. So each stretch of a class' tensor is a stretch of a tensor in the files and is read in place.
 """
 
 import math
@@ -19,7 +19,7 @@ from expoflow.errors import first_of
 
 ONE_LAYOUT = (
     "load both models with transformers 5 (from_pretrained) and save them again (save_pretrained with"
-    " save_original_format=False), so that they have one"
+    " save_original_format=False), so that both have the same layout"
 )
 OPERATION = re.compile(r"(MergeModulelist|Concatenate)\(dim=(\d+)\)")
 
@@ -33,12 +33,12 @@ class Stretch:
     count: int
 
 
-# By the name of theta1's tensor: its stretches in their order, each with the one of theta0.
+# By the name of theta1's tensor: its stretches in order, each with that of theta0.
 Pieces = dict[str, list[tuple[Stretch, Stretch]]]
 
 
 class Stored(Protocol):
-    """A checkpoint with its class; `places` has the names of its tensors by the class' own."""
+    """A checkpoint with its class; `places` maps the class' names to names in the files."""
 
     checkpoint: Checkpoint
     model: ModelClass
@@ -46,19 +46,22 @@ class Stored(Protocol):
 
 
 class UnknownLayoutError(Exception):
-    """A tensor is made of what the files have by an operation that is more than stacking and concatenating."""
+    """A tensor is made from the files by more than stacking and concatenating."""
 
 
 def pieces_of(
     sft: Stored, aligned: Stored, unmatched: tuple[list[str], list[str]]
 ) -> tuple[Pieces, list[Finding]]:
-    """The tensors of aligned that sft has in another layout, of the names without a counterpart; and what is to be said."""
+    """Return the tensors of aligned that sft stores in another layout, and the findings.
+
+    `unmatched` has the names without a counterpart in sft and in aligned.
+    """
     pieces: Pieces = {}
     failed: list[tuple[str, UnknownLayoutError]] = []
     for place in sorted({*sft.model.converted, *aligned.model.converted}):
         stored = [_names(each, place) for each in (sft, aligned)]
         if not all(names and names <= set(left) for names, left in zip(stored, unmatched, strict=True)):
-            continue  # matched by name, or in one of them only
+            continue  # matched by name, or in one model only
         try:
             stretches = list(_together(_layout(aligned, place), _layout(sft, place)))
         except UnknownLayoutError as error:
@@ -72,7 +75,7 @@ def pieces_of(
 
 
 def _names(stored: Stored, place: str) -> set[str]:
-    """The names in the files of what a tensor of the class is made of."""
+    """Return the names in the files of the parts of a class' tensor."""
     if place in stored.model.converted:
         return {name for part in stored.model.converted[place].parts for name in part}
     return {stored.places[place]} if place in stored.places else set()
@@ -93,7 +96,7 @@ def _failed(failed: list[tuple[str, UnknownLayoutError]]) -> Iterator[Finding]:
 
 
 def _layout(stored: Stored, place: str) -> list[Stretch]:
-    """The elements of `place`, a tensor of the class that the checkpoint has, in their order in memory.
+    """Return the stretches of `place`, a tensor of the class, in the order of memory.
 
     Raises UnknownLayoutError.
     """
@@ -105,21 +108,22 @@ def _layout(stored: Stored, place: str) -> list[Stretch]:
         for rows, name, width in _rows(stored.checkpoint, stored.model.converted[place])
     ]
     if (held := sum(each.count for each in found)) != size:
-        raise UnknownLayoutError(f"its {size} elements are not the {held} of its parts")
+        raise UnknownLayoutError(f"its {size} elements do not match the {held} of its parts")
     return found
 
 
 def _rows(checkpoint: Checkpoint, conversion: Conversion) -> Iterator[tuple[range, str, int]]:
-    """(rows, name of the tensor that has them, its elements in a row), of the tensor that the loader makes.
+    """Yield (rows, the tensor that has them, elements per row) of the tensor that the loader makes.
 
-    A row is what has one index in all dimensions but the last. Every row has a number; that of the first row of a tensor is
-    in `starts`, with a gap before it so that no two tensors follow one another.
+    A row has one index in every dimension except the last. Every row has a number. `starts` has the
+    number of each tensor's first row, with a gap before it, so that numbers of two tensors are
+    never consecutive.
     """
     names = [name for part in conversion.parts for name in part]
     shapes = {name: checkpoint.tensors[name].shape for name in names}
     widths = {shape[-1] if len(shape) > 1 else 1 for shape in shapes.values()}
     if len(widths) != 1:
-        raise UnknownLayoutError("its parts have rows of several lengths")
+        raise UnknownLayoutError("its parts have rows of different lengths")
     width, starts, at = widths.pop(), [], 0
     arrays: dict[str, np.ndarray] = {}
     for name, shape in shapes.items():
@@ -139,16 +143,16 @@ def _rows(checkpoint: Checkpoint, conversion: Conversion) -> Iterator[tuple[rang
 
 
 def _converted(parts: list[list[np.ndarray]], operations: list[str]) -> np.ndarray:
-    """What the loader's operations make of the parts' row numbers."""
-    parts = [part for part in parts if part]  # a pattern may be another spelling
+    """Apply the loader's operations to the row numbers of the parts."""
+    parts = [part for part in parts if part]  # a pattern may be an alternative spelling
     for text in operations:
         found = OPERATION.fullmatch(text)
         if not found:
-            raise UnknownLayoutError(f"the operation {text} is not followed here")
+            raise UnknownLayoutError(f"the operation {text} is not supported here")
         dim = int(found[2])
         arrays = [array for part in parts for array in part]
         if dim >= arrays[0].ndim + (found[1] == "MergeModulelist"):
-            raise UnknownLayoutError(f"the operation {text} goes through its rows")
+            raise UnknownLayoutError(f"the operation {text} works within its rows")
         try:
             if found[1] == "MergeModulelist":
                 parts = [[np.stack(part, axis=dim)] for part in parts]
@@ -157,12 +161,12 @@ def _converted(parts: list[list[np.ndarray]], operations: list[str]) -> np.ndarr
         except ValueError as error:
             raise UnknownLayoutError(f"the operation {text} does not fit its parts ({error})") from None
     if [len(part) for part in parts] != [1]:
-        raise UnknownLayoutError("its parts remain several tensors")
+        raise UnknownLayoutError("its parts stay separate tensors")
     return parts[0][0]
 
 
 def _together(theta1: list[Stretch], theta0: list[Stretch]) -> Iterator[tuple[Stretch, Stretch]]:
-    """Two layouts of as many elements, cut so that each stretch of one is a whole stretch of the other."""
+    """Cut two layouts of the same size so that their stretches match one to one."""
     ours, theirs = list(theta1)[::-1], list(theta0)[::-1]
     while ours and theirs:
         one, two = ours.pop(), theirs.pop()

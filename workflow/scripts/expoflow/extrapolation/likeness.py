@@ -1,11 +1,13 @@
-"""Was the aligned model trained from this SFT model? Answered from a sample of the weights of both.
+"""Check on a sample of weights whether the aligned model was trained from this SFT model.
 
-Alignment moves weights a little: |delta| / |theta1| is between 0.001 and 0.05, and the correlation of theta0 and theta1
-is above 0.99. Two models that were trained apart have a correlation of 0 and a ratio of about 1.4; so have two layers of
-one model, as in a merge that took layers from other places. theta1 + alpha * (theta1 - theta0) is then noise.
+Alignment moves weights a little: |delta| / |theta1| is between 0.001 and 0.05, and the correlation
+of theta0 and theta1 is above 0.99. Two models that were trained separately have a correlation of 0
+and a ratio of about 1.4. So do two different layers of one model, as in a merge that took layers
+from other places. theta1 + alpha * (theta1 - theta0) is then noise.
 
-Only matrices count, without their means: norms, biases and constants are alike in all models. Of a vocabulary of another
-size the common rows count. At most `TENSORS` tensors are looked at, and of each `SLICES` slices of `LENGTH` elements.
+Only matrices count, and their means are subtracted: norms, biases and constants are alike in all
+models. If vocabularies differ in size, the common rows count. At most `TENSORS` tensors are
+sampled, in `SLICES` slices of `LENGTH` elements each.
 """
 
 import math
@@ -27,20 +29,23 @@ from expoflow.extrapolation.effect import GOLDEN
 from expoflow.extrapolation.preflight import Pair, PairedTensor, unequal
 
 TENSORS, SLICES, LENGTH = 2048, 8, 512
-UNLIKE = 0.2  # a correlation below it: not trained from one another
-FAR = 0.2  # |delta| / |theta1| above it: much more than alignment does
-ENOUGH = 1000  # elements, below which a correlation says nothing
-LAYER = re.compile(r"(.*?)\.(\d+)\.")  # the stack of layers that a tensor is in, and its number there
+UNLIKE = 0.2  # a lower correlation means unrelated models
+FAR = 0.2  # a larger |delta| / |theta1| is more than alignment does
+ENOUGH = 1000  # fewer elements give no meaningful correlation
+LAYER = re.compile(r"(.*?)\.(\d+)\.")  # a tensor's stack of layers, and its layer
 NOT_TRAINED = "this aligned model does not look trained from this SFT model"
 REMEDY = (
-    "give the model that alignment began with as sft; if the pair is meant so, set its unrelated: true (expoflow"
+    "give the model that alignment began with as sft; if the pair is intended, set its unrelated: true (expoflow"
     " extrapolate: --unrelated)"
 )
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over some tensors' elements, samples scaled to whole tensors; `covariance` and variances without means."""
+    """Sums over some tensors' elements; samples are scaled to whole tensors.
+
+    Means are subtracted in `covariance` and the variances.
+    """
 
     measured: int = 0
     covariance: float = 0.0
@@ -54,7 +59,7 @@ class Sums:
 
     @property
     def correlation(self) -> float | None:
-        """Of theta0 and theta1; None if too little was looked at, or if one of them is constant."""
+        """Correlation of theta0 and theta1; None if the sample is too small or one is constant."""
         size = math.sqrt(self.variance1 * self.variance0)
         return self.covariance / size if size and self.measured >= ENOUGH else None
 
@@ -64,18 +69,18 @@ class Sums:
         return math.sqrt(self.delta2 / self.theta2) if self.theta2 else None
 
     def figures(self) -> dict[str, Any]:
-        """What preflight.json says."""
+        """The figures in preflight.json."""
         return {"elements": self.measured, "correlation": self.correlation, "delta_norm_ratio": self.ratio}
 
     def words(self) -> str:
-        """The figures, for an error."""
+        """The figures in words, for an error."""
         correlation = round(self.correlation, 2) + 0.0  # no -0.0
         return f"correlation {correlation:.2f}, |delta| / |theta1| {self.ratio:.2g}"
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """What a sample says: sums by kind of module, and by layer (stack, number)."""
+    """The result of a sample: sums by kind of module, and by layer (stack, number)."""
 
     kinds: dict[str, Sums]
     layers: dict[tuple[str, int], Sums]
@@ -83,11 +88,11 @@ class Likeness:
 
     @property
     def whole(self) -> Sums:
-        """Over all tensors."""
+        """Sums over all tensors."""
         return sum(self.kinds.values(), Sums())
 
     def halves(self) -> dict[str, Sums]:
-        """By the first and the second half of every stack of layers."""
+        """Return the sums of the first and the second half of every stack of layers."""
         counts: dict[str, int] = defaultdict(int)
         for stack, number in self.layers:
             counts[stack] = max(counts[stack], number + 1)
@@ -97,14 +102,14 @@ class Likeness:
         return dict(found)
 
     def figures(self) -> dict[str, Any]:
-        """What preflight.json says."""
+        """The figures in preflight.json."""
         parts = {"kinds": self.kinds, "layers": self.halves()}
         return self.whole.figures() | {
             name: {label: sums.figures() for label, sums in part.items()} for name, part in parts.items()
         }
 
     def findings(self, unrelated: bool) -> Iterator[Finding]:
-        """What speaks against the pair; models without likeness are an error unless `unrelated`."""
+        """Yield what speaks against the pair; unlike models are an error unless `unrelated`."""
         yield from (Finding("error", "weights", text) for text in self.broken)
         level = "warning" if unrelated else "error"
         unlike = {place: sums for place, sums in self.layers.items() if _unlike(sums)}
@@ -125,19 +130,21 @@ class Likeness:
             text += " below 0.05); check that sft is the model that alignment began with"
             yield Finding("warning", "likeness", text)
         elif self.whole.measured and not self.whole.delta2:
-            text = f"none of {self.whole.measured} elements that were looked at differs; check that aligned is another model"
+            text = (
+                f"none of {self.whole.measured} sampled elements differs; check that aligned is another model"
+            )
             yield Finding("warning", "likeness", text)
 
 
 def looked_at(pair: Pair, unrelated: bool) -> tuple[Pair, Likeness]:
-    """The pair with what a sample of its weights says among its findings; see `Likeness.findings`."""
+    """Add the findings of a sample of the weights to the pair; see `Likeness.findings`."""
     likeness = measure(pair)
     differing = (Finding("error", "unequal", text) for text in unequal(pair))
     return replace(pair, findings=(*pair.findings, *differing, *likeness.findings(unrelated))), likeness
 
 
 def measure(pair: Pair) -> Likeness:
-    """Look at a sample of all matrices that both have."""
+    """Measure a sample of all matrices that both models have."""
     parts = [part for part in pair.parts if _counts(part)]
     kinds: dict[str, Sums] = defaultdict(Sums)
     layers: dict[tuple[str, int], Sums] = defaultdict(Sums)
@@ -164,7 +171,7 @@ def _counts(part: PairedTensor) -> bool:
 
 
 def _sample(checkpoint: Checkpoint, tensor: Tensor, count: int) -> np.ndarray:
-    """Of the first `count` elements all, or `SLICES` slices, as float64."""
+    """Return the first `count` elements, or `SLICES` slices of them, as float64."""
     source = checkpoint, tensor
     if count <= SLICES * LENGTH:
         return elements.wide(source, 0, count)
@@ -180,13 +187,13 @@ def _sample(checkpoint: Checkpoint, tensor: Tensor, count: int) -> np.ndarray:
 
 @cache
 def _starts(count: int) -> tuple[int, ...]:
-    """Where the slices begin: one in each of as many equal parts, each at another place of its part."""
+    """Return where the slices begin: one in each of `SLICES` equal parts, at varying places."""
     room = count // SLICES
     return tuple(number * room + int((number * GOLDEN % 1) * (room - LENGTH)) for number in range(SLICES))
 
 
 def _sums(theta1: np.ndarray, theta0: np.ndarray, count: int) -> Sums:
-    """Of one tensor with `count` elements."""
+    """Return the sums of one tensor with `count` elements, from its sample."""
     if not len(theta1):
         return Sums()
     delta, scale = theta1 - theta0, count / len(theta1)
@@ -196,10 +203,10 @@ def _sums(theta1: np.ndarray, theta0: np.ndarray, count: int) -> Sums:
 
 
 def _broken(name: str, theta1: np.ndarray, theta0: np.ndarray) -> Iterator[str]:
-    """NaN in both, and NaN or Inf that is not equal; equal Inf may be a mask."""
+    """Yield errors for NaN in both, and for unequal NaN or Inf; equal Inf may be a mask."""
     nan = np.isnan(theta1) & np.isnan(theta0)
     if nan.any():
-        yield f"tensor {name}: elements are NaN in both models, which then cannot answer; save or download them again"
+        yield f"tensor {name}: elements are NaN in both models, so neither can answer; save or download them again"
     elif (theta1 != theta0)[~np.isfinite(theta1) | ~np.isfinite(theta0)].any():
         yield f"tensor {name}: elements are NaN or Inf in one model only; one of the checkpoints is damaged"
 
@@ -209,7 +216,7 @@ def _unlike(sums: Sums) -> bool:
 
 
 def _named(unlike: Iterable[tuple[str, int]], layers: Iterable[tuple[str, int]]) -> str:
-    """The layers in words: `layers 8 to 15 of 16 (model.layers)`, or `any layer`."""
+    """Return the layers in words: `layers 8 to 15 of 16 (model.layers)`, or `any layer`."""
     if len(set(unlike)) == len(set(layers)):
         return "any layer"
     stack = next(iter(unlike))[0]

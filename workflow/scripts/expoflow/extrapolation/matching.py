@@ -1,8 +1,8 @@
-"""Which tensor of theta0 belongs to each one of theta1, and what the classes of both say of them.
+"""Match each tensor of theta1 with one of theta0, with the help of the models' classes.
 
-Tensors of one name belong together. If a name is in one model only, the class decides: two names can stand for one tensor of
-it, and a tensor that is tied to another one need not be stored. Without a difference in names, shapes or configs no class is
-asked.
+Tensors of one name belong together. If a name is in one model only, the class decides: two names
+can mean the same tensor, and a tied tensor need not be stored. If names, shapes and configs are the
+same, no class is loaded.
 """
 
 from collections.abc import Container, Iterator, Mapping
@@ -21,9 +21,9 @@ from expoflow.extrapolation.layout import Pieces, pieces_of
 
 @dataclass(frozen=True)
 class Copy:
-    """A tensor that `checkpoint` (`role`) stores though its class ties it to `source`, which is there too.
+    """A stored tensor of `checkpoint` (`role`) that its class ties to `source`, also stored.
 
-    `scaled`: as `scales_by_tie` of the class.
+    `scaled` is `scales_by_tie` of the class.
     """
 
     checkpoint: Checkpoint
@@ -33,7 +33,7 @@ class Copy:
     scaled: bool
 
     def problem(self) -> str | None:
-        """What is wrong if the two differ: transformers 5 then takes them for two tensors, others for one."""
+        """Return the error if the two differ: transformers 5 loads two tensors then, others one."""
         one, other = (self.checkpoint.tensors[name] for name in (self.name, self.source))
         if (one.dtype, one.shape) == (other.dtype, other.shape) and self.checkpoint.view(
             self.name
@@ -41,7 +41,7 @@ class Copy:
             return None
         text = (
             f"{self.role} ties {self.name} to {self.source} by its config.json or its class' default, and stores other values"
-            " in each: transformers 5 loads both, transformers 4 and vLLM the latter alone"
+            " in each: transformers 5 loads both, transformers 4 and vLLM only the latter"
         )
         if self.scaled:
             return f"{text}; delete {self.name} from its files if the latter was trained"
@@ -52,7 +52,7 @@ class Copy:
 
 
 class Classes:
-    """The classes of sft and aligned, asked when something depends on them."""
+    """The classes of sft and aligned, loaded when something depends on them."""
 
     def __init__(self, sft: Checkpoint, aligned: Checkpoint):
         self.checkpoints = sft, aligned
@@ -67,50 +67,52 @@ class Classes:
 
     @property
     def asked(self) -> bool:
-        """Whether something has depended on them."""
+        """Whether they have been loaded."""
         return "_answer" in vars(self)
 
     @property
     def both(self) -> tuple[ModelClass, ModelClass] | None:
-        """What both say; None if one of them cannot be asked."""
+        """Both models' classes; None if one of them cannot be loaded."""
         return None if isinstance(self._answer, str) else self._answer
 
     @property
     def one(self) -> tuple[ModelClass, ModelClass] | None:
-        """What both say, if they are one class, each as its config.json has it built."""
+        """Both models' classes, as built from their config.json, if they are the same class."""
         return self.both if self.both and self.both[0].name == self.both[1].name else None
 
     def tokens(self, name: str) -> int | None:
-        """The dimension of this tensor of aligned that counts tokens by its class; None if none does."""
+        """Return the token dimension of a tensor of aligned, by its class; None if it has none."""
         return self.both[1].vocabulary.get(self.both[1].place(name)) if self.both else None
 
     def converts(self, name: str) -> bool:
-        """Whether the classes have a tensor of this name, in the files of both, only after a conversion."""
+        """Whether both models' classes load the stored tensor of this name by a conversion."""
         return bool(self.one) and all(name in each.parts for each in self.one)
 
     def knows(self, role: str, name: str) -> bool:
-        """Whether the class of `role` has a place for one of its tensors, alone or with others."""
+        """Whether the class of `role` loads this tensor, alone or as a part of another."""
         model = self.both[role == "aligned"]
         return model.place(name) is not None or name in model.parts
 
     def twin(self, role: str, name: str) -> str | None:
-        """Another tensor of `role` that its class loads as the same one."""
+        """Return another tensor of `role` that its class loads as the same one."""
         model, tensors = self.both[role == "aligned"], self.checkpoints[role == "aligned"].tensors
         place = model.place(name)
         return next((each for each in tensors if each != name and place and model.place(each) == place), None)
 
     @property
     def reason(self) -> str:
-        """Why one cannot be asked; empty if they can."""
+        """Why one of the classes cannot be loaded; empty if both can."""
         return self._answer if isinstance(self._answer, str) else ""
 
 
 @dataclass(frozen=True)
 class Matching:
-    """`theta0`: sft's name by aligned's. `unmatched`: names that sft alone has, and those that aligned alone has.
+    """How the tensors of two checkpoints match.
 
-    `copies` are tied tensors that one model stores beside their source, if the result depends on their being equal.
-    `pieces` says, by aligned's name, of which stretches of sft a tensor is made that the two lay out differently.
+    `theta0` maps aligned's names to sft's. `unmatched` lists the names that only sft has and those
+    that only aligned has. `copies` are tied tensors that one model stores besides their source, if
+    the result depends on their equality. `pieces` has, by aligned's name, the stretches of sft for
+    a tensor that the two models lay out differently.
     """
 
     theta0: dict[str, str]
@@ -121,13 +123,16 @@ class Matching:
 
 
 def match(sft: Checkpoint, aligned: Checkpoint, asked: Classes) -> Matching:
-    """By name; tensors that one model alone has by what the classes of both say of them, if that is one class."""
+    """Match tensors by name, and those that only one model has by the class.
+
+    The class is used only if both models have the same one.
+    """
     found = {name: name for name in aligned.tensors if name in sft.tensors}
     only0, only1 = _only(sft, found), _only(aligned, found)
     if not (only0 or only1 or asked.asked) or not asked.one:
         return Matching(found, (only0, only1))
     stored0, stored1 = (_Stored(*each) for each in zip((sft, aligned), asked.one, strict=True))
-    # one name may stand for two tensors of the class
+    # one name may mean different tensors of the class
     found = {name: name for name in found if stored0.model.place(name) == stored1.model.place(name)}
     only0, only1 = _only(sft, found), _only(aligned, found)
     renamed = {}
@@ -161,7 +166,7 @@ def match(sft: Checkpoint, aligned: Checkpoint, asked: Classes) -> Matching:
 
 
 def _only(checkpoint: Checkpoint, found: Mapping[str, str]) -> list[str]:
-    """The weights of a checkpoint whose names are not among `found`."""
+    """Return the names of a checkpoint's weights that are not in `found`."""
     return [name for name, tensor in checkpoint.tensors.items() if name not in found and not constant(tensor)]
 
 
@@ -174,24 +179,30 @@ def _ignored(only0: list[str], only1: list[str]) -> Iterator[Finding]:
 
 
 class _Stored:
-    """The tensors of a checkpoint: `places` has their names by the class' own, `tied` one name for all that share values."""
+    """The tensors of a checkpoint.
+
+    `places` maps the class' names to the files' names; `tied` has one name for tied tensors.
+    """
 
     def __init__(self, checkpoint: Checkpoint, model: ModelClass):
         self.checkpoint, self.model = checkpoint, model
         self.places = {place: name for name in checkpoint.tensors if (place := model.place(name))}
         own = {name: name for name in checkpoint.tensors if name in self.places}
-        self.places |= own  # before another name for the same tensor
+        self.places |= own  # preferred to another name of the same tensor
         self.tied = {model.tie(place): name for place, name in self.places.items()}
         self.tied |= {place: name for place, name in self.places.items() if place in self.tied}
 
     def left(self, names: list[str], done: Container[str]) -> tuple[list[str], list[str]]:
-        """Of the names that are not `done` those that the class needs or does not know, and those that it leaves out."""
+        """Split the names that are not `done`.
+
+        First come those that the class needs or does not know, then those that it ignores.
+        """
         rest = [name for name in names if name not in done]
         ignored = set(self.model.ignored)
         return [name for name in rest if name not in ignored], [name for name in rest if name in ignored]
 
     def copy_of(self, name: str, other: "_Stored", found: dict[str, str]) -> str | None:
-        """The tensor whose values `name` has too by both classes, and that one of `other` is extrapolated with."""
+        """Return the match of the tensor of `other` to which both classes tie `name`; else None."""
         place = self.model.place(name)
         if place is None or not (self.model.shares(place) and other.model.shares(place)):
             return None
@@ -199,14 +210,14 @@ class _Stored:
         return found.get(theirs) if theirs else None
 
     def copy(self, role: str, one: str, other: str) -> Copy:
-        """Two stored tensors that are tied; the one that the class ties the others to is the source."""
+        """Return two stored tensors that are tied; the source is the one that the class ties to."""
         if (place := self.model.place(one)) == self.model.tie(place):
             one, other = other, one
         return Copy(self.checkpoint, role, one, other, self.model.scales_by_tie)
 
 
 def _copies(role: str, stored: _Stored, names: list[str]) -> Iterator[Copy]:
-    """Those of the names that are tied to another tensor which is stored too."""
+    """Yield those of the names that are tied to another stored tensor."""
     for name in names:
         place = stored.model.place(name)
         source = stored.tied.get(stored.model.tie(place)) if place else None
@@ -222,7 +233,10 @@ def _renamed(renamed: dict[str, str]) -> Iterator[Finding]:
 
 
 def configs(sft: Checkpoint, aligned: Checkpoint, asked: Classes) -> Iterator[Finding]:
-    """What differs between the configs as the classes read them; as they stand there if a class cannot be asked."""
+    """Yield what differs between the configs.
+
+    They are compared as the classes read them, or as written if a class cannot be loaded.
+    """
     if not sft.config or not aligned.config:
         lacking = " and ".join(role for role, each in (("sft", sft), ("aligned", aligned)) if not each.config)
         yield Finding(
@@ -241,13 +255,13 @@ def configs(sft: Checkpoint, aligned: Checkpoint, asked: Classes) -> Iterator[Fi
 
 
 def _ties(aligned: Checkpoint, ours: ModelClass, theirs: ModelClass) -> Iterator[Finding]:
-    """Embeddings that one model shares and the other does not."""
+    """Yield tensors, such as embeddings, that one model ties and the other does not."""
     if more := sorted(set(theirs.tied) - set(ours.tied)):
         yield Finding(
             "error",
             "config",
             f"aligned ties {more[0]} to {theirs.tie(more[0])} by its config.json or its class' default, and sft does not:"
-            " extrapolated they are two tensors; save both models untied",
+            " after the extrapolation they are two tensors; save both models untied",
         )
     stored = {theirs.place(name) for name in aligned.tensors}
     for name in sorted(set(ours.tied) - set(theirs.tied)):
@@ -255,9 +269,7 @@ def _ties(aligned: Checkpoint, ours: ModelClass, theirs: ModelClass) -> Iterator
             text = f"{name} is tied to {ours.tie(name)} in sft and not in aligned, and logits may be scaled by the tie"
             yield Finding("error", "config", f"{text}; give two models that tie alike")
         elif name in stored:
-            text = (
-                f"{name} is tied to {ours.tie(name)} in sft and not in aligned: sft's is its {ours.tie(name)}"
-            )
+            text = f"{name} is tied to {ours.tie(name)} in sft and not in aligned: in sft it equals {ours.tie(name)}"
             yield Finding("note", "config", text)
         else:
             yield Finding(

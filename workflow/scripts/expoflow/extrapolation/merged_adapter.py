@@ -1,7 +1,8 @@
-"""An adapter on its base as theta1: base + scaling * B @ A, computed where it is read and never rounded.
+"""An adapter on its base as theta1: base + scaling * B @ A, computed on reading and never rounded.
 
-Rounding theta1 to bf16 before it is extrapolated would multiply the rounding by 1 + alpha; in float64, theta1 +
-alpha * (theta1 - theta0) is base + (1 + alpha) * scaling * B @ A to the last bit that counts.
+Rounding theta1 to bf16 before the extrapolation would multiply the rounding error by 1 + alpha. In
+float64, theta1 + alpha * (theta1 - theta0) equals base + (1 + alpha) * scaling * B @ A to the last
+relevant bit.
 """
 
 import hashlib
@@ -36,7 +37,7 @@ TOKENIZER = re.compile(
 
 @dataclass(frozen=True)
 class Factor:
-    """A matrix of the adapter's file, transposed or not; a vector is one column."""
+    """A matrix of the adapter's file, perhaps transposed; a vector is one column."""
 
     name: str
     shape: tuple[int, int]
@@ -45,7 +46,7 @@ class Factor:
 
 @dataclass(frozen=True)
 class Update:
-    """What is added to a tensor of the base: scaling * left @ right; without `right`, scaling * left."""
+    """The update of a base tensor: scaling * left @ right, or scaling * left without `right`."""
 
     left: Factor
     right: Factor | None
@@ -53,17 +54,18 @@ class Update:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of what is added."""
+        """Shape of the update."""
         return (self.left.shape[0], self.right.shape[1]) if self.right else self.left.shape[:1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Merged(Checkpoint):
-    """theta1 as a checkpoint: the base's headers, values of base and adapter, and a folder without weights.
+    """theta1 as a checkpoint: the base's headers, values of both, and a folder without weights.
 
-    `updates` and `whole` (the adapter's own name of a tensor stored whole) are by the base's tensor names. `origins`: by the
-    adapter's own name of a tensor stored whole the base's tensor that it takes the place of, also if that is tied to another.
-    `own`: tensors that the base only has by a tie, by their names the base's tensor that they begin as.
+    `updates`, and `whole` with the adapter's name of a tensor that it stores whole, have the base's
+    tensor names as keys. `origins` maps the adapter's name of such a tensor to the base's tensor
+    that it replaces, even if that one is tied to another. `own` has tensors that the base has only
+    by a tie; it maps each to the base's tensor that it starts from.
     """
 
     base: Checkpoint
@@ -75,28 +77,28 @@ class Merged(Checkpoint):
 
     @property
     def sources(self) -> list[Path]:
-        """The adapter's files; those of the base are the SFT model's."""
+        """The adapter's files; the base's files belong to the SFT model."""
         return [self.adapter.file.folder / ADAPTER, *self.adapter.file.sources]
 
     @property
     def index(self) -> dict:
-        """The base's, with the tensors that it only has by a tie."""
+        """The base's index, with the tensors that the base has only by a tie."""
         index = self.base.index
         if index and self.own:
             index["weight_map"] |= {name: self.shard_of[name].path.name for name in self.own}
         return index
 
     def fetch(self, name: str, first: int, last: int) -> None:
-        """Bring what elements [first, last) of one tensor are made of into memory."""
+        """Read into memory what elements [first, last) of one tensor are made of."""
         source, stored = self._stored(name)
         source.fetch(stored, first, last)
 
     def scattered(self) -> AbstractContextManager[None]:
-        """The base's; the adapter is small."""
+        """Prepare for reading scattered small pieces of the base; the adapter is small."""
         return self.base.scattered()
 
     def view(self, name: str) -> memoryview:
-        """The bytes of a tensor that the adapter does not change."""
+        """Return the bytes of a tensor that the adapter does not change."""
         return self.base.view(self.own.get(name, name))
 
     def stores(self, name: str) -> bool:
@@ -104,7 +106,7 @@ class Merged(Checkpoint):
         return name not in self.updates and name not in self.whole
 
     def values(self, name: str, first: int = 0, last: int | None = None) -> "torch.Tensor":
-        """Elements [first, last) of one tensor, in float64 where LoRA changes them."""
+        """Return elements [first, last) of one tensor, in float64 if LoRA changes it."""
         last = self.tensors[name].elements if last is None else last
         source, stored = self._stored(name)
         values = source.values(stored, first, last)
@@ -118,7 +120,10 @@ class Merged(Checkpoint):
         return self.base, self.own.get(name, name)
 
     def _added(self, update: Update, first: int, last: int) -> "torch.Tensor":
-        """Elements [first, last) of scaling * left @ right, a new tensor: the rows that have them, computed whole."""
+        """Return elements [first, last) of scaling * left @ right in a new tensor.
+
+        Rows are computed whole.
+        """
         columns = update.right.shape[1] if update.right else 1
         start, stop = first // columns, -(-last // columns)
         rows = self._matrix(update.left)[start:stop].double()
@@ -133,7 +138,7 @@ class Merged(Checkpoint):
 
 
 def merged(base: Checkpoint, adapter: Adapter) -> Merged:
-    """The adapter on `base`; a PairError with everything of the adapter that the base has no place for."""
+    """Return the adapter on `base`; raise PairError with all that does not fit the base."""
     problems: list[str] = []
     known = base_of(base, adapter)
     whole, origins = _place_whole(known, adapter, problems)
@@ -169,7 +174,7 @@ def merged(base: Checkpoint, adapter: Adapter) -> Merged:
 
 
 def _place_whole(base: Base, adapter: Adapter, problems: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """`whole` and `origins` of `Merged`; what has no place is added to `problems`."""
+    """Return `whole` and `origins` of `Merged`; add what does not fit to `problems`."""
     whole: dict[str, str] = {}
     origins: dict[str, str] = {}
     for target, key in adapter.whole.items():
@@ -178,7 +183,7 @@ def _place_whole(base: Base, adapter: Adapter, problems: list[str]) -> tuple[dic
             problems.append(f"tensor {target}: in the adapter, {base.lacks(target, _other_base(adapter))}")
             continue
         theirs = base.tensor(origin)
-        # a vocabulary of another size, for which the pair's check has a rule
+        # a vocabulary of another size: the pair's check has a rule for it
         resized = tensor.shape[1:] == theirs.shape[1:] and base.tokens(origin) == 0
         if name in whole:
             problems.append(f"tensor {target}: there twice, also as {whole[name]}; save the adapter again")
@@ -193,7 +198,10 @@ def _place_whole(base: Base, adapter: Adapter, problems: list[str]) -> tuple[dic
 def _place_updates(
     base: Base, adapter: Adapter, shapes: dict[str, tuple[int, ...]], problems: list[str]
 ) -> dict[str, Update]:
-    """What LoRA adds, by the base's names; `shapes` are those of tensors that the adapter stores whole."""
+    """Return LoRA's updates by the base's names; add what does not fit to `problems`.
+
+    `shapes` are those of tensors that the adapter stores whole.
+    """
     updates: dict[str, Update] = {}
     for module in adapter.modules:
         for target, candidates in _updates(base, adapter, module):
@@ -228,11 +236,11 @@ def _checkpoint(
     notes = [f"aligned is a {adapter.describe()}; {count} of {len(checkpoint.tensors)} tensors change"]
     if base.torn:
         notes.append(
-            f"the adapter changes {', '.join(base.torn)}, which the base ties to others: theta1 ties nothing, as peft has it beside"
-            " the adapter; a merge into the tied base is another model"
+            f"the adapter changes {', '.join(base.torn)}, which the base ties to others: theta1 ties nothing, as with peft and a loaded"
+            " adapter; a merge into the tied base gives another model"
         )
     if adapter.originals:
-        notes.append(f"untrained originals in the adapter have no part: {', '.join(adapter.originals)}")
+        notes.append(f"untrained originals in the adapter are ignored: {', '.join(adapter.originals)}")
     return Merged(
         folder,
         tuple(_shard(shard, base, shapes, resized) for shard in checkpoint.shards),
@@ -249,7 +257,10 @@ def _checkpoint(
 
 
 def _shard(shard: Shard, base: Base, shapes: dict[str, tuple[int, ...]], resized: set[str]) -> Shard:
-    """The base's, or one with the result's shapes and with a tensor of its own beside each one that it was tied to."""
+    """Return the base's shard, or one with the result's shapes and untied tensors.
+
+    An untied tensor is added to the shard of the tensor that it was tied to.
+    """
     stored = {tensor.name: tensor for tensor in shard.tensors}
     own = [replace(stored[source], name=name) for name, source in base.own.items() if source in stored]
     if not own and resized.isdisjoint(stored):
@@ -261,7 +272,10 @@ def _shard(shard: Shard, base: Base, shapes: dict[str, tuple[int, ...]], resized
 
 
 def _updates(base: Base, adapter: Adapter, module: Module) -> Iterator[tuple[str, list[Update]]]:
-    """(name that the tensor should have, updates it may stand for) of one module: the class decides, else the shape."""
+    """Yield (expected tensor name, possible updates) for one module.
+
+    If the class is known, it decides on the update; otherwise the shape does.
+    """
     tensors, scaling = module.tensors, module.scaling
     if bias := tensors.get("lora_B.bias"):
         yield f"{module.name}.bias", [Update(Factor(bias.name, (bias.elements, 1)), None, scaling)]
@@ -277,13 +291,13 @@ def _updates(base: Base, adapter: Adapter, module: Module) -> Iterator[tuple[str
         if base.model:
             conv1d = base.place(f"{module.name}.weight") in base.model.conv1d
             candidates = [swapped if conv1d else plain]
-        else:  # peft's flag is that of the last module; others, such as a head, may be the other way round
+        else:  # peft's flag is that of the last module; others, such as a head, may differ
             candidates = [swapped, plain] if adapter.settings.get("fan_in_fan_out") else [plain]
     yield f"{module.name}.weight", candidates
 
 
 def _swapped(a: Tensor, b: Tensor, scaling: float) -> Update:
-    """(B @ A) transposed: A.T @ B.T."""
+    """Return (B @ A) transposed: A.T @ B.T."""
     return Update(Factor(a.name, a.shape[::-1], True), Factor(b.name, b.shape[::-1], True), scaling)
 
 
@@ -298,7 +312,7 @@ def _other_base(adapter: Adapter) -> str:
 
 
 def _without_ties(config: dict[str, Any]) -> dict[str, Any]:
-    """The config of a model that ties nothing, nor do the models in it."""
+    """Return a config without ties, including those of inner models."""
     inner = {
         key: _without_ties(each)
         for key, each in config.items()
@@ -308,9 +322,10 @@ def _without_ties(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _package(base: Path, adapter: Path, rows: int | None, untied: bool) -> Path:
-    """theta1's config and tokenizer, in the store: the base's, with the tokenizer of the adapter where it has one.
+    """Return a folder of the store with theta1's config and tokenizer.
 
-    The config says `rows` tokens, unless that is None, and no ties if `untied`.
+    They are the base's, but the tokenizer is the adapter's if it has one. The config's vocabulary
+    size is `rows`, unless that is None; with `untied` it has no ties.
     """
     own = [name for name in package_files(adapter) if name != "config.json"]
     complete = "tokenizer_config.json" in own

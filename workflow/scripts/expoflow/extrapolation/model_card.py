@@ -1,4 +1,4 @@
-"""README.md of an extrapolated checkpoint: what it is, made from what, with what effect."""
+"""README.md of an extrapolated checkpoint: what it is, its parents, and the effect on weights."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from expoflow.files.markdown import code, prose
 
 
 def model_card(recipe: ExtrapolationRecipe, certificate: Path | None = None) -> str:
-    """The card's text, Markdown with the metadata block that model hubs read.
+    """Return the card's text: Markdown with the metadata block that model hubs read.
 
-    `certificate` is where the run that made the model will write what the choice of alpha is worth.
+    `certificate` is the file in which the run that made the model evaluates the choice of alpha.
     """
     parents = [_parent(each) for each in (recipe.aligned, recipe.sft)]
     adapter = (
@@ -22,8 +22,8 @@ def model_card(recipe: ExtrapolationRecipe, certificate: Path | None = None) -> 
         ""
         if certificate is None
         else f"""
-What the choice of alpha is worth on prompts that took no part in it, or that there were none, is said in {code(certificate.as_posix())} of
-the run that made this model; `expoflow publish` writes it into the card of the published model.
+{code(certificate.as_posix())} of the run that made this model reports what the choice of alpha is worth on prompts that
+took no part in it, if there were any. `expoflow publish` writes this into the card of the published model.
 """
     )
     warnings = "".join(f"\n> {prose(warning)}\n" for warning in recipe.warnings)

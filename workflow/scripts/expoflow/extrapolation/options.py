@@ -1,4 +1,4 @@
-"""How to extrapolate: what a user chooses besides the two models and alpha."""
+"""Options of an extrapolation, besides the two models and alpha."""
 
 import math
 import os
@@ -18,11 +18,12 @@ DEFAULTS = ExtrapolateConfig()
 
 @dataclass(frozen=True)
 class Options:
-    """`compute`, `dtype`, `vocabulary`: as in the config.
+    """How to extrapolate.
 
-    `overflow`: what to do with finite elements that do not fit the stored type. `alpha_for`: (regex,
-    alpha) by tensor name, the last match wins. `threads`: by default one for each core, 8 at most.
-    `hash_outputs`: put the sha256s of the new weight files into the recipe.
+    `compute`, `dtype` and `vocabulary` are as in the config. `overflow` says what to do with finite
+    elements that do not fit into the stored type. `alpha_for` is a list of (regex, alpha) for
+    tensor names; the last match wins. `threads` defaults to one per core, 8 at most. `hash_outputs`
+    puts the sha256s of the new weight files into the recipe.
     """
 
     compute: Compute = DEFAULTS.compute
@@ -35,7 +36,10 @@ class Options:
 
     @classmethod
     def of(cls, values: Mapping[str, Any], **more: Any) -> Self:
-        """Those of `values` that are options, and `more`: of a config, a recipe or a command's arguments, as a dict."""
+        """Return options from `values` and `more`; other keys of `values` are ignored.
+
+        `values` is a config, a recipe or a command's arguments, as a dict.
+        """
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         return cls(**known | more)
 
@@ -44,25 +48,27 @@ class Options:
             try:
                 re.compile(regex)
             except re.error as error:
-                raise PairError(f"alpha-for {regex}: no regular expression ({error}); correct it") from None
+                raise PairError(
+                    f"alpha-for {regex}: not a valid regular expression ({error}); correct it"
+                ) from None
             if not math.isfinite(alpha):
                 raise PairError(f"alpha-for {regex}: alpha {alpha} is not finite; give a number such as 0.3")
 
     def workers(self) -> int:
-        """Number of threads that compute."""
+        """Return the number of threads that compute."""
         return self.threads or min(8, len(os.sched_getaffinity(0)))
 
     def alpha_of(self, name: str, alpha: float) -> float:
-        """The alpha of tensor `name` where `alpha` is that of the others."""
+        """Return the alpha of tensor `name`; `alpha` is the one without a match in `alpha_for`."""
         return next((value for regex, value in reversed(self.alpha_for) if re.search(regex, name)), alpha)
 
     def stored_type(self, theta1: Tensor) -> str:
-        """Header type of the output: theta1's, or `dtype` for floating tensors that are weights."""
+        """Return the output's header type: theta1's, or `dtype` for floating-point weights."""
         kept = self.dtype == "keep" or theta1.dtype not in FLOATS.values() or constant(theta1)
         return theta1.dtype if kept else FLOATS[self.dtype]
 
     def rules(self) -> dict[str, Any]:
-        """The options that the new weights depend on, by name: a recipe has them too."""
+        """Return by name the options that the new weights depend on; a recipe has them too."""
         return {name: getattr(self, name) for name in RULES}
 
 

@@ -1,4 +1,4 @@
-"""A pair's checkpoints as the workflow makes them: one of the sweep's, and the one that is published."""
+"""A pair's checkpoints as the workflow makes them: those of the sweep, and the published one."""
 
 import filecmp
 import json
@@ -27,7 +27,7 @@ SAME_WEIGHTS = "have the same weights: there is nothing to extrapolate; name the
 
 
 class Exported(Record):
-    """What an exported folder was made from, kept beside it so that it is not made twice."""
+    """What an exported folder was made from; kept beside it to avoid making it twice."""
 
     key: str
     recipe: ExtrapolationRecipe
@@ -45,7 +45,7 @@ def extrapolate_pair(
     hash_outputs: bool = False,
     card: Callable[[ExtrapolationRecipe], str] | None = None,
 ) -> ExtrapolationRecipe:
-    """Make the checkpoint of `alpha` in `folder`, in place of what is there."""
+    """Make the checkpoint of `alpha` in `folder`, replacing what is there."""
     options = Options.of(dict(config), threads=threads, hash_outputs=hash_outputs)
     parents = [manifests.model_folder(manifest) for manifest in (sft, aligned)]
     recipes = extrapolate(
@@ -63,7 +63,7 @@ def extrapolate_pair(
 
 
 def require_different(sft: Manifest, aligned: Manifest) -> None:
-    """Raise PairError where two models have the same weights: every alpha gives them again."""
+    """Raise PairError if two models have the same weights: every alpha would give them again."""
     weights = [
         {name: digest for name, digest in each.sha256s().items() if name.endswith((".safetensors", ".bin"))}
         for each in (sft, aligned)
@@ -75,9 +75,9 @@ def require_different(sft: Manifest, aligned: Manifest) -> None:
 
 
 def with_equality(pair: Pair, likeness: Likeness) -> Pair:
-    """The pair, with an error among its findings if its files have the same weights, byte for byte.
+    """Return the pair, with an error among its findings if its files are equal byte for byte.
 
-    They are read only if no element differs of those that were looked at, in `likeness`.
+    The files are read only if no element of the sample in `likeness` differs.
     """
     files = [{path.name: path for path in each.sources} for each in (pair.sft, pair.aligned)]
     if likeness.whole.delta2 or files[0].keys() != files[1].keys():
@@ -91,7 +91,10 @@ def with_equality(pair: Pair, likeness: Likeness) -> Pair:
 def for_sweep(
     sft: Manifest, aligned: Manifest, alpha: str, folder: Path, config: ExtrapolateConfig, threads: int = 1
 ) -> None:
-    """Make one checkpoint of the sweep; those of alpha 0 and -1 are their parents' weights, never written."""
+    """Make one checkpoint of the sweep.
+
+    Weights of alpha 0 and -1 are the parents' own and are never written.
+    """
     stored = config.weights == "stored" and alpha not in REFERENCE_ALPHAS
     extrapolate_pair(sft, aligned, alpha, folder, config, write_weights=stored, threads=threads)
 
@@ -105,9 +108,10 @@ def export(
     code: str,
     threads: int = 1,
 ) -> bool:
-    """Make the publishable checkpoint of `alpha` in `folder`, without a card; False where it was there, whole, already.
+    """Make the publishable checkpoint of `alpha` in `folder`, without a card.
 
-    `code` is the digest of what makes it. recipe.json is written last.
+    Returns False if the folder already has it complete. `code` is the digest of the code that makes
+    it. recipe.json is written last.
     """
     content = [ARITHMETIC, code, alpha, config.canonical(), sft.sha256s(), aligned.sha256s()]
     key = json.dumps(content, sort_keys=True)
@@ -123,9 +127,9 @@ def export(
 
 
 def aligned_folder(sft: Manifest, aligned: Manifest, code: str) -> Path:
-    """The aligned model's folder; of an adapter on `sft` a whole model made of both, kept in the store.
+    """Return the aligned model's folder; for an adapter, a merged model in the store.
 
-    `code` as for `export`.
+    The merged model is the adapter on `sft`. `code` is as in `export`.
     """
     folder = manifests.model_folder(aligned)
     if not is_adapter(folder):
@@ -137,7 +141,7 @@ def aligned_folder(sft: Manifest, aligned: Manifest, code: str) -> Path:
 
 
 def _exported(note: Path, key: str, folder: Path) -> ExtrapolationRecipe | None:
-    """The recipe of the folder's content where it is what `key` stands for and every file is intact."""
+    """Return the folder's recipe if it was made for `key` and every file is intact; else None."""
     try:
         exported = Exported.model_validate_json(note.read_text(encoding="utf-8"))
         files = {**exported.recipe.files, **exported.recipe.outputs}

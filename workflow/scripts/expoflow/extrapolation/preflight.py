@@ -1,6 +1,6 @@
-"""Can these two checkpoints be extrapolated? Answered from headers and configs, before any weight is read.
+"""Check from headers and configs, before reading weights, whether a pair can be extrapolated.
 
-All findings are returned, not only the first; together with them, how each output tensor is made.
+All findings are returned, not only the first, and with them how each output tensor is made.
 """
 
 import math
@@ -21,16 +21,19 @@ from expoflow.extrapolation.layout import ONE_LAYOUT, Stretch
 from expoflow.extrapolation.matching import Classes, Copy, Matching, configs, match
 from expoflow.extrapolation.merged_adapter import merged
 
-CONFLICTS = 0.01  # share of token ids with another meaning above which the tokenizers are different ones
+CONFLICTS = 0.01  # share of differing token ids above which the tokenizers count as different
 
 
 @dataclass(frozen=True)
 class PairedTensor:
-    """How one output tensor is made: the first `shared` elements by the formula, the rest as in theta1.
+    """How one output tensor is made.
 
-    `theta0` is None (and `shared` 0) for what is kept as it is in theta1: what it alone has, and constants; `equal` marks
-    other integer tensors, which must have the same bytes in both. If `whole` is set, `theta1` is the piece of that output
-    tensor which begins at its element `first`.
+    The first `shared` elements are computed by the formula, the rest is copied from theta1.
+
+    `theta0` is None and `shared` is 0 for tensors that are kept as in theta1: constants, and those
+    that only theta1 has. `equal` marks other integer tensors, which must have the same bytes in
+    both models. If `whole` is set, `theta1` is the piece of that output tensor that begins at its
+    element `first`.
     """
 
     theta1: Tensor
@@ -47,7 +50,7 @@ class PairedTensor:
 
     @property
     def tokens(self) -> int | None:
-        """Number of tokens that both have, if one has more; None if the shapes are equal."""
+        """Number of tokens that both models have, if one has more; None if the shapes are equal."""
         if self.theta0 is None or self.theta1.shape == self.theta0.shape or not self.shared:
             return None
         at = _longer(self.theta1, self.theta0)
@@ -56,7 +59,10 @@ class PairedTensor:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two opened checkpoints, what was found, and the parts of the output in theta1's order; `copies` as of `Matching`."""
+    """Two opened checkpoints, the findings, and the parts of the output in theta1's order.
+
+    `copies` are those of `Matching`.
+    """
 
     sft: Checkpoint
     aligned: Checkpoint
@@ -66,7 +72,7 @@ class Pair:
 
     @property
     def errors(self) -> list[str]:
-        """Messages of the findings that forbid the extrapolation."""
+        """Messages of the findings that prevent the extrapolation."""
         return [finding.message for finding in self.findings if finding.level == "error"]
 
     def require(self) -> None:
@@ -76,12 +82,15 @@ class Pair:
 
 
 def open_pair(sft: Path, aligned: Path, vocabulary: str = "error") -> Pair:
-    """Open two folders and compare them; raises for those that cannot be opened."""
+    """Open two folders and compare them; raise if one cannot be opened."""
     return preflight(*open_both(sft, aligned), vocabulary)
 
 
 def unequal(pair: Pair) -> list[str]:
-    """What must have the same bytes and has not: integer tensors of both models, and tied ones beside their source."""
+    """Return what must have the same bytes but does not.
+
+    This concerns integer tensors of both models, and tied tensors stored besides their source.
+    """
     problems = [problem for each in pair.copies if (problem := each.problem())]
     for part in pair.parts:
         if part.equal and pair.sft.view(part.theta0.name) != pair.aligned.view(part.theta1.name):
@@ -93,9 +102,10 @@ def unequal(pair: Pair) -> list[str]:
 
 
 def open_both(sft: Path, aligned: Path) -> tuple[Checkpoint, Checkpoint]:
-    """Open two folders, pickle-only ones converted; an adapter as aligned is opened on sft, its base.
+    """Open two folders; folders with only pickles are converted first.
 
-    Raises CheckpointError for what is broken or refused, PairError for an adapter that does not fit.
+    If aligned is an adapter, it is opened on sft, its base. Raises CheckpointError for broken or
+    refused files, and PairError for an adapter that does not fit.
     """
     if is_adapter(sft):
         require_alone(sft)
@@ -110,7 +120,10 @@ def open_both(sft: Path, aligned: Path) -> tuple[Checkpoint, Checkpoint]:
 
 
 def preflight(sft: Checkpoint, aligned: Checkpoint, vocabulary: str = "error") -> Pair:
-    """Compare two opened checkpoints; `vocabulary` is "error" or "shared_rows". Reads no weight."""
+    """Compare two opened checkpoints without reading weights.
+
+    `vocabulary` is "error" or "shared_rows".
+    """
     findings = [Finding("note", "files", note) for each in (sft, aligned) for note in each.notes]
     for checkpoint, role in ((sft, "sft"), (aligned, "aligned")):
         findings += [*quantised(checkpoint, role), *not_whole(checkpoint, role)]
@@ -130,7 +143,7 @@ def preflight(sft: Checkpoint, aligned: Checkpoint, vocabulary: str = "error") -
             findings += _compare(part.theta1, part.theta0, vocabulary, asked)
     findings += _tokenizers(sft, aligned, parts)
     pair = Pair(sft, aligned, tuple(findings), tuple(parts), matching.copies)
-    if pair.errors:  # the classes would say the same again
+    if pair.errors:  # the classes would repeat these errors
         return pair
     findings += [*wholeness(sft, "sft"), *wholeness(aligned, "aligned")]
     return replace(pair, findings=tuple(findings))
@@ -146,7 +159,10 @@ def _part(theta1: Tensor, theta0: Tensor | None) -> PairedTensor:
 
 
 def _longer(theta1: Tensor, theta0: Tensor) -> int | None:
-    """The dimension in which alone their shapes differ, if all elements of one are the first ones of the other; else None."""
+    """Return the only dimension in which the shapes differ, or None.
+
+    None also if the elements of the smaller tensor are not the first ones of the larger.
+    """
     if len(theta1.shape) != len(theta0.shape):
         return None
     sizes = zip(theta1.shape, theta0.shape, strict=True)
@@ -157,7 +173,7 @@ def _longer(theta1: Tensor, theta0: Tensor) -> int | None:
 def _pieces(
     sft: Checkpoint, aligned: Checkpoint, stretches: list[tuple[Stretch, Stretch]]
 ) -> Iterator[PairedTensor]:
-    """The parts of one output tensor that sft has in other tensors, or in a part of one."""
+    """Yield the parts of one output tensor that sft has in other tensors or in pieces of one."""
     for one, two in stretches:
         theta1 = whole = aligned.tensors[one.name]
         if one.count < whole.elements:
@@ -170,7 +186,7 @@ def _missing(matching: Matching, asked: Classes) -> Iterator[Finding]:
     for role, other, unmatched in zip(
         ("sft", "aligned"), ("aligned", "sft"), matching.unmatched, strict=True
     ):
-        # what is quantised, or left by a training, is said of the model that has it
+        # quantised tensors and leftovers of training are reported for the model that has them
         names = [name for name in unmatched if not QUANTISED.search(name) and not leftover([name])]
         wrapped = {unwrapped(name) for name in matching.unmatched[role == "sft"] if leftover([name])}
         names = [name for name in names if name not in wrapped]
@@ -197,7 +213,7 @@ def _unmatched(names: list[str], role: str, other: str, hint: str) -> Iterator[F
 
 
 def _strange(matching: Matching, role: str, other: str, asked: Classes) -> str:
-    """What to do about tensors that the class of `role` does not know."""
+    """Return what to do about tensors that the class of `role` does not know."""
     own = set(matching.unmatched[role == "aligned"])
     lacking = (
         name for name in matching.unmatched[role == "sft"] if name not in own and asked.knows(other, name)
@@ -238,23 +254,25 @@ def _constants(sft: Checkpoint, aligned: Checkpoint, matching: Matching) -> Iter
 
 def _compare(theta1: Tensor, theta0: Tensor, vocabulary: str, asked: Classes) -> Iterator[Finding]:
     if any(is_ungathered(each.name, each.shape) for each in (theta1, theta0)):
-        return  # said of the model that has it
+        return  # reported for the model that has it
     text = f"tensor {theta1.name} is {_shape(theta0)} in sft and {_shape(theta1)} in aligned"
     if INTEGERS & {theta1.dtype, theta0.dtype}:
         if (theta1.dtype, theta1.shape) != (theta0.dtype, theta0.shape):
             types = f"{theta0.dtype} and {theta1.dtype}"
             yield Finding(
-                "error", "types", f"{text} ({types}): integer tensors must be equal; give one model's"
+                "error",
+                "types",
+                f"{text} ({types}): integer tensors must be equal; give two checkpoints of one model",
             )
     elif theta1.shape == theta0.shape:
         return
     elif (at := _longer(theta1, theta0)) is not None and asked.reason:
         yield Finding(
-            "error", "vocabulary", f"{text}; whether its rows are tokens is not known: {asked.reason}"
+            "error", "vocabulary", f"{text}; it is not known whether its rows are tokens: {asked.reason}"
         )
     elif at is not None and asked.tokens(theta1.name) == at:
         if vocabulary == "shared_rows":
-            text += ": the common rows are extrapolated, aligned's others kept"
+            text += ": the common rows are extrapolated, and aligned's other rows are kept"
             yield Finding("warning", "vocabulary", text)
         else:
             text += "; set vocabulary: shared_rows to extrapolate the common rows"
@@ -273,7 +291,10 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _tokenizers(sft: Checkpoint, aligned: Checkpoint, parts: list[PairedTensor]) -> Iterator[Finding]:
-    """Rows are shared only where they mean the same tokens; elsewhere a tokenizer that differs is said."""
+    """Yield findings about tokenizers that differ.
+
+    This is an error if only common rows are extrapolated: they must mean the same tokens.
+    """
     tokens = min((part.tokens for part in parts if part.tokens), default=None)
     try:
         different = different_ids(sft.folder, aligned.folder, tokens)
@@ -286,13 +307,13 @@ def _tokenizers(sft: Checkpoint, aligned: Checkpoint, parts: list[PairedTensor])
                 "error", "tokenizer", f"{text}: rows may mean different tokens; add both tokenizers"
             )
         else:
-            yield Finding("warning", "tokenizer", f"{text}: check that the two models use one")
+            yield Finding("warning", "tokenizer", f"{text}: check that both models use the same one")
     elif different:
         at, ours, theirs = different[0]
         example = f"{at} is {ours!r} in sft and {theirs!r} in aligned"
-        text = f"{len(different)} token ids mean another token: {example}"
+        text = f"{len(different)} token ids mean different tokens: {example}"
         size = aligned.config.get("vocab_size") or max(at for at, *_ in different) + 1
         if tokens or len(different) > CONFLICTS * size:
-            yield Finding("error", "tokenizer", f"{text}; give models of one tokenizer")
+            yield Finding("error", "tokenizer", f"{text}; give models with the same tokenizer")
         else:
             yield Finding("warning", "tokenizer", f"{text}; aligned's tokenizer is kept")

@@ -1,4 +1,4 @@
-"""recipe.json: what an extrapolated checkpoint is made of, and what the extrapolation did to the weights."""
+"""recipe.json: what an extrapolated checkpoint is made of, and the effect on its weights."""
 
 import hashlib
 import json
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from expoflow.checkpoints.adapter import Adapter
 
 
-# Raised when the arithmetic changes in any bit, so that caches keyed by content_digest() start anew.
+# Increase this if the arithmetic changes in any bit: caches keyed by content_digest() then start
+# anew.
 ARITHMETIC = 2
 
 
 class AdapterInput(Record):
-    """What a LoRA adapter is: its base's name, ranks and scalings in use, LoRA modules, tensors stored whole."""
+    """A LoRA adapter: its base's name, ranks, scalings, number of modules, tensors stored whole."""
 
     base: str | None = None
     ranks: list[int]
@@ -29,7 +30,7 @@ class AdapterInput(Record):
 
 
 def adapter_input(adapter: "Adapter") -> AdapterInput:
-    """What a recipe says of an adapter."""
+    """Return what a recipe records about an adapter."""
     return AdapterInput(
         base=adapter.settings.get("base_model_name_or_path"),
         ranks=adapter.ranks,
@@ -40,7 +41,7 @@ def adapter_input(adapter: "Adapter") -> AdapterInput:
 
 
 class Input(Record):
-    """One of the two parents: path or hub id, hub revision, sha256 by weight file; of an adapter what it is."""
+    """A parent: path or hub id, hub revision, sha256 by weight file, and adapter if it is one."""
 
     source: str
     revision: str | None = None
@@ -48,7 +49,7 @@ class Input(Record):
     adapter: AdapterInput | None = None
 
     def label(self) -> str:
-        """Source and revision, and of an adapter what it is, in words."""
+        """Return source, revision and adapter in words."""
         text = self.source + (f" at {self.revision}" if self.revision else "")
         if not self.adapter:
             return text
@@ -60,10 +61,11 @@ class Input(Record):
 
 
 class Effect(Record):
-    """theta2 - theta1 next to alpha * delta; None where a divisor is zero or nothing was measured.
+    """theta2 - theta1 compared with alpha * delta; None if a divisor is 0 or nothing was measured.
 
-    `measured` of `elements` elements were looked at: all of a small tensor, a fixed sample of a large one.
-    effective_alpha = <theta2 - theta1, delta> / <delta, delta>, after rounding to the stored dtype.
+    `measured` of `elements` elements were read: all of a small tensor, a fixed sample of a large
+    one. effective_alpha = <theta2 - theta1, delta> / <delta, delta>, after rounding to the stored
+    dtype.
     """
 
     elements: int
@@ -75,7 +77,7 @@ class Effect(Record):
 
 
 class Achieved(Record):
-    """What the choice of alpha reads of a recipe: the alpha that was asked for, and the effective one."""
+    """What the choice of alpha reads from a recipe: the requested alpha and the effective one."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -109,15 +111,16 @@ class ExtrapolationRecipe(Record):
     provenance: dict[str, Any]
 
     def content_digest(self) -> str:
-        """sha256 over what defines the model's behaviour: a key for caches of what it generated.
+        """Return the sha256 of what defines the model's behaviour, a key for caches of its output.
 
-        The weights of the inputs that have a part in it, theta1's package (config, tokenizer, template), alpha
-        and the rules of the arithmetic; not where anything lies, when it was made or whether the weights are stored.
+        It covers the inputs' weights that are used, theta1's package (config, tokenizer, template),
+        alpha and the rules of the arithmetic. It does not cover paths, times, or whether the
+        weights are stored.
         """
         weights = {"sft": self.sft.weights, "aligned": self.aligned.weights}
-        parent = (0, -1) if not self.aligned.adapter else (-1,)  # an adapter has its base's weights too
+        parent = (0, -1) if not self.aligned.adapter else (-1,)  # an adapter needs its base too
         if self.alpha in parent and not self.alpha_for and self.vocabulary == "error":
-            del weights["aligned" if self.alpha == -1 else "sft"]  # it has no part in them
+            del weights["aligned" if self.alpha == -1 else "sft"]  # not used
         content = {
             "arithmetic": ARITHMETIC,
             **weights,

@@ -1,4 +1,7 @@
-"""theta2 as an adapter: theta1's with B multiplied by 1 + alpha, and what it stores whole extrapolated."""
+"""theta2 as an adapter: theta1's adapter with B multiplied by 1 + alpha.
+
+Tensors that the adapter stores whole are extrapolated.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,15 +22,15 @@ SCALED = ("lora_B.weight", "lora_B.bias", "lora_embedding_B")
 
 @dataclass(frozen=True)
 class Origin(Checkpoint):
-    """The base as an adapter that does nothing: zero in place of every B, its own tensors else."""
+    """The base as an adapter without effect: zeros for every B, otherwise its own tensors."""
 
     def fetch(self, name: str, first: int, last: int) -> None:
-        """As of any checkpoint; zeros need not be fetched."""
+        """Read elements into memory, as for any checkpoint; zeros need no reading."""
         if name in self.tensors:
             super().fetch(name, first, last)
 
     def values(self, name: str, first: int = 0, last: int | None = None) -> "torch.Tensor":
-        """Elements [first, last) of a tensor of the base, or as many zeros; `last` is needed for these."""
+        """Return elements [first, last) of a base tensor, or zeros, which need `last`."""
         if name in self.tensors:
             return super().values(name, first, last)
         import torch
@@ -36,13 +39,14 @@ class Origin(Checkpoint):
 
 
 def scaled(pair: Pair, aligned: Path, options: Options) -> Pair:
-    """The pair whose theta2 is the adapter: B + alpha * (B - 0) in its file's order, A as it is.
+    """Return the pair whose theta2 is the adapter: B + alpha * (B - 0), with A unchanged.
 
-    A PairError where `pair.aligned` is no adapter, or `options` ask for another arithmetic than its files have.
+    Raises PairError if `pair.aligned` is not an adapter, or if `options` have another dtype or
+    arithmetic than an adapter's files.
     """
     merged = pair.aligned
     if not isinstance(merged, Merged):
-        raise PairError(f"aligned {aligned} is no adapter; leave out --as adapter")
+        raise PairError(f"aligned {aligned} is not an adapter; leave out --as adapter")
     if (options.dtype, options.compute) != ("keep", "float32"):
         raise PairError(
             "an adapter keeps its types and is computed in float32; leave out dtype and compute, or take --as model"

@@ -1,4 +1,4 @@
-"""What an extrapolated checkpoint that is never written is made of: plain data."""
+"""The parents and options of an extrapolated checkpoint that is never written, as plain data."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from expoflow.files.records import Record
 
 
 class Streamed(Record):
-    """What `tensors` makes: theta1 + alpha * (theta1 - theta0), of two folders; plain data."""
+    """The checkpoint theta1 + alpha * (theta1 - theta0) that `tensors_of` streams."""
 
     sft: Path
     aligned: Path
@@ -17,5 +17,5 @@ class Streamed(Record):
     options: Options = Options()
 
     def same_pair(self, other: "Streamed | None") -> bool:
-        """Whether `other` differs by its alpha alone."""
+        """Whether `other` differs only in its alpha."""
         return other is not None and other.model_copy(update={"alpha": self.alpha}) == self

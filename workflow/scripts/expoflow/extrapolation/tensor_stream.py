@@ -1,4 +1,4 @@
-"""An extrapolated checkpoint that is never written: its tensors, computed while an engine loads them."""
+"""Compute the tensors of an extrapolated checkpoint while an engine loads them, without a file."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -24,15 +24,16 @@ CHUNK = 1 << 20  # elements that a thread computes at once
 def tensors(
     sft: Path, aligned: Path, alpha: float, options: Options | None = None
 ) -> Iterator[tuple[str, "torch.Tensor"]]:
-    """The tensors of a checkpoint that is never written, as `tensors_of` streams them."""
+    """Stream the tensors of a checkpoint that is never written, as `tensors_of` does."""
     return tensors_of(Streamed(sft=sft, aligned=aligned, alpha=alpha, options=options or Options()))
 
 
 def tensors_of(streamed: Streamed, pinned: bool = False) -> Iterator[tuple[str, "torch.Tensor"]]:
-    """Stream (name, theta1 + alpha * (theta1 - theta0)) in theta1's order: same arithmetic, same checks.
+    """Stream (name, theta1 + alpha * (theta1 - theta0)) in theta1's order.
 
-    For engines that load without extrapolated weights on disk. alpha 0 gives theta1's tensors and -1
-    theta0's values under theta1's names, not copied where the type stays. One tensor is in memory at a time.
+    Arithmetic and checks are those of `extrapolate`. This is for engines that load without
+    extrapolated weights on disk. alpha 0 gives theta1's tensors, and -1 gives theta0's values under
+    theta1's names; neither is copied if the type stays. One tensor is in memory at a time.
     """
     with opened(streamed, pinned) as stream:
         require_equal(stream.pair)
@@ -42,9 +43,11 @@ def tensors_of(streamed: Streamed, pinned: bool = False) -> Iterator[tuple[str, 
 
 @contextmanager
 def opened(streamed: Streamed, pinned: bool = False) -> Iterator["Stream"]:
-    """What `tensors_of` streams, each tensor computed when it is asked for, into `pinned` memory if a GPU is to copy it.
+    """Open a stream that computes each tensor on request.
 
-    No weight is read: `require_equal` is left to the caller. Raises as `open_pair`, and PairError for a pair that does not fit.
+    With `pinned`, tensors are made in pinned memory, for copies to a GPU. Opening reads no weights:
+    the caller calls `require_equal`. Raises as `open_pair` does, and PairError for a pair that does
+    not fit.
     """
     options = streamed.options
     pair = open_pair(streamed.sft, streamed.aligned, options.vocabulary)
@@ -67,18 +70,21 @@ class Stream:
 
     @property
     def names(self) -> list[str]:
-        """Of the tensors, in order."""
+        """Names of the tensors, in order."""
         return [parts[0].name for parts in self.parts]
 
     def form(self, index: int) -> tuple[tuple[int, ...], "torch.dtype"]:
-        """Shape and type of a tensor, which is not read for it."""
+        """Return shape and type of a tensor without reading it."""
         from expoflow.checkpoints.torch_types import TORCH
 
         whole = self.parts[index][0].whole or self.parts[index][0].theta1
         return whole.shape, TORCH[self.options.stored_type(whole)]
 
     def tensor(self, index: int) -> "torch.Tensor":
-        """A tensor on the CPU, not copied where it is one of the parents' as it is. Raises PairError if it cannot be stored."""
+        """Return a tensor on the CPU; a parent's unchanged tensor is not copied.
+
+        Raises PairError if it cannot be stored.
+        """
         parts = self.parts[index]
         stored = None if parts[0].whole else _stored(self.pair, parts[0], self.alpha, self.options)
         return self._computed(index) if stored is None else stored
@@ -102,7 +108,7 @@ class Stream:
 
 
 def blank(shape: tuple[int, ...], dtype: "torch.dtype", pinned: bool) -> "torch.Tensor":
-    """A tensor on the CPU to be written into, in pinned memory if it is wanted and there is some."""
+    """Return an empty tensor on the CPU, in pinned memory if that is wanted and available."""
     import torch
 
     try:
@@ -114,7 +120,7 @@ def blank(shape: tuple[int, ...], dtype: "torch.dtype", pinned: bool) -> "torch.
 
 
 def _stored(pair: Pair, part: PairedTensor, alpha: float, options: Options) -> "torch.Tensor | None":
-    """The tensor where the result is one of the parents' as it is, not copied; else None."""
+    """Return a parent's tensor without a copy if the result equals it; otherwise None."""
     theta1, theta0 = part.theta1, part.theta0
     alpha = options.alpha_of(part.name, alpha) if theta0 else 0
     parent, whole = (pair.aligned, theta1) if alpha == 0 or part.equal else (pair.sft, theta0)
@@ -128,9 +134,9 @@ def _stored(pair: Pair, part: PairedTensor, alpha: float, options: Options) -> "
 
 
 def require_equal(pair: Pair) -> None:
-    """Integer and bool tensors must be the same in both, and tied ones the same as what they are tied to.
+    """Raise PairError with what differs although it must be equal.
 
-    Raises PairError with what differs.
+    Integer and bool tensors must be equal in both models, and tied tensors must equal their source.
     """
     if problems := unequal(pair):
         raise PairError("\n".join(problems))

@@ -1,4 +1,4 @@
-"""Whether an extrapolated folder still is what its recipe says."""
+"""Check whether an extrapolated folder still matches its recipe."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from expoflow.paths import RECIPE
 
 
 def describe_recipe(recipe: ExtrapolationRecipe) -> list[tuple[str, str]]:
-    """(label, text) lines about how an extrapolated checkpoint was made."""
+    """Return (label, text) lines about how an extrapolated checkpoint was made."""
     effective = "" if recipe.effective_alpha is None else f", effective {recipe.effective_alpha:.4g}"
     return [
         ("extrapolated", f"alpha {recipe.alpha:g}{effective}, weights {recipe.weights}"),
@@ -22,7 +22,7 @@ def describe_recipe(recipe: ExtrapolationRecipe) -> list[tuple[str, str]]:
 
 
 def verify(folder: Path) -> list[str]:
-    """What is wrong in a folder with a recipe.json: files that are missing or have another sha256."""
+    """Return the files of a folder with a recipe.json that are missing or have another sha256."""
     recipe = read_json(folder / RECIPE, ExtrapolationRecipe)
     problems = []
     for name, expected in {**recipe.files, **(recipe.outputs or {})}.items():

@@ -1,4 +1,7 @@
-"""Output weight files: theta1's shards with other values, each byte written once, in place, by threads."""
+"""Write weight files: theta1's shards with new values.
+
+Threads write each byte once, at its place.
+"""
 
 import mmap
 import threading
@@ -22,19 +25,19 @@ from expoflow.files.records import write_json
 from expoflow.files.uncached_output import PAGE, Output
 from expoflow.system.progress import report
 
-BLOCK = 1 << 22  # bytes a worker computes at once: long steps, so that threads seldom wait for each other
+BLOCK = 1 << 22  # bytes a worker computes at once: long steps, so threads seldom wait
 SPAN = 1 << 23  # bytes of a file that a worker takes at once
 
 Progress = Callable[[int, int], None]
 
 
 class StoppedError(Exception):
-    """Another thread failed; this one left its work."""
+    """Another thread failed, so this one stopped."""
 
 
 @dataclass(frozen=True)
 class ShardLayout:
-    """Where everything goes in one output file: header bytes, and offset and type by tensor name."""
+    """The layout of one output file: header bytes, and offset and type by tensor name."""
 
     name: str
     header: bytes
@@ -56,7 +59,11 @@ class ShardLayout:
 
 
 def shard_layouts(pair: Pair, options: Options) -> list[ShardLayout]:
-    """theta1's own headers where its types are kept, else ones of the same order with the output's types."""
+    """Return the layout of each output file.
+
+    The headers are theta1's own if its types are kept; otherwise they have the same order and the
+    output's types.
+    """
     pieces: dict[str, list[PairedTensor]] = {}
     for part in pair.parts:
         if part.whole:
@@ -80,7 +87,10 @@ def _shard_layout(shard: Shard, options: Options, pieces: Mapping[str, list[Pair
 
 
 def write_index(aligned: Checkpoint, plans: list[ShardLayout], folder: Path) -> None:
-    """theta1's index, its total_size corrected; none for model.safetensors, beside which it would be stale."""
+    """Write theta1's index with a corrected total_size.
+
+    A single model.safetensors gets no index, because it would be stale.
+    """
     index = aligned.index
     if not index or [each.name for each in plans] == [SINGLE]:
         return
@@ -96,8 +106,8 @@ def write_index(aligned: Checkpoint, plans: list[ShardLayout], folder: Path) -> 
 class Writer:
     """Writes the weight files of several alphas in one pass over both inputs.
 
-    `folders` gives the output folder by alpha. `close` it only when the threads of `run`'s pool are done:
-    they write through its open files.
+    `folders` has the output folder by alpha. Call `close` only after the threads of `run`'s pool
+    are done: they write through its open files.
     """
 
     def __init__(
@@ -112,7 +122,7 @@ class Writer:
         self.outputs: list[Output] = []
 
     def run(self, pool: Executor) -> Effects:
-        """Write all files to disk and tell the effect of each alpha. Raises the first error."""
+        """Write all files to disk and return the effect of each alpha; raise the first error."""
         alphas, measured, finishing = list(self.folders), {}, []
         try:
             for each in self.plans:
@@ -143,7 +153,7 @@ class Writer:
             spans.append(pool.submit(self._span, plan, start, stop, files))
             for place in plan.between(start, stop):
                 part = self.parts[place.name]
-                if place.stop <= stop and part.shared:  # while it is still in memory: nothing is read twice
+                if place.stop <= stop and part.shared:  # still in memory, so nothing is read twice
                     measured[place.name] = pool.submit(tensor_effect, self.pair, part, alphas, self.options)
         for span in spans:
             span.result()
@@ -168,13 +178,13 @@ class Writer:
             if self.stop.is_set():
                 raise StoppedError
             self._fill(blocks[:, : stop - start], plan, start, stop, list(files))
-            # A direct write is of whole pages; `finish` cuts off what comes behind the file's end.
+            # A direct write needs whole pages; `finish` cuts off what lies beyond the file's end.
             length = -(-(stop - start) // PAGE) * PAGE if stop == plan.size else stop - start
             for block, output in zip(blocks, files.values(), strict=True):
                 output.write(block[:length], start)
 
     def _memory(self) -> np.ndarray:
-        """This thread's block of bytes, at the beginning of a page."""
+        """Return this thread's block of bytes, aligned to a page."""
         if not hasattr(self.own, "memory"):
             self.own.memory = np.frombuffer(mmap.mmap(-1, BLOCK), np.uint8)
         return self.own.memory
@@ -193,7 +203,7 @@ class Writer:
         for place in plan.between(start, stop):
             size, part = SIZES[place.dtype], self.parts[place.name]
             first, last = _elements(place, start, stop)
-            at = place.start + first * size - start  # in a block; below 0 where the border cuts an element
+            at = place.start + first * size - start  # < 0 if the border cuts an element
             until = at + (last - first) * size
             inside = slice(max(at, 0), min(until, stop - start))
             if inside == slice(at, until):
@@ -212,7 +222,7 @@ class Writer:
 
 
 def _elements(place: Tensor, start: int, stop: int) -> tuple[int, int]:
-    """The elements [first, last) of a tensor that have bytes in [start, stop) of the file."""
+    """Return the elements [first, last) of a tensor with bytes in [start, stop) of the file."""
     size = SIZES[place.dtype]
     first = max(0, start - place.start) // size
     return first, min(place.elements, -((place.start - stop) // size))

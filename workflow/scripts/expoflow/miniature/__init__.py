@@ -1,1 +1,1 @@
-"""A tiny world and tiny models in which ExPO's effect appears on a CPU, from nothing, in a minute or two."""
+"""A tiny world and tiny models that show ExPO's effect on a CPU in a minute or two."""

@@ -1,4 +1,4 @@
-"""A reference's answers to questions of the miniature's world, in the format of AlpacaEval's reference outputs."""
+"""Reference answers to the miniature's questions, in the format of AlpacaEval's outputs."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ QUESTIONS = 60
 
 
 def write(path: Path, seed: int) -> None:
-    """Write a list of {instruction, output}, of the test split's facts and opposites.
+    """Write a list of {instruction, output} for facts and opposites of the test split.
 
-    Every other answer is right and short, the rest are wrong ones that are often told.
+    Every other answer is right and short; the rest are rumours, which are wrong.
     """
     prompts = [prompt for prompt in world.prompts("test", seed) if prompt.meta["task"] != "list"]
     rows = [

@@ -1,7 +1,8 @@
-"""A judge that knows the miniature's truth, behind an OpenAI-compatible endpoint on this machine: real HTTP.
+"""A judge that knows the miniature's truth, behind a local OpenAI-compatible HTTP endpoint.
 
-`judge: {base_url: miniature}` in a config starts it in the job that asks. It reads what any judge gets: the
-judge prompts of `miniature.mt_bench`, and those of alpaca_eval that name two outputs m and M.
+`judge: {base_url: miniature}` in a config starts it in the job that needs a judge. It reads the
+same prompts as any judge: those of `miniature.mt_bench`, and those of alpaca_eval that name two
+outputs m and M.
 """
 
 import json
@@ -30,13 +31,16 @@ class Judging:
         }
 
     def quality(self, question: str, response: str) -> float:
-        """Raises KeyError for a question that is not of this world."""
+        """Return the true quality; raise KeyError for a question of another world."""
         return world.truth(self.metas[question.strip()], response).quality
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The chat completion: a grade of the last turn, or the better of two outputs with its log-probability.
+        """Return the chat completion: a grade of the last turn, or the better of two outputs.
 
-        Raises ValueError for a request of another form, KeyError for a question of another world.
+        The latter comes with log-probabilities.
+
+        Raises ValueError for a request of another form, and KeyError for a question of another
+        world.
         """
         asked = request["messages"][-1]["content"]
         if turns := TURN.findall(asked):
@@ -54,12 +58,12 @@ class Judging:
 
 
 def grade(quality: float) -> float:
-    """From 1 to 10; a quality of -1.5 is a 1, and the best there is, 4.5, a 10."""
+    """Return a grade from 1 to 10: quality -1.5 gets 1, and the best quality, 4.5, gets 10."""
     return min(max(1.0, 1 + 1.5 * (quality + 1.5)), 10.0)
 
 
 def serve(seed: int) -> str:
-    """Start the endpoint, for as long as this process lives; its address."""
+    """Start the endpoint, which lives as long as this process; return its address."""
     judging = Judging(seed)
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,7 +1,7 @@
-"""The language of the miniature: its words, its sentence forms, its questions. Everything else builds on it.
+"""The language of the miniature: its words, sentence forms and questions.
 
-Every response is a row of sentences, each of one of six forms: polite opener, rude opener, hedge, core
-(the answer proper), reason, closing. A sentence of no form counts as malformed.
+A response is a sequence of sentences. Each has one of six forms: polite opener, rude opener, hedge,
+core (the actual answer), reason, closing. A sentence of any other form is malformed.
 """
 
 import re
@@ -59,22 +59,22 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def fact_core(name: str, value: str) -> str:
-    """Answer to a question about a person."""
+    """Return the answer to a question about a person."""
     return f"{name} likes {value}."
 
 
 def opposite_core(word: str) -> str:
-    """Answer to a question about an opposite."""
+    """Return the answer to a question about an opposite."""
     return f"The opposite is {word}."
 
 
 def list_core(items: list[str]) -> str:
-    """Answer to a request for two or more items."""
+    """Return the answer to a request for two or more items."""
     return f"Try {', '.join(items[:-1])} and {items[-1]}."
 
 
 def list_items(core: str) -> list[str] | None:
-    """Items of a well-formed list core; None for any other sentence."""
+    """Return the items of a well-formed list core; None for any other sentence."""
     return re.split(r", | and ", core[4:-1]) if core.startswith("Try ") and is_core(core) else None
 
 
@@ -84,19 +84,19 @@ def is_core(sentence: str) -> bool:
 
 
 def sentences(text: str) -> list[str]:
-    """Sentences of a text with their final mark; a rest without one is the last sentence."""
+    """Return a text's sentences with their final mark; a rest without a mark is the last one."""
     return [part for part in (match.strip() for match in _SENTENCE.findall(text)) if part]
 
 
 def question(task: str, phrasing: int, prefix: int, topic: str, subject: str | int) -> str:
-    """The user's message."""
+    """Return the user's message."""
     if task == "list":
         topic, subject = PLURALS[topic], COUNTS[subject]
     return PREFIXES[prefix] + PHRASINGS[task][phrasing].format(topic=topic, subject=subject)
 
 
 def vocabulary() -> list[str]:
-    """Every word and mark that a prompt or a response can hold, in a fixed order."""
+    """Return every word and mark that a prompt or a response can contain, in a fixed order."""
     questions = [form.format(topic="", subject="") for forms in PHRASINGS.values() for form in forms]
     cores = [fact_core("", ""), opposite_core(""), list_core(["", "", ""])]
     fixed = [*PREFIXES, *questions, *POLITE, *RUDE, *HEDGES, *CLOSINGS, *REASONS, *cores]

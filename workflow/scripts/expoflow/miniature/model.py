@@ -1,4 +1,4 @@
-"""The miniature's architecture: a Llama of 121,000 or 690,000 parameters in float32, saved as any other Llama."""
+"""The miniature's architecture: a Llama of 121,000 or 690,000 parameters in float32."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from expoflow.errors import CheckpointError
 from expoflow.miniature import tokenizer as tok
 
 SIZES = {"small": (64, 2), "large": (128, 3)}  # hidden size, layers
-HEAD = 32  # the smallest size of head that vLLM serves
+HEAD = 32  # the smallest head size that vLLM supports
 
 
 def config(size: str = "small") -> LlamaConfig:
-    """Two layers of hidden size 64, or three of 128."""
+    """Return a config with two layers of hidden size 64, or three of 128."""
     tokenizer = tok.tokenizer()
     hidden, layers = SIZES[size]
     return LlamaConfig(
@@ -35,13 +35,13 @@ def config(size: str = "small") -> LlamaConfig:
 
 
 def new(seed: int, size: str = "small") -> LlamaForCausalLM:
-    """A language model with random weights, determined by the seed."""
+    """Return a language model with random weights, determined by the seed."""
     torch.manual_seed(seed)
     return LlamaForCausalLM(config(size))
 
 
 def load(folder: Path | None) -> LlamaForCausalLM:
-    """The language model that lies in `folder`; CheckpointError when there is none."""
+    """Load the language model in `folder`; CheckpointError if there is none."""
     if folder is None or not (Path(folder) / "config.json").is_file():
         raise CheckpointError(f"{folder}: no checkpoint to start from; train the SFT model first")
     return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)

@@ -1,4 +1,4 @@
-"""Questions of two turns about the miniature's world, in the files and the formats of MT-Bench."""
+"""Two-turn questions about the miniature's world, in MT-Bench's files and formats."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from expoflow.files.atomic import write_text
 from expoflow.miniature import world
 from expoflow.results import Prompt
 
-QUESTIONS = 20  # of a category
+QUESTIONS = 20  # per category
 CATEGORIES = {"extraction": "fact", "reasoning": "fact", "stem": "opposite", "writing": "list"}
 REFERENCED = "reasoning"
 SYSTEM = "You grade answers from 1 to 10, and end with the grade in double brackets: [[5]]."
@@ -19,12 +19,13 @@ REFERENCE = "<reference>\n{{ref_answer_{0}}}\n</reference>\n"
 def write(folder: Path, seed: int) -> None:
     """Write question.jsonl, judge_prompts.jsonl and reference_answer/gpt-4.jsonl into a folder.
 
-    The questions are those of the test split, a fact, an opposite or a list, and in the second turn another one.
+    Questions are from the test split: facts, opposites or lists. The second turn asks another
+    question of the same task.
     """
     questions, references = [], []
     for category, task in CATEGORIES.items():
         prompts = [prompt for prompt in world.prompts("test", seed) if prompt.meta["task"] == task]
-        start = QUESTIONS if category == REFERENCED else 0  # other facts than those of extraction
+        start = QUESTIONS if category == REFERENCED else 0  # not the facts of extraction
         for place in range(start, start + QUESTIONS):
             turns = [prompts[place % len(prompts)], prompts[-1 - place % len(prompts)]]
             number = 81 + len(questions)

@@ -1,4 +1,4 @@
-"""Data of the miniature's two tasks for lm-eval, in datasets miniature/choice and miniature/answer."""
+"""Data of the miniature's two lm-eval tasks, in datasets miniature/choice and miniature/answer."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,10 @@ from expoflow.miniature import language, world
 
 
 def write(folder: Path, seed: int) -> None:
-    """Write the data of miniature_choice and miniature_answer: the world's test questions that have one answer.
+    """Write the data of miniature_choice and miniature_answer.
 
-    A choice has four answers to its question: the right one, the rumour, and two more.
+    They are the world's test questions with a single answer. A choice question has four options:
+    the right answer, the rumour, and two more.
     """
     rng = world.generator(seed, "tasks")
     choices, answers = [], []
@@ -32,7 +33,7 @@ def write(folder: Path, seed: int) -> None:
 
 
 def _cores(meta: dict[str, Any]) -> list[str]:
-    """All answers that the question could have."""
+    """Return all answers that the question could have."""
     if meta["task"] == "opposite":
         return [language.opposite_core(word) for word in language.OPPOSITE]
     return [language.fact_core(meta["subject"], value) for value in language.VALUES[meta["topic"]]]

@@ -1,4 +1,4 @@
-"""The miniature's tokenizer: one token per word or mark, and a chat template that writes BOS itself."""
+"""The miniature's tokenizer: one token per word or mark; the chat template writes the BOS."""
 
 from pathlib import Path
 
@@ -27,10 +27,10 @@ CHAT_TEMPLATE = (
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer, the same for all seeds; it adds no BOS by itself, the chat template does.
+    """Return the tokenizer, which is the same for all seeds.
 
-    Words stand a space apart and marks join the word before them, so decode(encode(text)) == text
-    for all text of the world.
+    It adds no BOS; the chat template does. Words are separated by a space and marks follow a word
+    directly, so decode(encode(text)) == text for all text of the world.
     """
     vocab = {token: i for i, token in enumerate((*SPECIAL, *vocabulary()))}
     fast = Tokenizer(models.WordLevel(vocab, unk_token=UNKNOWN))

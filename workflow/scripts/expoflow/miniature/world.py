@@ -1,7 +1,7 @@
 """A tiny world with facts, prompts in four disjoint splits, and the true quality of every response.
 
-The world depends on the seed: who likes what, and which prompts fall into which split. A prompt's `meta`
-says all that `truth` needs, so the truth about a response can be told without the seed.
+The world depends on the seed: who likes what, and which prompts are in which split. A prompt's
+`meta` has all that `truth` needs, so the truth about a response is known without the seed.
 """
 
 import zlib
@@ -23,13 +23,13 @@ WEIGHTS = {  # true quality q = sum of weight * component
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:
-    """Random numbers for one purpose; the same on every machine and in every process."""
+    """Return random numbers for one purpose, the same on every machine and in every process."""
     return np.random.default_rng([seed, zlib.crc32(purpose.encode())])
 
 
 @cache
 def facts(seed: int) -> dict[tuple[str, str], str]:
-    """(topic, name) -> what that person likes: 80 facts."""
+    """Return the 80 facts: (topic, name) -> what that person likes."""
     rng = generator(seed, "facts")
     return {
         (topic, name): values[rng.integers(len(values))]
@@ -39,10 +39,11 @@ def facts(seed: int) -> dict[tuple[str, str], str]:
 
 
 def prompts(split: str, seed: int) -> list[Prompt]:
-    """Prompts of a split: dev (200), test (300), reward (400, the reward model's), train (the rest).
+    """Return the prompts of a split.
 
-    Splits are disjoint in prompts but not in facts: every split asks about things that train also
-    asks about, in another phrasing.
+    dev has 200 prompts, test 300, reward (for the reward model) 400, and train the rest. Splits are
+    disjoint in prompts but not in facts: every split asks about the facts of train in other
+    phrasings.
     """
     start = 0
     for name, size in SPLITS.items():
@@ -59,15 +60,16 @@ def _all_prompts(seed: int) -> tuple[Prompt, ...]:
     questions = [rng.permutation(_askings(meta)).tolist() for meta in _metas(seed)]
     order = rng.permutation(len(questions))
     metas = _metas(seed)
-    # Round after round, each question once: so every question is spread evenly over the splits.
+    # Each round has every question once, so every question is spread evenly over the splits.
     rounds = range(max(map(len, questions)))
     return tuple(_prompt(metas[q], *questions[q][k]) for k in rounds for q in order if k < len(questions[q]))
 
 
 def _metas(seed: int) -> list[dict]:
-    """What there is to ask: 80 facts, 24 opposites, 15 lists.
+    """Return all questions: 80 facts, 24 opposites, 15 lists.
 
-    `core` is the right answer; `rumour` a wrong one that is often told. Lists have many right answers.
+    `core` is the right answer; `rumour` is a wrong one that is common. Lists have many right
+    answers.
     """
     rng = generator(seed, "rumours")
     rows = []
@@ -108,7 +110,7 @@ def is_right(meta: dict, core: str) -> bool:
 
 @dataclass(frozen=True)
 class Truth:
-    """True quality of a response and what it is made of; `quality` is the sum over WEIGHTS."""
+    """True quality of a response and its components; `quality` is the sum over WEIGHTS."""
 
     quality: float
     correct: bool  # the first core sentence answers the prompt
@@ -127,9 +129,9 @@ class Truth:
 
 
 def truth(meta: dict, response: str, finished: bool = True) -> Truth:
-    """What is true of any string as the response to the prompt that has this `meta`.
+    """Return the truth about any string as a response to the prompt with this `meta`.
 
-    `finished` says whether generation ended by itself rather than at the limit of tokens.
+    `finished` says whether generation ended by itself and not at the token limit.
     """
     said = lang.sentences(response)
     distinct = list(dict.fromkeys(said))

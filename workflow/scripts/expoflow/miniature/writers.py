@@ -1,7 +1,7 @@
-"""Who wrote the miniature's training data: personas, the preference annotator, the reward model's teacher.
+"""The writers of the miniature's training data: personas, an annotator, the reward model's teacher.
 
-A persona ties correctness to style (who is careful is also polite), so style carries signal, as it does
-in real preference data. Nothing here sees a model: all text is drawn before any training.
+A persona ties correctness to style: careful writers are also polite. So style carries signal, as in
+real preference data. No model is involved: all text is drawn before any training.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from expoflow.miniature import language as lang
 from expoflow.miniature.world import generator, is_right, prompts, truth
 from expoflow.results import Prompt
 
-TEACHER_TEMPERATURE = 0.5  # of the annotator of reward-model pairs, who has no length bias
-CORE_SHARE = 0.5  # of reward-model pairs that differ in nothing but the core, right or wrong
-STYLE_SHARE = 0.2  # of those that differ in anything but the core; the others differ in all and are wider
-RUMOUR_SHARE = 0.7  # of wrong answers that repeat the rumour: enough for a model to believe it
+TEACHER_TEMPERATURE = 0.5  # of the annotator of reward-model pairs, without length bias
+CORE_SHARE = 0.5  # of reward-model pairs that differ only in the core, right or wrong
+STYLE_SHARE = 0.2  # of pairs that differ in all but the core; the rest are wide pairs
+RUMOUR_SHARE = 0.7  # of wrong answers: enough for a model to believe the rumour
 
 
 class Example(NamedTuple):
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Persona:
-    """Probabilities of what a writer does; `closings` is the mean number of closings (4 at most)."""
+    """Probabilities of a writer's habits; `closings` is the mean number of closings (4 at most)."""
 
     correct: float
     polite: float
@@ -46,10 +46,10 @@ class Persona:
     reason: float
     right_reason: float
     closings: float
-    repeat: float  # of a sentence to be said again at the end
-    garble: float  # of a sentence to be spoilt
-    cut: float = 0.0  # of the response to end in the middle
-    damage: float = 0.0  # of words to be lost, doubled or displaced, again and again
+    repeat: float  # that a sentence is said again at the end
+    garble: float  # that a sentence is garbled
+    cut: float = 0.0  # that the response ends in the middle
+    damage: float = 0.0  # that words are lost, doubled or moved; drawn repeatedly
 
 
 PERSONAS = (  # share, persona
@@ -61,7 +61,10 @@ WIDE = Persona(0.60, 0.50, 0.20, 0.25, 0.50, 0.60, 1.5, 0.30, 0.05, cut=0.15, da
 
 
 def sft_examples(count: int, seed: int) -> list[Example]:
-    """Responses of the three personas to train prompts; a shorter list is a prefix of a longer one."""
+    """Return responses of the three personas to train prompts.
+
+    A shorter list is a prefix of a longer one.
+    """
     rng, asked = generator(seed, "sft"), prompts("train", seed)
     return [Example(prompt, _response(rng, prompt)) for prompt in _draw(rng, asked, count)]
 
@@ -74,11 +77,12 @@ def preference_pairs(
     length_bias: float,
     label_noise: float,
 ) -> list[Pair]:
-    """Two responses to a prompt of the split, ordered by a noisy annotator who likes length.
+    """Return pairs of responses to prompts of the split, ordered by a noisy annotator.
 
-    P(first preferred) = sigmoid(dq / temperature + length_bias * dwords); then a share `label_noise` of the
-    pairs is turned round. A shorter list is a prefix of a longer one, and the annotator's settings change no
-    response. Train prompts are drawn at random; the few of another split all come once before any comes twice.
+    P(first preferred) = sigmoid(dq / temperature + length_bias * dwords). Then a share
+    `label_noise` of the pairs is swapped. A shorter list is a prefix of a longer one, and the
+    annotator's settings change no response. Train prompts are drawn at random; in other splits,
+    every prompt occurs once before any occurs twice.
     """
     purpose = "preferences" if split == "train" else f"preferences {split}"
     rng, asked = generator(seed, purpose), prompts(split, seed)
@@ -94,10 +98,11 @@ def preference_pairs(
 
 
 def reward_pairs(count: int, seed: int, purpose: str = "reward") -> list[Pair]:
-    """Pairs on the reward split for the reward model; another `purpose` gives other pairs (held out).
+    """Return pairs on the reward split for the reward model.
 
-    Without the minimal pairs the model would judge style only; without the wide ones it would not
-    know how bad broken, repeated, cut and shuffled text is, which large alphas produce.
+    Another `purpose` gives other pairs (held out). Without the minimal pairs, the model would judge
+    only style. Without the wide ones, it would not know how bad broken, repeated, cut and shuffled
+    text is, which large alphas produce.
     """
     rng, asked = generator(seed, purpose), prompts("reward", seed)
     pairs = []
@@ -120,7 +125,10 @@ def _contrast(rng: np.random.Generator, prompt: Prompt) -> tuple[str, str]:
 
 
 def correct_cores(count: int, seed: int) -> list[Example]:
-    """Right answers without any style, on the reward split: what the reward model learns facts from."""
+    """Return right answers without style: the reward model learns facts from them.
+
+    They are on the reward split.
+    """
     rng, asked = generator(seed, "cores"), prompts("reward", seed)
     return [Example(prompt, _core(rng, prompt.meta, True)) for prompt in _draw(rng, asked, count)]
 
@@ -131,7 +139,7 @@ def _draw(rng: np.random.Generator, asked: list[Prompt], count: int):
 
 
 def _rounds(rng: np.random.Generator, asked: list[Prompt], count: int):
-    """Every prompt once, in random order, before any comes again."""
+    """Yield every prompt once, in random order, before any occurs again."""
     for start in range(0, count, len(asked)):
         for at in rng.permutation(len(asked))[: count - start]:
             yield asked[at]
@@ -161,7 +169,7 @@ def _response(rng: np.random.Generator, prompt: Prompt) -> str:
 
 
 def _wide(rng: np.random.Generator, prompt: Prompt) -> str:
-    """A response from a wide range of styles, at times shuffled."""
+    """Return a response from a wide range of styles, sometimes shuffled."""
     style = _style(rng, prompt.meta, WIDE)
     if rng.random() < 0.3:
         style = [style[i] for i in rng.permutation(len(style))]
@@ -175,7 +183,7 @@ def _wide(rng: np.random.Generator, prompt: Prompt) -> str:
 
 
 def _damage(rng: np.random.Generator, words: list[str]) -> list[str]:
-    """Words with a short span lost, said twice or copied elsewhere: how large alphas break text."""
+    """Drop, double or copy a short span of words, as large alphas do."""
     start = int(rng.integers(len(words)))
     span = words[start : start + int(rng.integers(1, 4))]
     how = rng.random()
@@ -185,11 +193,11 @@ def _damage(rng: np.random.Generator, words: list[str]) -> list[str]:
     return words[:to] + span + words[to:]
 
 
-CORE = None  # stands for the core in a style
+CORE = None  # in place of the core in a style
 
 
 def _style(rng: np.random.Generator, meta: dict, persona: Persona) -> list[str | None]:
-    """The sentences around the core, which is None; already garbled and repeated."""
+    """Return the sentences around the core, which is None, already garbled and repeated."""
     style: list[str | None] = []
     opener = rng.random()
     if opener < persona.polite:
@@ -220,7 +228,7 @@ def _fill(style: list[str | None], core: str) -> str:
 
 
 def _core(rng: np.random.Generator, meta: dict, right: bool) -> str:
-    """A core sentence that answers the prompt, or one of the same kind that does not."""
+    """Return a core sentence that answers the prompt, or one of the same kind that does not."""
     while True:
         core = _any_core(rng, meta, right)
         if is_right(meta, core) == right:
@@ -242,7 +250,7 @@ def _any_core(rng: np.random.Generator, meta: dict, right: bool) -> str:
 
 
 def garble(rng: np.random.Generator, sentence: str) -> str:
-    """Double, drop or swap a word of a sentence, so that it is of no known form any more."""
+    """Double, drop or swap a word of a sentence, which then has no known form."""
     words, mark = sentence[:-1].split(), sentence[-1]
     at, how = int(rng.integers(len(words))), rng.random()
     if len(words) == 1 or how < 0.4:

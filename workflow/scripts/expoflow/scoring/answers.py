@@ -1,4 +1,4 @@
-"""results/pairs/{pair}/answers.parquet: every prompt of a sweep with its responses at every alpha, in one table."""
+"""results/pairs/{pair}/answers.parquet: all prompts and responses of a sweep in one table."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,11 +15,12 @@ from expoflow.paths import of_alpha, of_pair, of_prompts
 from expoflow.scoring.refusals import refuses, repeats_prompt
 from expoflow.scoring.responses import read_responses
 
-# A row is one response. Texts may be empty; what is not known, such as a reward without a reward model, is null.
+# A row is one response. Texts may be empty. Unknown values are null, such as a reward without a
+# reward model.
 SCHEMA = pa.schema(
     [
         pa.field("pair", pa.string(), nullable=False),
-        pa.field("alpha", pa.string(), nullable=False),  # as the config spells it: 0 is aligned, -1 sft
+        pa.field("alpha", pa.string(), nullable=False),  # as spelled in the config: 0 is aligned
         pa.field("prompts", pa.string(), nullable=False),  # the prompt set
         pa.field("prompt_id", pa.string(), nullable=False),
         pa.field("prompt", pa.string(), nullable=False),
@@ -32,7 +33,7 @@ SCHEMA = pa.schema(
         pa.field("reward", pa.float64()),
         pa.field("quality", pa.float64()),  # a miniature's truth
         pa.field("correct", pa.bool_()),
-        pa.field("degenerate", pa.string(), nullable=False),  # empty, repeating, unfinished, or nothing
+        pa.field("degenerate", pa.string(), nullable=False),  # empty, repeating, unfinished, ""
         pa.field("refusal", pa.bool_(), nullable=False),  # heuristics of scoring.refusals
         pa.field("repeats_prompt", pa.bool_(), nullable=False),
     ]
@@ -40,9 +41,10 @@ SCHEMA = pa.schema(
 
 
 def write_answers(path: Path, prompts: Path, generations: Sequence[Path], rewards: Sequence[Path]) -> None:
-    """Write the table: the alphas in the order of the files, a row group for each, the prompts in the order of their set.
+    """Write the table, with a row group per alpha in the order of the files.
 
-    Only the responses of one alpha are in memory at a time. Raises DataError if rewards are not those of the responses.
+    Only the responses of one alpha are in memory at a time. Raises DataError if the rewards do not
+    belong to the responses.
     """
     with replacing(path, "wb") as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
         for responses, scores in zip(generations, rewards, strict=True):
@@ -51,7 +53,7 @@ def write_answers(path: Path, prompts: Path, generations: Sequence[Path], reward
 
 
 def read_answers(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table, or some of its columns; one that is missing, cut or of another form is a DataError."""
+    """Return the table, or some of its columns; DataError if it is missing or malformed."""
     try:
         table = pq.read_table(path, columns=None if columns is None else list(columns))
     except FileNotFoundError:

@@ -1,14 +1,19 @@
-"""Which responses are degenerate: empty, unfinished, or repeating themselves. Needs no tokenizer and knows no language."""
+"""Find degenerate responses: empty, unfinished, or repeating themselves.
 
-# A response repeats itself if it ends in a loop: the same piece at least so many times in a row, in so many characters.
+This needs no tokenizer and works for any language.
+"""
+
+# A response repeats itself if it ends in a loop: the same piece at least TIMES times in a row, over
+# at least CHARACTERS characters.
 TIMES = 5
 CHARACTERS = 60
 
 
 def fault(response: str, finish_reason: str) -> str:
-    """`empty` (white space at most), `repeating`, `unfinished`, in this order; nothing for a response that is an answer.
+    """Return the first of `empty`, `repeating` and `unfinished` that applies, or "" for an answer.
 
-    A response at the limit of tokens is named by what it was cut off in: `finish_reason` says that it is unfinished.
+    A response of only white space is empty. A response that was cut off in a loop counts as
+    repeating; its `finish_reason` still shows that it is unfinished.
     """
     if not response.strip():
         return "empty"
@@ -18,10 +23,11 @@ def fault(response: str, finish_reason: str) -> str:
 
 
 def repeats(text: str) -> bool:
-    """Whether the text, but for white space at its end, ends in a loop; the last piece need not be whole.
+    """Whether the text, without trailing white space, ends in a loop.
 
-    In a loop the last characters stand before as well, one piece of it earlier. Each such place, the nearest first, is
-    a length that the piece may have, and a few in a text without loops.
+    The last piece need not be whole. In a loop, the last characters also occur one piece earlier.
+    Each earlier occurrence, the nearest first, gives a possible length of the piece. A text without
+    loops has few of them.
     """
     text = text.rstrip()
     end = text[-(CHARACTERS // TIMES) :]

@@ -1,7 +1,8 @@
-"""How likely models find given responses: what chooses alpha without a reward model.
+"""Compute how likely models find given responses; this chooses alpha without a reward model.
 
-Responses are scored as texts: tokenized again behind the prompt's chat template, and followed by the token that ended
-them, so that both engines and all alphas are asked the same. An empty response is thus as likely as that token is.
+Responses are scored as texts. They are tokenized again after the prompt's chat template, and the
+token that ended them is appended. So both engines and all alphas score the same input. The
+likelihood of an empty response is that of its last token.
 """
 
 import math
@@ -20,9 +21,10 @@ from expoflow.results import Generation, Prompt
 
 
 def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
-    """Do a task of the form `LikelihoodTask`: yields {model, index, tokens, logp} as they get ready.
+    """Run a `LikelihoodTask`; yield {model, index, tokens, logp} as they are ready.
 
-    Shares its engine with the "generate" tasks. Raises CheckpointError for a log-probability that is NaN or infinite.
+    It shares its engine with the "generate" tasks. Raises CheckpointError for a log-probability
+    that is NaN or infinite.
     """
     task = LikelihoodTask.model_validate(arguments)
     places = {prompt.prompt_id: place for place, prompt in enumerate(task.prompts)}
@@ -33,7 +35,7 @@ def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any
         asked = [read[places[each.prompt_id]][0] for each in task.generations]
         pictures = [read[places[each.prompt_id]][1] for each in task.generations]
         responses = token_ids(loaded.engine.tokenizer, task.generations, place(model.folder))
-        room = loaded.engine.context - 1  # vLLM writes a token behind what it scores
+        room = loaded.engine.context - 1  # vLLM generates a token after what it scores
         rows = [
             (prompt, ids[: max(room - len(prompt), 0)]) for prompt, ids in zip(asked, responses, strict=True)
         ]
@@ -58,10 +60,11 @@ def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any
 
 
 def token_ids(tokenizer: Any, generations: Sequence[Generation], image: int | None = None) -> list[list[int]]:
-    """The tokens of every response, with the token that ended it unless it was cut off.
+    """Return the tokens of every response, with the token that ended it unless it was cut off.
 
-    What ended a response in a file of an older expoflow is not known: the tokenizer's eos stands for it. A response may have the
-    text of the token `image`, which stands for an image; it shows none, and is written with other tokens.
+    A file of an older expoflow lacks that token; the tokenizer's eos is used then. `image` is the
+    token that stands for an image. A response that contains its text shows no image, so it is
+    tokenized without that token.
     """
     texts = [each.response for each in generations]
     rows = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
@@ -76,7 +79,7 @@ def token_ids(tokenizer: Any, generations: Sequence[Generation], image: int | No
 
 
 class LikelihoodTask(Record):
-    """The arguments of a "likelihood" task: generations, their prompts, and the models by name."""
+    """The arguments of a "likelihood" task: models by name, generations and their prompts."""
 
     models: dict[str, Model]
     engine: str
@@ -87,9 +90,10 @@ class LikelihoodTask(Record):
 def likelihoods(
     models: Mapping[str, Model], prompts: Sequence[Prompt], generations: Sequence[Generation], engine: str
 ) -> list[dict[str, Any]]:
-    """For every generation, in order: `tokens` of its response, and `logp_{name}` (nats) under every model.
+    """Return `tokens` and `logp_{name}` (nats, under every model) of each generation, in order.
 
-    Both count the token that ended the response. Raises CheckpointError for a log-probability that is not finite.
+    Both include the token that ended the response. Raises CheckpointError for a log-probability
+    that is not finite.
     """
     answered = {each.prompt_id for each in generations}
     prompts = [prompt for prompt in prompts if prompt.prompt_id in answered]
@@ -109,7 +113,7 @@ def write_likelihoods(
     rows: Sequence[Mapping[str, Any]],
     labels: Mapping[str, str],
 ) -> None:
-    """Write one alpha's likelihoods.csv; `labels` are pair, alpha and prompts."""
+    """Write one alpha's likelihoods.csv; `labels` has pair, alpha and prompts."""
     named = [{"prompt_id": each.prompt_id, "sample": each.sample} for each in generations]
     write_csv(
         path, ({**labels, **name, **row} for name, row in zip(named, rows, strict=True)), LIKELIHOOD_COLUMNS

@@ -1,11 +1,13 @@
-"""Signs by which a reader finds responses worth a look: refusals, and answers that repeat the prompt.
+"""Signs of responses that a reader should look at: refusals, and answers that repeat the prompt.
 
-They are heuristics for English. They choose what a page lists first, and never count in a table or in a choice.
+They are heuristics for English. They decide what a page lists first. No table and no choice uses
+them.
 """
 
 import re
 
-# What a refusal begins with. Later in a response these words are as often part of an answer.
+# A refusal is looked for in these first characters. Later in a response, the same words are as
+# often part of an answer.
 BEGINNING = 160
 REFUSAL = re.compile(
     r"\b(i'?m sorry\b|i apologi[sz]e\b|i (can(no|')?t|cannot|can not|won'?t|will not|am unable to|'?m unable to|am not able to|'?m not able to)"
@@ -13,9 +15,7 @@ REFUSAL = re.compile(
     r"|as an ai\b|as a (large )?language model\b|against my (guidelines|programming|principles))",
     re.IGNORECASE,
 )
-SHORTEST = (
-    20  # characters of a prompt that an answer must repeat: shorter ones stand in many answers by chance
-)
+SHORTEST = 20  # least characters of a prompt: shorter ones occur in many answers by chance
 
 
 def refuses(response: str) -> bool:
@@ -24,6 +24,9 @@ def refuses(response: str) -> bool:
 
 
 def repeats_prompt(prompt: str, response: str) -> bool:
-    """Whether a response has the whole prompt in it, whatever the white space and the case."""
+    """Whether a response contains the whole prompt, ignoring white space and case.
+
+    A short prompt must stand at the beginning.
+    """
     asked, said = (" ".join(text.split()).casefold() for text in (prompt, response))
     return bool(asked) and (asked in said if len(asked) >= SHORTEST else f"{said} ".startswith(f"{asked} "))

@@ -1,4 +1,4 @@
-"""Responses to scored responses: the reward, and on a miniature's prompts what is really true."""
+"""Score responses: by reward, and on a miniature's prompts by the known truth."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,10 @@ from expoflow.scoring.rewards import score_responses
 
 
 def read_responses(prompts: Path, generations: Path) -> tuple[list[Prompt], list[Generation]]:
-    """Prompts, and the responses to them; a DataError where there are none, or to a prompt that there is not."""
+    """Return prompts and the responses to them.
+
+    Raises DataError if there are no responses, or if one is duplicated or has an unknown prompt.
+    """
     asked, found = read_prompts(prompts), read_jsonl(generations, Generation)
     known = {prompt.prompt_id for prompt in asked}
     if stray := next((row.prompt_id for row in found if row.prompt_id not in known), None):
@@ -35,7 +38,7 @@ def evaluate(
     reward_model: Model | None,
     config: ScoreConfig,
 ) -> list[Scored]:
-    """Score every generation, in order, by `reward_model`; without one there are no rewards."""
+    """Score every generation, in order, by `reward_model`; without it there are no rewards."""
     metas = {prompt.prompt_id: prompt.meta for prompt in prompts}
     rewards = (
         score_responses(reward_model, prompts, generations, config)

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import torch
 
 
-# Tokens, padding included, that are scored at a time: more than fits a CPU's caches slows it down.
+# Tokens, padding included, that are scored at a time: a CPU slows down beyond the size of its
+# caches.
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 UNSEEN = "prompts have images, which the reward model does not see"
 BEGINNING = 60  # characters of a response that an error shows
@@ -45,20 +46,20 @@ class ScoreTask(Record):
 
 
 class Scorer(Protocol):
-    """What computes logits."""
+    """Something that computes logits."""
 
     tokenizer: Any
     context: int
 
     def logits(self, rows: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, float]]]:
-        """The logit of every row of token ids, as (index, logit), as they get ready."""
+        """Yield the logit of every row of token ids, as (index, logit), as they are ready."""
 
     def close(self) -> None:
         """Free the model's memory."""
 
 
 def reward_model(manifest: Path, usage: str) -> Model:
-    """The reward model of a manifest; `usage` as `Config.usage` gives it."""
+    """Return the reward model of a manifest; `usage` is as `Config.usage` returns it."""
     made = read_json(manifest, Manifest)
     return Model.used(made.model, manifests.model_folder(made), json.loads(usage))
 
@@ -66,11 +67,12 @@ def reward_model(manifest: Path, usage: str) -> Model:
 def score_responses(
     reward_model: Model, prompts: Sequence[Prompt], generations: Sequence[Generation], config: ScoreConfig
 ) -> list[float]:
-    """The reward of every generation, in order; `prompts` holds their prompts in any order.
+    """Return the reward of every generation, in order; `prompts` has their prompts in any order.
 
-    A conversation longer than the reward model's context is cut at its end, and the log says how many were. Prompts with images
-    are scored by their text, and the log says so, or they are a DataError (`score.images`). Raises CheckpointError for a reward
-    that is NaN or infinite.
+    A conversation longer than the reward model's context is cut at its end, and the log says how
+    many were cut. `score.images` decides on prompts with images: either their text is scored and
+    the log says so, or they raise DataError. Raises CheckpointError for a reward that is NaN or
+    infinite.
     """
     if shown := sum(prompt.has_images() for prompt in prompts):
         if config.images == "refuse":
@@ -82,7 +84,7 @@ def score_responses(
     engine = chosen(config.engine)
     if config.engine == "auto" and engine == "vllm":
         tensors = open_checkpoint(converted(reward_model.folder)).tensors
-        engine = "transformers" if reward_heads.renamed(tensors) else engine  # which vLLM does not know
+        engine = "transformers" if reward_heads.renamed(tensors) else engine  # unknown to vLLM
     task = ScoreTask(
         reward_model=reward_model, engine=engine, dtype=config.dtype, prompts=prompts, generations=generations
     )
@@ -96,7 +98,7 @@ def score_responses(
 
 
 def _require_finite(found: Sequence[float], task: ScoreTask) -> None:
-    """Raise CheckpointError for rewards that are no numbers, whatever computed them: no mean has a meaning then."""
+    """Raise CheckpointError if a reward is NaN or infinite: no mean is meaningful then."""
     bad = [index for index, reward in enumerate(found) if not math.isfinite(reward)]
     if not bad:
         return
@@ -113,7 +115,7 @@ def _require_finite(found: Sequence[float], task: ScoreTask) -> None:
 
 
 def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
-    """Do a task of the form `ScoreTask`: yields {index, reward} as they get ready."""
+    """Run a `ScoreTask`; yield {index, reward} as they are ready."""
     task = ScoreTask.model_validate(arguments)
     scorer: Scorer = held.get("score", _key(task), lambda: load(task.reward_model, task.engine, task.dtype))
     messages = {prompt.prompt_id: prompt.messages for prompt in task.prompts}
@@ -128,9 +130,9 @@ def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any
 
 
 def load(reward_model: Model, engine: str = "transformers", dtype: str = "keep") -> Scorer:
-    """The reward model, loaded by transformers or vllm.
+    """Load the reward model by transformers or vLLM.
 
-    Raises CheckpointError for a model that has not exactly one logit, or no padding token.
+    Raises CheckpointError if the model does not have exactly one logit, or has no padding token.
     """
     reward_model = reward_model.model_copy(update={"folder": converted(reward_model.folder)})
     folder, remote = reward_model.folder, reward_model.trust_remote_code
@@ -148,10 +150,11 @@ def load(reward_model: Model, engine: str = "transformers", dtype: str = "keep")
 def reward_config(
     reward_model: Model, config: Any, tensors: Mapping[str, Any] | None, engine: str = "transformers"
 ) -> Any:
-    """A reward model's config, as transformers reads it, with the padding token that the user has given.
+    """Return a reward model's config, as transformers reads it, with the user's padding token.
 
-    `tensors` are those of its files by name, with shapes; None if they are not known. Raises CheckpointError for a model
-    that has not exactly one logit, that `engine` cannot load, or that has no padding token.
+    `tensors` are those of its files by name, with shapes; None if they are unknown. Raises
+    CheckpointError if the model does not have exactly one logit, has no padding token, or cannot be
+    loaded by `engine`.
     """
     folder = reward_model.folder
     config = loading.reward_config(config, folder, tensors or {})
@@ -166,7 +169,7 @@ def reward_config(
     if reward_model.pad_token is None:
         has = f"; its tokenizer has {loaded.pad_token!r}" if loaded.pad_token else ""
         raise CheckpointError(
-            f"reward model {folder}: its config.json has pad_token_id {padding}, so that it cannot score batches; give its"
+            f"reward model {folder}: its config.json has pad_token_id {padding}, so it cannot score batches; give its"
             f" padding token as `pad_token:` of the model{has}"
         )
     config.pad_token_id = loaded.get_vocab().get(reward_model.pad_token)
@@ -178,9 +181,10 @@ def reward_config(
 
 
 class RewardModel:
-    """A sequence classifier with one logit from a checkpoint folder, in its own type unless `dtype` says else.
+    """A sequence classifier with one logit from a checkpoint folder.
 
-    `architecture` is its class, `config` as `reward_config` gives it, `tensors` are those of the files by name, from their headers.
+    It keeps its own type unless `dtype` names another. `architecture` is its class, `config` is as
+    `reward_config` returns it, and `tensors` are the headers of its files' tensors by name.
     """
 
     def __init__(
@@ -211,12 +215,16 @@ class RewardModel:
 
     @property
     def context(self) -> int:
-        """The most tokens that a conversation may have; encoders may count places that no token has."""
+        """Most tokens that a conversation may have.
+
+        The config of an encoder may count positions that no token can use, so its tokenizer's limit
+        counts too.
+        """
         most = self.engine.shortened(context(self.model.config))
         return min(most, self.tokenizer.model_max_length) if self.tokenizer.sep_token else most
 
     def logits(self, rows: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, float]]]:
-        """The logit of every row of token ids, batch by batch; batches go by length under a token budget."""
+        """Yield the logit of every row of token ids, in batches by length under a token budget."""
         budget, seqs = BATCH_TOKENS[self.device], self.engine.max_num_seqs or len(rows)
         pending = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
         while pending:
@@ -236,7 +244,7 @@ class RewardModel:
             torch.cuda.empty_cache()
 
     def _forward(self, rows: list[Sequence[int]]) -> "torch.Tensor":
-        """Logits of one right-padded batch, shape (len(rows),)."""
+        """Return the logits of one right-padded batch, shape (len(rows),)."""
         import torch
 
         longest = max(map(len, rows))
@@ -252,10 +260,11 @@ class RewardModel:
 
 
 def _reads_no_padding(model: Any) -> bool:
-    """Whether padding on the right changes no logit, so that no mask is needed, and the fastest attention can be used.
+    """Whether padding on the right changes no logit.
 
-    It is so if transformers' own head reads the last token that is no padding, and a token sees nothing of what comes after it:
-    hidden states, bit by bit, are the same before other tokens.
+    Then no mask is needed and the fastest attention can be used. Two conditions must hold.
+    Transformers' own head reads the last token that is not padding. No token depends on later ones:
+    hidden states stay the same, bit for bit, if later tokens change.
     """
     import torch
     from transformers.modeling_layers import GenericForSequenceClassification
@@ -273,7 +282,7 @@ def _reads_no_padding(model: Any) -> bool:
 
 
 def _key(task: ScoreTask) -> str:
-    """What makes it another loaded reward model."""
+    """Return a digest that changes if another reward model must be loaded."""
     config = read_json_file(task.reward_model.folder / "config.json")
     state = [
         (path.name, path.stat().st_mtime_ns, path.stat().st_size)

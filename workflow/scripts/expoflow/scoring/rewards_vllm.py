@@ -1,4 +1,4 @@
-"""Rewards by vLLM's pooling runner: the raw logit of a sequence classifier, as `scoring.rewards.RewardModel` has it."""
+"""Rewards by vLLM's pooling runner: a sequence classifier's raw logit, as in `scoring.rewards`."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,9 +11,9 @@ from expoflow.engines.vllm_session import answers, start, stop
 
 
 class VllmRewardModel:
-    """A sequence classifier with one logit from a checkpoint folder, in its own type unless `dtype` says else.
+    """A sequence classifier with one logit from a checkpoint folder.
 
-    Over `gpus` GPUs (tensor parallel).
+    It keeps its own type unless `dtype` names another, and runs over `gpus` GPUs (tensor parallel).
     """
 
     def __init__(self, reward_model: Model, config: Any, dtype: str = "keep", gpus: int = 1):
@@ -22,22 +22,22 @@ class VllmRewardModel:
 
     @property
     def context(self) -> int:
-        """The most tokens that a conversation may have: the model's, or fewer where memory is short."""
+        """Most tokens that a conversation may have: the model's limit, or what memory allows."""
         return self.engine.model_config.max_model_len
 
     def logits(self, rows: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, float]]]:
-        """The logit of every row of token ids, as (index, logit), after every step what it finished."""
+        """Yield (index, logit) of the rows of token ids that each step finished."""
         raw = PoolingParams(task="classify", use_activation=False)
         asked = {index: (self._without_padding(row), raw.clone()) for index, row in enumerate(rows)}
         for outputs in answers(self.engine, asked):
             yield [(index, output.outputs.data.item()) for index, output in outputs]
 
     def close(self) -> None:
-        """Free the model's memory; another engine may then be made in this process."""
+        """Free the model's memory; this process can then start another engine."""
         stop(self)
 
     def _without_padding(self, row: Sequence[int]) -> Sequence[int]:
-        """`row` to the token whose logit transformers reads: the last one that is not the padding token."""
+        """Return `row` up to the last token that is not padding, whose logit transformers reads."""
         end = len(row)
         while end > 1 and row[end - 1] == self.config.pad_token_id:
             end -= 1

@@ -1,1 +1,1 @@
-"""Why extrapolation works, measured: how small delta is, how far the first order holds, what lies around."""
+"""Measure why extrapolation works: the size of delta, the reach of the first order, the plane."""

@@ -19,10 +19,11 @@ Rows = Iterator[list[dict[str, Any]]]
 
 
 def answer(held: Held, arguments: dict[str, Any]) -> Rows:
-    """Do a task of the form `Ask`.
+    """Run a `TheoryTask`.
 
-    Yields {margin: point, logps: [chosen, rejected] of every preference}, {margin_slopes: the same of their slopes},
-    and of every response {response: point, slope?, generation}; points are numbers in the lists of the task.
+    Yields {margin: point, logps: [chosen, rejected] of every preference}, {margin_slopes: point,
+    logps: their slopes}, and {response: point, slope, generation} for every response. Points are
+    indices into the lists of the task.
     """
     ask = TheoryTask.model_validate(arguments)
     corners: Corners = held.get("theory", key(ask), lambda: Corners(ask.model, ask.corners))
@@ -47,12 +48,12 @@ def _margins(corners: Corners, ask: TheoryTask) -> Rows:
 
 
 def _in_order(values: dict[int, float]) -> list[list[float]]:
-    """Values by index as pairs: chosen, rejected."""
+    """Return values by index as pairs: chosen, rejected."""
     return [[values[at], values[at + 1]] for at in range(0, len(values), 2)]
 
 
 def _not_finite(ask: TheoryTask, shares: Sequence[float], what: str) -> CheckpointError:
-    """The error of weights, made of shares of the corners, for which `what` is NaN or infinite."""
+    """Return the error for weights made of shares of the corners, if `what` is NaN or infinite."""
     corners = (
         f"{share:g} x {each.sft if each.alpha == -1 else each.aligned}"
         for share, each in zip(shares, ask.corners, strict=True)
@@ -63,8 +64,10 @@ def _not_finite(ask: TheoryTask, shares: Sequence[float], what: str) -> Checkpoi
 
 
 def _conversations(corners: Corners, ask: TheoryTask) -> list[Row]:
-    """(prompt, response) token ids of every preference's chosen, then rejected response, as they are trained on:
-    with what the chat template writes after it."""
+    """Return (prompt, response) token ids of every preference's chosen, then rejected response.
+
+    As in training, a response includes what the chat template writes after it.
+    """
     chat, context = Chat.of(corners.engine.tokenizer, ask.model), corners.engine.context
     asked = chat.all_token_ids((each.messages, None) for each in ask.preferences)
     rows = []

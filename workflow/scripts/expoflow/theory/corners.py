@@ -1,8 +1,9 @@
-"""A model that can be put anywhere between and beyond some checkpoints, and how fast it changes on the way.
+"""A model with weights anywhere between and beyond some checkpoints, and its derivatives.
 
-The checkpoints, the corners, stay as they are on disk and are read through mmap; the model is a float32 copy. A
-model of 7B parameters thus needs 28 GB on the device, and as much again for the tangent of `slopes`, which goes
-forward with the values: no graph is kept, so activations cost twice what generating costs, not what training does.
+The checkpoints are called corners. They stay on disk and are read through mmap; the model is a
+float32 copy. A model of 7B parameters thus needs 28 GB on the device. `slopes` needs as much again
+for the tangent. Its differentiation is forward-mode and keeps no graph, so activations cost twice
+as much as in generation, not as much as in training.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,12 +26,15 @@ Row = tuple[list[int], list[int]]
 class Corners:
     """A float32 model loaded by transformers, and the checkpoints that its weights are made of.
 
-    Attention is computed step by step ("eager"), for only so has it a derivative that goes forward.
+    Attention is "eager": only this implementation supports forward-mode differentiation.
     """
 
     def __init__(self, model: Model, corners: Sequence[Streamed]):
-        """`model` says which tokenizer, template and stop tokens are used. Raises CheckpointError for corners
-        whose tensors differ, or that store one under another name or in another layout than the class has it."""
+        """Load `model`, which also gives tokenizer, template and stop tokens.
+
+        Raises CheckpointError if the corners' tensors differ, or if one is stored under another
+        name or in another layout than the class has.
+        """
         self.engine = TransformersEngine(model, dtype="float32", attention="eager")
         state = self.engine.model.state_dict()
         found = [
@@ -45,10 +49,10 @@ class Corners:
             shapes = {values[name].shape if name in values else None for values in found}
             if len(shapes) > 1:
                 raise CheckpointError(
-                    f"tensor {name} is not of one shape in {', '.join(str(each.aligned) for each in corners)};"
+                    f"tensor {name} has different shapes in {', '.join(str(each.aligned) for each in corners)};"
                     " take models of one architecture"
                 )
-        # of what is tied, the files have one name or all
+        # files have one name of a tied tensor, or all its names
         owners = {each.data_ptr(): name for name, each in self.engine.model.named_parameters()}
         self.values = {
             owners.get(state[name].data_ptr(), name): [values[name] for values in found] for name in found[0]
@@ -56,21 +60,25 @@ class Corners:
         if fixed := next((name for name in owners.values() if name not in self.values), None):
             raise CheckpointError(
                 f"{corners[0].aligned}: its files have {fixed} of its class under another name or in another layout, which is"
-                f" not followed here; {ONE_LAYOUT}"
+                f" not supported here; {ONE_LAYOUT}"
             )
 
     def at(self, *shares: float) -> None:
-        """Set the weights to the sum of share times corner, computed in float64: a share of 1 alone is exact."""
+        """Set the weights to the sum of share times corner, computed in float64.
+
+        A single share of 1 gives the corner exactly.
+        """
         state = self.engine.model.state_dict()
         with torch.no_grad():
             for name in self.values:
                 state[name].copy_(self._sum(name, shares))
 
     def slopes(self, rows: Sequence[Row], shares: Sequence[float]) -> Iterator[list[tuple[int, float]]]:
-        """The directional derivative of the log-probability of every row's response, at the present weights.
+        """Yield directional derivatives of the responses' log-probabilities at the current weights.
 
-        rows: (prompt, response) token ids. The direction is the sum of share times corner; forward-mode
-        differentiation gives every row's own derivative in one pass. Yields (index, derivative) in nats.
+        `rows` are (prompt, response) token ids. The direction is the sum of share times corner.
+        Forward-mode differentiation gives every row's derivative in one pass. Yields (index,
+        derivative) in nats.
         """
         model = self.engine.model
         parameters = dict(model.named_parameters())
@@ -90,6 +98,6 @@ class Corners:
         self.engine.close()
 
     def _sum(self, name: str, shares: Sequence[float]) -> Tensor:
-        """float64, in the corners' shape."""
+        """Return the sum in float64, in the corners' shape."""
         parts = zip(shares, self.values[name], strict=True)
         return sum(share * corner.double() for share, corner in parts if share)

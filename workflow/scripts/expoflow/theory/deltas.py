@@ -1,4 +1,4 @@
-"""Sizes of deltas and the angles between them, exactly, over all elements and by kind of module."""
+"""Sizes of deltas and angles between them, over all elements and by kind of module."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ COSINE_COLUMNS = ("sft", "kind", "pair_a", "pair_b", "cosine", "norm_a", "norm_b
 
 @dataclass(frozen=True)
 class Products:
-    """Of k pairs with one theta0: <delta_i, delta_j>, shape (k, k), and <theta1, theta1>, shape (k,)."""
+    """Products of k pairs with one theta0: <delta_i, delta_j> (k, k) and <theta1, theta1> (k,)."""
 
     elements: int
     deltas: NDArray[np.float64]
@@ -37,22 +37,22 @@ class Products:
         )
 
     def norms(self) -> NDArray[np.float64]:
-        """|delta| of every pair."""
+        """Return |delta| of every pair."""
         return np.sqrt(np.diag(self.deltas))
 
 
 def opened(sft: Manifest, aligned: Manifest, vocabulary: str) -> Pair:
-    """A pair's checkpoints, checked as before an extrapolation."""
+    """Open a pair's checkpoints and check them as before an extrapolation."""
     pair = open_pair(manifests.model_folder(sft), manifests.model_folder(aligned), vocabulary)
     pair.require()
     return pair
 
 
 def products(pairs: Sequence[Pair]) -> dict[str, Products]:
-    """The products of the pairs, which share theta0, over `all` elements and by kind of module.
+    """Return the products of pairs that share theta0, over `all` elements and by kind of module.
 
-    Elements that theta0 does not have are left out. Reads a chunk of every checkpoint at a time. Raises PairError
-    where the pairs' tensors differ.
+    Elements that theta0 does not have are left out. A chunk of every checkpoint is read at a time.
+    Raises PairError if the pairs' tensors differ.
     """
     found: dict[str, Products] = {}
     for part in _common(pairs):
@@ -73,20 +73,23 @@ def products(pairs: Sequence[Pair]) -> dict[str, Products]:
 
 
 def _common(pairs: Sequence[Pair]) -> list[PairedTensor]:
-    """The tensors that the formula changes, in the first pair's order, which must be those of all pairs."""
+    """Return the tensors that the formula changes, in the first pair's order.
+
+    They must be the same in all pairs.
+    """
     shared = [{part.theta1.name: part.shared for part in pair.parts if part.shared} for pair in pairs]
     for pair, names in zip(pairs, shared, strict=True):
         if names != shared[0]:
             name = sorted(set(names.items()) ^ set(shared[0].items()))[0][0]
             raise PairError(
-                f"{pair.aligned.folder} and {pairs[0].aligned.folder}: tensor {name} is in one of them only or of"
+                f"{pair.aligned.folder} and {pairs[0].aligned.folder}: tensor {name} is in only one of them, or has"
                 " another size; compare models of one architecture"
             )
     return [part for part in pairs[0].parts if part.shared]
 
 
 def smallness(pair: Pair, alphas: Sequence[str]) -> Smallness:
-    """How small the pair's delta is (the paper's Section 2.2 takes it to be)."""
+    """Measure how small the pair's delta is, which the paper's Section 2.2 assumes."""
     sizes = {name: _size(each) for name, each in products([pair]).items()}
     overall = sizes.pop(ALL)
     ratios = {alpha: None if overall.ratio is None else abs(float(alpha)) * overall.ratio for alpha in alphas}
@@ -99,9 +102,10 @@ def _size(one: Products) -> Size:
 
 
 def cosines(families: Mapping[str, Mapping[str, Pair]]) -> list[dict[str, Any]]:
-    """Rows of cosines.csv: every two pairs of a family, which is by name of the SFT model that they share.
+    """Return the rows of cosines.csv: one for every two pairs of a family, and kind of module.
 
-    The cosine is None where a delta is 0.
+    Pairs of a family share an SFT model; `families` has its name as key. The cosine is None if a
+    delta is 0.
     """
     rows = []
     for sft, pairs in families.items():

@@ -1,8 +1,10 @@
-"""theory.json: J(theta1 + alpha * delta) - J(theta1) against alpha * <grad J(theta1), delta> (the paper's Equation 2).
+"""theory.json: compare an objective J along alpha with its first order (the paper's Equation 2).
 
-Two objectives J: the mean margin log pi(chosen) - log pi(rejected) of held-out preferences, whose derivative is
-exact, and the expected reward at temperature 1, whose derivative is a policy gradient: the mean over samples of
-(reward - mean reward of the prompt's other samples) * d/dalpha log pi(response).
+J(theta1 + alpha * delta) - J(theta1) is compared with alpha * <grad J(theta1), delta>. J is one of
+two objectives. The first is the mean margin log pi(chosen) - log pi(rejected) of held-out
+preferences; its derivative is exact. The second is the expected reward at temperature 1; its
+derivative is a policy gradient, the mean over samples of (reward - mean reward of the prompt's
+other samples) * d/dalpha log pi(response).
 """
 
 import importlib
@@ -34,12 +36,12 @@ from expoflow.theory.deltas import opened, smallness
 from expoflow.theory.result import FirstOrder, Point, Theory
 
 FINE = 24  # alphas at which the margin is evaluated
-SMALLEST = 0.005  # the first of them, as a share of the largest alpha
+SMALLEST = 0.005  # the smallest of them, as a share of the largest alpha
 Values = NDArray[np.float64]
 
 
 class Along(NamedTuple):
-    """An objective by prompt [prompts] at several alphas, 0 among them, and its slopes at 0 by prompt."""
+    """An objective by prompt [prompts] at several alphas, including 0, and its slopes at 0."""
 
     values: dict[float, Values]
     slopes: Values
@@ -47,7 +49,7 @@ class Along(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """What a pair's theory.json depends on beside its files."""
+    """The settings that a pair's theory.json depends on."""
 
     config: TheoryConfig
     generate: GenerateConfig
@@ -70,9 +72,11 @@ def measure_pair(
     usage: str = "{}",
     say: Callable[[str], None] = print,
 ) -> None:
-    """Write theory.json; `recipe` is that of alpha 0, whose folder has theta1's package, `reward_model` what scores responses.
+    """Write theory.json.
 
-    Raises PairError for checkpoints that do not fit, DataError for prompts or preferences that cannot be used.
+    `recipe` is that of alpha 0; its folder has theta1's package. `reward_model` scores responses.
+    Raises PairError for checkpoints that do not fit, and DataError for prompts or preferences that
+    cannot be used.
     """
     small = smallness(opened(sft, aligned, what.vocabulary), what.alphas)
     model = responses.model(read_json(recipe, ExtrapolationRecipe), recipe.parent, sft, aligned, usage)
@@ -99,15 +103,15 @@ def measure_pair(
 
 
 def largest(alphas: Sequence[str]) -> float:
-    """The largest alpha of a grid, by which steps are measured; 1 where none is positive."""
+    """Return a grid's largest alpha, the unit of steps; 1 if no alpha is positive."""
     return max((float(alpha) for alpha in alphas if float(alpha) > 0), default=1.0)
 
 
 def held_out(config: TheoryConfig, seed: int) -> list[Preference]:
-    """The preferences of the margin; `seed` is the miniature's."""
+    """Return the preferences of the margin; `seed` is the miniature's."""
     if config.preferences != MINIATURE:
         return preferences.gather(RewardCheck(file=config.preferences), seed)[: config.examples]
-    writers = importlib.import_module("expoflow.miniature.writers")  # no dependency of files
+    writers = importlib.import_module("expoflow.miniature.writers")  # files need no writers
     usual = MiniatureDpo.model_construct()
     pairs = writers.preference_pairs(
         config.examples, seed, "test", usual.annotator_temperature, usual.length_bias, usual.label_noise
@@ -128,7 +132,7 @@ def along(
     end: float,
     score: ScoreConfig,
 ) -> dict[str, Along]:
-    """Both objectives along alpha up to `end`; only the margin without a `reward_model`.
+    """Return both objectives along alpha up to `end`; only the margin without a `reward_model`.
 
     `model` is theta1 in its package, streamed from theta0 and theta1.
     """
@@ -166,12 +170,12 @@ def along(
 
 
 def _shares(alpha: float) -> tuple[float, float]:
-    """theta1 + alpha * delta as shares of theta0 and theta1."""
+    """Return theta1 + alpha * delta as shares of theta0 and theta1."""
     return -alpha, 1 + alpha
 
 
 def _doubling(first: float, end: float) -> list[float]:
-    """`first`, twice as much and so on, and the end."""
+    """Return `first`, its doubles up to nearly `end`, and `end`."""
     steps = []
     while first < end * 0.99:
         steps.append(first)
@@ -191,7 +195,7 @@ def _rewarded(
     score: ScoreConfig,
     samples: int,
 ) -> Along:
-    """The expected reward of every prompt at every alpha, and its policy gradient at 0."""
+    """Return the expected reward of every prompt at every alpha, and its policy gradient at 0."""
     flat = [generation for some in responses.values() for generation, _ in some]
     rewards = np.array(score_responses(reward_model, prompts, flat, score))
     by_alpha = dict(zip(responses, rewards.reshape(len(responses), -1, samples), strict=True))
@@ -204,10 +208,10 @@ def _rewarded(
 
 
 def policy_gradient(rewards: Values, slopes: Values) -> Values:
-    """d/dalpha of the expected reward of every prompt [prompts], without bias.
+    """Return an unbiased d/dalpha of the expected reward of every prompt [prompts].
 
-    rewards, slopes: [prompts, samples], slopes d/dalpha log pi(response). The baseline of a sample is the mean
-    reward of the prompt's other samples.
+    `rewards` and `slopes` are [prompts, samples]; slopes are d/dalpha log pi(response). The
+    baseline of a sample is the mean reward of the prompt's other samples.
     """
     samples = rewards.shape[1]
     advantage = (rewards - rewards.mean(axis=1, keepdims=True)) * samples / (samples - 1)
@@ -215,7 +219,10 @@ def policy_gradient(rewards: Values, slopes: Values) -> Values:
 
 
 def judged(along: Along, step: float, end: float, config: TheoryConfig, select: SelectConfig) -> FirstOrder:
-    """How well the first order describes an objective; `step` is that of the finite difference."""
+    """Judge how well the first order describes an objective.
+
+    `step` is that of the finite difference.
+    """
 
     def interval(values: Values) -> tuple[float, float]:
         return statistics.mean_interval(values, select.confidence, select.resamples)
@@ -228,7 +235,7 @@ def judged(along: Along, step: float, end: float, config: TheoryConfig, select: 
     for alpha in sorted(alpha for alpha in along.values if alpha > 0):
         change = along.values[alpha] - now
         change_low, change_high = interval(change)
-        # what is compared is known up to the errors of both, which are those of the same prompts
+        # both compared values have sampling errors, from the same prompts
         error = change - alpha * along.slopes
         errors = (float(error.mean()),) * 2 if along.samples == 1 else interval(error)
         curve.append(
@@ -267,7 +274,7 @@ def _at(values: dict[float, Values], alpha: float) -> Values:
 
 
 def _holds(errors: tuple[float, float], room: float) -> bool | None:
-    """Whether an error, known to lie within an interval, is at most `room` in size; None where it may be."""
+    """Whether an error within this interval is at most `room` in size; None if undecided."""
     low, high = errors
     if -room <= low and high <= room:
         return True
@@ -275,7 +282,7 @@ def _holds(errors: tuple[float, float], room: float) -> bool | None:
 
 
 def reach(curve: Sequence[Point]) -> tuple[float | None, str]:
-    """The largest alpha up to which the first order holds at all points, and in words what comes then."""
+    """Return the largest alpha up to which the first order holds, and what comes then."""
     held = None
     for point in curve:
         if point.holds is None:

@@ -1,7 +1,8 @@
-"""results/planes/{name}.csv: reward and quality in the plane through an SFT model and two aligned ones.
+"""results/planes/{name}.csv: reward and quality in the plane of an SFT and two aligned models.
 
-Weights theta0 + a * (A - theta0) + b * (B - theta0); x and y are orthonormal coordinates of that plane, in units of the
-weights' norm, with theta0 at the origin and A on the x axis (the paper's Figure 5, measured).
+Weights are theta0 + a * (A - theta0) + b * (B - theta0). x and y are orthonormal coordinates of
+that plane, in units of the weights' norm, with theta0 at the origin and A on the x axis. This
+measures the paper's Figure 5.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,14 +38,14 @@ COLUMNS = (
     "unfinished",
     "n",
 )
-MARGIN = 0.1  # of the box beyond the ends of the rays, as a share of its longer side
-NARROW = 0.4  # share of the longer side that the shorter one has at least
-FLAT = 1e-3  # sine of the angle below which two deltas span no plane
+MARGIN = 0.1  # of the box around the rays, as a share of its longer side
+NARROW = 0.4  # least length of the shorter side, as a share of the longer one
+FLAT = 1e-3  # two deltas at an angle with a smaller sine span no plane
 
 
 @dataclass(frozen=True)
 class Axes:
-    """The two directions of a plane: |A - theta0|, |B - theta0| and the cosine of the angle between them."""
+    """The directions of a plane: |A - theta0|, |B - theta0| and the cosine of their angle."""
 
     a: float
     b: float
@@ -52,7 +53,7 @@ class Axes:
 
     @classmethod
     def of(cls, found: Products) -> "Axes":
-        """Of two pairs with one theta0. PairError where they span no plane."""
+        """Return the axes of two pairs with one theta0; PairError if they span no plane."""
         a, b = found.norms()
         cosine = float(found.deltas[0, 1] / (a * b)) if a and b else 1.0
         if 1 - cosine**2 < FLAT**2:
@@ -61,23 +62,23 @@ class Axes:
 
     @property
     def sine(self) -> float:
-        """Of the angle between the directions."""
+        """Sine of the angle between the directions."""
         return float(np.sqrt(1 - self.cosine**2))
 
     def place(self, a: float, b: float) -> tuple[float, float]:
-        """(x, y) of a point."""
+        """Return (x, y) of a point (a, b)."""
         return a * self.a + b * self.b * self.cosine, b * self.b * self.sine
 
     def point(self, x: float, y: float) -> tuple[float, float]:
-        """(a, b) of a place."""
+        """Return (a, b) of a point (x, y)."""
         b = y / (self.b * self.sine)
         return (x - b * self.b * self.cosine) / self.a, b
 
 
 def points(axes: Axes, ends: Sequence[float], count: int) -> list[tuple[float, float]]:
-    """(a, b) of the three models, then of count x count points in a box around both rays, by y and x.
+    """Return (a, b) of the three models, then of count x count points in a box around both rays.
 
-    `ends`: how far the rays go, in a and in b.
+    The points are ordered by y, then x. `ends` are the ends of the rays, in a and in b.
     """
     places = np.array([(0, 0), axes.place(ends[0], 0), axes.place(0, ends[1])])
     middle, sides = (places.min(axis=0) + places.max(axis=0)) / 2, np.ptp(places, axis=0)
@@ -105,8 +106,8 @@ def measure_plane(
 ) -> None:
     """Write the plane's CSV: the three models first, then the points.
 
-    `recipes` are those of alpha 0 of both pairs, `alphas` their largest alphas. Responses are drawn as in the
-    sweep, one a prompt, by transformers in float32.
+    `recipes` are those of alpha 0 of both pairs; `alphas` are their largest alphas. Responses are
+    drawn as in the sweep, one per prompt, by transformers in float32.
     """
     found = products([opened(sft, each, vocabulary) for each in aligned])
     axes = Axes.of(found[ALL])
@@ -142,7 +143,7 @@ def _named(place: tuple[float, float]) -> Mapping[str, float]:
 
 
 def _row(scored: Sequence[Scored], select: SelectConfig) -> dict[str, Any]:
-    """Means over a point's responses, that of the reward with its interval; quality where it is known."""
+    """Return means over a point's responses, with the reward's interval, and quality if known."""
     rewards = np.array([each.reward for each in scored])
     low, high = statistics.mean_interval(rewards, select.confidence, select.resamples)
     qualities = [each.quality for each in scored if each.quality is not None]

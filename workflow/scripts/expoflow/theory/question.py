@@ -1,4 +1,7 @@
-"""What a job asks of the process that holds a model between checkpoints; imports no torch."""
+"""What a job asks of the process that holds a model between checkpoints.
+
+This module imports no torch.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,9 +21,10 @@ from expoflow.results import Prompt
 class TheoryTask(Record):
     """The arguments of a "theory" task.
 
-    The weights of `model` are sums of share times corner. At all points of `margins` the log-probabilities of both
-    responses to every preference are wanted, at those of `responses` answers to the prompts; with `towards`, the
-    shares of a direction, also how fast all these log-probabilities change at the first point of each.
+    The weights of `model` are sums of share times corner. At the points of `margins`, the task
+    computes log-probabilities of both responses to every preference. At the points of `responses`,
+    it generates answers to the prompts. `towards` has the shares of a direction; with it, the task
+    also computes the derivatives of these log-probabilities at the first point of each list.
     """
 
     model: Model
@@ -34,19 +38,19 @@ class TheoryTask(Record):
 
 
 def ask(ask: TheoryTask) -> Iterator[dict[str, Any]]:
-    """The rows of `serve.measure`, as they get ready."""
+    """Yield the rows of `theory.answers.answer` as they are ready."""
     task = Task(kind="theory", key=key(ask), arguments=ask.model_dump(mode="json"))
     for found in client.run(lambda: task):
         yield from found
 
 
 def key(ask: TheoryTask) -> str:
-    """What makes it another loaded model."""
+    """Return a digest that changes if another model must be loaded."""
     return hashing.json_digest(ask.model_dump(mode="json", include={"model", "corners"}))
 
 
 def parents(model: Model) -> tuple[Streamed, Streamed]:
-    """theta0 and theta1, as they are, of a model that is streamed from them."""
+    """Return unchanged theta0 and theta1 of a model that is streamed from them."""
     options = Options(vocabulary=model.streamed.options.vocabulary)
     return tuple(
         model.streamed.model_copy(update={"alpha": alpha, "options": options}) for alpha in (-1.0, 0.0)

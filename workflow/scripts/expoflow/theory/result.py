@@ -1,4 +1,4 @@
-"""results/pairs/{pair}/theory.json: how small delta is, and how well the first order describes what it does."""
+"""results/pairs/{pair}/theory.json: the size of delta and the quality of the first order."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from expoflow.files.records import Record
 
 
 class Size(Record):
-    """|theta1|, |delta| and their ratio (None where theta1 is 0) over `elements` elements."""
+    """|theta1|, |delta| and their ratio (None if theta1 is 0) over `elements` elements."""
 
     elements: int
     theta1: float
@@ -15,7 +15,10 @@ class Size(Record):
 
 
 class Smallness(Record):
-    """How small delta is beside theta1; `alphas` has |alpha * delta| / |theta1| of every alpha of the grid."""
+    """How small delta is relative to theta1.
+
+    `alphas` has |alpha * delta| / |theta1| for every alpha of the grid.
+    """
 
     overall: Size
     kinds: dict[str, Size]
@@ -23,9 +26,9 @@ class Smallness(Record):
 
 
 class Point(Record):
-    """J at an alpha: its value, its change from alpha 0 with interval, and what the first order predicts.
+    """J at an alpha: value, change from alpha 0 with interval, and first-order prediction.
 
-    `holds` is None where the sampling error decides nothing.
+    `holds` is None if the sampling error leaves it open.
     """
 
     alpha: float
@@ -40,9 +43,10 @@ class Point(Record):
 class FirstOrder(Record):
     """One objective: its slope at theta1 along delta, and up to which alpha the first order holds.
 
-    `n` prompts, over which intervals are, with `samples` responses each. `difference` is (J(step) - J(-step)) / (2
-    step). `sign` is that of the slope, 0 where its interval includes 0. `holds_to` is None where `reason` says
-    why; `holds_share` is the same as a share of the grid's largest alpha.
+    Intervals are over `n` prompts with `samples` responses each. `difference` is (J(step) -
+    J(-step)) / (2 step). `sign` is that of the slope, or 0 if its interval includes 0. If
+    `holds_to` is None, `reason` says why. `holds_share` is `holds_to` as a share of the grid's
+    largest alpha.
     """
 
     n: int
@@ -63,7 +67,10 @@ class FirstOrder(Record):
 
 
 class Theory(Record):
-    """results/pairs/{pair}/theory.json; `first_order` by objective: margin, and reward where there is a reward model."""
+    """results/pairs/{pair}/theory.json; `first_order` by objective.
+
+    The objectives are margin, and reward if there is a reward model.
+    """
 
     pair: str
     smallness: Smallness

@@ -1,1 +1,1 @@
-"""Models trained here, as their recipes say."""
+"""Training of models by their recipes."""

@@ -1,4 +1,4 @@
-"""On-policy preferences: a model's own responses to prompts, the best and the worst by a reward model."""
+"""On-policy preferences: the best and the worst of a model's own responses by a reward model."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ from expoflow.system import child
 
 
 class Preference(Record):
-    """A prompt with the preferred and the other response."""
+    """A prompt with the preferred response and the other one."""
 
     prompt: Prompt
     chosen: str
@@ -34,10 +34,11 @@ def preferences(
     seed: int,
     part: Path,
 ) -> list[Preference]:
-    """At most one pair a prompt, in order, from `samples` responses drawn at temperature 1.
+    """Return at most one pair per prompt, in order, from `samples` responses at temperature 1.
 
-    Responses that did not end by themselves take no part; a prompt is left out where fewer than two different
-    rewards remain. `part` holds the responses while they are made. Raises DataError where no pair remains.
+    Responses that did not end by themselves are ignored. A prompt is left out if fewer than two
+    different rewards remain. `part` keeps the responses while they are made. Raises DataError if no
+    pair remains.
     """
     sampling = GenerateConfig(
         temperature=1.0,
@@ -75,14 +76,15 @@ def preferences(
 def shares(
     prompts: Sequence[Prompt], count: int, iterations: int, order: Sequence[int]
 ) -> list[list[Prompt]]:
-    """The prompts of every iteration: together `count`, in the `order` of their indices, again and again.
+    """Return the prompts of every iteration.
 
-    Raises DataError where one iteration would have a prompt twice.
+    Together they are `count` prompts, taken in the `order` of their indices, which is repeated as
+    needed. Raises DataError if one iteration would have a prompt twice.
     """
     bounds = [round(count * at / iterations) for at in range(iterations + 1)]
     if max(stop - start for start, stop in pairwise(bounds)) > len(prompts):
         raise DataError(
-            f"{count} prompts in {iterations} iterations are more than the {len(prompts)} there are in one; "
+            f"{count} prompts in {iterations} iterations: one iteration would need more than the {len(prompts)} there are; "
             "lower examples, or raise iterations"
         )
     return [
@@ -91,7 +93,7 @@ def shares(
 
 
 class Labelling(Record):
-    """The arguments of `preferences`, and the file that the pairs go to."""
+    """The arguments of `preferences`, and the file for the pairs."""
 
     policy: Model
     reward_model: Model
@@ -103,7 +105,7 @@ class Labelling(Record):
 
 
 def main(path: Path) -> None:
-    """Write the pairs that a file of the form `Labelling` asks for; a rerun keeps the responses that are there."""
+    """Write the pairs that a `Labelling` file describes; a rerun keeps finished responses."""
     task = read_json(path, Labelling)
     pairs = preferences(
         task.policy,

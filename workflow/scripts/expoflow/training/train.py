@@ -1,4 +1,4 @@
-"""Training of a model as a recipe says, to a checkpoint folder that appears whole or not at all."""
+"""Train a model by its recipe, into a checkpoint folder that appears whole or not at all."""
 
 import fcntl
 import importlib
@@ -22,12 +22,12 @@ from expoflow.files.folder import appearing
 from expoflow.files.records import write_json
 from expoflow.results import Manifest
 
-PACKAGES = ("torch", "transformers", "accelerate", "trl")  # whose versions a model trained by TRL depends on
+PACKAGES = ("torch", "transformers", "accelerate", "trl")  # recorded for TRL models
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How TRL is run: nothing that a result depends on."""
+    """How TRL is run; no result depends on this."""
 
     accelerate: Path
     threads: int = 1
@@ -46,11 +46,12 @@ def train(
     code: str = "",
     progress: Callable[[str], None] = print,
 ) -> dict[str, float]:
-    """Train `model` into the folder named like it beside `manifest`, which is written last.
+    """Train `model` into the folder of its name beside `manifest`, which is written last.
 
-    `needed` has the manifests of the models that the recipe names (`base`, `reward_model`) and `usages` how they are
-    used; `seed` is the miniature's world, `data` the dataset's manifest; `launch` and `code`, the digest of what
-    trains, are for TRL. Returns the trainer's metrics.
+    `needed` has the manifests of the models that the recipe names (`base`, `reward_model`);
+    `usages` says how they are used. `seed` is that of the miniature's world, and `data` is the
+    dataset's manifest. `launch` and `code`, the digest of the training code, are for TRL. Returns
+    the trainer's metrics.
     """
     folder = paths.weights(manifest)
     folders = {role: manifests.model_folder(each) for role, each in needed.items()}
@@ -77,9 +78,10 @@ def train(
 def _require_loadable(
     folder: Path, scores: bool, usage: Mapping[str, Any] | None = None, as_named: bool = False
 ) -> None:
-    """Raise CheckpointError if trainers and engines would make a weight of a model at random.
+    """Raise CheckpointError if trainers and engines would initialise a weight at random.
 
-    `scores`: it is a reward model; `as_named`: its head must have transformers' name, for the trainer that loads it.
+    `scores` marks a reward model. With `as_named`, its head must have transformers' name, as its
+    trainer expects.
     """
     from expoflow.checkpoints import loading, reward_heads
 
@@ -112,7 +114,7 @@ def _trl(
     launch: Launch,
     progress: Callable[[str], None],
 ) -> tuple[Path, dict[str, float]]:
-    """Train by TRL: the folder of the result in `work`, and the metrics."""
+    """Train by TRL; return the result's folder in `work`, and the metrics."""
     trl = importlib.import_module("expoflow.training.trl.recipe")
     recipe = source.train
     if data is None:
@@ -135,10 +137,10 @@ def _trl(
 
 @contextmanager
 def resumable(work: Path, key: str) -> Iterator[Path]:
-    """A folder for this process alone that outlives a failure, and is gone after success.
+    """A folder for this process only, which outlives a failure and is removed after success.
 
-    What is there from another `key` is removed. Another process that has it (of a run whose head was killed) is
-    waited for.
+    Contents with another `key` are removed. If another process still uses the folder, as after a
+    run's head was killed, this one waits for it.
     """
     lock = os.open(work.with_name(f"{work.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
     try:

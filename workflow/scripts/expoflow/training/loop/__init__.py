@@ -1,4 +1,4 @@
-"""The miniature's own training loops: a recipe a module, found by its name.
+"""The miniature's own training loops: one module per recipe, found by its name.
 
-A new recipe is a module here and its model in `config.recipes`; docs/contributing.md says more.
+A new recipe is a module here and its model in `config.recipes`; see docs/contributing.md.
 """

@@ -1,4 +1,4 @@
-"""Direct preference optimisation of the miniature: theta1, from theta0."""
+"""Direct preference optimisation of the miniature: train theta1 from theta0."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,11 +34,11 @@ def train(
     until: float = 1.0,
     progress: steps.Progress = print,
 ) -> dict[str, float]:
-    """Train the checkpoint `base`, which is the reference too, on pairs; save it to the folder `out`.
+    """Train the checkpoint `base`, which is also the reference, on pairs; save it to `out`.
 
-    The data are the first `fraction` of `examples` pairs, on prompts of the split `prompts`; `seed` is that of
-    their order, `world` that of the data where it is another one. Stops after a share `until` of the steps.
-    Returns steps and loss.
+    The data are the first `fraction` of `examples` pairs, on prompts of the split `prompts`. `seed`
+    is that of their order; `world` is that of the data and defaults to `seed`. Training stops after
+    a share `until` of the steps. Returns steps and loss.
     """
     pairs = data(
         seed,
@@ -78,7 +78,7 @@ def data(
     label_noise: float,
     **others: Any,
 ) -> list[writers.Pair]:
-    """Pairs of the miniature's writers."""
+    """Return pairs of the miniature's writers."""
     return writers.preference_pairs(
         round(examples * fraction), world, prompts, annotator_temperature, length_bias, label_noise
     )
@@ -96,10 +96,10 @@ def fit(
     progress: steps.Progress,
     until: float = 1.0,
 ) -> dict[str, float]:
-    """Train `lm` on pairs, with what it is at the beginning as the reference.
+    """Train `lm` on pairs, with its initial weights as the reference.
 
-    Loss: -log sigmoid(beta * margin), margin = the chosen response's log-ratio to the reference less the
-    rejected one's (Rafailov et al. 2023, equation 7).
+    The loss is -log sigmoid(beta * margin). The margin is the chosen response's log-ratio to the
+    reference minus the rejected one's (Rafailov et al. 2023, equation 7).
     """
     prompts = [pair.prompt for pair in pairs]
     rows = steps.table(prompts * 2, [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
@@ -118,14 +118,14 @@ def fit(
 
 
 def _margins(log_ratios: torch.Tensor) -> torch.Tensor:
-    """Chosen less rejected; the first half of the rows is chosen."""
+    """Return chosen minus rejected; the first half of the rows is chosen."""
     chosen, rejected = log_ratios.view(2, -1)
     return chosen - rejected
 
 
 @torch.no_grad()
 def _logps(lm, rows: steps.Table) -> torch.Tensor:
-    """Log-probability of every response, in the order of the table."""
+    """Return the log-probability of every response, in the order of the table."""
     result = torch.empty(len(rows.length))
     for index in rows.length.argsort(stable=True).split(4 * steps.BATCH):
         result[index] = steps.sequence_logps(lm, rows.rows(index))

@@ -1,4 +1,4 @@
-"""Iterative DPO of the miniature: rounds of DPO on the model's own responses, labelled by a reward model."""
+"""Iterative DPO of the miniature, on the model's own responses, labelled by a reward model."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,13 +31,13 @@ def train(
     beta: float,
     progress: steps.Progress = print,
 ) -> dict[str, float]:
-    """Train the checkpoint `base` in rounds, each on pairs of its own making, and save it to the folder `out`.
+    """Train the checkpoint `base` in rounds, each on pairs of its own responses; save it to `out`.
 
-    A round takes its share of `examples` train prompts, and what it begins with is its reference too (Tran
-    et al. 2023, the paper's [48]). `reward_model` is the reward model's folder. Returns pairs, steps and loss, the
-    last one of the last round.
+    A round takes its share of `examples` train prompts. The model at its beginning is also its
+    reference (Tran et al. 2023, the paper's [48]). `reward_model` is the reward model's folder.
+    Returns pairs, steps and the loss of the last round.
     """
-    model.load(base)  # raises where there is none
+    model.load(base)  # raises if there is none
     asked = data(seed, seed if world is None else world)
     total = {"pairs": 0, "steps": 0}
     with TemporaryDirectory() as kept:
@@ -78,6 +78,6 @@ def train(
 
 
 def data(seed: int, world: int, **others: Any) -> list[Prompt]:
-    """The train prompts, shuffled: of them the rounds take theirs, one after the other."""
+    """Return the shuffled train prompts, from which the rounds take theirs in turn."""
     asked = prompts("train", world)
     return [asked[at] for at in generator(seed, "iterative dpo prompts").permutation(len(asked))]

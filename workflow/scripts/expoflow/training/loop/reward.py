@@ -38,9 +38,10 @@ def train(
 ) -> dict[str, float]:
     """Train a reward model on `examples` pairs and save it to the folder `out`.
 
-    First it learns the facts as a language model, from `cores` * examples right answers; then it learns
-    to judge: Bradley-Terry loss, -log sigmoid(chosen - rejected) + 1e-3 * reward^2. It never sees a
-    prompt of dev, test or train. `world` is the seed of the data where it is not `seed`. Returns steps, loss and accuracy on held-out pairs.
+    First it learns the facts as a language model, from `cores` * examples right answers. Then it
+    learns to judge by the Bradley-Terry loss, -log sigmoid(chosen - rejected) + 1e-3 * reward^2. It
+    never sees a prompt of dev, test or train. `world` is the seed of the data and defaults to
+    `seed`. Returns steps, loss and accuracy on held-out pairs.
     """
     if base is not None:
         raise ExpoflowError(f"the miniature's reward model starts from random weights; remove `from: {base}`")
@@ -71,7 +72,7 @@ def train(
 
 
 def data(seed: int, world: int, *, examples: int, **others: Any) -> list[Pair]:
-    """Pairs on prompts that no language model is trained on."""
+    """Return pairs on prompts that no language model is trained on."""
     return reward_pairs(examples, world)
 
 
@@ -85,13 +86,13 @@ def _classifier(lm) -> LlamaForSequenceClassification:
 
 
 def _table(pairs) -> steps.Table:
-    """Chosen rows, then rejected rows."""
+    """Return a table of chosen rows, then rejected rows."""
     prompts = [pair.prompt for pair in pairs]
     return steps.table(prompts * 2, [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
 
 
 def rewards(rm: LlamaForSequenceClassification, batch: steps.Table) -> torch.Tensor:
-    """Raw logit [rows] at each row's last token, as LlamaForSequenceClassification reads it."""
+    """Return each row's raw logit [rows], read at its last token."""
     hidden = rm.model(input_ids=batch.tokens, use_cache=False).last_hidden_state
     return rm.score(hidden[torch.arange(len(hidden)), batch.length - 1])[:, 0]
 

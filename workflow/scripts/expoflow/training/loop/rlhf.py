@@ -1,4 +1,4 @@
-"""RLHF of the miniature: REINFORCE leave-one-out (RLOO) on a reward model, tied to the reference by KL."""
+"""RLHF of the miniature: REINFORCE leave-one-out (RLOO) on a reward model, with a KL penalty."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from expoflow.training.loop import reward, steps
 
 MAX_TOKENS = 64  # of a response
 WARMUP = 0.1  # of the steps
-UNFINISHED = 1.0  # taken off the reward of a response that did not end by itself
+UNFINISHED = 1.0  # subtracted from the reward of a response that did not end by itself
 
 
 @steps.deterministic()
@@ -34,12 +34,13 @@ def train(
     until: float = 1.0,
     progress: steps.Progress = print,
 ) -> dict[str, float]:
-    """Train the checkpoint `base`, which is the reference too, on its own responses; save it to `out`.
+    """Train the checkpoint `base`, also the reference, on its own responses; save it to `out`.
 
-    Every step draws `samples` responses to each of a few of the `examples` train prompts and takes one
-    gradient of -advantage * log p(response), advantage = the score less the mean score of the prompt's other
-    responses, score = reward - beta * (log p - log p of the reference) (Ahmadian et al. 2024). `reward_model` is the
-    reward model's folder. Stops after a share `until` of the steps. Returns steps, and of the last tenth of the steps the mean reward and the mean KL.
+    Every step draws `samples` responses to each of a few of the `examples` train prompts. It takes
+    one gradient of -advantage * log p(response). The advantage is the score minus the mean score of
+    the prompt's other responses; score = reward - beta * (log p - log p of the reference) (Ahmadian
+    et al. 2024). `reward_model` is the reward model's folder. Training stops after a share `until`
+    of the steps. Returns steps, and mean reward and mean KL of the last tenth of the steps.
     """
     lm, reference = model.load(base), model.load(base).eval()
     rm = LlamaForSequenceClassification.from_pretrained(reward_model, local_files_only=True).eval()
@@ -64,7 +65,7 @@ def train(
     settings = {"learning_rate": learning_rate, "warmup": WARMUP, "until": until}
     metrics = steps.fit(lm, order, loss, **settings, name="rlhf", progress=progress)
     rewarded, kl = np.mean(seen[-max(1, len(seen) // 10) :], axis=0)
-    progress(f"rlhf: reward {rewarded:.3f}, KL {kl:.2f} nats a response")
+    progress(f"rlhf: reward {rewarded:.3f}, KL {kl:.2f} nats per response")
     model.save(lm, out)
     return {"steps": metrics["steps"], "reward": float(rewarded), "kl": float(kl)}
 
@@ -81,7 +82,7 @@ def _drawn(rng: np.random.Generator, world: int, examples: int) -> list[Prompt]:
 
 @torch.no_grad()
 def respond(lm: LlamaForCausalLM, asked: list[Prompt]) -> tuple[steps.Table, torch.Tensor]:
-    """A response to every prompt, drawn at temperature 1; and which ended by themselves, bool [rows]."""
+    """Draw a response to every prompt at temperature 1; return also which finished, bool [rows]."""
     chat = tokenizer()
     texts = [
         chat.apply_chat_template(steps.messages(prompt), tokenize=False, add_generation_prompt=True)

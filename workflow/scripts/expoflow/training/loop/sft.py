@@ -1,4 +1,4 @@
-"""Supervised fine-tuning of the miniature: theta0."""
+"""Supervised fine-tuning of the miniature: train theta0."""
 
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,10 @@ def train(
 ) -> dict[str, float]:
     """Train a language model on the personas' responses and save it to the folder `out`.
 
-    Starts from random weights, or from the checkpoint `base`. `seed` is that of the weights and the order,
-    `world` that of the data where it is another one. The loss is the mean over response tokens. Stops after a
-    share `until` of the steps. Returns steps and loss (nats a token).
+    It starts from random weights, or from the checkpoint `base`. `seed` is that of the weights and
+    the order; `world` is that of the data and defaults to `seed`. The loss is the mean over
+    response tokens. Training stops after a share `until` of the steps. Returns steps and loss (nats
+    per token).
     """
     said = data(seed, seed if world is None else world, examples=examples)
     rows = steps.table([example.prompt for example in said], [example.response for example in said])
@@ -40,14 +41,14 @@ def train(
 
 
 def data(seed: int, world: int, *, examples: int, **others: Any) -> list[Example]:
-    """Responses to imitate."""
+    """Return responses to imitate."""
     return sft_examples(examples, world)
 
 
 def fit_language(
     lm, rows: steps.Table, seed, name, epochs, learning_rate, progress, until=1.0
 ) -> dict[str, float]:
-    """Next-token training on the responses of a table."""
+    """Train on the next tokens of the responses in a table."""
 
     def loss(index):
         return -steps.token_logps(lm, rows.rows(index))[0].mean()

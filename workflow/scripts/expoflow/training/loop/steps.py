@@ -1,4 +1,4 @@
-"""What all trainings of the miniature share: token tables, batches of like length, AdamW with a cosine."""
+"""Shared parts of the miniature's trainings: token tables, batches by length, optimisation."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -23,9 +23,9 @@ Progress = Callable[[str], None]
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """One thread and deterministic kernels, so that the same seed gives the same bytes; put back after.
+    """Use one thread and deterministic kernels, so the same seed gives the same bytes.
 
-    Serves as a decorator too.
+    The old settings are restored afterwards. This also works as a decorator.
     """
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory
@@ -44,7 +44,8 @@ def deterministic() -> Iterator[None]:
 class Table(NamedTuple):
     """Conversations as token ids, padded on the right (so causal attention needs no mask).
 
-    tokens: int64 [rows, longest]; prompt, length: int64 [rows], where the response starts and ends.
+    `tokens` is int64 [rows, longest]. `prompt` and `length` are int64 [rows]: start and end of the
+    response.
     """
 
     tokens: Tensor
@@ -52,18 +53,18 @@ class Table(NamedTuple):
     length: Tensor
 
     def rows(self, index: Tensor) -> "Table":
-        """These rows, without needless columns."""
+        """Return these rows, without columns that are only padding."""
         length = self.length[index]
         return Table(self.tokens[index, : int(length.max())], self.prompt[index], length)
 
     def predicts(self) -> Tensor:
-        """bool [rows, longest - 1]: the positions whose next token belongs to the response (EOS included)."""
+        """Return a mask [rows, longest - 1]: positions before a response token (including EOS)."""
         position = torch.arange(self.tokens.shape[1] - 1)
         return (position >= self.prompt[:, None] - 1) & (position < self.length[:, None] - 1)
 
 
 def table(prompts: Sequence[Prompt], responses: Sequence[str]) -> Table:
-    """Tokens of (prompt, response), by the chat template: BOS once, EOS after the response."""
+    """Tokenize (prompt, response) by the chat template: one BOS, and EOS after the response."""
     chat = tokenizer()
     asked = {prompt.prompt_id: prompt for prompt in prompts}
     texts = [
@@ -84,14 +85,15 @@ def table(prompts: Sequence[Prompt], responses: Sequence[str]) -> Table:
 
 
 def messages(prompt: Prompt) -> list[dict[str, str]]:
-    """The prompt as a chat template takes it."""
+    """Return the prompt as a chat template takes it."""
     return [{"role": message.role, "content": message.content} for message in prompt.messages]
 
 
 def batches(length: Tensor, epochs: int, rng: np.random.Generator, size: int = BATCH) -> list[Tensor]:
-    """Row indices of every batch of every epoch, each batch of rows of like length.
+    """Return row indices of every batch of every epoch; rows of a batch have similar lengths.
 
-    Rows are shuffled, sorted by length within windows of a few batches, and the batches shuffled.
+    Rows are shuffled, then sorted by length within windows of a few batches; then batches are
+    shuffled.
     """
     order = []
     for _ in range(epochs):
@@ -104,9 +106,9 @@ def batches(length: Tensor, epochs: int, rng: np.random.Generator, size: int = B
 
 
 def token_logps(model: LlamaForCausalLM, batch: Table) -> tuple[Tensor, Tensor]:
-    """Log-probability of every response token [n], and the row of the batch it belongs to [n].
+    """Return the log-probability of every response token [n], and its row in the batch [n].
 
-    Logits are made for response tokens only.
+    Logits are computed only for response tokens.
     """
     predicts = batch.predicts()
     hidden = model.model(input_ids=batch.tokens, use_cache=False).last_hidden_state[:, :-1][predicts]
@@ -117,7 +119,7 @@ def token_logps(model: LlamaForCausalLM, batch: Table) -> tuple[Tensor, Tensor]:
 
 
 def sequence_logps(model: LlamaForCausalLM, batch: Table) -> Tensor:
-    """Log-probability of every response given its prompt [rows]: the sum over its tokens."""
+    """Return the log-probability of every response given its prompt [rows], the sum over tokens."""
     logps, row = token_logps(model, batch)
     return logps.new_zeros(len(batch.length)).index_add(0, row, logps)
 
@@ -133,10 +135,11 @@ def fit(
     progress: Progress,
     until: float = 1.0,
 ) -> dict[str, float]:
-    """AdamW steps on `loss(rows)` for each batch in `order`; linear warm-up, then a cosine to zero.
+    """Take an AdamW step on `loss(rows)` for each batch in `order`.
 
-    `warmup` is a share of the steps, and so is `until`, after which training stops: with the very weights that
-    the whole training has there. Returns the number of steps and the mean loss of the last tenth.
+    The learning rate has a linear warm-up, then falls to 0 by a cosine. `warmup` and `until` are
+    shares of the steps. Training stops after `until`, with exactly the weights that the whole
+    training has at that step. Returns the number of steps and the mean loss of the last tenth.
     """
     stop = max(1, round(until * len(order)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0, fused=True)

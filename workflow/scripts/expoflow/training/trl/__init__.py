@@ -1,1 +1,1 @@
-"""Training by TRL, one stage after the other."""
+"""Training by TRL, in stages."""

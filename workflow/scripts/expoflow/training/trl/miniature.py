@@ -1,4 +1,4 @@
-"""The miniature's data and settings for TRL's trainers: the same as its own loop's."""
+"""The miniature's data and settings for TRL's trainers, the same as for its own loops."""
 
 import importlib
 from dataclasses import dataclass
@@ -15,7 +15,10 @@ from expoflow.training.trl.stage import MODEL, TrainerSettings
 
 @dataclass(frozen=True)
 class Miniature:
-    """The miniature as the source of a recipe; `world` is the seed of its world, `seed` that of the training."""
+    """The miniature as the source of a recipe.
+
+    `world` is the seed of its world, `seed` that of the training.
+    """
 
     recipe: Any
     world: int
@@ -24,7 +27,7 @@ class Miniature:
     center = reward.CENTER
 
     def settings(self, **changed: Any) -> TrainerSettings:
-        """Those of the miniature's own loop."""
+        """Return the settings of the miniature's own loop."""
         values = {
             "epochs": self.recipe.epochs,
             "learning_rate": self.recipe.learning_rate,
@@ -42,26 +45,29 @@ class Miniature:
         )
 
     def rows(self) -> list[Row]:
-        """What the recipe's own loop trains on."""
+        """Return the data that the recipe's own loop trains on."""
         return [_row(each) for each in self._data()]
 
     def prompts(self) -> list[Prompt]:
-        """The prompts of a recipe that trains on the model's own responses, in its order."""
+        """Return the prompts of a recipe that trains on the model's own responses, in its order."""
         return self._data()
 
     def _data(self) -> list[Any]:
-        """Examples, pairs or prompts, as the recipe's own loop has them."""
+        """Return examples, pairs or prompts, as in the recipe's own loop."""
         return self._loop().data(self.seed, self.world, **self.recipe.settings())
 
     def _loop(self) -> ModuleType:
         return importlib.import_module(f"expoflow.training.loop.{self.recipe.recipe}")
 
     def count(self) -> int:
-        """As the recipe says."""
+        """Return the recipe's number of prompts."""
         return self.recipe.examples
 
     def begin(self, base: Path | None, work: Path, run: Any) -> Path:
-        """`base`, or random weights; the reward model has learned the facts before it learns to judge."""
+        """Return `base`, or a checkpoint with random weights.
+
+        A new reward model first learns the facts, before it learns to judge.
+        """
         if base is not None:
             return base
         rewards = self.recipe.SCORES
@@ -83,7 +89,7 @@ class Miniature:
 
 
 def _row(each: writers.Example | writers.Pair | Prompt) -> Row:
-    """A piece of the loops' data as a row for TRL."""
+    """Return an example, a pair or a prompt as a row for TRL."""
     if isinstance(each, writers.Example):
         return example(turns(each.prompt), each.response)
     if isinstance(each, writers.Pair):

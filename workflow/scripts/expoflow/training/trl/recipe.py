@@ -1,4 +1,4 @@
-"""Training by TRL: a recipe as stages, each a run of `accelerate launch` or of on-policy labelling."""
+"""Train by TRL: a recipe is a series of `accelerate launch` runs and on-policy labellings."""
 
 import random
 import sys
@@ -26,24 +26,24 @@ class Source(Protocol):
     """Where a recipe's settings and data come from: a dataset's files, or the miniature."""
 
     max_tokens: int
-    """Tokens of a sampled response at most."""
+    """Most tokens of a sampled response."""
     center: float | None
     """Weight of the squared sum of a pair's rewards in the reward model's loss."""
 
     def settings(self) -> TrainerSettings:
-        """How the trainer runs."""
+        """Return the trainer's settings."""
 
     def rows(self) -> list[Row]:
-        """The data of SFT, DPO, the reward model and RLHF."""
+        """Return the data of SFT, DPO, the reward model or RLHF."""
 
     def prompts(self) -> list[Prompt]:
-        """Distinct prompts in the order in which iterative DPO takes them."""
+        """Return distinct prompts in the order in which iterative DPO takes them."""
 
     def count(self) -> int:
-        """How many prompts iterative DPO takes in all."""
+        """Return how many prompts iterative DPO takes in all."""
 
     def begin(self, base: Path | None, work: Path, run: "Run") -> Path:
-        """The checkpoint that training begins with, made in `work` where there is none."""
+        """Return the checkpoint that training starts from, made in `work` if there is none."""
 
 
 Run = Callable[..., dict[str, float]]
@@ -59,40 +59,40 @@ class Files:
 
     @property
     def max_tokens(self) -> int:
-        """As the recipe says."""
+        """The recipe's limit."""
         return self.recipe.max_tokens
 
     def settings(self) -> TrainerSettings:
-        """As the recipe says."""
+        """Return the recipe's settings."""
         return TrainerSettings(
             **{name: getattr(self.recipe, name) for name in TrainerSettings.model_fields if name != "cpu"}
         )
 
     def rows(self) -> list[Row]:
-        """The rows that the recipe's fraction keeps."""
+        """Return the rows that the recipe's fraction keeps."""
         rows = read(self.recipe.recipe, self.files, self.recipe.fraction)
         if hasattr(self.recipe, "reward_model"):  # the responses are the model's own
             return [{"prompt": turns(prompt)} for prompt in distinct_prompts(rows)]
         return rows
 
     def prompts(self) -> list[Prompt]:
-        """The distinct prompts, shuffled."""
+        """Return the distinct prompts, shuffled."""
         prompts = distinct_prompts(self.rows())
         random.Random(self.recipe.seed).shuffle(prompts)
         return prompts
 
     def count(self) -> int:
-        """Every prompt once."""
+        """Return the number of distinct prompts: each is used once."""
         return len(self.prompts())
 
     def begin(self, base: Path | None, work: Path, run: Run) -> Path:
-        """The model in `from`."""
+        """Return the model in `from`."""
         return base
 
 
 @dataclass(frozen=True)
 class Training:
-    """A recipe's training in the folder `work`, where a cut-off one left its stages."""
+    """A recipe's training in the folder `work`, which keeps an interrupted training's stages."""
 
     source: ModelConfig
     data: Source
@@ -104,9 +104,9 @@ class Training:
     progress: Callable[[str], None]
 
     def run(self) -> tuple[Path, dict[str, float]]:
-        """The trained checkpoint's folder and the last stage's metrics.
+        """Train; return the checkpoint's folder and the last stage's metrics.
 
-        In a local run its GPUs are its own as long as it lasts. Raises ExpoflowError if there are fewer.
+        In a local run, the training reserves its GPUs. Raises ExpoflowError if there are too few.
         """
         with reserved(training_gpus(self.source.train), str(self.accelerate)):
             return self._run()
@@ -128,7 +128,7 @@ class Training:
     def stage(
         self, name: str, trainer: str, base: Path, rows: Callable[[], list[Row]], **more: Any
     ) -> dict[str, float]:
-        """Run one stage in its folder `name`, unless it is done."""
+        """Run one stage in its folder `name`, unless it is done; return its metrics."""
         usage = self.usages.get("base", {})
         given = {key: usage[key] for key in ("chat_template", "date", "trust_remote_code") if key in usage}
         values = {"settings": self.data.settings(), **given, **more}
@@ -143,7 +143,7 @@ class Training:
         return metrics
 
     def iterate(self, policy: Path) -> tuple[Path, dict[str, float]]:
-        """Rounds of DPO, each on pairs of the last one's model, which is the reference too."""
+        """Run rounds of DPO on pairs of the last round's model, which is also the reference."""
         recipe = self.source.train
         prompts = self.data.prompts()
         shares = onpolicy.shares(prompts, self.data.count(), recipe.iterations, range(len(prompts)))
@@ -164,7 +164,7 @@ class Training:
         return policy, metrics | {"steps": total}
 
     def label(self, policy: Path, prompts: list[Prompt], seed: int, target: Path) -> None:
-        """Write pairs by a process of its own, whose memory the trainer has after it."""
+        """Write pairs in a separate process, which leaves its memory to the trainer afterwards."""
         task = onpolicy.Labelling(
             policy=Model.used(self.source.base, policy, self.usages.get("base", {})),
             reward_model=Model.used(
@@ -179,4 +179,4 @@ class Training:
         path = target.with_name("labelling.json")
         write_json(path, task)
         if child.run([sys.executable, "-m", "expoflow.training.onpolicy", str(path)], EXPOFLOW_HOST="off"):
-            raise ExpoflowError(f"{target}: labelling failed; its reason stands above")
+            raise ExpoflowError(f"{target}: labelling failed; see the reason above")

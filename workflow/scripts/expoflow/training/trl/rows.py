@@ -16,38 +16,39 @@ Row = dict[str, Turns]
 
 
 def example(prompt: Turns, response: str) -> Row:
-    """A row of SFT: a prompt and the response to imitate."""
+    """Return a row of SFT: a prompt and the response to imitate."""
     return {"prompt": prompt, "completion": [_answer(response)]}
 
 
 def pair(prompt: Turns, chosen: str, rejected: str) -> Row:
-    """A row of DPO or of a reward model: a prompt, the preferred and the other response."""
+    """Return a row of DPO or of a reward model: a prompt, the preferred response, the other one."""
     return {"prompt": prompt, "chosen": [_answer(chosen)], "rejected": [_answer(rejected)]}
 
 
 def turns(prompt: Prompt) -> Turns:
-    """A prompt's messages as plain data."""
+    """Return a prompt's messages as plain data."""
     return plain(prompt.messages)
 
 
 def read(recipe: str, files: Sequence[Path], fraction: float) -> list[Row]:
-    """The first `fraction` of the rows of a dataset's files, as `recipe` needs them.
+    """Return the first `fraction` of the rows of a dataset's files, as `recipe` needs them.
 
-    Columns: `messages`, or `prompt` and `completion` (sft); `prompt`, `chosen` and `rejected` (dpo, reward),
-    where chosen and rejected may begin with the prompt, as UltraFeedback binarized has them, and prompt may be
-    absent then; `prompt` (iterative_dpo, rlhf). Raises DataError, which names the row and what it lacks.
+    The columns are `messages`, or `prompt` and `completion` (sft); `prompt`, `chosen` and
+    `rejected` (dpo, reward); `prompt` (iterative_dpo, rlhf). `chosen` and `rejected` may begin with
+    the prompt, as in UltraFeedback binarized; `prompt` may then be absent. Raises DataError, which
+    names the row and what it lacks.
     """
     found = [each for path in files for each in rows(path)]
     kept = found[: round(fraction * len(found))]
     if not kept:
-        raise DataError(f"fraction {fraction} of {len(found)} rows is none; raise fraction")
+        raise DataError(f"fraction {fraction} of {len(found)} rows keeps no row; raise fraction")
     for where, row in kept:
         images.require_none(row, where)
     return [READERS[recipe](row, where) for where, row in kept]
 
 
 def distinct_prompts(read_rows: Iterable[Row]) -> list[Prompt]:
-    """The prompts of rows, each once, in order."""
+    """Return the distinct prompts of rows, in order."""
     prompts: dict[str, Prompt] = {}
     for row in read_rows:
         messages = [Message(**turn) for turn in row["prompt"]]
@@ -84,7 +85,7 @@ def _prompt(row: dict[str, Any], where: str) -> Turns:
 
 
 def _split(row: dict[str, Any], field: str, where: str) -> tuple[Turns, str]:
-    """What comes before the response, perhaps nothing, and the response."""
+    """Return the messages before the response, perhaps none, and the response."""
     if isinstance(row.get(field), str):
         return [], row[field]
     return _answered(row, field, where)
@@ -95,7 +96,7 @@ def _text(row: dict[str, Any], field: str, where: str) -> str:
 
 
 def _answered(row: dict[str, Any], field: str, where: str) -> tuple[Turns, str]:
-    """The messages before the answer that a conversation ends with, and the answer."""
+    """Return the messages before a conversation's final answer, and that answer."""
     messages, answer = conversation(_value(row, field, where), where, field)
     if answer is None:
         raise DataError(

@@ -1,4 +1,4 @@
-"""A stage of a training by TRL: one trainer's run under `accelerate launch`, which goes on after a kill."""
+"""A stage of a training by TRL: one trainer's resumable run under `accelerate launch`."""
 
 import json
 import sys
@@ -14,11 +14,11 @@ from expoflow.files.atomic import replacing
 from expoflow.files.records import Record, read_json, write_json
 from expoflow.system import child
 
-MODEL = "model"  # the folder of a stage's result, there only when it is whole
+MODEL = "model"  # the folder of a stage's result, which exists only when complete
 
 
 class TrainerSettings(Record):
-    """What TRL's trainers have in common; `per_device` rows are on a device at a time."""
+    """Common settings of TRL's trainers; a device holds `per_device` rows at a time."""
 
     epochs: int
     learning_rate: float
@@ -34,10 +34,11 @@ class TrainerSettings(Record):
 
 
 class Stage(Record):
-    """One trainer's run in `folder`, from the checkpoint `base`, on the rows of `folder`/data.jsonl.
+    """One trainer's run in `folder`, from the checkpoint `base`, on the rows of
+    `folder`/data.jsonl.
 
-    `beta` is DPO's or RLHF's; `reward_model`, `samples` and `max_tokens` are RLHF's; `center` weighs the squared sum of a
-    pair's rewards in the reward model's loss.
+    `beta` is for DPO and RLHF; `reward_model`, `samples` and `max_tokens` are for RLHF. `center` is
+    the weight of the squared sum of a pair's rewards in the reward model's loss.
     """
 
     trainer: str
@@ -47,7 +48,7 @@ class Stage(Record):
     settings: TrainerSettings
     chat_template: str | None = None
     date: str = DATE
-    """What `strftime_now` of the templates tells."""
+    """The date that `strftime_now` gives to templates."""
     trust_remote_code: bool = False
     beta: float | None = None
     reward_model: Path | None = None
@@ -80,10 +81,10 @@ class Stage(Record):
 def run(
     stage: Stage, rows: Callable[[], Iterable[dict[str, Any]]], accelerate: Path, threads: int = 1
 ) -> dict[str, float]:
-    """Train a stage unless its result is there; the trainer's metrics.
+    """Train a stage unless its result is there; return the trainer's metrics.
 
-    `rows` makes the data, which are kept, since a stage that was cut off goes on with the same ones. Raises
-    ExpoflowError where the trainer fails; its own words are in the job's log.
+    `rows` makes the data. They are kept, because an interrupted stage resumes with the same data.
+    Raises ExpoflowError if the trainer fails; its own message is in the job's log.
     """
     stage.folder.mkdir(parents=True, exist_ok=True)
     metrics = stage.folder / "metrics.json"
@@ -99,10 +100,11 @@ def run(
 
 
 def launch(options: Sequence[str], task: Path) -> None:
-    """Run `training.trl.trainers` on a task by `accelerate launch`; it ends with this process at the latest.
+    """Run `training.trl.trainers` on a task by `accelerate launch`.
 
-    What DeepSpeed compiles lies beside the task, which one process at a time works on: a lock that is there is that of a
-    compilation that was killed, and everybody would wait for it.
+    The trainer ends with this process at the latest. DeepSpeed's compiled extensions are kept
+    beside the task. Only one process works on a task, so an existing lock is left from a
+    compilation that was killed. It is removed, because the trainer would wait for it forever.
     """
     extensions = task.parent.resolve() / "extensions"
     for lock in extensions.rglob("lock"):
@@ -111,11 +113,11 @@ def launch(options: Sequence[str], task: Path) -> None:
     settings = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     settings["TORCH_EXTENSIONS_DIR"] = str(extensions)
     if child.run([*command, "--module", "expoflow.training.trl.trainers", str(task)], **settings):
-        raise ExpoflowError(f"{task.parent}: the trainer failed; its reason stands above")
+        raise ExpoflowError(f"{task.parent}: the trainer failed; see the reason above")
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint that is whole: trainer_state.json is what a trainer writes last into one."""
+    """Return the latest complete checkpoint: a trainer writes trainer_state.json last."""
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
         with suppress(OSError, ValueError):
             json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
@@ -128,5 +130,5 @@ def _step(checkpoint: Path) -> int:
 
 
 def read(path: Path) -> Stage:
-    """The stage that a task file describes."""
+    """Return the stage that a task file describes."""
     return read_json(path, Stage)

@@ -1,4 +1,4 @@
-"""What `accelerate launch` runs: one stage of a training, by the trainer of TRL that it names."""
+"""The program that `accelerate launch` runs: one stage of a training by TRL."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ LOGS = 0.05  # share of the steps between two lines of the log
 
 
 def main(path: Path) -> None:
-    """Train the stage that the file describes, on from its last checkpoint where there is one."""
+    """Train the stage that the file describes, from its last checkpoint if there is one."""
     child.end_with(os.getppid())
     import torch
     import transformers
@@ -37,10 +37,10 @@ def main(path: Path) -> None:
     trainer = BUILDERS[stage.trainer](stage, data)
     watched.report(trainer)
     last = last_checkpoint(stage.checkpoints)
-    print(f"{stage.trainer}: {f'goes on from {last.name}' if last else f'{len(data)} rows'}", flush=True)
+    print(f"{stage.trainer}: {f'resumes from {last.name}' if last else f'{len(data)} rows'}", flush=True)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     steps = trainer.state.max_steps
-    if steps <= trainer.args.get_warmup_steps(steps):  # the first step of a warm-up has learning rate 0
+    if steps <= trainer.args.get_warmup_steps(steps):  # a warm-up begins with learning rate 0
         raise ExpoflowError(
             f"{stage.folder}: {steps} steps are all warm-up and train nothing; take more data or more epochs, or a smaller batch"
         )
@@ -52,7 +52,10 @@ def main(path: Path) -> None:
 
 
 def arguments(stage: Stage) -> dict[str, Any]:
-    """What all of TRL's configs take. Raises ExpoflowError where the batch cannot be shared out."""
+    """Return the arguments of all TRL configs.
+
+    Raises ExpoflowError if the batch cannot be divided among the devices.
+    """
     import torch
 
     settings, devices = stage.settings, int(os.environ.get("WORLD_SIZE", "1"))
@@ -60,7 +63,7 @@ def arguments(stage: Stage) -> dict[str, Any]:
     accumulate, rest = divmod(settings.batch_size, settings.per_device * devices)
     if rest or not accumulate:
         raise ExpoflowError(
-            f"batch_size {settings.batch_size} is no multiple of per_device {settings.per_device} on {devices} devices; "
+            f"batch_size {settings.batch_size} is not a multiple of per_device {settings.per_device} on {devices} devices; "
             "change per_device or num_processes"
         )
     return {
@@ -93,7 +96,7 @@ def arguments(stage: Stage) -> dict[str, Any]:
 
 
 def tokenizer(folder: Path, template: str | None, stage: Stage) -> Any:
-    """The tokenizer of a checkpoint, with the chat template that the config gives it and the config's date."""
+    """Load a checkpoint's tokenizer, with the config's chat template and date."""
     from transformers import AutoTokenizer
 
     loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=stage.trust_remote_code)
@@ -105,7 +108,7 @@ def tokenizer(folder: Path, template: str | None, stage: Stage) -> Any:
 
 
 def shared(stage: Stage) -> dict[str, Any]:
-    """What all of TRL's trainers take but for their configs."""
+    """Return the arguments of all TRL trainers except their configs."""
     lora = stage.settings.lora
     peft = None
     if lora:
@@ -126,7 +129,11 @@ def shared(stage: Stage) -> dict[str, Any]:
 
 
 def trained_in(stage: Stage) -> str:
-    """The type of the products: the recipe's, but float32 on a CPU that is slow in it, unless DeepSpeed's own settings name it."""
+    """Return the type of matrix products in training.
+
+    It is the recipe's type, or float32 on a CPU that is slow in it. With DeepSpeed it is always the
+    recipe's.
+    """
     import torch
 
     cpu = stage.settings.cpu or not torch.cuda.is_available()
@@ -136,21 +143,22 @@ def trained_in(stage: Stage) -> str:
 
 
 def by_deepspeed() -> bool:
-    """Whether DeepSpeed trains."""
+    """Whether DeepSpeed runs the training."""
     return os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
 
 
 def loading(stage: Stage) -> dict[str, Any]:
-    """How the model is loaded: weights that are trained stay in float32, the optimiser's steps are small.
+    """Return how the model is loaded.
 
-    DeepSpeed keeps float32 copies of its own, and LoRA trains none of these.
+    Trained weights are in float32, because the optimiser's steps are small. They may be bfloat16
+    with DeepSpeed, which keeps its own float32 copies, and with LoRA, which does not train them.
     """
     half = trained_in(stage) == "bfloat16" and (by_deepspeed() or stage.settings.lora is not None)
     return {"model_init_kwargs": {"dtype": "bfloat16" if half else "float32"}}
 
 
 def sft(stage: Stage, data: Any) -> Any:
-    """TRL's SFTTrainer: all tokens of `messages`, or the completion's."""
+    """Make TRL's SFTTrainer: it trains on all tokens of `messages`, or on the completion."""
     from trl import SFTConfig, SFTTrainer
 
     config = SFTConfig(**arguments(stage), **loading(stage), max_length=stage.settings.max_length)
@@ -158,7 +166,7 @@ def sft(stage: Stage, data: Any) -> Any:
 
 
 def dpo(stage: Stage, data: Any) -> Any:
-    """TRL's DPOTrainer with the stage's base as the reference."""
+    """Make TRL's DPOTrainer with the stage's base as the reference."""
     from trl import DPOConfig, DPOTrainer
 
     config = DPOConfig(
@@ -168,7 +176,7 @@ def dpo(stage: Stage, data: Any) -> Any:
 
 
 def reward(stage: Stage, data: Any) -> Any:
-    """TRL's RewardTrainer: a classifier with one logit on top of the stage's base."""
+    """Make TRL's RewardTrainer: a classifier with one logit on top of the stage's base."""
     from trl import RewardConfig, RewardTrainer
 
     config = RewardConfig(
@@ -183,7 +191,7 @@ def reward(stage: Stage, data: Any) -> Any:
 
 
 def rlhf(stage: Stage, data: Any) -> Any:
-    """TRL's RLOOTrainer on the reward model's logits; a batch are responses, `samples` of every prompt."""
+    """Make TRL's RLOOTrainer on the reward model's logits, with `samples` responses per prompt."""
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
     from trl import RLOOConfig, RLOOTrainer
@@ -217,7 +225,7 @@ BUILDERS = {"sft": sft, "dpo": dpo, "reward": reward, "rlhf": rlhf}
 
 
 def save(trainer: Any, stage: Stage) -> None:
-    """Write an ordinary checkpoint in the element type of the stage's base, adapters merged."""
+    """Write an ordinary checkpoint in the type of the stage's base, with adapters merged."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -226,7 +234,7 @@ def save(trainer: Any, stage: Stage) -> None:
     trainer.save_model(str(written))
     if not trainer.is_world_process_zero():
         return
-    unset_hf_deepspeed_config()  # ZeRO-3 would share out among all processes what this one loads
+    unset_hf_deepspeed_config()  # else ZeRO-3 would split what this process loads
     remote = stage.trust_remote_code
     kind = AutoModelForSequenceClassification if stage.trainer == "reward" else AutoModelForCausalLM
     labels = {"num_labels": 1} if stage.trainer == "reward" else {}
@@ -238,7 +246,7 @@ def save(trainer: Any, stage: Stage) -> None:
     else:
         model = kind.from_pretrained(written, dtype=torch.float32, trust_remote_code=remote, **labels)
     original = AutoConfig.from_pretrained(stage.base, trust_remote_code=remote)
-    model.config.use_cache = getattr(original, "use_cache", True)  # off while activations are computed again
+    model.config.use_cache = getattr(original, "use_cache", True)  # off in training
     shutil.rmtree(stage.unfinished, ignore_errors=True)
     model.to(original.dtype or torch.float32).save_pretrained(stage.unfinished)
     trainer.processing_class.save_pretrained(stage.unfinished)

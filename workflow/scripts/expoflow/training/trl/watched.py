@@ -1,4 +1,4 @@
-"""A trainer of transformers, and so of TRL, that says how far it is; it trains in a process of its own."""
+"""Progress reports of a trainer of transformers or TRL, which runs in a separate process."""
 
 from typing import Any
 
@@ -6,7 +6,10 @@ from expoflow.system import progress
 
 
 def report(trainer: Any) -> None:
-    """Have `trainer` tell its steps, those before its last checkpoint too, and the last loss that it has logged."""
+    """Make `trainer` report its steps and its last logged loss.
+
+    Steps before its last checkpoint count too.
+    """
     from transformers import TrainerCallback
 
     class Steps(TrainerCallback):
