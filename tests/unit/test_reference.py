@@ -106,7 +106,8 @@ def test_every_option_of_the_command_line_is_on_the_page(name):
     for action in commands(whole_parser())[name]._actions:
         if action.help is argparse.SUPPRESS:
             continue
-        for option in action.option_strings or [action.metavar]:
+        value = action.metavar or "{" + ",".join(action.choices or ()) + "}"
+        for option in action.option_strings or [value]:
             assert re.search(rf"`{re.escape(str(option))}[` ]", own), f"{option} is not on the page"
 
 
