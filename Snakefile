@@ -1,5 +1,5 @@
-# expoflow: SFT + aligned checkpoint -> extrapolate per alpha -> generate -> score -> choose alpha ->
-# export -> benchmark -> report. What a config may say: config/example.yaml and config/schema.json.
+# expoflow: SFT + aligned checkpoint -> extrapolate -> generate -> score -> choose alpha -> export ->
+# benchmark -> report. The keys of a config: config/example.yaml and config/schema.json.
 import os
 import shutil
 import sys
@@ -9,7 +9,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-# A config given by --configfile stands alone: the miniature's pairs are not merged into it.
+# A config given by --configfile is used alone: the miniature's pairs are not merged into it.
 if not workflow.overwrite_configfiles:
 
     configfile:
@@ -41,7 +41,7 @@ if CONFIG.theory:
     include: "rules/theory.smk"
 
 
-# Too small to wait for a node: on a cluster they run beside Snakemake.
+# These rules are too small to wait for a node. On a cluster they run beside Snakemake.
 localrules:
     all,
     prompts,
@@ -72,7 +72,7 @@ onsuccess:
         print(words, file=sys.stderr)
 
 
-# With --keep-going a benchmark that failed leaves a gap in the tables, made all the same in results/partial.
+# With --keep-going a failed benchmark leaves a gap in the tables, then made in results/partial.
 onerror:
     if not WORDS.interrupted:
         print(words_of_failure(), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""How fast the page of answers is: a generated pair of word-like text, opened in Chromium beside an empty page.
+"""Measure the page of answers of a generated pair, and an empty page, in Chromium.
 
 Needs Chromium and the extra `test`:
 
@@ -25,7 +25,7 @@ from playwright.sync_api import Page, sync_playwright
 
 PAIR, CHOSEN = "bench", "1"
 EMPTY = "<!doctype html><html lang=en><title>empty</title><main><h2 id=prompt-title>Prompt</h2></main></html>"
-# Milliseconds from the navigation's start to a picture with the first answer.
+# Milliseconds from the start of the navigation to a picture with the first answer.
 FIRST = "() => new Promise(done => requestAnimationFrame(() => setTimeout(() => done(performance.now()))))"
 # Milliseconds from the slider's event to a picture with the other answer.
 MOVE = """(at) => new Promise(done => {
@@ -71,19 +71,19 @@ def main() -> None:
 
 
 def first(view: Page, path: Path) -> float:
-    """Milliseconds until the first answer is seen; 0 is the start of the navigation."""
+    """Return milliseconds from the start of the navigation until the first answer is visible."""
     view.goto(path.as_uri())
     view.wait_for_selector("#prompt-title:not(:empty)")
     return view.evaluate(FIRST)
 
 
 def moves(view: Page, script: str, alphas: int, repeats: int) -> list[float]:
-    """Milliseconds of every move of the slider, there and back."""
+    """Return the milliseconds of every move of the slider, there and back."""
     return [view.evaluate(script, at) for at in [*range(alphas), *reversed(range(alphas))] * repeats]
 
 
 def write(arguments: argparse.Namespace) -> tuple[Path, float]:
-    """The page of a generated pair, and the seconds that it took."""
+    """Make the page of a generated pair; return it and the seconds that it took."""
     results = Results(arguments.work)
     page = results.answers_page(PAIR)
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def write(arguments: argparse.Namespace) -> tuple[Path, float]:
 
 
 def rows(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """Responses of words whose frequencies fall as those of a language (Zipf); two alphas share about half of them."""
+    """Make responses with word frequencies by Zipf's law; two alphas share about half of them."""
     chance = random.Random(0)
     letters = "etaoinshrdlucmfwypvbgkjqxz"
     words = [
@@ -146,7 +146,7 @@ def rows(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
 
 
 def changed(common: list[str], text: Callable[[int], list[str]], chance: random.Random) -> str:
-    """`common` with about every second stretch of ten words written anew."""
+    """Return `common` with about every second stretch of ten words replaced."""
     parts = [text(10) if chance.random() < 0.5 else common[at : at + 10] for at in range(0, len(common), 10)]
     return " ".join(itertools.chain.from_iterable(parts))
 

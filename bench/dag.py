@@ -1,10 +1,11 @@
-"""A sweep at scale, by dry run: what `snakemake -n` takes beside what Snakemake itself needs for such a DAG.
+"""Measure dry runs of large sweeps, compared with Snakemake's own time for such a DAG.
 
-The floor is a generated workflow with the same rules, and for every rule the same number of jobs, inputs and outputs:
-plain patterns with empty shell bodies, no config, params, resources, logs. `scripts` is the same floor, but its rules
-have a script, a log, a benchmark file and a message, as every rule of expoflow. All are run in turn, in fresh folders;
-nothing is downloaded, and no job runs. A dry run is one process, so that its CPU seconds are its time on a machine that
-does nothing else. `--profile` says where they go.
+The floor is a generated workflow with the same rules, and for every rule the same number of jobs,
+inputs and outputs: plain patterns with empty shell bodies, without config, params, resources or
+logs. `scripts` is the same floor, but its rules have a script, a log, a benchmark file and a
+message, like every rule of expoflow. All are run in turn, in fresh folders. Nothing is downloaded,
+and no job runs. A dry run is one process, so its CPU seconds are its time on an idle machine.
+`--profile` shows where they are spent.
 
     python bench/dag.py --models 12 100 300 1000 --repeat 3
     python bench/dag.py --models 300 --profile
@@ -169,7 +170,7 @@ KINDS = ("expoflow", "floor", "scripts")
 
 @dataclass(frozen=True)
 class Run:
-    """What a dry run took, and the number of jobs of every rule."""
+    """The time of a dry run, and the number of jobs of every rule."""
 
     seconds: float
     megabytes: float
@@ -177,7 +178,7 @@ class Run:
 
 
 def sweep(count: int) -> dict:
-    """A config of `count` models of the hub, each aligned from the same SFT model."""
+    """Return a config with `count` models of the hub, each aligned from the same SFT model."""
     names = [f"model{number}" for number in range(count)]
     hub = {"sft": "org/sft", "reward": "org/reward", **{name: f"org/{name}" for name in names}}
     return {
@@ -190,7 +191,7 @@ def sweep(count: int) -> dict:
 
 
 def command(kind: str, folder: Path, count: int) -> list[str]:
-    """The dry run of `kind` in `folder`, after its files were written there."""
+    """Write the files of `kind` into `folder`, and measure its dry run."""
     if kind == "expoflow":
         (folder / "config.yaml").write_text(yaml.safe_dump(sweep(count)))
         snakefile = REPOSITORY / "Snakefile"
@@ -220,7 +221,7 @@ def dry_run(kind: str, count: int) -> Run:
 
 
 def compare(count: int, repeat: int) -> str:
-    """One row of the table: medians of `repeat` dry runs of every kind, taken in turn."""
+    """Return one row of the table: medians of `repeat` dry runs of every kind, taken in turn."""
     turns = [{kind: dry_run(kind, count) for kind in KINDS} for _ in range(repeat)]
     jobs = turns[0]["expoflow"].jobs
     for turn in turns:
@@ -239,7 +240,7 @@ def compare(count: int, repeat: int) -> str:
 
 
 def profile(count: int) -> None:
-    """Where a dry run spends its time, by cProfile."""
+    """Print where a dry run spends its time, by cProfile."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         arguments = [sys.executable, "-m", "cProfile", "-o", "stats", *command("expoflow", folder, count)]

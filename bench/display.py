@@ -1,8 +1,9 @@
-"""What the display of `expoflow run` costs: its CPU seconds beside those of the run that it shows, in one and the same run.
+"""Measure the CPU seconds of the display of `expoflow run`, and of the run that it shows.
 
-Then the same run comes once more, in a fresh folder and without the display, for its CPU seconds and its time. The run's seconds are
-those of Snakemake and the jobs that it waits for; engine hosts, which do most of a sweep's work, are not among them, so that the true
-share is smaller. Run it at a terminal, or by `script -qc`: in a pipe there is no picture.
+Then the same run is repeated in a fresh folder without the display, for its CPU seconds and its
+time. The run's seconds are those of Snakemake and the jobs that it waits for. Engine hosts, which
+do most of a sweep's work, are not included, so the true share is smaller. Run it at a terminal, or
+with `script -qc`: in a pipe nothing is displayed.
 
     python bench/display.py --work DIR [--config FILE] [--looks 200]
 """
@@ -52,14 +53,14 @@ def main() -> None:
 
 
 def command(folder: Path, config: Path) -> list[str]:
-    """Snakemake's for a run of `config` in `folder`, with a store of its own."""
+    """Return Snakemake's command for a run of `config` in `folder`, with its own store."""
     folder.mkdir(parents=True)
     os.environ["EXPOFLOW_STORE"] = str(folder / "store")
     return snakemake(config, folder, ["--cores", "all"])
 
 
 def of_children() -> float:
-    """CPU seconds of the processes that have ended."""
+    """Return the CPU seconds of the child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

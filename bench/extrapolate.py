@@ -1,11 +1,12 @@
-"""Speed and memory of `expoflow extrapolate` beside its rivals, interleaved, medians and ratios.
+"""Measure speed and memory of `expoflow extrapolate` and its rivals, in turn: medians and ratios.
 
     python bench/extrapolate.py --work DIR [--sizes small 1.1B] [--repeats 5] [--mergekit VENV]
 
-Rivals: the floor (read both inputs, write one output, compute nothing), mergekit 0.1.5 task_arithmetic in an
-environment of its own (made under --work unless given), and the authors' way: both models loaded by
-transformers in bf16, added, saved. CPU-seconds of the whole process first: they depend least on what else
-runs. Hashes are known from a manifest except where a row says so.
+The rivals are the floor (read both inputs, write one output, compute nothing), mergekit 0.1.5
+task_arithmetic in its own environment (made under --work unless given), and the authors' way: both
+models loaded by transformers in bf16, added and saved. CPU seconds of the whole process come first,
+since they depend least on what else runs. Hashes are known from a manifest unless a row says
+otherwise.
 """
 
 import argparse
@@ -29,7 +30,7 @@ CHUNK, SPAN = 1 << 19, 1 << 23  # bytes
 
 
 def floor(sft: Path, aligned: Path, out: Path, threads: int, sync: bool) -> None:
-    """preadv both inputs, pwrite one output: what no tool that makes a whole checkpoint can do without."""
+    """Read both inputs and write one output, as every tool for whole checkpoints must."""
     out.mkdir()
     jobs, outputs, own = [], [], threading.local()
     for file in sorted(aligned.glob("*.safetensors")):
@@ -44,7 +45,7 @@ def floor(sft: Path, aligned: Path, out: Path, threads: int, sync: bool) -> None
         if not hasattr(own, "buffers"):
             own.buffers = [
                 mmap.mmap(-1, CHUNK) for _ in files
-            ]  # page aligned: three times as fast as bytearray
+            ]  # page-aligned: three times as fast as bytearray
         for start in range(first, first + length, CHUNK):
             views = [memoryview(each)[: min(CHUNK, first + length - start)] for each in own.buffers]
             for file, view in zip(files, views, strict=True):
@@ -77,7 +78,7 @@ def ours(sft: Path, aligned: Path, out: Path, threads: int, *, alphas=("0.3",), 
 
 
 def authors(sft: Path, aligned: Path, out: Path) -> None:
-    """Both models whole in memory, in bf16; the sum parameter by parameter; saved by transformers."""
+    """Load both models in bf16, sum parameter by parameter, and save with transformers."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -107,7 +108,7 @@ def seconds() -> float:
 
 
 def child(name: str, sft: Path, aligned: Path, out: Path, threads: int) -> None:
-    """One contender in this process; prints its CPU and wall seconds without imports."""
+    """Run one contender in this process; print its CPU and wall seconds without imports."""
     run = CONTENDERS[name](sft, aligned, out, threads)
     cpu, wall = seconds(), time.perf_counter()
     run()
@@ -115,7 +116,7 @@ def child(name: str, sft: Path, aligned: Path, out: Path, threads: int) -> None:
 
 
 def measured(command: list[str], work: Path) -> dict[str, float]:
-    """CPU and wall seconds of a process, and the most anonymous memory it was seen with (GiB)."""
+    """Return CPU and wall seconds of a process, and the peak of its anonymous memory in GiB."""
     os.sync()
     start = time.perf_counter()
     with open(work / "log", "w") as log:

@@ -1,8 +1,9 @@
-"""The steps of gpu.sh, each in a process of its own, and what they say of this machine.
+"""The steps of gpu.sh, each in its own process, and a table of what they show about this machine.
 
     python bench/gpu.py --work DIR [--until SECONDS since 1970, in ten minutes by default]
 
-Weights are random. Without a CUDA GPU everything is tiny and on the CPU: its figures say nothing of a GPU.
+Weights are random. Without a CUDA GPU everything is tiny and runs on the CPU; those figures say
+nothing about a GPU.
 """
 
 import argparse
@@ -33,23 +34,23 @@ ALPHAS = (0.3, -0.4, 2.0)
 DISK, MEMORY = (
     45e9,
     20e9,
-)  # free bytes that the model of 6.7B wants, 36 GB of them for three models; with less it is 1.1B
-LEAST = 10e9  # bytes on disk that the model of 1.1B wants
+)  # free bytes that the 6.7B model needs, 36 GB of them for three models; otherwise the 1.1B model is used
+LEAST = 10e9  # bytes on disk that the 1.1B model needs
 NO_TIME = "no time left"
-OWN = "expoflow-gpu-check"  # the folder below DIR whose `models` are removed; gpu.sh has its packages there
+OWN = "expoflow-gpu-check"  # folder below DIR; its `models` are removed at the end, and gpu.sh's packages are there
 CLOSING = 5  # seconds in which the models are removed and the table is printed
 Line = dict[str, object]
 
 
 def clock() -> float:
-    """Seconds, when all that was asked of the GPU is done."""
+    """Return the time in seconds after the GPU has finished all its work."""
     if GPU:
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def free() -> float:
-    """GB of the GPU that nobody has."""
+    """Return the free GB of the GPU."""
     return torch.cuda.mem_get_info()[0] / 1e9 if GPU else 0.0
 
 
@@ -75,7 +76,7 @@ def writing(pair: Pair) -> Iterator[Line]:
 
 
 def streaming(pair: Pair) -> Iterator[Line]:
-    """Weights computed by the CPU, in GB of theta2, and copies to the GPU."""
+    """Measure how fast the CPU computes weights, in GB of theta2, and copies them to the GPU."""
     for threads in (1, 4, 8, 16):
         done, began = 0, clock()
         for _, tensor in tensors(pair.sft, pair.aligned, 0.3, Options(threads=threads)):
@@ -95,7 +96,7 @@ def streaming(pair: Pair) -> Iterator[Line]:
 
 
 def engine(pair: Pair) -> Iterator[Line]:
-    """Moves to other alphas, read and in place, and generation."""
+    """Measure moves to other alphas, by reading and in place, and generation."""
     from expoflow.engines import in_place
     from expoflow.engines.transformers import TransformersEngine
     from expoflow.extrapolation.arithmetic import exact
@@ -105,7 +106,7 @@ def engine(pair: Pair) -> Iterator[Line]:
     began = clock()
     loaded = TransformersEngine(pair.at(1.0))
     yield {"what": "engine started (transformers)", "s": clock() - began}
-    in_place.SHARE = 2  # nothing else loads models here meanwhile
+    in_place.SHARE = 2  # nothing else loads models here at the same time
     state = loaded.model.state_dict()
     for alpha in ALPHAS:
         computing, copying, last = 0.0, 0.0, clock()
@@ -138,7 +139,7 @@ def engine(pair: Pair) -> Iterator[Line]:
 
 
 def formula() -> int:
-    """How many of 120 million elements, of three types and ten alphas, are not what the CPU's loop computes."""
+    """Count elements that differ from the CPU's, of 120 million in three types and ten alphas."""
     from expoflow.extrapolation.arithmetic import by_torch, theta2
 
     count, differ = 4_000_000 if GPU else 40_000, 0
@@ -153,9 +154,9 @@ def formula() -> int:
         theta0[:1000], theta1[:1000] = (
             theta1[1000:2000],
             theta1[1000:2000],
-        )  # equal ones, and zeros with a sign
+        )  # equal elements, and zeros with a sign
         theta0[:10] = theta1[:10] = -0.0
-        small = torch.finfo(dtype).tiny  # half of the results have no leading 1
+        small = torch.finfo(dtype).tiny  # half of the results are subnormal
         theta0[2000:3000] *= small
         theta1[2000:3000] *= small
         for alpha in (0.1, 0.3, 0.5, 1.0, 1.7, 8.0, -0.2, -0.5, -0.7, -1.5):
@@ -167,7 +168,7 @@ def formula() -> int:
 
 
 def different(pair: Pair, alpha: float, state: dict[str, torch.Tensor]) -> int:
-    """How many elements of all tensors are not, bit for bit, what the CPU computes."""
+    """Count the elements of all tensors that differ in any bit from what the CPU computes."""
     return sum(
         int((state[name].view(torch.int16) != tensor.to(DEVICE).view(torch.int16)).sum())
         for name, tensor in tensors(pair.sft, pair.aligned, alpha)
@@ -175,12 +176,14 @@ def different(pair: Pair, alpha: float, state: dict[str, torch.Tensor]) -> int:
 
 
 def generation(pair: Pair, loaded) -> Iterator[Line]:
-    """Tokens a second of sampling with batches of three sizes."""
+    """Measure the tokens per second of sampling, with batches of three sizes."""
     from expoflow.engines import transformers
 
     length, config = (128, GenerateConfig(max_tokens=128)) if GPU else (8, GenerateConfig(max_tokens=8))
     random = torch.Generator().manual_seed(0)
-    list(loaded.generate([Request([1] * length, 0)], GenerateConfig(max_tokens=4)))  # what a first call does
+    list(
+        loaded.generate([Request([1] * length, 0)], GenerateConfig(max_tokens=4))
+    )  # the first call does extra work
     for budget in (8192, 16384, 32768) if GPU else (64, 128, 256):
         transformers.BATCH_TOKENS = budget
         rows = min(budget, loaded.room) // (length + config.max_tokens)
@@ -195,7 +198,7 @@ def generation(pair: Pair, loaded) -> Iterator[Line]:
 
 
 def scoring(pair: Pair) -> Iterator[Line]:
-    """A classifier of the same size: with a mask, without, and by a pipeline as the authors had it."""
+    """Measure a classifier of the same size: with a mask, without, and in the authors' pipeline."""
     from expoflow.miniature.tokenizer import tokenizer
     from expoflow.scoring import rewards
     from transformers import LlamaConfig, LlamaForSequenceClassification, pipeline
@@ -223,7 +226,7 @@ def scoring(pair: Pair) -> Iterator[Line]:
     texts = [" ".join(known[at % len(known)] for at in range(length)) for length in lengths]
     rows = [words(text)["input_ids"] for text in texts]
     count = sum(map(len, rows))
-    list(scorer.logits(rows[:8]))  # once, for what a first call does
+    list(scorer.logits(rows[:8]))  # once, since the first call does extra work
     began = clock()
     logits = dict(each for batch in scorer.logits(rows) for each in batch)
     yield {"what": "scores as a run computes them", "tokens/s": count / (clock() - began)}
@@ -249,7 +252,7 @@ def scoring(pair: Pair) -> Iterator[Line]:
 
 
 def closing(pair: Pair) -> Iterator[Line]:
-    """What is left of the memory after an engine was closed, three times."""
+    """Measure the memory in use after an engine was closed, three times."""
     from expoflow.engines.transformers import TransformersEngine
 
     if GPU:
@@ -265,7 +268,7 @@ def closing(pair: Pair) -> Iterator[Line]:
 
 
 def vllm(pair: Pair) -> Iterator[Line]:
-    """The same of vLLM, where it is installed and a GPU is there."""
+    """Measure the same with vLLM, if it is installed and a GPU exists."""
     if not (GPU and importlib.util.find_spec("vllm")):
         yield {"what": "vLLM", "skipped": "no GPU" if not GPU else "not installed"}
         return
@@ -288,7 +291,7 @@ def vllm(pair: Pair) -> Iterator[Line]:
     loaded.close()
 
 
-# With the seconds without which none is begun.
+# With the seconds that must be left for a step to start.
 STEPS: dict[str, tuple[Callable[[Pair], Iterator[Line]], int]] = {
     "writing": (writing, 20),
     "streaming": (streaming, 20),
@@ -300,7 +303,7 @@ STEPS: dict[str, tuple[Callable[[Pair], Iterator[Line]], int]] = {
 
 
 def wrong(line: Line) -> str | None:
-    """What a line says against this machine."""
+    """Return the problems of this machine that a line shows."""
     if line.get("error"):
         return f"{line['step']}: {line['error']}"
     if line.get("right") is False:
@@ -309,7 +312,7 @@ def wrong(line: Line) -> str | None:
         return f"{line['what']}: {line['differ']} elements have other bits than the CPU's"
     if line.get("left GB", 0) > 1:
         return f"{line['what']}: {line['left GB']:.1f} GB of the GPU were not given back"
-    if line.get("apart", 0) > 0.5:  # rounding in bfloat16 is a tenth of it, a wrong mask twice as much
+    if line.get("apart", 0) > 0.5:  # rounding in bfloat16 gives a tenth of this, a wrong mask twice as much
         return f"{line['what']}: scores differ by {line['apart']:.2f}"
     return None
 
@@ -325,7 +328,7 @@ def told(line: Line) -> str:
 
 
 def run(step: str, work: Path, size: str, seconds: float) -> Line:
-    """Do a step in a process of its own, whose lines go into the file; what is to be told of it as a whole."""
+    """Run a step in its own process, which writes lines to the file; return a line about it."""
     command, parent = (
         [sys.executable, __file__, "--work", str(work), "--size", size, "--step", step],
         os.getpid(),
@@ -337,7 +340,7 @@ def run(step: str, work: Path, size: str, seconds: float) -> Line:
         return {"skipped": f"{NO_TIME}: cut off after {seconds:.0f} s"}
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # and what it started
+            os.killpg(process.pid, signal.SIGKILL)  # and the processes that it started
         process.wait()
     return (
         {"error": f"ended with code {process.returncode}; its error stands above"}
@@ -352,8 +355,8 @@ def add(work: Path, line: Line) -> None:
 
 
 def whole(work: Path, until: float) -> int:
-    """All steps that are done by `until`, the table, and whether this machine is fine."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the step that runs ends too
+    """Run the steps that fit before `until`, and report whether this machine is fine."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so the running step ends too
     (work / "gpu.jsonl").unlink(missing_ok=True)
     remove_models(work)
     size = "tiny"
@@ -387,7 +390,7 @@ def remove_models(work: Path) -> None:
 
 
 def say(work: Path) -> int:
-    """Print the table, and whether this machine is fine; 1 if it is not."""
+    """Print the table, and whether this machine is fine; return 1 if it is not."""
     lines = [json.loads(line) for line in (work / "gpu.jsonl").read_text().splitlines()]
     width = max(len(str(line["what"])) for line in lines)
     print()

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Is this machine's GPU fine for expoflow, and how fast is it? Ten minutes at most, with torch and transformers alone.
+# Check whether this machine's GPU is fine for expoflow, and how fast it is. It takes at most ten minutes,
+# and needs only torch and transformers.
 #
 #     bench/gpu.sh WORK [SECONDS]    # WORK: a folder with 45 GB free, best of all on a local disk; 600 seconds by default
 #
-# A step is a line of JSON in WORK/gpu.jsonl as soon as it is there, so that a run that is cut off keeps what it has; at the end
-# comes a table, and what is wrong. Without a CUDA GPU the same steps run on the CPU, in tiny. vLLM is measured where it is
-# installed. What else is not installed comes from wheels beside this file, without a network; to get them, elsewhere:
+# Each step appends a line of JSON to WORK/gpu.jsonl when it is done, so a run that is cut off keeps its
+# results. A table, and any problems, come at the end. Without a CUDA GPU the same steps run on the CPU with
+# tiny models. vLLM is measured if it is installed. Other packages that are missing are installed, without a
+# network, from wheels beside this file. To get them on another machine:
 #
 #     pip download --dest bench/wheels pydantic llvmlite psutil
 #     pip download --dest bench/wheels --no-deps accelerate
@@ -15,10 +17,10 @@ work=${1:?"usage: bench/gpu.sh WORK [SECONDS]"}
 seconds=${2:-600}
 python=${PYTHON:-python}
 until=$(($(date +%s) + seconds))
-mkdir -p "$work/expoflow-gpu-check/packages" # nothing else in WORK is changed, but for gpu.jsonl
+mkdir -p "$work/expoflow-gpu-check/packages" # only this and gpu.jsonl in WORK are changed
 work=$(cd "$work" && pwd)
 packages=$work/expoflow-gpu-check/packages
-# The library alone: beside it in workflow/scripts lie files called select.py and the like.
+# Only the library: beside it in workflow/scripts are files with names such as select.py.
 ln -sfn "$here/../workflow/scripts/expoflow" "$packages/expoflow"
 export PYTHONPATH="$packages${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 "$python" -c "import torch, transformers"

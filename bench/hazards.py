@@ -1,9 +1,9 @@
-"""What expoflow, mergekit 0.1.5 and the authors' way do with pairs that are broken or do not fit.
+"""Compare what expoflow, mergekit 0.1.5 and the authors' way do with broken or mismatched pairs.
 
     python bench/hazards.py --mergekit VENV [--only NAME ...]
 
-Prints a Markdown table: "error: ..." with the last line of the message, or what was written, compared with
-the formula in float64 on the tensors that both inputs have.
+Prints a Markdown table. A cell has "error: ..." with the last line of the message, or says how the
+output compares with the formula in float64, on the tensors that both inputs have.
 """
 
 import argparse
@@ -78,12 +78,12 @@ def lose(root: Path) -> None:
 
 
 def double(root: Path) -> None:
-    """The second shard is a copy of the first: its own tensors are gone, the others are there twice."""
+    """Replace the second shard by a copy of the first, so the second's tensors are lost."""
     shutil.copy(*(root / "aligned" / f"model-0000{number}-of-00002.safetensors" for number in (1, 2)))
 
 
 def flip(root: Path) -> None:
-    """A hub snapshot whose blob, named by its sha256, has one bit flipped."""
+    """Make a hub snapshot with one flipped bit in a blob, which is named by its sha256."""
     file = root / "aligned" / "model.safetensors"
     shutil.copytree(root / "aligned", root / "undamaged")
     data = bytearray(file.read_bytes())
@@ -95,7 +95,7 @@ def flip(root: Path) -> None:
 
 
 class Payload:
-    """Unpickling it makes a folder, where code is allowed to run."""
+    """Unpickling it makes a folder, if code is allowed to run."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -165,7 +165,7 @@ def outcome(root: Path, command: list[str]) -> str:
 
 
 def judged(root: Path, out: Path) -> str:
-    """How what was written compares with the formula."""
+    """Say how the output compares with the formula."""
     try:
         aligned = root / "undamaged" if (root / "undamaged").exists() else root / "aligned"
         found, theta0, theta1 = (load(folder) for folder in (out, root / "sft", aligned))

@@ -1,12 +1,13 @@
-"""What expoflow's compiled loop is worth beside the same loop in numba and beside a few torch operations.
+"""Compare expoflow's compiled loop with the same loop in numba, and with a few torch operations.
 
     python bench/kernel.py --work DIR [--repeats 7] [--sizes tiny small]
 
-Two tables: nanoseconds for each element and alpha in one thread, by CPU time, in blocks as the writer takes them; and
-whole processes that extrapolate a bf16 pair by one alpha in one thread, with imports and compiling, nothing hashed or
-forced to the disk. The contenders take turns; medians, and ratios to expoflow's loop. "Other bits": the share of
-elements that come out otherwise than from it. A contender whose package is not installed is left out (`pip install
-numba`).
+There are two tables. The first has nanoseconds per element and alpha in one thread, by CPU time, in
+blocks of the writer's size. The second has whole processes that extrapolate a bf16 pair by one
+alpha in one thread, with imports and compilation; nothing is hashed or forced to the disk. The
+contenders take turns. The tables show medians, and ratios to expoflow's loop. "Other bits" is the
+share of elements that differ from its result. A contender is left out if its package is not
+installed (`pip install numba`).
 """
 
 import argparse
@@ -22,8 +23,11 @@ from pathlib import Path
 import numpy as np
 
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5)
-BLOCK = 1 << 22  # bytes of output at once, over all alphas, as the writer does
-CHUNKS = {"lerp": 1 << 20, "widened": 1 << 19}  # elements that torch computes at once: the best of five sizes
+BLOCK = 1 << 22  # bytes of output at once, over all alphas, as in the writer
+CHUNKS = {
+    "lerp": 1 << 20,
+    "widened": 1 << 19,
+}  # elements that torch computes at once: the fastest of five sizes
 ELEMENTS = 1 << 23
 SIZES = {"BF16": 2, "F16": 2, "F32": 4}
 
@@ -35,7 +39,7 @@ def ours():
 
 
 def nothing():
-    """What remains of a process without its loop."""
+    """Return a loop that does nothing, which shows the cost of the process without its loop."""
     return lambda *arguments: True
 
 
@@ -61,7 +65,10 @@ def numba():
 
 
 def torch_lerp():
-    """One operation: theta0 + (1 + alpha) * (theta1 - theta0); fp32 in float32, where expoflow takes float64."""
+    """Compute theta0 + (1 + alpha) * (theta1 - theta0) in one operation.
+
+    fp32 is computed in float32; expoflow uses float64 for it.
+    """
     import torch
 
     def step(out, one, zero, alpha):
@@ -71,7 +78,7 @@ def torch_lerp():
 
 
 def torch_widened():
-    """As expoflow computes, but for the fused multiply-add: widened, subtracted, added, rounded."""
+    """Compute like expoflow, but without fused multiply-add: widen, subtract, add, round."""
     import torch
 
     memory = {}
@@ -121,7 +128,7 @@ def _array(place: int, unit: type, start: int, count: int) -> np.ndarray:
     return np.frombuffer((ctypes.c_char * (count * size)).from_address(place + start * size), unit)
 
 
-CONTENDERS = {  # by name: what makes the function that stands for `kernel.fill`, and its package
+CONTENDERS = {  # by name: the function that makes a replacement of `kernel.fill`, and its package
     "expoflow": (ours, "llvmlite"),
     "numba": (numba, "numba"),
     "torch, widened": (torch_widened, "torch"),
@@ -141,7 +148,7 @@ def available() -> list[str]:
 
 
 def parents(kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Bytes of theta1 and theta0: a step of 10% of the weights."""
+    """Return the bytes of theta1 and theta0, which differ by a step of 10% of the weights."""
     generator = np.random.default_rng(3)
     theta0 = generator.standard_normal(ELEMENTS, np.float32) * np.float32(0.02)
     theta1 = theta0 + generator.standard_normal(ELEMENTS, np.float32) * np.float32(0.002)
@@ -166,7 +173,7 @@ def throughput(names: list[str], kind: str, alphas: tuple[float, ...], repeats: 
             for first in range(0, ELEMENTS, block):
                 count = min(block, ELEMENTS - first)
                 assert fill(targets, *(at + first * size for at in places), (kind,) * 3, count, alphas)
-            if repeat:  # compiling comes first
+            if repeat:  # the first round includes compilation
                 times[name].append((time.thread_time() - start) / ELEMENTS / len(alphas) * 1e9)
     medians = {name: statistics.median(each) for name, each in times.items()}
     for name in names:
@@ -178,7 +185,7 @@ def throughput(names: list[str], kind: str, alphas: tuple[float, ...], repeats: 
 
 
 def child(name: str, sft: Path, aligned: Path, out: Path) -> None:
-    """An extrapolation by another loop, in this process."""
+    """Extrapolate with another loop, in this process."""
     import extrapolate
 
     run = extrapolate.ours(sft, aligned, out, 1, sync=False)
@@ -194,7 +201,7 @@ def processes(names: list[str], size: str, work: Path, repeats: int) -> None:
 
     sft, aligned = make(work / size, size)
     rows = list(names)
-    if "numba" in names:  # it compiles into an empty cache first, and finds its loop there afterwards
+    if "numba" in names:  # it first compiles into an empty cache, and later finds its loop there
         rows.insert(rows.index("numba"), "numba, not cached")
     results = {row: [] for row in rows}
     for repeat in range(repeats + 1):

@@ -1,11 +1,12 @@
-"""How often a certified gain is none: the choice of alpha replayed in worlds without effect, and what honesty costs.
+"""Measure how often a certified gain is false, by replaying the choice of alpha without any effect.
 
     python bench/null.py [--draws 1000] [--figures docs]
     python bench/null.py --make --results results --work DIR
 
-The first prints the tables of docs/certificate.md, and with `--figures` draws its two figures. The second makes the
-worlds anew (tests/sweeps.csv): the sweeps of a finished default run in `--results`, and one whose delta is noise, of the
-size of the real one in every tensor.
+The first command prints the tables of docs/certificate.md, and with `--figures` draws its two
+figures, which also show how often a true gain is found. The second makes the worlds
+(tests/sweeps.csv) again: the sweeps of a finished default run in `--results`, and one with noise as
+its delta, of the same size in every tensor as the real one.
 """
 
 import argparse
@@ -37,7 +38,7 @@ EFFECTS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 
 
 def make(results: Path, work: Path) -> None:
-    """Write tests/sweeps.csv: a row per prompt of every sweep, a column per alpha."""
+    """Write tests/sweeps.csv, with a row per prompt of every sweep and a column per alpha."""
     import pandas as pd
 
     noise = _noise(results.resolve(), work)
@@ -48,7 +49,7 @@ def make(results: Path, work: Path) -> None:
 
 
 def _noise(results: Path, work: Path) -> Path:
-    """The results of a sweep along noise: the aligned model less noise stands for the SFT model."""
+    """Return the results of a sweep along noise: the SFT model is the aligned model minus noise."""
     import shutil
 
     import torch
@@ -87,7 +88,10 @@ def _noise(results: Path, work: Path) -> Path:
 
 
 def grid_world(alphas: int) -> replay.World:
-    """A world without effect of `alphas` alphas: the first real table has few, so those between are mixtures of neighbours."""
+    """Return a world without effect that has `alphas` alphas.
+
+    The first real table has few alphas, so those in between are mixtures of their neighbours.
+    """
     world = replay.read()[PAIR].scaled(0)
     places = np.linspace(1, len(world.alphas) - 1, alphas) if alphas > 1 else np.array([2.0])
     rng = np.random.default_rng(0)
@@ -132,7 +136,7 @@ def measure(draws: int) -> None:
 
 
 def _bias(found: list[replay.Draw]) -> tuple[str, str]:
-    """By how much the gain of the choice looks better than it is, and what the bootstrap says of it."""
+    """Print how much the choice's gain is overestimated, and the bootstrap's estimate of that."""
     bias = np.mean([draw.gain - draw.true for draw in found])
     return f"{bias:.3f}", f"{np.mean([draw.optimism for draw in found]):.3f}"
 
@@ -142,7 +146,11 @@ def _row(*cells: str) -> None:
 
 
 def figures(draws: int, folder: Path) -> None:
-    """certificate-false.png, false certificates against the number of alphas; certificate-power.png, against the true gain."""
+    """Draw certificate-false.png and certificate-power.png.
+
+    They show false certificates against the number of alphas, and certificates against the true
+    gain.
+    """
     import matplotlib.pyplot as plt
     from expoflow.reporting.figures.style import STYLE, WIDTH
 

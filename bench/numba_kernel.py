@@ -1,8 +1,8 @@
 """expoflow's loop written in numba: a contender of bench/kernel.py, bit for bit the same.
 
-numba has no fused multiply-add, and no float16 on a CPU: an intrinsic, and the bits by hand. Bits of bf16 are uint16
-here and those of fp16 int16, so that numba tells them apart; no function is closed over another, since numba then
-compiles anew in every process.
+numba has no fused multiply-add and no float16 on a CPU. So an intrinsic is used, and bits are
+converted by hand. Bits of bf16 are uint16 here and those of fp16 int16, which lets numba
+distinguish them. There are no closures, since numba would compile them again in every process.
 """
 
 import numpy as np
@@ -10,8 +10,8 @@ from numba import njit, types
 from numba.extending import intrinsic, overload
 
 FAST = {"nogil": True, "cache": True, "error_model": "numpy"}
-PIECE = 512  # elements whose difference several outputs share
-SCALE = np.float32(2.0**112)  # what float16's exponents lack of float32's
+PIECE = 512  # elements per piece; several outputs use the same differences
+SCALE = np.float32(2.0**112)  # the difference of the exponents of float32 and float16
 HALF = np.float32(0.5)
 TYPES = {"BF16": (np.uint16, np.float32), "F16": (np.int16, np.float32), "F32": (np.float32, np.float64)}
 
@@ -22,11 +22,11 @@ def fma(context, x, y, z):
 
 
 def read(value):
-    """An element as the number that is computed with."""
+    """Return an element as the number for the arithmetic."""
 
 
 def write(value, old):
-    """A float32 rounded to the type of `old`."""
+    """Return a float32 rounded to the type of `old`."""
 
 
 @overload(read)
@@ -76,7 +76,7 @@ def size_of(value):
 
 @njit(**FAST)
 def single(out, a, b, weight, from_b):
-    """One output; returns the largest absolute value, as its bits."""
+    """Compute one output; return the bits of its largest absolute value."""
     most = np.uint32(0)
     for i in range(len(out)):
         one, other = read(a[i]), read(b[i])
@@ -117,7 +117,7 @@ def several(outs, a, b, weights, from_b, memory):
 
 
 def extrapolated(outs, a, b, weights, from_b, wide):
-    """Every output in one pass; the weights in the precision of the sum."""
+    """Compute all outputs in one pass, with the weights in the precision of the sum."""
     weights = tuple(map(wide, weights))
     if len(outs) == 1:
         return single(outs[0], a, b, weights[0], from_b[0])

@@ -1,13 +1,14 @@
-"""One of the pair saved by an older transformers, the other by this one: which come out right?
+"""Check pairs with one model saved by an older transformers and the other by the current one.
 
     for version in 4.49.0 4.57.6; do
         python3 -m venv /tmp/$version && /tmp/$version/bin/pip install torch==2.13.0 numpy transformers==$version
     done
     python bench/old_transformers.py /tmp/4.49.0 /tmp/4.57.6
 
-Makes tiny models in the older version, moves and saves them in both, extrapolates with sft old and aligned new, and the other
-way round (sft → aligned), and compares what plain transformers loads of the result with the formula in float64, as the sweep of
-tests/architectures does. Prints a Markdown table.
+It makes tiny models in the older version, and changes and saves them in both. It extrapolates with
+an old sft and a new aligned model, and the other way round (sft → aligned). It compares the weights
+that plain transformers loads from the result with the formula in float64, as the sweep of
+tests/architectures does. It prints a Markdown table.
 """
 
 import os
@@ -23,7 +24,7 @@ STEP = 2e-3
 
 
 def configs() -> dict:
-    """Tiny configs by the class of their models, in words that all versions know."""
+    """Return tiny configs by the class of their models, with keys that all versions know."""
     llama = {
         "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "vocab_size": 128,
@@ -84,7 +85,7 @@ def move(model, deviation: float) -> None:
 
 
 def old(root: Path) -> None:
-    """In the older version: of every class old-sft and old-aligned."""
+    """In the older version, make old-sft and old-aligned of every class."""
     for name, config in configs().items():
         torch.manual_seed(0)
         model = getattr(t, name)(config)
@@ -94,7 +95,7 @@ def old(root: Path) -> None:
 
 
 def new(root: Path, name: str) -> None:
-    """In this version: new-sft, which is old-sft saved again, and new-aligned, another step from it."""
+    """In this version, make new-sft (old-sft saved again) and new-aligned, another step from it."""
     torch.manual_seed(1)
     model = getattr(t, name).from_pretrained(root / name / "old-sft", dtype=torch.float32)
     for role, deviation in (("sft", 0), ("aligned", STEP)):
@@ -103,7 +104,7 @@ def new(root: Path, name: str) -> None:
 
 
 def outcome(root: Path, name: str, sft: str, aligned: str) -> str:
-    """What becomes of the pair of one class."""
+    """Return the result for the pair of one class."""
     from trials import compared, loaded, quiet
 
     folder = root / f"{name}-{sft}-{aligned}"

@@ -1,4 +1,4 @@
-"""Generated pairs for the benchmarks: Llama-shaped bf16 checkpoints of any size, written shard by shard."""
+"""Generated pairs for the benchmarks: Llama-shaped bf16 checkpoints, written shard by shard."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def tensors(hidden: int, intermediate: int, layers: int, vocab: int) -> list[tup
 
 
 def make(folder: Path, size: str, device: str = "cpu") -> tuple[Path, Path]:
-    """(sft, aligned) under `folder`, made on `device`; a step of 1% of the weights. Made once."""
+    """Make (sft, aligned) under `folder` on `device`, 1% of the weights apart, if missing."""
     hidden, intermediate, layers, vocab, count = SIZES[size]
     names = tensors(hidden, intermediate, layers, vocab)
     total = sum(math.prod(shape) for _, shape in names)

@@ -1,9 +1,12 @@
-"""What expoflow and mergekit do with what real folders carry: ties left to the class, old names, leftovers, adapters.
+"""Compare expoflow and mergekit on folders as they really occur.
+
+They have ties that only the class knows, old names, leftover files, or adapters.
 
     python bench/real_folders.py --mergekit VENV [--only NAME ...]
 
-Prints a Markdown table, as bench/hazards.py: "error: ..." with the last line of the message, or what was written, as plain
-transformers loads it, against the formula in float64. mergekit merges by task_arithmetic with the weight 1.5, in float32.
+Prints a Markdown table like that of bench/hazards.py. A cell has "error: ..." with the last line of
+the message, or says how the output, as plain transformers loads it, compares with the formula in
+float64. mergekit merges by task_arithmetic with the weight 1.5, in float32.
 """
 
 import argparse

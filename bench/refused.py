@@ -1,10 +1,10 @@
-"""What is refused, when, and what it has cost: wrong models and prompts, each given to `snakemake --cores all`.
+"""Measure when `snakemake --cores all` refuses wrong models and prompts, and what that costs.
 
     python bench/refused.py --results results --work DIR
 
-`--results` are those of a finished default run, whose models are copied and broken. One row for each situation: the words,
-seconds from the command to its end, jobs that had started, and tokens that had been generated. The first row is a run that is
-planned and not refused, for comparison.
+`--results` are those of a finished default run; its models are copied and broken. The table has one
+row per situation: the message, seconds from the command to its end, jobs started, and tokens
+generated. The first row is a run that is planned and not refused, for comparison.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def no_template(folder: Path) -> None:
 
 LABELS = {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}}
 PROMPT = {"role": "user", "content": "Where is the cat?"}
-# Situation: which model is broken and how, or the prompts.
+# For each situation, the broken model and how it is broken, or the prompts.
 SITUATIONS = {
     "nothing is wrong (dry run)": (None, None),
     "both models saved from a compiled model (`_orig_mod.`)": (
@@ -98,7 +98,7 @@ SITUATIONS = {
 
 
 def made(work: Path, models: Path, broken, how) -> Path:
-    """A folder with a config, its models and prompts, one of them wrong."""
+    """A folder with a config, models and prompts, one of which is wrong."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     for name in (SFT, ALIGNED, REWARD):

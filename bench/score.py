@@ -1,10 +1,11 @@
-"""Scoring by length under a token budget against the authors' way: a text-classification pipeline, batch 8.
+"""Compare scoring by length under a token budget with the authors' way, a pipeline with batch 8.
 
     python bench/score.py [--responses 400] [--repeats 3]
 
-Seconds of the CPU, or of the wall where a GPU does the work. A reward model with random weights (Llama, by default
-4 layers of 256) and responses whose lengths spread as those of
-zephyr-7b-alpha's of AlpacaEval do (log-normal, median 245 tokens, standard deviation of the logarithm 0.96).
+The authors' way is a text-classification pipeline. CPU seconds are measured, or wall seconds if a
+GPU does the work. The reward model has random weights (Llama, by default 4 layers of 256). The
+lengths of the responses are distributed like those of zephyr-7b-alpha on AlpacaEval: log-normal,
+with a median of 245 tokens and a standard deviation of the logarithm of 0.96.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification, pipeline
 
 
 def make(folder: Path, hidden: int, layers: int) -> None:
-    """A reward model with random weights, in float32 on a CPU and bfloat16 on a GPU."""
+    """Return a reward model with random weights, in float32 on a CPU and bfloat16 on a GPU."""
     words = tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -42,7 +43,7 @@ def make(folder: Path, hidden: int, layers: int) -> None:
 
 
 def clock() -> float:
-    """Seconds: of the CPU where it does the work, else those that pass."""
+    """Return CPU seconds if the CPU does the work, or else wall seconds."""
     return time.perf_counter() if torch.cuda.is_available() else time.process_time()
 
 

@@ -1,4 +1,4 @@
-"""Screenshots of the pages of a run, wide and narrow, light and dark: the pictures of docs/pages.md.
+"""Take screenshots of a run's pages, wide and narrow, light and dark, for docs/pages.md.
 
 Needs Chromium and the extra `test`:
 
@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 COLOURS = 64  # enough for text and lines
-# Of each page: where to scroll, and what shows that it is drawn.
+# For each page: where to scroll, and which element shows that it is drawn.
 PAGES = {"report": ("#curves", "body[data-drawn=yes]"), "answers": (None, "#prompt-title:not(:empty)")}
 
 
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def take(browser: Browser, path: Path, width: int, scheme: str, place: str | None, drawn: str) -> Image.Image:
-    """One window of a page, with few colours."""
+    """Take one screenshot of a page, with few colours."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page.goto(path.resolve().as_uri())
     page.wait_for_selector(drawn)

@@ -1,8 +1,8 @@
-"""One seed for all prompts against a seed per prompt: how much the mean reward varies from seed to seed.
+"""Compare one seed for all prompts with a seed per prompt: how the mean reward varies.
 
     python bench/seeds.py            # after the default run, from its folder
 
-An interval over prompts assumes that prompts are independent; one seed for all of them breaks that.
+An interval over prompts assumes that prompts are independent. One seed for all of them breaks that.
 """
 
 import os

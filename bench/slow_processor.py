@@ -1,9 +1,10 @@
-"""A model of 135 million parameters in bfloat16 on a CPU that is slow in it: as expoflow computes, and in its own type.
+"""Compare computing in float32, as expoflow does, with bfloat16, on a CPU that is slow in bfloat16.
 
     ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 python bench/slow_processor.py WORK
 
-The variables make of any x86 CPU one without instructions for 16-bit types. Prints seconds of generation and of scoring, in turn,
-and whether greedy responses are those of the same weights in float32.
+The model has 135 million parameters in bfloat16. With these variables any x86 CPU behaves like one
+without instructions for 16-bit types. Prints the seconds of generation and of scoring, in turn, and
+whether greedy responses equal those of the same weights in float32.
 """
 
 import argparse
@@ -28,7 +29,7 @@ IDS = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 0)
 
 
 def save(kind: type, folder: Path, dtype: torch.dtype, **more: int) -> Path:
-    """A model of this shape and of random weights, the same ones in every type."""
+    """Return a model of this shape with random weights, the same ones in every type."""
     if not folder.exists():
         torch.manual_seed(0)
         model = kind(LlamaConfig(**SHAPE, **IDS, **more)).to(torch.bfloat16).to(dtype)
@@ -38,7 +39,7 @@ def save(kind: type, folder: Path, dtype: torch.dtype, **more: int) -> Path:
 
 
 def timed(work: Callable[[], object]) -> tuple[float, object]:
-    """Seconds, and what it gives."""
+    """Return the seconds and the result."""
     begin = time.perf_counter()
     result = work()
     return time.perf_counter() - begin, result

@@ -1,11 +1,12 @@
-"""One engine that moves from alpha to alpha, against an engine start for each alpha, streamed and stored.
+"""Compare one engine that moves from alpha to alpha with one engine start per alpha.
 
     python bench/sweep.py --work DIR [--size SIZE | --sft DIR --aligned DIR] [--engine transformers|vllm]
 
-Six alphas over 1,000 prompts of the miniature, its models trained under --work unless a pair is given. The
-rows: `raw` is one engine start plus the engine's own generation for the same tokens, its weights loaded
-outside of the clock; `one engine` is what the workflow's jobs do, host, part files and all. Ratios are medians
-of the rounds' ratios. Run it alone on the machine, in the environment of the engine.
+Six alphas are run over 1,000 prompts of the miniature. Its models are trained under --work unless a
+pair is given. The row `raw` is one engine start plus the engine's own generation of the same
+tokens; the loading of its weights is not timed. `one engine` is what the workflow's jobs do, with
+host and part files. Ratios are medians of the rounds' ratios. Run it alone on the machine, in the
+engine's environment.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-# When the parent started this process: an engine start includes that of the interpreter.
+# When the parent started this process: an engine start includes the interpreter's start.
 STARTED = float(os.environ.get("SWEEP_STARTED", time.time()))
 
 from expoflow.config.stages import GenerateConfig  # noqa: E402
@@ -38,7 +39,7 @@ ALPHAS = (1, 2, 4, 6, 8, 12)
 
 @cache
 def asked(count: int) -> list:
-    """The first prompts of the miniature's training split: 1,098 there are."""
+    """Return the first prompts of the miniature's training split, which has 1,098."""
     return prompts("train", 0)[:count]
 
 
@@ -53,7 +54,7 @@ def load(model: Model, engine: str):
 
 
 def raw(where: argparse.Namespace) -> dict[str, float]:
-    """One engine start, and what the engine itself takes for every alpha's tokens."""
+    """Measure one engine start, and the engine's own time for every alpha's tokens."""
     from expoflow.engines.chat import Chat
 
     result = {"generation": 0.0, "tokens": 0}
@@ -74,7 +75,7 @@ def raw(where: argparse.Namespace) -> dict[str, float]:
 
 
 def switch(where: argparse.Namespace) -> dict[str, float]:
-    """The median time of a move to another alpha, streamed."""
+    """Return the median time of a move to another alpha, streamed."""
     models = [streamed(where, alpha) for alpha in ALPHAS]
     loaded = load(models[0], where.engine)
     start, times = time.time() - STARTED, []
@@ -130,7 +131,7 @@ CHILDREN = {
 
 
 def measured(name: str, where: argparse.Namespace, alphas: tuple[float | None, ...]) -> dict[str, float]:
-    """Wall and CPU seconds and bytes under the output folder of a contender's processes, children included."""
+    """Return wall and CPU seconds of a contender's processes, and the bytes of its output."""
     shutil.rmtree(where.out, ignore_errors=True)
     where.out.mkdir()
     before, began, result = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter(), {}
@@ -162,7 +163,7 @@ def measured(name: str, where: argparse.Namespace, alphas: tuple[float | None, .
 
 
 def prepare(where: argparse.Namespace) -> None:
-    """The pair, and its alphas stored for `raw`."""
+    """Make the pair, and store its alphas for `raw`."""
     from expoflow.config.recipes import MiniatureDpo, MiniatureSft
     from expoflow.extrapolation.extrapolate import extrapolate
     from expoflow.training.loop import dpo, sft

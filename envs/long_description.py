@@ -1,4 +1,4 @@
-"""Hatchling's metadata hook: README.md as a package index shows it, without what only a clone has."""
+"""Hatchling's metadata hook: README.md for a package index, without links to files of a clone."""
 
 import re
 from pathlib import Path
@@ -11,15 +11,15 @@ DIAGRAM = re.compile(r"## [^\n]*\n+```mermaid\n.*?```\n*", re.DOTALL)
 
 
 def long_description(readme: str) -> str:
-    """The text without images and diagrams, and with the names of files where links to them stood."""
+    """Return the text without images and diagrams, with links to files replaced by the files' names."""
     text = DIAGRAM.sub("", IMAGE.sub("", readme))
     return LINK.sub(lambda found: found[1] if found[1] == found[2] else f"{found[1]} ({found[2]})", text)
 
 
 class LongDescription(MetadataHookInterface):
-    """The field `readme`."""
+    """The hook for the field `readme`."""
 
     def update(self, metadata: dict) -> None:
-        """Set it."""
+        """Set the field."""
         text = Path(self.root, "README.md").read_text(encoding="utf-8")
         metadata["readme"] = {"content-type": "text/markdown", "text": long_description(text)}

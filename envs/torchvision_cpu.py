@@ -1,7 +1,7 @@
-"""Let PyPI's torchvision be imported beside the CPU build of torch.
+"""Make PyPI's torchvision importable beside the CPU build of torch.
 
-It is built for CUDA, and its kernels are not found there. Two of them are declared here as operators without a kernel: vLLM's
-classes for images need torchvision's Python alone.
+It is built for CUDA, and its kernels are missing there. Two of them are declared here as operators without
+a kernel, since vLLM's image classes need only torchvision's Python code.
 """
 
 import importlib.util

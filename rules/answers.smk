@@ -1,4 +1,4 @@
-# What every model of a pair's sweep answered, as a table and as a page to read it on.
+# The answers of every model of a pair's sweep, as a table and as a page to read.
 include: "inputs/answers.smk"
 
 

@@ -1,5 +1,6 @@
-# sft, aligned and expo side by side; a rule for each benchmark, a job for each variant. Every one writes a
-# result and its rows (one JSON line an item, .generations.jsonl), from which `compare` makes the differences.
+# sft, aligned and expo side by side: one rule per benchmark, one job per variant. Every job writes
+# a result and its rows (one JSON line per item, .generations.jsonl). `compare` makes the
+# differences from the rows.
 include: "inputs/benchmark.smk"
 
 
@@ -35,7 +36,7 @@ rule benchmark_reward:
         score=CONFIG.score.canonical(),
         reward_model_usage=REWARD_MODEL_USAGE,
         code=code.benchmark("reward"),
-        # what the kept responses and their scores depend on
+        # the kept responses and their scores depend on this
         responses=code.responses("reward"),
     message:
         "{wildcards.pair}: benchmark reward of {wildcards.variant}"
@@ -43,7 +44,7 @@ rule benchmark_reward:
         "../workflow/scripts/benchmark.py"
 
 
-# A file of AlpacaEval's dataset on the hub, or of the miniature, where the config names no local one.
+# A file of AlpacaEval's dataset on the hub, or of the miniature, if the config names no local file.
 rule alpaca_eval_data:
     output:
         file="results/benchmarks/alpaca_eval.{source}/{file}",
@@ -59,7 +60,7 @@ rule alpaca_eval_data:
     params:
         source=lambda wildcards: ALPACA_EVAL[wildcards.source].source(),
         seed=CONFIG.seed,
-        # what is downloaded depends on no code
+        # a download does not depend on any code
         code=lambda wildcards: (
             code.benchmark_data("alpaca_eval", ALPACA_EVAL[wildcards.source])
             if ALPACA_EVAL[wildcards.source].made()
@@ -98,7 +99,7 @@ use rule benchmark_reward as benchmark_alpaca_eval with:
         "{wildcards.pair}: benchmark AlpacaEval of {wildcards.variant}"
 
 
-# Questions, judge prompts and reference answers in one file, by the name of their source.
+# Questions, judge prompts and reference answers in one file, named after their source.
 rule mt_bench_data:
     input:
         files=lambda wildcards: mt_bench_files(MT_BENCH[wildcards.source]),
@@ -150,7 +151,7 @@ use rule benchmark_reward as benchmark_mt_bench with:
         "{wildcards.pair}: benchmark MT-Bench of {wildcards.variant}"
 
 
-# The datasets of the leaderboard's tasks: folders, and which bytes they hold.
+# The datasets of the leaderboard's tasks: folders, and the hashes of their files.
 rule open_llm_data:
     input:
         files=lambda wildcards: open_llm_files(OPEN_LLM[wildcards.source]),
@@ -202,7 +203,7 @@ use rule benchmark_reward as benchmark_open_llm with:
         "{wildcards.pair}: benchmark Open LLM Leaderboard of {wildcards.variant}"
 
 
-# What any tasks of lm-eval ask, and their datasets: folders, and which bytes they hold.
+# The questions of lm-eval's tasks and their datasets: folders, and the hashes of their files.
 rule lm_eval_data:
     input:
         files=lambda wildcards: lm_eval_files(LM_EVAL[wildcards.source]),
@@ -251,10 +252,10 @@ use rule benchmark_reward as benchmark_lm_eval with:
         "{wildcards.pair}: benchmark lm-eval of {wildcards.variant}"
 
 
-# Choosing alpha is only as good as the reward model.
+# The choice of alpha is only as good as the reward model.
 rule preferences:
     input:
-        # functions: in a plain text Snakemake would take braces for wildcards
+        # functions, because Snakemake would take braces in a plain text for wildcards
         file=lambda wildcards: (
             [CONFIG.reward_check.file] if CONFIG.reward_check.file else []
         ),
@@ -323,7 +324,7 @@ rule compare:
         "../workflow/scripts/compare.py"
 
 
-# What the choice of alpha is worth on prompts that took no part in it.
+# The gain of the chosen alpha on prompts that took no part in the choice.
 rule certify:
     input:
         unpack(held_out),

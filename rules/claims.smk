@@ -1,5 +1,5 @@
 # The paper's claims, measured on this run; expoflow claims makes a page of several runs.
-# The reward models that score the responses of pairs whose training they labelled.
+# The included file has the reward models that labelled the training of a pair.
 include: "inputs/claims.smk"
 
 
@@ -7,7 +7,8 @@ localrules:
     claims,
 
 
-# The reward model that labelled a training scores its responses, too: is it a worse judge than an independent one?
+# The reward model that labelled a training also scores its responses. This shows if it is a worse
+# judge than an independent reward model.
 use rule score as score_by with:
     input:
         generations="results/pairs/{pair}/alpha={alpha}/{prompts}.generations.jsonl",

@@ -1,4 +1,4 @@
-# Read once by every Snakemake process, also by each cluster job: imports no torch.
+# Every Snakemake process reads this once, and so does each cluster job. It imports no torch.
 import importlib.util
 import os
 import sys
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# The library beside this workflow is the one that counts, also where another one is installed. Its
-# folder does not stay on the path: the scripts in it are named like rules, one of them like a module of
-# Python's (select).
+# The library beside this workflow is used even if another one is installed. Its folder does not
+# stay on the path, because the scripts in it have the names of rules, and one of them has the name
+# of a module of Python (select).
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 installed = importlib.util.find_spec("expoflow")
 sys.path.insert(0, str(SCRIPTS))
@@ -42,19 +42,20 @@ try:
 except ExpoflowError as error:
     raise WorkflowError(f"the config has problems:\n{error}")
 
-# Jobs are offline but for download, and for weights that are gone: there the user's own word counts.
+# Jobs are offline, except to download models and to fetch weights that are gone. Those follow the
+# user's own setting.
 os.environ.setdefault("EXPOFLOW_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
-# Settings of engines that change no result come to jobs beside the params.
+# Settings of engines that change no result reach the jobs in the environment, not as params.
 os.environ.update(EXPOFLOW_ENGINE=CONFIG.free_engines())
 FIGURES = CONFIG.drawn()
-# The profile's default resource `gpu_gres`, for example gpu:a100: GPUs are then asked for as --gres=gpu:a100:2,
-# and as --gpus=2 where it is not set.
+# The profile's default resource `gpu_gres`, for example gpu:a100. GPUs are then requested as
+# --gres=gpu:a100:2. If it is not set, they are requested as --gpus=2.
 SITE = workflow.resource_settings.default_resources or {}
 GPU_GRES = SITE["gpu_gres"].raw if "gpu_gres" in SITE else None
 
 
 def begin_run():
-    """Before the first job."""
+    """Prepare a run, before its first job."""
     wanted = workflow.dag_settings
     try:
         if not workflow.touch:
@@ -85,16 +86,19 @@ wildcard_constraints:
     figure=only(FIGURES),
 
 
-# What is made if nothing else is asked for; every rule file adds what its own rules make.
+# The default targets. Every rule file adds the outputs of its own rules.
 RESULTS_OF_ALL = []
 
 
-# Parameter of the rules whose results say that they are of a rehearsal; none in a run.
+# Parameter of the rules whose results are marked in a rehearsal; empty in a run.
 REHEARSAL = {"rehearsal": CONFIG.limit} if CONFIG.limit else {}
 
 
 def whole(path):
-    """Where a whole set lies that stands at `path`; in a rehearsal only its first entries stand there (rehearsal.smk)."""
+    """The path of the whole set for `path`.
+
+    In a rehearsal `path` itself has only the first entries (rehearsal.smk).
+    """
     return path.replace("results/", "results/whole/", 1) if CONFIG.limit else path
 
 
@@ -102,7 +106,7 @@ def manifest(model):
     return f"results/models/{model}.json"
 
 
-# The reward model's manifest, where there is one.
+# The reward model's manifest, if there is one.
 REWARD_MODEL = manifest(CONFIG.reward_model) if CONFIG.reward_model else []
 
 
@@ -110,7 +114,8 @@ def alpha_folder(pair, alpha):
     return f"results/pairs/{pair}/alpha={alpha}"
 
 
-# Snakemake calls a function for every job, which shows where there are thousands: what all share is a plain value.
+# Snakemake calls a function for every job, which takes time if there are thousands. Shared
+# parameters are therefore plain values.
 
 
 def section(name, **exclude):
@@ -131,7 +136,7 @@ def of_pair(name):
 
 
 def reward_model(wildcards):
-    """The name of the reward model, None without one."""
+    """The name of the reward model; None if there is none."""
     return CONFIG.reward_model
 
 
@@ -143,7 +148,7 @@ REWARD_MODEL_USAGE = USAGES.get(CONFIG.reward_model, "")
 
 
 def usage(model):
-    """Parameter: how a model is to be run; `model` gives its name."""
+    """Parameter: how to run a model; `model` returns its name."""
     if len(set(USAGES.values())) == 1:
         return next(iter(USAGES.values()))
     return lambda wildcards: USAGES[model(wildcards)]
@@ -157,19 +162,20 @@ def member(name):
     return lambda wildcards: manifest(of_pair(name)(wildcards))
 
 
-# A manifest is read when a job is about to start; a dry run that finds none shows the least, but for a user's folder.
+# A manifest is read just before a job starts. Without one a dry run shows the minimum, except for a
+# user's own folder.
 NEEDS = resources.Needs(
     CONFIG, lambda model: resources.size(CONFIG.models[model], manifest(model))
 )
 
 
 def largest(models, wildcards):
-    """Bytes of the weights of the largest of `models`, functions of the wildcards."""
+    """Bytes of the weights of the largest of `models`, which are functions of the wildcards."""
     return max((NEEDS.weights(model(wildcards)) for model in models), default=0)
 
 
 def by_size(amount, *models):
-    """Resource function: `amount` for the weights of the largest of `models` and the attempt."""
+    """Resource function: `amount` of the weights of the largest of `models` and of the attempt."""
     return lambda wildcards, attempt: amount(largest(models, wildcards), attempt)
 
 
@@ -196,9 +202,10 @@ def engine_resources(*models):
 
 
 def on_gpus(count, cpus):
-    """Resources of a job on as many GPUs of one node as `count` says, a function of the wildcards, with `cpus` CPUs for each.
+    """Resources of a job on `count` GPUs of one node, with `cpus` CPUs per GPU.
 
-    Of a job that asks by --gres, SLURM's step would be given its threads alone.
+    `count` is a function of the wildcards. CPUs are requested per task for --gres, since SLURM's
+    step would otherwise get only the job's threads.
     """
 
     def gres(wildcards):
@@ -213,11 +220,12 @@ def on_gpus(count, cpus):
 
 
 def sweep_resources(*models):
-    """Resources of a job of a pair's sweep that runs `models`, perhaps in one SLURM job with the others of the sweep.
+    """Resources of a job of a pair's sweep that runs `models`.
 
-    There one job at a time has `engines`, so that SLURM is asked for the GPUs of the largest and the sum of the times,
-    each of them halved: what one job needs more than it was thought, another one needs less. Snakemake refuses a
-    SLURM job whose jobs differ in a resource that is text, such as `gres`.
+    All jobs of the sweep may share one SLURM job. In it only one job at a time has `engines`. SLURM
+    is therefore asked for the GPUs of the largest job and for the sum of the times. Each time is
+    halved, because some jobs need more than estimated and others less. Snakemake refuses a SLURM
+    job if its jobs differ in a resource that is text, such as `gres`.
     """
     asked = engine_resources(*models)
     alone = asked["runtime"]
@@ -236,7 +244,7 @@ def sweep_resources(*models):
 
 
 def shares_slurm_jobs():
-    """Whether the jobs of a sweep are put together (`groups` of a profile)."""
+    """Whether the jobs of a sweep are grouped (`groups` of a profile)."""
     return "generate" in workflow.group_settings.overwrite_groups
 
 
@@ -246,7 +254,7 @@ def file_threads(*models):
 
 
 def sweep_prompts(pair):
-    """The prompt set on which the pair's alpha is chosen."""
+    """The prompt set that chooses the pair's alpha."""
     return CONFIG.section(pair, "generate").prompts
 
 

@@ -11,7 +11,7 @@ rule generate:
         "results/logs/generate/{pair}/alpha={alpha}.{prompts}.log",
     benchmark:
         "results/logs/generate/{pair}/alpha={alpha}.{prompts}.tsv"
-    # before any score: on a GPU, engine and reward model take turns
+    # before any score, because engine and reward model take turns on a GPU
     priority: 10
     conda:
         "../envs/expoflow.yaml"

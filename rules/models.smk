@@ -1,8 +1,8 @@
-# Checkpoints: trained here, a folder of the user's, or from the hub; and what is trained on.
+# Checkpoints: trained here, from a folder of the user, or from the hub; and training data.
 include: "inputs/models.smk"
 
 
-# Nodes of a cluster often have no way out: the head process downloads.
+# Nodes of a cluster often have no internet access, so the head process downloads.
 localrules:
     dataset,
     download,
@@ -86,7 +86,7 @@ rule local:
         "../workflow/scripts/local.py"
 
 
-# No digest of code among the params: which bytes a commit stands for does not depend on it.
+# The params have no digest of code, because the files of a commit do not depend on code.
 rule download:
     output:
         manifest="results/models/{model}.json",

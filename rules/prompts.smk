@@ -1,4 +1,5 @@
-# Prompt sets, one JSON line a prompt. Like models of the hub, they are fetched by the head process (a localrule).
+# Prompt sets, one JSON line per prompt. The head process fetches them (a localrule), as it does
+# models of the hub.
 include: "inputs/prompts.smk"
 
 

@@ -1,4 +1,4 @@
-# Only if the config has `limit`: the first entries of every set stand where the whole set stands otherwise.
+# Only if the config has `limit`: the first entries of every set take the place of the whole set.
 
 
 rule first_prompts:
@@ -22,7 +22,7 @@ rule first_prompts:
         "../workflow/scripts/first.py"
 
 
-# What a benchmark asks that brings its questions with it.
+# The questions of a benchmark that comes with its own questions.
 use rule first_prompts as first_questions with:
     input:
         whole=whole_questions,

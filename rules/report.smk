@@ -31,7 +31,7 @@ rule tables:
         "../workflow/scripts/tables.py"
 
 
-# Apart from the others, which must not wait for a benchmark, and be lost with it.
+# Separate from the other tables, which must not wait for a benchmark or be lost if it fails.
 rule benchmark_table:
     input:
         benchmarks=benchmark_results([*VARIANTS, "expo-aligned"]),
@@ -56,7 +56,7 @@ rule benchmark_table:
         "../workflow/scripts/benchmark_table.py"
 
 
-# Tables 1, 2 and that of Appendix D, in the paper's form.
+# Tables 1 and 2 and the table of Appendix D, in the paper's form.
 rule paper_tables:
     input:
         benchmarks="results/benchmarks.csv",
@@ -107,7 +107,7 @@ rule figure:
         "../workflow/scripts/figure.py"
 
 
-# The tables of the paper's Appendices E and F, and every published number beside a run's own.
+# The tables of the paper's Appendices E and F, and every published number beside this run's.
 rule appendices:
     input:
         alphas=of_pairs("alphas.csv"),
@@ -153,7 +153,7 @@ rule report:
     conda:
         "../envs/expoflow.yaml"
     params:
-        # functions: in a plain text Snakemake would take braces for wildcards
+        # functions, because Snakemake would take braces in a plain text for wildcards
         figures=lambda wildcards: json.dumps(captions()),
         pairs=lambda wildcards: json.dumps(told_of_pairs()),
         reward_model=CONFIG.reward_model,

@@ -1,4 +1,5 @@
-# The reward of every response, where there is a reward model, and how likely the pair's own models find it.
+# The reward of every response, if there is a reward model, and its likelihood under the pair's own
+# models.
 include: "inputs/score.smk"
 
 
@@ -43,7 +44,7 @@ rule likelihood:
         "results/logs/likelihood/{pair}/alpha={alpha}.{prompts}.log",
     benchmark:
         "results/logs/likelihood/{pair}/alpha={alpha}.{prompts}.tsv"
-    # before any score, as it goes to the engine that generates
+    # before any score, because it needs the engine that generates
     priority: 5
     conda:
         "../envs/expoflow.yaml"

@@ -1,4 +1,4 @@
-# The choice of alpha, with its evidence.
+# The choice of alpha, and its evidence.
 rule select:
     input:
         rewards=of_grid("{folder}/{prompts}.rewards.csv"),

@@ -1,4 +1,4 @@
-# Why extrapolation works, measured; only where the config has the section `theory`.
+# Measurements of why extrapolation works, only if the config has the section `theory`.
 include: "inputs/theory.smk"
 
 

@@ -1,8 +1,8 @@
-# What the rules of answers.smk ask: input functions, and lists.
+# Input functions and lists of the rules in answers.smk.
 
 
 def readable_benchmarks(wildcards):
-    """Parameter: of every benchmark whose answers a person can read, the names of the files that they need."""
+    """Parameter: the names of the files that each readable benchmark needs, by benchmark."""
     sections = CONFIG.section(wildcards.pair, "benchmarks").sections()
     return {
         name: [*files_of(name)(wildcards)]
@@ -12,7 +12,7 @@ def readable_benchmarks(wildcards):
 
 
 def read_answers(wildcards):
-    """Input function: these files, and the rows of sft, aligned and expo, each under the benchmark's name."""
+    """Input function: these files and the rows of sft, aligned and expo, by benchmark."""
     found = {}
     for name in readable_benchmarks(wildcards):
         folder = f"results/pairs/{wildcards.pair}/benchmarks"

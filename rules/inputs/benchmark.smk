@@ -1,4 +1,4 @@
-# What the rules of benchmark.smk ask: input functions, and lists.
+# Input functions and lists of the rules in benchmark.smk.
 from expoflow.benchmarks import bill
 from expoflow.benchmarks.lm_eval.files import local_files as lm_eval_files
 from expoflow.benchmarks.mt_bench.files import local_files as mt_bench_files
@@ -9,36 +9,39 @@ from expoflow.config.benchmarks import BENCHMARKS, SECTIONS, AlpacaEvalBenchmark
 
 
 def of_variant(wildcards):
-    """The name of the model that a variant is of the size of."""
+    """The name of a model with the size of a variant."""
     return of_pair("sft" if wildcards.variant == "sft" else "aligned")(wildcards)
 
 
 def variant_model(wildcards):
-    """What stands for a variant's model: the manifest of sft or aligned, the recipe of expo."""
+    """The file of a variant's model: the manifest of sft or aligned, or the recipe of expo."""
     if wildcards.variant == "expo":
         return f"results/pairs/{wildcards.pair}/expo/recipe.json"
     return manifest(getattr(CONFIG.pairs[wildcards.pair], wildcards.variant))
 
 
 def variant_base(wildcards):
-    """The base of a variant that may be an adapter, which is no model without it."""
+    """The base of a variant that may be an adapter."""
     return [manifest(CONFIG.pairs[wildcards.pair].sft)] * (
         wildcards.variant == "aligned"
     )
 
 
 def settings(pair, benchmark):
-    """A benchmark's section, None where the pair has not this benchmark."""
+    """A benchmark's section; None if the pair does not have this benchmark."""
     return getattr(CONFIG.section(pair, "benchmarks"), benchmark)
 
 
 def settings_of(benchmark):
-    """Parameter: what of a benchmark's section its result depends on."""
+    """Parameter: the part of a benchmark's section that its result depends on."""
     return lambda wildcards: settings(wildcards.pair, benchmark).identity()
 
 
 def files_of(benchmark):
-    """Input function: what a benchmark's jobs read beside the model, by name; in a rehearsal only the first questions."""
+    """Input function: the files that a benchmark's jobs read beside the model, by name.
+
+    In a rehearsal they have only the first questions.
+    """
     asked = SECTIONS[benchmark].ASKED
 
     def files(wildcards):
@@ -52,7 +55,7 @@ def files_of(benchmark):
 
 
 def whole_questions(wildcards):
-    """Input function: the file with all that a benchmark asks."""
+    """Input function: the file with all questions of a benchmark."""
     section = settings(wildcards.pair, wildcards.benchmark)
     return section.inputs()[section.ASKED]
 
@@ -66,8 +69,11 @@ def rows_of(pair, benchmark):
 
 
 def compared_files(wildcards):
-    """Input function: what a comparison reads, by name: the rows of both variants, or all answers that were there to be compared; and
-    the benchmark's own files."""
+    """Input function: the files that a comparison reads, by name.
+
+    They are the rows of both variants, or all answers that could be compared, and the benchmark's
+    own files.
+    """
     pair, benchmark = wildcards.pair, wildcards.benchmark
     section = settings(pair, benchmark)
     own = {
@@ -86,7 +92,10 @@ def compared_files(wildcards):
 
 
 def held_out(wildcards):
-    """Input function: what judges a pair's choice on prompts that took no part in it, by name; else nothing."""
+    """Input function: the files that judge a pair's choice on held-out prompts, by name.
+
+    Empty if there are no such prompts.
+    """
     pair = wildcards.pair
     if CONFIG.judged_on(pair) is None:
         return {}
@@ -102,12 +111,12 @@ def held_out(wildcards):
 
 
 def sources(benchmark):
-    """The different sections of a benchmark over all pairs, by the name of the source of their files."""
+    """The different sections of a benchmark over all pairs, by the name of their source."""
     sections = [settings(pair, benchmark) for pair in CONFIG.pairs]
     return {each.source_name(): each for each in sections if each}
 
 
-# A comparison may need what its benchmark does.
+# A comparison may need the packages of its benchmark.
 COMPARING = (
     "benchmarks"
     if any(
@@ -120,7 +129,10 @@ COMPARING = (
 
 
 def benchmark_results(variants, benchmarks=BENCHMARKS):
-    """The results of `variants` on those of `benchmarks` that a pair has, for every pair; some have the difference alone."""
+    """The results of `variants` on the `benchmarks` of every pair.
+
+    Some benchmarks have only the difference.
+    """
     return [
         f"results/pairs/{pair}/benchmarks/{variant}/{benchmark}.json"
         for pair in CONFIG.pairs
@@ -137,7 +149,7 @@ LM_EVAL = sources("lm_eval")
 
 if CONFIG.reward_check:
     RESULTS_OF_ALL.append(f"results/models/{CONFIG.reward_model}.rewardbench.json")
-# What judges may cost, before anything is paid for.
+# The most that judges may cost, shown before anything is paid for.
 if workflow.is_main_process:
     for line in bill.lines(CONFIG):
         print(line, file=sys.stderr)

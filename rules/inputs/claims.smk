@@ -1,4 +1,4 @@
-# What the rules of claims.smk ask: input functions, and lists.
+# Input functions and lists of the rules in claims.smk.
 LABELLERS = {
     pair: next(
         name
@@ -10,7 +10,7 @@ LABELLERS = {
 
 
 def claim_inputs():
-    """What claims read beside the joint tables: responses, and the scores of other reward models."""
+    """Inputs of the claims beside the joint tables: responses, scores of other reward models."""
     claims = CONFIG.claims
     spoken = [*claims.fractions, *claims.length_bias] if claims else []
     found = [
@@ -29,7 +29,7 @@ def claim_inputs():
     ]
 
 
-# What the section theory measures.
+# Outputs of the section `theory`.
 MEASURED = [
     *of_pairs("theory.json" if CONFIG.theory else []),
     *(["results/cosines.csv"] if CONFIG.theory and CONFIG.kin() else []),

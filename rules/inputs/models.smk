@@ -1,4 +1,4 @@
-# What the rules of models.smk ask: input functions, and lists.
+# Input functions and lists of the rules in models.smk.
 from expoflow.checkpoints import manifests
 
 TRAINED = [name for name, model in CONFIG.models.items() if model.source == "train"]
@@ -7,7 +7,7 @@ HUB = [name for name, model in CONFIG.models.items() if model.source == "hub"]
 
 
 def needed(role):
-    """Input function: the manifest of what a model is trained from, or of what labels its data."""
+    """Input function: the manifest of the model to train from, or of the labeller of its data."""
     return lambda wildcards: [
         manifest(model)
         for each, model in CONFIG.models[wildcards.model].needed().items()
@@ -16,7 +16,7 @@ def needed(role):
 
 
 def training_resources():
-    """Resources of a training: those of the miniature ask for no GPU, and for little else."""
+    """Resources of a training. The miniature asks for no GPU, and for little else."""
     return {
         "mem_mb": lambda wildcards, attempt: NEEDS.training_memory(
             wildcards.model, attempt

@@ -1,4 +1,4 @@
-# What the rules of report.smk ask: input functions, and lists.
+# Input functions and lists of the rules in report.smk.
 import json
 import time
 
@@ -13,7 +13,7 @@ from expoflow.reporting.words import caption
 
 BEGAN, BEGAN_AT = time.monotonic(), time.time()
 
-# What the paper published of the models that pairs repeat.
+# The paper's published numbers of the models that pairs repeat.
 REPEATED = {
     name: [number._asdict() | {"value": str(number.value)} for number in numbers]
     for name, pair in CONFIG.pairs.items()
@@ -25,7 +25,7 @@ PAPER_REWARDS = (
 )
 REWARDS_NOTE = "" if PAPER_REWARDS or not CONFIG.reward_model else paper.OTHER_REWARDS
 
-# Of the intervals, by pair; none in a rehearsal, which certifies nothing.
+# The confidence of the intervals, by pair; empty in a rehearsal, which certifies nothing.
 CONFIDENCE = {
     pair: CONFIG.section(pair, "select").confidence
     for pair in CONFIG.pairs
@@ -34,7 +34,7 @@ CONFIDENCE = {
 
 
 def marks(figure):
-    """The paper's numbers that a figure shows, by pair, variant and quantity."""
+    """The paper's numbers in a figure, by pair, variant and quantity."""
     shown = figure.metrics or FIGURE_KINDS[figure.kind].marks
     found = {}
     for pair in figure.pairs:
@@ -60,12 +60,15 @@ def captions():
 
 
 def inert(text):
-    """`text` with `<` as JSON escapes it: Snakemake's report puts a figure's params into a script of its page."""
+    """`text` with `<` escaped as in JSON.
+
+    Snakemake's report puts the params of a figure into a script of its page.
+    """
     return text.replace("<", "\\u003c")
 
 
 def appendix_pairs():
-    """What the tables of the appendices say of a pair beside its results."""
+    """What the tables of the appendices need to know about a pair beside its results."""
     return {
         name: {
             "sft": pair.sft,
@@ -78,7 +81,7 @@ def appendix_pairs():
 
 
 def told_of_pairs():
-    """What the page must be told of a pair beside its results (`Told.pairs`)."""
+    """What the page needs to know about a pair beside its results (`Told.pairs`)."""
     found = {}
     for name, pair in CONFIG.pairs.items():
         lm_eval = CONFIG.section(name, "benchmarks").lm_eval
@@ -95,7 +98,7 @@ def told_of_pairs():
 
 
 def salvage_benchmarks():
-    """After a failed run: the tables with its gaps; what to say of them."""
+    """After a failed run, write the tables with gaps; return a message on them."""
     results = benchmark_results([*VARIANTS, "expo-aligned"])
     told = Told(
         figures=captions(),
@@ -109,12 +112,12 @@ def salvage_benchmarks():
 
 
 def words_of_failure():
-    """After a failed run: the gaps in its tables, and the reason of each job that failed."""
+    """After a failed run: the gaps in its tables, and the cause of each failed job."""
     return "\n".join(filter(None, [salvage_benchmarks(), WORDS.last(ran().place)]))
 
 
 def ran():
-    """The run that ends now."""
+    """The run that is ending."""
     begun_in = Path(workflow.rundir)
     given = workflow.overwrite_configfiles
     file = begun_in / workflow.configfiles[0] if given else None
@@ -122,13 +125,14 @@ def ran():
 
 
 def last_screen():
-    """After a run: what it found, and what to do next."""
+    """After a run: its findings, and what to do next."""
     if not workflow.touch:  # which makes no file, and changes the time of all
         throughput.remember(CONFIG, BEGAN_AT, local=workflow.local_exec)
     return closing_words(ran=ran())
 
 
-# The page says by which command; a run of the same config by another one has the same results, so that it is no parameter.
+# The page shows the command. It is not a parameter, because a run of the same config by another
+# command has the same results.
 if workflow.is_main_process:
     os.environ.update(EXPOFLOW_AGAIN=ran().again())
 
@@ -154,7 +158,7 @@ PLOTS = expand("results/figures/{figure}.{kind}", figure=FIGURES, kind=["svg", "
 
 
 def printed(tables):
-    """All files of those tables that are made: of one that would have no rows there is none."""
+    """All files of `tables` that have rows. A table without rows is not made."""
     made = [name for name, has_rows in tables.items() if has_rows]
     return expand("results/tables/{table}.{kind}", table=made, kind=TABLE_KINDS)
 

@@ -1,16 +1,19 @@
-# What the rules of score.smk ask: input functions, and lists.
+# Input functions and lists of the rules in score.smk.
 from expoflow.selection import criteria
 
 
 def likelihoods(wildcards):
-    """Input function: the likelihoods that the pair's alpha is chosen by, or compared by; else none."""
+    """Input function: the likelihoods that choose the pair's alpha, or that are compared.
+
+    Empty if neither needs them.
+    """
     if not scored_under(wildcards):
         return []
     return of_grid("{folder}/{prompts}.likelihoods.csv")(wildcards)
 
 
 def scored_under(wildcards):
-    """Names of the models under which the pair's responses are scored."""
+    """Names of the models that score the pair's responses."""
     return criteria.scored_under(CONFIG.section(wildcards.pair, "select"))
 
 
@@ -22,5 +25,5 @@ def all_rewards():
     ]
 
 
-# Snakemake remakes a deleted file only if it is asked for.
+# Snakemake makes a deleted file again only if it is a target.
 RESULTS_OF_ALL += all_rewards()

@@ -1,9 +1,9 @@
-# What the rules of theory.smk ask: input functions, and lists.
+# Input functions and lists of the rules in theory.smk.
 from expoflow.config.recipes import MiniatureDpo
 
 
 def theory_prompts(pair):
-    """The prompt set of the pair's expected reward and planes."""
+    """The prompt set for the pair's expected reward and planes."""
     return f"results/prompts/{CONFIG.theory.prompts or sweep_prompts(pair)}.jsonl"
 
 
@@ -15,7 +15,7 @@ def of_plane(path):
 
 
 def plane_pair(wildcards):
-    """The first pair of a plane, whose tokenizer, template and sampling are used."""
+    """The first pair of a plane. Its tokenizer, template and sampling are used."""
     return CONFIG.theory.planes[wildcards.plane].pairs[0]
 
 
@@ -30,6 +30,6 @@ def plane_aligned(wildcards):
 
 
 def bootstrap(wildcards):
-    """Parameter function: how intervals are made."""
+    """Parameter function: the settings of intervals."""
     pair = wildcards.get("pair") or plane_pair(wildcards)
     return CONFIG.section(pair, "select").canonical(include={"confidence", "resamples"})

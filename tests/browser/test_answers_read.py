@@ -177,7 +177,7 @@ def test_a_link_to_what_is_not_there_says_so(page, opened):
     view = ready(opened(page, "#prompt=nothing&set=prod&a=x&b=9"))
     assert (
         text(view, "#notice")
-        == "The link names what this page does not have: set prod, a x, b 9, prompt nothing."
+        == "This page does not have what the link names: set prod, a x, b 9, prompt nothing."
     )
     assert text(view, "#prompt-title") == "Prompt topic0"
     assert text(view, "#pane-b h3") == "B: alpha 0.5, expo, chosen"
@@ -225,7 +225,7 @@ def test_marks_of_long_texts_are_left_out_and_it_says_so(tmp_path, opened):
     page = Answered(tmp_path, responses).page()
     for name in responses:
         view = ready(opened(page, f"#prompt={name}"))
-        assert text(view, "#marked") == "too long to be marked"
+        assert text(view, "#marked") == "too long to mark"
         assert text(view, "#pane-b .text") == responses[name]["0.5"]
 
 
@@ -270,7 +270,7 @@ def test_votes_are_blind_kept_and_saved(tmp_path, opened):
     view = ready(opened(Answered(tmp_path, *ordinary(), judged=answered).page()))
     view.keyboard.press("v")
     assert "held-out prompts (took no part in the choice)" in text(view, "#ballot-what")
-    assert "nothing is asked: 1 of 6." in text(view, "#ballot-what")
+    assert "Identical responses are skipped: 1 of 6." in text(view, "#ballot-what")
     shown = view.inner_text("main")
     assert not any(word in shown for word in ("reward 0", "tokens", "alpha"))
     view.fill("#voter", "Ada")
@@ -368,7 +368,7 @@ def test_without_storage_votes_last_as_long_as_the_page(tmp_path, opened):
     view.keyboard.press("v")
     view.keyboard.press("1")
     assert text(view, "#progress") == "1 of 5 voted"
-    assert "keeps no votes" in text(view, "#notice")
+    assert "cannot keep votes" in text(view, "#notice")
 
 
 def test_if_the_aligned_model_was_kept_there_is_nothing_to_vote_on(tmp_path, opened):

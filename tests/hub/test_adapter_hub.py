@@ -69,7 +69,7 @@ def test_run_writes_the_base_into_the_config(user, hub, adapter, tmp_path):
     done = expoflow(user, *asked)
     assert done.returncode == 1
     assert "models.reward: " in done.stdout  # the models are looked at before any job: that is none
-    assert "has no trained head, as a language model has none" in done.stdout
+    assert "has no trained head, like a language model" in done.stdout
     assert "models.sft: " in done.stdout  # whose tokenizer the adapter has not, and which has no template
     models = yaml.safe_load((tmp_path / "out/config.yaml").read_text())["models"]
     assert models["sft"] == {"hub": "org/model"}

@@ -70,7 +70,7 @@ def test_the_plan_of_a_7b_and_a_70b_pair(user, hub):
     status, lines, errors = plan(user, config("a", "b", "c", "d"))
     assert status == 2  # the plan is printed, and what a look at the models finds: these have no header
     assert "pairs.pair0: " in errors
-    assert "no safetensors file" in errors
+    assert "not a safetensors file" in errors
     # 7B: 14.48 GB + 2 GB + 131,072 bytes a token x (1,024 + 2,048) = 16.89 GB; 70B: 137.95 + 2 + 1.01 GB = 140.96 GB.
     assert lines["pair0"].split() == [
         "pair0",
@@ -107,7 +107,7 @@ def test_the_plan_of_a_7b_and_a_70b_pair(user, hub):
     assert lines["downloads"] == "downloads: 319.4 GB"  # 3 x 14.48 + 2 x 137.95
     # and the copy of the pickled model, 137.95, and what is exported, 14.48 + 137.95
     assert lines["disk at the end, hub cache included"].endswith(": 609.7 GB")
-    assert lines["responses"] == "responses: 10,000, of 20,480,000 tokens at most"
+    assert lines["responses"] == "responses: 10,000, with at most 20,480,000 tokens"
     assert not any(count for name, count in hub.sent.items() if "safetensors" in name)
 
     _, lines, _ = plan(user, config("a", "b", "c", "d", weights="stored"))

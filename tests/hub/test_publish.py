@@ -222,7 +222,7 @@ def test_a_dry_run_asks_nothing_and_shows_what_will_be_sent(publisher, hub):
 def test_a_folder_that_the_recipe_names_is_told(publisher):
     edit(publisher.exported / "recipe.json", lambda recipe: recipe["sft"].update(source="/home/me/sft"))
     _, errors = publisher.run(0, "--dry-run")
-    assert errors == "note: recipe.json is published as it is, and names the folder /home/me/sft\n"
+    assert errors == "note: recipe.json is published as it is and names the folder /home/me/sft\n"
 
 
 def test_large_files_go_in_parts_where_the_hub_wants_parts(publisher, hub):
@@ -306,7 +306,7 @@ def test_somebody_elses_commit_in_between_is_told(publisher, hub):
 
     hub.fault("/objects/batch", status=503, then=change)
     line = publisher.refused()
-    assert f"{NEW}: README.md is not there with sha256" in line
+    assert f"{NEW}: README.md does not have sha256" in line
     assert "somebody else may have changed it" in line
     assert publisher.there()["theirs.txt"] == b"theirs"
 
@@ -327,7 +327,7 @@ def test_no_token_a_wrong_one_and_one_that_may_not_write(publisher, hub):
 def test_a_hub_that_has_no_room(publisher, hub):
     hub.full = True
     line = publisher.refused()
-    assert f"{NEW}: {hub.url} does not take it: LFS batch API returned errors" in line
+    assert f"{NEW}: {hub.url} rejects it: LFS batch API returned errors" in line
     assert "Storage limit reached" in line
     assert hub.received.commits == []
 
@@ -362,10 +362,10 @@ def test_a_licence_that_is_unknown_or_differs_has_to_be_stated(publisher, hub):
     assert "\nlicense" not in shown
     assert "note: this card states no licence, and an upload needs one: the parents' licences differ" in note
     edit(models / "sft.json", lambda manifest: manifest.update(license=None, folder="nowhere"))
-    assert "no licence is known of org/sft; read the terms of both" in publisher.refused()
+    assert "no licence is known for org/sft; read the terms of both" in publisher.refused()
     assert hub.requests == []
     line = publisher.refused("--license", "none-such")
-    assert 'does not take it: Invalid metadata in README.md. - "license" must be one of [apache-2.0' in line
+    assert 'rejects it: Invalid metadata in README.md. - "license" must be one of [apache-2.0' in line
     publisher.publish("--license", "other")
     assert publisher.card()[0]["license"] == "other"
 
@@ -401,31 +401,31 @@ SPOILT = {
     ),
     "another choice": (
         lambda publisher: edit(publisher.exported.parent / "best.json", lambda best: best.update(alpha="0.5")),
-        r"expo: has alpha \d+, best.json chooses 0.5; run snakemake again",
+        r"expo: has alpha \d+, but best.json chooses 0.5; run snakemake again",
     ),
     "worse on the prompts that judge": (
         lambda publisher: edit(
             publisher.exported.parent / "certificate.json",
             lambda found: found.update(certified=False, gain=-0.5, low=-0.6, high=-0.4),
         ),
-        r"expo: is no better model: gain -0.50 \[-0.60, -0.40\] on \d+ prompts of test .*; choose another alpha, or keep",
+        r"expo: is not better than the aligned model: gain -0.50 \[-0.60, -0.40\] on \d+ prompts of test .*; choose another alpha, or keep",
     ),
     "a certificate of another choice": (
         lambda publisher: edit(
             publisher.exported.parent / "best.json", lambda best: best.update(chosen_share=0.123)
         ),
-        "certificate.json: is not of the choice in best.json, the run is not finished; run snakemake again",
+        "certificate.json: does not belong to the choice in best.json, the run is not finished; run snakemake again",
     ),
     "other parents": (
         lambda publisher: edit(
             publisher.project / "results/models/dpo.json",
             lambda manifest: manifest["files"][SHARDS[0]].update(sha256=64 * "0"),
         ),
-        "was made of another aligned model than results/models/dpo.json describes",
+        "was made from another aligned model than results/models/dpo.json describes",
     ),
     "benchmarks of an earlier export": (
         lambda publisher: os.utime(publisher.exported / "recipe.json"),
-        "benchmarks/expo/reward.json: is of an earlier export",
+        "benchmarks/expo/reward.json: belongs to an earlier export",
     ),
     "a benchmark is missing": (
         lambda publisher: (publisher.exported.parent / "benchmarks/sft/reward.json").unlink(),
@@ -455,7 +455,10 @@ def test_what_an_earlier_version_made_is_published_with_what_its_intervals_are(p
     (pair / "certificate.json").unlink()
     publisher.publish()
     _, body = publisher.card()
-    assert "The run that made this model wrote no certificate: the intervals below are as if no other" in body
+    assert (
+        "The run that made this model wrote no certificate: the intervals below ignore that other alphas"
+        in body
+    )
     assert "at once" not in body
     assert "answered 24 prompts (`dev`, a file)" in body
 
@@ -477,7 +480,7 @@ def test_another_model_is_left_alone_unless_it_is_to_be_replaced(publisher, hub,
     hub.add(NEW, checkpoint("theirs", shards=1))
     theirs = publisher.there()
     assert "holds another model (" in (line := publisher.refused())
-    assert "replace what is there with --replace" in line
+    assert "replace that model with --replace" in line
     assert publisher.there() == theirs
     hub.repos[NEW].commit(theirs | {".gitattributes": b"theirs"})
     publisher.publish("--replace")
@@ -504,7 +507,7 @@ def test_one_of_several_pairs_is_named(publisher, hub):
     assert "no exported model of pair 'absent'; there are other, tiny" in publisher.refused(
         "--pair", "absent"
     )
-    assert "the config has no pair 'other'; give the one of this run: --config FILE" in publisher.refused(
+    assert "the config has no pair 'other'; give this run's config: --config FILE" in publisher.refused(
         "--pair", "other"
     )
     (publisher.project / "config.yaml").rename(publisher.project / "mine.yaml")

@@ -69,4 +69,4 @@ def test_pickles_have_no_header(user, hub, tmp_path):
     hub.add("org/old", tmp_path / "old")
     done = preflight(user, "org/model", "org/old")
     assert done.returncode == 2
-    assert "pickles have no header; download it, and give its folder" in done.stdout
+    assert "pickles have no header; download it and give its folder" in done.stdout

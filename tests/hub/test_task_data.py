@@ -90,7 +90,7 @@ def test_any_task_of_lm_eval_is_written_down_with_its_datas_commit(user, hub, tm
     assert (
         run.stderr.strip()
         .splitlines()[-1]
-        .startswith("error: dataset 'TIGER-Lab/MMLU-Pro': the hub does not give it")
+        .startswith("error: dataset 'TIGER-Lab/MMLU-Pro': cannot be fetched from the hub")
     )
 
 
@@ -133,7 +133,7 @@ def test_a_dataset_that_the_hub_lacks_is_named(user, commit):
     assert (
         run.stderr.strip()
         .splitlines()[-1]
-        .startswith("error: dataset 'openai/gsm8k': the hub does not give it")
+        .startswith("error: dataset 'openai/gsm8k': cannot be fetched from the hub")
     )
     assert "Traceback" not in run.stderr
     assert not (user.folder / "data.json").exists()

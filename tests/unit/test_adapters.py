@@ -425,7 +425,7 @@ def test_the_command_line(tmp_path, capsys, monkeypatch):
     assert (
         run("extrapolate", "--aligned", tmp_path / "elsewhere", "--alpha", "1", "--out", tmp_path / "o") == 2
     )
-    assert "is no adapter, which would name its base" in capsys.readouterr().err
+    assert "is not an adapter, which would name its base" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

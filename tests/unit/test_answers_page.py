@@ -81,7 +81,7 @@ def test_votes_are_on_held_out_prompts_and_name_the_responses(tmp_path):
     assert (vote["set"], vote["prompts"]) == (1, "reward")
     assert vote["ballots"] == [{"item": 0, "prompt_id": "sun", "sample": 0, **named}]
     assert "held-out prompts (took no part in the choice)" in vote["words"]
-    assert vote["words"].endswith("nothing is asked: 1 of 2.")
+    assert vote["words"].endswith("Identical responses are skipped: 1 of 2.")
 
 
 def test_without_held_out_prompts_the_sweeps_are_voted_on(tmp_path):
@@ -96,7 +96,7 @@ def test_if_a_part_of_the_prompts_judges_it_alone_is_voted_on(tmp_path):
     vote = data(Answered(tmp_path, texts, judge=0.5).page())["vote"]
     assert {ballot["prompt_id"] for ballot in vote["ballots"]} == judging(texts, 0.5)
     assert "the part of them that judged the choice" in vote["words"]
-    assert vote["words"].endswith("nothing is asked: 0 of 5.")
+    assert vote["words"].endswith("Identical responses are skipped: 0 of 5.")
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_words_say_what_is_to_be_quoted(tmp_path):
     assert seen == f"{said} (these prompts were looked at 3 times)"
     doubtful = {"certified": False, "low": -0.003}
     assert words.certificate_words(found.model_copy(update=doubtful)) == (
-        said.replace("0.30", "-0.003") + ", not certified: the interval holds 0"
+        said.replace("0.30", "-0.003") + ", not certified: the interval contains 0"
     )
     bad = found.model_copy(update={"certified": False, "gain": -0.5, "low": -0.6, "high": -0.4})
     assert words.certificate_words(bad).endswith(", worse than the aligned model there")
@@ -232,13 +232,15 @@ def test_without_rewards_a_part_judges_what_alpha_was_chosen_by():
     assert (held_out.measure, len(held_out.prompts)) == ("nll", 20)
     assert held_out.low <= held_out.gain <= held_out.high
     assert held_out.gain == pytest.approx(-0.2, abs=0.02)
-    with pytest.raises(DataError, match="NLL under the aligned model is not known of all responses"):
+    with pytest.raises(DataError, match="NLL under the aligned model is not known for all responses"):
         certificate.on_part("p", "2", bare, {}, config, 0)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.999])
 def test_a_part_without_prompts_is_refused(share):
-    with pytest.raises(DataError, match=rf"p: select.judge: {share} of 40 prompts leaves a part without any"):
+    with pytest.raises(
+        DataError, match=rf"p: select.judge: {share} of 40 prompts leaves one part without prompts"
+    ):
         split.part(TABLES, share, "p")
 
 
@@ -315,8 +317,11 @@ def test_the_results_of_an_earlier_version_are_still_shown(results):
     old = {"reward": 1.5, "gain": 0.5, "gain_low": 0.1, "gain_high": 0.9, "prompts": None}
     where, summary, page = results(BEST.model_copy(update=old), old=True)
     assert (summary["certified"], summary["certificate"], summary["gain_low"]) == ("1", "", "0.1")
-    assert ">Certificate: none: this choice is of an earlier version.</p>" in page
-    assert "The interval is of an earlier version: as if no other alpha had been tried." in page
+    assert ">Certificate: none: this choice was made by an earlier version.</p>" in page
+    assert (
+        "The interval is from an earlier version, which computed it as if no other alpha had been tried."
+        in page
+    )
     assert "p: best alpha 2, reward 1.00 -> 1.50, gain 0.50 [0.10, 0.90]\n" in closing_words(where)
 
 

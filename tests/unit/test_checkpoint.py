@@ -57,7 +57,7 @@ def test_a_file_cut_off_after_it_was_opened_is_an_error_not_a_crash(tmp_path):
 
 
 BROKEN = {
-    "empty file": (b"", b"", "no safetensors file, or cut off"),
+    "empty file": (b"", b"", "not a safetensors file, or cut off"),
     "not json": (b"{nonsense}", b"", "broken header"),
     "not an object": (b"[1, 2]", b"", "broken header"),
     "cut off": ({"a": ENTRY}, bytes(7), "cut off, 1 bytes are missing"),
@@ -72,7 +72,7 @@ BROKEN = {
     "negative shape": ({"a": {**ENTRY, "shape": [-1, -2]}}, bytes(8), "tensor a has shape"),
     "unknown type": ({"a": {**ENTRY, "dtype": "F4"}}, bytes(8), "tensor a has the type F4"),
     "no offsets": ({"a": {"dtype": "F32", "shape": [2]}}, bytes(8), "broken header"),
-    "tensor twice": (b'{"a":%s,"a":%s}' % ((json.dumps(ENTRY).encode(),) * 2), bytes(8), "a stands twice"),
+    "tensor twice": (b'{"a":%s,"a":%s}' % ((json.dumps(ENTRY).encode(),) * 2), bytes(8), "a occurs twice"),
 }
 
 

@@ -135,7 +135,7 @@ def test_a_figure_reads_back_from_the_parameter_of_its_rule(kind):
         ),
         (
             {"kind": "sweep", "pairs": ["five", "five"]},
-            "figures.mine.pairs: a pair stands twice; remove one",
+            "figures.mine.pairs: a pair occurs twice; remove one",
         ),
         (
             {"kind": "histograms", "benchmark": "mt_bench"},
@@ -266,7 +266,7 @@ def test_with_a_reward_model_a_rules_parameter_is_what_it_was():
                 "benchmarks": {"reward": {"prompts": "own"}},
                 "prompts": {"dev": {"file": "d"}, "own": {"file": "o"}},
             },
-            "pairs.pair.benchmarks.reward: needs reward_model, for what is true of 'own' is not known; add it, or"
+            "pairs.pair.benchmarks.reward: needs reward_model, since true quality on 'own' is not known; add it, or"
             " remove the benchmark",
         ),
         (

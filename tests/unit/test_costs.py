@@ -106,7 +106,7 @@ def test_what_surely_does_not_fit_is_refused(tmp_path, monkeypatch):
     free(monkeypatch, 41 * GB)  # two of the sweep and the exported one: 42 GB
     with pytest.raises(ExpoflowError) as refused:
         disk.check(asked, made(asked), refuse=True)
-    assert str(refused.value).startswith("nothing was done:\ndisk: 42.0 GB to come on the disk of ")
+    assert str(refused.value).startswith("nothing was done:\ndisk: 42.0 GB will be written to the disk of ")
     assert (
         "(the sweep's models 28.0, exported models 14.0), 41.0 GB are free; free space, or write extrapolate"
         in str(refused.value)
@@ -127,7 +127,7 @@ def test_a_guess_is_no_reason_to_refuse(monkeypatch):
     free(monkeypatch, 10 * GB)
     (line,) = disk.check(asked, made(asked), refuse=True)
     assert line.startswith("WARNING: disk: 70.0 GB")
-    assert ", some guessed by names)" in line
+    assert ", some guessed from names)" in line
 
 
 def test_the_miniature_has_nothing_to_say(tmp_path):
@@ -154,7 +154,7 @@ def test_gpu_hours_are_reckoned_by_the_cards_figures():
     responses = 4 * prompts * 100  # alphas -1, 0, 0.1 and 0.2
     hours = responses * (1000 / rate + 1024 / arithmetic) / 3600
     assert line.startswith(
-        f"time: {hours:.1f} GPU hours of generation and scoring if no response ends early (reckoned for vLLM (transformers takes many times as long), as on A100s of 80 GB"
+        f"time: {hours:.1f} GPU hours of generation and scoring if no response ends early (estimated for vLLM (transformers takes many times as long), as on A100s of 80 GB"
     )
     assert 2 < hours < 10
 
@@ -182,7 +182,7 @@ def test_the_gpus_of_this_machine_count(machine):
     asked = config()
     (line,) = throughput.lines(asked, made(asked), local=True)
     assert re.search(
-        r"time: \d+ GPU minutes .*\(reckoned.*, NVIDIA H200\).*, \d+ minutes? on the 2 GPUs here;",
+        r"time: \d+ GPU minutes .*\(estimated.*, NVIDIA H200\).*, \d+ minutes? on the 2 GPUs here;",
         line,
     )
 
@@ -309,7 +309,7 @@ def test_what_a_cut_off_run_says_is_what_is_looked_for():
     ("given", "by"),
     [
         ({}, "by earlier runs here"),
-        ({"generate": {"samples": 100}}, "reckoned"),  # of many responses a few say little
+        ({"generate": {"samples": 100}}, "estimated"),  # of many responses a few say little
     ],
 )
 def test_speeds_of_runs_that_are_not_alike_do_not_count(swept, given, by):
@@ -322,7 +322,7 @@ def test_speeds_of_another_engine_do_not_count(swept):
     asked = swept(engine="vllm")
     throughput.remember(asked, since=0, local=True)
     assert len(speeds()) == 1
-    assert "(reckoned, " in of_another(asked)[0]
+    assert "(estimated, " in of_another(asked)[0]
 
 
 def test_gpus_that_worked_at_the_same_time_count_each(swept, machine, monkeypatch):
@@ -377,4 +377,4 @@ def test_a_bill_is_that_of_calls_that_are_answered_at_once():
     judge = {"model": "j", "prices": {"j": {"input": 10, "output": 10}}}
     asked = config(benchmarks={"mt_bench": {"hub": "org/mt", "judge": judge}})
     (line,) = bill.lines(asked)
-    assert line.endswith(" USD without repeated ones), less the verdicts that are kept")
+    assert line.endswith(" USD without repeated ones), minus the verdicts that are kept")

@@ -47,7 +47,7 @@ def test_a_machine_without_gpus_and_a_hub_that_answers(tmp_path, hub):
     for line in ("processor  ", "memory     ", "engine     `auto` takes transformers: ", "hub cache  "):
         assert f"\n{line}" in said
     assert f"hub        {endpoint}: answers in " in said
-    assert "token      there: the token in HF_TOKEN" in said
+    assert "token      found: the token in HF_TOKEN" in said
     assert "hf_secret" not in said
     assert [path for path, _ in asked] == ["/api/models?limit=1"]
     assert "hf_secret" not in str(asked)
@@ -81,8 +81,7 @@ def test_a_proxy_that_refuses_is_no_hub_that_answers(tmp_path, hub):
     endpoint, _ = hub
     _, said = doctor(tmp_path, HF_ENDPOINT=f"{endpoint}/proxy")
     assert (
-        f"hub        {endpoint}/proxy: answers HTTP 403\n           -> mend the network or the proxy, "
-        in said
+        f"hub        {endpoint}/proxy: answers HTTP 403\n           -> fix the network or the proxy, " in said
     )
 
 

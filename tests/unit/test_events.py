@@ -404,7 +404,10 @@ def test_status_says_whether_a_run_was_killed_here_or_may_be_elsewhere(folder, c
     (folder / ".snakemake/locks").mkdir(parents=True)
     (folder / ".snakemake/locks/0.output.lock").touch()
     here = {"host": socket.gethostname(), "pid": 1 << 21}
-    for head, said in ((here, "killed; go on"), ({}, "killed, or running on another machine (h); go on")):
+    for head, said in (
+        (here, "killed; continue"),
+        ({}, "killed, or running on another machine (h); continue"),
+    ):
         note(folder, **head)
         capsys.readouterr()
         assert main(["status", str(folder)]) == 0

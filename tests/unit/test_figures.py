@@ -216,7 +216,7 @@ def unrewarded(folder, pair, rewards):
 def test_without_rewards_the_sweep_shows_the_nll_with_the_interval_of_its_change(tmp_path, drawn):
     file = unrewarded(tmp_path, "one", SMALL)
     figure = drawn(plan([file], {"one": {"expo": {"alpha": 0.3}}}, kind="sweep", pairs=["one"]))
-    nll = panel(figure, "NLL, aligned\n(nats a token)")
+    nll = panel(figure, "NLL, aligned\n(nats per token)")
     assert len(figure.get_axes()) == 2
     assert list(curve(nll, 3).get_ydata()) == pytest.approx([1.0, 0.6, 0.9])
     assert stars(nll) == [(0.2, pytest.approx(0.6))]
@@ -230,7 +230,7 @@ def test_without_rewards_the_sweep_shows_the_nll_with_the_interval_of_its_change
 def test_without_rewards_curves_show_the_nll_and_the_papers_rewards_apart(tmp_path, drawn):
     files = [unrewarded(tmp_path, pair, LARGE) for pair in ("a", "b")]
     figure = drawn(plan(files, PAPER, kind="curves", pairs=["a", "b"]))
-    assert stars(panel(figure, "NLL, aligned\n(nats a token)")) == [(25, 0), (25, 0)]
+    assert stars(panel(figure, "NLL, aligned\n(nats per token)")) == [(25, 0), (25, 0)]
     (marks,) = hollow(panel(figure, "paper's reward (logit)"))
     assert list(marks.get_xydata().flatten()) == [0, 3.13, 25, 4.79]
     assert "interval of the mean" not in texts(figure.subfigs[0].legends[0])

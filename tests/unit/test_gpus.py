@@ -128,7 +128,7 @@ def test_a_driver_that_fails_is_no_machine_without_gpus(machine, tmp_path, monke
     gpus._number.cache_clear()
     monkeypatch.setattr(gpus, "DRIVER", program)
     with pytest.raises(
-        ExpoflowError, match=r"nvidia-smi tells of no GPU, though a driver is loaded \(.*\); mend the driver"
+        ExpoflowError, match=r"nvidia-smi lists no GPU, although a driver is loaded \(.*\); repair the driver"
     ):
         gpus.gpus()
 
@@ -137,7 +137,9 @@ def test_gpus_that_cannot_be_are_refused(machine):
     machine(Gpu(), Gpu(), visible="0, 1,0")
     with pytest.raises(ExpoflowError, match="CUDA_VISIBLE_DEVICES=0, 1,0 names a GPU twice; name each once"):
         gpus.gpus()
-    with pytest.raises(ExpoflowError, match="CUDA_VISIBLE_DEVICES names GPU 7, here are 2; correct it"):
+    with pytest.raises(
+        ExpoflowError, match="CUDA_VISIBLE_DEVICES names GPU 7, but there are 2 GPUs here; correct it"
+    ):
         gpus.require_known(["1", "7"])
     gpus.require_known(["1", "GPU-0a", "MIG-3"])
 
@@ -306,7 +308,7 @@ def test_vllm_without_a_gpu_is_refused_before_any_job(vllm, monkeypatch):
     with pytest.raises(ConfigError) as refused:
         check_gpus(checks.parse(by_both), local=True)
     assert refused.value.problems == [
-        f"{where}.engine: vllm needs a GPU, and this machine has none; take auto, or run it where a GPU is, as by --profile slurm"
+        f"{where}.engine: vllm needs a GPU, and this machine has none; take auto, or run it on a machine with a GPU, as by --profile slurm"
         for where in ("generate", "score")
     ]
     with pytest.raises(
@@ -350,7 +352,7 @@ def test_a_training_on_more_gpus_than_there_are_is_refused_before_any_job(machin
     with pytest.raises(ConfigError) as refused:
         check_gpus(config, local=True)
     assert refused.value.problems == [
-        "models.dpo.train.accelerate: 'zero3' starts 4 processes, each on a GPU, here are 2; set num_processes in a copy of it"
+        "models.dpo.train.accelerate: 'zero3' starts 4 processes, each on a GPU, but this machine has 2; set num_processes in a copy of it"
     ]
     check_gpus(config, local=False)
     results = Results.of(tmp_path)

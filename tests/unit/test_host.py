@@ -345,7 +345,7 @@ def test_a_folder_that_is_open_to_others_is_refused(start, mode):
     run = start()
     run.head.folder.mkdir()
     run.head.folder.chmod(mode)
-    with pytest.raises(ExpoflowError, match=rf"run is open to others .* mode {mode:o}\); delete it"):
+    with pytest.raises(ExpoflowError, match=rf"run is accessible to others .* mode {mode:o}\); delete it"):
         run.rows(n=1)
     run.head.folder.rmdir()
 
@@ -363,7 +363,7 @@ def test_a_folder_of_somebody_else_is_refused(start):
 def test_a_link_in_place_of_the_folder_is_refused(start, tmp_path):
     run = start()
     run.head.folder.symlink_to(tmp_path)
-    with pytest.raises(ExpoflowError, match="is no folder"):
+    with pytest.raises(ExpoflowError, match="is not a folder"):
         run.rows(n=1)
     run.head.folder.unlink()
 
@@ -426,7 +426,7 @@ def test_a_head_announces_its_slots_and_sweeps_after_dead_ones(tmp_path):
 def test_a_model_that_asks_for_more_gpus_than_there_are_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(gpus.metadata, "version", lambda name: "2.13.0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
-    with pytest.raises(ExpoflowError, match="asks for 8 GPUs, here are 5"):
+    with pytest.raises(ExpoflowError, match="asks for 8 GPUs, but there are 5 here"):
         head.announce(1, asked={"m": 8})
     assert gpus.allotted() == 5
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")

@@ -162,21 +162,21 @@ def bomb(kind: str) -> str:
 
 
 FILES = {
-    "a tag that runs": ("models: !!python/object/apply:os.system [touch owned]\n", "no plain YAML"),
-    "a tag that imports": ("models: !!python/name:os.system\n", "no plain YAML"),
-    "an unknown tag": ("models: !mine {}\n", "no plain YAML"),
+    "a tag that runs": ("models: !!python/object/apply:os.system [touch owned]\n", "not plain YAML"),
+    "a tag that imports": ("models: !!python/name:os.system\n", "not plain YAML"),
+    "an unknown tag": ("models: !mine {}\n", "not plain YAML"),
     "Python for Snakemake": (
         "__use_yte__: true\n?__import__('os').system('touch owned'): 1\n",
         "__use_yte__",
     ),
     "no end of lists": ("[" * 1500, "lists in lists without end"),
-    "itself": ("models: &a {x: *a}\n", "no plain YAML"),
+    "itself": ("models: &a {x: *a}\n", "not plain YAML"),
     "many lists": (bomb("lists"), "references to references"),
     "many merges": (bomb("merges"), "references to references"),
     "many maps": (bomb("maps"), "references to references"),
-    "control characters": ("a\x1bb: 1\n", "no plain YAML"),
+    "control characters": ("a\x1bb: 1\n", "not plain YAML"),
     "an escaped control character": ('"a\\e[2J\\n": 1\n', "unknown key 'a\\x1b[2J\\n'"),
-    "no text": (b"\xff\xfe\x00", "no plain YAML"),
+    "no text": (b"\xff\xfe\x00", "not plain YAML"),
 }
 
 
@@ -256,10 +256,10 @@ def test_responses_come_back_as_they_were_whatever_separators_are_in_them(tmp_pa
 
 
 BAD_LINES = {
-    "a key twice": ('{"prompt": "a", "prompt": "b"}', "key 'prompt' stands twice"),
+    "a key twice": ('{"prompt": "a", "prompt": "b"}', "key 'prompt' occurs twice"),
     "a key twice inside": (
         '{"prompt": [{"role": "user", "role": "system", "content": "a"}]}',
-        "key 'role' stands",
+        "key 'role' occurs",
     ),
     "NaN for a prompt": ('{"prompt": NaN}', "field 'prompt' must be a text"),
     "half a character": ('{"prompt": "\\ud83d"}', "half of a character"),

@@ -157,9 +157,9 @@ def test_what_counts():
     assert [(each.voter, each.winner) for each in counted.votes] == [("ann", "tie"), ("bob", "aligned")]
     assert (counted.other, counted.replaced, counted.chose, counted.held_out) == (4, 1, 0, False)
     assert [each.split("; ")[0] for each in benchmark.said(counted, "tiny")] == [
-        "tiny: 4 votes do not count: they are on other answers than this run's",
-        "tiny: 1 votes do not count: the same voter's later one on the same answers does",
-        "tiny: all votes are on prompts that chose alpha too: the win rate is no held-out one (sweep_win_rate)",
+        "tiny: 4 votes do not count: they are not on the answers of this run",
+        "tiny: 1 votes do not count: the same voter voted again on the same answers",
+        "tiny: all votes are on prompts that also chose alpha: the win rate is not held-out (sweep_win_rate)",
     ]
     assert {metric.metric for metric in benchmark.measure(counted, SelectConfig())} == {
         "sweep_win_rate",
@@ -273,12 +273,12 @@ def test_of_the_aligned_model_itself_there_is_nothing_to_prefer(compared):
         (None, "benchmarks.human.votes: no file 'votes.jsonl'; vote on results/pairs/tiny/answers.html and save"),
         ("", "pairs.tiny.benchmarks.human.votes: 'votes.jsonl' has no vote on this pair (pairs in it: none); vote on"),
         (line(pair="mine"), "'votes.jsonl' has no vote on this pair (pairs in it: mine); vote on results/pairs/tiny"),
-        (line() + "\n{}\n", "votes.jsonl:2: is no vote (pair: Field required); correct or remove the line"),
-        (line() + "\nvoted\n", "votes.jsonl:2: not JSON (Expecting value); write one JSON object a line"),
-        (line(winner="both"), "votes.jsonl:1: is no vote (winner: Input should be 'aligned', 'expo' or 'tie'); correct"),
-        (line(expo="0.3"), "votes.jsonl:1: is no vote (expo: String should match pattern '^[0-9a-f]{16}$'); correct"),
-        (line(prompt="Hello"), "votes.jsonl:1: is no vote (prompt: Extra inputs are not permitted); correct or remove"),
-        (line(sample=-1), "votes.jsonl:1: is no vote (sample: Input should be greater than or equal to 0); correct"),
+        (line() + "\n{}\n", "votes.jsonl:2: is not a vote (pair: Field required); correct or remove the line"),
+        (line() + "\nvoted\n", "votes.jsonl:2: not JSON (Expecting value); write one JSON object per line"),
+        (line(winner="both"), "votes.jsonl:1: is not a vote (winner: Input should be 'aligned', 'expo' or 'tie'); correct"),
+        (line(expo="0.3"), "votes.jsonl:1: is not a vote (expo: String should match pattern '^[0-9a-f]{16}$'); correct"),
+        (line(prompt="Hello"), "votes.jsonl:1: is not a vote (prompt: Extra inputs are not permitted); correct or remove"),
+        (line(sample=-1), "votes.jsonl:1: is not a vote (sample: Input should be greater than or equal to 0); correct"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_votes_is_told_before_any_job(content, problem, tmp_path, monkeypatch):

@@ -176,7 +176,7 @@ def test_a_file_of_the_hubs_names_no_file_here(tmp_path):
 
 def test_images_are_lost_nowhere_else(tmp_path):
     row = {"prompt": TEXT, "chosen": "a", "rejected": "b", "images": ["one.png"]}
-    with pytest.raises(DataError, match="has images, which are read of prompts alone"):
+    with pytest.raises(DataError, match="has images, which are only read for prompts"):
         preferences.read([write(tmp_path, row)], RewardCheck(file="a"))
 
 
@@ -223,7 +223,7 @@ def test_what_is_wrong_with_images_is_said_before_any_job(made, tmp_path):
         check_models(everything)
     said = str(error.value).splitlines()
     for begins, words in {
-        "theory.prompts: 'dev' has images": "theory reads text alone",
+        "theory.prompts: 'dev' has images": "theory reads only text",
         "models.llama1: ": "LlamaForCausalLM takes no images; remove the images from the prompts",
         "models.t51: ": "t5 has an encoder and a decoder, and the sweep of ExPO is only for decoders; `expoflow extrapolate`",
         "models.rm: 'dev': ": "prompts have images, which the reward model does not see",

@@ -142,7 +142,7 @@ def test_what_stays_away_is_missing_and_reported(server, name):
     assert judge.counts == {"calls": tries, name: tries}
     assert judge.summary(requests(1), [None])["missing"] == 1
     assert said[-1] == f"judge judge: {tries} calls; {name} {tries}; 1 of 1 verdicts are missing"
-    assert said[-2].startswith(f"judge judge: a request stays without reply ({name}")
+    assert said[-2].startswith(f"judge judge: a request got no reply ({name}")
     server.always = None
     assert texts(Judge(config(server)).ask(requests(1))) == SAID[:1]
 
@@ -255,7 +255,7 @@ def test_max_cost_stops_before_it_is_passed_and_the_rerun_goes_on(server, tmp_pa
         {"messages": [{"role": "user", "content": f"{i:03}" + 300 * "x"}], "max_tokens": 10} for i in range(8)
     ]  # 303 characters: 101 + 8 + 10 tokens, 0.119 at most
     limited = config(server, concurrency=concurrency, max_cost=0.57, prices=PRICES)
-    with pytest.raises(JudgeError, match=r"0.5600 USD are spent and the next call may cost 0.1190"):
+    with pytest.raises(JudgeError, match=r"0.5600 USD have been spent and the next call may cost 0.1190"):
         Judge(limited, ledger).ask(asked)
     assert len(server.calls) == 5  # 4 x 0.112 + 0.119 = 0.567 fits, 5 x 0.112 + 0.119 does not
     with pytest.raises(JudgeError, match=r"5 of 8 verdicts are kept: raise max_cost"):
@@ -315,7 +315,7 @@ BAD = {
     "no address": ({"base_url": "localhost"}, "judge.base_url: an endpoint is an address such as"),
     "a key instead of its variable": (
         {"api_key_env": "sk-secret"},
-        "judge.api_key_env: names an environment variable such as OPENAI_API_KEY; the key itself",
+        "judge.api_key_env: names an environment variable such as OPENAI_API_KEY; do not put the key itself here",
     ),
 }
 

@@ -103,7 +103,9 @@ def test_a_miniature_is_not_served_and_a_clone_runs_snakemake(project):
 def test_an_aligned_model_that_is_kept_is_not_published(project):
     said = closing_words(project(chosen(3, 2, 1), [row("0", 3.0), row("1", 1.0)]), ran(Path.cwd()))
     assert said.startswith("p: best alpha 0")
-    assert said.endswith("\nno better model: alpha 0 is the aligned one\ntook: 1 h 12 min")
+    assert said.endswith(
+        "\nno better model: alpha 0 was chosen, which is the aligned model\ntook: 1 h 12 min"
+    )
 
 
 def test_a_rehearsal_advises_nothing_but_the_run_itself(project):
@@ -136,7 +138,7 @@ def test_a_grid_that_tells_nothing_doubles_unless_its_end_is_worse():
         ]
         return remarks.further(best, None, rows)
 
-    told = "60 prompts do not tell any alpha from the aligned model: try more prompts"
+    told = "60 prompts do not distinguish any alpha from the aligned model: try more prompts"
     assert advice("0.2") == (f"{told}, or larger alphas", ["2", "4", "8"])
     assert advice("-0.2") == (told, [])
     assert advice("0.2", certified=True) == advice("0.2", alpha="0") == ("", [])
@@ -174,7 +176,7 @@ def test_what_is_surely_worse_is_named(project):
     ]
     said = closing_words(project(chosen(1, 3, 2), [row("0", 1.0)], rows), ran(Path.cwd()))
     assert (
-        "  worse than the aligned model in 5 of 7 figures, each by its own 95% interval: reward accuracy -0.05 [-0.08, -0.02], reward"
+        "  worse than the aligned model in 5 of 7 metrics, each by its own 95% interval: reward accuracy -0.05 [-0.08, -0.02], reward"
         " unfinished +0.04 [+0.02, +0.06], reward win_rate -0.1 [-0.2, -0.02], alpaca_eval win_rate -3 [-5, -1],"
         " human win_rate -0.25 [-0.39, -0.01]\n"
     ) in said
@@ -193,7 +195,7 @@ def test_lm_evals_figures_are_worse_by_what_lm_eval_says_of_them():
     higher |= {"crows.pct_stereotype": False, "crows.likelihood_diff": False}
     said = remarks.worse(rows, "p", higher, 0.9)
     assert said == (
-        "3 of 4 figures, each by its own 90% interval: lm_eval ifeval.acc -0.2 [-0.3, -0.1], lm_eval crows.likelihood_diff +0.2"
+        "3 of 4 metrics, each by its own 90% interval: lm_eval ifeval.acc -0.2 [-0.3, -0.1], lm_eval crows.likelihood_diff +0.2"
         " [+0.1, +0.3], lm_eval gsm8k.exact_match.strict-match -0.2 [-0.3, -0.1]"
     )
 

@@ -23,15 +23,15 @@ class OutOfMemoryError(RuntimeError): pass
 with job_log(sys.argv[1]):
     {code}
 """
-FAULT = "unless a file in results/ was changed by hand, this is a fault of expoflow: report it, with {log}"
+FAULT = "unless a file in results/ was changed by hand, this is a bug in expoflow: report it, with {log}"
 CASES = {
     "raise DataError('a.csv: broken; delete it')": "error: a.csv: broken; delete it",
     "raise ConfigError(['a: one', 'b: two'])": "b: two",
     "open('/nowhere/file')": "error: /nowhere/file: No such file or directory; if it was removed or replaced while "
-    "expoflow worked, try again, else report this as a fault of expoflow, with {log}",
+    "expoflow was working, try again, otherwise report it as a bug in expoflow, with {log}",
     "raise OSError(28, 'No space left on device', 'out.csv')": "error: out.csv: No space left on device; make room on "
     "this disk, then try again",
-    "raise PermissionError(13, 'Permission denied', 'a')": "error: a: Permission denied; give yourself the right to it, "
+    "raise PermissionError(13, 'Permission denied', 'a')": "error: a: Permission denied; get access to it, "
     "then try again",
     "raise RuntimeError('while saving\\nNo space left on device (os error 28)')": "error: No space left on device (os "
     "error 28); make room on this disk, then try again",
@@ -92,7 +92,7 @@ def test_the_place_in_the_library_is_named(tmp_path):
             "expoflow: a: No space left on device; make room on this disk, then try again",
         ),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "with the lines above"),
-        (KeyError("a"), 1, "this is a fault of expoflow: report it, with the lines above"),
+        (KeyError("a"), 1, "this is a bug in expoflow: report it, with the lines above"),
     ],
 )
 def test_a_command_ends_with_what_to_do(monkeypatch, capsys, error, status, last):
@@ -179,7 +179,7 @@ def test_the_last_line_of_each_log_is_said_again(said, tmp_path):
         )
     assert words.last().split("\n") == [
         f"{logs[0]}: error: a.csv: cut; delete it",
-        f"{logs[1]}: is empty: the job was killed, perhaps for want of memory",
+        f"{logs[1]}: is empty: the job was killed, perhaps for lack of memory",
         f"{logs[2]}: cannot be read (No such file or directory)",
         rf"{logs[3]}: 20% of \x1b[2J",
     ]

@@ -285,7 +285,7 @@ def test_expo_is_compared_with_aligned_by_document(folder, store, tmp_path):
     for metric, after, before in zip(found, values["expo"], values["aligned"], strict=True):
         assert metric.value == pytest.approx(after.value - before.value, abs=1e-12)
         assert metric.low <= metric.value <= metric.high
-    with pytest.raises(DataError, match="answered other documents"):
+    with pytest.raises(DataError, match="answered different documents"):
         benchmark.compare(rows["expo"][1:], rows["aligned"], told, config)
     comparison = Comparison("pair", "lm_eval", parse_any(folder), {"data": tmp_path / "plan.json", **{
         name: tmp_path / f"{name}.jsonl" for name in values}}, tmp_path / "difference.json")  # fmt: skip
@@ -444,7 +444,7 @@ def test_a_new_name_is_looked_up_beside_finished_results(folder, tmp_path, monke
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tasks": ["a", "a"]}, "stands twice"),
+        ({"tasks": ["a", "a"]}, "occurs twice"),
         ({"tasks": []}, "at least 1"),
         ({"tasks": ["a"], "backend": "completions"}, "belong together"),
         ({"tasks": ["a"], "num_fewshot": -1}, "greater than or equal to 0"),

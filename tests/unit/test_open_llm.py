@@ -213,7 +213,7 @@ def test_a_killed_run_goes_on_and_a_rerun_asks_nothing(folder, tmp_path):
     log = output(command, environment)
     assert f"{kept} answers are there already, from a run that was cut off" in log
     done = [
-        tuple(map(int, each)) for each in re.findall(r": (\d+) requests, (\d+) are answered already", log)
+        tuple(map(int, each)) for each in re.findall(r": (\d+) requests, (\d+) are already answered", log)
     ]
     assert [total for total, _ in done] == [5 * 4 + 4 * 4 + 4 * 5, 3]
     assert sum(answered for _, answered in done) >= kept >= 10  # equal requests share an answer
@@ -321,7 +321,7 @@ def test_differences_are_paired_and_subjects_count_alike():
     assert metric.standard_error == pytest.approx(error)
     assert (metric.low, metric.high) == pytest.approx((0.125 - 1.959964 * error, 0.125 + 1.959964 * error))
     assert metric.p_value == 1.0
-    with pytest.raises(DataError, match="answered other documents"):
+    with pytest.raises(DataError, match="answered different documents"):
         open_llm.compare(expo[:-1], aligned, SelectConfig())
 
 
@@ -364,7 +364,7 @@ def test_missing_data_are_told_before_any_job(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tasks": ["arc", "arc"]}, "stands twice"),
+        ({"tasks": ["arc", "arc"]}, "occurs twice"),
         ({"tasks": ["arcs"]}, "must be 'arc'"),
         ({"backend": "completions"}, "belong together"),
         ({"tasks": ["miniature_choice"]}, "need data: miniature"),

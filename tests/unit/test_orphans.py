@@ -103,7 +103,7 @@ def test_orphans_are_found_where_the_note_of_their_run_is_lost(dead, orphan, cap
     resume.NOTE.unlink()
     main(["init", dead.folder])
     assert main(["status", dead.folder]) == 0
-    assert f"killed, but processes {orphan.pid} are still at work; how it was" in capsys.readouterr().out
+    assert f"killed, but processes {orphan.pid} are still at work; the command" in capsys.readouterr().out
     monkeypatch.setattr(resume, "ENDING", 0)
     with pytest.raises(ExpoflowError, match=rf"processes {orphan.pid} .* end them \(kill\)"):
         resume.begin([], "/", cluster=False)
@@ -119,14 +119,14 @@ def test_what_a_lock_means(dead, tmp_path):
     folder = Path(dead.folder)
     resumed = f"expoflow resume {folder}"
     assert resume.lock_words(Path()) == (
-        f"the last run in this folder (process {dead.pid}) was killed; go on with: {resumed}"
+        f"the last run in this folder (process {dead.pid}) was killed; continue with: {resumed}"
     )
     elsewhere = dead.model_copy(update={"host": "node7"})
     write_json(resume.NOTE, elsewhere)
-    assert resume.lock_words(folder).endswith(f"if it has ended, go on on node7 with: {resumed}")
+    assert resume.lock_words(folder).endswith(f"if it has ended, continue on node7 with: {resumed}")
     write_json(resume.NOTE, elsewhere.model_copy(update={"cluster": True}))
     assert resume.lock_words(folder).endswith(
-        f"is at work on node7 (process {dead.pid}), or was killed there; if it has ended, go on with: {resumed} --dead"
+        f"is at work on node7 (process {dead.pid}), or was killed there; if it has ended, continue with: {resumed} --dead"
     )
     resume.NOTE.unlink()
     assert "no process of this machine is at work in it; if its run was killed, run snakemake --unlock" in (
@@ -139,7 +139,7 @@ def test_a_lock_of_a_run_that_is_alive(dead):
     alive = {"pid": head.pid, "start": resume.started(head.pid)}
     write_json(resume.NOTE, dead.model_copy(update=alive))
     assert resume.lock_words(Path()) == (
-        f"a run is at work in this folder (process {head.pid}); wait for its end, or stop it"
+        f"a run is at work in this folder (process {head.pid}); wait until it ends, or stop it"
     )
     head.kill()
     head.wait()
@@ -151,7 +151,7 @@ def test_a_lock_of_a_run_that_has_left_no_note_yet(dead):
     job = subprocess.Popen(named, env=os.environ | {resume.MARK: dead.folder})
     while f"{resume.MARK}={dead.folder}" not in Path(f"/proc/{job.pid}/environ").read_text():
         time.sleep(0.01)
-    assert "was killed; go on with" in resume.lock_words(Path())
+    assert "was killed; continue with" in resume.lock_words(Path())
     head = subprocess.Popen(named)
     while b"snakemake" not in Path(f"/proc/{head.pid}/cmdline").read_bytes():
         time.sleep(0.01)

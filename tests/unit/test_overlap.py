@@ -92,7 +92,7 @@ def test_prompts_that_are_spelled_otherwise_are_the_same_prompts(file, results, 
     dev = file("dev.jsonl", range(5))
     (note,) = said(dev, file("test.jsonl", range(3, 10), " question\n {}? "), results)
     assert (
-        "2 of the 7 prompts of 'test' differ from prompts of 'dev', which choose alpha, in white space, case or system message alone"
+        "2 of the 7 prompts of 'test' differ from prompts of 'dev', which choose alpha, only in white space, case or system message"
         in note
     )
     with pytest.raises(ConfigError, match="all prompts of 'test' choose alpha too"):

@@ -137,7 +137,7 @@ def test_a_host_that_dies_twice_has_said_why_in_the_job_s_log(job):
     mine = job(["crash", "", {}])
     assert mine.process.wait() == 1
     assert mine.log().count("Segmentation fault") == 2
-    assert mine.log().endswith("has died, and so did the one before; what it said stands above\n")
+    assert mine.log().endswith("has died, and so did the one before; its messages are above\n")
 
 
 def test_without_a_gpu_the_job_does_the_work_itself(job):

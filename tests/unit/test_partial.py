@@ -100,7 +100,7 @@ def test_what_cannot_be_read_does_not_hide_why_the_run_failed(results):
     words = run_end.salvage(
         expected(results, "mt_bench", "alpaca_eval"), Told(confidence=CONFIDENCE), Results(results)
     )
-    assert f"what there is cannot be shown in {results}/partial: {broken}: Invalid JSON" in words
+    assert f"the finished results cannot be shown in {results}/partial: {broken}: Invalid JSON" in words
 
 
 def test_a_summary_that_waits_for_a_certificate_is_shown_without_it(results):

@@ -42,7 +42,7 @@ BAD = {
         {"--alphas": "0.1,much"},
         "pairs.aligned.alphas.1: 'much' is not accepted: an alpha is",
     ),
-    "alpha twice": ({"--alphas": "0.1,0.10"}, "pairs.aligned.alphas: alpha 0.1 stands twice; remove one"),
+    "alpha twice": ({"--alphas": "0.1,0.10"}, "pairs.aligned.alphas: alpha 0.1 occurs twice; remove one"),
     "alpha infinite": (
         {"--alphas": "inf"},
         "pairs.aligned.alphas.0: inf is not accepted: an alpha is a finite",
@@ -81,7 +81,9 @@ def test_models_that_do_not_fit_together_are_told_before_anything_is_written(mak
 
 def test_what_is_missing_is_told(capsys):
     assert run("run", "--sft", "a") == 2
-    assert "--aligned is missing: give the model after DPO or RLHF, or all with" in capsys.readouterr().err
+    assert (
+        "--aligned is missing: give the model after DPO or RLHF, or a whole config" in capsys.readouterr().err
+    )
 
 
 def test_prompts_that_judge_need_a_judge(asked, capsys):
@@ -98,7 +100,10 @@ def test_a_reward_model_that_a_kept_config_lacks_is_told(asked, capsys, monkeypa
     assert "select: {by: nll}" in kept
     Path("aligned-expo/results/pairs/aligned/alpha=0").mkdir(parents=True)
     assert run("run", *options(asked)) == 2
-    assert "config.yaml: reward_model is not set, asked is reward; change it there" in capsys.readouterr().err
+    assert (
+        "config.yaml: reward_model is not set, but reward was asked for; change it there"
+        in capsys.readouterr().err
+    )
     assert Path("aligned-expo/config.yaml").read_text() == kept
 
 
@@ -160,8 +165,8 @@ def test_a_config_that_was_run_is_reused_and_another_request_is_an_error(asked):
     with pytest.raises(create.ConfigError) as error:
         create.prepare(other, Path("out"))
     for difference in (
-        "prompts.dev.field is not set, asked is text",
-        "generate.samples is not set, asked is 2",
+        "prompts.dev.field is not set, but text was asked for",
+        "generate.samples is not set, but 2 was asked for",
     ):
         assert f"{path}: {difference}; change it there and run: expoflow run --config {path}" in str(
             error.value
@@ -176,7 +181,7 @@ def test_other_alphas_are_added_to_a_config_that_was_run(asked):
     path.write_text(edited)
     Path("out/results/pairs/aligned/alpha=1").mkdir(parents=True)
     wanted = edited.replace("[1, 2]", "[0.5, 1, 2]")
-    said = [f"{path}: the alphas of aligned were [1, 2], and are [0.5, 1, 2] now"]
+    said = [f"{path}: the alphas of aligned were [1, 2], and are now [0.5, 1, 2]"]
     for project, words in (
         create.prepare(create.Request(*given[:3], "2,1,0.5", given[3]), Path("out")),
         create.with_alphas(folder.Project.find(Path("out")), "0.5,1,2"),
@@ -184,7 +189,7 @@ def test_other_alphas_are_added_to_a_config_that_was_run(asked):
         assert (project.text, words) == (wanted, said)
     assert path.read_text() == edited  # nothing is written before the run
     assert prepared(*given[:3], None, given[3]) == (path, [])
-    for alphas, words in (("1,much", "an alpha is a finite number"), ("1,1", "alpha 1 stands twice")):
+    for alphas, words in (("1,much", "an alpha is a finite number"), ("1,1", "alpha 1 occurs twice")):
         with pytest.raises(create.ConfigError, match=words):
             create.with_alphas(folder.Project.find(Path("out")), alphas)
     block = edited.replace("alphas: [1, 2]", "alphas:\n    - 1\n    - 2")
@@ -206,7 +211,7 @@ def test_a_config_that_was_never_run_gives_way_to_another_request(asked):
     same, said = prepared(sft, aligned, reward_model, "1,2,3", prompts, generate={"max_tokens": 64})
     assert same == path
     assert said == [
-        f"{path}: has made no result yet, and is written anew: generate.max_tokens is 2048, asked is 64"
+        f"{path}: has no results yet, and is rewritten: generate.max_tokens is 2048, but 64 was asked for"
     ]
     assert folder.read_config(Path("out")).generate.max_tokens == 64
     assert Path("out/config.yaml.old").read_text() == former
@@ -276,7 +281,7 @@ def test_paths_in_a_config_are_relative_to_its_folder_wherever_it_is_run(apart, 
     assert "models" in capsys.readouterr().out
     Path("there/config.yaml").write_text("models: {}\n")
     assert run("run", "--config", home / "my.yaml", "--out", "there") == 2
-    assert "there/config.yaml: is another config; run that one, or give" in capsys.readouterr().err
+    assert "there/config.yaml: is a different config; run that one, or give" in capsys.readouterr().err
 
 
 def test_a_plan_says_for_what_a_run_would_not_begin(apart, capsys):
@@ -371,7 +376,7 @@ def test_a_folder_may_have_any_name(tmp_path, name, encoding):
 def test_no_run_begins_in_a_folder_whose_name_is_no_text(asked, capsys):
     name = os.fsdecode(b"n\xff")
     assert run("run", *options(asked), "--alphas", "0.3", "--out", name) == 2
-    assert ": its name is no UTF-8; name another folder with --out" in capsys.readouterr().err
+    assert ": its name is not UTF-8; name another folder with --out" in capsys.readouterr().err
     assert os.listdir() == []
 
 
@@ -410,7 +415,7 @@ def filled(store):
 
 def test_clean_frees_what_the_store_holds_and_nothing_else(filled, capsys):
     assert run("clean") == 2
-    assert "nothing was removed; say so with --yes" in capsys.readouterr().err
+    assert "nothing was removed; confirm with --yes" in capsys.readouterr().err
     assert (filled / "generations/ab/x.jsonl").exists()
     assert run("clean", "--yes") == 0
     assert {path.name for path in filled.rglob("*") if path.is_file()} == {"keep", "in-use.lock"}

@@ -40,10 +40,10 @@ def test_the_id_is_of_the_canonical_messages():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("}", ":2: not JSON (Expecting value); write one JSON object a line"),
-        ("{", ":2: an object that stands on several lines; write one JSON object a line"),
+        ("}", ":2: not JSON (Expecting value); write one JSON object per line"),
+        ("{", ":2: an object that spans several lines; write one JSON object per line"),
         ("9" * 5000, ":2: cannot be read (Exceeds the limit"),
-        ([1], ":2: holds a list; write one JSON object a line"),
+        ([1], ":2: holds a list; write one JSON object per line"),
         ({"p": 1}, ":2: no field 'q' (has: p); set `field:` (--field) to the prompt's"),
         ({"q": " "}, ":2: field 'q' must be a text or a list"),
         ({"q": []}, ":2: field 'q' must be a text or a list"),
@@ -93,7 +93,7 @@ def test_the_id_is_of_the_canonical_messages():
             {"q": [USER, ANSWER, ANSWER]},
             "message 2 of 'q', the last one to be answered, is of role 'assistant'",
         ),
-        ({"q": "first"}, ":2: this prompt stands there twice"),
+        ({"q": "first"}, ":2: this prompt occurs twice"),
     ],
 )
 def test_bad_lines_are_named(tmp_path, row, message):
@@ -117,9 +117,9 @@ def test_an_answer_at_the_end_is_left_out_and_counted(tmp_path):
     prompts = read([path], "q", say=said.append)
     assert [message.content for message in prompts[0].messages] == ["a", "b", "other"]
     assert said == [
-        "prompts.jsonl: 1 of 2 conversations end with an answer, which is left out: the prompt is what stands before it"
+        "prompts.jsonl: 1 of 2 conversations end with an answer, which is left out: the prompt is everything before it"
     ]
-    with pytest.raises(DataError, match=":2: this prompt stands there twice"):
+    with pytest.raises(DataError, match=":2: this prompt occurs twice"):
         read([write(tmp_path, {"q": [USER, ANSWER]}, {"q": "a"})], "q")
 
 
@@ -199,8 +199,8 @@ PACKED_TWICE = gzip.compress(gzip.compress(b"q", mtime=0), mtime=0)
     [
         ("p.parquet", b"q", "is no Parquet file"),
         ("p.csv", b'q\n"a', r"is no CSV file \(unexpected end of data\)"),
-        ("p.csv", b"q,r\n1\n", "row 1 has not 2 fields"),
-        ("p.csv", b"q\n1,2\n", "row 1 has not 1 fields"),
+        ("p.csv", b"q,r\n1\n", "row 1 does not have 2 fields"),
+        ("p.csv", b"q\n1,2\n", "row 1 does not have 1 fields"),
         ("p.csv", b"q;r\na;b\n", "its columns are separated by ';', not by ','"),
         ("p.csv", b"q,q\na,b\n", "has the column 'q' twice; rename or remove one"),
         ("p.csv", b"q\n", "has no prompts"),
@@ -210,24 +210,24 @@ PACKED_TWICE = gzip.compress(gzip.compress(b"q", mtime=0), mtime=0)
             b'[\n{"q": "a"},\n{"q": "b}\n]',
             "not JSON .Invalid control character at at line 3.; write",
         ),
-        ("p.json", b'{\n "data": [{"q": "a"}]\n}', ":1: an object that stands on several lines"),
-        ("p.jsonl", b"[1]\n[2]\n", ":1: holds a list; write one JSON object a line"),
+        ("p.json", b'{\n "data": [{"q": "a"}]\n}', ":1: an object that spans several lines"),
+        ("p.jsonl", b"[1]\n[2]\n", ":1: holds a list; write one JSON object per line"),
         (
             "p.jsonl",
             '{"q": "é"}'.encode("utf-16"),
-            "is UTF-16 text, and is read as .jsonl by its name; save it",
+            "is UTF-16 text, but its name says .jsonl; save it",
         ),
-        ("p.csv", "q\na\n".encode("utf-32"), "is UTF-32 text, and is read as .csv"),
+        ("p.csv", "q\na\n".encode("utf-32"), "is UTF-32 text, but its name says .csv"),
         ("p.jsonl", b'{"q": "a"}\n{"q": "caf\xe9"}', r":2: is not UTF-8 \(byte 0xe9\); save it in UTF-8"),
         ("p.csv", b"q\ncaf\xe9\n", r":2: is not UTF-8 \(byte 0xe9\)"),
         ("p.jsonl", gzip.compress(b"{}", mtime=0), "is packed by gzip, .* let its name end in .gz"),
         ("p.jsonl.gz", b'{"q": "a"}', "cannot be unpacked"),
-        ("p.csv.gz", PACKED_TWICE, "is packed by gzip, and is read as .csv"),
-        ("p.jsonl.zst", gzip.compress(b"{}", mtime=0), "is packed by gzip, and is read as .zst by its name"),
+        ("p.csv.gz", PACKED_TWICE, "is packed by gzip, but its name says .csv"),
+        ("p.jsonl.zst", gzip.compress(b"{}", mtime=0), "is packed by gzip, but its name says .zst"),
         (
             "p.csv",
             b"PAR1....",
-            "is a Parquet file, and is read as .csv by its name; let its name end in .parquet",
+            "is a Parquet file, but its name says .csv; let its name end in .parquet",
         ),
         ("p.csv", b"PK\x03\x04....", "is a ZIP archive or a spreadsheet, .* save its table as .csv"),
         ("p.xlsx", b"\xd0\xcf\x11\xe0", "is not UTF-8 .* give a .jsonl, .json, .csv, .tsv or .parquet file"),

@@ -96,7 +96,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(DataError, match=r"folder.json: cannot be read \(Is a directory\); make it readable"):
         read_json(tmp_path / "folder.json", Generation)
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match=r"binary.json: is no text; delete the file"):
+    with pytest.raises(DataError, match=r"binary.json: is not text; delete the file"):
         read_json(tmp_path / "binary.json", Generation)
 
 

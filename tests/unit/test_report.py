@@ -215,7 +215,7 @@ def test_the_page_begins_with_the_answer_and_ends_with_where_it_comes_from(run):
         page.index(text)
         for text in (
             said,
-            "in 1 of 3 figures, each by its own 95% interval: reward unfinished +0.2",
+            "in 1 of 3 metrics, each by its own 95% interval: reward unfinished +0.2",
             "alpha 0.5 left out: 90% of its responses are degenerate.",
             "The aligned model is kept, so there is no gain to certify.",
             'id="curves"',

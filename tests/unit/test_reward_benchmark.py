@@ -43,7 +43,7 @@ def test_the_comparison_is_paired():
 
 @pytest.mark.parametrize("aligned", [ALIGNED[::-1], ALIGNED[:-2], []])
 def test_responses_to_other_prompts_cannot_be_compared(aligned):
-    with pytest.raises(DataError, match="answered other prompts; delete both results"):
+    with pytest.raises(DataError, match="answered different prompts; delete both results"):
         compare(PROMPTS, EXPO if aligned else [], aligned, SelectConfig(resamples=500))
 
 

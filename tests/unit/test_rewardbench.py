@@ -114,7 +114,7 @@ def test_conversations_as_the_hubs_preference_sets_have_them(tmp_path):
     [
         ('{"prompt": "a?", "chosen": "b"}', ":1: no column 'rejected' .has: prompt, chosen."),
         ("nonsense", ":1: not JSON"),
-        ("[1]", " row 1: holds a int; write one JSON object a line"),
+        ("[1]", " row 1: holds a int; write one JSON object per line"),
         ('{"chosen": "b", "rejected": "c"}', ":1: no prompt; give one as column 'prompt'"),
         ('{"prompt": "a", "chosen": [1], "rejected": "c"}', ":1: message 1 of 'chosen' is a int"),
         (

@@ -174,7 +174,7 @@ def test_two_lines_after_ctrl_c_and_a_second_run_meanwhile(folder):
     assert status == 1
     (line,) = said
     assert re.fullmatch(
-        r"expoflow: a run is at work in this folder \(process \d+\); wait for its end, or stop it", line
+        r"expoflow: a run is at work in this folder \(process \d+\); wait until it ends, or stop it", line
     )
     first.send_signal(signal.SIGINT)
     assert ended(first) == (130, [*INTERRUPTED])

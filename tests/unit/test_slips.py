@@ -74,7 +74,7 @@ def test_an_sft_model_that_names_the_aligned_one_as_its_base_is_refused(model, t
     hub = model("fourth", "---\nbase_model: Org/First-SFT\n---\n")
     for sft, aligned in ((by_config, first), (by_card, first), (hub, {"hub": "org/first-sft"})):
         with pytest.raises(
-            ConfigError, match="'sft' was made of 'aligned'; exchange sft and aligned; if it is"
+            ConfigError, match="'sft' was made from 'aligned'; exchange sft and aligned; if this is"
         ):
             said(config(sft, aligned), tmp_path)
         assert said(config(aligned, sft), tmp_path) == []
@@ -83,7 +83,7 @@ def test_an_sft_model_that_names_the_aligned_one_as_its_base_is_refused(model, t
 def test_what_is_trained_here_from_the_aligned_model_is_refused(tmp_path):
     base = {"train": {"recipe": "sft", "data": "miniature"}}
     dpo = {"train": {"recipe": "dpo", "data": "miniature", "from": "aligned"}}
-    with pytest.raises(ConfigError, match="'sft' was made of 'aligned'"):
+    with pytest.raises(ConfigError, match="'sft' was made from 'aligned'"):
         said(config(dpo, base), tmp_path)
 
 

@@ -31,7 +31,7 @@ def rewards(alpha, mean):
 
 
 def likelihoods(alpha, nll, implicit):
-    """Responses of 10 and 30 tokens, `nll` nats a token under the aligned model."""
+    """Responses of 10 and 30 tokens, `nll` nats per token under the aligned model."""
     labels, table = keys(alpha)
     tokens = np.tile([10, 30], PROMPTS)
     noise = RNG.normal(size=PROMPTS) * 0.01
@@ -334,5 +334,5 @@ def test_responses_without_tokens_win_nothing(zero, one, alpha, certified, words
 
 def test_what_is_not_known_of_all_responses_chooses_nothing():
     reward = {alpha: rewards(alpha, 0) for alpha in ("0", "1")}
-    with pytest.raises(DataError, match="p: NLL under the aligned model is not known of all responses"):
+    with pytest.raises(DataError, match="p: NLL under the aligned model is not known for all responses"):
         select.select("p", reward, {"0": None, "1": 1.0}, SelectConfig(compare=["nll"]), 0)

@@ -39,7 +39,7 @@ def problem(theory=None, figures=None) -> str:
     [
         ({"prompts": "deb"}, "theory.prompts: no prompt set 'deb'; did you mean 'dev'?"),
         ({"planes": {"p": {"pairs": ["a", "c"]}}}, "theory.planes.p.pairs: no pair 'c'"),
-        ({"planes": {"p": {"pairs": ["a", "other"]}}}, "they begin with 'sft' and with 'base'"),
+        ({"planes": {"p": {"pairs": ["a", "other"]}}}, "they start from 'sft' and 'base'"),
         ({"planes": {"p": {"pairs": ["a", "again"]}}}, "both have the aligned model 'one'"),
         ({"planes": {"p": {"pairs": ["a"]}}}, "theory.planes.p.pairs: "),
         ({"step": 0}, "theory.step: 0 is not accepted"),

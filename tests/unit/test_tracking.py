@@ -86,7 +86,7 @@ def test_a_rehearsal_and_a_run_that_was_not_sent_whole_are_told_apart(results, t
     monkeypatch.chdir(tmp_path)
     assert tracking.send(Section("kept", limit=4), results).startswith("tracking: sent to kept")
     results.table("summary").write_bytes(b"\xff")
-    assert "WARNING: tracking: nothing, or not all, was sent" in tracking.send(Section("kept"), results)
+    assert "WARNING: tracking: nothing, or only a part, was sent" in tracking.send(Section("kept"), results)
     with sqlite3.connect(tmp_path / "kept/mlflow.db") as database:
         statuses = database.execute("select status from runs order by start_time").fetchall()
         tags = database.execute("select value from tags where key = 'rehearsal'").fetchall()
@@ -107,4 +107,4 @@ def test_what_goes_wrong_is_a_warning(results, tmp_path, monkeypatch):
     assert line.startswith("WARNING: tracking: ")
     pytest.importorskip("mlflow", reason="MLflow is not installed: pip install 'expoflow[track]'")
     (line,) = tracking.send(Section("http://127.0.0.1:9"), results).splitlines()
-    assert line.startswith("WARNING: tracking: nothing, or not all, was sent to http://127.0.0.1:9: ")
+    assert line.startswith("WARNING: tracking: nothing, or only a part, was sent to http://127.0.0.1:9: ")

@@ -81,7 +81,7 @@ def test_how_a_training_is_run_is_no_part_of_what_it_gives():
         ({"lora": {"rang": 8}}, "models.dpo.train.lora.rang: unknown key 'rang'; did you mean 'rank'?"),
         (
             {"batch_size": 100},
-            "models.dpo.train: batch_size 100 is no multiple of per_device 8; change one",
+            "models.dpo.train: batch_size 100 is not a multiple of per_device 8; change one",
         ),
         ({"trainer": "loop"}, "models.dpo.train.trainer: 'loop' is not accepted: must be 'trl'"),
     ],

@@ -123,7 +123,7 @@ def test_the_ceiling_stops_a_run_and_a_higher_one_continues_it(tree):
         logs = "".join(
             path.read_text() for path in (tree.folder / "results/logs/benchmark").rglob("*.alpaca_eval.log")
         )
-        assert "which might pass max_cost: 0.3" in logs
+        assert "which might exceed max_cost: 0.3" in logs
         tree.edit(alpaca_eval(server, prices=prices, max_cost=9, concurrency=1))
         tree.snakemake("--cores", "1")
         bodies = [json.dumps(call, sort_keys=True) for call in server.calls]

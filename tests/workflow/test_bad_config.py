@@ -40,7 +40,7 @@ CASES = {
         at("pairs/tiny/alphas", [True]),
         "pairs.tiny.alphas.0: True is not accepted: an alpha is a finite number such as 0.3",
     ),
-    "alpha twice": (at("pairs/tiny/alphas", [1, 1.0]), "pairs.tiny.alphas: alpha 1 stands twice; remove one"),
+    "alpha twice": (at("pairs/tiny/alphas", [1, 1.0]), "pairs.tiny.alphas: alpha 1 occurs twice; remove one"),
     "alpha NaN": (
         at("pairs/tiny/alphas", [math.nan]),
         "pairs.tiny.alphas.0: nan is not accepted: an alpha is a finite number such as 0.3",
@@ -78,7 +78,7 @@ CASES = {
     ),
     "no checkpoint": (
         at("models/rm", {"path": "empty"}),
-        "models.rm.path: 'empty' is no checkpoint: config.json is missing; name a Hugging Face model folder",
+        "models.rm.path: 'empty' is not a checkpoint: config.json is missing; name a Hugging Face model folder",
     ),
     "no prompt file": (
         at("prompts/dev/file", "absent.jsonl"),
@@ -86,7 +86,7 @@ CASES = {
     ),
     "empty prompt file": (
         at("prompts/dev/file", "empty.jsonl"),
-        "prompts.dev.file: 'empty.jsonl' has no prompts; write one row, or one JSON object a line, for each",
+        "prompts.dev.file: 'empty.jsonl' has no prompts; write one row, or one line with a JSON object, for each",
     ),
     "prompt file not JSON": (
         at("prompts/dev/file", "text.jsonl"),
@@ -98,7 +98,7 @@ CASES = {
     ),
     "prompt twice": (
         at("prompts/dev/file", "twice.jsonl"),
-        "prompts.dev.file: twice.jsonl:2: this prompt stands",
+        "prompts.dev.file: twice.jsonl:2: this prompt occurs",
     ),
     "vllm without vllm": (
         at("generate/engine", "vllm"),
@@ -123,7 +123,7 @@ CASES = {
     ),
     "cycle": (
         at("models/sft/train", {"recipe": "dpo", "from": "dpo", "data": "miniature"}),
-        "models.sft.train: cycle sft -> dpo -> sft; let one of them begin elsewhere",
+        "models.sft.train: cycle sft -> dpo -> sft; let one of them start from another model",
     ),
     "names equal but for case": (
         at("models/RM", {"train": MODEL}),
@@ -204,7 +204,7 @@ def test_a_repeated_key_is_told_with_its_line(tree):
     path.write_text(path.read_text() + "reward_model: rm\n")
     lines = path.read_text().count("\n")
     output = tree.snakemake("--cores", "1", check=False, jobless=True)
-    assert f"config.yaml:{lines}: key 'reward_model' stands twice; rename or remove one" in output
+    assert f"config.yaml:{lines}: key 'reward_model' occurs twice; rename or remove one" in output
 
 
 def test_finished_sources_are_not_looked_at_again(finished):

@@ -144,7 +144,7 @@ def test_the_judges_bill_and_what_is_missing_come_before_any_job(finished, monke
     cost = (3 * 80 * 3 * 708 * 30 + 480 * 2048 * 60) / 1e6
     assert (
         line
-        == f"bill: mt_bench: 480 calls of gpt-4 (at most {cost:.2f} USD without repeated ones), less the verdicts that are kept"
+        == f"bill: mt_bench: 480 calls of gpt-4 (at most {cost:.2f} USD without repeated ones), minus the verdicts that are kept"
     )
     output = finished.snakemake("--cores", "1", check=False)
     assert "benchmarks.mt_bench.judge: $MY_KEY is not set; export MY_KEY=KEY" in output

@@ -243,7 +243,7 @@ PAIR = "results/pairs/tiny"
 MODEL = "results/models"
 # Job, file, what befalls it, and what is said: the thing, and what to do.
 NAMED = {
-    "prompts that are cut": ("prompts", "dev.jsonl", "cut", "dev.jsonl:", "write one JSON object a line"),
+    "prompts that are cut": ("prompts", "dev.jsonl", "cut", "dev.jsonl:", "write one JSON object per line"),
     "a prompt file that is gone": (
         "prompts",
         "dev.jsonl",
@@ -304,7 +304,7 @@ NAMED = {
         "tables",
         f"{PAIR}/best.json",
         lambda path: path.read_text().replace('"alpha": "', '"alpha": "7'),
-        f"was not tried, says {PAIR}/alphas.csv; ",
+        f"was not tried according to {PAIR}/alphas.csv; ",
         "delete both and run snakemake again",
     ),
     "a config that is a list": (
@@ -333,7 +333,7 @@ NAMED = {
         "generate",
         "results/prompts/dev.jsonl",
         "a line twice",
-        "stands there twice",
+        "occurs twice",
         "delete the file",
     ),
     "a response twice": (
@@ -347,7 +347,7 @@ NAMED = {
         "tables",
         f"{PAIR}/alphas.csv",
         "a line twice",
-        "does not say of the pair tiny which alpha was chosen",
+        "does not say which alpha was chosen for pair tiny",
         "delete it",
     ),
     "a choice without a column": (
@@ -361,7 +361,7 @@ NAMED = {
         "compare",
         "results/prompts/test.jsonl",
         "a line less",
-        "not those to its",
+        "do not fit its prompts",
         "delete",
     ),
 }

@@ -197,7 +197,7 @@ def test_it_ends_without_a_traceback_and_leaves_nothing(finished_once, tmp_path,
 def test_a_line_that_is_none_ends_what_nobody_types(finished_once):
     done = chat(finished_once, ["/what"])
     assert done.returncode == 2, done.stderr
-    assert done.stderr.splitlines()[-1].startswith("expoflow: '/what' is no command; /alpha 0.5 moves")
+    assert done.stderr.splitlines()[-1].startswith("expoflow: '/what' is not a command; /alpha 0.5 changes")
     done = subprocess.run(
         command(finished_once),
         env=environment(finished_once) | {"PYTHONIOENCODING": "utf-8:surrogateescape"},

@@ -117,13 +117,13 @@ def check_resumed(tree, reference) -> None:
 @pytest.mark.long
 def test_orphans_are_ended_before_their_jobs_run_again(killed, finished_once):
     status = expoflow(killed, "status", str(killed.folder)).stdout
-    assert f"still at work; go on with: expoflow resume {killed.folder}" in status
+    assert f"still at work; continue with: expoflow resume {killed.folder}" in status
     # A plain restart, as Snakemake advises it, starts nothing.
     with Watch(killed) as watch:
         locked = killed.snakemake("--cores", "2", check=False)
-        assert f"was killed; go on with: expoflow resume {killed.folder}\n" in locked
+        assert f"was killed; continue with: expoflow resume {killed.folder}\n" in locked
         assert "--unlock" not in locked
-        assert "go on with" not in killed.snakemake("--dry-run")
+        assert "continue with" not in killed.snakemake("--dry-run")
         killed.snakemake("--cores", "2", "--unlock")
         refused = killed.snakemake("--cores", "2", check=False)
         assert "of a run that was killed are still at work" in refused
@@ -160,7 +160,7 @@ def test_a_run_that_is_alive_is_left_alone(finished):
     assert refused.returncode == 2
     assert f"its Snakemake runs, process {head.pid}; there is nothing to resume" in refused.stdout
     locked = finished.snakemake("--cores", "2", "--force", "results/models/rm.json", check=False)
-    assert f"a run is at work in this folder (process {head.pid}); wait for its end, or stop it\n" in locked
+    assert f"a run is at work in this folder (process {head.pid}); wait until it ends, or stop it\n" in locked
     assert "LockException" not in locked
     assert head.wait(timeout=300) == 0
 

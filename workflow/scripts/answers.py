@@ -1,4 +1,4 @@
-"""Put every prompt of a pair's sweep and its responses at every alpha into one table."""
+"""Write one table of a pair's sweep: every prompt, with its responses at every alpha."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Write the page on which a pair's answers are read."""
+"""Write the page of a pair's answers."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -14,13 +14,13 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
     from expoflow.config import Config
     from expoflow.paths import of_benchmark
 
-    # The params say what the result depends on; costs, keys and patience stand in the config alone.
+    # The params hold what the result depends on. Costs, keys and timeouts are only in the config.
     job = Job(
         pair=snakemake.wildcards.pair,
         variant=snakemake.wildcards.variant,
         benchmark=of_benchmark(Path(snakemake.output.result))[2],
         config=Config.model_validate(snakemake.config),
-        # a named list has one file, or none
+        # a named list has one file or none
         inputs={
             name: Path(*[file] if isinstance(file, str) else file)
             for name, file in snakemake.input.items()

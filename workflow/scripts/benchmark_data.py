@@ -1,4 +1,4 @@
-"""Bring a file that a benchmark reads: fetch it, make it, or gather it from the user's."""
+"""Provide a file that a benchmark reads: fetch it, make it, or gather it from the user's files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ from expoflow.system.logs import job_log
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-# The one job that may have to reach the hub for it: it is a local rule.
+# This local rule is the only job that may have to reach the hub for the file.
 with job_log(snakemake.log[0], snakemake.threads, offline=False) as say:
     from expoflow import benchmarks
     from expoflow.config.benchmarks import SECTIONS

@@ -1,4 +1,4 @@
-"""Write a dataset's manifest; one of the hub is brought into its cache."""
+"""Write a dataset's manifest; download a dataset of the hub into the hub's cache."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Bring a model from the Hugging Face hub into its cache and make its manifest."""
+"""Download a model from the Hugging Face hub into its cache, and write its manifest."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Write the pair's checkpoint at the chosen alpha, whole, to be published."""
+"""Write the pair's whole checkpoint at the chosen alpha, ready to publish."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

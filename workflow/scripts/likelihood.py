@@ -30,4 +30,4 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
     likelihood.write_likelihoods(Path(snakemake.output.likelihoods), generations, rows, labels)
     tokens = sum(row["tokens"] for row in rows) or 1
     nll = -sum(row["logp_aligned"] for row in rows) / tokens
-    say(f"{labels['pair']}: alpha {labels['alpha']}: {nll:.3f} nats a token under the aligned model")
+    say(f"{labels['pair']}: alpha {labels['alpha']}: {nll:.3f} nats per token under the aligned model")

@@ -1,4 +1,4 @@
-"""Make the manifest of a checkpoint folder of the user's."""
+"""Write the manifest of a user's checkpoint folder."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

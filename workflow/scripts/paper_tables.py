@@ -1,4 +1,4 @@
-"""Write the tables of the paper's benchmarks in the paper's form."""
+"""Write the tables of the paper's benchmarks, in the paper's form."""
 
 import json
 from pathlib import Path

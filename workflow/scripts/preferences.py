@@ -1,4 +1,4 @@
-"""Gather the preferences that the reward model is checked on."""
+"""Gather the preferences that check the reward model."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ from expoflow.system.logs import job_log
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-# The one job that may have to reach the hub for them: it is a local rule.
+# This local rule is the only job that may have to reach the hub for them.
 with job_log(snakemake.log[0], snakemake.threads, offline=False) as say:
     from expoflow.config.benchmarks import RewardCheck
     from expoflow.data import preferences

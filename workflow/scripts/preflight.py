@@ -1,4 +1,4 @@
-"""Check from headers, configs and a sample of the weights that the two models of a pair fit together."""
+"""Check that the two models of a pair fit together, from headers, configs and sampled weights."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Score one alpha's responses with the reward model, where there is one."""
+"""Score one alpha's responses with the reward model, if there is one."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

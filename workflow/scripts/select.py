@@ -33,7 +33,7 @@ with job_log(snakemake.log[0], snakemake.threads) as say:
     if CRITERIA[config.by].rewarded and snakemake.params.reward_model in best.labelled_by:
         say(
             f"warning: {best.pair}: {snakemake.params.reward_model} labelled the training of the aligned model and chooses alpha "
-            "too; take an independent reward model, which does not share what the model learned to please"
+            "too; use an independent reward model, which does not share what the model learned to please"
         )
     select.write_choice(rows, best, Path(snakemake.output.alphas), Path(snakemake.output.best))
     say(best_line(best, {row["alpha"]: row for row in rows}["0"].get("reward")))

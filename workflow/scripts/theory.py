@@ -1,4 +1,4 @@
-"""Measure how small a pair's delta is, and how far the first order holds."""
+"""Measure how small a pair's delta is, and how far the first-order approximation holds."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

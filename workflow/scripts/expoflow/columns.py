@@ -4,10 +4,11 @@ from typing import get_args
 
 from expoflow.config.stages import Criterion
 
-# The criteria beside the reward: of each alphas.csv has the value, and the interval of its change from alpha 0.
+# The criteria besides the reward. alphas.csv has the value of each, and the interval of its change
+# from alpha 0.
 MEASURED = tuple(name for name in get_args(Criterion) if name != "reward")
 
-# What the change of every criterion from alpha 0 is called.
+# The name of every criterion's change from alpha 0.
 CHANGES = ("gain", *(f"{name}_change" for name in MEASURED))
 
 REWARD_COLUMNS = (

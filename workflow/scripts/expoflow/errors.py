@@ -1,19 +1,21 @@
-"""Exceptions. Every message names the thing, the value and the remedy, on one line a problem."""
+"""Exceptions. Every message names the thing, the value and the remedy, with one line per
+problem."""
 
 import re
 from collections.abc import Iterable
 
-# What a terminal would obey instead of showing: control characters, and those that turn the writing direction.
+# Characters that a terminal would act on instead of showing: control characters, and those that
+# change the writing direction.
 UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def shown(text: str) -> str:
-    """`text` as it may go to a terminal: what would be obeyed there stands as an escape, such as \\x1b."""
+    """`text` made safe for a terminal: control characters become escapes such as \\x1b."""
     return UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def first_of(names: Iterable[str]) -> str:
-    """The first of some names, and how many more there are, for a message."""
+    """For a message: the first of some names, and the number of the others."""
     first, *more = names
     return f"{first} and {len(more)} more" if more else first
 
@@ -26,7 +28,7 @@ class ExpoflowError(Exception):
 
 
 class ConfigError(ExpoflowError):
-    """The config is not usable; `problems` holds all of its errors, one line each."""
+    """An unusable config; `problems` holds all of its errors, one line each."""
 
     def __init__(self, problems: list[str]):
         self.problems = [shown(problem).replace("\n", "\\n") for problem in problems]
@@ -34,7 +36,7 @@ class ConfigError(ExpoflowError):
 
 
 class CheckpointError(ExpoflowError):
-    """A checkpoint folder is missing, broken or of a kind that is refused."""
+    """A checkpoint folder that is missing, broken or of an unsupported kind."""
 
 
 class PairError(ExpoflowError):
@@ -42,7 +44,7 @@ class PairError(ExpoflowError):
 
 
 class DataError(ExpoflowError):
-    """A prompt file, a generations file or a table does not hold what it should."""
+    """A prompt file, a generations file or a table with wrong content."""
 
 
 class JudgeError(ExpoflowError):

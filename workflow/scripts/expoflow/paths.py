@@ -1,9 +1,9 @@
-"""Where every result lies, below the folder results/ of the folder that a run runs in."""
+"""The paths of all results, below the folder results/ of a run's folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-# Names of files that are known by them, wherever their folder lies.
+# Files that are recognised by their names, in any folder.
 RECIPE = "recipe.json"
 ALPHAS = "alphas.csv"
 THEORY = "theory.json"
@@ -20,15 +20,15 @@ class Results:
         """The results of the run in the folder `project`."""
         return cls(project / cls.folder)
 
-    # What a run begins with.
+    # The inputs of a run.
 
     @property
     def models(self) -> Path:
-        """The folder of all manifests, and of the weights that are trained here."""
+        """The folder of all manifests, and of the weights trained in this run."""
         return self.folder / "models"
 
     def manifest(self, model: str) -> Path:
-        """Where a model came from, and which bytes it is."""
+        """The manifest of a model: where it came from, and its exact bytes."""
         return self.models / f"{model}.json"
 
     def dataset(self, dataset: str) -> Path:
@@ -47,7 +47,7 @@ class Results:
         return self.folder / "pairs"
 
     def preflight(self, pair: str) -> Path:
-        """What was found when both models were compared."""
+        """The findings of the comparison of both models."""
         return self.pairs / pair / "preflight.json"
 
     def alpha(self, pair: str, alpha: str) -> Path:
@@ -55,7 +55,7 @@ class Results:
         return self.pairs / pair / alpha_folder(alpha)
 
     def recipe(self, pair: str, alpha: str) -> Path:
-        """The recipe of an alpha's model, whose other files lie beside it."""
+        """The recipe of an alpha's model. The model's other files are in the same folder."""
         return self.alpha(pair, alpha) / "model" / RECIPE
 
     def generations(self, pair: str, alpha: str, prompts: str) -> Path:
@@ -63,7 +63,7 @@ class Results:
         return self.alpha(pair, alpha) / f"{prompts}.generations.jsonl"
 
     def generation_times(self, pair: str, alpha: str, prompts: str) -> Path:
-        """Time and memory of the job that wrote them, as Snakemake measures it."""
+        """Time and memory of the job that wrote the responses, as measured by Snakemake."""
         return self.logs / "generate" / pair / f"{alpha_folder(alpha)}.{prompts}.tsv"
 
     def rewards(self, pair: str, alpha: str, prompts: str) -> Path:
@@ -71,7 +71,7 @@ class Results:
         return self.alpha(pair, alpha) / f"{prompts}.rewards.csv"
 
     def rewards_by(self, labeller: str, pair: str, alpha: str, prompts: str) -> Path:
-        """Their rewards by another reward model than the run's."""
+        """The rewards of these responses by `labeller`, which is not the run's reward model."""
         return self.rewards(pair, alpha, f"{prompts}.{labeller}")
 
     def likelihoods(self, pair: str, alpha: str, prompts: str) -> Path:
@@ -79,11 +79,11 @@ class Results:
         return self.alpha(pair, alpha) / f"{prompts}.likelihoods.csv"
 
     def alphas(self, pair: str) -> Path:
-        """The evidence of the choice, a row for each alpha."""
+        """The evidence for the choice, one row per alpha."""
         return self.pairs / pair / ALPHAS
 
     def best(self, pair: str) -> Path:
-        """The chosen alpha, and why."""
+        """The chosen alpha, and why it was chosen."""
         return self.pairs / pair / "best.json"
 
     def certificate(self, pair: str) -> Path:
@@ -95,29 +95,29 @@ class Results:
         return self.pairs / pair / "answers.parquet"
 
     def answers_page(self, pair: str) -> Path:
-        """The page on which they are read."""
+        """The page that shows these answers."""
         return self.pairs / pair / "answers.html"
 
     def exported(self, pair: str) -> Path:
-        """The folder of the model at the chosen alpha, to be published."""
+        """The folder of the model at the chosen alpha, ready to publish."""
         return self.pairs / pair / "expo"
 
     def exported_recipe(self, pair: str) -> Path:
         """The recipe of this model."""
         return self.exported(pair) / RECIPE
 
-    # What is measured of the chosen model, and of delta.
+    # Measurements of the chosen model and of delta.
 
     def benchmark(self, pair: str, variant: str, benchmark: str) -> Path:
-        """The metrics of a variant; of `expo-aligned` those of the paired difference."""
+        """The metrics of a variant; for `expo-aligned`, those of the paired difference."""
         return self.pairs / pair / "benchmarks" / variant / f"{benchmark}.json"
 
     def benchmark_rows(self, pair: str, variant: str, benchmark: str) -> Path:
-        """The responses, or answers, that the metrics are means of."""
+        """The responses or answers behind the metrics, which are means over them."""
         return self.benchmark(pair, variant, benchmark).with_suffix(".generations.jsonl")
 
     def benchmark_data(self, benchmark: str, source: str) -> Path:
-        """What MT-Bench or the Open LLM Leaderboard asks, by the name of its source."""
+        """The questions of a benchmark such as MT-Bench, by the name of their source."""
         return self.folder / "benchmarks" / f"{benchmark}.{source}.json"
 
     def alpaca_eval(self, source: str, file: str) -> Path:
@@ -134,30 +134,31 @@ class Results:
         return self.models / f"{model}.rewardbench.json"
 
     def reward_check_rows(self, model: str) -> Path:
-        """What the reward model says of each preference."""
+        """The reward model's verdict on each preference."""
         return self.models / f"{model}.rewardbench.jsonl"
 
     def theory(self, pair: str) -> Path:
-        """How small delta is, and how far the first order describes what it does."""
+        """The size of delta, and how well the first-order prediction describes its effect."""
         return self.pairs / pair / THEORY
 
     def plane(self, plane: str) -> Path:
         """Rewards in the plane through an SFT model and two aligned ones."""
         return self.folder / "planes" / f"{plane}.csv"
 
-    # What all of it comes to.
+    # Summaries over all pairs.
 
     def table(self, table: str) -> Path:
-        """A table over all pairs: alphas, rewards, benchmarks, summary, cosines, claims, regrets or styles."""
+        """A table over all pairs: alphas, rewards, benchmarks, summary, cosines, claims, regrets or
+        styles."""
         return self.folder / f"{table}.csv"
 
     @property
     def paper_tables(self) -> Path:
-        """The folder of the tables in the paper's form."""
+        """The folder of the tables in the paper's format."""
         return self.folder / "tables"
 
     def paper_table(self, table: str, kind: str) -> Path:
-        """One of them, as csv or md."""
+        """One of these tables, as csv or md."""
         return self.paper_tables / f"{table}.{kind}"
 
     @property
@@ -166,7 +167,7 @@ class Results:
         return self.folder / "figures"
 
     def figure(self, figure: str, kind: str) -> Path:
-        """One of them, as svg or png."""
+        """One figure, as svg or png."""
         return self.figures / f"{figure}.{kind}"
 
     @property
@@ -176,46 +177,46 @@ class Results:
 
     @property
     def partial(self) -> "Results":
-        """Tables and page of a run that failed, of what there is."""
+        """Tables and page of a failed run, made from the results that exist."""
         return Results(self.folder / "partial")
 
-    # What is kept beside the results.
+    # Files that are kept in addition to the results.
 
     def costs(self, benchmark: str) -> Path:
-        """What the benchmark's judge has cost."""
+        """The costs of the benchmark's judge so far."""
         return self.folder / "costs" / f"{benchmark}.json"
 
     def looks(self, pair: str) -> Path:
-        """The results that were seen on the prompts that judge the choice."""
+        """The results seen so far on the prompts that judge the choice."""
         return self.pairs / pair / "looks.jsonl"
 
     @property
     def logs(self) -> Path:
-        """What every job said, and its time and memory: below it a folder or a file for each rule."""
+        """The output of every job, and its time and memory, in a folder or file per rule."""
         return self.folder / "logs"
 
     @property
     def events(self) -> Path:
-        """What the last run did: the jobs that it had planned, and what became of each."""
+        """The events of the last run: the planned jobs, and how each of them ended."""
         return self.logs / "run.jsonl"
 
     @property
     def snakemake_log(self) -> Path:
-        """What Snakemake said of itself in a run that `expoflow run` showed."""
+        """Snakemake's own output in a run that `expoflow run` displayed."""
         return self.logs / "snakemake.log"
 
     def benchmark_log(self, pair: str, variant: str, benchmark: str) -> Path:
-        """What a benchmark's job said."""
+        """The output of a benchmark's job."""
         return self.logs / "benchmark" / pair / f"{variant}.{benchmark}.log"
 
     def host_log(self, number: int, job: str = "") -> Path:
-        """What the engine hosts of a slot said, in a local run or in a SLURM job."""
+        """The output of the engine hosts of a slot, in a local run or in a SLURM job."""
         return self.logs / "hosts" / job / f"slot-{number}.log"
 
-    # What a place says of the result that lies there.
+    # What the path of a result says about it.
 
     def exported_pairs(self) -> list[str]:
-        """The pairs that have the folder of an exported model."""
+        """The pairs that have a folder with an exported model."""
         return sorted(path.name for path in self.pairs.glob("*") if self.exported(path.name).exists())
 
 
@@ -228,17 +229,17 @@ def alpha_folder(alpha: str) -> str:
 
 
 def weights(manifest: Path) -> Path:
-    """The folder of the weights of a model that is trained here, beside its manifest."""
+    """The folder with the weights of a model trained in this run, next to its manifest."""
     return manifest.with_name(manifest.name.removesuffix(".json"))
 
 
 def of_alpha(path: Path) -> str:
-    """The alpha that rewards, likelihoods or generations are of."""
+    """The alpha of a file of rewards, likelihoods or generations."""
     return path.parent.name.removeprefix(alpha_folder(""))
 
 
 def of_pair(path: Path) -> str:
-    """The pair of what lies in the pair's own folder, such as best.json."""
+    """The pair of a file in the pair's own folder, such as best.json."""
     return path.parent.name
 
 
@@ -253,7 +254,7 @@ def of_prompts(path: Path) -> str:
 
 
 def of_exported(folder: Path) -> tuple[Path, str] | None:
-    """Project and pair of the absolute folder of an exported model; None if it is no such folder."""
+    """Project and pair of the absolute folder of an exported model; None for any other folder."""
     if len(folder.parents) < 4:
         return None
     project, pair = folder.parents[3], of_pair(folder)

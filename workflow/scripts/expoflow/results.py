@@ -1,4 +1,4 @@
-"""What every JSON result looks like."""
+"""The form of every JSON result."""
 
 import math
 from pathlib import Path
@@ -20,13 +20,13 @@ class File(Record):
 
 
 class Manifest(Record):
-    """results/models/{model}.json: where a model came from and exactly which bytes it is.
+    """results/models/{model}.json: where a model came from, and its exact bytes.
 
     results/datasets/{dataset}.json has the same form, with the dataset's name as `model`.
 
-    `folder` is where its files lie, relative to the Snakemake directory where it is inside;
-    `files` are all files of the checkpoint by their name in that folder; `license` is what the card of a hub
-    model states.
+    `folder` holds its files; the path is relative if the folder is inside the Snakemake directory.
+    `files` are all files of the checkpoint, by their name in that folder. `license` is the licence
+    that the card of a hub model states.
     """
 
     model: str
@@ -43,14 +43,15 @@ class Manifest(Record):
 
 
 class Image(Record):
-    """An image of a message: `data` is its file in base64, `sha256` that of the file's bytes."""
+    """An image of a message: `data` is the file in base64, `sha256` the hash of the file's
+    bytes."""
 
     sha256: str
     data: str
 
 
 class Message(Record):
-    """One chat message; its `images`, if it has any, stand before its text."""
+    """One chat message. Its `images`, if it has any, come before its text."""
 
     role: str
     content: str
@@ -58,14 +59,14 @@ class Message(Record):
 
 
 class Prompt(Record):
-    """A line of results/prompts/{prompts}.jsonl; `meta` is what a checker of responses needs to know."""
+    """A line of results/prompts/{prompts}.jsonl; `meta` is data for checking responses."""
 
     prompt_id: str
     messages: list[Message]
     meta: dict[str, Any] | None = None
 
     def has_images(self) -> bool:
-        """Whether a message shows images."""
+        """Whether any message has images."""
         return any(message.images for message in self.messages)
 
     def text(self) -> "Prompt":
@@ -77,22 +78,24 @@ class Prompt(Record):
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """The prompts of a set. Raises DataError for a file that is not whole, or in which a prompt stands twice."""
+    """The prompts of a set. Raises DataError for an incomplete file or a repeated prompt."""
     prompts = read_jsonl(path, Prompt)
     seen: set[str] = set()
     for prompt in prompts:
         if prompt.prompt_id in seen:
             raise DataError(
-                f"{path}: prompt {prompt.prompt_id} stands there twice; delete the file and run snakemake again"
+                f"{path}: prompt {prompt.prompt_id} occurs twice; delete the file and run snakemake again"
             )
         seen.add(prompt.prompt_id)
     return prompts
 
 
 class Generation(Record):
-    """A line of a generations file: sample `sample` of prompt `prompt_id`, drawn with `seed` by `engine`.
+    """A line of a generations file: sample `sample` of prompt `prompt_id`, drawn with `seed` by
+    `engine`.
 
-    `response_tokens` are those without the stop token. `stop_token` ended the response; there is none if it was cut off.
+    `response_tokens` does not count the stop token. `stop_token` is the token that ended the
+    response, or None if the response was cut off.
     """
 
     prompt_id: str
@@ -106,7 +109,10 @@ class Generation(Record):
 
 
 class Scored(Generation):
-    """A generation with its reward, where there is a reward model; on a miniature's prompts also true quality and correctness."""
+    """A generation with its reward, if there is a reward model.
+
+    On the miniature's prompts it also has true quality and correctness.
+    """
 
     reward: float | None = None
     quality: float | None = None
@@ -118,7 +124,10 @@ def _known(value: Any) -> Any:
 
 
 class Metric(Record):
-    """One figure of a benchmark with its standard error over n prompts, which one prompt has not; differences have an interval."""
+    """One metric of a benchmark, with its standard error over n prompts.
+
+    There is no standard error if n is 1. Differences also have an interval.
+    """
 
     metric: str
     value: float
@@ -130,7 +139,8 @@ class Metric(Record):
 
 
 class BenchmarkResult(Record):
-    """results/pairs/{pair}/benchmarks/{variant}/{benchmark}.json; variant `expo-aligned` is the difference."""
+    """results/pairs/{pair}/benchmarks/{variant}/{benchmark}.json; variant `expo-aligned` is the
+    difference."""
 
     pair: str
     variant: str
@@ -140,7 +150,7 @@ class BenchmarkResult(Record):
     provenance: dict[str, Any]
 
     def metric(self, name: str) -> Metric:
-        """One of the metrics. Raises DataError if it is not there."""
+        """The metric `name`. Raises DataError if it is missing."""
         for metric in self.metrics:
             if metric.metric == name:
                 return metric
@@ -150,7 +160,8 @@ class BenchmarkResult(Record):
 
 
 class RewardCheckResult(Record):
-    """results/models/{model}.rewardbench.json: how often a reward model prefers the better response."""
+    """results/models/{model}.rewardbench.json: how often a reward model prefers the better
+    response."""
 
     model: str
     metrics: list[Metric]
@@ -158,10 +169,11 @@ class RewardCheckResult(Record):
 
 
 class Best(Record):
-    """results/pairs/{pair}/best.json: the chosen alpha and why; no reward and gain without a reward model.
+    """results/pairs/{pair}/best.json: the chosen alpha, and why it was chosen.
 
-    `gain_low` and `gain_high` are of an interval that holds for all alphas of the grid at once; in a file of an earlier
-    version, which has no `prompts`, for the chosen one alone.
+    Without a reward model it has no reward and gain. `gain_low` and `gain_high` are an interval
+    that holds for all alphas of the grid at once. In files of earlier versions, which have no
+    `prompts`, it holds for the chosen alpha only.
     """
 
     pair: str
@@ -173,31 +185,36 @@ class Best(Record):
     gain_high: float | None = None
     gain_pointwise_low: float | None = None
     gain_pointwise_high: float | None = None
-    """The interval of the gain as if no other alpha had been tried."""
+    """The upper end of the interval of the gain as if no other alpha had been tried."""
     optimism: float | None = None
-    """By how much the change at the chosen alpha looks better than it is since it was chosen: the bootstrap's estimate."""
+    """The selection bias: how much the change at the chosen alpha is overestimated because it was
+    chosen. Estimated by bootstrap."""
     prompts: int | None = None
-    """How many prompts chose alpha."""
+    """Number of prompts that chose alpha."""
     chosen_share: float
     edge: bool
     reason: str
     warnings: list[str] = []
-    """Of what the responses were: alphas that were left out, and doubts; `reason` has them too."""
+    """Warnings about the responses: alphas that were left out, and doubts. `reason` includes
+    them."""
     others: dict[str, str] = {}
     """The alpha that each criterion of `select.compare` would have chosen on the same responses."""
     labelled_by: list[str] = []
     """The reward models that labelled the aligned model's training data."""
 
     def digest(self) -> str:
-        """What stands for this choice, and for all that made it."""
+        """A digest that identifies this choice and everything behind it."""
         return json_digest(self.model_dump(mode="json", exclude_defaults=True))
 
 
 class Certificate(Record):
-    """results/pairs/{pair}/certificate.json: the gain of expo over aligned on prompts that took no part in the choice.
+    """results/pairs/{pair}/certificate.json: the gain of expo over aligned on prompts that took no
+    part in the choice.
 
-    If there are none, `held_out` is false, and there is no gain. `choice` is the digest of the best.json that is judged, `measure` is what
-    the gain is of, a name of `selection.criteria`. `looks` says how many results on these prompts this folder has seen, this one included.
+    If there are no such prompts, `held_out` is false, and there is no gain. `choice` is the digest
+    of the best.json that is judged. `measure` is the quantity that the gain measures, a name of
+    `selection.criteria`. `looks` is the number of results on these prompts that this folder has
+    seen, including this one.
     """
 
     pair: str
@@ -214,14 +231,18 @@ class Certificate(Record):
     judged_on: str | None = None
     prompts: int = 0
     left_out: int = 0
-    """Prompts of `judged_on` that do not count, since they chose alpha too."""
+    """Number of prompts of `judged_on` that were left out because they chose alpha too."""
     looks: int = 0
     rehearsal: int | None = None
-    """Of a rehearsal: how many prompts of every set it takes at most (`limit` of the config)."""
+    """For a rehearsal: the maximum number of prompts per set (`limit` of the config)."""
 
 
 def read_certificate(path: Path, best: Best) -> Certificate | None:
-    """The certificate of a choice; None if it is not there, as in the results of an earlier version, or is of another choice."""
+    """The certificate of a choice, or None.
+
+    None means that the file is missing, as in results of earlier versions, or that it judges
+    another choice.
+    """
     if not path.exists():
         return None
     certificate = read_json(path, Certificate)

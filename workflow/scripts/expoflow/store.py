@@ -1,7 +1,7 @@
-"""Where things lie: the folder of a model, and the store of heavy work that outlives a rerun.
+"""The store of expensive intermediate results, which later runs can use again.
 
-The store is `$EXPOFLOW_STORE`, by default `expoflow` beside HF_HOME. Emptying it never invalidates a
-result: what it holds is found there by content, or made again.
+The store is `$EXPOFLOW_STORE`, by default `expoflow` next to HF_HOME. Emptying it never invalidates
+a result: its entries are found by content, or are made again.
 """
 
 import fcntl
@@ -23,9 +23,11 @@ BLOB = re.compile(r"[0-9a-f]{64}")
 
 
 def remembered(path: Path, stop: threading.Event | None = None, *, anew: bool = False) -> str:
-    """sha256 of a file: remembered by place, size and time of change, else (or `anew`) computed and kept.
+    """sha256 of a file: remembered by path, size and modification time, else (or if `anew`)
+    computed and kept.
 
-    The hub's cache names a large file's link target by its sha256; another content is a CheckpointError.
+    The hub's cache names a large file's link target by its sha256. If the content has another
+    sha256, a CheckpointError is raised.
     """
     real = path.resolve()
     state = real.stat()
@@ -36,13 +38,13 @@ def remembered(path: Path, stop: threading.Event | None = None, *, anew: bool = 
         if not anew and {name: kept[name] for name in key} == key:
             return str(kept["sha256"])
     except (OSError, ValueError, KeyError):
-        pass  # not seen before, or changed: computed anew
+        pass  # not seen before, or changed: compute it
     value = sha256(path, stop)
     if path.is_symlink() and BLOB.fullmatch(real.name) and real.name != value:
         raise CheckpointError(
             f"{path}: has sha256 {value}, the hub says {real.name}; delete {real}, download again"
         )
-    with suppress(OSError):  # a read-only store costs the hashing next time
+    with suppress(OSError):  # with a read-only store the file is hashed again next time
         write_json(note, {**key, "sha256": value})
     return value
 
@@ -56,13 +58,13 @@ def root() -> Path:
 
 
 def use() -> None:
-    """Keep the store from being emptied as long as this process, a run's head, lives."""
+    """Keep the store from being emptied while this process, the head of a run, is alive."""
     _IN_USE.append(_lock(fcntl.LOCK_SH))
 
 
 @contextmanager
 def claimed() -> Iterator[None]:
-    """The store for this process alone; a BlockingIOError while a run uses it."""
+    """Claim the store for this process alone. Raises BlockingIOError while a run uses it."""
     descriptor = _lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
         yield
@@ -87,14 +89,15 @@ def _lock(how: int) -> int:
 def cached(
     kind: str, key: dict[str, Any], make: Callable[[], list[Row]], record: type[Row]
 ) -> tuple[list[Row], bool]:
-    """The rows that `key` stands for, and whether the store had them; else `make` them and keep them.
+    """The rows that `key` stands for, and whether the store had them. If not, `make` them and keep
+    them.
 
-    `key` is plain JSON data that says everything the rows depend on. Jobs that want the same rows at the same
-    time wait for the one that makes them.
+    `key` is plain JSON data with everything the rows depend on. If several jobs need the same rows
+    at the same time, one makes them and the others wait.
     """
     path = place(kind, json_digest(key), ".jsonl")
     with locked(path):
-        with suppress(DataError):  # absent, or broken: made anew
+        with suppress(DataError):  # absent or broken: make it
             return read_jsonl(path, record), True
         rows = make()
         write_jsonl(path, rows)
@@ -102,12 +105,13 @@ def cached(
 
 
 def kept(kind: str, key: Any, record: type[Row], make: Callable[[], Row]) -> Row:
-    """The record that `key` stands for in the store; else what `make` gives, which is kept if the store can be written.
+    """The record that `key` stands for. If the store lacks it, `make` it, and keep it if the store
+    is writable.
 
-    `key` is plain JSON data that says everything the record depends on.
+    `key` is plain JSON data with everything the record depends on.
     """
     path = place(kind, json_digest(key))
-    with suppress(OSError, DataError):  # absent, or broken: made anew
+    with suppress(OSError, DataError):  # absent or broken: make it
         return read_json(path, record)
     made = make()
     with suppress(OSError):
@@ -116,13 +120,13 @@ def kept(kind: str, key: Any, record: type[Row], make: Callable[[], Row]) -> Row
 
 
 def place(kind: str, name: str, suffix: str = ".json") -> Path:
-    """Where the store has what is called by this digest."""
+    """The path in the store of the entry with the digest `name`."""
     return root() / kind / name[:2] / f"{name}{suffix}"
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes that want `path` of the store waiting."""
+    """Make other processes that want `path` of the store wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(f"{path.stem}.lock"), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,25 +1,26 @@
 """Benchmarks: sft, aligned and expo side by side, and the paired difference of the last two.
 
-A benchmark is the module NAME of this package, or NAME.benchmark if it needs several, by the name of its config
-section. It has two functions,
+A benchmark is the module NAME of this package, or NAME.benchmark if it needs several modules. NAME
+is the name of its config section. It has two functions:
 
-    run(job)                    one variant: writes job.rows (one JSON line an item) and job.result,
-    run_comparison(comparison)  the paired differences expo - aligned, from the rows of both.
+    run(job)                    one variant: writes job.rows (one JSON line per item) and job.result
+    run_comparison(comparison)  the paired differences expo - aligned, from the rows of both
 
-One that compares answers of others (`Benchmark.RESULTS`) has no `run`; its comparison gets these answers.
-`job` and `comparison` have what all of them share. What is asked before any job stands in NAME.files, if there is
-something to ask; it imports no torch, numpy or pandas, and may have (`section` is the benchmark's in the config)
+A benchmark that compares existing answers (`Benchmark.RESULTS`) has no `run`; its comparison gets
+these answers. The modules `job` and `comparison` have what all benchmarks share. The module
+NAME.files is optional. It holds what is needed before any job, and imports no torch, numpy or
+pandas. It may have these functions (`section` is the benchmark's section of the config):
 
-    problems(section)                    lines on what is not as it must be, such as a file that is not there,
-    pair_problems(section, pair)         the same of what belongs to one pair; asked before every run, also of a finished one,
-    notes(section, pair)                 lines for `expoflow plan`,
-    calls(section, max_tokens, first)    of one variant: calls of the judge, tokens of their prompts and of their replies,
-    responses(section, generate, first)  of one variant: how many the model gives, and the most tokens that each may have,
-    gather(section, seed, result)        writes a file that its jobs read: what the rule NAME_data does.
+    problems(section)                    lines on problems, such as a missing file
+    pair_problems(section, pair)         the same for one pair; called before every run, even a finished one
+    notes(section, pair)                 lines for `expoflow plan`
+    calls(section, max_tokens, first)    one variant: calls of the judge, tokens of prompts and replies
+    responses(section, generate, first)  one variant: number of responses, most tokens of each
+    gather(section, seed, result)        writes a file that its jobs read (the rule NAME_data)
 
-In a rehearsal only the `first` questions are asked, else all (None).
+In a rehearsal only the `first` questions are asked; else `first` is None.
 
-docs/contributing.md says how a benchmark is added.
+docs/contributing.md explains how to add a benchmark.
 """
 
 import importlib
@@ -36,7 +37,7 @@ def module(benchmark: str) -> ModuleType:
 
 
 def light(benchmark: str, function: str) -> Callable[..., Any] | None:
-    """A function of a benchmark's module `files`; None if it has no such function, or no such module."""
+    """A function of a benchmark's module `files`; None if the function or the module is missing."""
     name = f"{__name__}.{benchmark}"
     if not _several(name) or importlib.util.find_spec(f"{name}.files") is None:
         return None

@@ -1,6 +1,7 @@
-"""What the judges of a config may cost, told before anything is generated: by the number of calls and their limits.
+"""The most that the judges of a config may cost, from the number of calls and their limits.
 
-The bill of a benchmark's job, from the prompts as they are and without what is kept, comes before its first call.
+It is shown before anything is generated. The job of a benchmark shows its own bill before its first
+call. That bill counts the real prompts and leaves out the verdicts that are kept.
 """
 
 import importlib.util
@@ -15,8 +16,10 @@ from expoflow.paths import RESULTS, Results
 
 
 def unfinished(config: Config, results: Results = RESULTS) -> dict[tuple[str, str], int]:
-    """By (pair, benchmark) how many results of its own it has not yet: of the three variants, or the comparison alone; none where it has
-    all."""
+    """The number of unfinished results, by (pair, benchmark); finished benchmarks are left out.
+
+    A benchmark has results of the three variants, or only the comparison.
+    """
     missing = {
         (pair, benchmark): sum(
             not results.benchmark(pair, variant, benchmark).exists() for variant in section.RESULTS
@@ -28,15 +31,15 @@ def unfinished(config: Config, results: Results = RESULTS) -> dict[tuple[str, st
 
 
 def judge(section: Strict) -> JudgeConfig | None:
-    """The judge of a benchmark's section that is somebody else's; the miniature's own costs nothing."""
+    """The judge of a benchmark's section; None for the miniature's own, which costs nothing."""
     found = getattr(section, "judge", None)
     return found if found and found.base_url != MINIATURE else None
 
 
 def lines(config: Config, results: Results = RESULTS) -> Iterator[str]:
-    """A line for every benchmark that a judge is still to be asked for, over all pairs and variants.
+    """A line for every benchmark that still needs its judge, over all pairs and variants.
 
-    Without a package that the benchmark needs it is not known how the judge is asked.
+    If a package that the benchmark needs is missing, its cost is not known.
     """
     calls: dict[tuple[str, str], int] = {}
     costs: dict[tuple[str, str], float | None] = {}
@@ -57,7 +60,7 @@ def lines(config: Config, results: Results = RESULTS) -> Iterator[str]:
     for (benchmark, model), count in calls.items():
         cost = costs[benchmark, model]
         words = f"at most {cost:.2f} USD without repeated ones" if cost else "no price in the config"
-        yield f"bill: {benchmark}: {count} calls of {model} ({words}), less the verdicts that are kept"
+        yield f"bill: {benchmark}: {count} calls of {model} ({words}), minus the verdicts that are kept"
 
 
 def _lacking(package: str) -> bool:

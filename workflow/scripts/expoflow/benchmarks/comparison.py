@@ -1,4 +1,4 @@
-"""The paired differences expo - aligned of one benchmark: what the rule says, and what it writes."""
+"""The paired differences expo - aligned of one benchmark: the input of the rule and its output."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +14,10 @@ from expoflow.results import BenchmarkResult, Metric
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a benchmark's module is asked for: `run_comparison(comparison)`, the paired differences expo - aligned.
+    """The argument of a benchmark's `run_comparison`: paired differences expo - aligned.
 
-    `inputs` has the row files of both variants, `expo` and `aligned`, and the benchmark's own.
+    `inputs` has the row files of both variants, `expo` and `aligned`, and the files of the
+    benchmark.
     """
 
     pair: str
@@ -33,7 +34,7 @@ class Comparison:
 
     @cached_property
     def select(self) -> SelectConfig:
-        """Level and resamples of the intervals."""
+        """The confidence level and the resamples of the intervals."""
         return self.config.section(self.pair, "select")
 
     def rows(self, variant: str, record: type[Row]) -> list[Row]:
@@ -41,7 +42,7 @@ class Comparison:
         return read_jsonl(self.inputs[variant], record)
 
     def write(self, metrics: list[Metric], prompts: str, **settings: Any) -> None:
-        """Write the result, and say its words."""
+        """Write the result, and print a line on it."""
         result = BenchmarkResult(
             pair=self.pair,
             variant="expo-aligned",
@@ -55,7 +56,7 @@ class Comparison:
 
 
 def words(metrics: Sequence[Metric]) -> str:
-    """A line on a benchmark: its first metric, and whatever else is always wanted."""
+    """A line on a benchmark: its first metric, and others that are always shown."""
     shown = [m for m in metrics if m.metric in ("quality", "win_rate", "lc_win_rate") or m is metrics[0]]
     return ", ".join(
         f"{m.metric} {m.value:.3f}" + (f" [{m.low:.3f}, {m.high:.3f}]" if m.low is not None else "")

@@ -1,4 +1,4 @@
-"""One benchmark of one variant: what the rule says, and the steps that several benchmarks have in common."""
+"""One benchmark of one variant: the input of the rule, and steps that several benchmarks share."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -31,11 +31,13 @@ from expoflow.scoring.rewards import reward_model
 
 @dataclass(frozen=True)
 class Job:
-    """What a benchmark's module is asked for: `run(job)`.
+    """The argument of a benchmark's `run`.
 
-    `inputs` are the rule's input files by name: `model` (the manifest of sft or aligned, or the recipe.json of
-    an exported folder), `base` (sft's manifest, beside aligned's, which may be an adapter) and the benchmark's own. `usage` is how the model is to be run (`Config.usage`),
-    `code` the digest of what makes the kept responses. `result` and `rows` are the files to write.
+    `inputs` has the rule's input files by name. `model` is the manifest of sft or aligned, or the
+    recipe.json of an exported folder. `base` is sft's manifest; it comes with aligned's, which may
+    be an adapter. The other files are those of the benchmark. `usage` says how to run the model
+    (`Config.usage`). `code` is the digest of the code that makes the kept responses. `result` and
+    `rows` are the files to write.
     """
 
     pair: str
@@ -63,7 +65,7 @@ class Job:
 
     @cached_property
     def content(self) -> Any:
-        """What the model is, as plain data: equal for equal weights, wherever they lie."""
+        """The identity of the model as plain data: equal for equal weights, in any folder."""
         if self.variant == "expo":
             return read_json(self.inputs["model"], ExtrapolationRecipe).content_digest()
         own = self._manifest.sha256s()
@@ -75,7 +77,7 @@ class Job:
 
     @cached_property
     def _own(self) -> Path:
-        """The folder of the manifest's files: a checkpoint, or an adapter."""
+        """The folder of the manifest's files: a checkpoint or an adapter."""
         return manifests.model_folder(self._manifest)
 
     @cached_property
@@ -85,7 +87,7 @@ class Job:
 
     @cached_property
     def model(self) -> Model:
-        """The variant's model, as an engine takes it."""
+        """The variant's model in the form that an engine accepts."""
         pair = self.config.pairs[self.pair]
         return Model.used(
             pair.sft if self.variant == "sft" else pair.aligned, self.folder, json.loads(self.usage)
@@ -94,7 +96,10 @@ class Job:
     def generate(
         self, prompts: Sequence[Prompt], config: GenerateConfig, step: str = "responses"
     ) -> list[Generation]:
-        """The model's responses, from the store where they were made before; `step` names a part of the job."""
+        """The model's responses, from the store if they were made before.
+
+        `step` names a part of the job.
+        """
         key = self._key(prompts, config)
         rows, kept = self.cached(
             "generations", key, lambda: self._respond(prompts, config, step, key), Generation
@@ -103,7 +108,10 @@ class Job:
         return rows
 
     def score(self, prompts: Sequence[Prompt], config: GenerateConfig) -> list[Scored]:
-        """The model's responses, with rewards where `inputs` has a reward_model, kept in the store as one."""
+        """The model's responses, with rewards if `inputs` has a reward_model.
+
+        The store keeps responses and rewards as one.
+        """
         key, manifest, usage = self._key(prompts, config), self.inputs.get("reward_model"), ""
         if self.config.reward_model:
             usage = self.config.usage(self.config.reward_model)
@@ -125,15 +133,15 @@ class Job:
     def cached(
         self, kind: str, key: dict[str, Any], make: Callable[[], list[Row]], record: type[Row]
     ) -> tuple[list[Row], bool]:
-        """`store.cached` with the code's digest in the key."""
+        """`store.cached` with the digest of the code in the key."""
         return store.cached(kind, key | {"code": self.code}, make, record)
 
     def judge(self, config: JudgeConfig) -> Judge:
-        """The client of a judge; all jobs of the benchmark share one ledger."""
+        """The client of a judge. All jobs of the benchmark share one ledger."""
         ledger = RESULTS.costs(self.benchmark)
         if config.base_url != MINIATURE:
             return Judge(config, ledger, self.say)
-        # Its verdicts are kept by what it knows, not by the port that it happens to have.
+        # Its verdicts are kept by what it knows, not by its port, which changes.
         from expoflow.miniature import judge
 
         name = f"{MINIATURE}:{self.config.seed}:{code_digests.truth()}"
@@ -148,7 +156,10 @@ class Job:
         packages: Sequence[str] = (),
         **settings: Any,
     ) -> None:
-        """Write rows and result, and say its words; versions of `packages` and `settings` stand in the result."""
+        """Write rows and result, and print a line.
+
+        The result contains the versions of `packages`, and `settings`.
+        """
         write_jsonl(self.rows, rows)
         made_with = provenance("torch", "transformers", *packages)
         made_with |= {"model": self.inputs["model"].as_posix(), **settings}

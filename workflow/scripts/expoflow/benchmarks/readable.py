@@ -1,4 +1,4 @@
-"""The answers of benchmarks as a person reads them: prompt, response, and what was said of it."""
+"""The answers of benchmarks for human readers: prompt, response, and judgment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from expoflow.errors import DataError
 
 @dataclass(frozen=True)
 class Answer:
-    """One response of a variant: `item` and `sample` name it, the same for all variants."""
+    """One response of a variant. `item` and `sample` identify it across variants."""
 
     item: str
     prompt: str
@@ -27,10 +27,11 @@ class Answer:
 
 
 def answers(benchmark: str, inputs: Mapping[str, Path], rows: Path) -> list[Answer]:
-    """The answers in a variant's `rows`; `inputs` are the files that the benchmark reads beside the model, by name.
+    """The answers in a variant's `rows`.
 
-    The section of the benchmark says `READABLE`: its module has the function `readable(inputs, rows)`. Raises DataError if a response is to
-    a prompt that is not there.
+    `inputs` has, by name, the files that the benchmark reads beside the model. The section of the
+    benchmark says `READABLE` if its module has a function `readable(inputs, rows)`. Raises
+    DataError if a response belongs to a prompt that does not exist.
     """
     try:
         return benchmarks.module(benchmark).readable(inputs, rows)

@@ -1,4 +1,4 @@
-"""The reward benchmark: reward on unseen prompts, and what is really true where that is known."""
+"""The reward benchmark: reward on unseen prompts, and the true quality if it is known."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from expoflow.results import Metric, Prompt, Scored, read_prompts
 
 
 def run(job: Job) -> None:
-    """Generate and score the variant's responses to `inputs["prompts"]`, kept in the store by content."""
+    """Generate and score the variant's responses to `inputs["prompts"]`; keep them in the store."""
     config = job.config.section(job.pair, "generate")
     prompts = read_prompts(job.inputs["prompts"])
     rows = job.score(prompts, config)
@@ -36,17 +36,18 @@ def run(job: Job) -> None:
 
 
 def run_comparison(comparison: Comparison) -> None:
-    """The paired differences on `inputs["prompts"]`."""
+    """Write the paired differences on `inputs["prompts"]`."""
     prompts = read_prompts(comparison.inputs["prompts"])
     rows = (comparison.rows(variant, Scored) for variant in ("expo", "aligned"))
     comparison.write(compare(prompts, *rows, comparison.select), of_prompts(comparison.inputs["prompts"]))
 
 
 def measure(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> list[Metric]:
-    """Metrics of one variant; `scored` holds the same number of samples of every prompt, in order.
+    """Metrics of one variant. `scored` has the same number of samples of every prompt, in order.
 
-    reward, where there is a reward model; length in tokens; unfinished (share); on a miniature quality, accuracy, and accuracy on the
-    questions of each task, so that a lost capability is seen.
+    The metrics are reward (with a reward model), length in tokens and unfinished (share). A
+    miniature also has quality, accuracy, and accuracy on the questions of each task. The latter
+    shows if a capability was lost.
     """
     prompts = _answered(prompts, scored)
     return [mean(name, values) for name, values in _values(prompts, scored).items()]
@@ -55,14 +56,16 @@ def measure(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> list[Metric]
 def compare(
     prompts: Sequence[Prompt], expo: Sequence[Scored], aligned: Sequence[Scored], config: SelectConfig
 ) -> list[Metric]:
-    """Paired differences expo - aligned of every metric, and win_rate: how often expo's reward is higher.
+    """Paired differences expo - aligned of every metric, and win_rate.
 
-    Equal rewards count half; without rewards there is no win_rate. Intervals and p-values are over prompts. Raises
-    DataError where the two did not answer the same prompts.
+    win_rate is how often expo's reward is higher.
+
+    Equal rewards count half. Without rewards there is no win_rate. Intervals and p-values are over
+    prompts. Raises DataError if the two did not answer the same prompts.
     """
     answered = [[(row.prompt_id, row.sample) for row in rows] for rows in (expo, aligned)]
     if answered[0] != answered[1] or not expo:
-        raise DataError("expo and aligned answered other prompts; delete both results and run again")
+        raise DataError("expo and aligned answered different prompts; delete both results and run again")
     prompts = _answered(prompts, expo)
     before, after = _values(prompts, aligned), _values(prompts, expo)
     differences = [difference(name, after[name] - before[name], config) for name in after]
@@ -75,7 +78,7 @@ def compare(
 
 
 def readable(inputs: Mapping[str, Path], rows: Path) -> list[Answer]:
-    """The responses as a person reads them (`benchmarks.readable`)."""
+    """The responses for human readers (`benchmarks.readable`)."""
     prompts = {prompt.prompt_id: prompt_text(prompt) for prompt in read_prompts(inputs["prompts"])}
     return [
         Answer(
@@ -90,22 +93,23 @@ def readable(inputs: Mapping[str, Path], rows: Path) -> list[Answer]:
 
 
 def _answered(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> list[Prompt]:
-    """The prompts that have a response, in the order of the responses: too long ones may have been skipped.
+    """The prompts that have a response, in the order of the responses.
 
-    Raises DataError if a response is to another prompt, or one prompt has more responses than another.
+    Prompts that are too long may have been skipped. Raises DataError if a response is to another
+    prompt, or if one prompt has more responses than another.
     """
     counts = Counter(row.prompt_id for row in scored)
     kept = [prompt for prompt in prompts if prompt.prompt_id in counts]
     if [prompt.prompt_id for prompt in kept] != [*counts] or len({*counts.values()}) != 1:
         raise DataError(
-            "the responses of benchmark reward are not those to its prompts, each with as many; delete its results in"
+            "the responses of benchmark reward do not fit its prompts, with equally many for each; delete its results in"
             " results/pairs/ and run snakemake again"
         )
     return kept
 
 
 def _values(prompts: Sequence[Prompt], scored: Sequence[Scored]) -> dict[str, np.ndarray]:
-    """Per metric the mean over samples of every prompt."""
+    """For every metric, the mean over the samples of each prompt."""
     rewards = [row.reward for row in scored]
     columns = {"reward": rewards} if None not in rewards else {}
     columns |= {

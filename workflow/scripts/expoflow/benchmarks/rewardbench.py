@@ -1,4 +1,4 @@
-"""How often a reward model prefers the better response: accuracy on preferences, as RewardBench measures it."""
+"""How often a reward model prefers the better response: accuracy as in RewardBench."""
 
 import json
 from collections import defaultdict
@@ -18,7 +18,7 @@ from expoflow.results import Generation, Manifest, Metric, Prompt, RewardCheckRe
 from expoflow.scoring.rewards import reward_model, score_responses
 from expoflow.selection import statistics
 
-# RewardBench's sections by its subsets (Lambert et al. 2024, Table 1).
+# RewardBench's sections and their subsets (Lambert et al. 2024, Table 1).
 SECTIONS = {
     "chat": "alpacaeval-easy alpacaeval-length alpacaeval-hard mt-bench-easy mt-bench-med",
     "chat_hard": "mt-bench-hard llmbar-natural llmbar-adver-neighbor llmbar-adver-GPTInst llmbar-adver-GPTOut "
@@ -26,12 +26,15 @@ SECTIONS = {
     "safety": "refusals-dangerous refusals-offensive xstest-should-refuse xstest-should-respond donotanswer",
     "reasoning": "math-prm hep-cpp hep-go hep-java hep-js hep-python hep-rust",
 }
-# It weighs as much as the six subsets of code together.
+# This subset has the same weight as the six subsets of code together.
 EVEN = "math-prm"
 
 
 class Preferred(Record):
-    """A line of results/models/{model}.rewardbench.jsonl: `value` is 1, a tie 0.5, the wrong way round 0."""
+    """A line of results/models/{model}.rewardbench.jsonl.
+
+    `value` is 1 if the chosen response has the higher reward, 0.5 for a tie, and else 0.
+    """
 
     row: int
     subset: str | None = None
@@ -52,9 +55,10 @@ def check(
     rows: Path,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Score the file `preferences` with the reward model of `manifest`; write a row for each, and the result.
+    """Score `preferences` with the reward model of `manifest`; write a row for each and the result.
 
-    `usage` is how the model is to be run (`Config.usage`), `source` the config's words on the preferences.
+    `usage` says how to run the model (`Config.usage`). `source` is the config's section on the
+    preferences.
     """
     model = read_json(manifest, Manifest)
     preferred = score(reward_model(manifest, usage), read_jsonl(preferences, Preference), score_config)
@@ -104,15 +108,15 @@ def _given(prompt: str, sample: int, text: str) -> Generation:
 
 
 def preferred(chosen: float, rejected: float) -> float:
-    """1 where the chosen response has the higher reward, 0.5 where both have the same."""
+    """1 if the chosen response has the higher reward, 0.5 if both rewards are equal, else 0."""
     return (chosen > rejected) + (chosen == rejected) / 2
 
 
 def measure(rows: Sequence[Preferred], config: SelectConfig) -> list[Metric]:
     """accuracy, with the interval of `config`; ties (share); accuracy of every subset.
 
-    Where the subsets are RewardBench's own also its sections, and their mean as `rewardbench` (without the
-    prior sets, as its later leaderboard has it).
+    If the subsets are those of RewardBench, the metrics also have its sections, and their mean as
+    `rewardbench`. The mean leaves out the prior sets, as RewardBench's later leaderboard does.
     """
     metrics = [
         _accuracy("accuracy", [row.value for row in rows], config),
@@ -133,7 +137,7 @@ def _accuracy(name: str, values: Sequence[float], config: SelectConfig) -> Metri
 
 
 def _sections(subsets: dict[str, list[float]]) -> list[Metric]:
-    """RewardBench's sections, and the mean of all four, where all of their subsets are there."""
+    """RewardBench's sections and the mean of all four, if all of their subsets are there."""
     metrics = []
     for section, names in SECTIONS.items():
         if not set(names.split()) <= set(subsets):

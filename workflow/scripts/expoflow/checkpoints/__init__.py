@@ -1,1 +1,1 @@
-"""What a model folder is: headers, weights, packages, adapters, vocabularies; nothing is computed here."""
+"""Model folders: headers, weights, packages, adapters, vocabularies. Nothing is computed here."""

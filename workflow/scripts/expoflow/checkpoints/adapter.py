@@ -1,7 +1,8 @@
-"""LoRA adapters in peft's format: an adapter folder opened and checked, no tensor of it left unused.
+"""LoRA adapters in peft's format: open and check an adapter folder. Every tensor in it must be
+used.
 
-An adapter adds scaling * B @ A to some weights of its base model and stores others whole. Whatever is not
-such a sum, or would not be extrapolated by scaling it, is refused with the reason.
+An adapter adds scaling * B @ A to some weights of its base model and stores others whole. Anything
+that is not such a sum, or that scaling would not extrapolate, is refused with the reason.
 """
 
 import math
@@ -22,7 +23,7 @@ WRAPPED = re.compile(r"(?P<module>.+)\.(?P<kind>modules_to_save|original_module)
 MERGE = "merge it with peft (merge_and_unload, save_pretrained) and give the merged model"
 PREFIX = "base_model.model."
 LORA = re.compile(r"(?P<module>.+)\.(?P<part>lora_[AB]\.weight|lora_B\.bias|lora_embedding_[AB])")
-# What peft writes into adapter_config.json and expoflow either follows or may ignore.
+# Keys of peft's adapter_config.json that expoflow follows or may ignore.
 KNOWN = frozenset(
     {
         "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
@@ -40,13 +41,14 @@ REASONS = {
     "alora_invocation_tokens": "the adapter is at work after certain tokens only",
     "ensure_weight_tying": "tied weights with an adapter are not supported",
 }
-# These initialisations of training change the base's weights too; "gaussian", "orthogonal", "eva" do not.
+# Initialisations that change the base's weights too; "gaussian", "orthogonal" and "eva" do not.
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True)
 class Module:
-    """One layer that LoRA changes, `tensors` by part: lora_A.weight, lora_B.weight, lora_B.bias, lora_embedding_A..."""
+    """One layer that LoRA changes. `tensors` by part: lora_A.weight, lora_B.weight, lora_B.bias,
+    lora_embedding_A..."""
 
     name: str
     tensors: dict[str, Tensor]
@@ -56,11 +58,13 @@ class Module:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter folder: its settings, its tensors as a checkpoint, what is LoRA and what is stored whole.
+    """An adapter folder: its settings, its tensors as a checkpoint, its LoRA modules and its whole
+    tensors.
 
-    `whole` has the adapter's own name of every tensor that takes the place of the base's, by the base's name as
-    peft has it; `copies` has that base's name by the own name of a second copy; `originals` are own names of
-    tensors that are there as they were before training, which peft saves and does not use.
+    `whole` maps a tensor's name in the base, as peft spells it, to the name of the tensor in the
+    adapter that replaces it. `copies` maps the adapter's name of a second copy to the name in the
+    base. `originals` are the adapter's names of tensors from before the training, which peft saves
+    but does not use.
     """
 
     folder: Path
@@ -73,16 +77,16 @@ class Adapter:
 
     @cached_property
     def ranks(self) -> list[int]:
-        """The ranks in use, ascending."""
+        """The ranks in use, in ascending order."""
         return sorted({module.rank for module in self.modules})
 
     @cached_property
     def scalings(self) -> list[float]:
-        """The scalings in use, ascending."""
+        """The scalings in use, in ascending order."""
         return sorted({module.scaling for module in self.modules})
 
     def describe(self) -> str:
-        """Rank, scaling and extent in a few words."""
+        """A short description of rank, scaling and size."""
         parts = []
         if self.modules:
             ranks, scalings = (
@@ -95,7 +99,7 @@ class Adapter:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter rather than a model; False for what can be no path."""
+    """Whether a folder holds an adapter instead of a model; False for an impossible path."""
     try:
         return (Path(folder) / ADAPTER).is_file()
     except (OSError, ValueError):
@@ -103,16 +107,18 @@ def is_adapter(folder: Path) -> bool:
 
 
 def require_alone(folder: Path) -> None:
-    """Raise CheckpointError for an adapter beside a whole model, as torchtune and merges into the same folder leave it."""
+    """Raise CheckpointError for an adapter next to a whole model, as left by torchtune or by a
+    merge into the folder."""
     if whole := next((name for name in (SINGLE, INDEX, BIN, BIN_INDEX) if (folder / name).is_file()), None):
         raise CheckpointError(
-            f"{folder}: has {ADAPTER} and {whole}, an adapter and a whole model, and which of them is meant cannot be told;"
+            f"{folder}: has {ADAPTER} and {whole}, an adapter and a whole model, so it is not clear which is meant;"
             f" for the model move {ADAPTER} and adapter_model.* to another folder, for the adapter the model's files"
         )
 
 
 def open_adapter(folder: Path) -> Adapter:
-    """Open an adapter folder; a CheckpointError names everything that is missing, refused or not understood."""
+    """Open an adapter folder. A CheckpointError names everything that is missing, refused or
+    unknown."""
     folder = Path(folder)
     settings = read_json_file(folder / ADAPTER)
     require_alone(folder)
@@ -128,7 +134,7 @@ def open_adapter(folder: Path) -> Adapter:
         raise CheckpointError(f"{folder}: {text}")
     parts, whole, wrapped, problems = _sorted(file)
     copies, originals = {}, []
-    for (target, kind), name in sorted(wrapped.items()):  # modules_to_save stand before original_module
+    for (target, kind), name in sorted(wrapped.items()):  # modules_to_save come before original_module
         if kind == "original_module" and target in whole:
             originals.append(name)
         elif kind == "modules_to_save" and target not in whole:
@@ -170,7 +176,8 @@ Sorted = tuple[dict[str, dict[str, Tensor]], dict[str, str], dict[tuple[str, str
 
 
 def _sorted(file: Checkpoint) -> Sorted:
-    """Every tensor of the file in one of: LoRA by module and part, whole, wrapped ones of modules_to_save, problems."""
+    """Sort every tensor of the file into LoRA (by module and part), whole, wrapped by
+    modules_to_save, or problems."""
     parts: dict[str, dict[str, Tensor]] = {}
     whole, wrapped, problems = {}, {}, []
     for name, tensor in file.tensors.items():
@@ -217,12 +224,12 @@ def _wrong_rank(settings: dict[str, Any], name: str, tensors: dict[str, Tensor])
 
 
 def rank(settings: dict[str, Any], module: str) -> int:
-    """The rank that the settings give a module."""
+    """The rank of a module according to the settings."""
     return _pattern(settings.get("rank_pattern"), module, settings.get("r", 8))
 
 
 def scaling(settings: dict[str, Any], module: str) -> float:
-    """What B @ A is multiplied with: lora_alpha / r, with rsLoRA lora_alpha / sqrt(r)."""
+    """The factor of B @ A: lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA."""
     alpha, r = (
         _pattern(settings.get("alpha_pattern"), module, settings.get("lora_alpha", 8)),
         rank(settings, module),
@@ -231,20 +238,20 @@ def scaling(settings: dict[str, Any], module: str) -> float:
 
 
 def _pattern(patterns: dict[str, Any] | None, module: str, default: Any) -> Any:
-    """The value of the first key that matches the end of the module's name, as peft looks it up."""
+    """The value of the first key that matches the end of the module's name, as in peft."""
     matches = (value for key, value in (patterns or {}).items() if re.match(rf"(.*\.)?({key})$", module))
     return next(matches, default)
 
 
 def base_source(folder: Path) -> dict[str, str]:
-    """The adapter's base as a config names a model: `path`, or `hub` and `revision`.
+    """The adapter's base in the form of a config: `path`, or `hub` and `revision`.
 
-    Raises a CheckpointError where it names none, or the folder is no adapter.
+    Raises CheckpointError if the adapter names no base, or if the folder is not an adapter.
     """
     folder = Path(folder)
     if not is_adapter(folder):
         raise CheckpointError(
-            f"sft is missing, and {folder} is no adapter, which would name its base; give sft"
+            f"sft is missing, and {folder} is not an adapter, which would name its base; give sft"
         )
     settings = read_json_file(folder / ADAPTER)
     name = settings.get("base_model_name_or_path")
@@ -258,7 +265,8 @@ def base_source(folder: Path) -> dict[str, str]:
 
 
 def base_folder(folder: Path) -> Path:
-    """The folder of the adapter's base model, on this machine; a CheckpointError where it is not to be found."""
+    """The folder of the adapter's base model on this machine. Raises CheckpointError if it is not
+    found."""
     source = base_source(folder)
     if "path" in source:
         return Path(source["path"])

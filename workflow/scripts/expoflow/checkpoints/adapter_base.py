@@ -1,4 +1,5 @@
-"""An adapter's base: which of its tensors an adapter means, and which of them are tied; as peft finds them, by the class."""
+"""An adapter's base: which of its tensors an adapter changes, and which are tied, found by the
+class as in peft."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -14,11 +15,12 @@ from expoflow.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Base:
-    """A base and what its class says; `model` is None and `reason` says why if the class cannot be asked.
+    """A base and its class. If the class cannot be asked, `model` is None and `reason` says why.
 
-    `places` has the base's names by the class' own. `torn`: tensors of the adapter that are tied to others which it does not
-    change alike. If there are any, the result ties nothing, and has tensors of its `own` for those that the base has by a tie
-    alone: by their names the base's tensor that they begin as.
+    `places` maps the class' own names to the base's names. `torn` are tensors of the adapter that
+    are tied to others, which the adapter does not change in the same way. If there are any, the
+    result ties nothing. Tensors that the base has only by a tie then become separate: `own` maps
+    their names to the base's tensor that they start from.
     """
 
     checkpoint: Checkpoint
@@ -29,37 +31,41 @@ class Base:
     own: dict[str, str] = field(default_factory=dict)
 
     def find(self, target: str) -> str | None:
-        """The name in the result of a tensor of the adapter: the same, or another one for the same tensor of the class."""
+        """The result's name of an adapter's tensor: the same name, or another one for the same
+        tensor of the class."""
         target = unwrapped(target)
         return target if target in self.checkpoint.tensors else self.places.get(self.place(target))
 
     def tensor(self, name: str) -> Tensor:
-        """What a tensor is in the base by its name in the result."""
+        """The tensor in the base for a name in the result."""
         return self.checkpoint.tensors[self.own.get(name, name)]
 
     def place(self, target: str) -> str:
-        """The class' own name of a tensor; the name itself if the class does not know it."""
+        """The class' own name of a tensor, or `target` itself if the class does not know it."""
         target = unwrapped(target)
         return (self.model.place(target) if self.model else None) or target
 
     def tied(self, target: str) -> frozenset[str]:
-        """The class' own names of all tensors that share the values of this one by a tie; empty if none does."""
+        """The class' own names of all tensors that are tied to this one, itself included; empty if
+        none is."""
         if not self.model or not self.model.shares(self.place(target)):
             return frozenset()
         source = self.model.tie(self.place(target))
         return frozenset(each for each in self.model.tensors if self.model.tie(each) == source)
 
     def stored(self, target: str) -> str | None:
-        """The base's name of this tensor, or of one that is tied to it."""
+        """The base's name of this tensor, or of a tensor that is tied to it."""
         tied = (self.places[each] for each in sorted(self.tied(target)) if each in self.places)
         return self.find(target) or next(tied, None)
 
     def tokens(self, name: str) -> int | None:
-        """The dimension of a tensor that counts tokens; None if none does, or the class is not known."""
+        """The dimension of a tensor that counts tokens; None if there is none or the class is not
+        known."""
         return self.model.vocabulary.get(self.place(name)) if self.model else None
 
     def lacks(self, target: str, own_base: str) -> str:
-        """Why there is no place for a tensor, with the remedy, which may be to give its `own_base`."""
+        """Why a tensor has no place in the base, with the remedy; `own_base` is the remedy if the
+        base is wrong."""
         if self.model and unwrapped(target) in self.model.parts:
             return f"the base's class makes one tensor of it and others; {MERGE}"
         if self.model and self.model.converted and self.place(target) in self.model.tensors:
@@ -70,7 +76,8 @@ class Base:
 
 
 def base_of(checkpoint: Checkpoint, adapter: Adapter) -> Base:
-    """`checkpoint` as the base of `adapter`, whose changes untie what they change apart."""
+    """`checkpoint` as the base of `adapter`. Tied tensors that the adapter changes differently
+    become untied."""
     modules = (f"{module.name}.{part}" for module in adapter.modules for part in ("weight", "bias"))
     try:
         model = classes.ask(checkpoint, map(unwrapped, (*adapter.whole, *modules)))
@@ -85,18 +92,18 @@ def base_of(checkpoint: Checkpoint, adapter: Adapter) -> Base:
     )
     if not torn:
         return base
-    # a config says of all ties at once that there are none
+    # a config can only switch off all ties at once
     own = {name: source for name in model.tensors if name not in places and (source := _source(base, name))}
     return replace(base, places=places | {name: name for name in own}, torn=torn, own=own)
 
 
 def _source(base: Base, name: str) -> str | None:
-    """The base's name of a tensor that another one of the class is tied to."""
+    """The base's name of the tensor that a tied tensor of the class shares its values with."""
     return base.stored(name) if base.model.shares(name) else None
 
 
 def _alike(base: Base, adapter: Adapter, group: frozenset[str], lora: set[str]) -> bool:
-    """Whether the adapter stores all tensors of a group, with the same values: they stay tied."""
+    """Whether the adapter stores all tensors of a group with the same values, so they stay tied."""
     keys = {base.place(target): key for target, key in adapter.whole.items() if base.place(target) in group}
     views = [adapter.file.view(key) for key in keys.values()]
     whole = keys.keys() == group and all(view == views[0] for view in views)
@@ -104,7 +111,11 @@ def _alike(base: Base, adapter: Adapter, group: frozenset[str], lora: set[str]) 
 
 
 def perhaps_tied(base: Base, adapter: Adapter, changed: list[str]) -> Iterator[str]:
-    """What may be tied if no class can be asked: of `changed`, names in base or adapter, what has as many rows as there are tokens."""
+    """Changed tensors that may be tied, if no class can be asked: those with at least as many rows
+    as tokens.
+
+    `changed` are names in the base or the adapter.
+    """
     said = list(flat(base.checkpoint.config))
     if {value for key, value in said if key.endswith("tie_word_embeddings")} == {False}:
         return

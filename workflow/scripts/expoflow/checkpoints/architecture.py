@@ -1,10 +1,11 @@
-"""Do two config.json describe one architecture? Differences, sorted into errors and warnings."""
+"""Compare two config.json: do they describe one architecture? Differences are errors or
+warnings."""
 
 import re
 from collections.abc import Iterator
 from typing import Any
 
-# Another value here means another model: nothing can be extrapolated.
+# If one of these values differs, the models differ, and nothing can be extrapolated.
 STRUCTURE = frozenset(
     {
         "architectures", "model_type", "hidden_size", "n_embd", "num_hidden_layers", "n_layer",
@@ -12,7 +13,7 @@ STRUCTURE = frozenset(
         "num_local_experts", "num_experts", "tie_word_embeddings",
     }
 )  # fmt: skip
-# Entries that say nothing about what the weights mean, or that have a check of their own.
+# Entries that do not affect the meaning of the weights, or that have a check of their own.
 SILENT = re.compile(
     r"(.*\.)?(_name_or_path|transformers_version|torch_dtype|dtype|use_cache|(bos|eos|pad|unk)_token_id|"
     r"vocab_size|auto_map|quantization_config|pretraining_tp|_?attn_implementation.*|.*dropout|"
@@ -21,7 +22,10 @@ SILENT = re.compile(
 
 
 def alike(sft: dict[str, Any], aligned: dict[str, Any]) -> bool:
-    """Whether two config.json say the same of their models, word for word; if not, their classes may read the same in both."""
+    """Whether two config.json say literally the same about their models.
+
+    If they do not, their classes may still read the same from both.
+    """
     return _said(sft) == _said(aligned)
 
 
@@ -30,10 +34,12 @@ def _said(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(sft: dict[str, Any], aligned: dict[str, Any], unread: str = "") -> Iterator[tuple[str, str]]:
-    """(level, message) for every entry that has another value, nested ones too, of two configs as their classes read them.
+    """(level, message) for every entry that differs, nested ones included, in two configs as read
+    by their classes.
 
-    Of those the entries that one alone has mean nothing to the class, unless it has their parent. `unread`: why the classes
-    cannot be asked; the configs are then config.json as it stands, and a default may stand in only one of them.
+    An entry that only one config has means nothing to the class, unless both have its parent.
+    `unread` says why the classes cannot be asked. The configs are then the literal config.json, and
+    only one of them may state a default.
     """
     ours, theirs = _said(sft), _said(aligned)
     why = f" (their classes cannot be asked what it means: {unread})" if unread else ""
@@ -46,9 +52,9 @@ def differences(sft: dict[str, Any], aligned: dict[str, Any], unread: str = "") 
             one, other = repr(ours[key]), repr(theirs[key])
         text = f"config {key} is {one} in sft and {other} in aligned"
         if name == "tie_word_embeddings" and not unread:
-            continue  # said of the tensors that are tied
+            continue  # reported for the tensors that are tied
         if name == "type" and f"{key.removesuffix('type')}rope_type" in ours.keys() & theirs.keys():
-            continue  # its older name
+            continue  # an older name of rope_type
         if not whole and name in STRUCTURE and unread:
             yield (
                 "error",
@@ -73,7 +79,7 @@ def differences(sft: dict[str, Any], aligned: dict[str, Any], unread: str = "") 
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(key, value) of all entries; nested ones with the keys above them, by dots."""
+    """(key, value) of all entries. Nested keys are joined to their parents by dots."""
     for key, value in config.items():
         if isinstance(value, dict) and not SILENT.fullmatch(prefix + key):
             yield from flat(value, f"{prefix}{key}.")

@@ -1,8 +1,8 @@
-"""Checkpoints on disk: safetensors read by header, tensor bytes through mmap.
+"""Checkpoints on disk: headers of safetensors are read, and tensor bytes are mapped by mmap.
 
-A checkpoint is a folder as transformers saves it: config.json, tokenizer files, and weights in
-`model.safetensors` or in shards named by `model.safetensors.index.json`. Opening one reads the
-headers only and checks everything a header can tell; symlinks (the hub cache) are followed.
+A checkpoint is a folder as saved by transformers: config.json, tokenizer files, and weights in
+`model.safetensors` or in shards listed in `model.safetensors.index.json`. Opening one reads only
+the headers and checks everything that they say. Symlinks (the hub cache) are followed.
 """
 
 import json
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 ADAPTER = "adapter_config.json"
-SOURCE = ".source.json"  # what a converted folder was made of; hidden, so that it is no part of a model
-LEFT_OUT = "left out"  # its key with the names of what was no tensor
+SOURCE = ".source.json"  # the sources of a converted folder; hidden, so it is not part of a model
+LEFT_OUT = "left out"  # its key with the names of values that are not tensors
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder opened by `open_checkpoint`: shards in index order, tensors by name, parsed config.json."""
+    """A folder opened by `open_checkpoint`: its shards, its tensors by name, and its parsed
+    config.json."""
 
     folder: Path
     shards: tuple[Shard, ...]
@@ -37,8 +38,8 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     shard_of: dict[str, Shard] = field(repr=False, default_factory=dict)
     tensors: dict[str, Tensor] = field(repr=False, default_factory=dict)
-    pieces: dict[str, Tensor] = field(repr=False, default_factory=dict)  # of `piece`, by their names
-    given: Path | None = None  # the user's folder, if `folder` was made of it, in the store
+    pieces: dict[str, Tensor] = field(repr=False, default_factory=dict)  # from `piece`, by name
+    given: Path | None = None  # the user's folder, if `folder` was converted from it into the store
 
     def __post_init__(self):
         for shard in self.shards:
@@ -53,11 +54,11 @@ class Checkpoint:
 
     @property
     def users(self) -> Path:
-        """The folder that the user gave, which is the one to change."""
+        """The folder that the user gave, to be named in messages."""
         return self.given or self.folder
 
     def in_users(self, text: str) -> str:
-        """A text about `folder`, about the user's."""
+        """`text`, with `folder` replaced by the user's folder."""
         return text.replace(str(self.folder), str(self.users))
 
     @property
@@ -67,26 +68,27 @@ class Checkpoint:
 
     @property
     def sources(self) -> list[Path]:
-        """The files that the values of the tensors come from."""
+        """The files that hold the values of the tensors."""
         return [self.folder / name for name in self.weight_files]
 
     @property
     def index(self) -> dict[str, Any]:
-        """The parsed index of the shards; {} where there is none."""
+        """The parsed index of the shards; {} if there is none."""
         return read_json_file(self.folder / INDEX)
 
     @property
     def parameters(self) -> int:
-        """Number of elements of all tensors."""
+        """Total number of elements of all tensors."""
         return sum(tensor.elements for tensor in self.tensors.values())
 
     @property
     def weight_bytes(self) -> int:
-        """Size of all weight files."""
+        """Total size of all weight files."""
         return sum(shard.size for shard in self.shards)
 
     def piece(self, name: str, first: int, count: int) -> Tensor:
-        """`count` elements of a stored tensor, from `first` on, as a tensor of one dimension that is read as any other."""
+        """`count` elements of a stored tensor, from `first` on, as a one-dimensional tensor that is
+        read like any other."""
         tensor = self.tensors[name]
         start = tensor.start + first * SIZES[tensor.dtype]
         piece = Tensor(
@@ -101,11 +103,11 @@ class Checkpoint:
         return piece
 
     def at(self, name: str) -> Tensor:
-        """A tensor or a piece of one."""
+        """A tensor or a piece of one, by name."""
         return self.tensors[name] if name in self.tensors else self.pieces[name]
 
     def fetch(self, name: str, first: int, last: int) -> None:
-        """Bring elements [first, last) of one tensor into memory."""
+        """Load elements [first, last) of one tensor into memory."""
         tensor = self.at(name)
         if first < last <= tensor.elements:
             size = SIZES[tensor.dtype]
@@ -113,32 +115,33 @@ class Checkpoint:
 
     @contextmanager
     def scattered(self) -> Iterator[None]:
-        """Meanwhile small pieces are read, far from one another; see `Shard.scattered`."""
+        """Optimise reading for small, distant pieces within the block; see `Shard.scattered`."""
         with ExitStack() as stack:
             for shard in self.shards:
                 stack.enter_context(shard.scattered())
             yield
 
     def view(self, name: str) -> memoryview:
-        """The bytes of one tensor, not copied."""
+        """The bytes of one tensor, without a copy."""
         tensor = self.at(name)
         return memoryview(self.shard_of[name].bytes)[tensor.start : tensor.stop]
 
     def stores(self, name: str) -> bool:
-        """Whether the values of a tensor lie in a file as they are."""
+        """Whether a file contains the values of a tensor unchanged."""
         return name in self.tensors or name in self.pieces
 
     def values(self, name: str, first: int = 0, last: int | None = None) -> "torch.Tensor":
-        """Elements [first, last) of one tensor, 1-d, not copied."""
+        """Elements [first, last) of one tensor, one-dimensional, without a copy."""
         from expoflow.checkpoints.torch_types import tensor_of
 
         return tensor_of(self.view(name), self.at(name).dtype)[first:last]
 
 
 def open_checkpoint(folder: Path, given: Path | None = None) -> Checkpoint:
-    """Open a folder; raise a CheckpointError that names what is missing, broken or refused. `given` as of `Checkpoint`.
+    """Open a folder. Raises CheckpointError, which names what is missing, broken or refused.
 
-    Where both `model.safetensors` and an index exist, the single file is taken, as transformers does.
+    `given` is as in `Checkpoint`. If both `model.safetensors` and an index exist, the single file
+    is used, as in transformers.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -184,7 +187,7 @@ def _weight_files(folder: Path) -> tuple[list[str], tuple[str, ...]]:
 
 
 def weight_map(index: Path) -> dict[str, str]:
-    """File by tensor's name, as an index has them. Raises CheckpointError for one without."""
+    """The files of an index, by tensor name. Raises CheckpointError for an index without them."""
     found = read_json_file(index).get("weight_map")
     if not isinstance(found, dict) or not found:
         raise CheckpointError(f"{index}: has no weight_map; download the file again")
@@ -206,7 +209,8 @@ def _check_index(checkpoint: Checkpoint) -> None:
 
 
 def read_json_file(path: Path) -> dict[str, Any]:
-    """Parse a JSON object of a checkpoint; {} where the file is absent, an error where it is broken."""
+    """Parse a JSON object of a checkpoint; {} if the file is absent. Raises CheckpointError if it
+    is broken."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

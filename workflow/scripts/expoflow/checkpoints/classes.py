@@ -1,8 +1,10 @@
-"""What transformers' class of a checkpoint says of it: its tensors and their places, what is tied, the config as it is read.
+"""What the transformers class of a checkpoint says about it: tensors and their places, ties, the
+config as it is read.
 
-The class is built on torch's device `meta`, which takes a moment for a model of any size; but importing torch and transformers
-takes seconds. So it is asked only if something depends on the answer. The answer is kept in the store, by the content of
-config.json, the names of the tensors and the versions.
+The class is built on torch's device `meta`, which takes a moment for a model of any size. Importing
+torch and transformers takes seconds, so the class is asked only if something depends on the answer.
+The answer is kept in the store, by the content of config.json, the names of the tensors and the
+versions.
 """
 
 import json
@@ -20,14 +22,16 @@ from expoflow.checkpoints.checkpoint import Checkpoint
 from expoflow.errors import CheckpointError
 from expoflow.files.records import Record
 
-FORM = 3  # of a kept answer; raised if it means something else
+FORM = 3  # version of the kept answers; raised if their meaning changes
 
 
 class Conversion(Record):
-    """How the loader makes one tensor of the class of several in the files, or of one that is laid out otherwise.
+    """How the loader makes one tensor of the class from several in the files, or from one with
+    another layout.
 
-    `parts` has a list of names in files for each of the loader's patterns, in the order in which it takes them. `operations`
-    are transformers' own, one after the other, as they print themselves: `MergeModulelist(dim=0)`, `Concatenate(dim=1)`.
+    `parts` has a list of names in the files for each of the loader's patterns, in the loader's
+    order. `operations` are those of transformers in order, as printed by transformers:
+    `MergeModulelist(dim=0)`, `Concatenate(dim=1)`.
     """
 
     parts: list[list[str]]
@@ -35,16 +39,18 @@ class Conversion(Record):
 
 
 class ModelClass(Record):
-    """A class of transformers, built by a config.json. Its own names of tensors are those of its state dict.
+    """A class of transformers, built from a config.json. Its own names of tensors are those of its
+    state dict.
 
-    `tensors`: shape by name. `tied`: by the name of a tensor the one whose values it shares. `vocabulary`: by
-    the name of a tensor the dimension that counts tokens; of the input and output embeddings, their biases, what is tied to them,
-    and whatever else the class resizes with them. `conv1d`: weights that are stored as (in, out). `config`: as the class
-    reads it, with all its defaults.
+    `tensors`: shapes by name. `tied` maps a tensor's name to the tensor with which it shares its
+    values. `vocabulary` maps a tensor's name to the dimension that counts tokens; it has the input
+    and output embeddings, their biases, tensors tied to them, and anything else that the class
+    resizes with them. `conv1d`: weights that are stored as (in, out). `config`: the config as the
+    class reads it, with all defaults.
 
-    Of the names that were asked for, in files or of modules: `renamed` has the class' own name of those that have another
-    one, `converted` says how a tensor of the class is made of those that are no tensor of it, and `ignored` are those that
-    the class leaves out on purpose.
+    The caller asks for names of tensors in files, or of modules. `renamed` maps those with another
+    name in the class to that name. `converted` says how the class makes a tensor from others that
+    it does not have itself. `ignored` are the names that the class leaves out on purpose.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -61,37 +67,42 @@ class ModelClass(Record):
 
     @cached_property
     def parts(self) -> frozenset[str]:
-        """Names that no tensor of the class has alone: it is made of several, or laid out otherwise."""
+        """Names of parts: the class combines several of them into one tensor, or changes their
+        layout."""
         return frozenset(
             name for each in self.converted.values() for names in each.parts for name in names
         ) - set(self.renamed)
 
     def place(self, name: str) -> str | None:
-        """The class' own name of a tensor that was asked for; None for one that is no tensor of the class alone."""
+        """The class' own name of a tensor that was asked for; None if it is not a whole tensor of
+        the class."""
         if name in self.renamed:
             return self.renamed[name]
         return name if name in self.tensors and name not in self.parts else None
 
     def tie(self, name: str) -> str:
-        """The name that all tensors have in common that are tied to one another: the source; of others their own."""
+        """The common source of tensors that are tied to one another; for others, their own name."""
         while name in self.tied:
             name = self.tied[name]
         return name
 
     @property
     def scales_by_tie(self) -> bool:
-        """Whether the tie may mean more than shared values: encoder-decoders such as T5 scale their logits by it."""
+        """Whether the tie may mean more than shared values: encoder-decoders such as T5 then scale
+        their logits."""
         return bool(self.config.get("is_encoder_decoder"))
 
     def shares(self, name: str) -> bool:
-        """Whether another tensor of the class has the same values, by a tie."""
+        """Whether a tensor is tied to another tensor of the class."""
         return name in self.tied or name in self.tied.values()
 
 
 def ask(checkpoint: Checkpoint, names: Iterable[str] = ()) -> ModelClass:
-    """What the class says that loads `checkpoint`; places for its tensors' names and for `names`.
+    """Ask the class that loads `checkpoint`, including the places of its tensors' names and of
+    `names`.
 
-    Reads its config.json alone. Raises CheckpointError if transformers has no class for it, or cannot build it.
+    Reads only its config.json. Raises CheckpointError if transformers has no class for it, or
+    cannot build it.
     """
     kind = checkpoint.config.get("model_type")
     if not kind:
@@ -114,7 +125,7 @@ def _asked(checkpoint: Checkpoint, names: list[str]) -> ModelClass:
 
     from expoflow.checkpoints.loading import PLAIN, offline, read_config
 
-    logging.set_verbosity_error()  # what is wrong is said here
+    logging.set_verbosity_error()  # problems are reported here instead
     config = read_config(checkpoint.folder)
     architecture = _architecture(config)
     if architecture is None:
@@ -125,7 +136,7 @@ def _asked(checkpoint: Checkpoint, names: list[str]) -> ModelClass:
     try:
         with torch.device("meta"), offline():
             model = architecture._from_config(config, **PLAIN)
-    except Exception as error:  # whatever stands in a user's config.json
+    except Exception as error:  # a user's config.json may contain anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise CheckpointError(
             f"{checkpoint.folder}: transformers cannot build {architecture.__name__} by its config.json: {reason};"
@@ -143,12 +154,13 @@ def _asked(checkpoint: Checkpoint, names: list[str]) -> ModelClass:
         renamed=renamed,
         converted=converted,
         ignored=_ignored(model, unknown),
-        vocabulary=_vocabulary(model, tensors, tied),  # the last, for it changes the model
+        vocabulary=_vocabulary(model, tensors, tied),  # last, because it changes the model
     )
 
 
 def _architecture(config: Any) -> Any:
-    """The class that a config names, or the one for its type if it names none for it; None without either."""
+    """The class that a config names, or else the class for its model type; None if there is
+    neither."""
     from transformers.models.auto import modeling_auto
 
     from expoflow.checkpoints.loading import named_class
@@ -165,8 +177,10 @@ def _architecture(config: Any) -> Any:
 
 
 def _vocabulary(model: Any, tensors: dict[str, Any], tied: dict[str, str]) -> dict[str, int]:
-    """The dimension that counts tokens, by tensor: of the modules that the class calls its input and output embeddings, of what
-    it resizes with them, such as Bart's `final_logits_bias`, and of all that is tied to these. Resizes `model`.
+    """The dimension that counts tokens, by tensor. Resizes `model`.
+
+    It covers the class' input and output embeddings, tensors that are resized with them, such as
+    Bart's `final_logits_bias`, and everything that is tied to these.
     """
     found = []
     for question in (model.get_input_embeddings, model.get_output_embeddings):
@@ -188,14 +202,17 @@ def _vocabulary(model: Any, tensors: dict[str, Any], tied: dict[str, str]) -> di
 
 
 def _resized(model: Any, tensors: dict[str, Any]) -> dict[str, int]:
-    """The dimension whose size changes if the model has a token less, by tensor; none if its class cannot be resized."""
+    """The dimension that shrinks if the model has one token fewer, by tensor; empty if the class
+    cannot be resized."""
     import torch
 
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    with suppress(Exception):  # whatever a class does not foresee
+    with suppress(Exception):  # a class may not support this
         tokens = model.get_input_embeddings().weight.shape[0]
         with torch.device("meta"):
-            model.resize_token_embeddings(tokens - 1)  # with a token more some would look at the weights
+            model.resize_token_embeddings(
+                tokens - 1
+            )  # with one token more, some classes would read the weights
     return {
         name: differing[0]
         for name, tensor in model.state_dict().items()
@@ -216,7 +233,8 @@ def _conv1d(model: Any) -> Iterator[str]:
 def _placed(
     model: Any, tensors: dict[str, Any], names: list[str]
 ) -> tuple[dict[str, str], dict[str, Conversion], list[str]]:
-    """(the class' name by name in files, conversions by the class' name, names without a place), as the loader finds them."""
+    """Place names like the loader does: (class' name by name in files, conversions by class' name,
+    unknown names)."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import (
         WeightConverter,
@@ -232,7 +250,9 @@ def _placed(
     prefix = model.base_model_prefix
     renamed, unknown = {}, []
     gathered: dict[str, tuple[Any, dict[str, list[str]]]] = {}
-    for name in sorted(names, key=dot_natural_key):  # the order counts: the parts of a conversion come in it
+    for name in sorted(
+        names, key=dot_natural_key
+    ):  # the order matters: it is the order of a conversion's parts
         new, pattern = rename_source_key(name, renamings, converters, prefix, tensors)
         if new not in tensors and name in tensors:
             new, pattern = rename_source_key(name, [], [], prefix, tensors)
@@ -252,7 +272,7 @@ def _placed(
 
 
 def _ignored(model: Any, unknown: list[str]) -> list[str]:
-    """Of the names without a place those that the loader does not call unexpected."""
+    """The names without a place that the loader does not report as unexpected."""
     buffers = [name for name, _ in model.named_buffers()]
     patterns = set(model._keys_to_ignore_on_load_unexpected or ())
     patterns |= {

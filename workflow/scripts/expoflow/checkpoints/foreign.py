@@ -1,9 +1,10 @@
-"""Folders without a model as transformers saves it: what they hold instead, and what makes a model of it."""
+"""Folders without a model in transformers' format: what they hold instead, and how to make a model
+from it."""
 
 import re
 from pathlib import Path
 
-# By the names of files and folders: what they are, and the remedy. The first that is there is named.
+# By the names of files and folders: what they are, and the remedy. The first match is reported.
 FORMS = (
     (
         r"zero_to_fp32\.py|global_step\d+",
@@ -39,7 +40,8 @@ FORMS = (
 
 
 def explained(folder: Path) -> str | None:
-    """What a folder without weights that transformers would load has instead, with the remedy; None if it is not known."""
+    """What a folder has instead of weights that transformers can load, with the remedy; None if it
+    is unknown."""
     names = sorted(path.name for path in folder.iterdir())
     for pattern, what in FORMS:
         if found := next((name for name in names if re.fullmatch(pattern, name)), None):

@@ -1,4 +1,4 @@
-"""One safetensors file: its header read and checked, its bytes mapped; nothing is imported or copied."""
+"""One safetensors file: its header is read and checked, its bytes are mapped. Nothing is copied."""
 
 import errno
 import json
@@ -15,26 +15,31 @@ from typing import Any
 
 from expoflow.errors import CheckpointError
 
-# Bytes per element of every type whose elements are whole bytes.
+# Bytes per element, for types with a whole number of bytes.
 SIZES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
     **dict.fromkeys(("U32", "I32", "F32"), 4),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
 }
-FLOATS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}  # torch's name: header's
+FLOATS = {
+    "bfloat16": "BF16",
+    "float16": "F16",
+    "float32": "F32",
+    "float64": "F64",
+}  # torch's name: the header's name
 COMPLEX = "C64"
 INTEGERS = frozenset({"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"})
-# Named in Python 3.13; without it the kernel refuses to map a file larger than memory.
+# Python names it from 3.13 on. Without it the kernel refuses to map a file larger than memory.
 NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
-POPULATE_READ = getattr(mmap, "MADV_POPULATE_READ", 22)  # named in Python 3.14
+POPULATE_READ = getattr(mmap, "MADV_POPULATE_READ", 22)  # Python names it from 3.14 on
 AGAIN = "download or save the file again"
 POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor's entry in a header; `start` and `stop` are byte offsets in the file."""
+    """One tensor's entry in a header. `start` and `stop` are byte offsets in the file."""
 
     name: str
     dtype: str
@@ -50,20 +55,20 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Shard:
-    """One safetensors file: `tensors` in header order, `metadata` the header's free text."""
+    """One safetensors file: `tensors` in header order, and `metadata`, the header's free text."""
 
     path: Path
     data_start: int
     size: int
     tensors: tuple[Tensor, ...]
     metadata: dict[str, str] | None
-    header: bytes | None = None  # of a file that is still to be written, as `relaid` gives it
+    header: bytes | None = None  # of a file that is not written yet, from `relaid`
 
     @cached_property
     def bytes(self) -> mmap.mmap:
-        """The whole file, mapped. Writable only in name: the mapping is private, so the file is safe.
+        """The whole file, mapped. The mapping is private, so writing to it cannot change the file.
 
-        torch.frombuffer warns where a buffer is not writable.
+        It is writable only because torch.frombuffer warns about read-only buffers.
         """
         with open(self.path, "rb") as file:
             mapped = mmap.mmap(
@@ -81,7 +86,11 @@ class Shard:
 
     @contextmanager
     def scattered(self) -> Iterator[None]:
-        """Meanwhile a page is read where it is looked at; else a page in each few hundred would bring most of the file."""
+        """Within the block, read only the pages that are accessed.
+
+        Otherwise read-ahead would load most of the file, even if only one in a few hundred pages is
+        accessed.
+        """
         self.bytes.madvise(mmap.MADV_RANDOM)
         try:
             yield
@@ -89,9 +98,10 @@ class Shard:
             self.bytes.madvise(mmap.MADV_SEQUENTIAL)
 
     def fetch(self, start: int, stop: int) -> None:
-        """Bring bytes [start, stop) into memory by one call, which is cheaper than a fault for every few pages.
+        """Load bytes [start, stop) into memory with one call, which is cheaper than a page fault
+        for every few pages.
 
-        Where the file has become shorter this is a CheckpointError; reading on would kill the process.
+        Raises CheckpointError if the file has become shorter; reading on would kill the process.
         """
         start -= start % mmap.PAGESIZE
         try:
@@ -101,10 +111,10 @@ class Shard:
                 raise CheckpointError(
                     f"{self.path}: cannot be read to its end, or was cut off; {AGAIN}"
                 ) from None
-            # Kernels before 5.14 do not know it: the pages come one fault at a time.
+            # Kernels before 5.14 do not support this call; page faults then load the pages.
 
     def raw_header(self) -> bytes:
-        """The first bytes of the file up to the data: length prefix and header, unchanged."""
+        """The bytes of the file before the data: length prefix and header, unchanged."""
         if self.header is not None:
             return self.header
         with open(self.path, "rb") as file:
@@ -112,13 +122,14 @@ class Shard:
 
 
 def is_pointer(path: Path) -> bool:
-    """Whether a file is what Git leaves in its place without LFS: a text of three lines."""
+    """Whether a file is a pointer of Git LFS: the three lines of text that Git leaves in place of
+    the file."""
     with open(path, "rb") as file:
         return file.read(len(POINTER)) == POINTER
 
 
 def not_downloaded(path: Path) -> CheckpointError:
-    """The error for a pointer."""
+    """The error for a pointer of Git LFS."""
     return CheckpointError(
         f"{path}: is the pointer of Git LFS, not the file itself; run `git lfs pull` in {path.parent}, or download the"
         " model with `hf download`"
@@ -126,7 +137,7 @@ def not_downloaded(path: Path) -> CheckpointError:
 
 
 def read_shard(path: Path) -> Shard:
-    """Read and check the header of one safetensors file; whatever is wrong is a CheckpointError."""
+    """Read and check the header of one safetensors file. Raises CheckpointError for any problem."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         prefix = file.read(8)
@@ -135,7 +146,7 @@ def read_shard(path: Path) -> Shard:
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
         if len(prefix) < 8 or length < 2 or length > size - 8:
             raise CheckpointError(
-                f"{path}: no safetensors file, or cut off (header of {length} bytes, file of {size}); {AGAIN}"
+                f"{path}: not a safetensors file, or cut off (header of {length} bytes, file of {size}); {AGAIN}"
             )
         text = file.read(length)
     try:
@@ -153,7 +164,8 @@ def read_shard(path: Path) -> Shard:
 
 
 def relaid(shard: Shard, change: Callable[[Tensor], Tensor]) -> Shard:
-    """A file still to be written: `shard` with types or shapes as `change` gives them, all in the same order."""
+    """`shard` with types or shapes changed by `change`, in the same order, as a file that is not
+    written yet."""
     places, at = {}, 0
     for tensor in sorted(shard.tensors, key=lambda tensor: tensor.start):
         new = change(tensor)
@@ -178,7 +190,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)} stands twice")
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)} occurs twice")
     return result
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint folder is; and, where expoflow made it, whether it still is what its recipe says."""
+"""Describe a checkpoint folder, and find weights that are not finite."""
 
 from collections import Counter
 from pathlib import Path
@@ -11,7 +11,7 @@ from expoflow.checkpoints.findings import not_whole, quantised
 from expoflow.checkpoints.header import Tensor
 from expoflow.checkpoints.tensor_names import constant, leftover
 
-# The bits of a floating-point type's exponent; all of them are set in NaN and Inf.
+# The bits of the exponent by floating-point type. All of them are set in NaN and Inf.
 EXPONENT = {
     "BF16": np.uint16(0x7F80),
     "F16": np.uint16(0x7C00),
@@ -22,7 +22,8 @@ PIECE = 1 << 22  # elements
 
 
 def describe(folder: Path) -> list[tuple[str, str]]:
-    """(label, text) lines about a folder with weights: architecture, size, types, tokenizer, problems."""
+    """(label, text) lines about a folder with weights: architecture, size, types, tokenizer and
+    problems."""
     if is_adapter(folder):
         return _describe_adapter(open_adapter(folder))
     checkpoint = open_checkpoint(folder)
@@ -74,7 +75,10 @@ def _problems(checkpoint: Checkpoint) -> list[tuple[str, str]]:
 
 
 def not_finite(checkpoint: Checkpoint) -> list[str]:
-    """Names of the weights that have a NaN or an Inf, which a constant mask may have; all are read, a piece at a time."""
+    """Names of the weights that contain NaN or Inf. All weights are read, piece by piece.
+
+    Constant masks may contain them and are skipped.
+    """
     tensors = checkpoint.tensors.items()
     return [name for name, each in tensors if not constant(each) and _has_bad(checkpoint, each)]
 

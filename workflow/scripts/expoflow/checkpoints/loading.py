@@ -1,8 +1,9 @@
-"""Loads that are whole: every weight that a model's class has comes from the checkpoint.
+"""Complete loads: every weight of a model's class comes from the checkpoint.
 
-Transformers makes a weight at random that it does not find, and leaves out a tensor that it does not know; it says so in a
-warning alone. Here either is an error. The class itself says what it needs: on the device `meta` a model of any size is
-loaded in a moment from the names and shapes of its tensors, without a byte of them.
+Transformers initialises missing weights at random and leaves out unknown tensors, with only a
+warning. Here both are errors. The class itself knows what it needs: on the device `meta` a model of
+any size is loaded in a moment from the names and shapes of its tensors, without reading a byte of
+them.
 """
 
 import copy
@@ -16,21 +17,25 @@ from expoflow.checkpoints import reward_heads
 from expoflow.checkpoints.checkpoint import read_json_file
 from expoflow.checkpoints.findings import ungathered
 from expoflow.checkpoints.header import Tensor
+from expoflow.checkpoints.lean import without_sklearn
 from expoflow.checkpoints.tensor_names import AGAIN, BUFFER, HEAD, WRAPPERS, leftover
 from expoflow.errors import CheckpointError, first_of
 
 Role = Literal["language model", "reward model", "any model"]
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks?)\.(\d+)\.")
 DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-MOST_LAYERS = 10_000  # to build a class by a mistaken config would take forever
-# What classifiers call their heads: those of transformers, and those that are renamed.
+MOST_LAYERS = 10_000  # building a class from a wrong config would take forever
+# Names of classifiers' heads: those of transformers, and those that are renamed.
 HEADS = ("score.", "classifier.", "head.", *(f"{name}." for name in reward_heads.LINEAR))
 SHOWN = 3  # names in a message
 
 
 @contextmanager
 def offline(remote: bool = False) -> Iterator[None]:
-    """Nothing is asked of the hub, unless the model has code of its own (`remote`): some configs name a backbone that lies there."""
+    """Keep transformers from contacting the hub, unless the model has its own code (`remote`).
+
+    Some configs name a backbone on the hub.
+    """
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
@@ -42,16 +47,17 @@ def offline(remote: bool = False) -> Iterator[None]:
 
 
 def read_config(folder: Path, remote: bool = False) -> Any:
-    """The model's config as transformers reads it. Raises CheckpointError for one that it does not know."""
+    """The model's config as read by transformers. Raises CheckpointError for an unknown config."""
     import transformers
 
+    without_sklearn()
     for key, value in read_json_file(folder / "config.json").items():
         if key in DEPTHS and isinstance(value, int) and value > MOST_LAYERS:
             raise CheckpointError(f"{folder}: {key} is {value} in its config.json; correct it")
     try:
         with offline(remote):
             return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=remote)
-    except Exception as error:  # whatever stands in a user's config.json, or in code beside it
+    except Exception as error:  # a user's config.json, or code next to it, may contain anything
         kind = read_json_file(folder / "config.json").get("model_type")
         raise CheckpointError(
             f"{folder}: transformers {transformers.__version__} cannot read its config.json (model_type {kind!r}):"
@@ -63,9 +69,10 @@ def read_config(folder: Path, remote: bool = False) -> Any:
 def require_loadable(
     folder: Path, tensors: Mapping[str, Tensor], role: Role = "language model", remote: bool = False
 ) -> Any:
-    """The model's class. Raises CheckpointError if that does not find all it needs among `tensors`, or more than it knows.
+    """The model's class. Raises CheckpointError if `tensors` lack something that it needs, or have
+    something unknown.
 
-    None as of `load_report`.
+    Returns None in the same case as `load_report`.
     """
     architecture, report = load_report(folder, tensors, role, remote) or (None, None)
     if architecture:
@@ -76,10 +83,12 @@ def require_loadable(
 def load_report(
     folder: Path, tensors: Mapping[str, Tensor], role: Role = "language model", remote: bool = False
 ) -> tuple[Any, dict[str, Any]] | None:
-    """(the model's class, transformers' `output_loading_info`). Raises CheckpointError for a config that makes no class.
+    """(the model's class, transformers' `output_loading_info`). Raises CheckpointError if the
+    config gives no class.
 
-    Reads no weight: `tensors` come from the headers of the files. As `any model` it has the class that its config.json names,
-    and nothing is asked, and None given, if transformers has no such class.
+    Reads no weights: `tensors` come from the headers of the files. For the role `any model` the
+    class is the one that config.json names. If transformers has no such class, None is returned and
+    nothing is checked.
     """
     import torch
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -104,7 +113,7 @@ def load_report(
     architecture = named_class(config) if role == "any model" else model_class(config, folder, role, remote)
     if architecture is None:
         return None
-    logging.set_verbosity_error()  # the error says it
+    logging.set_verbosity_error()  # the error reports it
     logging.disable_progress_bar()
     try:
         with offline(remote):
@@ -116,22 +125,24 @@ def load_report(
     return architecture, report
 
 
-# Of a class that is only asked: kernels that a config wants may be absent here, and change no name and no shape.
+# Settings for a class that is only asked. Kernels that a config asks for may be missing here; they
+# change no name or shape.
 PLAIN = {"attn_implementation": "eager"}
-# What `from_pretrained` has to be asked for so that `require_whole` can see everything.
+# Arguments of `from_pretrained` that let `require_whole` see everything.
 REPORT = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 
 
 def model_class(config: Any, folder: Path, role: Role, remote: bool = False) -> Any:
-    """Transformers' class for a config. Raises CheckpointError if there is none for the role.
+    """The transformers class for a config. Raises CheckpointError if there is none for the role.
 
-    A language model has the class for text, or that for images and text: the one that its config.json names if both know it.
+    A language model has a class for text, or one for images and text. If both exist, the one that
+    its config.json names is used.
     """
     import torch
 
     auto = _auto_class(config, role)
     try:
-        # the class alone is wanted: only it takes a state dict without a folder
+        # only the class is needed: unlike `auto`, it accepts a state dict without a folder
         with torch.device("meta"), offline(remote):
             return type(auto.from_config(copy.deepcopy(config), trust_remote_code=remote, **PLAIN))
     except Exception as error:
@@ -173,19 +184,19 @@ def sees(architecture: type) -> bool:
 
 
 def architectures(config: Any) -> list[str]:
-    """The names of classes in a config; none if what it has there is no list."""
+    """The names of classes in a config; empty if its entry is not a list."""
     names = getattr(config, "architectures", None)
     return [*map(str, names)] if isinstance(names, list) else []
 
 
 def named_class(config: Any) -> Any:
-    """The first class of a model of transformers that a config names; None if it names none."""
+    """The first transformers model class that a config names; None if it names none."""
     import transformers
 
     for name in architectures(config):
         try:
             named = getattr(transformers, name, None)
-        except ImportError:  # its package is not here
+        except ImportError:  # its package is not installed
             continue
         if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel) and named.config_class:
             return named
@@ -193,9 +204,11 @@ def named_class(config: Any) -> Any:
 
 
 def reward_config(config: Any, folder: Path, tensors: Mapping[str, Any]) -> Any:
-    """A reward model's config with the number of logits that its head has; `tensors` by name, with shapes, if they are known.
+    """A reward model's config with the number of logits of its head. `tensors` by name, with
+    shapes, if they are known.
 
-    Raises CheckpointError for a model that is known to need code of its own, or that has not exactly one logit.
+    Raises CheckpointError for a model that needs its own code, or that does not have exactly one
+    logit.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     said = read_json_file(folder / "config.json")
@@ -203,12 +216,12 @@ def reward_config(config: Any, folder: Path, tensors: Mapping[str, Any]) -> Any:
         raise CheckpointError(f"reward model {folder}: {reason}")
     labelled = {"id2label", "num_labels"} & said.keys()
     if reward_heads.logits(shapes) == 1 and not labelled:
-        config.num_labels = 1  # transformers takes 2 if config.json is silent
+        config.num_labels = 1  # transformers assumes 2 if config.json does not say
     elif shapes and not any(name.startswith(HEADS) for name in shapes):
         raise CheckpointError(
-            f"reward model {folder}: has no trained head, as a language model has none; {reward_heads.USUAL}"
+            f"reward model {folder}: has no trained head, like a language model; {reward_heads.USUAL}"
         )
-    # of pickles without labels nothing is known before they are converted
+    # nothing is known about pickles without labels before they are converted
     if (shapes or labelled) and config.num_labels != 1:
         raise CheckpointError(
             f"reward model {folder}: has {config.num_labels} logits by its config.json; one with num_labels 1 is needed:"
@@ -218,10 +231,11 @@ def reward_config(config: Any, folder: Path, tensors: Mapping[str, Any]) -> Any:
 
 
 def require_whole(report: Mapping[str, Any], folder: Path, role: Role) -> None:
-    """Raise CheckpointError for a load that was not whole; `report` is transformers' `output_loading_info`."""
+    """Raise CheckpointError for an incomplete load. `report` is transformers'
+    `output_loading_info`."""
     missing = sorted(report["missing_keys"])
     unexpected = sorted(name for name in report["unexpected_keys"] if not BUFFER.search(name))
-    if role == "reward model":  # what a language model left behind when it got its new head
+    if role == "reward model":  # the language model's old head may remain beside the new head
         unexpected = [name for name in unexpected if not HEAD.search(name)]
     mismatched = sorted(report["mismatched_keys"])
     if missing or unexpected or mismatched:
@@ -233,7 +247,7 @@ def require_whole(report: Mapping[str, Any], folder: Path, role: Role) -> None:
 
 
 def _cause(missing: list[str], unexpected: list[str], mismatched: list[Any], role: Role) -> str:
-    """What is the matter with a checkpoint, as far as names and shapes tell, and the remedy."""
+    """The problem of a checkpoint, as far as names and shapes show it, with the remedy."""
     if missing and unexpected and (prefix := _prefix(missing, unexpected)):
         wrapper = next(
             (WRAPPERS[each] for each in WRAPPERS if prefix.endswith(each)), "what wrapped the model"
@@ -289,7 +303,8 @@ def _missing(missing: list[str], unexpected: list[str], role: Role) -> str:
 
 
 def _prefix(missing: list[str], unexpected: list[str]) -> str | None:
-    """The prefix without which the unexpected names are the missing ones; a head that is tied is in no file."""
+    """The prefix that turns missing names into unexpected ones. A tied head is in no file and is
+    ignored."""
     wanted = {name for name in missing if not HEAD.search(name)}
     if not wanted:
         return None

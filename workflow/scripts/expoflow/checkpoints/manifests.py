@@ -1,4 +1,4 @@
-"""Manifests: which files a model or a dataset is, and its folder, whole, when a job wants it."""
+"""Manifests: the files of a model or a dataset, and its complete folder when a job needs it."""
 
 import json
 import os
@@ -23,7 +23,8 @@ MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".py
 
 
 def manifest(model: str, source: "ModelConfig", folder: Path, *packages: str) -> Manifest:
-    """Describe the checkpoint in `folder`, which `packages` made: every file's size and sha256."""
+    """Describe the checkpoint in `folder`, made by `packages`: the size and sha256 of every
+    file."""
     sizes = {path: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
     done, total, files = 0, sum(sizes.values()), {}
     for path, size in sizes.items():
@@ -56,7 +57,8 @@ def dataset(name: str, source: "DataConfig", commit: str | None, files: Sequence
 
 
 def dataset_files(manifest: Manifest) -> list[Path]:
-    """A dataset's files in their order; one that is gone or changed in size is a DataError."""
+    """A dataset's files in their order. Raises DataError if one is missing or has changed in
+    size."""
     paths = [Path(manifest.folder) / name for name in manifest.files]
     for path, file in zip(paths, manifest.files.values(), strict=True):
         if not path.is_file() or path.stat().st_size != file.size:
@@ -66,9 +68,10 @@ def dataset_files(manifest: Manifest) -> list[Path]:
 
 
 def model_folder(manifest: Manifest) -> Path:
-    """The folder of a model's files; one that is gone or changed in size is a CheckpointError.
+    """The folder of a model's files. Raises CheckpointError if one is missing or has changed in
+    size.
 
-    Files of a hub model that are gone from the cache are downloaded again.
+    If files of a hub model are missing from the cache, they are downloaded again.
     """
     folder = Path(manifest.folder)
     if "hub" in manifest.source and any(
@@ -89,7 +92,8 @@ def model_folder(manifest: Manifest) -> Path:
 
 
 def _restored(manifest: Manifest) -> Path:
-    """Download a hub model again, in a process of its own: this one may be a job's, which is offline."""
+    """Download a hub model again in a separate process, since this one may belong to a job, which
+    is offline."""
     offline = os.environ.get("EXPOFLOW_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
     run = subprocess.run(
         [sys.executable, "-m", "expoflow.hub.download"],
@@ -100,10 +104,11 @@ def _restored(manifest: Manifest) -> Path:
     )
     if run.returncode:
         reason = run.stdout.strip() or "the log says why"
-        raise CheckpointError(f"model '{manifest.model}': is gone and does not come back: {reason}")
+        raise CheckpointError(f"model '{manifest.model}': is gone and cannot be downloaded again: {reason}")
     return Path(run.stdout.strip())
 
 
 def checkpoint_files(folder: str) -> list[str]:
-    """The files whose change makes a checkpoint folder another model: weights, config, tokenizer, code."""
+    """The files whose change makes a checkpoint folder another model: weights, config, tokenizer,
+    code."""
     return sorted(str(path) for path in Path(folder).glob("*") if path.suffix in MODEL_FILES)

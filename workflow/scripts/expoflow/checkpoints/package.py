@@ -11,7 +11,8 @@ from expoflow.checkpoints.checkpoint import read_json_file
 from expoflow.files.folder import sync_folder
 from expoflow.files.hashing import sha256
 
-# What stands beside a model and is not part of it: weights of any format, traces of training, its card.
+# Files next to a model that are not part of its package: weights of any format, traces of training,
+# its card.
 NOT_PACKAGE = re.compile(
     r".*\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|ot|gguf|onnx|npz|distcp|index\.json|lock|log)|\..*|README\.md|"
     r"recipe\.json|adapter_config\.json|optimizer.*|scheduler.*|rng_state.*|trainer_state\.json|training_args.*|"
@@ -23,7 +24,7 @@ LARGEST = 256 << 20  # bytes; the largest tokenizer.json in use has 34 MB
 
 
 def package_files(folder: Path) -> list[str]:
-    """Names, relative to `folder`, of everything but weights and traces of training."""
+    """Names, relative to `folder`, of everything except weights and traces of training."""
     folders = [folder, *(folder / name for name in PACKAGE_FOLDERS if (folder / name).is_dir())]
     files = [path for each in folders for path in each.iterdir() if path.is_file()]
     return sorted(
@@ -34,9 +35,9 @@ def package_files(folder: Path) -> list[str]:
 
 
 def copy_package(source: Path, target: Path, dtype: str, names: list[str] | None = None) -> dict[str, str]:
-    """Copy the package of `source`, or the files `names` of it; sha256s by name of copy.
+    """Copy the package of `source`, or only its files `names`. Returns the copies' sha256 by name.
 
-    The config gets `dtype` unless that is "keep".
+    The copied config gets `dtype`, unless that is "keep".
     """
     names = package_files(source) if names is None else names
     for name in names:
@@ -55,7 +56,7 @@ def copy_package(source: Path, target: Path, dtype: str, names: list[str] | None
 
 
 def _retyped(config: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """A config that says `dtype` wherever it says a type, in both spellings and in the configs inside it."""
+    """A config with all its types replaced by `dtype`, in both spellings and in nested configs."""
     return {
         key: dtype
         if key in ("dtype", "torch_dtype")

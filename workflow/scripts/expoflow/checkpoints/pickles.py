@@ -1,6 +1,7 @@
-"""Pickle-only checkpoints (pytorch_model.bin): converted to safetensors once, kept in the store.
+"""Checkpoints that only have pickles (pytorch_model.bin): converted to safetensors once and kept in
+the store.
 
-Only tensors are unpickled (`weights_only=True`); a file that wants to run anything else is refused.
+Only tensors are unpickled (`weights_only=True`). A file that needs to run anything else is refused.
 """
 
 import hashlib
@@ -37,16 +38,17 @@ BIN = "pytorch_model.bin"
 BIN_INDEX = "pytorch_model.bin.index.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_BIN = "adapter_model.bin"
-FORM = 2  # of converted folders; raised if the same files are converted to something else
+FORM = 2  # version of converted folders; raised if the result of a conversion changes
 
 
 def converted(folder: Path) -> Path:
-    """`folder` itself where it has safetensors, else a folder in the store with its weights converted.
+    """`folder` itself if it has safetensors, else a folder in the store with its weights converted.
 
-    Names, values, types and shards stay; tensors that share memory are stored once where the config ties
-    them, else each by itself. A tensor that several files have with the same values is taken from the one that the index
-    names; what is no tensor, such as TransformerEngine's `_extra_state`, is left out, which the folder says when it is
-    opened. Raises CheckpointError for a file that is broken, or has more than these in it.
+    Names, values, types and shards stay the same. Tensors that share memory are stored once if the
+    config ties them, else separately. If several files have a tensor with the same values, it is
+    taken from the file that the index names. Values that are not tensors, such as
+    TransformerEngine's `_extra_state`, are left out; opening the folder reports them. Raises
+    CheckpointError for a file that is broken or contains anything else.
     """
     folder = Path(folder)
     if any((folder / name).is_file() for name in (SINGLE, INDEX, ADAPTER_WEIGHTS)) or not folder.is_dir():
@@ -80,7 +82,8 @@ def converted(folder: Path) -> Path:
 
 
 def _convert(folder: Path, names: list[str], target: Path) -> list[str]:
-    """Write the tensors of the files `names` to `target`; returns the names of what is left out."""
+    """Write the tensors of the files `names` to `target`. Returns the names of values that are left
+    out."""
     tied = read_json_file(folder / "config.json").get("tie_word_embeddings") is True
     placed = weight_map(folder / BIN_INDEX) if len(names) > 1 else {}
     files, total, seen, left_out = {}, 0, {}, []
@@ -88,7 +91,7 @@ def _convert(folder: Path, names: list[str], target: Path) -> list[str]:
         progress.report(number - 1, len(names), "files", name)
         tensors = load_pickle(folder / name, left_out)
         if left_out and name == ADAPTER_BIN:
-            raise CheckpointError(f"{folder / name}: {left_out[0]} is no tensor; save the adapter again")
+            raise CheckpointError(f"{folder / name}: {left_out[0]} is not a tensor; save the adapter again")
         _require_placed(folder, name, tensors, placed)
         for again in [key for key in tensors if placed.get(key, name) != name]:
             if not _equal(tensors.pop(again), load_pickle(folder / placed[again]).get(again)):
@@ -99,7 +102,7 @@ def _convert(folder: Path, names: list[str], target: Path) -> list[str]:
             tensors = {
                 key: each for key, each in tensors.items() if seen.setdefault(_place(each), key) == key
             }
-            seen = {}  # memory is shared within a file only
+            seen = {}  # memory is shared only within a file
         single = ADAPTER_WEIGHTS if name == ADAPTER_BIN else SINGLE
         file = single if len(names) == 1 else f"model-{number:05d}-of-{len(names):05d}.safetensors"
         total += write_safetensors(target / file, tensors)
@@ -112,7 +115,8 @@ def _convert(folder: Path, names: list[str], target: Path) -> list[str]:
 def _require_placed(
     folder: Path, file: str, tensors: "dict[str, torch.Tensor]", placed: dict[str, str]
 ) -> None:
-    """Raise CheckpointError for a tensor that the index has in `file`, and that is not there."""
+    """Raise CheckpointError for a tensor that the index places in `file`, but that is missing
+    there."""
     if absent := [name for name, place in placed.items() if place == file and name not in tensors]:
         raise CheckpointError(
             f"{folder}: {BIN_INDEX} has tensor {absent[0]} in {file}, it is not there; download the model again"
@@ -125,14 +129,15 @@ def _equal(one: "torch.Tensor", two: "torch.Tensor | None") -> bool:
 
 def _place(tensor: "torch.Tensor") -> object:
     if tensor.numel() == 0:
-        return object()  # empty tensors all lie at 0 and share nothing
+        return object()  # empty tensors all have address 0 but share nothing
     return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
 
 
 def load_pickle(path: Path, left_out: list[str] | None = None) -> "dict[str, torch.Tensor]":
-    """Tensors by name from one .bin file, mapped where its format allows; nothing in it is run.
+    """Tensors by name from one .bin file, mapped if its format allows it. Nothing in the file is
+    run.
 
-    The names of values that are no tensors, and hold none, are added to `left_out`.
+    The names of values that are not tensors, and contain none, are added to `left_out`.
     """
     import pickle
 
@@ -148,7 +153,7 @@ def load_pickle(path: Path, left_out: list[str] | None = None) -> "dict[str, tor
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
-            f"{path}: refused, broken or more than tensors in it ({reason}); get the model as safetensors"
+            f"{path}: refused, it is broken or contains more than tensors ({reason}); get the model as safetensors"
         ) from None
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict):
@@ -167,7 +172,8 @@ def load_pickle(path: Path, left_out: list[str] | None = None) -> "dict[str, tor
 
 
 def write_safetensors(path: Path, tensors: "dict[str, torch.Tensor]") -> int:
-    """Write one file, tensor by tensor in the given order, to disk; returns the bytes of the tensors."""
+    """Write one file to disk, tensor by tensor in the given order. Returns the number of bytes of
+    the tensors."""
     import torch
 
     from expoflow.checkpoints.torch_types import TORCH

@@ -1,4 +1,5 @@
-"""What a tensor is, told by its name, in the conventions of the architectures on the hub."""
+"""The kind of a tensor, recognised by its name, in the conventions of the architectures on the
+hub."""
 
 import re
 from collections.abc import Iterable
@@ -8,8 +9,8 @@ from expoflow.errors import first_of
 
 EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|tok_embeddings|word_embeddings|embed_in|shared)\.weight$")
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)\.(weight|bias)$|(^|\.)final_logits_bias$")
-# What is in no gradient: rotary tables and causal masks, which some versions of transformers stored and others compute, and
-# the counters and statistics of BatchNorm.
+# Tensors that are not trained: rotary tables and causal masks, which some versions of transformers
+# store and others compute, and the counters and statistics of BatchNorm.
 MASK = re.compile(r"(^|\.)(h\.\d+\.attn|attention)\.bias$")
 BUFFER = re.compile(
     r"(^|\.)(inv_freq|cos_cached|sin_cached|masked_bias|position_ids|rotary_emb\..*|causal_mask|freqs_cis|"
@@ -28,18 +29,20 @@ KINDS = {
 
 
 def constant(tensor: Tensor) -> bool:
-    """Whether a tensor is no weight: a buffer, or a table of complex numbers. Such are never extrapolated."""
-    if MASK.search(tensor.name):  # with one dimension it is the bias of a layer that has such a name
+    """Whether a tensor is not a weight but a buffer or a table of complex numbers. These are never
+    extrapolated."""
+    if MASK.search(tensor.name):  # with one dimension it is the bias of a layer with the same name
         return len(tensor.shape) == 4
     return tensor.dtype == COMPLEX or bool(BUFFER.search(tensor.name))
 
 
 def kind(name: str) -> str:
-    """Kind of module a tensor belongs to: embeddings, attention, mlp, norms, head or other."""
+    """The kind of module that a tensor belongs to: embeddings, attention, mlp, norms, head or
+    other."""
     return next((label for label, pattern in KINDS.items() if pattern.search(name)), "other")
 
 
-# What wraps a model while it is trained, by the prefix that it gives to every name.
+# Wrappers of models in training, by the prefix that they add to every name.
 WRAPPERS = {
     "_orig_mod.": "torch.compile",
     "module.": "DataParallel or DeepSpeed",
@@ -50,10 +53,11 @@ WRAPPERS = {
 }
 
 
-# Those that also wrap parts of a model, and whose names no model has itself.
+# Wrappers that may also wrap parts of a model. No model uses their names itself.
 INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 AGAIN = "load the model with transformers (from_pretrained) and save it again (save_pretrained), which leaves them out"
-# What trainings leave beside a model's own tensors: by a pattern of the names what it is, and the remedy.
+# Tensors that trainings leave beside a model's own: a pattern of their names, what they are, and
+# the remedy.
 LEFTOVERS = (
     (re.compile(r"^v_head\."), "the value head of TRL's PPO", AGAIN),
     (
@@ -65,7 +69,8 @@ LEFTOVERS = (
 
 
 def unwrapped(name: str) -> str:
-    """The name that a tensor has without what wrapped the model, or parts of it, while it was trained."""
+    """The name of a tensor without the prefixes of training wrappers around the model or parts of
+    the model."""
     while prefix := next((each for each in WRAPPERS if name.startswith(each)), None):
         name = name.removeprefix(prefix)
     for each in (*INSIDE, "base_layer."):
@@ -74,7 +79,8 @@ def unwrapped(name: str) -> str:
 
 
 def leftover(names: Iterable[str]) -> str | None:
-    """What a training has left among the names, with an example and the remedy; None if they are a model's own."""
+    """Leftovers of a training among the names, with an example and the remedy; None if there are
+    none."""
     names = list(names)
     for prefix, what in WRAPPERS.items():
         inside = next((name for name in names if prefix in name), None) if prefix in INSIDE else None

@@ -1,4 +1,4 @@
-"""Types of elements: as headers name them, as torch has them, and as bits."""
+"""Types of elements: in headers, in torch, and as integers with the same bits."""
 
 import torch
 
@@ -17,7 +17,8 @@ BITS = {
 
 
 def tensor_of(view: memoryview, dtype: str) -> torch.Tensor:
-    """A 1-d tensor over the bytes of `view`, not copied unless they are not aligned for `dtype`."""
+    """A 1-d tensor over the bytes of `view`. They are copied only if they are not aligned for
+    `dtype`."""
     kind = TORCH[dtype]
     if len(view) == 0:
         return torch.empty(0, dtype=kind)

@@ -1,4 +1,4 @@
-"""Which token each id means: read from tokenizer files, without the tokenizers library."""
+"""The token of each id, read from tokenizer files without the tokenizers library."""
 
 import filecmp
 from pathlib import Path
@@ -8,7 +8,8 @@ from expoflow.errors import CheckpointError
 
 
 def token_ids(folder: Path) -> dict[int, str] | None:
-    """Token by id from tokenizer.json, or vocab.json and added_tokens; None where neither is there."""
+    """Tokens by id, from tokenizer.json, or from vocab.json and added_tokens; None if neither
+    exists."""
     tokenizer = read_json_file(folder / "tokenizer.json")
     if tokenizer:
         vocab = tokenizer.get("model", {}).get("vocab", {})
@@ -23,9 +24,11 @@ def token_ids(folder: Path) -> dict[int, str] | None:
 
 
 def different_ids(sft: Path, aligned: Path, below: int | None = None) -> list[tuple[int, str, str]] | None:
-    """Ids under `below` that both tokenizers have with another token: (id, sft's, aligned's), by id.
+    """Ids under `below` that have different tokens in the two tokenizers: (id, sft's, aligned's),
+    sorted by id.
 
-    None where it cannot be told: a tokenizer is missing, or only a sentencepiece file that differs.
+    None if it is not known: a tokenizer is missing, or there are only sentencepiece files, which
+    differ.
     """
     if _same(sft / "tokenizer.json", aligned / "tokenizer.json"):
         return []
@@ -46,5 +49,6 @@ def different_ids(sft: Path, aligned: Path, below: int | None = None) -> list[tu
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Both files are there with the same bytes; parsing a large vocabulary takes longer than the comparison."""
+    """Whether both files exist with the same bytes. Comparing them is faster than parsing a large
+    vocabulary."""
     return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)

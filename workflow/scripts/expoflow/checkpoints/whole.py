@@ -1,8 +1,10 @@
-"""Is a checkpoint whole: does the class that its config.json names find all it needs in the files?
+"""Check that a checkpoint is whole: does the class that its config.json names find everything it
+needs in the files?
 
-Transformers makes a weight at random that it does not find. What its class says is kept in the store, by the content of
-config.json, the names and shapes of the tensors and the versions; it takes seconds, for torch and transformers are imported.
-Of the commonest classes it is known without them.
+Transformers initialises missing weights at random. Asking its class takes seconds, because torch
+and transformers are imported. The answer is kept in the store, by the content of config.json, the
+names and shapes of the tensors and the versions. The most common classes are checked without these
+imports.
 """
 
 from collections.abc import Iterator
@@ -17,8 +19,8 @@ from expoflow.checkpoints.tensor_names import constant
 from expoflow.errors import CheckpointError
 from expoflow.files.records import Record
 
-FORM = 1  # of a kept report; raised if it means something else
-# By model_type: its class for text, and what a layer has beside Llama's weights.
+FORM = 1  # version of the kept reports; raised if their meaning changes
+# By model_type: its class for text, and what a layer has in addition to Llama's weights.
 PLAIN = {
     "llama": ("LlamaForCausalLM", ""),
     "mistral": ("MistralForCausalLM", ""),
@@ -28,7 +30,10 @@ PLAIN = {
 
 
 class Report(Record):
-    """What the class did not find, did not know, and found in another shape: (name, in the files, by config.json)."""
+    """Tensors that the class did not find, did not know, or found in another shape.
+
+    `mismatched` has (name, shape in the files, shape by config.json).
+    """
 
     missing: list[str]
     unexpected: list[str]
@@ -37,11 +42,12 @@ class Report(Record):
 
     @property
     def level(self) -> str:
-        """An error for a model with random weights, a warning for one with tensors that are left out."""
+        """The level of the finding: "error" for a model with random weights, "warning" for one with
+        tensors that are left out."""
         return "error" if self.missing or self.mismatched or self.errors else "warning"
 
     def loading_info(self) -> dict[str, Any]:
-        """As transformers has it."""
+        """The report in transformers' form."""
         return {
             "missing_keys": self.missing,
             "unexpected_keys": self.unexpected,
@@ -51,7 +57,8 @@ class Report(Record):
 
 
 def wholeness(checkpoint: Checkpoint, role: str) -> Iterator[Finding]:
-    """What is wrong with a checkpoint by its class; nothing if transformers has no such class. `role` is for the text."""
+    """The problems that a checkpoint's class finds; none if transformers has no such class. `role`
+    is for the text."""
     if not checkpoint.config.get("model_type") or plain(checkpoint):
         return
     level, unknown = "warning", "; whether the model is whole is not known"
@@ -81,12 +88,13 @@ def _asked(checkpoint: Checkpoint) -> Report:
 
 
 def plain(checkpoint: Checkpoint) -> bool:
-    """Whether the tensors are those that a class of `PLAIN` needs by this config.json; of all others this is not known."""
+    """Whether the tensors are exactly those that a class of `PLAIN` needs by this config.json;
+    False for other classes."""
     try:
         if checkpoint.config["num_hidden_layers"] > len(checkpoint.tensors):
             return False
         needed = _needed(checkpoint.config)
-    except (KeyError, TypeError, ZeroDivisionError):  # an entry is missing, or is no number
+    except (KeyError, TypeError, ZeroDivisionError):  # an entry is missing or not a number
         return False
     found = {name: tensor.shape for name, tensor in checkpoint.tensors.items() if not constant(tensor)}
     if checkpoint.config.get("tie_word_embeddings") is True:
@@ -95,7 +103,8 @@ def plain(checkpoint: Checkpoint) -> bool:
 
 
 def _needed(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Shape by name. Raises KeyError for a config that leaves something to the class' defaults, or is none of `PLAIN`."""
+    """Shapes by name. Raises KeyError for a config that relies on the class' defaults, or that is
+    not in `PLAIN`."""
     architecture, beside = PLAIN[config["model_type"]]
     if config["architectures"] != [architecture] or config.get("attention_bias") or config.get("mlp_bias"):
         raise KeyError(architecture)

@@ -1,4 +1,5 @@
-"""Checks of a config: all of its problems at once, each on one line with the thing, the value and the remedy."""
+"""Checks of a config. All problems are reported at once, each on one line with the thing, the value
+and the remedy."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,16 +16,16 @@ from expoflow.errors import CheckpointError, ConfigError
 
 
 def load(data: Mapping[str, Any], files: Iterable[str | Path], folder: Path = Path()) -> Config:
-    """Check a config that was read from `files`, whose repeated keys would otherwise go unseen.
+    """Check a config that was read from `files`. Repeated keys are visible only in the files.
 
-    Relative paths in it are relative to `folder`.
+    Paths in the config are relative to `folder`.
     """
     check_files(files)
     return parse(data, folder)
 
 
 def parse(data: Mapping[str, Any], folder: Path = Path()) -> Config:
-    """Check a config as read from YAML; all of its problems are in one ConfigError."""
+    """Check a config as read from YAML. One ConfigError reports all of its problems."""
     try:
         config = Config.model_validate(_with_bases(data, folder))
     except ValidationError as error:
@@ -36,7 +37,8 @@ def parse(data: Mapping[str, Any], folder: Path = Path()) -> Config:
 
 
 def _with_bases(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """`data` with the base of every adapter that is aligned to no `sft`: one more model, named ADAPTER-base."""
+    """`data` with one more model, ADAPTER-base, for every aligned adapter in a pair without
+    `sft`."""
     models, pairs = data.get("models"), data.get("pairs")
     if not isinstance(models, dict) or not isinstance(pairs, dict):
         return dict(data)

@@ -1,4 +1,5 @@
-"""The models of a config are looked at before any job, in a child process, and once for what does not change."""
+"""Check a config's models in a child process before any job. Answers are stored until the models
+change."""
 
 import hashlib
 import json
@@ -30,24 +31,25 @@ from expoflow.results import Manifest, Prompt, read_prompts
 from expoflow.system.tensor_parallel import dimensions, fits
 
 TOKENIZER = "tokenizer_config.json"
-FIRST = 1000  # prompts of a set that are looked at
-PICTURED = 50  # of them, those with images
-LONGEST = 1800  # seconds that the child may take
-# The child imports this library, whatever else is installed; its folder does not stay on the path (`select`).
+FIRST = 1000  # prompts per set that are checked
+PICTURED = 50  # how many of them may have images
+LONGEST = 1800  # maximum seconds for the child
+# The child imports this copy of the library, whatever else is installed. The folder is then removed
+# from the path, because the script select.py in it would hide Python's module `select`.
 CHILD = "import sys; sys.path.insert(0, sys.argv[1]); import expoflow; del sys.path[0]; from expoflow.checks import models; models.main()"
 
 
 def check_models(config: Config, results: Results = RESULTS, hub: bool = False) -> list[str]:
-    """What is worth saying of the models that are not trained here; all problems are in one ConfigError.
+    """Notes about the models that are not trained here. One ConfigError reports all problems.
 
-    Those of the hub that are not here yet are looked at with `hub`, by their headers.
+    With `hub`, hub models that are not downloaded yet are checked too, by their headers.
     """
     folders, problems = {}, []
     with ExitStack() as stack:
         for name, source in config.models.items():
             try:
                 folder = None if source.train else _folder(config, name, results, hub, stack)
-            except ExpoflowError as error:  # the hub does not have it, or does not give it
+            except ExpoflowError as error:  # the hub does not have it, or refuses access
                 problems += [f"models.{name}: {line}" for line in str(error).splitlines()]
                 continue
             if folder is not None:
@@ -60,7 +62,7 @@ def check_models(config: Config, results: Results = RESULTS, hub: bool = False) 
         open_ = {key: each for key, each in zip(keys, questions, strict=True) if key not in answers}
         answers |= dict(zip(open_, _asked(open_.values()), strict=True)) if open_ else {}
     for key in open_:
-        if not answers[key].problems:  # what is wrong is looked at again
+        if not answers[key].problems:  # problems are checked again next time
             with suppress(OSError):
                 write_json(_place(key), answers[key])
     if problems := [*problems, *(line for key in keys for line in answers[key].problems)]:
@@ -69,7 +71,7 @@ def check_models(config: Config, results: Results = RESULTS, hub: bool = False) 
 
 
 def _questions(config: Config, results: Results, folders: Mapping[str, Path]) -> Iterator[Question]:
-    """What is asked of every model in `folders`, by name."""
+    """The questions about every model in `folders`, a mapping by name."""
 
     @cache
     def prompts(name: str) -> list[Prompt]:
@@ -78,7 +80,9 @@ def _questions(config: Config, results: Results, folders: Mapping[str, Path]) ->
     for name, folder in folders.items():
         used = [pair for pair, each in config.pairs.items() if name in (each.sft, each.aligned)]
         scores = name == config.reward_model
-        if is_adapter(folder) or not (used or scores):  # an adapter is opened on its base, when the pair is
+        if is_adapter(folder) or not (
+            used or scores
+        ):  # an adapter is opened with its base when the pair is checked
             continue
         generate = [config.section(pair, "generate") for pair in used]
         named = dict.fromkeys(
@@ -99,7 +103,7 @@ def _questions(config: Config, results: Results, folders: Mapping[str, Path]) ->
 
 
 def _spread_problems(config: Config, folders: Mapping[str, Path]) -> Iterator[str]:
-    """Numbers of GPUs, as the config says them, over which vLLM cannot spread a model."""
+    """Configured numbers of GPUs over which vLLM cannot spread a model."""
     needs = Needs(config, lambda name: 0)
     for name, folder in folders.items():
         used = [pair for pair, each in config.pairs.items() if name in (each.sft, each.aligned)]
@@ -118,19 +122,21 @@ def _spread_problems(config: Config, folders: Mapping[str, Path]) -> Iterator[st
 
 
 def _theory_problems(config: Config, results: Results) -> Iterator[str]:
-    """Images where theory reads text alone."""
+    """Images in the prompts of theory, which reads only text."""
     name = config.theory.prompts if config.theory else None
     prompts = _prompts(config, name, results) if name else []
     if shown := next((each.prompt_id for each in prompts if each.has_images()), None):
         yield (
-            f"theory.prompts: '{name}' has images (the first: {shown}), and theory reads text alone; name another prompt set"
+            f"theory.prompts: '{name}' has images (the first: {shown}), and theory reads only text; name another prompt set"
         )
 
 
 def _sets(config: Config, pair: str, model: str | None, folders: Mapping[str, Path]) -> Iterator[str]:
-    """The prompt sets of a pair that `model` gets through its own template; all of them for None, the reward model."""
+    """The prompt sets of a pair that `model` reads with its own template. None, the reward model,
+    reads all of them."""
     aligned = config.pairs[pair].aligned
-    # The whole sweep has the aligned model's package; an adapter without a tokenizer has its base's.
+    # The whole sweep uses the aligned model's package. An adapter without a tokenizer uses its
+    # base's.
     bare = (
         aligned in folders and is_adapter(folders[aligned]) and not (folders[aligned] / TOKENIZER).is_file()
     )
@@ -144,30 +150,30 @@ def _sets(config: Config, pair: str, model: str | None, folders: Mapping[str, Pa
 
 
 def _prompts(config: Config, name: str, results: Results) -> list[Prompt]:
-    """The first prompts of a set, as far as they are here."""
+    """The first prompts of a set, if they are available yet."""
     source = config.prompts[name]
     if results.prompts(name).exists():
         return _first(read_prompts(results.prompts(name)))
     if source.hub:
         return []
-    with suppress(DataError):  # `checks.machine` says what is wrong with it
+    with suppress(DataError):  # `checks.machine` reports its problems
         return _first(prompt_sets.load(source, config.seed))
     return []
 
 
 def _first(prompts: list[Prompt]) -> list[Prompt]:
-    """The prompts that are looked at; images cost more than texts."""
+    """The prompts to check. Fewer of them have images, which are more expensive than text."""
     seen = [prompt.prompt_id for prompt in prompts if prompt.has_images()]
     beyond = set(seen[PICTURED:])
     return [prompt for prompt in prompts[:FIRST] if prompt.prompt_id not in beyond]
 
 
 def _folder(config: Config, name: str, results: Results, hub: bool, stack: ExitStack) -> Path | None:
-    """Where a model's small files and headers are; None where they are not here."""
+    """The folder of a model's small files and headers; None if they are not available."""
     source, manifest = config.models[name], results.manifest(name)
     if manifest.exists():
         made = read_json(manifest, Manifest)
-        folder = Path(made.folder)  # jobs bring back what is gone
+        folder = Path(made.folder)  # jobs download missing files again
         return folder if all((folder / name).is_file() for name in made.files) else None
     if source.path:
         return Path(source.path)
@@ -180,7 +186,7 @@ def _folder(config: Config, name: str, results: Results, hub: bool, stack: ExitS
 
 
 def _key(question: Question) -> str:
-    """The content that an answer depends on."""
+    """A digest of the content that an answer depends on."""
     content = hashlib.sha256()
     said = question.model_dump(mode="json", exclude={"model": {"folder"}})
     code = digest(["checks.models", "scoring.rewards", "engines.support", "engines.vision"])
@@ -189,7 +195,7 @@ def _key(question: Question) -> str:
         if path.suffix == ".json" or FILES.fullmatch(path.name):
             content.update(f"\n{path.name}\n".encode() + path.read_bytes())
     if question.weights:
-        with suppress(ExpoflowError):  # the child says what is wrong
+        with suppress(ExpoflowError):  # the child reports the problem
             tensors = open_checkpoint(question.model.folder).tensors.values()
             content.update(repr([(each.name, each.dtype, each.shape) for each in tensors]).encode())
     return content.hexdigest()
@@ -238,5 +244,5 @@ def _asked(questions: Iterable[Question]) -> list[Answer]:
     except ValueError:
         reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
     raise ExpoflowError(
-        f"the models could not be looked at before the run: {reason}; give the machine more memory"
+        f"the models could not be checked before the run: {reason}; give the machine more memory"
     )

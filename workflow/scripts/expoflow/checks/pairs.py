@@ -1,4 +1,5 @@
-"""Do the models of a pair fit together? Models of the hub are checked by their headers, before any download."""
+"""Check whether the models of a pair fit together. Hub models are checked by their headers, before
+any download."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,13 +18,14 @@ from expoflow.hub.headers import headers
 from expoflow.paths import RESULTS, Results
 from expoflow.results import Manifest
 
-Source = Mapping[str, str]  # {hub, revision?} or {path}, as in a config
+Source = Mapping[str, str]  # {hub, revision?} or {path}, like in a config
 
 
 def preflight_sources(sft: Source, aligned: Source, vocabulary: str = "error") -> Pair | None:
-    """Compare two models, hub ones by their headers; None where one has only pickles (and they are not both local).
+    """Compare two models; hub models by their headers.
 
-    Raises CheckpointError for what is broken, or is not on the hub.
+    Returns None if one of them has only pickles (and they are not both local). Raises
+    CheckpointError for a broken model, or for one that is not on the hub.
     """
     if "hub" not in sft and "hub" not in aligned:
         return open_pair(Path(sft["path"]), Path(aligned["path"]), vocabulary)
@@ -32,16 +34,18 @@ def preflight_sources(sft: Source, aligned: Source, vocabulary: str = "error") -
 
 
 def base_of(aligned: Source) -> Source:
-    """The base that an adapter names; a CheckpointError where `aligned` is none, or names none that is there."""
+    """The base that an adapter names. Raises CheckpointError if `aligned` is not an adapter or
+    names no existing base."""
     with _folder(aligned) as folder:
         return base_source(folder or Path(aligned.get("path", "")))
 
 
 def check_pairs(config: Config, results: Results = RESULTS, hub: bool = True) -> None:
-    """Preflight of the pairs whose models are not trained here and have none yet; all problems are in one ConfigError.
+    """Run the missing preflights of pairs whose models are not trained here. One ConfigError
+    reports all problems.
 
-    A pair with a model of the hub that has no manifest is looked at with `hub`, by its headers; of one that lies here a
-    sample of the weights is read too.
+    A pair with a hub model without a manifest is checked only with `hub`, by its headers. For a
+    pair with local files, a sample of the weights is read too.
     """
     problems = []
     for name, pair in config.pairs.items():
@@ -71,7 +75,8 @@ def check_pairs(config: Config, results: Results = RESULTS, hub: bool = True) ->
 
 
 def _local_errors(config: Config, pair: PairConfig, results: Results) -> list[str]:
-    """Errors of a pair whose files are here; none for pickles, which a job converts, and for files that are gone."""
+    """Errors of a pair with local files; none for pickles, which a job converts, and for missing
+    files."""
     folders = [_place(config, model, results) for model in (pair.sft, pair.aligned)]
     if not all(any(folder.glob("*.safetensors")) for folder in folders):
         return []
@@ -87,7 +92,7 @@ def _place(config: Config, model: str, results: Results) -> Path:
 
 
 def _code_problems(members: Mapping[str, ModelConfig], configs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Models that only code of their repositories can run, where the config does not allow it."""
+    """Models that only code from their repositories can run, if the config does not allow it."""
     for (name, model), config in zip(members.items(), configs, strict=True):
         if "AutoConfig" in config.get("auto_map", ()) and not model.trust_remote_code:
             from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES

@@ -1,4 +1,4 @@
-"""Names in a config that nothing is called by, and sections that do not fit together."""
+"""Check a config for names that do not exist, and for sections that do not fit together."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -54,7 +54,7 @@ def reference_problems(config: Config) -> list[str]:
 
 
 def _unknown(where: str, name: str | None, known: Iterable[str], kind: str) -> Iterator[str]:
-    """A problem where `name` is not one of `known`."""
+    """A problem if `name` is not one of `known`."""
     if name is not None and name not in known:
         close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
         hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known) or 'none'}"
@@ -62,7 +62,7 @@ def _unknown(where: str, name: str | None, known: Iterable[str], kind: str) -> I
 
 
 def _figure_problems(config: Config) -> Iterator[str]:
-    """Figures of pairs that do not exist, or that lack the benchmark."""
+    """Figures with pairs that do not exist or that lack the benchmark."""
     for name, figure in (config.figures or {}).items():
         where, named, benchmarks = f"figures.{name}", figure.named() or [], figure.benchmarks()
         given = f"{where}.groups" if figure.groups else f"{where}.pairs"
@@ -85,12 +85,13 @@ def _figure_problems(config: Config) -> Iterator[str]:
             ),
         ]
         if len(set(figure.pairs or ())) < len(figure.pairs or ()):
-            problems.append(f"{given}: a pair stands twice; remove one")
+            problems.append(f"{given}: a pair occurs twice; remove one")
         yield from problems or _absent_benchmarks(config, where, named, benchmarks)
 
 
 def _theory_problems(config: Config) -> Iterator[str]:
-    """Names of the section theory that do not exist, planes of two SFT models, figures of what is not measured."""
+    """Problems of the section theory: unknown names, planes with two SFT models, figures without
+    measurements."""
     planes = config.theory.planes if config.theory else {}
     if config.theory:
         yield from _unknown("theory.prompts", config.theory.prompts, config.prompts, "prompt set")
@@ -102,7 +103,7 @@ def _theory_problems(config: Config) -> Iterator[str]:
             continue
         one, other = (config.pairs[pair] for pair in plane.pairs)
         if one.sft != other.sft:
-            yield f"{where}: they begin with '{one.sft}' and with '{other.sft}'; name pairs with the same sft"
+            yield f"{where}: they start from '{one.sft}' and '{other.sft}'; name pairs with the same sft"
         elif one.aligned == other.aligned:
             yield f"{where}: both have the aligned model '{one.aligned}'; name pairs with different ones"
     for name, figure in (config.figures or {}).items():
@@ -121,7 +122,7 @@ def _theory_problems(config: Config) -> Iterator[str]:
 
 
 def _absent_benchmarks(config: Config, where: str, named: list[str], benchmarks: list[str]) -> Iterator[str]:
-    """Benchmarks of a figure that its pairs, or all of them, lack."""
+    """Benchmarks of a figure that one of its pairs lacks, or that no pair has."""
     for benchmark in benchmarks:
         having = [pair for pair in config.pairs if benchmark in config.section(pair, "benchmarks").names()]
         for pair in named:
@@ -132,7 +133,7 @@ def _absent_benchmarks(config: Config, where: str, named: list[str], benchmarks:
 
 
 def _dev_problems(config: Config) -> Iterator[str]:
-    """Models trained on the dev prompts, whose reward is compared with another one's."""
+    """Problems of pairs with `trained_on_dev`, which are compared with another pair."""
     for name, pair in config.pairs.items():
         where, other = f"pairs.{name}.trained_on_dev", pair.trained_on_dev
         if other == name:
@@ -168,7 +169,7 @@ def _claim_problems(config: Config) -> Iterator[str]:
 
 
 def _held_out_problems(config: Config) -> Iterator[str]:
-    """Prompts that shall judge the choice of alpha, and make it too, or are not needed for it."""
+    """Prompts that should judge the choice of alpha, but also make it or are not needed."""
     if config.claims and any(config.section(name, "select").judge is not None for name in config.pairs):
         yield "select.judge: the section claims reads the rewards of all prompts; remove one of the two"
     for name in config.pairs:
@@ -189,7 +190,7 @@ def _held_out_problems(config: Config) -> Iterator[str]:
 
 
 def _reward_problems(config: Config) -> Iterator[str]:
-    """What is asked of a reward model where there is none."""
+    """Settings that need a reward model if there is none."""
     if config.reward_model is not None:
         return
     for name, pair in config.pairs.items():
@@ -211,19 +212,20 @@ def _reward_problems(config: Config) -> Iterator[str]:
 
 
 def _unmeasured(config: Config, pair: str) -> Iterator[str]:
-    """Benchmarks that score responses to a prompt set of which nothing is known to be true."""
+    """Benchmarks that score responses without a reward model on a prompt set without known true
+    quality."""
     for benchmark, section in config.section(pair, "benchmarks").sections().items():
         named = section.prompts if isinstance(section, OnPrompts) and section.REWARDS else None
         prompts = config.prompts.get(named)
         if prompts and not prompts.miniature:
             yield (
-                f"pairs.{pair}.benchmarks.{benchmark}: needs reward_model, for what is true of '{named}' is not"
+                f"pairs.{pair}.benchmarks.{benchmark}: needs reward_model, since true quality on '{named}' is not"
                 " known; add it, or remove the benchmark"
             )
 
 
 def _kind_problems(config: Config) -> Iterator[str]:
-    """A reward model where a language model is needed, and the other way round."""
+    """Reward models in the place of language models, and vice versa."""
     scoring = {name: model.train.SCORES for name, model in config.models.items() if model.train}
     members = [(f"pairs.{name}.sft", pair.sft) for name, pair in config.pairs.items()]
     members += [(f"pairs.{name}.aligned", pair.aligned) for name, pair in config.pairs.items()]
@@ -241,7 +243,7 @@ def _kind_problems(config: Config) -> Iterator[str]:
 
 
 def _cycles(config: Config) -> list[str]:
-    """Models that would be needed to train themselves, each circle told once."""
+    """Models that would be needed to train themselves. Each cycle is reported once."""
     problems, reported = [], set()
 
     def visit(chain: list[str]) -> None:
@@ -250,7 +252,9 @@ def _cycles(config: Config) -> list[str]:
             if needed == chain[0] and needed not in reported:
                 reported.update(chain)
                 circle = " -> ".join([*chain, needed])
-                problems.append(f"models.{needed}.train: cycle {circle}; let one of them begin elsewhere")
+                problems.append(
+                    f"models.{needed}.train: cycle {circle}; let one of them start from another model"
+                )
             elif needed not in chain:
                 visit([*chain, needed])
 
@@ -260,7 +264,7 @@ def _cycles(config: Config) -> list[str]:
 
 
 def name_problems(config: Config) -> list[str]:
-    """Names that a file system which ignores case would mix up."""
+    """Names that a case-insensitive file system would confuse."""
     problems = []
     if "miniature" in config.datasets:
         problems.append("datasets.miniature: data: miniature is the built-in world; rename the dataset")
@@ -274,7 +278,7 @@ def name_problems(config: Config) -> list[str]:
 
 
 def source_problems(config: Config) -> list[str]:
-    """Models, datasets and prompt sets need exactly one source."""
+    """Models, datasets and prompt sets without exactly one source."""
     problems = []
     for section, keys in (
         ("models", SOURCES),

@@ -1,7 +1,9 @@
-"""What is allowed and hardly ever meant: sft and aligned exchanged, alphas in per cent.
+"""Warn about likely slips that are allowed but hardly ever intended: sft and aligned exchanged,
+alphas in per cent.
 
-Of a model that is known by what it says of itself: its training in this config, the base that its card, its config.json or its
-adapter's config names, the name of its folder or repository, and the tags of its card.
+The evidence is what a model says about itself: its training in this config, the base that its card,
+its config.json or its adapter's config names, the name of its folder or repository, and the tags of
+its card.
 """
 
 import json
@@ -24,14 +26,16 @@ from expoflow.results import Manifest
 
 ALIGNED = {"dpo", "ppo", "rlhf", "kto", "orpo", "simpo", "rloo", "grpo", "ipo", "cpo", "aligned"}
 SFT = "sft"
-PER_CENT = 2  # an alpha from which on a real pair is asked about it: the paper's are 0.1 to 0.5 but for models trained on little data
-EXCHANGE = "exchange sft and aligned; if it is meant so, set the pair's unrelated: true (expoflow run: in its config)"
+PER_CENT = 2  # alphas of a real pair from here on are questioned: the paper's are 0.1 to 0.5, except for models trained on little data
+EXCHANGE = "exchange sft and aligned; if this is intended, set the pair's unrelated: true (expoflow run: in its config)"
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a model says of itself: its name in the config, its own `place` (a hub id or an absolute folder), the words of its name and
-    tags, its bases.
+    """What a model says about itself.
+
+    It has its name in the config, its `place` (a hub id or an absolute folder), the words of its
+    name and tags, and its bases.
     """
 
     name: str
@@ -43,27 +47,28 @@ class Said:
         return self.place or f"'{self.name}'"
 
     def looks_aligned(self) -> bool:
-        """Whether it was made by DPO or the like."""
+        """Whether the model was trained by DPO or a similar method."""
         return bool(self.words & ALIGNED)
 
     def looks_sft(self) -> bool:
-        """Whether it is an SFT model, and nothing more."""
+        """Whether the model is only an SFT model."""
         return SFT in self.words and not self.looks_aligned()
 
     def made_of(self, other: "Said") -> bool:
-        """Whether it names `other` as its base."""
+        """Whether the model names `other` as its base."""
         return bool(other.place) and other.place.lower() in {base.lower() for base in self.bases}
 
 
 def check_slips(config: Config, results: Results = RESULTS) -> list[str]:
-    """What is worth asking about. Raises ConfigError for an SFT model that says that it was made of the aligned one."""
+    """Warnings about likely slips. Raises ConfigError if an SFT model says that it was made from
+    the aligned model."""
     problems, notes = [], [*_per_cent(config)]
     for name, pair in config.pairs.items():
         if pair.unrelated or _comes_from(config, pair.aligned, pair.sft):
             continue
         sft, aligned = (_said(config, model, results) for model in (pair.sft, pair.aligned))
         if _comes_from(config, pair.sft, pair.aligned) or sft.made_of(aligned):
-            problems.append(f"pairs.{name}: '{pair.sft}' was made of '{pair.aligned}'; {EXCHANGE}")
+            problems.append(f"pairs.{name}: '{pair.sft}' was made from '{pair.aligned}'; {EXCHANGE}")
         elif not aligned.made_of(sft) and (reason := _looks_exchanged(sft, aligned)):
             notes.append(f"WARNING: pairs.{name}: {reason}. If sft and aligned were exchanged, correct that")
     if problems:
@@ -72,7 +77,7 @@ def check_slips(config: Config, results: Results = RESULTS) -> list[str]:
 
 
 def _looks_exchanged(sft: Said, aligned: Said) -> str:
-    """Why names and tags speak against a pair; nothing if they do not."""
+    """Why names and tags suggest that a pair is exchanged; empty if they do not."""
     if sft.looks_aligned() and not aligned.looks_aligned():
         found = ", ".join(sorted(sft.words & ALIGNED))
         return f"the model given as sft, {sft}, calls itself {found} in its name or tags, and the aligned one, {aligned}, does not"
@@ -82,7 +87,10 @@ def _looks_exchanged(sft: Said, aligned: Said) -> str:
 
 
 def _per_cent(config: Config) -> Iterator[str]:
-    """Large alphas of real pairs that repeat none of the paper's. A grid that begins below 1 has grown to them."""
+    """Warnings about large alphas of real pairs that repeat no model of the paper.
+
+    A grid that starts below 1 was probably extended to them, so it is not reported.
+    """
     needs = Needs(config, lambda name: 0)
     for name, pair in config.pairs.items():
         tried = [alpha for alpha in pair.grid() if alpha not in REFERENCE_ALPHAS]
@@ -128,7 +136,8 @@ def _said(config: Config, model: str, results: Results) -> Said:
 
 
 def _bases(folder: Path, card: dict[str, Any]) -> Iterator[str]:
-    """What a folder's files name as the model that it was made of: hub ids as they are, folders in full."""
+    """The models that a folder's files name as its base: hub ids as written, folders also as full
+    paths."""
     named = card.get("base_model")
     found = named if isinstance(named, list) else [named]
     for name, key in (("config.json", "_name_or_path"), ("adapter_config.json", "base_model_name_or_path")):

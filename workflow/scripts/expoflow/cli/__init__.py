@@ -1,4 +1,4 @@
-"""The command `expoflow`: a table of small functions, each `(arguments) -> exit status`."""
+"""The command `expoflow`: a table of small functions `(arguments) -> exit status`."""
 
 import argparse
 import os
@@ -35,58 +35,61 @@ Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argpar
 
 
 COMMANDS: dict[str, Command] = {
-    "run": ("one pair, from two checkpoints to the report", run_arguments, run),
+    "run": ("run one pair from two checkpoints to the report, or any config", run_arguments, run),
     "init": ("write a starter config for pairs of your own", folder_arguments, init),
     "doctor": (
-        "say in some seconds what this machine can do, and what would help it",
+        "check in a few seconds what this machine can do, and what it lacks",
         doctor_arguments,
         doctor,
     ),
-    "plan": ("say what a config would cost, before it is started", plan_arguments, plan),
-    "chat": ("ask a run's models, at two alphas one above the other", chat_arguments, chat),
+    "plan": ("estimate what a run would cost, before it starts", plan_arguments, plan),
+    "chat": ("ask a run's model questions at two alphas and compare the answers", chat_arguments, chat),
     "resume": (
-        "go on with a run that was killed, without its jobs running twice",
+        "continue a run that was killed; finished jobs are not repeated",
         resume_arguments,
         resume,
     ),
-    "status": ("say how far a project is, and what lies on the disk", status_arguments, status),
-    "clean": ("free the store; no finished result needs what it holds", clean_arguments, clean),
+    "status": ("show how far a run is, and what it keeps on the disk", status_arguments, status),
+    "clean": ("free the store; no finished result needs its contents", clean_arguments, clean),
     "publish": (
-        "upload a run's exported model to the Hugging Face hub, with a card of the evidence",
+        "upload a run's exported model to the Hugging Face hub, with a model card that states the evidence",
         publish_arguments,
         publish,
     ),
     "extrapolate": (
-        "theta2 = theta1 + alpha * (theta1 - theta0), written as a checkpoint",
+        "write theta2 = theta1 + alpha * (theta1 - theta0) as a checkpoint",
         extrapolate_arguments,
         extrapolate,
     ),
     "preflight": (
-        "can two checkpoints be extrapolated? Reads headers, configs and a sample of the weights",
+        "check whether two checkpoints can be extrapolated, by headers, configs and a sample of the weights",
         preflight_arguments,
         preflight,
     ),
     "benchmark": (
-        "figures of a benchmark from verdicts that are there already, as JSON",
+        "compute a benchmark's figures from existing verdicts, as JSON",
         benchmark_arguments,
         benchmark,
     ),
     "claims": (
-        "the paper's claims over several runs (seeds), as a page with figures",
+        "test the paper's claims over several runs (seeds), and write a page with figures",
         claims_arguments,
         claims,
     ),
     "completion": (
-        "print what makes a shell complete commands and options",
+        "print a script that makes a shell complete commands and options",
         completion_arguments,
         completion,
     ),
-    "inspect": ("say what a checkpoint is, and check an extrapolated one", inspect_arguments, inspect),
+    "inspect": ("describe a checkpoint, and verify an extrapolated one", inspect_arguments, inspect),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; 2 and a line on standard error for a problem that the user can solve."""
+    """Run one command and return its exit status.
+
+    If the user can solve a problem, the status is 2 and standard error has a line about it.
+    """
     _open_streams()
     given, behind = _parted(sys.argv[1:] if argv is None else argv)
     parser = _parser(given)
@@ -94,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     if unknown:
         _refuse(parser, arguments.command, unknown)
     if behind is not None and arguments.command != "run":
-        parser.error(f"{arguments.command} takes no arguments behind --")
+        parser.error(f"{arguments.command} takes no arguments after --")
     arguments.snakemake = behind or []
     signal.signal(signal.SIGTERM, _terminate)
     collector.relax()
@@ -105,7 +108,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError as error:
         if not _unread():  # another pipe or connection
             return _failed(error)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left to be written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # output still in the buffer goes there
         return 128 + signal.SIGPIPE
     except ExpoflowError as error:
         for line in str(error).splitlines():
@@ -119,24 +122,27 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """Standard output and error take every name: what they have no letters for is escaped, and what was closed is read by nobody."""
-    while (number := os.open(os.devnull, os.O_RDWR)) < 3:  # else the next file has the number of a closed one
+    """Make standard output and error accept any text.
+
+    Characters that their encoding lacks are escaped. A stream that was closed writes to /dev/null.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:  # or the next file gets a closed one's number
         os.set_inheritable(number, True)
     os.close(number)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open as long as the process lives)
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (stays open for the life of the process)
         elif hasattr(stream := getattr(sys, name), "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def whole_parser() -> argparse.ArgumentParser:
-    """The parser with the arguments of all commands."""
+    """Return the parser with the arguments of all commands."""
     return _parser(COMMANDS)
 
 
 def _parser(wanted: Collection[str]) -> argparse.ArgumentParser:
-    """The parser; only commands in `wanted` have their arguments, for which the config is imported."""
+    """Return the parser. Only commands in `wanted` get arguments, which import the config."""
     parser = argparse.ArgumentParser(
         prog="expoflow",
         allow_abbrev=False,
@@ -154,7 +160,7 @@ def _parser(wanted: Collection[str]) -> argparse.ArgumentParser:
 
 
 def _refuse(parser: argparse.ArgumentParser, name: str, unknown: Sequence[str]) -> NoReturn:
-    """End with what a command does not know, and what it has that is spelled alike."""
+    """Exit with the unknown arguments, each with the most similar option of the command."""
     command = commands(parser)[name]
     options = [option for action in command._actions for option in action.option_strings]
     said = []
@@ -165,20 +171,20 @@ def _refuse(parser: argparse.ArgumentParser, name: str, unknown: Sequence[str]) 
 
 
 def _parted(given: Sequence[str]) -> tuple[list[str], list[str] | None]:
-    """The arguments before `--`, and those behind it, which are snakemake's; None without it."""
+    """Split the arguments at `--`; those after it are snakemake's (None if there is no `--`)."""
     place = given.index("--") if "--" in given else len(given)
     return [*given[:place]], [*given[place + 1 :]] if place < len(given) else None
 
 
 def _failed(error: Exception) -> int:
-    """Say what nobody foresaw; the exit status, 2 if its user can solve it."""
+    """Print an unexpected error; return the exit status, which is 2 if the user can solve it."""
     trace, line = last_words(error, "the lines above")
     print(f"{trace}expoflow: {line}", file=sys.stderr)
     return 1 if trace else 2
 
 
 def _unread() -> bool:
-    """Whether nobody reads standard output any more, as behind `| head`."""
+    """Return whether the reader of standard output has gone, as after `| head`."""
     poll = select.poll()
     poll.register(1, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))

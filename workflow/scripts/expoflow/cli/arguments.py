@@ -1,4 +1,4 @@
-"""Arguments that several commands have, and how their texts become values."""
+"""Arguments that several commands share, and the functions that parse them."""
 
 import argparse
 import math
@@ -12,20 +12,23 @@ if TYPE_CHECKING:
     from expoflow.project.folder import Project
 
 MODEL = "a folder, or ORG/NAME[@REVISION] of the Hugging Face hub"
-SFT = f"theta0, the SFT model: {MODEL}; default: the base of the adapter that is aligned"
-ALIGNED = "theta1, the model aligned from it, or a LoRA adapter"
+SFT = f"theta0, the SFT model: {MODEL}; default: the base model, if --aligned is an adapter"
+ALIGNED = "theta1, the model aligned from the SFT model, or a LoRA adapter"
 
 
 def pair_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--sft", type=Path, metavar="DIR", help="theta0: the SFT model's folder; default: the adapter's base"
+        "--sft",
+        type=Path,
+        metavar="DIR",
+        help="theta0: folder of the SFT model; default: the base model, if --aligned is an adapter",
     )
     parser.add_argument(
         "--aligned",
         type=Path,
         required=True,
         metavar="DIR",
-        help="theta1: the aligned model's, or an adapter's",
+        help="theta1: folder of the aligned model, or of a LoRA adapter",
     )
     vocabulary_argument(parser)
 
@@ -34,18 +37,18 @@ def unrelated_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unrelated",
         action="store_true",
-        help="extrapolate models of which the second was not trained from the first all the same",
+        help="extrapolate even if the second model was not trained from the first",
     )
 
 
 def vocabulary_argument(parser: argparse.ArgumentParser) -> None:
     option_argument(
-        parser, "vocabulary", "where vocabularies differ in size: stop, or extrapolate the rows both have"
+        parser, "vocabulary", "if vocabularies differ in size: stop, or extrapolate the rows both have"
     )
 
 
 def option_argument(parser: argparse.ArgumentParser, name: str, text: str) -> None:
-    """An option of the extrapolation, with its own choices and default; `text` is the help."""
+    """Add an option of the extrapolation, with its choices and default; `text` is the help."""
     from expoflow.extrapolation.options import Options
 
     field = Options.__dataclass_fields__[name]
@@ -53,7 +56,7 @@ def option_argument(parser: argparse.ArgumentParser, name: str, text: str) -> No
 
 
 def sft_of(arguments: argparse.Namespace) -> Path:
-    """The SFT model's folder: as given, else the base of the adapter that is the aligned model."""
+    """Return the SFT model's folder: the given one, or else the aligned adapter's base."""
     from expoflow.checkpoints.adapter import base_folder
 
     return arguments.sft or base_folder(arguments.aligned)
@@ -85,34 +88,34 @@ def alpha_for(text: str) -> tuple[str, float]:
 
 def folder_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folder", type=Path, nargs="?", default=Path(), metavar="DIR", help="default: this one"
+        "folder", type=Path, nargs="?", default=Path(), metavar="DIR", help="default: the current folder"
     )
 
 
-def project_arguments(parser: argparse.ArgumentParser, folder: str = "default: this one") -> None:
-    """The project that a command is about: `folder` is the help of DIR."""
+def project_arguments(parser: argparse.ArgumentParser, folder: str = "default: the current folder") -> None:
+    """Add the arguments that name a command's project; `folder` ends the help of DIR."""
     parser.add_argument(
-        "folder", type=Path, nargs="?", metavar="DIR", help=f"folder of config.yaml and results/; {folder}"
+        "folder", type=Path, nargs="?", metavar="DIR", help=f"folder with config.yaml and results/; {folder}"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="the same as DIR")
     parser.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
-        help="the config, if it is not DIR/config.yaml; relative paths in it begin at its own folder, which is DIR by default",
+        help="the config, if it is not DIR/config.yaml; relative paths in it start at its own folder; DIR defaults to that folder",
     )
     parser.add_argument("--configfile", dest="config", type=Path, help=argparse.SUPPRESS)  # its old name
 
 
 def folder_of(arguments: argparse.Namespace) -> Path | None:
-    """The folder as given by DIR or --out, else that of --config; None if none of them is given."""
+    """Return the folder given by DIR or --out, or else that of --config, or else None."""
     if arguments.folder and arguments.out and arguments.folder.resolve() != arguments.out.resolve():
         raise ConfigError([f"DIR is {arguments.folder}, --out is {arguments.out}; give one of them"])
     return arguments.folder or arguments.out or (arguments.config.parent if arguments.config else None)
 
 
 def project_of(arguments: argparse.Namespace) -> "Project":
-    """The project that a command is about. Raises ConfigError."""
+    """Return the project that the arguments name. Raises ConfigError."""
     from expoflow.project.folder import Project
 
     return Project.find(folder_of(arguments), arguments.config)

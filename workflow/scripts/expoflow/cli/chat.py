@@ -1,4 +1,4 @@
-"""`expoflow chat`: questions of one's own, answered at two alphas of a pair, one answer above the other."""
+"""`expoflow chat`: answers to your questions at two alphas of a pair, one below the other."""
 
 import argparse
 import re
@@ -16,14 +16,12 @@ from expoflow.errors import ConfigError, DataError, shown
 if TYPE_CHECKING:
     from expoflow.project.conversation import Conversation, Counted
 
-COMMANDS = (
-    "/alpha 0.5 moves the second alpha, /alpha 0,0.5 both; /new begins a new conversation; /quit ends it"
-)
+COMMANDS = "/alpha 0.5 changes the second alpha, /alpha 0,0.5 both; /new starts a new conversation; /quit ends the chat"
 MINUS = re.compile(
     r"-[\d.]+(,|$)"
-)  # what argparse shall take for a value and not for an option: alphas too, such as -1,0.3
+)  # argparse takes text like this for a value, not for an option: numbers and alphas such as -1,0.3
 NAMES = {"0": "aligned", "-1": "sft"}
-PAUSE = 0.1  # seconds between two looks at an answer that is being written
+PAUSE = 0.1  # seconds between two updates of the token count
 
 
 def chat_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +32,13 @@ def chat_arguments(parser: argparse.ArgumentParser) -> None:
         "--alphas",
         type=two_alphas,
         metavar="A,B",
-        help="two alphas, of the run or others; default: 0, the aligned model, and the one that the run has chosen",
+        help="two alphas, from the run or not; default: 0 (the aligned model) and the alpha that the run chose",
     )
     parser.epilog = (
-        f"A line is a question. {COMMANDS}, as Ctrl-D and Ctrl-C do. A conversation has as many turns as you like: every alpha keeps"
-        " its own answers, and one that comes in later is asked the earlier questions first. Both draw with the same random numbers,"
-        " by the settings of the config's section generate: a prompt of the run has the answer that the run has (its first sample)."
-        " Nothing is kept, and nothing is written into the folder of the run."
+        f"Each line is a question. {COMMANDS}, as do Ctrl-D and Ctrl-C. A conversation may have any number of turns. Each alpha keeps"
+        " its own answers; an alpha that joins later is asked the earlier questions first. Both use the same random numbers and"
+        " the settings of the config's section generate, so a prompt of the run gets the answer that the run has (its first sample)."
+        " Nothing is kept, and nothing is written into the run's folder."
     )
 
 
@@ -72,14 +70,17 @@ def chat(arguments: argparse.Namespace) -> int:
 
 
 class Session:
-    """What is typed, line by line, and what is answered to it, with `best` marked as the alpha that was chosen."""
+    """A chat, line by line. Answers at alpha `best` are marked as those of the chosen alpha."""
 
     def __init__(self, conversation: "Conversation", alphas: tuple[str, str], best: str | None):
         self.conversation, self.alphas, self.best = conversation, alphas, best
         self.typed = sys.stdin.isatty() and sys.stdout.isatty()
 
     def run(self) -> None:
-        """Go on until there is no line any more, or one ends it. Raises what is wrong with one, unless somebody types them."""
+        """Answer lines until the input ends or a line ends the chat.
+
+        At a terminal an error is printed and the chat goes on; otherwise it is raised.
+        """
         for line in self._lines():
             try:
                 if line.startswith("/"):
@@ -94,15 +95,15 @@ class Session:
                 _say(str(error))
 
     def _lines(self) -> Iterator[str]:
-        """The lines of standard input; one that nobody types at a terminal is repeated above its answers."""
+        """Yield the lines of standard input. Lines that were not typed are printed again."""
         if self.typed:
             with suppress(ImportError):
-                import readline  # noqa: F401 (lines can be edited, and called back; no file has them)
+                import readline  # noqa: F401 (for editing and recalling lines; no history file is kept)
         while True:
             try:
                 line = input("> " if self.typed else "")
                 line.encode()
-            except UnicodeError:  # of what is read, or of what a locale lets pass
+            except UnicodeError:  # from decoding, or from encode() if the locale let odd bytes pass
                 raise DataError("standard input is not UTF-8; save the questions as UTF-8") from None
             except (EOFError, KeyboardInterrupt) as end:
                 if self.typed:
@@ -122,10 +123,14 @@ class Session:
             case ["/alpha", text]:
                 self._move(text)
             case _:
-                raise ConfigError([f"{line!r} is no command; {COMMANDS}; a question may begin with a space"])
+                raise ConfigError(
+                    [
+                        f"{line!r} is not a command; {COMMANDS}; a question that begins with / needs a space before it"
+                    ]
+                )
 
     def _move(self, text: str) -> None:
-        """Let other alphas answer, the questions that were asked too."""
+        """Change the alphas, and answer the last question at the new ones."""
         try:
             self.alphas = two_alphas(text if "," in text else f"{self.alphas[0]},{text}")
         except argparse.ArgumentTypeError as error:
@@ -143,7 +148,7 @@ class Session:
             raise
 
     def _show(self) -> None:
-        """The answers to the last question, one above the other; each line of them is set in, so that it is no line of ours."""
+        """Print both answers to the last question, indented to distinguish them from our lines."""
         for alpha in self.alphas:
             with _counting(alpha) as told:
                 said = self.conversation.answer(alpha, told)
@@ -156,7 +161,10 @@ class Session:
 
 @contextmanager
 def _counting(alpha: str) -> "Iterator[Counted]":
-    """What tells at a terminal, in a line that goes again, which alpha answers and how many tokens there are."""
+    """Yield a function that shows, at a terminal, the answering alpha and its token count.
+
+    The line is overwritten each time and removed at the end.
+    """
     if not sys.stderr.isatty():
         yield lambda tokens: None
         return

@@ -1,4 +1,4 @@
-"""`expoflow completion`: what makes a shell complete commands, options, files and folders."""
+"""`expoflow completion`: a script that makes a shell complete commands, options and paths."""
 
 import argparse
 
@@ -6,7 +6,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 
 
 def completion_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=SHELLS, help="the shell that shall read what is printed")
+    parser.add_argument("shell", choices=SHELLS, help="the shell that the script is for")
 
 
 def completion(arguments: argparse.Namespace) -> int:
@@ -26,6 +26,6 @@ def completion(arguments: argparse.Namespace) -> int:
 
 
 def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The parser of each command, by its name."""
+    """Return the parser of each command by name."""
     (group,) = (each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
     return dict(group.choices)

@@ -8,7 +8,7 @@ from expoflow.cli.arguments import folder_of, project_arguments
 
 def doctor_arguments(parser: argparse.ArgumentParser) -> None:
     project_arguments(parser)
-    parser.add_argument("--offline", action="store_true", help="do not ask the hub whether it answers")
+    parser.add_argument("--offline", action="store_true", help="do not contact the hub")
 
 
 def doctor(arguments: argparse.Namespace) -> int:

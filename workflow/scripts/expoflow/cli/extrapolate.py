@@ -1,4 +1,4 @@
-"""`expoflow extrapolate`, `preflight` and `inspect`: checkpoints, without the workflow."""
+"""`expoflow extrapolate`, `preflight` and `inspect`: checkpoints without the workflow."""
 
 import argparse
 import sys
@@ -32,21 +32,21 @@ def extrapolate_arguments(parser: argparse.ArgumentParser) -> None:
         type=alpha_text,
         action="append",
         required=True,
-        help="extrapolation length; may be given several times: one pass, DIR/alpha=A for each",
+        help="extrapolation length; if given several times, one pass writes DIR/alpha=A for each",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to create")
     parser.add_argument(
         "--as",
         dest="form",
         choices=("model", "adapter"),
         default="model",
-        help="where aligned is a LoRA adapter: write a whole model, or the adapter that makes it of the base",
+        help="if --aligned is a LoRA adapter: write a whole model, or an adapter for the same base",
     )
-    option_argument(parser, "dtype", "type of the result")
+    option_argument(parser, "dtype", "data type of the result")
     option_argument(
         parser,
         "compute",
-        "bfloat16 repeats the roundings of the authors' published checkpoints, bit for bit",
+        "data type of the arithmetic; bfloat16 rounds as the authors' published checkpoints do, bit for bit",
     )
     parser.add_argument(
         "--alpha-for",
@@ -54,13 +54,13 @@ def extrapolate_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="REGEX=A",
-        help="another alpha for the tensors whose name matches; the last match wins",
+        help="another alpha for tensors with a matching name; the last match wins",
     )
-    option_argument(parser, "overflow", "elements that do not fit the type")
+    option_argument(parser, "overflow", "what to do with elements that do not fit the data type")
     unrelated_argument(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="default: one for each core, 8 at most")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: one per core, at most 8")
     parser.add_argument(
-        "--hash-outputs", action="store_true", help="sha256s of the new weights into recipe.json"
+        "--hash-outputs", action="store_true", help="record the sha256s of the new weights in recipe.json"
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
 
@@ -125,7 +125,7 @@ def _dry_run(arguments: argparse.Namespace, options: "Options", folders: dict[st
 
 
 class _Bar:
-    """A progress bar in bytes that appears with the first byte; none where standard error is no terminal."""
+    """A progress bar in bytes. It appears with the first byte, and only at a terminal."""
 
     def __init__(self):
         self.bar = None
@@ -163,7 +163,7 @@ def preflight(arguments: argparse.Namespace) -> int:
     pair = preflight_sources(sft, aligned, arguments.vocabulary)
     if pair is None:
         raise CheckpointError(
-            "a model has no safetensors on the hub, and pickles have no header; download it, and give its folder"
+            "a model has no safetensors on the hub, and pickles have no header; download it and give its folder"
         )
     if "hub" not in sft and "hub" not in aligned and not pair.errors:
         pair = looked_at(pair, arguments.unrelated)[0]

@@ -1,4 +1,4 @@
-"""`expoflow publish`: an exported model becomes a repository of the hub."""
+"""`expoflow publish`: upload an exported model to the hub."""
 
 import argparse
 from pathlib import Path
@@ -7,26 +7,30 @@ from expoflow.cli.arguments import folder_of, project_arguments, repository
 
 
 def publish_arguments(parser: argparse.ArgumentParser) -> None:
-    project_arguments(parser, "or results/pairs/PAIR/expo in it; default: this one")
+    project_arguments(parser, "or results/pairs/PAIR/expo in it; default: the current folder")
     parser.add_argument(
-        "--repo", type=repository, required=True, metavar="ORG/NAME", help="where to on the Hugging Face hub"
+        "--repo",
+        type=repository,
+        required=True,
+        metavar="ORG/NAME",
+        help="the repository on the Hugging Face hub",
     )
-    parser.add_argument("--pair", metavar="NAME", help="which one, where the run has several")
+    parser.add_argument("--pair", metavar="NAME", help="the pair; needed if the run has several")
     parser.add_argument(
         "--license",
         metavar="ID",
-        help="as the hub names it (apache-2.0, mit, ...); default: that of both parents",
+        help="by the hub's name (apache-2.0, mit, ...); default: the license of both parents",
     )
-    parser.add_argument("--private", action="store_true", help="make the repository a private one")
+    parser.add_argument("--private", action="store_true", help="make the repository private")
     parser.add_argument(
         "--replace",
         action="store_true",
-        help="the repository may hold another model, which this one replaces",
+        help="replace another model that the repository holds",
     )
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything, show files and card; nothing is asked or sent",
+        help="check everything, and show the files and the card; the hub is not contacted",
     )
 
 
@@ -48,4 +52,4 @@ def publish(arguments: argparse.Namespace) -> int:
     from expoflow.project.upload import publish
 
     commit = publish(repo, uploads, private=arguments.private, replace=arguments.replace)
-    print(f"{http.ENDPOINT}/{repo} at {commit}: {len(uploads)} files, each with the sha256 it has here")
+    print(f"{http.ENDPOINT}/{repo} at {commit}: {len(uploads)} files, each with the same sha256 as here")

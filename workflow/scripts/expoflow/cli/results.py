@@ -1,4 +1,4 @@
-"""`expoflow benchmark` and `claims`: tables and pages of finished runs."""
+"""`expoflow benchmark` and `expoflow claims`: tables and pages from finished runs."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ def benchmark_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE.csv",
-        help="index (place among the 805 instructions), preference (1 to 2), len_baseline, len_model;"
+        help="CSV with index (position among the 805 instructions), preference (1 to 2), len_baseline and len_model;"
         " or a result's alpaca_eval.generations.jsonl",
     )
     parser.add_argument(

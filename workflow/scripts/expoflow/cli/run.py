@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from expoflow.project.folder import Project
 
 PAPER_PROMPTS = "HuggingFaceH4/ultrafeedback_binarized:test_gen"
-# What a pair is asked for by, and what of `generate` may be said beside it.
+# The options that define a pair, and those that set keys of `generate` beside them.
 PAIR = ("sft", "aligned", "reward_model", "prompts", "alphas", "test_prompts", "field")
 GENERATE = ("engine", "max_tokens", "samples", "temperature")
 
@@ -26,63 +26,63 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="count the jobs that would run, and say what they take; nothing is written; `-- -n` names each job",
+        help="count the jobs that would run, and estimate their cost; nothing is written; `-- -n` names each job",
     )
-    parser.epilog = "Arguments behind -- are snakemake's own."
+    parser.epilog = "Arguments after -- go to snakemake."
 
 
 def request_arguments(parser: argparse.ArgumentParser) -> None:
-    """A config, or a pair of which one is made."""
+    """Add the arguments for a config, or for a pair that a config is made from."""
     from expoflow.project.create import PAPER_ALPHAS
 
-    project_arguments(parser, "default: this one; for a pair ./ALIGNED-expo")
+    project_arguments(parser, "default: the current folder; for a pair ./ALIGNED-expo")
     parser.add_argument("--sft", metavar="MODEL", help=SFT)
     parser.add_argument("--aligned", metavar="MODEL", help=ALIGNED)
     parser.add_argument(
         "--reward-model",
         metavar="MODEL",
-        help="what chooses alpha: a sequence classifier with one logit (the paper's: weqweasdas/RM-Mistral-7B); "
-        "default: none, alpha is chosen by how likely the aligned model finds the responses (select: {by: nll})",
+        help="the model that chooses alpha: a sequence classifier with one logit (the paper's: weqweasdas/RM-Mistral-7B); "
+        "default: none; alpha is then chosen by the aligned model's likelihood of the responses (select: {by: nll})",
     )
     parser.add_argument(
         "--alphas",
         metavar="A,...",
-        help=f"extrapolation lengths; also in a folder that was run, to try others; default: {PAPER_ALPHAS}",
+        help=f"extrapolation lengths; in the folder of an earlier run, they replace its own; default: {PAPER_ALPHAS}",
     )
     parser.add_argument(
         "--prompts",
         metavar="PROMPTS",
-        help='they choose alpha: a file of JSON lines such as {"prompt": "..."}, CSV or Parquet, or '
+        help='prompts that choose alpha: a file of JSON lines such as {"prompt": "..."}, CSV or Parquet, or '
         f"ORG/NAME[@REVISION]:SPLIT of the hub; default: the paper's, {PAPER_PROMPTS}",
     )
     parser.add_argument(
         "--test-prompts",
         metavar="PROMPTS",
-        help="on them the reward model judges the choice; default: no benchmark",
+        help="prompts on which the reward model tests the choice; default: no such test",
     )
     parser.add_argument(
-        "--field", metavar="NAME", help="the field of a row that is the prompt; default: prompt"
+        "--field", metavar="NAME", help="the field or column that holds the prompt; default: prompt"
     )
     parser.add_argument(
-        "--max-tokens", type=int, metavar="N", help="tokens of a response at most; default: 2048"
+        "--max-tokens", type=int, metavar="N", help="maximum number of tokens per response; default: 2048"
     )
     parser.add_argument("--temperature", type=float, metavar="T", help="default: 0.7; 0 is greedy decoding")
-    parser.add_argument("--samples", type=int, metavar="N", help="responses to a prompt; default: 1")
+    parser.add_argument("--samples", type=int, metavar="N", help="responses per prompt; default: 1")
     parser.add_argument(
         "--engine",
         choices=("auto", "vllm", "transformers"),
-        help="what generates; default: auto, vllm if it is installed and a GPU is there",
+        help="the engine that generates; default: auto (vllm if it is installed and a GPU exists)",
     )
     parser.add_argument(
         "--limit",
         type=int,
         metavar="N",
-        help="a rehearsal of everything on the first N prompts of every set, in DIR/rehearsal; its numbers are no results",
+        help="rehearse everything on the first N prompts of every set, in DIR/rehearsal; its numbers are not results",
     )
 
 
 def requested(arguments: argparse.Namespace) -> tuple["Project", list[str]]:
-    """The project that is to be run, and what is to be said of it; nothing is written yet. Raises ConfigError."""
+    """Return the project to run, and lines about it. Nothing is written. Raises ConfigError."""
     from expoflow.checks import plain_yaml
     from expoflow.project import create
 
@@ -96,7 +96,9 @@ def requested(arguments: argparse.Namespace) -> tuple["Project", list[str]]:
         raise ConfigError(
             ["--config says what to run; leave out the options of the pair, or --config"]
             if arguments.config
-            else ["--aligned is missing: give the model after DPO or RLHF, or all with --config FILE"]
+            else [
+                "--aligned is missing: give the model after DPO or RLHF, or a whole config with --config FILE"
+            ]
         )
     else:
         project, said = project_of(arguments), []
@@ -108,7 +110,7 @@ def requested(arguments: argparse.Namespace) -> tuple["Project", list[str]]:
     if arguments.limit:
         project = create.rehearsal(project, arguments.limit)
         said.append(
-            f"a rehearsal on the first {arguments.limit} prompts of every set, in {project.folder}: its numbers are no results"
+            f"a rehearsal on the first {arguments.limit} prompts of every set, in {project.folder}: its numbers are not results"
         )
     return project, said
 
@@ -140,13 +142,15 @@ def init(arguments: argparse.Namespace) -> int:
 
     written = start(arguments.folder)
     print("\n".join(f"wrote {path}" for path in written))
-    print(f"correct the paths in {written[0]}, then: expoflow run --config {written[0]}")
+    print(f"correct the paths in {written[0]}, then run: expoflow run --config {written[0]}")
     return 0
 
 
 def resume_arguments(parser: argparse.ArgumentParser) -> None:
     project_arguments(parser)
-    parser.add_argument("--dead", action="store_true", help="the run's process on another machine has ended")
+    parser.add_argument(
+        "--dead", action="store_true", help="assume that the run's process on another machine has ended"
+    )
 
 
 def resume(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`expoflow status`, `plan` and `clean`: what there is, and what is to come."""
+"""`expoflow status`, `plan` and `clean`: what a run has made, and what it will take."""
 
 import argparse
 import shutil
@@ -14,7 +14,9 @@ from expoflow.paths import Results
 def plan_arguments(parser: argparse.ArgumentParser) -> None:
     request_arguments(parser)
     parser.add_argument(
-        "--offline", action="store_true", help="do not ask the hub for sizes: guess them by the models' names"
+        "--offline",
+        action="store_true",
+        help="do not ask the hub for sizes; guess them from the models' names",
     )
 
 
@@ -39,7 +41,7 @@ def plan(arguments: argparse.Namespace) -> int:
 
 def status_arguments(parser: argparse.ArgumentParser) -> None:
     project_arguments(parser)
-    parser.add_argument("--watch", action="store_true", help="show the run that is at work until it ends")
+    parser.add_argument("--watch", action="store_true", help="show the current run until it ends")
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -92,7 +94,7 @@ def clean(arguments: argparse.Namespace) -> int:
 
     rehearsed = rehearsals(folder_of(arguments) or Path())
     if rehearsed and status.locked(rehearsed[0]):
-        raise ConfigError([f"{rehearsed[0]}: a rehearsal runs there; wait for its end, or stop it"])
+        raise ConfigError([f"{rehearsed[0]}: a rehearsal is running there; wait until it ends, or stop it"])
     held = [*status.held(), *((each, status.size(each)) for each in rehearsed)]
     print(
         "\n".join(f"{path}  {_megabytes(size)}" for path, size in held) or f"{store.root()}: nothing to free"
@@ -101,7 +103,7 @@ def clean(arguments: argparse.Namespace) -> int:
         return 0
     if not arguments.yes:
         if not sys.stdin.isatty():
-            raise ConfigError(["nothing was removed; say so with --yes"])
+            raise ConfigError(["nothing was removed; confirm with --yes"])
         if input("Remove these? No finished result needs them. [y/N] ").strip().lower() not in ("y", "yes"):
             return 1
     status.free()

@@ -7,6 +7,6 @@ from expoflow.config import schema
 from expoflow.config.base import DESCRIBED
 
 if __name__ == "__main__":
-    if DESCRIBED not in os.environ:  # the sections are there already, without their texts
+    if DESCRIBED not in os.environ:  # the sections were created without their descriptions
         os.execve(sys.executable, [sys.executable, "-m", "expoflow.config"], os.environ | {DESCRIBED: "1"})
     print(schema(), end="")

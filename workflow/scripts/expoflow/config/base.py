@@ -13,14 +13,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-LONGEST = 64  # characters of a name or an alpha: several stand in one file's name
+LONGEST = 64  # characters of a name or an alpha; one file name holds several of them
 LONGEST_FILE, LONGEST_PATH = 255, 4095  # bytes that Linux allows
 ALPHA = r"-?\d+(\.\d+)?"
 REFERENCE_ALPHAS = ("-1", "0")
-REVISION = r"^[A-Za-z0-9][A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*$"  # it becomes a path in the hub's cache: no ..
+REVISION = r"^[A-Za-z0-9][A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*$"  # it becomes a path in the hub's cache, so it must not contain ..
 COMMIT = re.compile(r"[0-9a-f]{40}")
 VARIANTS = ("sft", "aligned", "expo")
-DIFFERENCE = "expo-aligned"  # what stands for a comparison of two of them
+DIFFERENCE = "expo-aligned"  # stands for the comparison of two variants
 MINIATURE = "miniature"
 
 
@@ -85,7 +85,7 @@ def check_distinct(values: list[float]) -> list[float]:
     for value in values:
         if spell(value) in seen:
             raise PydanticCustomError(
-                "alphas", "alpha {alpha} stands twice; remove one", {"alpha": spell(value)}
+                "alphas", "alpha {alpha} occurs twice; remove one", {"alpha": spell(value)}
             )
         seen.add(spell(value))
     return values
@@ -97,7 +97,8 @@ Alpha = Annotated[float, BeforeValidator(_check_alpha)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
-# In the environment of the process that writes the schema: it alone reads the texts below the keys, which takes as long as the rest.
+# Set in the environment of the process that writes the schema. Only that process reads the
+# descriptions below the keys, because that takes as long as everything else.
 DESCRIBED = "EXPOFLOW_DESCRIBED"
 
 
@@ -109,13 +110,13 @@ class Strict(BaseModel):
         frozen=True,
         allow_inf_nan=False,
         validate_by_name=True,
-        # every job is a process of its own, and uses a few sections
+        # every job is a process of its own and uses only a few sections
         use_attribute_docstrings=DESCRIBED in os.environ,
         defer_build=True,
     )
 
     def canonical(self, **kwargs: Any) -> str:
-        """Canonical JSON of this section, defaults filled in: what a rule has as its parameter."""
+        """Canonical JSON of this section with defaults filled in. Rules have it as a parameter."""
         data = self.model_dump(mode="json", exclude_none=True, by_alias=True, **kwargs)
         return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
@@ -126,7 +127,7 @@ def _constrained(field: FieldInfo) -> Any:
 
 
 def partial(section: type[Strict]) -> type[Strict]:
-    """`section` with every field optional: what a pair may override."""
+    """`section` with every field optional, for the overrides of a pair."""
     fields = {
         name: (_constrained(field) | None, Field(None, description=field.description))
         for name, field in section.model_fields.items()

@@ -1,4 +1,4 @@
-"""What sft, aligned and expo are compared on."""
+"""The benchmarks on which sft, aligned and expo are compared."""
 
 import re
 from typing import Annotated, Any, ClassVar, Self, get_args
@@ -31,7 +31,7 @@ def _check_variable(value: str) -> str:
     if not re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)?", value):
         raise PydanticCustomError(
             "variable",
-            "names an environment variable such as OPENAI_API_KEY; the key itself does not stand here",
+            "names an environment variable such as OPENAI_API_KEY; do not put the key itself here",
         )
     return value
 
@@ -46,29 +46,32 @@ class Price(Strict):
 
 
 class JudgeConfig(Strict):
-    """A model that judges responses, behind any OpenAI-compatible endpoint."""
+    """A model that judges responses, served by any OpenAI-compatible endpoint."""
 
     base_url: Annotated[str, AfterValidator(_check_judge)] = "https://api.openai.com/v1"
-    """The endpoint, up to and without /chat/completions; `miniature` is one on this machine that knows the truth."""
+    """The endpoint without /chat/completions. `miniature` starts one on this machine that knows the
+    truth."""
     model: str = Field("gpt-4", min_length=1)
     """The judge's name at the endpoint."""
     api_key_env: Annotated[str, AfterValidator(_check_variable)] = "OPENAI_API_KEY"
-    """The environment variable that holds the key; empty where the endpoint needs none."""
+    """The environment variable that holds the key; empty if the endpoint needs none."""
     max_cost: float | None = Field(None, ge=0)
-    """USD that this benchmark may cost in this folder altogether: the call that might pass it is not made."""
+    """USD that this benchmark may cost in this folder in total. A call that might exceed it is not
+    made."""
     prices: dict[str, Price] = {
         "gpt-4": Price(input=30, output=60),
         "gpt-4-1106-preview": Price(input=10, output=30),
     }
     """Prices by model."""
     concurrency: int = Field(8, ge=1)
-    """Calls at a time."""
+    """Number of concurrent calls."""
     timeout: float = Field(120, gt=0)
     """Seconds after which a call counts as hung."""
     retries: int = Field(4, ge=0)
-    """Further tries of a call that failed, or whose verdict cannot be read."""
+    """Retries of a call that failed or returned an unreadable verdict."""
     backoff: float = Field(1, ge=0)
-    """Seconds before the first further try, twice as long before every next one; a Retry-After counts instead."""
+    """Seconds before the first retry, doubled before every further one. A Retry-After header takes
+    precedence."""
 
     @model_validator(mode="after")
     def _has_price(self) -> Self:
@@ -86,7 +89,8 @@ class JudgeConfig(Strict):
 
 
 class OnPrompts(Benchmark):
-    """Base of the benchmarks on one of the config's own prompt sets, which the comparison reads too."""
+    """Base of the benchmarks on one of the config's prompt sets. The comparison reads the prompts
+    too."""
 
     COMPARED = frozenset({"prompts"})
 
@@ -99,8 +103,8 @@ class OnPrompts(Benchmark):
 
 
 class RewardBenchmark(OnPrompts):
-    """Reward (and, on a miniature's prompts, which need no reward_model, true quality and accuracy) on a prompt set of
-    its own."""
+    """Reward on a prompt set of its own. On the miniature's prompts also true quality and accuracy,
+    which need no reward_model."""
 
     TASKS = ("generate", "score")
     REWARDS = ("reward", "win_rate")
@@ -127,20 +131,21 @@ class AlpacaEvalBenchmark(Benchmark):
     SOURCE = frozenset({"hub", "revision"})
 
     reference: PathName | None = None
-    """The reference's outputs: JSON, {instruction, output} each, the 805 of GPT-4 Turbo in official order;
-    `miniature` makes some about the built-in world."""
+    """The reference outputs as JSON: {instruction, output} each, the 805 of GPT-4 Turbo in the
+    official order. `miniature` makes some about the built-in world."""
     df_gamed: PathName | None = None
-    """The dataset's df_gamed.csv; without it no length-controlled win rate."""
+    """The dataset's df_gamed.csv. Without it, no length-controlled win rate is computed."""
     instruction_difficulty: PathName | None = None
-    """The dataset's instruction_difficulty.csv: checked against what df_gamed says."""
+    """The dataset's instruction_difficulty.csv, which is checked against df_gamed."""
     hub: Annotated[str, AfterValidator(check_repository)] | None = None
-    """The dataset that files come from which are not given: tatsu-lab/alpaca_eval."""
+    """The dataset that provides the files not given here: tatsu-lab/alpaca_eval."""
     revision: str | None = Field(None, pattern=REVISION)
     """Commit, tag or branch of `hub`."""
     annotator: str = Field("weighted_alpaca_eval_gpt4_turbo", min_length=1)
-    """Prompt and parser of the verdicts: one of alpaca_eval's, or a folder by a path with a slash."""
+    """Prompt and parser of the verdicts: the name of one of alpaca_eval's, or the path of a folder
+    (with a slash)."""
     generate: PairGenerate | None = None
-    """Another way to generate than the run's own, field by field."""
+    """Overrides of the run's `generate`, field by field."""
     judge: JudgeConfig = JudgeConfig(model="gpt-4-1106-preview")
     """The model that compares."""
 
@@ -160,7 +165,8 @@ class AlpacaEvalBenchmark(Benchmark):
         return self
 
     def inputs(self) -> dict[str, str]:
-        """Its files by setting; those of the hub and of the miniature lie where the rule alpaca_eval_data puts them."""
+        """Its files by setting. The rule alpaca_eval_data writes those of the hub and of the
+        miniature."""
         found = {}
         for name in self.FILES:
             path = getattr(self, name)
@@ -171,17 +177,17 @@ class AlpacaEvalBenchmark(Benchmark):
         return found
 
     def made(self) -> bool:
-        """Whether the miniature writes the reference's outputs."""
+        """Whether the miniature writes the reference outputs."""
         return self.reference == MINIATURE
 
     def source(self) -> str:
-        """Canonical JSON of where files come from that are not local."""
+        """Canonical JSON of where the non-local files come from."""
         made = {"reference"} if self.made() else set()
         return self.canonical(include=self.SOURCE | made)
 
 
 class MtBenchBenchmark(Benchmark):
-    """MT-Bench: 80 questions of two turns, each answer graded from 1 to 10."""
+    """MT-Bench: 80 questions with two turns. Each answer is graded from 1 to 10."""
 
     PACKAGES = ("openai",)
     READABLE = True
@@ -189,8 +195,9 @@ class MtBenchBenchmark(Benchmark):
     APART = SOURCE = frozenset({"data", "hub", "revision"})
 
     data: PathName | None = None
-    """A folder with FastChat's files (fastchat/llm_judge/data): judge_prompts.jsonl, question.jsonl,
-    reference_answer/gpt-4.jsonl, there or below; `miniature` makes such files about the built-in world."""
+    """A folder with FastChat's files (fastchat/llm_judge/data): judge_prompts.jsonl,
+    question.jsonl, reference_answer/gpt-4.jsonl, directly in it or in subfolders. `miniature` makes
+    such files about the built-in world."""
     hub: Annotated[str, AfterValidator(check_repository)] | None = None
     """A dataset of the hub with these files, instead of `data`."""
     revision: str | None = Field(None, pattern=REVISION)
@@ -198,9 +205,9 @@ class MtBenchBenchmark(Benchmark):
     judge: JudgeConfig = JudgeConfig()
     """The model that grades."""
     max_tokens: int = Field(1024, ge=1)
-    """Tokens of an answer at most."""
+    """Maximum number of tokens per answer."""
     seed: int = Field(42, ge=0)
-    """Of the answers that are sampled: those to writing, roleplay, stem and humanities."""
+    """Seed of the sampled answers: those to writing, roleplay, stem and humanities."""
 
     @model_validator(mode="after")
     def _has_source(self) -> Self:
@@ -209,24 +216,26 @@ class MtBenchBenchmark(Benchmark):
         return self
 
     def inputs(self) -> dict[str, str]:
-        """Questions, judge prompts and reference answers, in one file of the rule mt_bench_data."""
+        """Questions, judge prompts and reference answers, in one file from the rule
+        mt_bench_data."""
         return {"data": str(RESULTS.benchmark_data("mt_bench", self.source_name()))}
 
     def made(self) -> bool:
-        """Whether the miniature asks the questions."""
+        """Whether the miniature makes the questions."""
         return self.data == MINIATURE
 
 
 class HumanBenchmark(Benchmark):
-    """Votes of people who read two answers to a prompt, blind: how often expo's is preferred to aligned's. In a rehearsal it is left
-    out."""
+    """Blind votes of people on two answers to a prompt: how often expo's is preferred to aligned's.
+    A rehearsal leaves it out."""
 
     TASKS = ()
     RESULTS = (DIFFERENCE,)
     COMPARED = frozenset({"votes"})
 
     votes: PathName
-    """The file that the pair's page answers.html saves: a vote a line; files of several voters and pairs one after the other."""
+    """The file that the pair's page answers.html saves, one vote per line. Files of several voters
+    and pairs can be concatenated."""
 
     def inputs(self) -> dict[str, str]:
         """The votes."""
@@ -234,29 +243,32 @@ class HumanBenchmark(Benchmark):
 
 
 class RewardCheck(Strict):
-    """How often the reward model prefers the chosen response: choosing alpha is only as good as that.
+    """How often the reward model prefers the chosen response. The choice of alpha can only be as
+    good as that.
 
-    Exactly one of `file`, `hub` and `miniature`.
+    Give exactly one of `file`, `hub` and `miniature`.
     """
 
     file: PathName | None = None
-    """Preferences as JSON lines, CSV or Parquet; relative as `path` of a model."""
+    """Preferences as JSON lines, CSV or Parquet. Relative paths are resolved like a model's
+    `path`."""
     hub: Annotated[str, AfterValidator(check_repository)] | None = None
-    """A dataset of the hub; RewardBench's own is allenai/reward-bench, with split: filtered and subset: subset."""
+    """A dataset of the hub. RewardBench is allenai/reward-bench, with split: filtered and subset:
+    subset."""
     revision: str | None = Field(None, pattern=REVISION)
     """Commit, tag or branch of `hub`."""
     miniature: bool = False
-    """Preferences of the built-in world that no model was trained on."""
+    """Use preferences of the built-in world that no model was trained on."""
     split: str = "train"
     """The split of `hub`."""
     prompt: str = "prompt"
     """The column of the prompt: a text, or a list of {role, content} messages."""
     chosen: str = "chosen"
-    """The column of the better response: a text, or messages whose last one it is."""
+    """The column of the better response: a text, or a list of messages that ends with it."""
     rejected: str = "rejected"
     """The column of the worse response."""
     subset: str | None = None
-    """A column by whose values the accuracy is told apart."""
+    """A column; the accuracy is also reported for each of its values."""
 
     @model_validator(mode="after")
     def _has_source(self) -> Self:
@@ -270,7 +282,7 @@ class RewardCheck(Strict):
 
 
 class BenchmarksConfig(Strict):
-    """What sft, aligned and expo are compared on."""
+    """The benchmarks on which sft, aligned and expo are compared."""
 
     reward: RewardBenchmark | None = None
     alpaca_eval: AlpacaEvalBenchmark | None = None
@@ -284,11 +296,11 @@ class BenchmarksConfig(Strict):
         return {name: section for name in SECTIONS if (section := getattr(self, name)) is not None}
 
     def names(self) -> list[str]:
-        """Their names."""
+        """The names of the benchmarks that are switched on."""
         return list(self.sections())
 
     def harnesses(self) -> dict[str, Harness]:
-        """Those that lm-eval runs, by name."""
+        """The benchmarks that lm-eval runs, by name."""
         return {name: each for name, each in self.sections().items() if isinstance(each, Harness)}
 
 

@@ -4,7 +4,7 @@ from pydantic import Field
 
 from expoflow.config.base import Name, Strict
 
-# Claims that are shown by pairs which differ in one setting of the aligned model's training: that setting.
+# By claim: the one training setting of the aligned model in which the claim's pairs differ.
 VARIED = {
     "fractions": "fraction",
     "learning_rates": "learning_rate",
@@ -17,7 +17,7 @@ VARIED = {
 
 
 class CombinationsClaims(Strict):
-    """Pairs whose second model was not aligned from the first (section 4.4)."""
+    """Pairs in which the second model was not aligned from the first (section 4.4)."""
 
     different_bases: list[Name] = []
     """Two SFT models of different base models."""
@@ -27,14 +27,15 @@ class CombinationsClaims(Strict):
     """Two SFT or two RLHF models, trained separately from one base."""
 
     def pairs(self) -> list[str]:
-        """All of them."""
+        """All of these pairs."""
         return [*self.different_bases, *self.base_and_sft, *self.separate]
 
 
 class ClaimsConfig(Strict):
-    """Which pairs answer which claim of the paper: results/claims.csv has what they say.
+    """Which pairs answer which claim of the paper. results/claims.csv has the answers.
 
-    A claim whose pairs are not named is left out. Pairs `trained_on_dev` and the section `theory` answer others.
+    A claim without pairs is left out. Pairs with `trained_on_dev` and the section `theory` answer
+    further claims.
     """
 
     fractions: list[Name] = []
@@ -44,18 +45,20 @@ class ClaimsConfig(Strict):
     epochs: list[Name] = []
     """DPO for different numbers of epochs (4.3); the smallest one is the default."""
     in_time: list[Name] = []
-    """One training, stopped at different times; the latest one is its end."""
+    """One training, stopped at different times; the last checkpoint is its end."""
     length_bias: list[Name] = Field([], max_length=2)
-    """Two trainings, one on labels of an annotator who likes length less, or not at all."""
+    """Two trainings: in one of them the annotator prefers length less than in the other, or not at
+    all."""
     betas: list[Name] = []
     """DPO with different beta (2.2)."""
     label_noise: list[Name] = []
-    """DPO on labels of which different shares are turned round (2.2)."""
+    """DPO with different shares of the labels flipped (2.2)."""
     labelled: list[Name] = []
-    """Models whose training was labelled by a reward model that does not choose alpha (3.1): it scores their
-    responses too."""
+    """Models trained on labels of a reward model that does not choose alpha (3.1). That reward
+    model scores their responses too."""
     capability: list[Name] = []
-    """Pairs whose tasks are compared before and after (3.2, Appendix D)."""
+    """Pairs for which benchmark tasks are compared before and after extrapolation (3.2, Appendix
+    D)."""
     combinations: CombinationsClaims = CombinationsClaims()
 
     def named(self) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""The section `engine`: how engines hold and run models, by vLLM's own names."""
+"""The section `engine`: how engines load and run models, with vLLM's own key names."""
 
 from typing import Any, Literal
 
@@ -6,7 +6,7 @@ from pydantic import Field
 
 from expoflow.config.base import Strict
 
-# Bytes of an element of a weight that vLLM quantises while it loads, scales of blocks included.
+# Bytes per element of a weight that vLLM quantises on loading, block scales included.
 QUANTISED = {
     "fp8_per_tensor": 1.0,
     "fp8_per_channel": 1.0,
@@ -16,8 +16,8 @@ QUANTISED = {
     "int8_per_channel_weight_only": 1.0,
     "nvfp4_per_token": 9 / 16,
 }
-EXPERTS = ("int8_per_channel_weight_only", "nvfp4_per_token")  # of a mixture of experts, and of nothing else
-# Bytes of an element of a key or value.
+EXPERTS = ("int8_per_channel_weight_only", "nvfp4_per_token")  # these quantise only the experts of a mixture
+# Bytes per element of a key or value.
 CACHED = {
     "float16": 2.0,
     "bfloat16": 2.0,
@@ -29,64 +29,70 @@ CACHED = {
     "int4_per_token_head": 0.5,
     "nvfp4": 9 / 16,
 }
-# What in exact arithmetic changes no response: memory, batches, and by which kernels it is computed.
+# Keys that change no response in exact arithmetic: memory, batches, and the choice of kernels.
 FREE = ("gpu_memory_utilization", "max_num_seqs", "enforce_eager")
-# What transformers cannot do.
+# Keys that transformers does not support.
 VLLM_ONLY = ("quantization", "kv_cache_dtype")
 UTILIZATION = 0.92  # share of a GPU's memory that vLLM 0.32 takes by itself
 
 
 class EngineConfig(Strict):
-    """How engines run models, by vLLM's names; what is left out, the engine decides. A model's own section wins, key by key, and
-    `null` in it takes back what all models have.
+    """How engines run models, with vLLM's key names. The engine decides every key that is left out.
 
-    No result depends on gpu_memory_utilization, max_num_seqs and enforce_eager, so that they can be changed in the middle of a run.
+    A model's own section takes precedence, key by key; `null` there resets a key to the engine's
+    default. No result depends on gpu_memory_utilization, max_num_seqs and enforce_eager: they may
+    be changed during a run.
     """
 
     gpu_memory_utilization: float | None = Field(None, gt=0, le=1, strict=True)
-    """Share of a GPU's memory that an engine takes; vLLM's own is 0.92. Lower it if something else is on the GPU."""
+    """Share of a GPU's memory that an engine takes; vLLM's default is 0.92. Lower it if something
+    else uses the GPU."""
     max_num_seqs: int | None = Field(None, ge=1, strict=True)
-    """Responses, or conversations to score, at a time at most."""
+    """Maximum number of responses, or of conversations to score, at a time."""
     max_model_len: int | None = Field(None, ge=2, strict=True)
-    """Tokens that prompt and response have together at most, the model's own limit where that is less: a response ends there, and a
-    conversation is scored up to there. Without it vLLM takes the model's, or as many as fit into memory."""
+    """Maximum number of tokens of prompt and response together, or the model's own limit if that is
+    smaller. Responses end there, and conversations are scored up to there. By default vLLM takes
+    the model's limit, or what fits into memory."""
     enforce_eager: bool | None = Field(None, strict=True)
-    """Run vLLM without torch.compile and CUDA graphs: slower, with more memory left for keys and values."""
+    """Run vLLM without torch.compile and CUDA graphs: slower, but more memory is left for keys and
+    values."""
     quantization: Literal[tuple(QUANTISED)] | None = None
-    """How vLLM quantises weights while it loads them; int8_per_channel_weight_only and nvfp4_per_token are for experts alone."""
+    """How vLLM quantises weights on loading. int8_per_channel_weight_only and nvfp4_per_token
+    quantise only experts."""
     kv_cache_dtype: Literal[tuple(CACHED)] | None = None
-    """Type of keys and values in vLLM; by itself that of the model."""
+    """Type of keys and values in vLLM; by default that of the model."""
 
     def counted(self) -> dict[str, Any]:
-        """What responses and rewards depend on, as far as it is given."""
+        """The given settings that responses and rewards depend on."""
         return self.model_dump(exclude=set(FREE), exclude_none=True)
 
     def free(self) -> dict[str, Any]:
-        """What they do not depend on, as far as it is given."""
+        """The given settings that responses and rewards do not depend on."""
         return self.model_dump(include=set(FREE), exclude_none=True)
 
     def foreign(self) -> str | None:
-        """The reason why transformers cannot run a model so; None if it can."""
+        """The reason why transformers cannot run a model with these settings; None if it can."""
         given = [f"{name}: {value}" for name in VLLM_ONLY if (value := getattr(self, name)) is not None]
         return (
             f"engine: {{{', '.join(given)}}} is vLLM's alone, and transformers runs this" if given else None
         )
 
     def shortened(self, context: int) -> int:
-        """Tokens of a context of so many at most."""
+        """The context length in tokens: `context`, or max_model_len if that is smaller."""
         return min(context, self.max_model_len or context)
 
     def weight(self, size: float, expert: bool = False) -> float:
-        """Bytes of a weight's element of `size` bytes as it is loaded; `expert`: it is one of several experts'."""
+        """Bytes per element after loading, for a weight of `size` bytes per element. `expert`: it
+        belongs to an expert."""
         quantised = expert or self.quantization not in EXPERTS
         return min(size, QUANTISED.get(self.quantization, size)) if quantised else size
 
     def cache(self) -> float:
-        """Bytes of a key's or value's element, of those that it has in 16 bits."""
+        """Size of a key or value relative to 16 bits."""
         return CACHED.get(self.kv_cache_dtype, 2) / 2
 
     def utilization(self, usual: float = UTILIZATION) -> float:
-        """Share of a GPU's memory that the engine takes."""
+        """The share of a GPU's memory that the engine takes."""
         return self.gpu_memory_utilization or usual
 
 

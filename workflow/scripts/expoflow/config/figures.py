@@ -1,7 +1,7 @@
-"""Figures: their kinds, and what each may say.
+"""Figures: their kinds, and the keys of each kind.
 
-A new kind is one more name in FigureKind, one more entry of KINDS, and a function of its name in a module of
-`reporting.figures`.
+A new kind is one more name in FigureKind, one more entry of KINDS, and a function of its name in a
+module of `reporting.figures`.
 """
 
 from dataclasses import dataclass
@@ -18,16 +18,19 @@ FigureKind = Literal["sweep", "curves", "path", "histograms", "bars", "first_ord
 
 @dataclass(frozen=True)
 class Kind:
-    """What the figures of a kind are.
+    """The properties of a kind of figures.
 
-    `module`, of `reporting.figures`, has the function that draws one, which is called like the kind. `caption` is the
-    text below a figure that the config gives none, `without_rewards` that of a run without a reward model, if it is
-    another one; there {shown} stands for what alpha is chosen by. `reads` are the results that a figure is drawn from, in this order (`dag.figures`). `keys` are what
-    the config may say of one beside its kind, pairs, labels and caption; `metrics` and `plane` it must say. `marks` are the
-    quantities of which the paper's numbers are shown too, beside `metrics`.
+    `module` is the module of `reporting.figures` with the function that draws it; the function has
+    the kind's name. `caption` is the text below a figure if the config gives none.
+    `without_rewards` replaces it in a run without a reward model; {shown} in it stands for the
+    criterion that chooses alpha. `reads` are the results that a figure is drawn from, in this order
+    (`dag.figures`). `keys` are the keys that the config may give besides kind, pairs, labels and
+    caption; `metrics` and `plane` are required. `marks` are the quantities for which the paper's
+    numbers are shown too, besides `metrics`.
 
-    `rewards`: nothing can be drawn without a reward model. `theory`: it shows what the section theory measures. `kin`:
-    of pairs that share their SFT model with another one. `default`: one is drawn if the config has no section figures.
+    `rewards`: nothing can be drawn without a reward model. `theory`: the figure shows measurements
+    of the section theory. `kin`: it shows pairs that share their SFT model with another pair.
+    `default`: it is drawn if the config has no section figures.
     """
 
     module: str
@@ -116,39 +119,41 @@ KINDS = {
         theory=True,
     ),
 }
-# Metrics of benchmarks that a reward model gives.
+# Metrics of benchmarks that need a reward model.
 REWARD_METRICS = tuple(f"{name}.{metric}" for name, each in SECTIONS.items() for metric in each.REWARDS)
 # Benchmarks whose responses are scored.
 Rewarded = Literal[tuple(name for name, each in SECTIONS.items() if "score" in each.TASKS)]
 
 
 class FigureConfig(Strict):
-    """A figure of results/figures/: what it shows, and of which pairs."""
+    """A figure in results/figures/: what it shows, and for which pairs."""
 
     kind: FigureKind
-    """`sweep`: reward and length against alpha, a panel for each pair; `curves`: the same, pairs in one panel (the
-    paper's Figures 6 to 8); `path`: reward from SFT to the aligned model and on (2); `histograms`: of rewards
-    (Appendix C); `bars`: metrics of benchmarks side by side (1 and 4). With the section `theory` also `first_order`:
-    an objective along alpha and its slope at 0 (3); `cosines`: between the deltas of pairs; `plane`: reward and
-    quality around an SFT model and two aligned ones (5)."""
+    """What the figure shows; numbers in brackets are the paper's figures. `sweep`: reward and
+    length against alpha, one panel per pair. `curves`: the same with all pairs in one panel (6 to
+    8). `path`: reward from the SFT model to the aligned one and beyond (2). `histograms`:
+    distributions of rewards (Appendix C). `bars`: metrics of benchmarks side by side (1 and 4).
+    With the section `theory` also `first_order`: an objective along alpha and its slope at 0 (3).
+    `cosines`: cosines between the deltas of pairs. `plane`: reward and quality around an SFT model
+    and two aligned ones (5)."""
     pairs: list[Name] | None = Field(None, min_length=1)
-    """What is shown, in this order; without it all pairs (that have the benchmark)."""
+    """The pairs that are shown, in this order. By default all pairs (that have the benchmark)."""
     groups: dict[str, Annotated[list[Name], Field(min_length=1)]] | None = Field(None, min_length=1)
-    """Of `curves`, instead of pairs: pairs that share panels, by the title of these panels."""
+    """For `curves`, instead of `pairs`: the pairs that share panels, by panel title."""
     benchmark: Rewarded = "reward"
-    """Of `histograms`: the benchmark whose responses' rewards are shown."""
+    """For `histograms`: the benchmark that the rewards come from."""
     metrics: list[Annotated[str, Field(pattern=r"^[a-z_]+\.[a-zA-Z0-9_]+$")]] | None = Field(
         None, min_length=1
     )
-    """Of `bars`: a panel each, BENCHMARK.METRIC such as `alpaca_eval.lc_win_rate`."""
+    """For `bars`: one panel per metric, BENCHMARK.METRIC such as `alpaca_eval.lc_win_rate`."""
     variants: list[Literal["sft", "aligned", "expo"]] = Field(["sft", "aligned", "expo"], min_length=1)
-    """Of `histograms` and `bars`: what stands side by side."""
+    """For `histograms` and `bars`: the variants that are compared."""
     plane: Name | None = None
-    """Of `plane`: one of `theory.planes`."""
+    """For `plane`: one of `theory.planes`."""
     labels: dict[Name, str] = {}
-    """What a pair is called in the figure, by pair; without it its name."""
+    """Labels in the figure, by pair. The default is the pair's name."""
     caption: str | None = None
-    """The text below the figure; without it the kind's own."""
+    """The text below the figure. The default depends on the kind."""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -168,13 +173,15 @@ class FigureConfig(Strict):
         return self
 
     def canonical(self, **kwargs: Any) -> str:
-        """JSON in the config's own order, which groups are drawn in; they stand instead of the pairs that
-        `Config.drawn` filled in."""
+        """JSON in the config's own order, because groups are drawn in this order.
+
+        If groups are given, the pairs that `Config.drawn` filled in are left out.
+        """
         filled = {"pairs"} if self.groups is not None else None
         return self.model_dump_json(exclude_none=True, exclude=filled, **kwargs)
 
     def named(self) -> list[str] | None:
-        """The pairs that the config names, each once."""
+        """The pairs that the config names, without repetitions."""
         if self.groups is not None:
             return list(dict.fromkeys(pair for group in self.groups.values() for pair in group))
         return self.pairs
@@ -184,11 +191,11 @@ class FigureConfig(Strict):
         return KINDS[self.kind].rewards or bool(set(REWARD_METRICS) & set(self.metrics or ()))
 
     def benchmarks(self) -> list[str]:
-        """The benchmarks that it reads."""
+        """The benchmarks that the figure reads."""
         if "benchmark" in KINDS[self.kind].keys:
             return [self.benchmark]
         return list(dict.fromkeys(metric.partition(".")[0] for metric in self.metrics or []))
 
 
-# Without a section of their own.
+# What is drawn if the config has no section figures.
 FIGURES = {name: FigureConfig(kind=name) for name, kind in KINDS.items() if kind.default and not kind.theory}

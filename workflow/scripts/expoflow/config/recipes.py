@@ -1,4 +1,4 @@
-"""How a model is trained: the miniature's recipes, and those on a dataset."""
+"""How a model is trained: recipes for the miniature, and recipes for a dataset."""
 
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
@@ -12,8 +12,10 @@ TRAINED_ON = ("miniature", "dataset")
 
 class _Recipe(Strict):
     SCORES: ClassVar[bool] = False
-    """Whether it makes a reward model, not a language model."""
+    """Whether the recipe makes a reward model instead of a language model."""
 
+    recipe: str
+    """What the training does."""
     epochs: int = Field(ge=1)
     """Passes over the training data."""
     learning_rate: float = Field(gt=0)
@@ -22,23 +24,29 @@ class _Recipe(Strict):
 
 class _Miniature(_Recipe):
     data: Literal["miniature"]
-    """The data a model is trained on: `miniature` is the built-in world."""
+    """The training data: `miniature` is the built-in world."""
     examples: int = Field(ge=1)
     """Training examples (SFT), preference pairs (DPO, reward) or prompts (iterative DPO, RLHF)."""
     trainer: Literal["loop", "trl"] = "loop"
-    """What trains: `loop`, the miniature's own and fast, or `trl`, what trains real models."""
+    """The training code: `loop`, the miniature's own fast loop, or `trl`, which trains real
+    models."""
     seed: int | None = Field(None, ge=0)
-    """Seed of the initial weights and of the order of the data; by default the config's, the world's."""
+    """Seed of the initial weights and of the order of the data. The default is the config's seed,
+    which also makes the world."""
 
     def settings(self) -> dict[str, Any]:
-        """What `training.loop.RECIPE.train` is called with beside models and seeds: its defaults stand here alone."""
+        """The arguments of `training.loop.RECIPE.train` besides models and seeds.
+
+        Their defaults are defined only in this module.
+        """
         apart = {"recipe", "data", "trainer", "base", "reward_model", "seed"}
         return self.model_dump(exclude=apart, exclude_none=True)
 
 
 class _Stoppable(_Miniature):
     until: Fraction | None = None
-    """Stop after this share of the steps, their learning rates unchanged: a checkpoint that the whole training passes."""
+    """Stop after this share of the steps, with unchanged learning rates: a checkpoint from the
+    middle of the full training."""
 
     @model_validator(mode="after")
     def _is_stopped_by_its_own_loop(self) -> Self:
@@ -49,19 +57,21 @@ class _Stoppable(_Miniature):
 
 class _Aligned(Strict):
     base: Name = Field(alias="from")
-    """The model that training begins with, which is also the reference."""
+    """The model that training starts from, which is also the reference model."""
 
 
 class _Labelled(_Aligned):
     reward_model: Name
-    """The model that scores what the trained model says; not the one that chooses alpha, if you can."""
+    """The model that scores the responses of the trained model. Better not the one that chooses
+    alpha."""
     samples: int = Field(4, ge=2)
-    """Responses that are sampled for every prompt."""
+    """Number of responses sampled per prompt."""
 
 
 class _Iterated(_Labelled):
     iterations: int = Field(3, ge=1)
-    """Rounds; each has its share of the prompts, and begins with the last one's model, also as reference."""
+    """Number of rounds. Each uses its own share of the prompts and starts from the previous round's
+    model, which is also its reference."""
     beta: float = Field(0.01, gt=0)
     """DPO's beta: strength of the tie to the reference model."""
 
@@ -71,9 +81,9 @@ class MiniatureSft(_Stoppable):
 
     recipe: Literal["sft"]
     base: Name | None = Field(None, alias="from")
-    """The model that training begins with; random weights without it."""
+    """The model that training starts from. By default training starts from random weights."""
     size: Literal["small", "large"] = "small"
-    """Hidden size 64 and 2 layers, or 128 and 3; what is trained from it has its size."""
+    """Hidden size 64 and 2 layers, or 128 and 3. Models trained from it have the same size."""
     examples: int = Field(8000, ge=1)
     epochs: int = Field(6, ge=1)
     learning_rate: float = Field(6e-3, gt=0)
@@ -86,13 +96,14 @@ class MiniatureSft(_Stoppable):
 
 
 class MiniatureDpo(_Stoppable, _Aligned):
-    """Direct preference optimisation on pairs of the miniature's writers."""
+    """Direct preference optimisation on response pairs from the miniature's writers."""
 
     recipe: Literal["dpo"]
     prompts: Literal["train", "dev"] = "train"
-    """The split that the pairs' prompts are of; `dev` is the one that chooses alpha (Appendix F)."""
+    """The split that the pairs' prompts come from; `dev` is the split that chooses alpha (Appendix
+    F)."""
     fraction: Fraction = 1.0
-    """Share of the preference data that is used, from its beginning."""
+    """Share of the preference data that is used, from the beginning."""
     examples: int = Field(6000, ge=1)
     epochs: int = Field(1, ge=1)
     learning_rate: float = Field(5e-5, gt=0)
@@ -101,9 +112,9 @@ class MiniatureDpo(_Stoppable, _Aligned):
     annotator_temperature: float = Field(0.7, gt=0)
     """How unsure the annotator is, in units of true quality."""
     length_bias: float = 0.06
-    """Log-odds that the annotator adds for each word more; 0 is an annotator without this bias."""
+    """Log-odds that the annotator adds per additional word; 0 is an annotator without this bias."""
     label_noise: float = Field(0.0, ge=0, le=1)
-    """Share of the pairs whose label is turned round."""
+    """Share of the pairs with a flipped label."""
 
     @model_validator(mode="after")
     def _has_data(self) -> Self:
@@ -127,7 +138,8 @@ class MiniatureReward(_Miniature):
 
 
 class MiniatureIterativeDpo(_Miniature, _Iterated):
-    """DPO on pairs of the model's own responses, the best and the worst by `reward_model`, in rounds."""
+    """DPO on pairs of the model's own responses, the best and the worst by `reward_model`, in
+    rounds."""
 
     recipe: Literal["iterative_dpo"]
     examples: int = Field(2400, ge=1)
@@ -142,14 +154,14 @@ class MiniatureIterativeDpo(_Miniature, _Iterated):
 
 
 class MiniatureRlhf(_Stoppable, _Labelled):
-    """RLHF by REINFORCE leave-one-out (RLOO) on the reward less a KL penalty."""
+    """RLHF by REINFORCE leave-one-out (RLOO) on the reward minus a KL penalty."""
 
     recipe: Literal["rlhf"]
     examples: int = Field(1600, ge=1)
     epochs: int = Field(1, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     beta: float = Field(0.05, ge=0)
-    """Weight of the KL divergence from the reference model, a response."""
+    """Weight of the KL divergence from the reference model, per response."""
 
 
 class Lora(Strict):
@@ -158,42 +170,45 @@ class Lora(Strict):
     rank: int = Field(64, ge=1)
     """Rank of the matrices."""
     scale: int = Field(64, ge=1)
-    """LoRA's alpha: the matrices' product counts scale / rank times."""
+    """LoRA's alpha: the product of the matrices is multiplied by scale / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout before the matrices."""
     modules: Literal["all-linear"] | list[str] = "all-linear"
-    """Names of the modules that get them."""
+    """Names of the modules that get adapters."""
 
 
 class OnDataset(_Recipe):
     data: Name
-    """A dataset of `datasets`."""
+    """The name of a dataset in `datasets`."""
     base: Name = Field(alias="from")
-    """The model that training begins with, which is also the reference where one is needed."""
+    """The model that training starts from, which is also the reference model if one is needed."""
     trainer: Literal["trl"] = "trl"
-    """What trains: TRL."""
+    """The training code: TRL."""
     fraction: Fraction = 1.0
-    """Share of the dataset that is used, from its beginning."""
+    """Share of the dataset that is used, from the beginning."""
     epochs: int = Field(1, ge=1)
     learning_rate: float = Field(5e-7, gt=0)
     warmup: float = Field(0.1, ge=0, lt=1)
-    """Share of the steps in which the learning rate rises; it then falls as a cosine."""
+    """Share of the steps during which the learning rate rises. Afterwards it follows a cosine
+    decay."""
     batch_size: int = Field(128, ge=1)
-    """Rows (RLHF: responses) in an optimiser step, over all devices and accumulated steps."""
+    """Rows (RLHF: responses) per optimiser step, over all devices and accumulated steps."""
     max_length: int = Field(1024, ge=2)
-    """Tokens of prompt and response, where longer ones are cut."""
+    """Maximum number of tokens of prompt and response. Longer ones are truncated."""
     lora: Lora | None = None
-    """Train low-rank matrices instead of all weights; `{}` for the defaults."""
+    """Train low-rank matrices instead of all weights; `{}` uses the defaults."""
     gradient_checkpointing: bool = True
-    """Compute activations again in the backward pass, to save memory."""
+    """Recompute activations in the backward pass to save memory."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type that the model computes in; the result has the type of the model in `from`."""
     seed: int = Field(42, ge=0)
     """Seed of the order of the data, of sampling and of new weights."""
     per_device: int = Field(8, ge=1)
-    """Rows on one device at a time; changes no result but for rounding, and so starts nothing again."""
+    """Rows on one device at a time. It changes results only by rounding, so a new value reruns
+    nothing."""
     accelerate: PathName = "zero3-offload"
-    """A file of config/accelerate by its name, or a path: devices, processes, DeepSpeed. Starts nothing again."""
+    """The name of a file in config/accelerate, or a path: devices, processes, DeepSpeed. A new
+    value reruns nothing."""
 
     @model_validator(mode="after")
     def _can_be_divided(self) -> Self:
@@ -201,21 +216,23 @@ class OnDataset(_Recipe):
             sizes = {"batch_size": self.batch_size, "per_device": self.per_device}
             raise PydanticCustomError(
                 "batch",
-                "batch_size {batch_size} is no multiple of per_device {per_device}; change one",
+                "batch_size {batch_size} is not a multiple of per_device {per_device}; change one",
                 sizes,
             )
         return self
 
 
 class SftRecipe(OnDataset):
-    """Supervised fine-tuning on rows with `messages` (all tokens count) or with `prompt` and `completion`."""
+    """Supervised fine-tuning on rows with `messages` (all tokens count) or with `prompt` and
+    `completion`."""
 
     recipe: Literal["sft"]
     learning_rate: float = Field(2e-5, gt=0)
 
 
 class DpoRecipe(OnDataset):
-    """DPO on rows with `prompt`, `chosen` and `rejected`; the defaults are the paper's (Appendix E)."""
+    """DPO on rows with `prompt`, `chosen` and `rejected`; the defaults are the paper's (Appendix
+    E)."""
 
     recipe: Literal["dpo"]
     beta: float = Field(0.01, gt=0)
@@ -223,7 +240,7 @@ class DpoRecipe(OnDataset):
 
 
 class RewardRecipe(OnDataset):
-    """Bradley-Terry reward model, a classifier with one logit, on rows as DPO's."""
+    """Bradley-Terry reward model, a classifier with one logit, on rows like those of DPO."""
 
     SCORES = True
 
@@ -232,39 +249,41 @@ class RewardRecipe(OnDataset):
 
 
 class IterativeDpoRecipe(OnDataset, _Iterated):
-    """DPO on pairs of the model's own responses to `prompt`, the best and the worst by `reward_model`, in rounds."""
+    """DPO on pairs of the model's own responses to `prompt`, the best and the worst by
+    `reward_model`, in rounds."""
 
     recipe: Literal["iterative_dpo"]
     max_tokens: int = Field(512, ge=1)
-    """Tokens of a response at most; unfinished ones take no part."""
+    """Maximum number of tokens per response. Unfinished responses are not used."""
 
 
 class RlhfRecipe(OnDataset, _Labelled):
-    """RLHF by REINFORCE leave-one-out (TRL's RLOO) on responses to `prompt`, scored by `reward_model`."""
+    """RLHF by REINFORCE leave-one-out (TRL's RLOO) on responses to `prompt`, scored by
+    `reward_model`."""
 
     recipe: Literal["rlhf"]
     beta: float = Field(0.05, ge=0)
-    """Weight of the KL divergence from the reference model, a response."""
+    """Weight of the KL divergence from the reference model, per response."""
     max_tokens: int = Field(512, ge=1)
-    """Tokens of a response at most."""
+    """Maximum number of tokens per response."""
 
     @model_validator(mode="after")
     def _has_whole_groups(self) -> Self:
         if self.batch_size % self.samples:
             sizes = {"batch_size": self.batch_size, "samples": self.samples}
             raise PydanticCustomError(
-                "batch", "batch_size {batch_size} is no multiple of samples {samples}; change one", sizes
+                "batch", "batch_size {batch_size} is not a multiple of samples {samples}; change one", sizes
             )
         return self
 
 
-LAUNCH = frozenset({"per_device", "accelerate"})  # of a recipe: how it is run, not what comes out
+LAUNCH = frozenset({"per_device", "accelerate"})  # keys that change how training is run, not its result
 
 MiniatureRecipe = Annotated[
     MiniatureSft | MiniatureDpo | MiniatureReward | MiniatureIterativeDpo | MiniatureRlhf,
     Field(discriminator="recipe"),
 ]
-# The miniature's recipes by name; those on a dataset have the same names.
+# The miniature's recipes by name. The recipes for a dataset have the same names.
 MINIATURE_RECIPES: dict[str, type[_Miniature]] = {
     get_args(each.model_fields["recipe"].annotation)[0]: each
     for each in get_args(get_args(MiniatureRecipe)[0])
@@ -276,7 +295,7 @@ DatasetRecipe = Annotated[
 
 
 def _world(recipe: Any) -> str:
-    """`miniature` or `dataset`: which of the two a recipe, of a config or already parsed, is trained on."""
+    """Say whether a recipe, raw or parsed, is trained on the `miniature` or on a `dataset`."""
     data = recipe.get("data") if isinstance(recipe, dict) else getattr(recipe, "data", None)
     return "miniature" if data == "miniature" else "dataset"
 

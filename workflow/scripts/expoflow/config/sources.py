@@ -16,41 +16,47 @@ SOURCES = ("train", "path", "hub")
 PROMPT_SOURCES = ("miniature", "file", "hub")
 DATASET_SOURCES = ("file", "hub")
 DATE = "2024-07-26"
-"""The day that chat templates are told, as Llama 3.1's names it by itself."""
+"""The date that chat templates see; it is the default of Llama 3.1's template."""
 
 
 class ResourcesConfig(Strict):
-    """What jobs that run the model ask a cluster for; no result depends on it."""
+    """The resources that jobs running the model ask a cluster for. No result depends on them."""
 
     gpus: int | None = Field(None, ge=0, strict=True)
-    """GPUs that the model is spread over. Without it: enough of 80 GB each; none for the miniature. Holds for what is trained from it, too."""
+    """Number of GPUs that the model is spread over. The default is enough of 80 GB each, and none
+    for the miniature. It also holds for models trained from this one."""
 
 
 class ModelConfig(Strict):
-    """A checkpoint and where it comes from: exactly one of `train`, `path` and `hub`."""
+    """A checkpoint and its source: exactly one of `train`, `path` and `hub`."""
 
     train: TrainingRecipe | None = None
     """Train it here."""
     path: PathName | None = None
-    """A Hugging Face checkpoint folder, relative to the config's folder; for snakemake itself, to its directory."""
+    """A Hugging Face checkpoint folder. Relative paths start at the config's folder, or at the
+    working directory if snakemake is called directly."""
     hub: Annotated[str, AfterValidator(check_repository)] | None = None
     """A model on the Hugging Face hub: ORG/NAME."""
     revision: str | None = Field(None, pattern=REVISION)
-    """Commit, tag or branch of `hub`; a branch is resolved to a commit once, which the manifest keeps."""
+    """Commit, tag or branch of `hub`. A branch is resolved to a commit once, and the manifest keeps
+    that commit."""
     chat_template: PathName | None = None
     """A Jinja file that is used instead of the tokenizer's chat template."""
     stop: list[Annotated[int, Field(ge=0)]] = []
-    """Token ids that end a response, beside those of the model's generation_config."""
+    """Token ids that end a response, in addition to those of the model's generation_config."""
     system: Literal["keep", "merge", "drop"] = "keep"
-    """What becomes of system messages: given to the chat template, put before the first user message, or left out."""
+    """What to do with system messages: pass them to the chat template (`keep`), put them before the
+    first user message (`merge`), or leave them out (`drop`)."""
     pad_token: str | None = None
-    """The text of a reward model's padding token, if neither its config nor its tokenizer names one."""
+    """The text of a reward model's padding token, if neither its config nor its tokenizer names
+    one."""
     trust_remote_code: bool = False
-    """Run the Python code that lies in the checkpoint's folder: only for code that you have read."""
+    """Run the Python code in the checkpoint's folder. Use it only for code that you have read."""
     resources: ResourcesConfig = Field(ResourcesConfig(), exclude=True)
-    """What jobs that run the model ask a cluster for; among no rule's params."""
+    """The resources that jobs running the model ask a cluster for. They are in no rule's params."""
     engine: EngineConfig = Field(BY_ITSELF, exclude=True)
-    """What is other than in the section `engine`, for this model. A pair's sweep goes by the aligned model's."""
+    """Overrides of the section `engine` for this model. A pair's sweep uses those of the aligned
+    model."""
 
     @model_validator(mode="after")
     def _is_pinned(self) -> Self:
@@ -64,7 +70,7 @@ class ModelConfig(Strict):
         return self
 
     def result(self) -> str:
-        """Canonical JSON of what the model depends on: how a training is run is left out."""
+        """Canonical JSON of what the model depends on. How its training is run is left out."""
         return self.canonical(exclude={"train": LAUNCH})
 
     @property
@@ -93,9 +99,11 @@ class ModelConfig(Strict):
         return {role: model for role, model in roles.items() if model}
 
     def usage(self, date: datetime.date, engine: EngineConfig = BY_ITSELF) -> str:
-        """Canonical JSON of what changes how the model is run, as `engines.model.Model` has it.
+        """Canonical JSON of the settings that affect how the model is run, in the form of
+        `engines.model.Model`.
 
-        `date` is the config's; the template is its text; of `engine` it has what counts.
+        `date` is the config's. The template is included as text, and only those settings of
+        `engine` that affect results.
         """
         usage = self.model_dump(include={"stop", "system", "pad_token", "trust_remote_code"})
         template = Path(self.chat_template).read_text(encoding="utf-8") if self.chat_template else None
@@ -109,13 +117,14 @@ class DataConfig(Strict):
     """Rows of a local file, or of a dataset on the Hugging Face hub."""
 
     file: PathName | None = None
-    """JSON lines, .json, .csv, .tsv or .parquet, also as .gz or .zst; relative as `path` of a model."""
+    """JSON lines, .json, .csv, .tsv or .parquet, also as .gz or .zst. Relative paths are resolved
+    like a model's `path`."""
     hub: Annotated[str, AfterValidator(check_repository)] | None = None
     """A dataset on the Hugging Face hub: ORG/NAME."""
     revision: str | None = Field(None, pattern=REVISION)
     """Commit, tag or branch of `hub`."""
     config: str | None = None
-    """The configuration of `hub`, where it has several."""
+    """The configuration of `hub`, if it has several."""
     split: str | None = None
     """The split of `hub`, such as `test`."""
 
@@ -135,8 +144,10 @@ class PromptsConfig(DataConfig):
     miniature: Literal["dev", "test"] | None = None
     """A split of the built-in world."""
     field: str = "prompt"
-    """The field of each row: a text, or a list of {role, content} messages; an answer at its end is left out."""
+    """The field of each row that holds the prompt: a text, or a list of {role, content} messages.
+    An answer at the end is left out."""
     subset: int | None = Field(None, ge=1)
-    """That many prompts, drawn with `seed`, in their order in the set; all where there are no more."""
+    """Use this many prompts, drawn with `seed`, in the order of the set. All are used if there are
+    no more than that."""
     seed: int = Field(42, ge=0)
     """Seed of `subset`."""

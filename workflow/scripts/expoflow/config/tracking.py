@@ -1,4 +1,4 @@
-"""Where a run's tables and figures are sent when it has ended well."""
+"""Where a run's tables and figures are sent after it has succeeded."""
 
 from pydantic import Field
 
@@ -6,9 +6,10 @@ from expoflow.config.base import Strict
 
 
 class TrackingConfig(Strict):
-    """A copy of a finished run's tables and figures for MLflow. No result depends on it, and no run fails by it."""
+    """A copy of a finished run's tables and figures for MLflow. No result depends on it, and it
+    makes no run fail."""
 
     mlflow: str = Field(min_length=1)
-    """A folder, or MLflow's address: http://HOST:PORT, sqlite:///FILE."""
+    """A folder, or MLflow's address: http://HOST:PORT or sqlite:///FILE."""
     experiment: str = Field("expoflow", min_length=1)
-    """The experiment there, in which every run of this workflow that ends well is a run."""
+    """The MLflow experiment. Every successful run of this workflow becomes a run in it."""

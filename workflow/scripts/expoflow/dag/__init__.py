@@ -1,1 +1,2 @@
-"""What the rules ask of the library when Snakemake plans: digests of code, wildcards, resources. Imports no torch."""
+"""What the rules need when Snakemake plans: digests of code, wildcards, resources. It does not
+import torch."""

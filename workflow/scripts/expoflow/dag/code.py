@@ -1,7 +1,7 @@
 """Which code a rule's result depends on: the parameter `code` of every rule.
 
-A digest follows the names in a rule's script by itself (`dag.digest`). What it cannot see stands here, and nowhere
-else: modules that are loaded by their name, and modules that change no result.
+A digest follows the names in a rule's script by itself (`dag.digest`). This module alone lists what
+it cannot see: modules that are loaded by name, and modules that change no result.
 """
 
 from functools import cache
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from expoflow.config.theory import TheoryConfig
 
 
-# What changes how a result is made, kept or told, never what it says. The values of a config are parameters of their
-# own; the bytes of a commit are the same, however they come; a judge's verdicts are kept with all they depend on.
+# Modules that affect how a result is made, stored or reported, but not its content. The values of a
+# config are parameters of their own. The bytes of a commit do not depend on the download. A judge's
+# verdicts are kept with everything they depend on.
 NEUTRAL = frozenset(
     [
         "errors",
@@ -44,7 +45,8 @@ NEUTRAL = frozenset(
         "benchmarks.judge",
     ]
 )
-# The work of engine hosts that a rule asks for (`hosts.task.Task`); of a benchmark its section says it.
+# The tasks that a rule gives to engine hosts (`hosts.task.Task`). A benchmark's section lists its
+# own.
 TASKS = {
     "generate": ("generate",),
     "score": ("score",),
@@ -53,7 +55,7 @@ TASKS = {
     "theory": ("theory", "score"),
     "plane": ("theory", "score"),
 }
-VLLM = "engines.vllm_plugin"  # vLLM's workers load it by its name
+VLLM = "engines.vllm_plugin"  # vLLM's workers load it by name
 
 
 @cache
@@ -76,7 +78,7 @@ def comparison(name: str) -> str:
 
 @cache
 def responses(name: str) -> str:
-    """The digest of what a benchmark's kept responses, and their scores, depend on."""
+    """The digest of the code that a benchmark's stored responses and their scores depend on."""
     own = {"generate": ("engines.responses:respond",), "score": ("scoring.responses:evaluate",)}
     tasks = SECTIONS[name].TASKS
     return _digest((*work(*tasks), *(root for task in tasks for root in own.get(task, ()))))
@@ -104,12 +106,13 @@ def prompts(source: "PromptsConfig") -> str:
 
 
 def preferences(source: "RewardCheck") -> str:
-    """The digest of the code that makes or reads the preferences that the reward model is checked on."""
+    """The digest of the code that makes or reads the preferences that the reward model is checked
+    on."""
     return rule("preferences", *_miniature("writers", source.miniature))
 
 
 def theory(source: "TheoryConfig") -> str:
-    """The digest of the code of the rule theory."""
+    """The digest of the code of the rule `theory`."""
     return rule("theory", *_miniature("writers", source.preferences == MINIATURE))
 
 
@@ -120,20 +123,24 @@ def benchmark_data(name: str, source: "Benchmark") -> str:
 
 @cache
 def figure() -> str:
-    """The digest of the code that draws figures: `reporting.figures` finds it by the module of a kind."""
+    """The digest of the code that draws figures. `reporting.figures` finds that code by the module
+    of a kind."""
     return rule("figure", *sorted({f"reporting.figures.{kind.module}" for kind in FIGURE_KINDS.values()}))
 
 
 @cache
 def page(name: str, answers: bool = True) -> str:
-    """The digest of a page: of its rule's code, of what gives the `answers` of benchmarks, if it shows them, and of the files of all pages."""
+    """The digest of a page: of its rule's code and of the files of all pages.
+
+    If the page shows the `answers` of benchmarks, the code that provides them counts too.
+    """
     sections = SECTIONS if answers else {}
     readable = [f"{_benchmark(each)}:readable" for each, section in sections.items() if section.READABLE]
     return f"{rule(name, *readable)} {files('reporting/pages/assets')[:16]}"
 
 
 def truth() -> str:
-    """The digest of the miniature's own judge, whose verdicts are kept by what it knows."""
+    """The digest of the miniature's own judge, because its verdicts are stored under it."""
     return _digest(("miniature.judge",))
 
 
@@ -144,7 +151,7 @@ def _benchmark(name: str) -> str:
 
 
 def _miniature(module: str, made: object) -> tuple[str, ...]:
-    """A module of the miniature, if something is made by it; else nothing depends on it."""
+    """A module of the miniature if it makes something; otherwise nothing depends on it."""
     return (f"miniature.{module}",) if made else ()
 
 

@@ -1,11 +1,13 @@
 """Digests of code: what a rule's result depends on, definition by definition.
 
-Snakemake does not see edits of imported modules, so every rule carries a digest of its code among its parameters.
-The digest covers the rule's script, the functions, classes and constants of expoflow that the script names, and what
-these name in turn. It is blind to what changes no result: comments, docstrings, formatting, annotations of functions,
-the text of an error that is raised, and what is only printed.
+Snakemake does not notice edits of imported modules, so every rule has a digest of its code among
+its parameters. The digest covers the rule's script, the functions, classes and constants of
+expoflow that the script names, and what these name in turn. It ignores what changes no result:
+comments, docstrings, formatting, annotations of functions, the text of raised errors, and printed
+text.
 
-What is reached by a name in a string (`importlib`, the work of engine hosts) cannot be seen here: `dag.code` names it.
+Code that is reached by a name in a string (`importlib`, the work of engine hosts) cannot be seen
+here. `dag.code` lists it.
 """
 
 import ast
@@ -15,27 +17,30 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-# Calls that only tell somebody something, if nothing is done with what they return.
+# Calls that only report something, if their return value is not used.
 TELLING = frozenset({"print", "say", "told", "progress", "report"})
-# A module and a name in it; or ALL of its names; or LOOSE, the statements in between, which run when it is imported.
+# A module and a name in it. The name may be ALL, for all of its names, or LOOSE, for the statements
+# in between, which run on import.
 Place = tuple[str, str]
 ALL, LOOSE = "*", ""
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 SCOPES = (*FUNCTIONS, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-# Every start of Snakemake goes through the library. What cannot hold what is looked for is passed over, for half the
-# time: statements stand in these fields of statements alone, and no name stands in those.
+# Every start of Snakemake goes through the library. Skipping fields that cannot hold what is
+# searched halves the time: statements occur only in the fields BLOCKS of statements, and names
+# never occur in the fields NAMELESS.
 BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 NAMELESS = frozenset({"ctx", "op", "ops"})
 
 
 def digest(roots: Iterable[str], script: Path | None = None, neutral: Collection[str] = ()) -> str:
-    """First 16 hexadecimal digits of a sha256 over all code that `reached` finds."""
+    """The first 16 hexadecimal digits of a sha256 over all code that `reached` finds."""
     lines = [f"{name} {value}" for name, value in sorted(reached(roots, script, neutral).items())]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def files(folder: str) -> str:
-    """sha256 over the names and bytes of the files of a folder of expoflow, such as `reporting/pages/assets`."""
+    """sha256 over the names and bytes of the files in a folder of expoflow, such as
+    `reporting/pages/assets`."""
     held = hashlib.sha256()
     for path in sorted((PACKAGE / folder).iterdir()):
         held.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
@@ -45,10 +50,12 @@ def files(folder: str) -> str:
 def reached(
     roots: Iterable[str], script: Path | None = None, neutral: Collection[str] = ()
 ) -> dict[str, str]:
-    """sha256 of every definition that `roots` and `script` depend on, by `module:name`; the script's by `script`.
+    """sha256 of every definition that `roots` and `script` depend on, by `module:name`.
 
-    A root is a module below expoflow (`engines.answering`) or one name in it (`engines.answering:generate`). `neutral` are
-    modules and packages that do not count, with all that is in them. Raises ValueError for a root that does not exist.
+    The key of the script itself is `script`. A root is a module below expoflow
+    (`engines.answering`) or one name in it (`engines.answering:generate`). Modules and packages in
+    `neutral` do not count, including everything in them. Raises ValueError for a root that does not
+    exist.
     """
     found, seen = {}, set()
     waiting = [_root(root) for root in roots]
@@ -75,13 +82,14 @@ def _root(root: str) -> Place:
 
 
 def _within(module: str, packages: Collection[str]) -> bool:
-    """Whether a module is one of `packages`, or below one."""
+    """Whether a module is one of `packages`, or below one of them."""
     parents = [module[:end] for end, letter in enumerate(module) if letter == "."]
     return any(each in packages for each in (module, *parents))
 
 
 class _Module:
-    """One module: its definitions by name, what its names are imported from, and the statements in between."""
+    """One module: its definitions by name, the sources of its imported names, and the statements in
+    between."""
 
     def __init__(self, tree: ast.Module, name: str = ""):
         self.name = name
@@ -101,7 +109,8 @@ class _Module:
 
 @cache
 def _facts(name: str, wanted: str) -> tuple[str | None, frozenset[Place]]:
-    """The sha256 of what stands at a place, None if nothing does, and the places that it depends on."""
+    """The sha256 of the code at a place (None if there is none), and the places that it depends
+    on."""
     module = _module(name)
     run = {(name, LOOSE)}
     if wanted == ALL:
@@ -115,7 +124,8 @@ def _facts(name: str, wanted: str) -> tuple[str | None, frozenset[Place]]:
 
 
 def _targets(nodes: list[ast.stmt], module: _Module) -> set[Place]:
-    """The places that the names in `nodes`, which stand in `module`, stand for; what they import is run."""
+    """The places that the names in `nodes` of `module` refer to. Imported modules count too,
+    because they are run."""
     found = set()
     for chain in _names(nodes):
         if chain[0] in module.definitions:
@@ -128,13 +138,14 @@ def _targets(nodes: list[ast.stmt], module: _Module) -> set[Place]:
 
 
 def _place(dotted: str) -> Place:
-    """What `module.name`, or a module alone, stands for."""
+    """The place that `module.name`, or a module alone, refers to."""
     module, rest = _longest(dotted)
     return module, rest[0] if rest else ALL
 
 
 def _hash(nodes: list[ast.stmt]) -> str | None:
-    """sha256 of syntax trees; imports alone are nothing, since what they bring counts where it is named."""
+    """sha256 of syntax trees without imports, or None: imported code counts only where it is
+    named."""
     dumped = [ast.dump(node) for node in nodes if not isinstance(node, ast.Import | ast.ImportFrom)]
     return hashlib.sha256("\n".join(dumped).encode()).hexdigest() if dumped else None
 
@@ -157,7 +168,7 @@ def is_module(name: str) -> bool:
 
 @cache
 def _longest(dotted: str) -> tuple[str, list[str]]:
-    """The longest beginning of `dotted` that is a module, and the names behind it."""
+    """The longest prefix of `dotted` that is a module, and the names after it."""
     parts = dotted.split(".")
     for end in range(len(parts), 0, -1):
         if is_module(".".join(parts[:end])):
@@ -166,7 +177,7 @@ def _longest(dotted: str) -> tuple[str, list[str]]:
 
 
 def _statements(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
-    """Statements with all those that stand within them, in any order."""
+    """Statements and all statements nested in them, in any order."""
     waiting = [*nodes]
     while waiting:
         node = waiting.pop()
@@ -176,7 +187,7 @@ def _statements(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
 
 
 def _children(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes below one node among which, or below which, a name can be."""
+    """The child nodes that can be, or contain, a name."""
     for field in node._fields:
         if field not in NAMELESS:
             value = getattr(node, field, None)
@@ -187,7 +198,8 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _imported(node: ast.AST) -> Iterator[tuple[str, str]]:
-    """What an import statement makes of expoflow known: (name here, dotted place below expoflow)."""
+    """The names that an import statement brings from expoflow: (name here, dotted place below
+    expoflow)."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             if alias.name.startswith("expoflow.") and alias.asname:
@@ -200,7 +212,8 @@ def _imported(node: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def _registers(statement: ast.stmt, imports: dict[str, set[str]]) -> bool:
-    """Whether a decorator of expoflow's puts a definition into a table, so that it counts without being named."""
+    """Whether a decorator from expoflow registers a definition, which then counts without being
+    named."""
     decorators = getattr(statement, "decorator_list", [])
     return any(chain[0] in imports for chain in _names(decorators))
 
@@ -219,9 +232,10 @@ def _defined(statement: ast.stmt) -> list[str]:
 
 
 def _names(nodes: Iterable[ast.AST], hidden: frozenset[str] = frozenset()) -> Iterator[tuple[str, ...]]:
-    """Names of the module in syntax trees, in any order, each with the attributes behind it: `a.b.c` is (a, b, c).
+    """Names of the module in syntax trees, in any order, with their attributes: `a.b.c` is (a, b,
+    c).
 
-    A function's own variables, which hide a name of the module, are left out.
+    A function's own variables, which hide names of the module, are left out.
     """
     waiting = [(node, hidden) for node in nodes]
     while waiting:
@@ -242,7 +256,7 @@ def _names(nodes: Iterable[ast.AST], hidden: frozenset[str] = frozenset()) -> It
 
 
 def _scope(node: ast.AST) -> tuple[list[ast.AST], list[ast.AST]]:
-    """Children of a function or comprehension: those that stand outside of its scope, and those inside."""
+    """Children of a function or comprehension: those outside its scope, and those inside."""
     if isinstance(node, FUNCTIONS):
         defaults = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
         body = node.body if isinstance(node.body, list) else [node.body]
@@ -275,17 +289,17 @@ def _tree(path: Path) -> ast.Module:
 
 
 class _Stripped(ast.NodeTransformer):
-    """A syntax tree without what changes no result."""
+    """Remove everything from a syntax tree that changes no result."""
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
-        """Go on to the statements within a statement."""
+        """Visit the statements within a statement."""
         for block in BLOCKS:
             if statements := getattr(node, block, None):
                 setattr(node, block, [kept for each in statements if (kept := self.visit(each))])
         return node
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        """Leave out docstrings and what only tells somebody something."""
+        """Leave out docstrings, and calls that only report something."""
         value = node.value
         if isinstance(value, ast.Constant):
             return None
@@ -297,7 +311,7 @@ class _Stripped(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
-        """Keep which exception it is, not what it says."""
+        """Keep the type of the exception, but not its message."""
         return ast.Raise(exc=node.exc.func if isinstance(node.exc, ast.Call) else node.exc, cause=None)
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
@@ -307,7 +321,8 @@ class _Stripped(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """Leave out annotations; those of a class, which may be a record's fields, stay."""
+        """Leave out annotations. Those of a class stay, because they may be the fields of a
+        record."""
         node.returns = None
         for argument in ast.walk(node.args):
             if isinstance(argument, ast.arg):

@@ -1,4 +1,4 @@
-"""Which results a figure is drawn from: the input of its rule."""
+"""The results that a figure is drawn from: the input of its rule."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +8,13 @@ from expoflow.paths import RESULTS
 
 
 def inputs(figure: FigureConfig) -> list[Path]:
-    """The results that a figure reads, in the order of its kind's `reads`. Raises ValueError for an unknown one."""
+    """The results that a figure reads, in the order of its kind's `reads`. Raises ValueError for an
+    unknown name."""
     return [path for name in KINDS[figure.kind].reads for path in _paths(figure, name)]
 
 
 def _paths(figure: FigureConfig, name: str) -> list[Path]:
-    """The files of one sort of results."""
+    """The files of one kind of results."""
     match name:
         case "alphas":
             return [RESULTS.alphas(pair) for pair in figure.pairs]

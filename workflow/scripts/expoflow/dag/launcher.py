@@ -1,4 +1,4 @@
-"""The settings of `accelerate launch`, as far as jobs and checks go by them."""
+"""The settings of `accelerate launch` that jobs and checks depend on."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -14,9 +14,10 @@ REMEDY = "correct the file"
 
 @dataclass(frozen=True)
 class Launcher:
-    """What is started; a setting that has a problem is taken as if it were not there.
+    """The processes that are started. A setting with a problem is ignored.
 
-    With `cpu` the `processes` have no GPU. `offloads`: DeepSpeed keeps optimiser states in main memory.
+    With `cpu` the `processes` have no GPU. `offloads`: DeepSpeed keeps optimiser states in main
+    memory.
     """
 
     processes: int = 1
@@ -24,12 +25,12 @@ class Launcher:
     deepspeed: bool = False
     offloads: bool = False
     problems: tuple[str, ...] = ()
-    """What is wrong, one line each with the remedy."""
+    """The problems found, one line each with the remedy."""
 
 
 @cache
 def read_launcher(path: Path) -> Launcher:
-    """The settings of a file, whatever stands in it."""
+    """The settings of a file, which may have any content."""
     problems: list[str] = []
     settings = _mapping(path, json.loads if path.suffix == ".json" else yaml.safe_load, problems)
 
@@ -51,7 +52,8 @@ def read_launcher(path: Path) -> Launcher:
 
 
 def _offloads(own: Mapping[str, Any], problems: list[str]) -> bool:
-    """Whether DeepSpeed keeps optimiser states in main memory: by its own file, if one is named, which then holds alone."""
+    """Whether DeepSpeed keeps optimiser states in main memory. If DeepSpeed's own file is named, it
+    alone decides."""
     if (named := own.get("deepspeed_config_file")) is None:
         return own.get("offload_optimizer_device") not in (None, "none")
     whole = _mapping(Path(str(named)), json.loads, problems)
@@ -68,7 +70,7 @@ def _section(whole: Mapping[str, Any], name: str, file: str, problems: list[str]
 
 
 def _mapping(path: Path, parse: Callable[[str], Any], problems: list[str]) -> Mapping[str, Any]:
-    """What a file has; empty if that is no mapping."""
+    """The content of a file; empty if it is not a mapping."""
     try:
         found = parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

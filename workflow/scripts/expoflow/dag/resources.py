@@ -1,6 +1,6 @@
-"""What a job asks a cluster for, by the size of its models and by its attempt. Never among a rule's params.
+"""The resources that a job asks a cluster for, by the size of its models and its attempt.
 
-The rules and `expoflow plan` both ask `Needs`, so that they agree.
+They are never among a rule's params. The rules and `expoflow plan` both use `Needs`, so they agree.
 """
 
 import math
@@ -24,12 +24,13 @@ from expoflow.system.gpus import gpus as visible
 from expoflow.system.installed import accelerate_config
 
 GB = 10**9
-DISK = 200 * 10**6  # bytes that a busy shared file system reads or writes in a second
-TRAINING_CPUS = 8  # for each GPU of a training: DeepSpeed's Adam for the CPU has as many threads
+DISK = 200 * 10**6  # bytes per second that a busy shared file system reads or writes
+TRAINING_CPUS = 8  # per GPU of a training: the number of threads of DeepSpeed's Adam for the CPU
 
 
 class Needs:
-    """What the models of a config need; `known` says the bytes of a model's weights, 0 where nobody knows them yet."""
+    """The needs of a config's models. `known` gives the bytes of a model's weights, or 0 if they
+    are not known yet."""
 
     def __init__(self, config: Config, known: Callable[[str], int]):
         self._config, self._known = config, known
@@ -38,20 +39,27 @@ class Needs:
             self._bases.setdefault(pair.aligned, set()).add(pair.sft)
 
     def miniature(self, model: str) -> bool:
-        """Whether it is one of the built-in world, or trained from one: nothing else begins with random weights."""
+        """Whether the model belongs to the built-in world: only such models start from random
+        weights."""
         *_, first = self._line(model)
         return self._config.models[first].source == "train"
 
     def weights(self, model: str) -> int:
-        """Bytes of a model's weights; of one that is still to be trained, those of the model that training begins with.
+        """Bytes of a model's weights. For an untrained model: those of the model that training
+        starts from.
 
-        An aligned model counts as much as its SFT model at least, for it may be an adapter on it.
+        An aligned model counts at least as much as its SFT model, because it may be an adapter on
+        it.
         """
         counted = {model} | self._bases.get(model, set())
         return max(next(filter(None, map(self._known, self._line(each))), 0) for each in counted)
 
     def gpus(self, model: str) -> int:
-        """GPUs that the model is run on: as the config says of it, or of what it is trained from; else by its size."""
+        """Number of GPUs that the model runs on.
+
+        The config states it for the model, or for a model that it is trained from. Otherwise its
+        size decides.
+        """
         if (said := self.said_gpus(model)) is not None:
             return said
         if self.miniature(model):
@@ -62,7 +70,7 @@ class Needs:
 
     @cached_property
     def _narrow(self) -> set[str]:
-        """The models that nothing but transformers runs, which takes one GPU alone."""
+        """The models that only transformers runs, which uses a single GPU."""
         config = self._config
         engines: dict[str, set[str]] = (
             {config.reward_model: {config.score.engine}} if config.reward_model else {}
@@ -75,12 +83,14 @@ class Needs:
         return {model for model, each in engines.items() if each <= {"transformers", "hf"}}
 
     def said_gpus(self, model: str) -> int | None:
-        """What the config says of the GPUs of a model, or of what it is trained from."""
+        """The number of GPUs that the config states for a model, or for a model that it is trained
+        from."""
         said = (self._config.models[each].resources.gpus for each in self._line(model))
         return next((each for each in said if each is not None), None)
 
     def training_gpus(self, model: str) -> int:
-        """GPUs that a model is trained on: as many as its launcher starts processes; none for the miniature."""
+        """Number of GPUs that a model is trained on: one per process of its launcher; none for the
+        miniature."""
         return 0 if self.miniature(model) else training_gpus(self._config.models[model].train)
 
     def training_memory(self, model: str, attempt: int) -> int:
@@ -92,13 +102,15 @@ class Needs:
         return _grown(8000 + _copies(recipe) * trained / 10**6, attempt)
 
     def training_minutes(self, model: str, attempt: int) -> int:
-        """Minutes for a training: a day for a real model, since what it costs depends on its data."""
+        """Minutes for a training: a day for a real model, since its duration depends on its
+        data."""
         return _grown(60 if self.miniature(model) else 1440, attempt)
 
     def training_threads(self, model: str, cores: int | None) -> int:
-        """Threads of each process of a training on a machine with `cores` for it, those of this process if nobody says how many.
+        """Threads per process of a training on a machine with `cores`, by default the cores of this
+        process.
 
-        1 without GPUs, where results depend on it.
+        It is 1 without GPUs, because results depend on it there.
         """
         processes = self.training_gpus(model)
         if not processes or not visible():
@@ -106,8 +118,10 @@ class Needs:
         return max(1, min(TRAINING_CPUS, (cores or len(os.sched_getaffinity(0))) // processes))
 
     def training_disk(self, model: str) -> int:
-        """Bytes on disk that a training needs while it runs, at most: it keeps the last checkpoint of each of its stages, and
-        one more while that is written. Low-rank matrices are not worth counting.
+        """The maximum number of bytes on disk that a training needs while it runs.
+
+        It keeps the last checkpoint of each of its stages, and one more while that is being
+        written. Low-rank matrices are too small to count.
         """
         recipe = self._config.models[model].train
         if self.miniature(model) or getattr(recipe, "lora", None):
@@ -117,35 +131,38 @@ class Needs:
         return (stages * (checkpoint + 1) + checkpoint) * self.weights(model)
 
     def _line(self, model: str) -> Iterator[str]:
-        """The model, what it is trained from, and so on."""
+        """The model, the model it is trained from, and so on."""
         name: str | None = model
         while name:
             yield name
             name = self._config.models[name].base
 
 
-# A checkpoint of a training in 16-bit copies of the weights: float32 weights and Adam's two moments are six. DeepSpeed adds
-# the weights in 16 bits.
+# Size of a training's checkpoint in 16-bit copies of the weights: float32 weights and Adam's two
+# moments are six copies. DeepSpeed adds the weights in 16 bits.
 CHECKPOINT = {False: 6, True: 7}
 
 
 def training_gpus(recipe: Any) -> int:
-    """Processes that `accelerate launch` starts for a recipe, each with a GPU; 0 on a CPU, as for the miniature."""
+    """Number of processes with a GPU each that `accelerate launch` starts; 0 on a CPU and for the
+    miniature."""
     launcher = read_launcher(accelerate_config(recipe))
     return 0 if recipe.data == MINIATURE or launcher.cpu else launcher.processes
 
 
 def _copies(recipe: Any) -> float:
-    """Main memory of a training in 16-bit copies of the weights: optimiser states that DeepSpeed keeps there are 14."""
+    """Main memory of a training in 16-bit copies of the weights: 14 if DeepSpeed keeps optimiser
+    states there."""
     if not read_launcher(accelerate_config(recipe)).offloads or getattr(recipe, "lora", None):
         return 1.5 * max(1, training_gpus(recipe))
     return 14
 
 
 def size(model: ModelConfig, manifest: str) -> int:
-    """Bytes of a model's weights: those that its manifest lists, else those in the user's folder; 0 if nobody knows them yet.
+    """Bytes of a model's weights, by its manifest, or else in the user's folder; 0 if they are not
+    known yet.
 
-    .bin files beside safetensors are copies of them.
+    .bin files next to safetensors are copies of them and are not counted.
     """
     with suppress(OSError, DataError):
         return _listed(manifest, os.stat(manifest).st_mtime_ns)
@@ -157,23 +174,24 @@ _in_folder = cache(folder_bytes)
 
 @cache
 def _listed(manifest: str, changed: int) -> int:
-    """What `size` says of a manifest, read once for all jobs as long as it does not change."""
+    """`size` by a manifest, which is read once for all jobs unless it changes."""
     files = read_json(Path(manifest), Manifest).files
     return weight_bytes({name: file.size for name, file in files.items()})[0]
 
 
 def threads(weights: int) -> int:
-    """Threads that are worth it where weights are read and written: one for every 2 GB, 8 at most."""
+    """Useful number of threads for reading and writing weights: 1, plus one per 2 GB, up to 8."""
     return 1 + min(7, weights // (2 * GB))
 
 
 def engine_memory(weights: int, attempt: int) -> int:
-    """Megabytes of main memory for a job that loads a model, be it to bring it to a GPU."""
+    """Megabytes of main memory for a job that loads a model, even if it then moves it to a GPU."""
     return _grown(8000 + 1.5 * weights / 10**6, attempt)
 
 
 def engine_minutes(weights: int, attempt: int) -> int:
-    """Minutes for a job that generates or scores; what it has finished before a time-out is not done again."""
+    """Minutes for a job that generates or scores. Work finished before a time-out is not
+    repeated."""
     return _grown(60 + 4 * weights / GB, attempt)
 
 
@@ -188,5 +206,5 @@ def file_minutes(weights: int, attempt: int) -> int:
 
 
 def _grown(amount: float, attempt: int) -> int:
-    """Half as much again for every attempt after the first."""
+    """`amount`, plus half of it for every attempt after the first."""
     return math.ceil(amount * (1 + (attempt - 1) / 2))

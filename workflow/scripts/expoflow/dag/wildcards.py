@@ -5,10 +5,11 @@ from collections.abc import Iterable
 
 
 def only(names: Iterable[str]) -> str:
-    """Regular expression that matches exactly `names`; no name at all where there is none.
+    """Regular expression that matches exactly `names`, and nothing if there are none.
 
-    Names with the same beginning share a branch, so that a match takes as long as the name, not as all of them:
-    Snakemake tries the pattern on every file of a workflow that may have thousands of names.
+    Names with the same prefix share a branch, so the time of a match depends on the length of the
+    name, not on the number of names. Snakemake tries the pattern on every file of a workflow, which
+    may have thousands of names.
     """
     tree: dict = {}
     for name in names:
@@ -20,7 +21,8 @@ def only(names: Iterable[str]) -> str:
 
 
 def _branches(tree: dict) -> str:
-    """What may follow, the end of a name last: the longer one of two names is tried first."""
+    """The pattern of what may follow. The end of a name comes last, so the longer of two names is
+    tried first."""
     stem = ""
     while len(tree) == 1 and "" not in tree:
         letter, tree = next(iter(tree.items()))

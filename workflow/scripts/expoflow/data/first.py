@@ -8,9 +8,10 @@ from expoflow.files.records import read_text
 
 
 def write_first(source: Path, target: Path, count: int) -> None:
-    """Write the first `count` entries of a JSON list, of the list `questions` in a JSON object, or of JSON lines, as they stand.
+    """Write the first `count` entries of a file unchanged.
 
-    Raises DataError for a file that cannot be read.
+    The file is a JSON list, a JSON object with a list `questions`, or JSON lines. Raises DataError
+    for a file that cannot be read.
     """
     text = read_text(source)
     try:

@@ -1,4 +1,4 @@
-"""Images of a prompt file: found, looked at, and kept with the prompt."""
+"""Images of a prompt file: found, checked, and stored with the prompt."""
 
 import base64
 import binascii
@@ -15,12 +15,13 @@ from expoflow.results import Image
 KEYS = ("images", "image")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 DATA_URL = re.compile(r"data:[\w/+.-]*;base64,")
-SHOWN = 60  # characters of what is no image, in a message
+SHOWN = 60  # characters of an invalid image to show in a message
 WAYS = "give a path relative to the file, or the image's bytes in base64"
 
 
 def given(row: dict[str, Any], where: str) -> list[Any]:
-    """What a row has as its images: the value of `images`, a list, or of `image`; empty without one."""
+    """The images of a row: the value of `images`, a list, or of `image`. Empty if it has
+    neither."""
     found = [key for key in KEYS if row.get(key) not in (None, "", [])]
     if len(found) > 1:
         raise DataError(f"{where}: has both images and image; remove one")
@@ -32,14 +33,16 @@ def require_none(row: dict[str, Any], where: str) -> None:
     """Raise DataError for a row with images, which would be lost."""
     if given(row, where):
         raise DataError(
-            f"{where}: has images, which are read of prompts alone; remove the column, or the row"
+            f"{where}: has images, which are only read for prompts; remove the column, or the row"
         )
 
 
 def image(value: Any, where: str, folder: Path | None) -> Image:
-    """An image from a path relative to `folder`, base64, a data: URL, or {bytes, path} as Parquet files have it.
+    """An image from a path relative to `folder`, base64, a data: URL, or {bytes, path} as in
+    Parquet files.
 
-    Without a folder no path is followed. Raises DataError for what is no image: one picture in a format of FORMATS.
+    Without a folder, paths are not followed. Raises DataError unless it is a single picture in one
+    of FORMATS.
     """
     if isinstance(value, dict) and value.keys() <= {"bytes", "path"}:
         value = value.get("bytes") or value.get("path")
@@ -51,7 +54,7 @@ def image(value: Any, where: str, folder: Path | None) -> Image:
 
 
 def paths(values: Sequence[Any], folder: Path) -> list[Path]:
-    """The files among what a row has as its images."""
+    """The files among the images of a row."""
     named = [
         each.get("path") if isinstance(each, dict) and not each.get("bytes") else each for each in values
     ]
@@ -81,12 +84,12 @@ def _file(value: str, folder: Path) -> Path | None:
     try:
         path = folder / value
         return path if path.is_file() else None
-    except (OSError, ValueError):  # too long for a name: base64
+    except (OSError, ValueError):  # too long for a file name, so it is base64
         return None
 
 
 def _problem(data: bytes) -> str | None:
-    """Why these bytes are no image; None for one."""
+    """Why these bytes are not a valid image; None if they are."""
     from PIL import Image as Pictures
 
     try:
@@ -96,6 +99,6 @@ def _problem(data: bytes) -> str | None:
             found.load()
     except Pictures.UnidentifiedImageError:
         return f"no {', '.join(FORMATS)} file"
-    except Exception as error:  # each format has errors of its own, among them SyntaxError
+    except Exception as error:  # each format raises its own errors, even SyntaxError
         return " ".join(str(error).split())[:100] or type(error).__name__
     return None

@@ -1,4 +1,4 @@
-"""A conversation as a data file has it: messages with role and content."""
+"""Conversations in data files: messages with role and content."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from expoflow.errors import DataError
 from expoflow.results import Image, Message
 
 ROLES = ("user", "assistant", "system", "tool")
-# What other forms call the roles; a template would leave such a message out, or take it for something else.
+# Names of the roles in other formats. A template would leave such messages out or misread them.
 ALIASES = {
     "human": "user",
     "prompter": "user",
@@ -19,30 +19,32 @@ ALIASES = {
     "developer": "system",
     "function": "tool",
 }
-# A list of messages that was written as a text, as pandas does in a CSV file.
+# A list of messages that was written as text, as pandas does in CSV files.
 WRITTEN = re.compile(
     r"""\s*\[\s*\{(?=.*["'](role|from)["']\s*:)(?=.*["'](content|value)["']\s*:).*\}\s*\]\s*""", re.DOTALL
 )
-# Keys that templates or trainers read beside role and content; others, such as a language or a date, say nothing to a model.
+# Keys that templates or trainers read besides role and content. Others, such as a language or a
+# date, do not reach a model.
 READ = (
     "name", "tool_calls", "tool_call_id", "function_call", "functions", "tools", "reasoning", "reasoning_content", "thinking",
     "images", "documents", "weight",
 )  # fmt: skip
-EMPTY = (None, "", [], {})  # what a key holds that says nothing, such as tool_calls: null
+EMPTY = (None, "", [], {})  # values that mean nothing, such as tool_calls: null
 
 
 def conversation(
     value: Any, where: str, field: str, images: Sequence[Image] = ()
 ) -> tuple[list[Message], str | None]:
-    """The messages that `value` of a row's `field` stands for, and the answer to them if it ends with one.
+    """The messages in `value`, a row's `field`, and the answer to them if they end with one.
 
-    `value` is a text, which the user says, or a list of {role, content}; a content is a text, or a list with one part
-    {"type": "text", "text": ...}. Keys without a value count for nothing. The answer is the content of a last message
-    of the assistant; it may be empty, the others may not. `where` is the row's place, for the DataError of whatever
-    cannot be read as it is meant.
+    `value` is a text, which is the user's, or a list of {role, content}. A content is a text, or a
+    list with one part {"type": "text", "text": ...}. Keys without a value are ignored. The answer
+    is the content of a last message from the assistant. The answer may be empty; messages of the
+    user may not. Raises DataError for anything that cannot be read unambiguously; `where` is the
+    row's place for its message.
 
-    `images` are the row's. Parts {"type": "image"} before the text say which messages of the user have them, in order; without
-    such parts the user's first message has all of them.
+    `images` are those of the row. Parts {"type": "image"} before the text say which of the user's
+    messages have them, in order. Without such parts the user's first message has all of them.
     """
     if isinstance(value, str) and WRITTEN.fullmatch(value):
         raise DataError(
@@ -61,7 +63,7 @@ def conversation(
     answer = messages.pop().content if messages[-1].role == "assistant" else None
     for number, message in enumerate(messages, 1):
         said = message.content.strip() or message.images
-        if message.role == "user" and not said:  # an empty system message is meant so
+        if message.role == "user" and not said:  # an empty system message is intended
             raise DataError(
                 f"{where}: message {number} of '{field}' is empty; write its content, or remove the message"
             )
@@ -71,7 +73,8 @@ def conversation(
 def question(
     value: Any, where: str, field: str, images: Sequence[Image] = ()
 ) -> tuple[list[Message], str | None]:
-    """As `conversation`, for messages that ask for a response: the last of them is the user's or a tool's."""
+    """Like `conversation`, for messages that ask for a response: the last one is from the user or a
+    tool."""
     messages, answer = conversation(value, where, field, images)
     if not any(message.role == "user" for message in messages):
         raise DataError(
@@ -87,14 +90,14 @@ def question(
 
 
 def _message(value: Any, where: str) -> tuple[Message, int]:
-    """A message, and how many places for images it has."""
+    """A message, and its number of places for images."""
     if not isinstance(value, dict):
         raise DataError(f"{where} is a {type(value).__name__}; write {{role, content}}")
     said = {key: each for key, each in value.items() if each not in EMPTY}
     if {"from", "value"} <= said.keys():
         raise DataError(
-            f"{where} has the keys from and value (ShareGPT); write role and content, with user for human and"
-            " assistant for gpt"
+            f"{where} has the keys from and value (ShareGPT); write role and content, with user instead of human and"
+            " assistant instead of gpt"
         )
     if more := next((key for key in said if key in READ), None):
         remedy = "give images beside the messages" if more == "images" else "remove the key, or the row"
@@ -112,7 +115,7 @@ def _message(value: Any, where: str) -> tuple[Message, int]:
 
 
 def _content(value: Any, where: str) -> tuple[str, int]:
-    """The text of a content, and how many places for images stand before it."""
+    """The text of a content, and the number of places for images before it."""
     if isinstance(value, str):
         return value, 0
     if not isinstance(value, list):

@@ -1,4 +1,5 @@
-"""Preferences: a prompt, a response that is better, and one that is worse; from a file, the hub or the world."""
+"""Preferences: a prompt with a better and a worse response, from a file, the hub or the built-in
+world."""
 
 import importlib
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,8 @@ MINIATURE_PAIRS = 500
 
 
 class Preference(Record):
-    """A line of results/benchmarks/preferences.jsonl; `messages` is the conversation that both responses answer."""
+    """A line of results/benchmarks/preferences.jsonl. Both responses answer the conversation
+    `messages`."""
 
     messages: list[Message]
     chosen: str
@@ -25,7 +27,7 @@ class Preference(Record):
 
 
 def problems(config: RewardCheck, where: str = "reward_check.file") -> Iterator[str]:
-    """What is wrong with a file, with its remedy; `where` is its place in the config."""
+    """The problems of a file, with remedies; `where` is its place in the config."""
     if config.file is not None:
         try:
             gather(config, seed=0)
@@ -34,15 +36,16 @@ def problems(config: RewardCheck, where: str = "reward_check.file") -> Iterator[
 
 
 def gather(config: RewardCheck, seed: int) -> list[Preference]:
-    """All preferences of the configured source; `seed` is the miniature's. Raises DataError."""
+    """All preferences of the configured source. `seed` is for the miniature. Raises DataError."""
     if config.miniature:
         return list(miniature(seed))
     return read(_from_hub(config) if config.hub else [Path(config.file)], config)
 
 
 def miniature(seed: int) -> Iterator[Preference]:
-    """Pairs on the reward model's prompts that it was not trained on, by an almost perfect annotator."""
-    writers = importlib.import_module("expoflow.miniature.writers")  # no dependency of files
+    """Pairs that the reward model was not trained on, on its prompts, labelled by an almost perfect
+    annotator."""
+    writers = importlib.import_module("expoflow.miniature.writers")  # files do not depend on it
     for pair in writers.reward_pairs(MINIATURE_PAIRS, seed, "reward check"):
         yield Preference(
             messages=pair.prompt.messages,
@@ -53,10 +56,11 @@ def miniature(seed: int) -> Iterator[Preference]:
 
 
 def read(paths: Sequence[Path], config: RewardCheck) -> list[Preference]:
-    """The preferences of files that have the configured columns; an error names the row. Raises DataError."""
+    """The preferences in files with the configured columns. Raises DataError, which names the
+    row."""
     preferences = [_preference(row, config, where) for path in paths for where, row in rows.rows(path)]
     if not preferences:
-        raise DataError(f"'{paths[0]}' has no preferences; write one a row")
+        raise DataError(f"'{paths[0]}' has no preferences; write one per row")
     return preferences
 
 
@@ -87,7 +91,8 @@ def _preference(row: dict[str, Any], config: RewardCheck, where: str) -> Prefere
 
 
 def _response(value: Any, where: str, column: str) -> tuple[list[Message], str]:
-    """The messages before a response, if it is given as a conversation, and the response's text."""
+    """The messages before a response (if it is given as a conversation), and the text of the
+    response."""
     if isinstance(value, str):
         return [], value
     before, answer = messages.conversation(value, where, column)
@@ -97,7 +102,7 @@ def _response(value: Any, where: str, column: str) -> tuple[list[Message], str]:
 
 
 def _from_hub(config: RewardCheck) -> list[Path]:
-    """The files of a split of a dataset of the hub's."""
+    """The files of a split of a hub dataset."""
     from expoflow.hub import download
 
     source = DataConfig(hub=config.hub, revision=config.revision, split=config.split)
@@ -105,5 +110,5 @@ def _from_hub(config: RewardCheck) -> list[Path]:
         return download.dataset(source)[1]
     except (CheckpointError, DataError) as error:
         raise DataError(
-            f"dataset '{config.hub}': split '{config.split}' is not read ({error}); correct reward_check.split"
+            f"dataset '{config.hub}': split '{config.split}' cannot be read ({error}); correct reward_check.split"
         ) from None

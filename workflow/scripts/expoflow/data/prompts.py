@@ -1,4 +1,5 @@
-"""Prompt sets: results/prompts/{prompts}.jsonl from a file, a dataset or a world, one line a prompt."""
+"""Prompt sets: results/prompts/{prompts}.jsonl from a file, a dataset or a world, one prompt per
+line."""
 
 import hashlib
 import importlib
@@ -17,7 +18,10 @@ from expoflow.results import Message, Prompt
 
 
 def prompt_id(messages: Sequence[Message]) -> str:
-    """First 16 hexadecimal digits of the sha256 of the messages' canonical JSON, with the sha256 of their images if they have any."""
+    """The first 16 hexadecimal digits of the sha256 of the messages' canonical JSON.
+
+    Images are represented by their sha256.
+    """
     said = [
         {"role": m.role, "content": m.content}
         | ({"images": [each.sha256 for each in m.images]} if m.images else {})
@@ -28,7 +32,8 @@ def prompt_id(messages: Sequence[Message]) -> str:
 
 
 def prompt_text(prompt: Prompt) -> str:
-    """A prompt as one text: its only message; of several each with its role before it. Images are counted."""
+    """A prompt as one text: its only message, or several messages after their roles. Images are
+    counted."""
     if len(prompt.messages) == 1 and not prompt.has_images():
         return prompt.messages[0].content
     return "\n\n".join(
@@ -42,7 +47,7 @@ def _images(count: int) -> str:
 
 
 def plain(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """Roles and texts of messages, as chat templates and trainers take them."""
+    """Roles and texts of messages in the form that chat templates and trainers expect."""
     return [{"role": message.role, "content": message.content} for message in messages]
 
 
@@ -52,13 +57,14 @@ def load(
     files: Sequence[Path] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Prompt]:
-    """The prompts that `source` stands for; `seed` is the miniature's. `say` is told what is left out. Raises DataError.
+    """The prompts of `source`. `seed` is for the miniature. `say` reports what is left out. Raises
+    DataError.
 
-    `files` are those of a dataset of the hub (`hub.download.dataset`). A prompt that stands twice is an error
-    in a file of the user's; the hub's, which the user cannot correct, are taken once.
+    `files` are those of a hub dataset (`hub.download.dataset`). In a user's file a repeated prompt
+    is an error. In a hub dataset, which the user cannot correct, only its first occurrence is used.
     """
     if source.miniature is not None:
-        world = importlib.import_module("expoflow.miniature.world")  # no dependency of prompt files
+        world = importlib.import_module("expoflow.miniature.world")  # prompt files do not depend on it
         prompts = world.prompts(source.miniature, seed)
     else:
         repeated = "once" if source.hub else "error"
@@ -78,10 +84,10 @@ def read(
 ) -> list[Prompt]:
     """Read prompts from files: `field` of each row is a text or a list of {role, content} messages.
 
-    `images` of a row are those of its messages (`data.images`); paths are followed if the file is `local`.
-    An answer at the end of a conversation is left out: what stands before it is the prompt, and `say` is told how many
-    there are. Raises DataError, with the row's place, for a row that has no such field, is empty, asks for no response,
-    or stands there twice (unless `repeated` is "once").
+    `images` of a row belong to its messages (`data.images`). Image paths are followed if the file
+    is `local`. An answer at the end of a conversation is left out, and the rest is the prompt;
+    `say` reports the number of such answers. Raises DataError, with the row's place, for a row that
+    has no such field, is empty, asks for no response, or is repeated (unless `repeated` is "once").
     """
     prompts: dict[str, Prompt] = {}
     count = answered = 0
@@ -97,24 +103,29 @@ def read(
             messages, answer = question(row[field], where, field, shown)
             prompt = Prompt(prompt_id=prompt_id(messages), messages=messages)
             if repeated == "error" and prompt.prompt_id in prompts:
-                raise DataError(f"{where}: this prompt stands there twice; remove one")
+                raise DataError(f"{where}: this prompt occurs twice; remove one")
             prompts.setdefault(prompt.prompt_id, prompt)
             count, answered = count + 1, answered + (answer is not None)
     if not prompts:
-        raise DataError(f"'{paths[0]}' has no prompts; write one row, or one JSON object a line, for each")
+        raise DataError(
+            f"'{paths[0]}' has no prompts; write one row, or one line with a JSON object, for each"
+        )
     if answered:
         say(
             f"{paths[0].name}: {answered} of {count} conversations end with an answer, which is left out: the prompt is"
-            " what stands before it"
+            " everything before it"
         )
     return list(prompts.values())
 
 
 def image_files(path: Path) -> list[Path]:
-    """The files of images that the rows of a prompt file name; none for a file that cannot be read, which the job says."""
+    """The image files named in the rows of a prompt file; none if the file cannot be read, which
+    the job reports."""
     try:
         packed = path.suffix.lower() in PACKED
-        if not packed and b"image" not in path.read_bytes():  # most files: nothing is parsed
+        if (
+            not packed and b"image" not in path.read_bytes()
+        ):  # most files have no images, so they are not parsed
             return []
         named = [
             file for where, row in rows(path) for file in images.paths(images.given(row, where), path.parent)

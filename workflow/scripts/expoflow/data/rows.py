@@ -1,4 +1,5 @@
-"""Rows of data files: JSON lines, a JSON array, CSV, TSV and Parquet, each also packed by gzip or Zstandard."""
+"""Rows of data files: JSON lines, a JSON array, CSV, TSV and Parquet, also compressed with gzip or
+Zstandard."""
 
 import csv
 import gzip
@@ -15,11 +16,11 @@ from expoflow.files.formats import format_of
 
 Rows = Iterator[tuple[str, Any]]
 
-SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # halves of a character; json joins those that belong together
-LONGEST = 1 << 30  # characters of a CSV field; Python's own limit is less than a long conversation
-REMEDY = "write one JSON object a line"
-# How the bytes of files begin: what they are, the suffix that such a file may have, and the remedy if it has another one.
-# UTF-32 stands before UTF-16, whose mark it has.
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # halves of a character; json joins matching halves
+LONGEST = 1 << 30  # characters of a CSV field; Python's own limit is too small for a long conversation
+REMEDY = "write one JSON object per line"
+# By the first bytes of a file: its kind, the suffix that it may have, and the remedy if it has
+# another one. UTF-32 comes before UTF-16, because it starts with the mark of UTF-16.
 BEGINNINGS = {
     b"\xff\xfe\x00\x00": ("UTF-32 text", None, "save it in UTF-8"),
     b"\xff\xfe": ("UTF-16 text", None, "save it in UTF-8"),
@@ -35,9 +36,10 @@ BEGINNINGS = {
 
 
 def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every row of a file with the place where it stands, for messages.
+    """Every row of a file with its place, for messages.
 
-    Its name says the format (`format_of`). Raises DataError, which names file, line or row, and remedy.
+    The file's name determines the format (`format_of`). Raises DataError, which names the file, the
+    line or row, and the remedy.
     """
     try:
         data = path.read_bytes()
@@ -55,10 +57,11 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _require_expected(path: Path, data: bytes, suffix: str) -> None:
-    """Raise DataError if the bytes begin like a file of another kind than the one that `suffix` stands for."""
+    """Raise DataError if the first bytes belong to another kind of file than `suffix` stands
+    for."""
     for beginning, (what, own, remedy) in BEGINNINGS.items():
         if data.startswith(beginning) and own != suffix:
-            raise DataError(f"'{path}' is {what}, and is read as {suffix} by its name; {remedy}")
+            raise DataError(f"'{path}' is {what}, but its name says {suffix}; {remedy}")
 
 
 def _unpacked(path: Path, data: bytes, packed: str) -> bytes:
@@ -71,12 +74,12 @@ def _unpacked(path: Path, data: bytes, packed: str) -> bytes:
             return file.read()
     except (EOFError, OSError, ValueError, zlib.error) as error:
         raise DataError(
-            f"'{path}' cannot be unpacked ({error}); it is cut, broken or no {packed} file: copy or pack it again"
+            f"'{path}' cannot be unpacked ({error}); it is cut, broken or not a {packed} file: copy or pack it again"
         ) from None
 
 
 def _text(path: Path, data: bytes) -> str:
-    """The text of a file, without the mark (BOM) that some programs put before it."""
+    """The text of a file without the byte order mark that some programs put before it."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -88,8 +91,8 @@ def _text(path: Path, data: bytes) -> str:
 
 
 def _json(path: Path, data: bytes) -> Rows:
-    """One JSON array of objects, or an object on each line."""
-    text = io.StringIO(_text(path, data), newline=None).getvalue()  # every kind of line end is \n
+    """Rows from one JSON array of objects, or from one object per line."""
+    text = io.StringIO(_text(path, data), newline=None).getvalue()  # every kind of line end becomes \n
     lines = text.split("\n")
     if text.lstrip()[:1] == "[" and not _is_lines(lines):
         for number, row in enumerate(_parsed(text, str(path)), start=1):
@@ -98,14 +101,15 @@ def _json(path: Path, data: bytes) -> Rows:
     for number, line in enumerate(lines, start=1):
         if line.strip() in ("{", "["):
             raise DataError(
-                f"{path}:{number}: an object that stands on several lines; {REMEDY}, or one array of all objects"
+                f"{path}:{number}: an object that spans several lines; {REMEDY}, or one array of all objects"
             )
         if line.strip():
             yield f"{path}:{number}", _parsed(line, f"{path}:{number}")
 
 
 def _is_lines(lines: Sequence[str]) -> bool:
-    """Whether several lines hold an array each: they are no rows, and the message shall name the line."""
+    """Whether several lines hold an array each. These are no rows, and the message should name the
+    line."""
     return sum(line.startswith("[") and line.rstrip().endswith("]") for line in lines) > 1
 
 
@@ -119,7 +123,7 @@ def _parsed(text: str, where: str) -> Any:
         place = f" at line {error.lineno}" if "\n" in text else ""
         raise DataError(f"{where}: not JSON ({error.msg}{place}); {REMEDY}") from None
     except KeyError as error:
-        raise DataError(f"{where}: key {error} stands twice; rename or remove one") from None
+        raise DataError(f"{where}: key {error} occurs twice; rename or remove one") from None
     except UnicodeEncodeError:
         raise DataError(f"{where}: holds half of a character, such as \\ud83d; write it whole") from None
     except ValueError as error:
@@ -129,7 +133,8 @@ def _parsed(text: str, where: str) -> Any:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of these keys and values; a KeyError for a key that stands twice: which one counts is a guess."""
+    """The object with these keys and values. Raises KeyError for a repeated key, because either
+    value could be meant."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
@@ -139,7 +144,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _require_distinct(path: Path, columns: Sequence[str]) -> None:
-    """Raise DataError if two columns have one name."""
+    """Raise DataError if two columns have the same name."""
     if twice := next((name for name in columns if columns.count(name) > 1), None):
         raise DataError(f"'{path}' has the column '{twice}' twice; rename or remove one")
 
@@ -159,7 +164,7 @@ def _csv(path: Path, data: bytes, separator: str = ",") -> Rows:
         _require_distinct(path, columns)
         for number, row in enumerate(table, start=1):
             if None in row or None in row.values():
-                fail(f"row {number} has not {len(table.fieldnames)} fields as the first line")
+                fail(f"row {number} does not have {len(table.fieldnames)} fields like the first line")
             yield f"{path} row {number}", row
     except csv.Error as error:
         fail(error)

@@ -1,1 +1,1 @@
-"""Bytes to disk, whole: nothing here knows what a model is."""
+"""Complete writes to disk. Nothing here depends on what a model is."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear complete or not at all."""
 
 import fcntl
 import glob
@@ -14,8 +14,8 @@ from typing import IO, Any
 def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file that becomes `path` when the block ends without an exception.
 
-    The data is on disk (fsync) before the rename; after an exception nothing remains, and what a killed
-    process left is removed by the next.
+    The data is on disk (fsync) before the rename. After an exception nothing remains. The next
+    writer removes what a killed process left.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,26 +32,27 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def _temporary(path: Path, mode: str) -> tuple[Path, IO[Any]]:
-    """A new file beside `path`, locked as long as it is open, and its name."""
+    """A new file next to `path`, locked while it is open, and its name."""
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         file = open(temporary, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""}))  # noqa: SIM115
-        with suppress(OSError):  # a file system without locks: nothing is removed there
+        with suppress(OSError):  # on a file system without locks nothing is removed
             fcntl.flock(file, fcntl.LOCK_EX)
         if temporary.exists():
             return temporary, file
-        file.close()  # taken for abandoned before it was locked
+        file.close()  # another process removed it as abandoned before it was locked
 
 
 def _remove_abandoned(path: Path) -> None:
     for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         with suppress(OSError), open(old, "ab") as file:
-            # Its writer holds this lock as long as it lives; a lock that is free means nobody is left.
+            # The writer holds this lock while it is alive. If the lock is free, the file is
+            # abandoned.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             old.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` as a whole or not at all."""
+    """Write `text` to `path` completely or not at all."""
     with replacing(path) as file:
         file.write(text)

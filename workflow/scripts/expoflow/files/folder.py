@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Folders that appear complete or not at all."""
 
 import errno
 import fcntl
@@ -14,11 +14,12 @@ from expoflow.errors import CheckpointError
 
 @contextmanager
 def appearing(target: Path, *, replace: bool, needs: int = 0) -> Iterator[Path]:
-    """Give a temporary folder that becomes `target` when the block ends without an exception.
+    """Provide a temporary folder that becomes `target` when the block ends without an exception.
 
-    `needs` bytes must be free on its disk. The files must be on disk (fsync) when the block ends; the
-    rename is one step where `target` is absent or an empty folder. An existing `target` is an error unless
-    `replace`. After an exception nothing remains; what a killed process left is removed by the next.
+    `needs` bytes must be free on its disk. The files must be on disk (fsync) when the block ends.
+    The rename is one step if `target` is absent or an empty folder. An existing `target` is an
+    error unless `replace`. After an exception nothing remains. The next writer removes what a
+    killed process left.
     """
     target = Path(os.path.abspath(target))
     _remove_abandoned(target)
@@ -46,7 +47,8 @@ def appearing(target: Path, *, replace: bool, needs: int = 0) -> Iterator[Path]:
 
 
 def _as_others(folder: Path) -> None:
-    """Let those read the files of a new folder who may read the folder: safetensors writes them for its own user alone."""
+    """Give the files of a new folder the folder's permissions: safetensors makes them readable by
+    their owner only."""
     mode = folder.stat().st_mode & 0o666
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o777 == 0o600:
@@ -58,7 +60,8 @@ def _remove_abandoned(target: Path) -> None:
         with suppress(OSError):
             descriptor = os.open(old, os.O_RDONLY)
             try:
-                # Its writer holds this lock as long as it lives; a lock that is free means nobody is left.
+                # The writer holds this lock while it is alive. If the lock is free, the folder is
+                # abandoned.
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(old)
             finally:
@@ -66,7 +69,8 @@ def _remove_abandoned(target: Path) -> None:
 
 
 def require_room(target: Path, *, needs: int, replace: bool) -> None:
-    """A CheckpointError where `target` exists (unless `replace`) or its disk has under `needs` bytes."""
+    """Raise CheckpointError if `target` exists (unless `replace`) or its disk has less than `needs`
+    bytes free."""
     if not replace and (target.exists() or target.is_symlink()):
         raise CheckpointError(f"{target}: exists; give another --out or remove it")
     there = next(folder for folder in target.absolute().parents if folder.is_dir())
@@ -90,7 +94,7 @@ def _move(temporary: Path, target: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's entries to disk."""
+    """Write a folder's entries to disk (fsync)."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

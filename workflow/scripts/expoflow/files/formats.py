@@ -1,4 +1,4 @@
-"""The formats of data files, by their names."""
+"""The formats of data files, derived from their names."""
 
 FORMATS = (
     ".parquet",
@@ -6,14 +6,15 @@ FORMATS = (
     ".json",
     ".csv",
     ".tsv",
-)  # of the files of a split, the first there is is taken
+)  # for a split, the first format that exists is used
 PACKED = (".gz", ".zst")
 
 
 def format_of(name: str) -> tuple[str, str]:
-    """The format of the file `name`, and how it is packed, if it is; a name that says nothing stands for JSON lines.
+    """The format of the file `name` and its compression, if any. An unknown name stands for JSON
+    lines.
 
-    The case does not count: `A.CSV.gz` gives ".csv" and ".gz", `a.txt` gives ".jsonl" and "".
+    The case does not matter: `A.CSV.gz` gives ".csv" and ".gz", `a.txt` gives ".jsonl" and "".
     """
     name = name.lower()
     packed = next((each for each in PACKED if name.endswith(each)), "")

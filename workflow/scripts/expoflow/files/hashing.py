@@ -8,16 +8,16 @@ from typing import Any
 
 from expoflow.errors import CheckpointError
 
-STEP = 4 << 20  # bytes that are hashed at a time, outside of Python's lock
+STEP = 4 << 20  # bytes hashed at a time, without holding Python's global lock
 
 
 def json_digest(key: Any) -> str:
-    """sha256 over plain JSON data, whatever the order of its keys."""
+    """sha256 over plain JSON data. The order of keys does not matter."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(path: Path, stop: Event | None = None) -> str:
-    """sha256 of a file in hexadecimal; a CheckpointError where `stop` is set before the end."""
+    """sha256 of a file in hexadecimal. Raises CheckpointError if `stop` is set before the end."""
     digest, buffer = hashlib.sha256(), memoryview(bytearray(STEP))
     with open(path, "rb", buffering=0) as file:
         while count := file.readinto(buffer):

@@ -1,6 +1,6 @@
-r"""Texts of others in LaTeX, where they must stay texts, and tables of the package booktabs.
+r"""LaTeX output: escaped text from outside, and tables of the package booktabs.
 
-What is written here is ASCII, so that pdfLaTeX, XeLaTeX and LuaLaTeX read it with any fonts and encodings.
+The output is ASCII, so pdfLaTeX, XeLaTeX and LuaLaTeX can read it with any fonts and encodings.
 """
 
 import re
@@ -22,8 +22,8 @@ SIGNS = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': "''",  # babel makes a command of it in some languages
-    "[": "{[}",  # behind the end of a row it would begin an argument, as would the star
+    '"': "''",  # babel makes it a command in some languages
+    "[": "{[}",  # after the end of a row it would start an argument, as would the star
     "*": "{*}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     **{sign: f"$\\{name}$" for sign, name in re.findall(r"(\S) (\w+)", MATHEMATICS)},
@@ -51,18 +51,18 @@ ACCENTS = dict(
         strict=True,
     )
 )
-# What is wider than the text is made as wide as it.
+# Shrinks a table that is wider than the text to the width of the text.
 FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
-MINUS = re.compile(r"(?<![\w.])-(?=\d)")  # of a number, not of a name
+MINUS = re.compile(r"(?<![\w.])-(?=\d)")  # before a number, not in a name
 
 
 def latex(text: str) -> str:
     """`text` as words in LaTeX: one line, no commands, a minus before a number.
 
-    Of a character that LaTeX has no command for its number stands there, such as [U+4E2D].
+    A character without a LaTeX command is replaced by its code point, such as [U+4E2D].
     """
     words = MINUS.sub("−", shown(" ".join(text.split())))
-    return re.sub("-(?=-)", "-{}", "".join(map(_letter, words)))  # two would become a dash
+    return re.sub("-(?=-)", "-{}", "".join(map(_letter, words)))  # two hyphens would become a dash
 
 
 def strong(text: str) -> str:
@@ -79,9 +79,9 @@ def latex_table(
     label: str,
     note: str = "",
 ) -> str:
-    r"""A floating table between the lines of booktabs, to be `\input`; `note` stands below.
+    r"""A floating table in the style of booktabs, to be `\input`. `note` is printed below it.
 
-    All texts are LaTeX already. `columns` has an l (left) or r (right) for each column.
+    All texts must be LaTeX already. `columns` has an l (left) or r (right) for each column.
     """
     lines = [
         r"% needs \usepackage{booktabs,graphicx} in the preamble",

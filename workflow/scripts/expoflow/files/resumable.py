@@ -1,4 +1,4 @@
-"""Part files: the rows of a long job that are finished, kept while it runs, so that a rerun goes on from there."""
+"""Part files: the finished rows of a long job, kept while it runs so that a rerun can continue."""
 
 import json
 import os
@@ -12,10 +12,11 @@ from expoflow.files.records import Row
 
 
 class Part(Generic[Row]):
-    """An append-only file of JSON lines; the first one says what the rows depend on.
+    """An append-only file of JSON lines. The first line says what the rows depend on.
 
-    `rows` are those that were there. A file for another `key` is begun anew, a last line that was cut is
-    dropped. Who asked for the rows removes it when they have been written.
+    `rows` are the rows that were already there. A file for another `key` is started again, and a
+    truncated last line is dropped. The caller removes the file when the rows have been written
+    elsewhere.
     """
 
     def __init__(self, path: Path, key: str, record: type[Row]):
@@ -39,7 +40,8 @@ class Part(Generic[Row]):
             self._append(json.dumps({"key": key}) + "\n")
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Append finished rows: at once out of this process' hands, and on disk within a second of the next ones."""
+        """Append finished rows. They are flushed at once, and synced to disk at most once per
+        second."""
         self.rows += rows
         self._append("".join(row.model_dump_json(exclude_none=True) + "\n" for row in rows))
 

@@ -1,4 +1,4 @@
-"""One output file, written in place by several threads, past the page cache where it is large."""
+"""One output file, written in place by several threads. Large files bypass the page cache."""
 
 import errno
 import fcntl
@@ -7,17 +7,18 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-PAGE = 4096  # direct writes want offset, length and memory in multiples of this
-LARGE = 1 << 24  # bytes; smaller files stay in the page cache for who reads them next
+PAGE = 4096  # direct writes need offset, length and memory in multiples of this
+LARGE = 1 << 24  # bytes; smaller files stay in the page cache for their next reader
 DIRECT = getattr(os, "O_DIRECT", 0)
 
 
 class Output:
     """A new file of `size` bytes.
 
-    Large files are written directly (O_DIRECT): filling the page cache with them costs several times the
-    CPU of the extrapolation, and throws the inputs out of it. Where a file system cannot do that they are
-    written the ordinary way. Raises FileExistsError where the file exists.
+    Large files are written directly (O_DIRECT). Filling the page cache with them would take several
+    times the CPU time of the extrapolation and evict the inputs. If the file system does not
+    support direct writes, they are written the ordinary way. Raises FileExistsError if the file
+    exists.
     """
 
     def __init__(self, path: Path, size: int):
@@ -29,17 +30,18 @@ class Output:
                 self._set_direct(True)
 
     def write(self, data: memoryview, offset: int) -> None:
-        """Write all of `data`; one call of the system may write less, and at most 2 GiB.
+        """Write all of `data`. A single system call may write only part of it, and at most 2 GiB.
 
-        For a direct write `data` begins at a page and both its length and `offset` are multiples of PAGE;
-        bytes beyond the file's size are cut off by `finish`.
+        For a direct write `data` must start at a page, and its length and `offset` must be
+        multiples of PAGE. `finish` cuts off bytes beyond the file's size.
         """
         data, refused = memoryview(data), False
         while data:
             try:
                 count = os.pwrite(self.descriptor, data, offset)
             except OSError as error:
-                # The file system takes no direct writes after all, or not from where a short one ended.
+                # The file system does not accept direct writes after all, or not from where a short
+                # write ended.
                 if error.errno != errno.EINVAL or refused:
                     raise
                 self._set_direct(False)
@@ -48,13 +50,13 @@ class Output:
             data, offset = data[count:], offset + count
 
     def finish(self) -> None:
-        """Bring the file to disk, at its size, and close it."""
+        """Truncate the file to its size, sync it to disk and close it."""
         os.ftruncate(self.descriptor, self.size)
         os.fsync(self.descriptor)
         self.close()
 
     def close(self) -> None:
-        """Close the file as it is; again is no error."""
+        """Close the file as it is. Closing it again is no error."""
         with self.lock:
             if self.descriptor >= 0:
                 os.close(self.descriptor)

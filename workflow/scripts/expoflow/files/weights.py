@@ -1,4 +1,4 @@
-"""Which files of a model hold its weights, and how large these are."""
+"""The files that hold a model's weights, and their sizes."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -8,7 +8,8 @@ WEIGHTS = (".safetensors", ".bin")
 
 
 def weight_bytes(sizes: Mapping[str, int]) -> tuple[int, str]:
-    """Bytes of the weights among files, and their suffix: of the safetensors where there are any; 0 and ""."""
+    """Bytes of the weights among files, and their suffix: safetensors if there are any. 0 and ""
+    without weights."""
     for suffix in WEIGHTS:
         if total := sum(size for name, size in sizes.items() if name.endswith(suffix)):
             return total, suffix
@@ -16,7 +17,7 @@ def weight_bytes(sizes: Mapping[str, int]) -> tuple[int, str]:
 
 
 def folder_bytes(folder: str | Path) -> int:
-    """Bytes of the weights that lie in a folder; 0 if it cannot be read."""
+    """Bytes of the weights in a folder; 0 if it cannot be read."""
     sizes = {}
     with suppress(OSError):
         for path in Path(folder).iterdir():

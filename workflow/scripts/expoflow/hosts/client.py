@@ -1,15 +1,19 @@
-"""Work that wants a loaded model, done by engine hosts: processes that the jobs of one local run share.
+"""Work that needs a loaded model, done by engine hosts: processes shared by a run's jobs.
 
-The main Snakemake process announces itself as the `Head`. A job asks with `run`: it takes a slot (a GPU, or a
-core), whose host keeps models loaded from job to job, and gets the rows of its task as they get ready.
-Where nobody announced itself (a cluster job, a bare script, `EXPOFLOW_HOST=off`) a job that was given GPUs is the head of a
-host of its own, which lives as long as the job: what works on a GPU starts processes that would begin with the job's own script,
-and leaves memory behind that only the end of a process frees. Without a GPU the very same function does the work in the job's
-own process.
+The main Snakemake process announces itself as the `Head`. A job calls `run`: it takes a slot (a GPU
+or a core), whose host keeps models loaded from job to job, and gets the rows of its task as they
+are ready.
 
-Nothing here imports torch. The slots' files lie in the head's runtime folder, which only its user can enter:
-`slot-N` is locked (flock) while a job uses the slot and says what its host holds; `slot-N.sock` is the host's
-socket. The folder itself is locked while somebody looks for a slot or leaves one.
+If there is no head (a cluster job, a bare script, `EXPOFLOW_HOST=off`), a job that was given GPUs
+is the head of its own host, which lives as long as the job. There are two reasons for that: work on
+a GPU starts processes that would otherwise run the job's own script first, and it leaves memory
+behind that is freed only when the process ends. Without a GPU the same function does the work in
+the job's own process.
+
+Nothing here imports torch. The slots' files are in the head's runtime folder, which only its user
+can enter. `slot-N` is locked (flock) while a job uses the slot, and says what its host holds.
+`slot-N.sock` is the host's socket. The folder itself is locked while a process looks for a slot or
+leaves one.
 """
 
 import atexit
@@ -27,11 +31,11 @@ from expoflow.system import gpus
 
 
 def run(make: Callable[[], Task]) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of a task as they get ready, in lists that are not empty.
+    """Yield the rows of a task as they are ready, in lists that are not empty.
 
-    `make` says what is to be done; it is called again, once, where a host died in the middle of the task, and
-    can leave out what has been yielded. Raises what the work raised if that is an ExpoflowError, RuntimeError
-    for other exceptions, and ExpoflowError when hosts cannot be kept alive.
+    `make` returns the task. If a host dies during the task, `make` is called once more and can
+    leave out what has been yielded. Raises the work's own error if that is an ExpoflowError,
+    RuntimeError for other exceptions, and ExpoflowError if hosts keep dying.
     """
     task = make()
     count = Count(task)
@@ -43,7 +47,7 @@ def run(make: Callable[[], Task]) -> Iterator[list[dict[str, Any]]]:
 
 
 def head_of_job() -> Head | None:
-    """The head whose hosts work for this job; None if it works for itself."""
+    """Return the head whose hosts work for this job; None if the job does the work itself."""
     announced = os.environ.get("EXPOFLOW_HEAD")
     if announced and os.environ.get("EXPOFLOW_HOST") != "off":
         head = Head.model_validate_json(announced)
@@ -54,7 +58,7 @@ def head_of_job() -> Head | None:
 
 @cache
 def _own_head() -> Head:
-    """This job as the head of one host, on the GPUs that the job was given."""
+    """Return this job as the head of one host, on the GPUs that the job was given."""
     head = Head.here((",".join(gpus.given()),))
     atexit.register(end_host, head)
     return head

@@ -1,4 +1,4 @@
-"""How far a task is, by the rows of it that pass: told to who watches the job."""
+"""The progress of a task, counted by the rows that it returns and reported for the job."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,11 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Kind:
-    """What a kind of task counts: its `unit`, how many there are `of` its arguments in all, how many `before`, and in some rows."""
+    """What a kind of task counts, in its `unit`.
+
+    `of` returns the total for the task's arguments, `before` the number done earlier, and `rows`
+    the number in some rows.
+    """
 
     unit: str
     of: Callable[[dict[str, Any]], int | None]
@@ -28,7 +32,7 @@ KINDS = {
     ),
     "score": Kind("rewards", of=lambda asked: len(asked["generations"])),
     "likelihood": Kind("likelihoods", of=lambda asked: len(asked["models"]) * len(asked["generations"])),
-    # the rows of a point come together, and those of its slopes
+    # the rows of a point come together, and so do those of its slopes
     "theory": Kind(
         "points",
         of=lambda asked: (
@@ -37,7 +41,8 @@ KINDS = {
         rows=lambda rows: 1,
     ),
 }
-# Benchmarks keep what a model answers; what they make of it comes at their end. Only they know how much they will ask.
+# Benchmarks keep a model's answers; their results come at the end. Only they know how many they
+# will ask.
 OTHERS = Kind(
     "answers",
     of=lambda asked: None,
@@ -47,7 +52,7 @@ OTHERS = Kind(
 
 
 class Count:
-    """The rows of a task; those of a second host count on."""
+    """The count of a task's rows; those of a second host are added."""
 
     def __init__(self, task: Task):
         self.kind = KINDS.get(task.kind, OTHERS)
@@ -56,13 +61,13 @@ class Count:
         self._report()
 
     def add(self, rows: Rows) -> None:
-        """Count rows that have come."""
+        """Count rows that have arrived."""
         self.done += self.kind.rows(rows)
         self.tokens += sum(row.get("response_tokens", 0) for row in rows)
         self._report()
 
     def passing(self, found: Iterator[Rows]) -> Iterator[Rows]:
-        """Hand rows on, each counted when it has been taken."""
+        """Pass rows on, and count each list once it has been taken."""
         for rows in found:
             yield rows
             self.add(rows)

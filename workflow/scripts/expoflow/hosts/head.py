@@ -1,4 +1,4 @@
-"""The process that hosts live beside: the main Snakemake process."""
+"""The head of hosts: the process beside which they live, usually the main Snakemake process."""
 
 import atexit
 import os
@@ -19,17 +19,20 @@ from expoflow.system.processes import readable, started
 
 
 def can_host() -> bool:
-    """Whether there can be hosts: without Linux there are none."""
+    """Return whether hosts are possible, which needs Linux."""
     return hasattr(os, "pidfd_open")
 
 
 class Head(Record):
-    """The process that hosts live beside, never longer than it: the main Snakemake process, or a job with a host of its own,
-    or the Snakemake process of a SLURM `job` in which several jobs run (`hosts.keeper`).
+    """The process beside which hosts live, never longer than it.
 
-    `start` is its start time, which tells it from a later process with its pid. `slots` has the GPU of every slot, None for
-    one that is a CPU core. A host leaves after `idle` seconds without a task. `memory` is that of the smallest GPU in bytes, and
-    `asked` says how many GPUs the config wants for the models in some folders.
+    It is the main Snakemake process, a job with its own host, or the Snakemake process of a SLURM
+    `job` in which several jobs run (`hosts.keeper`).
+
+    `start` is its start time, which distinguishes it from a later process with the same pid.
+    `slots` has the GPU of every slot, or None for a CPU core. A host ends after `idle` seconds
+    without a task. `memory` is the smallest GPU's memory in bytes. `asked` is the number of GPUs
+    that the config sets for the models in some folders.
     """
 
     pid: int
@@ -43,17 +46,17 @@ class Head(Record):
 
     @classmethod
     def here(cls, slots: tuple[str | None, ...], idle: float = 60) -> "Head":
-        """This process."""
+        """Return this process as a head."""
         pid, start = os.getpid(), started(os.getpid())
         folder = Path(tempfile.gettempdir()) / f"expoflow-{os.getuid()}-{pid}-{start}"
         return cls(pid=pid, start=start, folder=folder, slots=slots, idle=idle)
 
     def is_here(self) -> bool:
-        """Whether it is this process."""
+        """Return whether the head is this process."""
         return self.pid == os.getpid()
 
     def watch(self) -> int | None:
-        """A file descriptor that is readable once the process has ended; None if it has."""
+        """Return a file descriptor that is readable once the process has ended; None if it has."""
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -65,7 +68,7 @@ class Head(Record):
         return None
 
     def require(self) -> None:
-        """A job whose Snakemake process has ended must end too, and leave nothing there: else an ExpoflowError."""
+        """Raise ExpoflowError, and remove the runtime folder, if the head has ended."""
         if not self.alive():
             shutil.rmtree(self.folder, ignore_errors=True)
             raise ExpoflowError(
@@ -73,7 +76,7 @@ class Head(Record):
             )
 
     def alive(self) -> bool:
-        """Whether the process has not ended."""
+        """Return whether the process has not ended."""
         if (descriptor := self.watch()) is None:
             return False
         os.close(descriptor)
@@ -81,12 +84,14 @@ class Head(Record):
 
 
 def announce(cores: int | None, idle: float = 60, asked: Mapping[str, int] | None = None) -> None:
-    """Make this process the head of the jobs that it will start; with None, let them do without hosts.
+    """Make this process the head of the jobs that it will start; without `cores`, of none.
 
-    Called once by the main Snakemake process: `cores` is how many jobs can run at a time, `asked` how many
-    GPUs the models in some folders are spread over. Raises ExpoflowError for too few GPUs.
+    The main Snakemake process calls it once. `cores` is the number of jobs that can run at a time;
+    `asked` is the number of GPUs for the models in some folders. Raises ExpoflowError if there are
+    too few GPUs.
     """
-    # Snakemake 9.27 handles SIGTERM by waiting for a lock that the interrupted thread may itself have.
+    # Snakemake 9.27 handles SIGTERM by waiting for a lock that the interrupted thread itself may
+    # hold.
     if callable(handler := signal.getsignal(signal.SIGTERM)):
         signal.signal(signal.SIGTERM, lambda *signum: threading.Thread(target=handler, args=signum).start())
     os.environ.pop("EXPOFLOW_HEAD", None)
@@ -97,7 +102,7 @@ def announce(cores: int | None, idle: float = 60, asked: Mapping[str, int] | Non
     widest = max((asked or {}).values(), default=1)
     if 0 < len(devices) < widest:
         raise ExpoflowError(
-            f"a model of this config asks for {widest} GPUs, here are {len(devices)}; correct its resources"
+            f"a model of this config asks for {widest} GPUs, but there are {len(devices)} here; correct its resources"
         )
     head = Head.here(tuple(devices) or (None,) * cores, idle).model_copy(
         update={
@@ -105,7 +110,7 @@ def announce(cores: int | None, idle: float = 60, asked: Mapping[str, int] | Non
             "asked": tuple((os.path.abspath(folder), number) for folder, number in (asked or {}).items()),
         }
     )
-    for folder in head.folder.parent.glob(f"expoflow-{os.getuid()}-*"):  # what killed heads and hosts left
+    for folder in head.folder.parent.glob(f"expoflow-{os.getuid()}-*"):  # left by killed heads and hosts
         if found := re.fullmatch(r"expoflow-\d+-(\d+)-(\d+)", folder.name):
             pid, start = map(int, found.groups())
             if not head.model_copy(update={"pid": pid, "start": start}).alive():

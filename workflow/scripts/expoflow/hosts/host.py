@@ -1,7 +1,7 @@
-"""An engine host: does the tasks of one slot, one after the other, and keeps models loaded between them.
+"""An engine host: it does the tasks of one slot, one after the other, and keeps models loaded.
 
-Jobs start it (see `hosts.client`). It ends at once when the head does, and after a while without a task. Whatever it
-has started ends with it.
+Jobs start it (see `hosts.client`). It ends at once when the head does, and after some idle time.
+All processes that it has started end with it.
 """
 
 import faulthandler
@@ -33,12 +33,15 @@ from expoflow.hosts.width import shares_cores
 from expoflow.system import processes, progress
 from expoflow.system.last_words import environment
 
-# Seconds that the work under way has to come to its next yield after the head's end.
+# Seconds that the current work has to reach its next yield after the head's end.
 GRACE = 5
 
 
 class Settings(Record):
-    """What a job says to the host that it starts; with `own_log` that has a log of its own, else its output is the job's."""
+    """A job's settings for the host that it starts.
+
+    With `own_log` the host has its own log; otherwise it writes to the job's output.
+    """
 
     head: Head
     slot: int
@@ -47,24 +50,27 @@ class Settings(Record):
 
 
 def main(settings: str, listener: int) -> None:
-    """Serve until the head ends or nobody asks any more; `listener` is the descriptor of a socket on which a job waits for an answer."""
+    """Serve until the head ends or no job comes any more.
+
+    `listener` is the descriptor of a socket on which a job waits for an answer.
+    """
     faulthandler.enable()
     Host(Settings.model_validate_json(settings), listener).serve()
 
 
 class GoneError(Exception):
-    """A job has ended, or has given its task up."""
+    """A job has ended, or has given up its task."""
 
 
 class Voice(io.TextIOBase):
-    """stdout and stderr of Python code: what a task prints goes to its job, the rest to the host's log."""
+    """Python's stdout and stderr: a task's output goes to its job, the rest to the host's log."""
 
     def __init__(self, log: io.TextIOBase):
         self.log = log
         self.job: Callable[[str], None] | None = None
 
     def write(self, text: str) -> int:
-        """Hand the text on."""
+        """Pass the text on."""
         try:
             (self.job or self.log.write)(text)
         except GoneError:  # its task ends at the next yield
@@ -72,15 +78,15 @@ class Voice(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Flush the log; jobs see what is printed at once."""
+        """Flush the log; jobs see output at once."""
         self.log.flush()
 
     def fileno(self) -> int:
-        """The log's descriptor."""
+        """Return the log's descriptor."""
         return self.log.fileno()
 
     def writable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
 
@@ -100,12 +106,12 @@ class Client:
             raise GoneError from None
 
     def report(self, *said: Any) -> None:
-        """Hand on what the work says to `progress.report`; of a job that has gone the task ends at its next yield."""
+        """Pass reports of `progress` to the job; if that has gone, the task soon ends."""
         with suppress(GoneError):
             self.send(progress=said)
 
     def request(self) -> dict[str, Any]:
-        """The one line that the job sends."""
+        """Return the one line that the job sends."""
         line = ""
         with suppress(OSError), self.connection.makefile("r", encoding="utf-8") as stream:
             line = stream.readline()
@@ -114,7 +120,7 @@ class Client:
         return json.loads(line)
 
     def gone(self) -> bool:
-        """Whether the job has gone: it sends nothing else that could be read."""
+        """Return whether the job has gone; it sends nothing else that could be read."""
         return processes.readable(self.connection.fileno())
 
 
@@ -131,12 +137,12 @@ class Host:
         self.held = Held(self._note)
         self.voice = sys.stdout = sys.stderr = Voice(sys.stderr)
         self.own_log = settings.own_log
-        self.looked, self.share = -1.0, 1  # when slots were counted, and the cores that fall to this one
-        self.children: list[BaseProcess] = []  # those that lived after the last step
+        self.looked, self.share = -1.0, 1  # when busy slots were last counted, and this slot's cores
+        self.children: list[BaseProcess] = []  # those alive after the last step
         os.register_at_fork(after_in_child=self._forked)
 
     def serve(self) -> NoReturn:
-        """Do tasks until the head ends or nobody asks any more."""
+        """Do tasks until the head ends or no job comes any more."""
         if (head := self.head.watch()) is None:
             self._end()
         print(
@@ -156,7 +162,7 @@ class Host:
                 self._serve(client)
 
     def _watch(self, head: int) -> NoReturn:
-        """In a thread: let jobs in, telling each that it is heard, until the head ends."""
+        """Accept jobs, and greet each, until the head ends; runs in a thread."""
         poll = select.poll()
         poll.register(head, select.POLLIN)
         poll.register(self.listener, select.POLLIN)
@@ -172,7 +178,7 @@ class Host:
         self._end(clear=False)
 
     def _serve(self, client: Client) -> None:
-        """Do one task. What it raises is the job's to tell; an exception of unknown kind ends the host too."""
+        """Do one task and send its errors to the job; an unexpected exception ends the host too."""
         if self.own_log:
             self.voice.job = lambda text: client.send(log=text)
         try:
@@ -196,9 +202,9 @@ class Host:
             pass
         except ExpoflowError as error:
             on_gpu = self.head.slots[self.slot] is not None
-            if on_gpu:  # what is left there of the model would be in the next one's way
+            if on_gpu:  # remains of the model there would be in the next one's way
                 self._withdraw_alone()
-            self.held.clear()  # it may be half changed
+            self.held.clear()  # a model may be half changed
             with suppress(GoneError):
                 client.send(error=[type(error).__name__, str(error)])
             if on_gpu:
@@ -208,7 +214,7 @@ class Host:
             self.voice.log.write(failed)
             self.voice.flush()
             self._withdraw_alone()
-            if self._bereft():  # the job is told nothing, which says that this host has died too
+            if self._bereft():  # the job gets no answer, and so learns that this host has died too
                 self._end(clear=False)
             with suppress(Exception):
                 self.held.clear()
@@ -220,7 +226,11 @@ class Host:
             self.voice.job = None
 
     def _threads(self, share: bool, asked: str | None) -> str | None:
-        """Threads of the work under way: as many as its job has, or with `share` its share of all cores, looked at every second."""
+        """Return the number of threads for the current work.
+
+        It is the job's own number, or with `share` its share of all cores, which is updated every
+        second.
+        """
         if not share or asked is None:
             return asked
         if time.monotonic() > self.looked + 1:
@@ -229,7 +239,7 @@ class Host:
         return str(max(int(asked), self.share))
 
     def _busy(self) -> int:
-        """How many slots jobs use."""
+        """Return how many slots are used by jobs."""
         busy = 0
         with entered(self.head.folder) as folder:
             for number in range(len(self.head.slots)):
@@ -240,15 +250,15 @@ class Host:
         return busy
 
     def _bereft(self) -> bool:
-        """Whether a process that worked for this one, such as one of vLLM's for a GPU, has died.
+        """Return whether a process that worked for this one, such as vLLM's for a GPU, has died.
 
-        What it does may fail in others before it has ended.
+        Its death may cause errors in others before it has ended.
         """
         sentinels = [child.sentinel for child in self.children]
         return bool(sentinels and multiprocessing.connection.wait(sentinels, timeout=GRACE))
 
     def _forked(self) -> None:
-        """In a process that the work forked: what it says must not get among the lines that the job is told."""
+        """Keep the output of a process that the work forked out of the lines sent to the job."""
         self.voice.job = None
 
     def _leave_unless_wanted(self) -> None:
@@ -264,17 +274,17 @@ class Host:
         self._end()
 
     def _withdraw_alone(self) -> None:
-        """Be found no more, with nobody else in the folder meanwhile."""
+        """Remove the host's socket while the folder is locked, so no job finds the host."""
         with entered(self.head.folder) as folder:
             self._withdraw(folder)
 
     def _withdraw(self, folder: int) -> None:
-        """Be found no more."""
+        """Remove the host's socket, so no job finds it; `folder` is the entered runtime folder."""
         with suppress(FileNotFoundError):
             os.unlink(f"slot-{self.slot}.sock", dir_fd=folder)
 
     def _end(self, clear: bool = True) -> NoReturn:
-        """End, with everything started here; the last one out removes the runtime folder."""
+        """End, with everything started here; the last host or job removes the runtime folder."""
         if clear:
             self.held.clear()
         crash.end_session(os.getpid(), self.head)
@@ -288,7 +298,7 @@ class Host:
         os._exit(0)
 
     def _others(self, folder: int) -> bool:
-        """Whether a host or a job is still there."""
+        """Return whether a host or a job is still there."""
         try:
             for number in range(len(self.head.slots)):
                 os.close(Slot(self.head, number, folder).lock)
@@ -304,7 +314,7 @@ class Host:
 
 
 def _set_threads(threads: str | None) -> None:
-    """Take the asking job's number of threads, as torch does when it is imported."""
+    """Use the job's number of threads, as torch would if it were imported now."""
     if threads is None or threads == os.environ.get("OMP_NUM_THREADS"):
         return
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)

@@ -1,7 +1,7 @@
-"""The head of the jobs that run in one SLURM job: it starts their hosts itself.
+"""The head of the jobs that run in one SLURM job. It starts their hosts itself.
 
-Such a head is the Snakemake process that runs a group of jobs, each as a step of the SLURM job. SLURM ends what a step has
-started with the step, so no job could leave a host to the next one.
+This head is the Snakemake process that runs a group of jobs, each as a step of the SLURM job. When
+a step ends, SLURM ends everything that it started. So no job could leave a host to the next one.
 """
 
 import atexit
@@ -18,11 +18,14 @@ from expoflow.hosts.slot import entered
 from expoflow.hosts.spawn import KEEPER, Order, spawn
 from expoflow.system import gpus
 
-DAY = 24 * 3600.0  # nobody else can use the GPUs of a SLURM job, so hosts stay until it ends
+DAY = 24 * 3600.0  # nobody else can use a SLURM job's GPUs, so hosts stay until it ends
 
 
 def announce_job(name: str) -> None:
-    """Make this process the head of the jobs of the SLURM job `name`, on the GPUs that it was given; without any there are no hosts."""
+    """Make this process the head of the jobs in the SLURM job `name`, on its given GPUs.
+
+    Without GPUs there are no hosts.
+    """
     devices = gpus.given()
     if not can_host() or not devices:
         return
@@ -37,10 +40,10 @@ def announce_job(name: str) -> None:
 
 
 def _serve(listener: socket.socket) -> NoReturn:
-    """In a thread: start what jobs ask for, as long as this process lives."""
+    """Start what jobs ask for, as long as this process lives; runs in a thread."""
     while True:
         connection, _ = listener.accept()
-        with connection, suppress(OSError, ValueError):  # a job that ended while it asked
+        with connection, suppress(OSError, ValueError):  # a job that ended while it was asking
             _, (descriptor, *_), _, _ = socket.recv_fds(connection, 1, 1)
             try:
                 with connection.makefile("r") as asked:

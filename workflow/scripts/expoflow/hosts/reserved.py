@@ -1,4 +1,4 @@
-"""GPUs of a local run for work that is no task of an engine host, such as a training."""
+"""GPUs of a local run for work that is not a task of an engine host, such as training."""
 
 import os
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from expoflow.hosts.waiting import Wish
 
 @contextmanager
 def reserved(gpus: int, what: str) -> Iterator[None]:
-    """Keep GPUs for as long as the block runs: CUDA_VISIBLE_DEVICES names them, and no engine host has memory there.
+    """Reserve GPUs while the block runs, without hosts there: CUDA_VISIBLE_DEVICES names them.
 
-    Waits until they are free. Without GPUs, with `gpus` 0 and outside of a local run nothing is kept. Raises ExpoflowError if this
-    machine has fewer; `what` says who asks.
+    Waits until they are free. Nothing is reserved without GPUs, if `gpus` is 0, or outside of a
+    local run. Raises ExpoflowError if this machine has fewer GPUs; `what` names who asks.
     """
     announced = os.environ.get("EXPOFLOW_HEAD")
     head = Head.model_validate_json(announced) if announced else None

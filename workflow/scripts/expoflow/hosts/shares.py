@@ -1,7 +1,8 @@
 """The work of one task, shared out among those GPUs of a local run that nobody else wants.
 
-A job has one ticket at a time. What it is given takes a share: of the work that all who wait could cut, as much as falls to one of
-the GPUs that are free. So a job whose neighbours want the other GPUs keeps its work together, and one alone spreads it.
+A job has one ticket at a time. The slots that it is given take a share of the work. The share is
+the divisible work of all waiting jobs, divided by the number of free GPUs. So a job whose
+neighbours want the other GPUs keeps its work together, and a job that is alone spreads it.
 """
 
 import threading
@@ -18,8 +19,8 @@ from expoflow.hosts.slot import Slot, awaited, wish_for
 from expoflow.hosts.task import Task
 from expoflow.hosts.waiting import Ticket, Wish
 
-# Seconds in which a share that is given up ends. One whose host does not read, since it still loads what was given up before, ends
-# with this process.
+# Seconds in which a share that is given up ends. If its host does not read, because it is still
+# loading for the abandoned share, it ends with this process.
 ENDING = 10
 
 Make = Callable[[Sequence[str] | None], Task]
@@ -27,11 +28,12 @@ Take = Callable[[list[dict[str, Any]]], None]
 
 
 def run_shares(make: Make, items: Sequence[str], most: int, take: Take) -> None:
-    """Have a task done, in at most as many shares as `most` says, and give its rows to `take` as they get ready.
+    """Do a task in at most `most` shares, and pass its rows to `take` as they are ready.
 
-    `make` says what is to be done for some of the items, None being all; it is called again, once, if a host died in the middle of
-    them, and can leave out what `take` has been given. `take` is called by one thread at a time. On cores, and in a SLURM job, the
-    task stays whole. Raises what `client.run` raises, for the first share that fails; the others are given up then.
+    `make` returns the task for some of the items, or for all if it gets None. If a host dies,
+    `make` is called once more for the same items, and can leave out what `take` has been given. One
+    thread at a time calls `take`. On cores, and in a SLURM job, the task is not divided. Raises
+    what `client.run` raises, for the first share that fails; the others are then given up.
     """
     head, parts = client.head_of_job(), min(most, len(items))
     if parts > 1 and head is not None and len(head.slots) > 1 and head.slots[0] is not None and not head.job:
@@ -45,7 +47,7 @@ def run_shares(make: Make, items: Sequence[str], most: int, take: Take) -> None:
 
 
 class Shares:
-    """A task that several slots do; `todo` are the parts that nobody has begun."""
+    """A task that several slots do; `todo` are the parts that are not begun."""
 
     def __init__(
         self, head: Head, wish: Wish, make: Make, todo: list[Sequence[str]], take: Take, count: Count
@@ -58,7 +60,7 @@ class Shares:
         self.failed: list[BaseException] = []
 
     def run(self) -> None:
-        """Take slots until all is done."""
+        """Take slots until everything is done."""
         since = time.monotonic()
         threads: list[threading.Thread] = []
         try:
@@ -70,7 +72,7 @@ class Shares:
                 threads[-1].start()
             for thread in threads:
                 while thread.is_alive():
-                    thread.join(1)  # an interrupt that reaches another thread is seen only between two calls
+                    thread.join(1)  # interrupts that reach another thread are seen only between calls
         except GivenUpError:  # one of the threads has failed
             pass
         finally:
@@ -81,7 +83,7 @@ class Shares:
             raise self.failed[0]
 
     def _work(self, slot: Slot, share: list[Sequence[str]]) -> None:
-        """In a thread: have a share done, and leave the slot."""
+        """Do a share, then leave the slot; runs in a thread."""
         items = None if len(share) == self.whole else [item for part in share for item in part]
         try:
             with closing(tried_twice(slot, lambda: self.make(items))) as found:

@@ -1,4 +1,4 @@
-"""A slot: a GPU or a core, and the host that works there, perhaps on several of them."""
+"""A slot: a GPU or a core, and the host that works there. A host may have several slots."""
 
 import fcntl
 import json
@@ -28,26 +28,26 @@ from expoflow.paths import RESULTS
 from expoflow.system import progress
 from expoflow.system.processes import ended, readable
 
-# Seconds in which a new host must answer; loading comes after that and may take as long as it does.
+# Seconds in which a new host must answer. Loading comes later and may take as long as it needs.
 ANSWER = 120
 BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from expoflow.hosts import host; host.main(sys.argv[1], int(sys.argv[3]))"
 
 
 @contextmanager
 def free_slot(head: Head, task: Task) -> Iterator["Slot"]:
-    """The slot that suits a task, for as long as the block runs; waits where none is free."""
+    """Yield the slot for a task, kept while the block runs; waits if none is free."""
     with taken(head, wish_for(head, task)) as slot:
         yield slot
 
 
 def wish_for(head: Head, task: Task) -> Wish:
-    """What a task wants of the slots."""
+    """Return the wish for slots that a task has."""
     return Wish(kind=task.holds, key=task.key, slots=width(head, task))
 
 
 @contextmanager
 def taken(head: Head, wish: Wish) -> Iterator["Slot"]:
-    """The slots that are given for a wish (`waiting.assign`), for as long as the block runs: the first one has the others."""
+    """Yield the slots for a wish, kept while the block runs; the first slot has the others."""
     slot = awaited(head, Ticket(wish), threading.Event())
     try:
         yield slot
@@ -56,10 +56,10 @@ def taken(head: Head, wish: Wish) -> Iterator["Slot"]:
 
 
 def awaited(head: Head, ticket: Ticket, given_up: threading.Event) -> "Slot":
-    """The slots that a ticket is given, to be left by the caller.
+    """Wait for the slots of a ticket and return them; the caller must leave them.
 
-    Raises GivenUpError if that event is set meanwhile; what is asked of the slot then ends by it too. Raises ExpoflowError if the
-    head ends.
+    Raises GivenUpError if that event is set meanwhile; later requests to the slot end by it too.
+    Raises ExpoflowError if the head ends.
     """
     try:
         while True:
@@ -77,7 +77,7 @@ def awaited(head: Head, ticket: Ticket, given_up: threading.Event) -> "Slot":
 
 
 def _given(head: Head, folder: int, ticket: Ticket) -> "Slot | None":
-    """What a ticket is given now; None if it has to wait."""
+    """Return the slots that a ticket gets now; None if it has to wait."""
     free = {}
     for number in range(len(head.slots)):
         with suppress(BlockingIOError):
@@ -102,13 +102,13 @@ def _given(head: Head, folder: int, ticket: Ticket) -> "Slot | None":
 
 
 def _wait(ticket: Ticket, locks: list[int]) -> bool:
-    """Whether a wish has just come, or slots were left just now: their files say when."""
+    """Return whether the wish is new, or the slots were left just now, according to their files."""
     left = max(os.fstat(lock).st_mtime for lock in locks)
     return min(time.monotonic() - ticket.since, time.time() - left) < waiting.PATIENCE
 
 
 def _holders(head: Head, folder: int, free: Container[int]) -> Iterator[Holder]:
-    """What is on the slots."""
+    """Yield what is on the slots."""
     for number in range(len(head.slots)):
         note, held = read_note(folder, number), {}
         if present := (head.folder / f"slot-{number}.sock").exists():
@@ -120,18 +120,18 @@ def _holders(head: Head, folder: int, free: Container[int]) -> Iterator[Holder]:
 
 
 class Slot:
-    """A GPU or a core, kept from others until `lock` is closed, and the host that works there."""
+    """A GPU or a core, reserved until `lock` is closed, and the host that works there."""
 
     def __init__(self, head: Head, number: int, folder: int):
-        """`folder` is the entered runtime folder. Raises BlockingIOError where the slot is not free."""
+        """`folder` is the entered runtime folder. Raises BlockingIOError if the slot is taken."""
         self.head, self.number = head, number
         self.numbers: tuple[int, ...] = (number,)
-        self.parts = 1  # of the work that was waited for, those that fall to these slots
+        self.parts = 1  # parts of the waiting work that these slots should do
         self.given_up = threading.Event()
         self._rest: list[Slot] = []
         self.gpu = head.slots[number]
         self.socket = f"slot-{number}.sock"
-        # None: it writes to what the job itself writes to.
+        # None: the host writes to the job's own output.
         self.log = None if head.is_here() else RESULTS.host_log(number, head.job)
         self.lock = os.open(f"slot-{number}", os.O_RDWR | os.O_CREAT, 0o600, dir_fd=folder)
         try:
@@ -141,7 +141,7 @@ class Slot:
             raise
 
     def take(self, wish: Wish, rest: list["Slot"]) -> None:
-        """Have the slots of `rest` too, and say in the file what for."""
+        """Take the slots of `rest` too, and record the wish in the slots' files."""
         self._rest = rest
         self.numbers = (self.number, *(slot.number for slot in rest))
         if self.gpu is not None:
@@ -151,18 +151,18 @@ class Slot:
             note(slot.lock, taken=None)
 
     def leave(self) -> None:
-        """Let others have the slots."""
+        """Release the slots."""
         for slot in (self, *self._rest):
             os.utime(slot.lock)
             os.close(slot.lock)
 
     def clear(self) -> None:
-        """End the hosts that are on these slots, so that all memory there is free."""
+        """End the hosts on these slots, to free all memory there."""
         with entered(self.head.folder) as folder:
             self._end_hosts(folder, but=None)
 
     def _end_hosts(self, folder: int, but: tuple[int, ...] | None) -> None:
-        """End hosts that are on one of these slots, but for the one that is on `but`: nobody uses them, since these are taken."""
+        """End hosts on any of these slots, except the one on exactly `but`; no job uses them."""
         for number in range(len(self.head.slots)):
             found = read_note(folder, number)
             there = tuple(found["slots"] or [number])
@@ -175,9 +175,9 @@ class Slot:
                 os.close(lock)
 
     def ask(self, task: Task) -> Iterator[list[dict[str, Any]]]:
-        """Have the task done by the slot's host, started where there is none.
+        """Yield the rows of a task done by the slot's host, which is started if there is none.
 
-        Raises DiedError if it dies, and GivenUpError.
+        Raises DiedError if the host dies, and GivenUpError.
         """
         connection, pid = self._connect(task)
         name = f"the engine host of slot {self.number} (process {pid})"
@@ -208,19 +208,20 @@ class Slot:
         raise DiedError(f"{name} {problem}")
 
     def tail(self) -> str:
-        """The end of the host's log."""
+        """Return the end of the host's log."""
         with suppress(OSError):
             return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
         return ""
 
     def _connect(self, task: Task) -> tuple[socket.socket, int]:
-        """A connection to the slot's host, and its process id.
+        """Return a connection to the slot's host, and the host's process id.
 
-        On a GPU a host that holds something else than the task needs is ended, and a new one started: only the end of a
-        process frees all that it has of a GPU's memory, and vLLM wants nearly all.
+        On a GPU, a host that holds something else than the task needs is ended, and a new one
+        started. Only the end of a process frees all of its GPU memory, and vLLM needs nearly all of
+        it.
         """
         with entered(self.head.folder) as folder:
-            # By way of the descriptor, since the path of a socket may have 107 bytes at most.
+            # By the descriptor, since a socket's path must not exceed 107 bytes.
             path = f"/proc/self/fd/{folder}/{self.socket}"
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._end_hosts(folder, but=self.numbers)
@@ -231,7 +232,7 @@ class Slot:
                 connection.connect(path)
                 if pid and not ended(pid) and not spent:
                     return connection, pid
-            if pid:  # spent, or it died while nobody was there
+            if pid:  # it holds something else, or died in the meantime
                 end_session(pid, self.head)
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             with suppress(FileNotFoundError):
@@ -243,18 +244,18 @@ class Slot:
                 return connection, self._start(folder, listener.fileno())
 
     def _start(self, folder: int, listener: int) -> int:
-        """Start a host that takes over the listening socket; its process id."""
+        """Start a host that takes over the listening socket; return its process id."""
         settings = {
             "head": self.head.model_dump(mode="json"),
             "slot": self.number,
             "own_log": self.log is not None,
             "kinds": tasks.KINDS,
         }
-        quiet = [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"]  # of memory that it removes
+        quiet = [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"]  # about memory it removes
         environment = {
             "EXPOFLOW_HEAD": self.head.model_dump_json(),
             "PYTHONWARNINGS": ",".join(filter(None, quiet)),
-            progress.FILE: "",  # it tells each job by itself
+            progress.FILE: "",  # the host reports to each job itself
         }
         if self.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpu
@@ -270,7 +271,7 @@ class Slot:
 
 
 def end_host(head: Head) -> None:
-    """End the host of a head that is this process, at its end."""
+    """End this process' own host, when the process exits."""
     if head.is_here():
         with suppress(OSError, ValueError):
             if pid := json.loads((head.folder / "slot-0").read_text()).get("pid"):
@@ -279,15 +280,15 @@ def end_host(head: Head) -> None:
 
 
 def note(lock: int, **changed: Any) -> None:
-    """Say in a slot's file what has changed: the host's `pid`, its `slots` and what it has `held`, or who has `taken` it."""
+    """Record changes in a slot's file: the host's `pid`, `slots`, `held`, or who has `taken` it."""
     text = json.dumps(_note(lock) | changed).encode()
-    # All at once: who reads meanwhile finds a whole note, and so does everybody after a kill.
+    # In one write: readers always find a whole note, even after a kill.
     os.pwrite(lock, text.ljust(os.fstat(lock).st_size), 0)
     os.ftruncate(lock, len(text))
 
 
 def read_note(folder: int, number: int) -> dict[str, Any]:
-    """What a slot's file says."""
+    """Return the content of a slot's file."""
     with suppress(FileNotFoundError):
         file = os.open(f"slot-{number}", os.O_RDONLY, dir_fd=folder)
         try:
@@ -303,13 +304,13 @@ NOTHING: dict[str, Any] = {"pid": None, "held": {}, "slots": None, "taken": None
 def _note(file: int) -> dict[str, Any]:
     try:
         return json.loads(os.pread(file, 1 << 20, 0))
-    except ValueError:  # nothing yet, or just being written
+    except ValueError:  # empty, or just being written
         return {}
 
 
 @contextmanager
 def entered(folder: Path) -> Iterator[int]:
-    """The descriptor of the runtime folder, made where it is missing, with all others kept out of it."""
+    """Lock the runtime folder against others, and yield its descriptor. It is made if missing."""
     while True:
         with suppress(FileExistsError):
             os.mkdir(folder, 0o700)
@@ -318,12 +319,14 @@ def entered(folder: Path) -> Iterator[int]:
         except FileNotFoundError:  # removed just now
             continue
         except NotADirectoryError:
-            raise ExpoflowError(f"{folder} is no folder; delete it, or set TMPDIR to another place") from None
+            raise ExpoflowError(
+                f"{folder} is not a folder; delete it, or set TMPDIR to another place"
+            ) from None
         status = os.fstat(descriptor)
         if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
             os.close(descriptor)
             raise ExpoflowError(
-                f"{folder} is open to others than its user (owner {status.st_uid}, mode"
+                f"{folder} is accessible to others than its user (owner {status.st_uid}, mode"
                 f" {stat.S_IMODE(status.st_mode):o}); delete it, or set TMPDIR to another place"
             )
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -338,15 +341,16 @@ def entered(folder: Path) -> Iterator[int]:
 
 
 def _lines(connection: socket.socket, pid: int, given_up: threading.Event) -> Iterator[bytes]:
-    """What a host says, line by line; an empty one first if that takes too long.
+    """Yield a host's messages line by line; an empty one comes first if that takes too long.
 
-    ConnectionError at its end, which is seen by the process too: what it forked may keep the connection open.
+    Raises ConnectionError at its end. The process is watched too, since its forks may keep the
+    connection open.
     """
     waited, rest = 0, b""
     while True:
         if given_up.is_set():
             raise GivenUpError
-        # Second by second, so that the time in which this process is stopped does not count.
+        # Second by second, so time in which this process is stopped does not count.
         if readable(connection.fileno(), 1000):
             if not (data := connection.recv(1 << 20)):
                 raise ConnectionResetError
@@ -362,24 +366,24 @@ def _lines(connection: socket.socket, pid: int, given_up: threading.Event) -> It
 
 
 class _WholeLines:
-    """What a host says, printed line by line, since others of the job may say something at the same time."""
+    """A host's output, printed in whole lines, since other threads of the job may print too."""
 
     def __init__(self) -> None:
         self._rest = ""
 
     def write(self, text: str) -> None:
-        """Print the lines that have ended."""
+        """Print the lines that are complete."""
         lines, end, self._rest = (self._rest + text).rpartition("\n")
         print(lines + end, end="", flush=True)
 
     def close(self) -> None:
-        """Print what there is."""
+        """Print the rest."""
         if self._rest:
             self.write("\n")
 
 
 def _known(kind: str, text: str) -> ExpoflowError:
-    """An error of expoflow's by the name of its class."""
+    """Return one of expoflow's errors by the name of its class."""
     if kind == "ConfigError":
         return errors.ConfigError(text.split("\n"))
     return getattr(errors, kind, ExpoflowError)(text)

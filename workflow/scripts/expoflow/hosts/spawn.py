@@ -1,4 +1,4 @@
-"""How the process of a host begins: started by the job that wants it, or for the job by its head (`hosts.keeper`)."""
+"""Start of a host's process: by the job that needs it, or by its head (`hosts.keeper`)."""
 
 import json
 import socket
@@ -13,10 +13,10 @@ KEEPER = "keeper.sock"  # in the runtime folder of a head that starts hosts itse
 
 
 class Order(NamedTuple):
-    """A process that is wanted: its command, environment and working directory, and the file that its output goes to.
+    """A process to start: its command, environment, working directory and output file.
 
-    The command's last argument will be the descriptor of a listening socket. Without `log` its output is that of the process
-    which starts it.
+    The descriptor of a listening socket is appended to the command. Without `log` the output is
+    that of the process which starts it.
     """
 
     command: list[str]
@@ -26,7 +26,7 @@ class Order(NamedTuple):
 
 
 def spawn(order: Order, listener: int) -> int:
-    """Start the process in a session of its own; its process id."""
+    """Start the process in its own session; return its process id."""
     with _open(order.log) as log:
         process = subprocess.Popen(
             [*order.command, str(listener)],
@@ -38,7 +38,7 @@ def spawn(order: Order, listener: int) -> int:
             start_new_session=True,
             pass_fds=[listener],
         )
-    process.returncode = 0  # nobody waits for it: it lives on after this process
+    process.returncode = 0  # nobody waits for it: it outlives this process
     return process.pid
 
 
@@ -50,9 +50,9 @@ def _open(log: str | None) -> AbstractContextManager[IO[bytes] | None]:
 
 
 def ask(folder: int, order: Order, listener: int) -> int:
-    """Have the head start the process; its process id. `folder` is the descriptor of the runtime folder.
+    """Make the head start the process; return its process id. Raises ExpoflowError if that fails.
 
-    Raises ExpoflowError if it cannot.
+    `folder` is the descriptor of the runtime folder.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as keeper:
         keeper.connect(f"/proc/self/fd/{folder}/{KEEPER}")
@@ -62,6 +62,6 @@ def ask(folder: int, order: Order, listener: int) -> int:
             said = answer.readline()
     if not said:
         raise ExpoflowError(
-            "no engine host could be started: the Snakemake process of this SLURM job says why in results/logs/slurm"
+            "no engine host could be started; the log of this SLURM job in results/logs/slurm says why"
         )
     return int(said)

@@ -1,4 +1,4 @@
-"""Tasks: what is asked of a host, what does the work, and what stays loaded between them."""
+"""Tasks for a host, the functions that do them, and what stays loaded between tasks."""
 
 import importlib
 from collections.abc import Callable, Iterator
@@ -7,27 +7,27 @@ from typing import Any, Protocol, TypeVar
 from expoflow.config.benchmarks import SECTIONS
 from expoflow.files.records import Record
 
-# What does the work of each kind of task: a function (held, arguments) that yields lists of JSON rows. It
-# yields often, also empty lists, since it can be closed only there.
+# For each kind of task the function (held, arguments) that does the work. It yields lists of JSON
+# rows. It yields often, even empty lists, since it can be stopped only there.
 KINDS = {
     "generate": "expoflow.engines.answering:generate",
     "likelihood": "expoflow.scoring.likelihood:answer",
     "score": "expoflow.scoring.rewards:answer",
     "theory": "expoflow.theory.answers:answer",
 }
-# A benchmark's work of another kind is done by the folder of that name.
+# If a benchmark has its own kind of work, the folder of that name does it.
 KINDS |= {
     kind: f"expoflow.benchmarks.{kind}.backend:answer"
     for section in SECTIONS.values()
     for kind in section.TASKS
     if kind not in KINDS
 }
-# Kinds that work with what another kind has loaded.
+# Kinds that use what another kind has loaded.
 SHARING = {"likelihood": "generate"}
 
 
 class Loaded(Protocol):
-    """What can be kept loaded."""
+    """An object that can be kept loaded."""
 
     def close(self) -> None:
         """Free its memory."""
@@ -38,33 +38,33 @@ Work = Callable[["Held", dict[str, Any]], Iterator[list[dict[str, Any]]]]
 
 
 class Task(Record):
-    """Plain JSON data that says what to do; `key` is that of what `Held` should hold for it."""
+    """Plain JSON data that says what to do; `key` identifies what `Held` should hold for it."""
 
     kind: str
     key: str = ""
     arguments: dict[str, Any]
 
     def is_ready(self, held: dict[str, str]) -> bool:
-        """Whether what it needs is among what is held: keys by kind."""
+        """Return whether what the task needs is held; `held` has keys by kind."""
         return held.get(self.holds) == self.key
 
     @property
     def holds(self) -> str:
-        """The kind under which `Held` has what the task works with."""
+        """The kind under which `Held` has what the task needs."""
         return SHARING.get(self.kind, self.kind)
 
 
 class Held:
-    """What stays loaded between tasks: one object a kind."""
+    """What stays loaded between tasks: one object per kind."""
 
     def __init__(self, changed: Callable[[dict[str, str]], None] = lambda keys: None):
         self._changed = changed
         self._things: dict[str, tuple[str, Loaded]] = {}
 
     def get(self, kind: str, key: str, make: Callable[[], Thing]) -> Thing:
-        """The object that `key` stands for, made where another one or none is held; that one is closed first.
+        """Return the object for `key`, made unless it is held; another of its kind is closed first.
 
-        What is told of it is told before: it takes memory as soon as it is being made.
+        `changed` is called before the object is made, since it takes memory from then on.
         """
         if kind in self._things and self._things[kind][0] == key:
             return self._things[kind][1]
@@ -92,7 +92,7 @@ class Held:
 
 
 def work(kind: str) -> Work:
-    """The function that does the work of a kind of task."""
+    """Return the function that does the work of a kind of task."""
     if kind not in KINDS:
         raise ValueError(f"no kind of task is called '{kind}'; there are: {', '.join(KINDS)}")
     module, _, function = KINDS[kind].partition(":")

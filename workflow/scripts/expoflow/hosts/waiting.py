@@ -1,4 +1,4 @@
-"""Who waits for slots, and who is given which: what a GPU holds serves first, and nothing is loaded or ended without need."""
+"""The queue for slots: what a GPU holds is used first, and needless loading is avoided."""
 
 import fcntl
 import json
@@ -11,16 +11,18 @@ from dataclasses import dataclass
 
 from expoflow.files.records import Record
 
-# Seconds before what a GPU holds gives way to something else, or is loaded on a second GPU: in that time the next
-# job that wants it has come. Snakemake starts one when another ends, which takes a few seconds.
+# Seconds before something that a GPU holds is replaced, or is loaded on a second GPU. In that time
+# another job that wants it may come: Snakemake starts one when another ends, which takes a few
+# seconds.
 PATIENCE = 5.0
-LAST = "score"  # what waits for queued generations: the reward model takes a GPU from an engine once
+LAST = "score"  # comes after queued generations, so the reward model takes a GPU from an engine only once
 
 
 class Wish(Record):
-    """What a job waits for: as many GPUs (or one core) as `slots` says, which hold or will hold `key` of a `kind`.
+    """A job's wish for `slots` GPUs (or one core), which hold or will hold the `key` of a `kind`.
 
-    `parts` is into how many its work could be cut. It is `further` if the job is at work elsewhere, and then ends nothing.
+    `parts` is the number of parts into which its work can be divided. `further` means that the job
+    is already at work elsewhere; it then ends nothing.
     """
 
     kind: str
@@ -32,19 +34,19 @@ class Wish(Record):
 
 @dataclass(frozen=True)
 class Holder:
-    """What is on some slots: a host that holds the keys of `held` by their kinds, or a job that will soon have them there."""
+    """What is on some slots: a host that holds keys by kind, or a job that will have them soon."""
 
     slots: tuple[int, ...]
     held: Mapping[str, str]
 
     def has(self, wish: Wish) -> bool:
-        """Whether it has what is wished for."""
+        """Return whether it has what is wished for."""
         return self.held.get(wish.kind) == wish.key
 
 
 @dataclass(frozen=True)
 class Gift:
-    """Slots for a wish; `patient`: it costs a load that can be spared if somebody else comes soon."""
+    """Slots for a wish; `patient`: they cost a load that a job that comes soon could save."""
 
     slots: tuple[int, ...]
     patient: bool = False
@@ -53,12 +55,13 @@ class Gift:
 def assign(
     slots: int, free: Collection[int], holders: Sequence[Holder], wishes: Sequence[Wish], gpus: bool = True
 ) -> dict[int, Gift]:
-    """Which wishes, by their place in the order of their coming, are given which slots now.
+    """Return the slots that each wish gets now, by its place in the order of arrival.
 
-    `slots` is the number of all slots, which are cores without `gpus`: a core's host holds one thing of each kind, a GPU's one in
-    all. First idle hosts serve those who wish for what they hold. Then come wishes for what nobody holds, scores last, and then
-    those for a second copy. A further share of a job is given no GPU that holds something else. Who wishes for several GPUs keeps those
-    that are free until all of them are.
+    `slots` is the number of all slots. Without `gpus` they are cores: a core's host holds one
+    object per kind, a GPU's host holds one in all. Idle hosts first serve wishes for what they
+    hold. Then come wishes for what nobody holds, with scores last, and then wishes for a second
+    copy. A further share of a job gets no GPU that holds something else. A wish for several GPUs
+    keeps those that are free until all of them are.
     """
     left, given = set(free), {}
     waiting = dict(enumerate(wishes))
@@ -88,11 +91,11 @@ def assign(
     return given
 
 
-LOSS = 3  # the cost from which on something that is loaded is lost
+LOSS = 3  # from this cost on, something that is loaded is lost
 
 
 def _cost(window: tuple[int, ...], wish: Wish, holders: Sequence[Holder], gpus: bool) -> int:
-    """How little some slots suit a wish."""
+    """Return the cost of giving some slots to a wish."""
     there = [each for each in holders if set(each.slots) & set(window)]
     if not there:
         return 2  # a host has to be started
@@ -103,15 +106,15 @@ def _cost(window: tuple[int, ...], wish: Wish, holders: Sequence[Holder], gpus: 
 
 
 def _windows(slots: int, width: int) -> Iterator[tuple[int, ...]]:
-    """Groups of neighbouring slots, always the same ones, so that a host of several GPUs is found again."""
+    """Yield fixed groups of neighbouring slots, so that a host with several GPUs is found again."""
     for first in range(0, slots - width + 1, width):
         yield tuple(range(first, first + width))
 
 
 class Ticket:
-    """A job's wish in the runtime folder, where the others see it as long as this process lives.
+    """A job's wish in the runtime folder, which the others see as long as this process lives.
 
-    `since` is when the job began to wait, by time.monotonic(): now, if it is not said.
+    `since` is when the job began to wait, by time.monotonic(); by default it is now.
     """
 
     def __init__(self, wish: Wish, since: float | None = None):
@@ -121,7 +124,7 @@ class Ticket:
         self._lock: int | None = None
 
     def show(self, folder: int) -> None:
-        """Lay it into the entered folder, again if that was removed meanwhile."""
+        """Write the wish into the entered folder, again if the folder was removed meanwhile."""
         if self._lock is not None and os.fstat(self._lock).st_nlink:
             return
         self.drop(folder)
@@ -130,7 +133,7 @@ class Ticket:
         os.write(self._lock, self.wish.model_dump_json().encode())
 
     def all(self, folder: int) -> dict[str, Wish]:
-        """The wishes of all who wait, in the order of their coming, this one among them."""
+        """Return the wishes of all waiting jobs, in the order of arrival, including this one."""
         found = {}
         for name in sorted(name for name in os.listdir(folder) if name.startswith("wish-")):
             if name == self.name:
@@ -140,7 +143,7 @@ class Ticket:
         return found
 
     def drop(self, folder: int | None = None) -> None:
-        """Wait no more."""
+        """Stop waiting."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -150,7 +153,7 @@ class Ticket:
 
 
 def _read(name: str, folder: int) -> Wish | None:
-    """Another job's wish; that of one that has ended is removed."""
+    """Return another job's wish; if that job has ended, remove it and return None."""
     lock = os.open(name, os.O_RDWR, dir_fd=folder)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

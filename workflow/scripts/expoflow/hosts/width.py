@@ -1,4 +1,4 @@
-"""How many GPUs of this machine a task's model is spread over, and how many of its cores a task has."""
+"""How many GPUs of this machine a task's model is spread over, and how many cores a task gets."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,17 +12,18 @@ from expoflow.system.gpu_memory import gpus
 from expoflow.system.gpus import allotted
 from expoflow.system.tensor_parallel import dimensions, fits
 
-# Bytes of weights from which a model has several cores. Sums of smaller ones, such as the miniature's, depend in their last bits
-# on the number of threads, and gain little by it.
+# From this many bytes of weights on, a model gets several cores. With a smaller one, such as the
+# miniature, the last bits of sums depend on the number of threads, and more threads gain little.
 LARGE = 100 * 10**6
-FOLDERS = ("folder", "sft", "aligned")  # what a task's arguments call the folders of its models
+FOLDERS = ("folder", "sft", "aligned")  # keys of a task's arguments that name its models' folders
 
 
 def width(head: Head, task: Task) -> int:
-    """As many as the config says of one of its models, else as hold the largest; 1 on cores.
+    """Return the GPUs that the config sets for a model, or else that hold the largest; 1 on cores.
 
-    In a SLURM job that several jobs share it is as many as this one was given of them. Of fewer GPUs, or of a number over which
-    one of the models cannot be spread, it is the largest number over which all can.
+    In a SLURM job that several jobs share, it is the number that this job was given. If there are
+    fewer GPUs, or a model cannot be spread over that number, it is the largest number over which
+    all can.
     """
     if head.slots[0] is None:
         return 1
@@ -44,13 +45,13 @@ def _wanted(head: Head, models: Sequence[tuple[str, EngineConfig]]) -> int:
 
 
 def shares_cores(head: Head, task: Task) -> bool:
-    """Whether a task has more than one core if the others have nothing to do: of a large model that no GPU runs."""
+    """Return whether a task may use idle cores of others: it has a large model and no GPU."""
     sizes = (folder_bytes(os.path.abspath(folder)) for folder, _ in _models(task.arguments))
     return head.slots[0] is None and max(sizes, default=0) >= LARGE
 
 
 def _models(arguments: Any, engine: EngineConfig = BY_ITSELF) -> Iterator[tuple[str, EngineConfig]]:
-    """The folders of models among a task's arguments, and how their engine is set up."""
+    """Yield the folders of models among a task's arguments, with their engine settings."""
     if isinstance(arguments, dict):
         if isinstance(own := arguments.get("engine"), dict):
             engine = EngineConfig.model_validate(own)

@@ -1,4 +1,5 @@
-"""The hub's cache: which files of a repository are wanted, and how they get there, whole."""
+"""The hub's cache: which files of a repository are needed, and how they are downloaded
+completely."""
 
 import os
 import re
@@ -23,19 +24,22 @@ from expoflow.hub.verified_file import ETAG, Arrived, HubFile, cache_folder, lin
 from expoflow.results import File
 from expoflow.store import remembered
 
-STREAMS = 4  # files that are received at a time
+STREAMS = 4  # number of concurrent downloads
 SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 PICKLES = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
-Wanted = Callable[[str, Mapping[str, int]], list[str]]  # (repository, sizes by file name) -> names to bring
+Wanted = Callable[
+    [str, Mapping[str, int]], list[str]
+]  # (repository, sizes by file name) -> names to download
 
 
 def fetch(
     repo: str, revision: str | None = None, kind: str = "model", wanted: Wanted | None = None
 ) -> tuple[str, Path, dict[str, File]]:
-    """Bring files of a repository into the hub's cache: the commit, the snapshot's folder, the files by name.
+    """Download files of a repository into the hub's cache.
 
-    `kind` is "model" or "dataset"; `wanted` chooses among the file names, by default those of a checkpoint.
-    Nothing is asked of the network with HF_HUB_OFFLINE. What goes wrong for good is a CheckpointError.
+    Returns the commit, the snapshot's folder, and the files by name. `kind` is "model" or
+    "dataset". `wanted` chooses the files by name, by default those of a checkpoint. With
+    HF_HUB_OFFLINE the network is not used. Raises CheckpointError for a lasting failure.
     """
     cache, wanted = cache_folder(repo, kind), wanted or checkpoint_names
     if constants.HF_HUB_OFFLINE:
@@ -50,7 +54,7 @@ def fetch(
 
 
 def describe(repo: str, revision: str | None, kind: str = "model") -> tuple[str, dict[str, HubFile]]:
-    """The commit that a revision stands for, and its files by name; raises the client's errors."""
+    """The commit that a revision stands for, and its files by name. Raises the client's errors."""
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     try:
         info = patiently(
@@ -58,7 +62,7 @@ def describe(repo: str, revision: str | None, kind: str = "model") -> tuple[str,
                 repo, revision=revision, repo_type=kind, files_metadata=True, timeout=timeout
             )
         )
-    except (KeyError, TypeError, ValueError):  # not what a hub sends, or no name of a repository
+    except (KeyError, TypeError, ValueError):  # not a reply of a hub, or not the name of a repository
         raise CheckpointError(
             f"{repo}: {ENDPOINT} gives no description of it; correct `hub:`, or HF_ENDPOINT"
         ) from None
@@ -82,12 +86,13 @@ def _from_hub(
 
 
 def bring(repo: str, commit: str, files: list[HubFile], kind: str = "model") -> tuple[Path, dict[str, File]]:
-    """Have `files` of a commit in the cache: the snapshot's folder, the files by name."""
+    """Bring `files` of a commit into the cache. Returns the snapshot's folder and the files by
+    name."""
     cache, stop = cache_folder(repo, kind), Event()
     for file in files:
         if not ETAG.fullmatch(file.etag or "") or file.name.startswith("/") or ".." in file.name.split("/"):
             raise CheckpointError(
-                f"{repo}: {ENDPOINT} has a file {file.name!r} of hash {file.etag!r}; is it a hub?"
+                f"{repo}: {ENDPOINT} has a file {file.name!r} with hash {file.etag!r}; is it a hub?"
             )
     arrived = Arrived(cache, files)
     _require_room(repo, arrived, cache)
@@ -113,9 +118,10 @@ def bring(repo: str, commit: str, files: list[HubFile], kind: str = "model") -> 
 
 
 def checkpoint_names(repo: str, sizes: Mapping[str, int]) -> list[str]:
-    """Names of config, tokenizer, code and weights: safetensors, or pickles where there is nothing else.
+    """Names of config, tokenizer, code and weights: safetensors, or pickles if there is nothing
+    else.
 
-    Of an adapter's repository, which has no model's weights: the adapter and its tokenizer.
+    In an adapter's repository, which has no full weights: the adapter and its tokenizer.
     """
     for pattern, single, index in ((SAFETENSORS, SINGLE, INDEX), (PICKLES, BIN, BIN_INDEX)):
         weights = [name for name in sizes if pattern.fullmatch(name)]
@@ -181,6 +187,8 @@ def _from_cache(
         file = HubFile(name, sizes[name], etag if ETAG.fullmatch(etag) else "")
         value = file.sha256_if_right(path.resolve(), remembered)
         if value is None:
-            raise CheckpointError(f"{repo}: {name} in the cache has not the hash {etag} of the hub; {again}")
+            raise CheckpointError(
+                f"{repo}: {name} in the cache does not have the hash {etag} of the hub; {again}"
+            )
         files[name] = File(size=file.size, sha256=value)
     return commit, snapshot, files

@@ -1,4 +1,4 @@
-"""What the card of a dataset says of its files."""
+"""The files of a dataset, according to its card."""
 
 import fnmatch
 import re
@@ -13,15 +13,15 @@ from expoflow.files.formats import FORMATS, PACKED
 CARD = "README.md"
 SUFFIXES = tuple(
     each + packed for each in FORMATS for packed in ("", *PACKED)
-)  # the first that a split has is taken
+)  # the first one that a split has is used
 NUMBERED = re.compile(r"-(\d+)-of-(\d+)\.")
 
 
 def split_files(card: str, names: Sequence[str], config: str | None, split: str, repo: str) -> list[str]:
     """The files of a split among the `names` of a dataset, in order.
 
-    As the dataset's `card` (its README.md) says; where it says nothing, those that have the split's name in
-    theirs. Raises DataError, which names the splits there are.
+    The dataset's `card` (its README.md) lists them. If it does not, they are the files with the
+    split's name in their own. Raises DataError, which names the existing splits.
     """
     said = _said(card)
     if said:
@@ -54,7 +54,8 @@ def split_files(card: str, names: Sequence[str], config: str | None, split: str,
 
 
 def said_rows(card: str, config: str | None, split: str) -> int | None:
-    """Number of rows of a split, as the card's `dataset_info` says; None where it does not."""
+    """Number of rows of a split according to the card's `dataset_info`; None if it is not
+    stated."""
     infos = front_matter(card).get("dataset_info")
     for info in [infos] if isinstance(infos, Mapping) else infos or ():
         if info.get("config_name", "default") == (config or "default") or config is None:
@@ -65,7 +66,7 @@ def said_rows(card: str, config: str | None, split: str) -> int | None:
 
 
 def front_matter(card: str) -> dict[str, Any]:
-    """What stands before the text of a README.md of the hub; {} where there is nothing, or it is broken."""
+    """The front matter of a README.md of the hub; {} if it is missing or broken."""
     front = re.match(r"\s*---\r?\n(.*?)\r?\n---", card, re.DOTALL)
     try:
         content = yaml.safe_load(front[1]) if front else {}
@@ -97,7 +98,7 @@ def _patterns(data_files: Any) -> dict[str, list[str]]:
 
 
 def _require_all(repo: str, files: Sequence[str]) -> None:
-    """Numbered files must all be there: a cache may hold some of them."""
+    """Raise DataError unless all numbered files are there: a cache may hold only some of them."""
     numbered = [(int(found[1]), int(found[2])) for name in files if (found := NUMBERED.search(name))]
     if numbered and {number for number, _ in numbered} != set(range(numbered[0][1])):
         raise DataError(f"{repo}: {len(numbered)} of {numbered[0][1]} files are there; unset HF_HUB_OFFLINE")

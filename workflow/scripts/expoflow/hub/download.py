@@ -1,11 +1,13 @@
 """Checkpoints and datasets from the Hugging Face hub, in the hub's own cache.
 
-The client's own download (huggingface_hub 2.4) names partial files at random, so that a killed process
-loses them, and takes wrong bytes of the right length. So files are received here, through the client's
-session, into its cache: resumed where they ended, and admitted only with the hash that the hub says. That
-is plain HTTP, which the hub offers for Xet files too; with Xet neither could be promised.
+The client's own download (huggingface_hub 2.4) gives partial files random names, so a killed
+process loses them. It also accepts wrong bytes of the right length. Files are therefore downloaded
+here, through the client's session, into its cache. Downloads resume where they ended, and a file is
+accepted only with the hash that the hub states. This uses plain HTTP, which the hub offers for Xet
+files too; the Xet protocol could guarantee neither.
 
-`python -m expoflow.hub.download` reads a manifest from stdin, brings its files back and prints their folder.
+`python -m expoflow.hub.download` reads a manifest from stdin, downloads its files again and prints
+their folder.
 """
 
 import sys
@@ -23,12 +25,12 @@ from expoflow.results import Manifest
 
 
 def download(model: str, source: ModelConfig, note: Path, say: Callable[[str], None] = print) -> Manifest:
-    """Bring a hub model into the cache and describe it, its revision resolved to a commit.
+    """Download a hub model into the cache and describe it, with its revision resolved to a commit.
 
-    `note` remembers that commit for the next time, to tell by `say` where a branch has moved since.
+    `note` keeps that commit. If a branch has moved since the last time, `say` reports it.
     """
     commit, folder, files = fetch(source.hub, source.revision, wanted=_with_card)
-    files.pop(CARD, None)  # states the licence, and is no part of the model
+    files.pop(CARD, None)  # states the licence, but is not part of the model
     remember_commit(note, f"model '{model}'", source.hub, source.revision, commit, say)
     return Manifest(
         model=model,
@@ -44,7 +46,8 @@ def download(model: str, source: ModelConfig, note: Path, say: Callable[[str], N
 def remember_commit(
     note: Path, what: str, repo: str, revision: str | None, commit: str, say: Callable[[str], None]
 ) -> None:
-    """Write to `note` which commit the revision stands for, and tell where it was another one before."""
+    """Write to `note` which commit the revision stands for, and report if it was another one
+    before."""
     asked = {"hub": repo, "revision": revision or "main"}
     before = read_json_file(note) if note.is_file() else {}
     if asked.items() <= before.items() and before["commit"] != commit:
@@ -56,9 +59,10 @@ def remember_commit(
 
 
 def dataset(source: DataConfig) -> tuple[str, list[Path]]:
-    """Bring the files of a split into the cache: the commit, and the files in the split's order.
+    """Download the files of a split into the cache. Returns the commit, and the files in the
+    split's order.
 
-    Raises CheckpointError for what the hub does not give, DataError for a split that is not there.
+    Raises CheckpointError if the hub does not provide them, DataError if there is no such split.
     """
     repo = source.hub
     commit, folder, card = fetch(
@@ -74,7 +78,8 @@ def dataset(source: DataConfig) -> tuple[str, list[Path]]:
 
 
 def restore(manifest: Manifest) -> Path:
-    """Bring the files of a manifest back from the hub; another content than then is a CheckpointError."""
+    """Download the files of a manifest again. Raises CheckpointError if their content has
+    changed."""
     _, folder, files = fetch(manifest.source["hub"], manifest.revision)
     for name, file in manifest.files.items():
         if files.get(name) != file:

@@ -1,4 +1,4 @@
-"""Preflight of a hub model: its headers by HTTP Range, before 2 x 14 GB are downloaded."""
+"""Preflight of a hub model: fetch its headers by HTTP Range before 2 x 14 GB are downloaded."""
 
 import os
 from pathlib import Path
@@ -10,13 +10,14 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 from expoflow.errors import CheckpointError
 from expoflow.hub import cache, http
 
-FIRST = 1 << 17  # bytes; the header of a shard of 7B has about 40 kB
+FIRST = 1 << 17  # bytes; the header of a 7B model's shard has about 40 kB
 
 
 def headers(repo: str, revision: str | None, folder: Path) -> Path | None:
-    """Make `folder` like the model's snapshot, its weight files sparse: header and size are right, no weight is.
+    """Make `folder` look like the model's snapshot, with sparse weight files.
 
-    None where the model has only pickles, which have no header. Raises CheckpointError.
+    The headers and sizes of the weight files are right, but the weights are missing. Returns None
+    if the model has only pickles, which have no header. Raises CheckpointError.
     """
     if constants.HF_HUB_OFFLINE:
         return cache.fetch(repo, revision)[1]
@@ -38,7 +39,7 @@ def headers(repo: str, revision: str | None, folder: Path) -> Path | None:
 
 
 def _write_header(url: str, path: Path, size: int) -> None:
-    """Write the first bytes of a safetensors file, to the end of its header, and let the rest be a hole."""
+    """Write a safetensors file up to the end of its header, and leave the rest as a hole."""
     text = http.patiently(lambda: _first_bytes(url, FIRST))
     length = 8 + int.from_bytes(text[:8], "little")
     if FIRST < length <= size:
@@ -53,7 +54,7 @@ def _first_bytes(url: str, count: int) -> bytes:
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     with get_session().stream("GET", url, headers=request, timeout=timeout) as response:
         hf_raise_for_status(response)
-        for chunk in response.iter_bytes():  # a server that does not heed Range sends the whole file
+        for chunk in response.iter_bytes():  # a server that ignores Range sends the whole file
             received += chunk
             if len(received) >= count:
                 break

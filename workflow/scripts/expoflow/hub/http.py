@@ -1,4 +1,4 @@
-"""Requests to the hub: patience, and errors in words."""
+"""Requests to the hub: retries, and readable errors."""
 
 import os
 import re
@@ -16,9 +16,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-WAITS = (1, 2, 4, 8, 16)  # seconds between tries of one request; bytes received begin them anew
+WAITS = (1, 2, 4, 8, 16)  # seconds between tries of a request; received bytes restart the series
 LONGEST = 300  # seconds; the hub counts requests over five minutes
-ENDPOINT = re.sub("//[^/@]*@", "//", constants.ENDPOINT)  # as it may be shown
+ENDPOINT = re.sub("//[^/@]*@", "//", constants.ENDPOINT)  # without user and password, so it may be shown
 
 Result = TypeVar("Result")
 
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 def patiently(
     call: Callable[[], Result], stop: Event | None = None, progress: Callable[[], int] = lambda: 0
 ) -> Result:
-    """The result of `call`, tried again after what may pass: a lost connection, 408, 429, 5xx."""
+    """The result of `call`, retried after temporary errors: a lost connection, 408, 429, 5xx."""
     waits, reached = iter(WAITS), progress()
     while True:
         try:
@@ -49,7 +49,7 @@ def _may_pass(error: HTTPError) -> bool:
 
 
 def asked_pause(error: HTTPError) -> int:
-    """Seconds that the server asks to wait, 0 where it does not say."""
+    """Seconds that the server asks to wait; 0 if it asks for none."""
     if not isinstance(error, HfHubHTTPError):
         return 0
     headers = error.response.headers
@@ -60,7 +60,7 @@ def asked_pause(error: HTTPError) -> int:
 
 
 def happened(error: HTTPError) -> str:
-    """What happened, without texts from outside, which may hold secrets."""
+    """A description of an error without text from outside, which may contain secrets."""
     return f"HTTP {error.response.status_code}" if isinstance(error, HfHubHTTPError) else type(error).__name__
 
 
@@ -73,7 +73,7 @@ NO_FOLDER = "if a folder is meant, there is none here: correct the path, or writ
 
 
 def explain(error: HTTPError, repo: str, revision: str | None, kind: str = "model") -> str:
-    """What went wrong for good, and the remedy; never the token."""
+    """A message for a lasting failure, with the remedy. It never contains the token."""
     token = token_name()
     account = f"{token} belongs to an account without access" if get_token() else "HF_TOKEN is not set"
     if isinstance(error, GatedRepoError):
@@ -99,5 +99,5 @@ def explain(error: HTTPError, repo: str, revision: str | None, kind: str = "mode
         return f"{repo}: {happened(error)}, {ENDPOINT} asks to wait {asked} s; run again after that"
     return (
         f"{repo}: {ENDPOINT} does not answer as it should ({happened(error)}), {len(WAITS) + 1} tries; "
-        f"what came is kept: run again, or set HF_HUB_OFFLINE=1 if all is in the cache; {NO_FOLDER.format(repo)}"
+        f"received bytes are kept: run again, or set HF_HUB_OFFLINE=1 if all is in the cache; {NO_FOLDER.format(repo)}"
     )

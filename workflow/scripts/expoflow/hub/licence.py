@@ -1,4 +1,4 @@
-"""The licence that a model's card states, and the one that a model made out of two others has."""
+"""The licence that a model's card states, and the licence of a model made from two others."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,12 +6,13 @@ from pathlib import Path
 from expoflow.errors import CheckpointError
 from expoflow.hub.cards import front_matter
 
-Licence = dict[str, str]  # `license`, and where that is "other" also `license_name` and `license_link`
+Licence = dict[str, str]  # `license`; if that is "other", also `license_name` and `license_link`
 KEYS = ("license", "license_name", "license_link")
 
 
 def stated(card: Path) -> Licence | None:
-    """What the front matter of a README.md says; None where it says nothing, or nothing definite."""
+    """The licence in the front matter of a README.md; None if it states none, or nothing
+    definite."""
     try:
         said = front_matter(card.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
@@ -24,13 +25,14 @@ def stated(card: Path) -> Licence | None:
 
 
 def inherited(parents: Mapping[str, Licence | None]) -> Licence:
-    """The licence that all `parents` (by name, the aligned model first) have; the first one's link.
+    """The licence that all `parents` (by name, the aligned model first) share, with the first one's
+    link.
 
-    Raises CheckpointError where one is unknown or they differ.
+    Raises CheckpointError if a licence is unknown or if they differ.
     """
     remedy = "read the terms of both, and state the licence of what you publish: --license ID"
     if unknown := [name for name, licence in parents.items() if licence is None]:
-        raise CheckpointError(f"no licence is known of {' and '.join(unknown)}; {remedy}")
+        raise CheckpointError(f"no licence is known for {' and '.join(unknown)}; {remedy}")
     names = {name: licence.get("license_name", licence["license"]) for name, licence in parents.items()}
     if len({(licence["license"], names[name]) for name, licence in parents.items()}) > 1:
         differ = " and ".join(f"{name} has {licence}" for name, licence in names.items())

@@ -1,4 +1,5 @@
-"""One file of the hub: received, gone on with after a cut, and taken only if its hash is right."""
+"""One file of the hub: downloaded, resumed after an interruption, and accepted only with the right
+hash."""
 
 import hashlib
 import os
@@ -25,14 +26,15 @@ ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file as the hub describes it: `etag` is the sha256 of a large (LFS, Xet) file, else git's sha1."""
+    """A file as the hub describes it: `etag` is the sha256 of a large (LFS, Xet) file, else git's
+    sha1."""
 
     name: str
     size: int
     etag: str
 
     def sha256_if_right(self, path: Path, hashed: Callable[[Path], str] = sha256) -> str | None:
-        """sha256 of the file at `path`, None where size or hash are not what the hub says."""
+        """sha256 of the file at `path`; None if its size or hash is not what the hub states."""
         if path.stat().st_size != self.size:
             return None
         if len(self.etag) == 40:
@@ -52,7 +54,7 @@ def partial_place(cache: Path, file: HubFile) -> Path:
 
 
 class Arrived:
-    """The bytes that are here of some files of a repository, in whatever thread they come."""
+    """A thread-safe count of the bytes received of some files of a repository."""
 
     def __init__(self, cache: Path, files: Iterable[HubFile]):
         sizes = {file.etag: file.size for file in files}
@@ -66,7 +68,7 @@ class Arrived:
         progress.report(self.done, self.total, "bytes")
 
     def now(self, file: HubFile, size: int) -> None:
-        """Of a file there are now so many bytes."""
+        """Record that `size` bytes of `file` have been received."""
         with self._counting:
             self.done += size - self._bytes[file.etag]
             self._bytes[file.etag] = size
@@ -76,9 +78,10 @@ class Arrived:
 def receive_right(
     repo: str, kind: str, commit: str, file: HubFile, locks: Path, stop: Event, arrived: Arrived
 ) -> str:
-    """Have the file in the cache's blobs, received unless it is there and right; its sha256.
+    """Bring the file into the cache's blobs and return its sha256. It is downloaded unless it is
+    already there and right.
 
-    A second process that wants it waits at the lock, which is the client's own.
+    A second process that wants the file waits for the lock, which is the client's own.
     """
     cache = cache_folder(repo, kind)
     blob, partial = cache / "blobs" / file.etag, partial_place(cache, file)
@@ -87,7 +90,7 @@ def receive_right(
         if blob.is_file() and (value := file.sha256_if_right(blob.resolve(), remembered)):
             arrived.now(file, file.size)
             return value
-        for _ in range(2):  # what an earlier process left may be wrong
+        for _ in range(2):  # the bytes that an earlier process left may be wrong
             patiently(lambda: _receive(url, partial, file, stop, arrived), stop, lambda: size_of(partial))
             if value := file.sha256_if_right(partial):
                 os.replace(partial, blob)
@@ -98,12 +101,12 @@ def receive_right(
     algorithm = "sha256" if len(file.etag) == 64 else "git sha1"
     raise CheckpointError(
         f"{repo}: {file.name} came with {found}, the hub says {file.size} bytes, {algorithm} {file.etag}; "
-        "try again later, and tell the owner of the repository if it stays so"
+        "try again later, and tell the owner of the repository if it happens again"
     )
 
 
 def _receive(url: str, partial: Path, file: HubFile, stop: Event, arrived: Arrived) -> None:
-    """Append to `partial` what it lacks of the file at `url`."""
+    """Append to `partial` the missing bytes of the file at `url`."""
     with open(partial, "ab") as out:
         if 0 < file.size <= out.tell():
             return
@@ -112,7 +115,7 @@ def _receive(url: str, partial: Path, file: HubFile, stop: Event, arrived: Arriv
             headers["Range"] = f"bytes={out.tell()}-"
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         with get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
-            if response.status_code == 416:  # the hub's file is shorter, which the caller sees
+            if response.status_code == 416:  # the hub's file is shorter; the caller notices that
                 return
             hf_raise_for_status(response)
             if response.status_code != 206:

@@ -1,4 +1,4 @@
-"""What happens in the main Snakemake process before the first job of a run."""
+"""Steps of the main Snakemake process before the first job of a run."""
 
 import os
 import re
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 DRY = re.compile(
     r"-[Fkpt]*n[a-zA-Z]*|--dry[-run]*"
-)  # behind other letters too, and cut short, as Snakemake takes it
+)  # also combined with other letters, and shortened, as Snakemake accepts it
 FORCED = re.compile(r"-[fFR].*|--force(all|run)?(=.*)?")
-ELSEWHERE = ("--profile", "--executor", "-e")  # Snakemake's arguments by which jobs run on a cluster
+ELSEWHERE = ("--profile", "--executor", "-e")  # Snakemake's arguments that run jobs on a cluster
 SLURM_PROFILE = Path("slurm", "profile.yaml")
-PATIENCE = 3  # seconds in which the hub must answer a dry run
+PATIENCE = 3  # seconds in which the hub must answer
 
 
 def look(config: Config, command: Sequence[str]) -> None:
-    """Look at the files that are here; in a dry run at the models too. Raises ConfigError.
+    """Check the local sources; in a dry run check the models too. Raises ConfigError.
 
-    `command` are Snakemake's arguments. A real run looks at the models when it begins (`begin`).
+    `command` are Snakemake's arguments. A real run checks the models when it begins (`begin`).
     """
     check_sources(config, say=lambda line: _say([line]))
     if is_dry(command):
@@ -47,7 +47,10 @@ def look(config: Config, command: Sequence[str]) -> None:
 
 
 def sources(config: Config) -> list[str]:
-    """What `check_sources` says of the files, packages and prompt sets that a config names, for a plan: it is made all the same."""
+    """Return what `check_sources` says of a config's files, packages and prompt sets.
+
+    This is for a plan, which is made even if a run could not begin.
+    """
     said: list[str] = []
     try:
         check_sources(config, say=said.append)
@@ -57,15 +60,15 @@ def sources(config: Config) -> list[str]:
 
 
 def is_dry(command: Sequence[str]) -> bool:
-    """Whether Snakemake's arguments ask for a dry run."""
+    """Return whether Snakemake's arguments ask for a dry run."""
     return any(map(DRY.fullmatch, command))
 
 
 def look_ahead(config: Config, local: bool, online: bool = True, made: "Estimate | None" = None) -> list[str]:
-    """What is worth saying of a config before a run: its models, and what time and disk it takes.
+    """Return lines about a config before a run: notes on its models, and its time and disk space.
 
-    Models of the hub are looked at if it answers, with `online`. `local`: jobs will run on this machine. `made` is what the config
-    would cost, if that is known already. Raises ConfigError.
+    With `online`, models on the hub are checked if it answers. `local`: jobs will run on this
+    machine. `made` is the estimate of the config's cost, if one exists. Raises ConfigError.
     """
     hub = any(model.hub for model in config.models.values())
     answers = hub and online and hub_answers()
@@ -79,25 +82,27 @@ def look_ahead(config: Config, local: bool, online: bool = True, made: "Estimate
 def costs(
     config: Config, local: bool, online: bool, *, refuse: bool = False, made: "Estimate | None" = None
 ) -> list[str]:
-    """Time and disk that the rest of a run takes in this folder; with `refuse` an ExpoflowError if a disk cannot hold it.
+    """Return the time and disk space that the rest of a run takes in this folder.
 
-    The other arguments are those of `look_ahead`.
+    With `refuse` an ExpoflowError is raised if a disk is too small. The other arguments are those
+    of `look_ahead`.
     """
     from expoflow.project import disk, estimate, throughput
 
     try:
         made = made or estimate.plan(config, online=online)
         said = throughput.lines(config, made, local)
-    except (ExpoflowError, OSError) as error:  # a size that nobody knows is no reason not to begin
+    except (ExpoflowError, OSError) as error:  # an unknown size must not stop a run
         return [f"time and disk are not known: {str(error).partition(chr(10))[0]}"]
     return said + disk.check(config, made, refuse=refuse)
 
 
 def _look_at_models(config: Config, hub: bool) -> list[str]:
-    """Do the models fit together, can they be run, do the prompts reach them, are the pairs meant so? What is worth saying.
+    """Check the models and pairs, and return notes on them.
 
-    With `hub` those of the hub are looked at too, by their headers and small files, before any download. All problems are in
-    one ConfigError.
+    The models must fit together and be runnable, the prompts must reach them, and the pairs must
+    not look like a slip. With `hub`, models on the hub are checked too, by their headers and small
+    files, before any download. One ConfigError lists all problems.
     """
     from expoflow.checks.pairs import check_pairs
     from expoflow.checks.slips import check_slips
@@ -130,11 +135,12 @@ def begin(
 ) -> None:
     """Make sure that a run can begin in `folder`, and announce this process to its jobs.
 
-    The keys of judges must be there, models must be of use, those of the hub by their headers, and nothing of a killed
-    run may still be at work here; a run that only touches files needs none of this. `command` are Snakemake's arguments,
-    by which the run can be resumed. The jobs of a local run on `cores` cores share engines (`hosts`); those of a
-    `cluster`, and with None, have their own. A `whole` run, of all results, does not begin if a disk cannot hold them. Raises
-    ExpoflowError.
+    The judges' keys must be set, and models must be usable (those on the hub are checked by their
+    headers). No job of a killed run may still be at work here. A run that only touches files needs
+    none of this. `command` are Snakemake's arguments, with which the run can be resumed. The jobs
+    of a local run on `cores` cores share engines (`hosts`). Jobs of a `cluster` have their own, as
+    do all jobs if `cores` is None. A `whole` run, one of all results, does not begin if a disk is
+    too small for it. Raises ExpoflowError.
     """
     store.use()
     if any(map(FORCED.fullmatch, command)):
@@ -154,9 +160,9 @@ def begin(
 
 
 def begin_job(command: Sequence[str]) -> None:
-    """In a process that runs jobs for another Snakemake: if these are several, make it the head of the hosts that they share.
+    """Make a process that runs several jobs for another Snakemake the head of shared hosts.
 
-    `command` are Snakemake's arguments.
+    `command` are Snakemake's arguments. A process with one job stays as it is.
     """
     arguments = dropwhile(lambda word: word != "--target-jobs", command)
     jobs = [*takewhile(lambda word: not word.startswith("--"), islice(arguments, 1, None))]
@@ -168,7 +174,7 @@ def begin_job(command: Sequence[str]) -> None:
 
 
 def asked_gpus(config: Config, results: Results = RESULTS) -> dict[str, int]:
-    """How many GPUs the config says for models, by the folders in which weights of theirs can lie."""
+    """Return the numbers of GPUs that the config sets for models, by weight folder."""
     from huggingface_hub import constants
 
     needs = Needs(config, lambda name: 0)
@@ -189,7 +195,7 @@ def _say(lines: Sequence[str]) -> None:
 
 
 def _is_to_come(config: Config, results: Results = RESULTS) -> bool:
-    """Whether anything of the hub, whose size counts, is not here yet."""
+    """Return whether a model or prompt set of the hub is still to be downloaded."""
     models = any(each.hub and not results.manifest(name).exists() for name, each in config.models.items())
     return models or any(
         each.hub and not results.prompts(name).exists() for name, each in config.prompts.items()
@@ -197,12 +203,12 @@ def _is_to_come(config: Config, results: Results = RESULTS) -> bool:
 
 
 def for_slurm(folder: Path = Path()) -> bool:
-    """Whether runs in a folder are meant for SLURM: it is here, and the folder has its profile."""
+    """Return whether runs in a folder use SLURM: it is here, and the folder has its profile."""
     return bool(shutil.which("sbatch")) and (folder / SLURM_PROFILE).is_file()
 
 
 def hub_answers() -> bool:
-    """Whether the hub can be reached and may be asked; a dry run must not wait long for it."""
+    """Return whether the hub may be asked and can be reached, after `PATIENCE` seconds at most."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

@@ -1,4 +1,4 @@
-"""README.md of a published model: what it is, how its alpha was chosen, what it scores, what to beware of."""
+"""The card of a published model: what it is, how alpha was chosen, scores, limits and risks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from expoflow.selection.criteria import CRITERIA
 
 FIGURE = "sweep.png"
 VARIANTS = {"sft": "SFT", "aligned": "aligned", "expo": "ExPO", "expo-aligned": "ExPO - aligned"}
-# Columns of alphas.csv that a sweep may have, and what they are to a reader.
+# Columns that alphas.csv may have, and their headings in the card.
 SOMETIMES = {
     "quality": "true quality",
     **{name: CRITERIA[name].words for name in MEASURED},
@@ -48,8 +48,9 @@ CITATION = """\
 class Evidence:
     """What a project knows about the exported model of one pair.
 
-    `certificate` is None in results of an earlier version. `alphas` are the rows of its alphas.csv; `prompts` is the number of prompts that chose alpha; `models` are the
-    manifests of sft, aligned and, where there is one, reward_model.
+    `certificate` is None in results of an earlier version. `alphas` are the rows of its alphas.csv.
+    `prompts` is the number of prompts that chose alpha. `models` are the manifests of sft, aligned
+    and, if one was used, reward_model.
     """
 
     pair: str
@@ -64,7 +65,7 @@ class Evidence:
 
 
 def hub_card(evidence: Evidence, repo: str, licence: Licence) -> str:
-    """The card's text, Markdown with the metadata block that the hub reads."""
+    """Return the card: Markdown with the metadata block that the hub reads."""
     recipe, models = evidence.recipe, evidence.models
     warnings = "".join(f"\n> {markdown.prose(warning)}\n" for warning in recipe.warnings)
     return f"""---
@@ -126,7 +127,7 @@ Made by expoflow {recipe.provenance["expoflow"]}.
 
 
 def _shown(evidence: Evidence) -> str:
-    """What the figure shows of all alphas: the reward, else what they could be chosen by; as a sentence begins."""
+    """Return what the figure shows over alpha: the reward, or else a criterion; capitalized."""
     known = (each.short for name, each in CRITERIA.items() if any(row.get(name) for row in evidence.alphas))
     words = next(known)
     return words[0].upper() + words[1:]
@@ -147,7 +148,7 @@ def _metadata(evidence: Evidence, licence: Licence) -> str:
 
 
 def _source(manifest: Manifest) -> str:
-    """A model by its address on the hub; without one by its name, since a folder says nothing to a reader."""
+    """Return a link to a model on the hub, or else its name: a local path tells readers nothing."""
     if hub := manifest.source.get("hub"):
         return f"[{hub}](https://huggingface.co/{hub}) at `{manifest.revision}`"
     return f"`{manifest.model}` (not on the hub)"
@@ -171,16 +172,16 @@ Alpha {best.alpha} was taken: {best.reason}. The choice is {"certified on these 
 
 
 def _title(evidence: Evidence) -> str:
-    """What the model is; better only if that is certified."""
+    """Return the title's words; they say "better-aligned" only if that is certified."""
     certified = evidence.certificate and evidence.certificate.certified
     return "A better-aligned model" if certified else "A model"
 
 
 def _certificate(evidence: Evidence) -> str:
-    """The number to quote: the gain on prompts that took no part in the choice; or that there is none."""
+    """Return the number to quote: the gain on held-out prompts, or why there is none."""
     certificate = evidence.certificate
     if certificate is None:
-        return "The run that made this model wrote no certificate: the intervals below are as if no other alpha had been tried."
+        return "The run that made this model wrote no certificate: the intervals below ignore that other alphas were tried."
     if not certificate.held_out:
         return "The same prompts chose alpha and judged this model. No other prompts have judged it."
     verdict = ": certified" if certificate.certified else ""
@@ -188,7 +189,7 @@ def _certificate(evidence: Evidence) -> str:
 
 
 def _gain(evidence: Evidence) -> str:
-    """The gain in reward on the prompts that chose alpha, if there is a reward model."""
+    """Return the gain in reward on the prompts that chose alpha, if a reward model was used."""
     best = evidence.best
     if best.reward is None:
         return ""
@@ -202,7 +203,7 @@ On these prompts: reward {_number(aligned["reward"])} (aligned) -> {_number(best
 
 
 def _at_once(evidence: Evidence) -> str:
-    """What the intervals of the gain hold for; those of an earlier version for one alpha alone."""
+    """Return the scope of the gain's intervals; an earlier version's hold for one alpha each."""
     return "; those of the gain hold for all alphas above 0 at once" if evidence.best.prompts else ""
 
 
@@ -245,7 +246,10 @@ def _sweep(evidence: Evidence) -> list[list[str]]:
 
 
 def _rewards(row: dict[str, str]) -> list[str]:
-    """Reward and gain of an alpha; alpha 0 has no gain. Below 0 nothing is chosen, and an interval is of one alpha alone."""
+    """Return the reward and gain of an alpha; alpha 0 has no gain.
+
+    Alphas below 0 cannot be chosen, so their interval is pointwise.
+    """
     name = "gain_pointwise" if float(row["alpha"]) < 0 and not row["gain_low"] else "gain"
     low, high = (_number(row.get(f"{name}_{end}")) for end in ("low", "high"))
     gain = _number(row["gain"]) + (f" [{low}, {high}]" if low else "")
@@ -271,34 +275,34 @@ def _benchmarks(evidence: Evidence) -> str:
     return f"""
 ## Benchmarks
 
-On prompts that took no part in choosing alpha{_left_out(evidence)}. Values ± standard error; the difference is paired by prompt, with interval.
+On prompts that took no part in choosing alpha{_left_out(evidence)}. Values ± standard error; the difference is paired by prompt and has an interval.
 
 {_table(rows)}
 {_voted(evidence)}"""
 
 
 def _voted(evidence: Evidence) -> str:
-    """What votes of people are of, if there are any."""
+    """Return what the votes of people count, if there are any."""
     for result in evidence.benchmarks:
         if result.benchmark == "human":
             told = result.provenance
             where = "which took no part in choosing alpha" if told["held_out"] else "which chose alpha too"
             return f"""
-`human` is how often people who did not know which answer was whose preferred ExPO's to the aligned model's, ties counted half:
+`human` is the share of votes for ExPO's answer over the aligned model's, with ties counted as half. Voters did not know which model wrote which answer:
 {told["votes"]} votes on prompts of `{result.prompts}`, {where}.
 """
     return ""
 
 
 def _left_out(evidence: Evidence) -> str:
-    """That some did, or all of a set."""
+    """Return the exceptions: prompts of a benchmark that chose alpha too."""
     certificate, reward = evidence.certificate, evidence.config.section(evidence.pair, "benchmarks").reward
     if certificate and not certificate.held_out and reward and evidence.config.judged_on(evidence.pair):
-        return f", but for those of `{reward.prompts}`, all of which did"
+        return f", except those of `{reward.prompts}`, which all chose alpha too"
     if certificate is None or not certificate.left_out:
         return ""
     name, count = certificate.judged_on, certificate.left_out
-    return f", but for {count} of `{name}`, which the gain at the top is without"
+    return f", except {count} of `{name}`, which the gain at the top leaves out"
 
 
 def _commands(evidence: Evidence) -> str:

@@ -1,4 +1,7 @@
-"""Questions of one's own, answered at several alphas of a pair by the engine and the settings of its run, which stays as it is."""
+"""Answers to a user's questions at several alphas of a pair, with its run's engine and settings.
+
+The run's folder is not changed.
+"""
 
 import json
 import os
@@ -38,7 +41,7 @@ Counted = Callable[[int], None]
 
 
 def pair_of(config: Config, name: str | None) -> str:
-    """The pair that is called so, by default the only one. Raises ConfigError."""
+    """Return the pair called `name`, or else the only one. Raises ConfigError."""
     names = ", ".join(config.pairs)
     if name is None and len(config.pairs) > 1:
         raise ConfigError([f"the config has the pairs {names}; choose one with --pair"])
@@ -48,7 +51,7 @@ def pair_of(config: Config, name: str | None) -> str:
 
 
 def chosen_alpha(pair: str) -> str | None:
-    """The alpha that the run in this folder has chosen; None if it has not come so far."""
+    """Return the alpha that the run in this folder chose; None if it has not chosen one yet."""
     path = RESULTS.best(pair)
     if not path.is_file():
         return None
@@ -58,7 +61,7 @@ def chosen_alpha(pair: str) -> str | None:
 
 
 def compared(config: Config, pair: str) -> tuple[str, str]:
-    """0 and the chosen alpha. Raises ConfigError if these are not two."""
+    """Return 0 and the chosen alpha. Raises ConfigError if that is not two alphas."""
     alpha = chosen_alpha(pair)
     if alpha not in (None, "0"):
         return "0", alpha
@@ -68,19 +71,19 @@ def compared(config: Config, pair: str) -> tuple[str, str]:
 
 
 class Speaker:
-    """A pair's models, loaded, that answer at any alpha as the jobs of `generate` do."""
+    """A pair's models, loaded; they answer at any alpha as the jobs of `generate` do."""
 
     def __init__(self, model: Model, config: GenerateConfig):
-        """Load them. Raises CheckpointError if they do not fit into memory."""
+        """Load the models. Raises CheckpointError if they do not fit into memory."""
         self.model, self.config = model, config
         with redirect_stdout(sys.stderr):
             self._loaded = Loaded(model, chosen(config.engine))
 
     def answer(self, alpha: str, messages: list[Message], seed_of: str, told: Counted) -> Completion:
-        """The answer to a conversation: the first sample, drawn with the seed of the prompt with the id `seed_of`.
+        """Return the answer to a conversation: the first sample, by the seed of prompt `seed_of`.
 
-        `told` gets the number of its tokens while these come. Raises DataError for a conversation that is too long, or that the chat
-        template refuses.
+        `told` is called with the number of tokens so far. Raises DataError for a conversation that
+        is too long, or that the chat template refuses.
         """
         with redirect_stdout(sys.stderr):
             self._loaded.move(_at(self.model, alpha))
@@ -88,7 +91,7 @@ class Speaker:
             ((token_ids, _),) = self._loaded.read([prompt])
             if len(token_ids) >= engine.context:
                 raise DataError(
-                    f"this conversation has {len(token_ids)} tokens, the model's context is {engine.context}; ask for less, or begin a"
+                    f"this conversation has {len(token_ids)} tokens, the model's context is {engine.context}; ask a shorter question, or begin a"
                     " new one"
                 )
             request = Request(token_ids, request_seed(self.config.seed, 0, seed_of), prompt.prompt_id)
@@ -105,14 +108,14 @@ class Speaker:
 
 
 def _at(model: Model, alpha: str) -> Model:
-    """A model whose weights are computed while it is loaded, at another alpha."""
+    """Return the model, whose weights are computed while it is loaded, at another alpha."""
     return model.model_copy(update={"streamed": model.streamed.model_copy(update={"alpha": float(alpha)})})
 
 
 class Conversation:
-    """Questions, and what every alpha has answered to them: each goes by its own answers.
+    """Questions and the answers to them at each alpha. Each alpha sees only its own answers.
 
-    An alpha that comes in later is asked the earlier questions first.
+    An alpha that joins later is asked the earlier questions first.
     """
 
     def __init__(self, speaker: Speaker):
@@ -125,11 +128,11 @@ class Conversation:
         self._answers: dict[str, list[Completion]] = {}
 
     def __bool__(self) -> bool:
-        """Whether anything has been asked."""
+        """Return whether anything has been asked."""
         return bool(self._questions)
 
     def ask(self, question: str) -> None:
-        """The next question, for all alphas."""
+        """Add the next question, for all alphas."""
         self._questions.append(question)
 
     def withdraw(self) -> None:
@@ -139,9 +142,10 @@ class Conversation:
             del answers[len(self._questions) :]
 
     def answer(self, alpha: str, told: Counted = lambda tokens: None) -> Completion:
-        """What an alpha answers to the last question; raises as `Speaker.answer`.
+        """Return the answer at an alpha to the last question; raises as `Speaker.answer` does.
 
-        Every alpha has the same random numbers for a question: those of a prompt that has the questions alone.
+        Every alpha uses the same random numbers for a question: those of a prompt that consists of
+        the questions alone.
         """
         answers = self._answers.setdefault(alpha, [])
         while len(answers) < len(self._questions):
@@ -160,10 +164,11 @@ def _says(role: str, text: str) -> Message:
 def speaking(
     config: Config, pair: str, alpha: str, remedy: str, say: Callable[[str], None]
 ) -> Iterator[Speaker]:
-    """The models of a pair of the run in this folder, loaded, with the weights of `alpha`; `say` is told how far it is.
+    """Yield the loaded models of a pair of the run in this folder, with the weights of `alpha`.
 
-    What the rules preflight, extrapolate and generate look at, refuse and make of them, in a temporary folder. `remedy` is the command
-    that brings what is missing. Raises ConfigError, PairError and CheckpointError.
+    The same checks and steps as in the rules preflight, extrapolate and generate are done in a
+    temporary folder. `say` reports how far they are. `remedy` is the command that makes missing
+    results. Raises ConfigError, PairError and CheckpointError.
     """
     check_engine(config, pair)
     members = config.pairs[pair]
@@ -187,16 +192,16 @@ def speaking(
         say(f"{pair}: loading alpha {alpha} with {engine}")
         if other not in (None, engine):
             say(
-                f"the run's own answers are by {other}, which draws them differently; generate.engine says what is taken"
+                f"the run's own answers are from {other}, which samples differently; generate.engine sets the engine"
             )
         model = responses.model(recipe, folder, sft, aligned, usage)
         speaker = Speaker(_at(model, alpha), generate)
         yield speaker
-        speaker.close()  # an error, or Ctrl-C, may have left it half moved, and ends the process
+        speaker.close()  # not after an error or Ctrl-C: the engine may be half moved, and the process ends
 
 
 def _wrote(generations: Path) -> str | None:
-    """The engine that wrote the first of these responses; None if there are none."""
+    """Return the engine that wrote the first of these responses; None if there are none."""
     if not generations.is_file():
         return None
     with generations.open(encoding="utf-8") as file:
@@ -205,7 +210,7 @@ def _wrote(generations: Path) -> str | None:
 
 
 def _manifest(config: Config, name: str, remedy: str) -> Manifest:
-    """The manifest of the model that the config calls `name`. Raises ConfigError if it is not there, or is another model's."""
+    """Return the manifest of model `name`. Raises ConfigError if it is missing or another's."""
     path, source = RESULTS.manifest(name), config.models[name]
     if not path.is_file():
         raise ConfigError([f"{path}: is not there, the model has not been made yet; run: {remedy}"])
@@ -222,10 +227,10 @@ def _manifest(config: Config, name: str, remedy: str) -> Manifest:
 
 
 def _settle(config: Config, pair: str, parents: Sequence[Path]) -> None:
-    """Set the environment to that of a job of `generate`, with as many GPUs, or cores, as a job has that runs alone."""
+    """Set up the environment of a `generate` job that runs alone, with its GPUs or cores."""
     os.environ.setdefault("EXPOFLOW_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
     os.environ |= {"EXPOFLOW_ENGINE": config.free_engines(), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    settle(threads=1)  # before the hub's library is imported, which reads it then
+    settle(threads=1)  # before the hub's library is imported, since it reads the variables then
     devices = gpus.gpus()
     asked = tuple((os.path.abspath(folder), number) for folder, number in asked_gpus(config).items())
     head = Head.here(tuple(devices) or (None,)).model_copy(

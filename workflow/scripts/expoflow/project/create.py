@@ -1,4 +1,4 @@
-"""A user's project: a folder with a config.yaml, in which the workflow is run and makes results/."""
+"""A user's project: a folder with a config.yaml. The workflow runs there and makes results/."""
 
 import dataclasses
 import json
@@ -23,50 +23,51 @@ from expoflow.project.folder import CONFIG, Project
 from expoflow.project.located import located
 from expoflow.system.installed import workflow_folder
 
-NO_RESULTS = Results(Path(os.devnull))  # every source is looked at
+NO_RESULTS = Results(Path(os.devnull))  # so that every source is checked
 HUB = re.compile(r"(?P<hub>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 HEADER = """\
-# One pair, as `expoflow run` was asked for it. Change what you like and run again: expoflow run --config config.yaml
-# Relative paths are relative to this folder. `expoflow init` writes a starter that says more.
+# One pair, as `expoflow run` was asked for it. Change what you like and run again: expoflow run
+# --config config.yaml Relative paths are relative to this folder. `expoflow init` writes a starter
+# that says more.
 """
 COPY = "# A copy that `expoflow run` writes anew, with absolute paths. Change the config that it is made of:"
 PAPER_ALPHAS = "0.1,0.2,0.3,0.4,0.5"
-ALPHAS = re.compile(r"^([^#\n]*\balphas: *)\[[^\]]*\]", re.MULTILINE)  # but in a comment
-REHEARSAL = "rehearsal"  # the folder of a rehearsal, in that of the run
+ALPHAS = re.compile(r"^([^#\n]*\balphas: *)\[[^\]]*\]", re.MULTILINE)  # not in a comment
+REHEARSAL = "rehearsal"  # the rehearsal's folder, inside the run's
 COMMENTS = {
-    "models": "sft: what alignment began with; reward: a sequence classifier with one logit. path: DIR, or hub: ORG/NAME",
-    "select": "nll: the largest alpha whose responses are no less likely under the aligned model; reward needs reward_model",
-    "pairs": "0 (aligned) and -1 (sft) are always among the alphas",
+    "models": "sft: the model before alignment; reward: a sequence classifier with one logit. path: DIR, or hub: ORG/NAME",
+    "select": "nll: the largest alpha whose responses are at least as likely under the aligned model, per token, as its own; reward needs reward_model",
+    "pairs": "the alphas always include 0 (aligned) and -1 (sft)",
     "prompts": "dev chooses alpha, test judges the choice. file: JSON lines, CSV or Parquet (docs/data.md), or hub: ORG/NAME with split",
-    "generate": "what does not stand here is the paper's: temperature 0.7, top_k 40, top_p 0.9, penalties 0.1",
-    "extrapolate": "streamed: the sweep writes no weights, only the chosen model is stored",
+    "generate": "keys that are left out have the paper's values: temperature 0.7, top_k 40, top_p 0.9, penalties 0.1",
+    "extrapolate": "streamed: the sweep writes no weights, and only the chosen model is stored",
     "benchmarks": "sft, aligned and expo on prompts that took no part in the choice",
 }
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `expoflow run` is asked for: models as folders or hub ids, prompts as files or hub datasets, as texts."""
+    """What `expoflow run` is asked for, as text: folders or files, or hub ids."""
 
     sft: str
     aligned: str
     reward_model: str | None
     alphas: str | None
-    """None: those that the config has, or the paper's."""
+    """If None: the alphas of the config, or else the paper's."""
     prompts: str
     test_prompts: str | None = None
     field: str | None = None
     generate: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Keys of the section `generate` that were asked for."""
+    """The keys of the section `generate` that the command line sets."""
 
     @property
     def name(self) -> str:
-        """The pair's name: the aligned model's, without what a name may not have."""
+        """The pair's name: the aligned model's, with invalid characters replaced."""
         name = Path(source(self.aligned).get("hub") or os.path.abspath(self.aligned)).name
         return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-") or "pair"
 
     def config(self) -> dict[str, Any]:
-        """The config that says it, as plain data with absolute paths."""
+        """Return the config for this request, as plain data with absolute paths."""
         models = {"sft": self.sft, "aligned": self.aligned}
         models |= {"reward": self.reward_model} if self.reward_model else {}
         prompts = {"dev": self.prompts} | ({"test": self.test_prompts} if self.test_prompts else {})
@@ -88,7 +89,7 @@ class Request:
         return config | ({"benchmarks": {"reward": {"prompts": "test"}}} if self.test_prompts else {})
 
     def asked(self) -> dict[str, Any]:
-        """What of the config was asked for, or follows from it; the rest may be changed by hand."""
+        """Return what the request determines of the config; the rest may be edited by hand."""
         wanted = self.config()
         asked = {key: wanted[key] for key in ("models", "pairs", "prompts", "reward_model") if key in wanted}
         del asked["pairs"][self.name]["alphas"]  # other alphas change no result (`with_alphas`)
@@ -96,10 +97,11 @@ class Request:
 
 
 def prepare(request: Request, folder: Path) -> tuple[Project, list[str]]:
-    """The project in `folder` whose config says what `request` does, and what is to be said of it. Nothing is written.
+    """Return the project in `folder` for `request`, and lines about it. Nothing is written.
 
-    A config that is there is kept if it says so already; one of `expoflow run` that has made no result yet gives way to another request.
-    All sources are looked at, and all problems are in one ConfigError.
+    An existing config is kept if it agrees with the request. If it differs, and `expoflow run`
+    wrote it but has made no result from it yet, it is replaced. Any other difference is an error.
+    All sources are checked, and one ConfigError lists all problems.
     """
     wanted, path = request.config(), folder / CONFIG
     project = Project(path, folder, folder, _commented(wanted))
@@ -113,7 +115,7 @@ def prepare(request: Request, folder: Path) -> tuple[Project, list[str]]:
             if request.alphas:
                 project, said = with_alphas(project, request.alphas)
         elif not project.was_run() and path.read_text(encoding="utf-8").startswith(HEADER):
-            said = [f"{path}: has made no result yet, and is written anew: {each}" for each in differences]
+            said = [f"{path}: has no results yet, and is rewritten: {each}" for each in differences]
         else:
             problems += [
                 f"{path}: {each}; change it there and run: expoflow run --config {path}, or give another --out"
@@ -126,14 +128,14 @@ def prepare(request: Request, folder: Path) -> tuple[Project, list[str]]:
 
 
 def with_alphas(project: Project, alphas: str) -> tuple[Project, list[str]]:
-    """The project with other alphas for its only pair, and what is to be said of it; the rest of its config stays as it is.
+    """Return the project with other alphas for its only pair, and lines to print about it.
 
-    Nothing is written. Raises ConfigError.
+    The rest of its config stays as it is. Nothing is written. Raises ConfigError.
     """
     path, wanted = project.config, _alphas(alphas)
     if project.elsewhere:
         raise ConfigError([f"--alphas: {project.folder} has a copy of {path}; change the alphas there"])
-    project.read()  # else it may be no config
+    project.read()  # raises if the file is not a valid config
     pairs = _read(path)["pairs"]
     if len(pairs) > 1:
         raise ConfigError([f"--alphas: {path} has several pairs; change the alphas there"])
@@ -145,41 +147,44 @@ def with_alphas(project: Project, alphas: str) -> tuple[Project, list[str]]:
     checks.parse(changed, project.base)
     if changed != _read(path) | {
         "pairs": {name: pair | {"alphas": wanted}}
-    }:  # they stand there in another way
-        raise ConfigError([f"--alphas: the alphas of {path} are no list in one place; change them there"])
-    said = f"{path}: the alphas of {name} were {pair['alphas']}, and are {wanted} now"
+    }:  # the alphas are written in another form
+        raise ConfigError([f"--alphas: the alphas of {path} are not a list in one place; change them there"])
+    said = f"{path}: the alphas of {name} were {pair['alphas']}, and are now {wanted}"
     return dataclasses.replace(project, text=text), [said]
 
 
 def copied(project: Project, folder: Path, limit: int | None = None) -> Project:
-    """The config of `project`, to be run in another folder; with `limit` as a rehearsal. Nothing is written."""
+    """Return `project` with a copy of its config for another folder. Nothing is written.
+
+    With `limit` the copy is a rehearsal.
+    """
     data = located(project.read(), project.base) | ({"limit": limit} if limit else {})
     path = folder / CONFIG
     if path.exists() and not _is_copy(path):
-        raise ConfigError([f"{path}: is another config; run that one, or give another --out"])
+        raise ConfigError([f"{path}: is a different config; run that one, or give another --out"])
     text = yaml.safe_dump(data, sort_keys=False, width=1000, allow_unicode=True)
     return Project(path, folder, folder, f"{COPY}\n# {project.config.absolute()}\n{text}")
 
 
 def rehearsal(project: Project, limit: int) -> Project:
-    """A rehearsal of `project`, in a folder of its own, so that it never mixes with the run."""
+    """Return a rehearsal of `project`, in its own folder, so it never mixes with the run."""
     return copied(project, project.folder / REHEARSAL, limit)
 
 
 def rehearsals(folder: Path) -> list[Path]:
-    """The folder of the rehearsal of the project in `folder`; nothing if there is none."""
+    """Return the rehearsal folder of the project in `folder`, as a list; empty if none exists."""
     return [folder / REHEARSAL] if _is_copy(folder / REHEARSAL / CONFIG) else []
 
 
 def _is_copy(config: Path) -> bool:
-    """Whether a config was written by `copied`."""
+    """Return whether `copied` wrote this config."""
     return config.is_file() and config.read_text(encoding="utf-8", errors="replace").startswith(COPY)
 
 
 def start(folder: Path) -> list[Path]:
-    """Write the starter: config.yaml, its schema for editors, and the SLURM profile; returns their paths.
+    """Write the starter: config.yaml, its schema for editors, and the SLURM profile.
 
-    Where one of the files exists, nothing is written.
+    Returns their paths. If one of the files exists, nothing is written. Raises ConfigError.
     """
     workflow = workflow_folder()
     starter = (workflow / "config/example.yaml").read_text(encoding="utf-8")
@@ -197,7 +202,7 @@ def start(folder: Path) -> list[Path]:
 
 
 def source(model: str) -> dict[str, str]:
-    """A model's entry: a folder, or a hub id where there is no such folder, nor one named like its ORG."""
+    """Return a model's entry: a hub id, unless it or its parent exists here or it is no id."""
     found = HUB.fullmatch(model)
     if found is None or Path(model).exists() or Path(model).parent.is_dir():
         return {"path": os.path.abspath(model)}
@@ -205,14 +210,14 @@ def source(model: str) -> dict[str, str]:
 
 
 def as_text(source: dict[str, str]) -> str:
-    """What `source` makes this entry of."""
+    """Return the text from which `source` makes this entry."""
     if "path" in source:
         return os.path.abspath(source["path"])
     return "@".join(filter(None, (source["hub"], source.get("revision"))))
 
 
 def prompt_source(prompts: str) -> dict[str, str]:
-    """A prompt set's entry: a file, or a split of a hub's dataset where there is no such file."""
+    """Return a prompt set's entry: a split of a hub dataset, or a file if it exists."""
     name, _, split = prompts.rpartition(":")
     found = HUB.fullmatch(name)
     if found is None or Path(prompts).exists():
@@ -221,7 +226,10 @@ def prompt_source(prompts: str) -> dict[str, str]:
 
 
 def _alphas(text: str) -> list[Any]:
-    """Numbers in ascending order; what is none stays a text behind them, for the config's check to tell."""
+    """Return the numbers in ascending order.
+
+    Other texts follow them unchanged; the check of the config reports them.
+    """
     alphas = [_number(part.strip()) for part in text.split(",")]
     return sorted(alphas, key=lambda alpha: (isinstance(alpha, str), alpha))
 
@@ -234,7 +242,7 @@ def _number(text: str) -> int | float | str:
 
 
 def _source_problems(config: dict[str, Any]) -> list[str]:
-    """What is wrong with folders and files, whatever the alphas are like."""
+    """Return the problems of folders and files, independent of the alphas."""
     pairs = {name: pair | {"alphas": [0.1]} for name, pair in config["pairs"].items()}
     problems = _problems(lambda: machine.check_sources(checks.parse(config | {"pairs": pairs}), NO_RESULTS))
     folders = [config["models"][name].get("path") for name in ("sft", "aligned")]
@@ -245,7 +253,7 @@ def _source_problems(config: dict[str, Any]) -> list[str]:
 
 
 def _problems(check: Callable[[], Any]) -> list[str]:
-    """What `check` raises, one line a problem."""
+    """Return the problems that `check` raises, one line per problem."""
     try:
         check()
     except ExpoflowError as error:
@@ -258,33 +266,33 @@ def _read(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(
-            [f"{path}: no YAML ({' '.join(str(error).split())}); correct or remove it"]
+            [f"{path}: not valid YAML ({' '.join(str(error).split())}); correct or remove it"]
         ) from None
 
 
 def _differences(asked: Any, there: Any, where: str) -> Iterator[str]:
-    """Where what is asked is not what is there; more may be there than is asked."""
+    """Yield the differences between the request and the config; the config may have more keys."""
     if isinstance(asked, dict) and isinstance(there, dict):
         for key, value in asked.items():
             yield from _differences(value, there.get(key), f"{where}.{key}" if where else key)
     elif asked != there:
-        yield f"{where} is {_plain(there)}, asked is {_plain(asked)}"
+        yield f"{where} is {_plain(there)}, but {_plain(asked)} was asked for"
 
 
 def _plain(value: Any) -> str:
-    """A value as it stands in a config."""
+    """Return a value as the config spells it."""
     if value is None:
         return "not set"
     return str(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _commented(config: dict[str, Any]) -> str:
-    """The config as YAML, with what a user wants to know beside its sections."""
+    """Return the config as YAML, with a comment above each section."""
     lines = [HEADER.rstrip()]
     for section, value in config.items():
         if section in COMMENTS:
             lines.append(f"# {COMMENTS[section]}")
-        style = None if isinstance(value, dict) else False  # the innermost in one line
+        style = None if isinstance(value, dict) else False  # innermost values on one line
         lines.append(
             yaml.safe_dump(
                 {section: value}, sort_keys=False, default_flow_style=style, width=1000, allow_unicode=True

@@ -1,4 +1,4 @@
-"""What a run will write, by file system, and whether it fits there: told before its first job."""
+"""What a run will write, by file system, and whether it fits; reported before its first job."""
 
 import glob
 import os
@@ -16,7 +16,7 @@ from expoflow.paths import Results
 from expoflow.project.estimate import GB, Estimate, Facts
 from expoflow.results import Manifest
 
-TIGHT = 0.9  # share of what is free from which on it is said loudly
+TIGHT = 0.9  # share of the free space from which on a line is a warning
 WORTH_SAYING = 0.05 * GB
 DOWNLOADS, CONVERTED, TRAINED, CHECKPOINTS, SWEEP, EXPORTED = (
     "downloads",
@@ -35,7 +35,7 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class Part:
-    """Bytes that are still to come in the folder `place`; `sure`: no model's size is guessed by its name."""
+    """Bytes still to be written in the folder `place`; `sure`: no size is guessed from a name."""
 
     what: str
     place: Path
@@ -44,7 +44,7 @@ class Part:
 
 
 def parts(config: Config, made: Estimate, folder: Path = Path()) -> Iterator[Part]:
-    """What the run of `config` in `folder` has still to write, of `made`."""
+    """Yield what the run of `config` in `folder` has still to write, according to `made`."""
     from huggingface_hub import constants
 
     results, hub = Results.of(folder), Path(constants.HF_HUB_CACHE)
@@ -73,9 +73,9 @@ def parts(config: Config, made: Estimate, folder: Path = Path()) -> Iterator[Par
 
 
 def check(config: Config, made: Estimate, folder: Path = Path(), *, refuse: bool) -> list[str]:
-    """A line for each file system with what comes and what is free; loud if it is tight.
+    """Return a line per file system with the bytes to come and the free space, or a warning.
 
-    With `refuse` an ExpoflowError for one that cannot hold what is known to come.
+    With `refuse` an ExpoflowError is raised if a file system is too small for what is sure to come.
     """
     disks: dict[int, list[Part]] = {}
     for part in parts(config, made, folder):
@@ -91,8 +91,8 @@ def check(config: Config, made: Estimate, folder: Path = Path(), *, refuse: bool
             for what in dict.fromkeys(p.what for p in own)
         }
         listed = ", ".join(f"{what} {size / GB:.1f}" for what, size in sums.items() if size)
-        guessed = "" if all(part.sure for part in own if part.size) else ", some guessed by names"
-        line = f"disk: {coming / GB:.1f} GB to come on the disk of {place} ({listed}{guessed}), {free / GB:.1f} GB are free"
+        guessed = "" if all(part.sure for part in own if part.size) else ", some guessed from names"
+        line = f"disk: {coming / GB:.1f} GB will be written to the disk of {place} ({listed}{guessed}), {free / GB:.1f} GB are free"
         ways = ["free space", *(way for what, way in REMEDIES.items() if sums.get(what))]
         remedy = f"; {', or '.join(ways)}"
         if sum(part.size for part in own if part.sure) > free:
@@ -104,13 +104,13 @@ def check(config: Config, made: Estimate, folder: Path = Path(), *, refuse: bool
 
 
 def _there(place: Path) -> Path:
-    """The folder that is there, on the way to `place`."""
+    """Return `place`, or the nearest parent folder that exists."""
     whole = place.expanduser().absolute()
     return next(folder for folder in (whole, *whole.parents) if folder.is_dir())
 
 
 def _sure(config: Config, made: Estimate, name: str) -> bool:
-    """Whether a model's size is known, and not guessed."""
+    """Return whether a model's size is known rather than guessed."""
     while made.models[name].trained and (base := config.models[name].base):
         name = base
     return not _guessed(made.models[name])
@@ -121,7 +121,7 @@ def _guessed(facts: Facts) -> bool:
 
 
 def _held(folder: Path) -> int:
-    """Bytes of the files below a folder, also of those that are not whole yet."""
+    """Return the bytes of the files below a folder, including partial ones."""
     total = 0
     for path in folder.rglob("*"):
         with suppress(OSError):
@@ -130,7 +130,7 @@ def _held(folder: Path) -> int:
 
 
 def _converted(config: Config, name: str, results: Results) -> bool:
-    """Whether the store has a model's converted weights, by the name of the folder that they came from."""
+    """Return whether the store has a model's converted weights, by their source folder's name."""
     folder = config.models[name].path
     with suppress(DataError):
         folder = read_json(results.manifest(name), Manifest).folder

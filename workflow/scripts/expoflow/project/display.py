@@ -1,6 +1,6 @@
-"""How a run that is at work looks: a line for each pair and stage, from its events and the progress files of its jobs.
+"""The display of a run at work: a line per pair and stage, from its events and progress files.
 
-It reads files and talks to no job, so that the run may be another terminal's, or SLURM's.
+It only reads files and never talks to jobs, so the run may belong to another terminal or to SLURM.
 """
 
 import time
@@ -15,18 +15,18 @@ from expoflow.project.events import Follower, Job, Run
 from expoflow.system import progress
 from expoflow.system.progress import Progress
 
-# Jobs that stand in one line.
+# Jobs that share one line.
 REPORT = ("tables", "benchmark_table", "paper_tables", "figure", "appendices", "report", "claims", "cosines")
-# Stages of files, not of models: a job takes seconds.
+# Stages that handle files rather than models: a job takes seconds.
 LIGHT = ("prompts", "preflight", "select", "compare", "certify", "benchmark data", "report")
-SECONDS = 5  # of such a job, if none has been measured
+SECONDS = 5  # assumed for such a job if none has been measured
 HINT = 5  # seconds by which the clocks of two machines may differ
-BAR = 20  # characters, at most
+BAR = 20  # maximum number of characters
 
 
 @dataclass
 class Row:
-    """A stage of a pair, or one of no pair: its jobs, which of all planned jobs the last one is, and the last result."""
+    """A stage of a pair, or of none: its jobs, the last job's place in the plan, its result."""
 
     label: str
     jobs: list[Job] = field(default_factory=list)
@@ -34,12 +34,12 @@ class Row:
     result: str = ""
 
     def count(self, state: str) -> int:
-        """How many of its jobs are in a state."""
+        """Return how many of its jobs are in a state."""
         return sum(job.state == state for job in self.jobs)
 
 
 class Board:
-    """What is shown of the run in a project's folder; with `head`, a process id, only of the one of that process."""
+    """The display of a project folder's run; if `head` is set, only of the run with this pid."""
 
     def __init__(self, folder: Path):
         self.folder, self.head = folder, 0
@@ -53,9 +53,9 @@ class Board:
         self._told: set[int] = set()
 
     def read(self, now: float | None = None) -> Run | None:
-        """Take in what happened since the last time."""
+        """Read the events since the last call."""
         run, self.now = self.follower.read(), time.time() if now is None else now
-        if run and self.head not in (0, run.pid):  # a former one
+        if run and self.head not in (0, run.pid):  # an earlier run
             run = None
         if run is not self.run:
             self.run, self.rows, self._rows, self._told = run, [], {}, set()
@@ -74,24 +74,27 @@ class Board:
         return run
 
     def _look_at_output(self, job: Job) -> None:
-        """Of jobs that share a SLURM job Snakemake hears when the last one has ended: the output says it before."""
+        """Mark a job as finished if its output exists.
+
+        Snakemake learns about jobs that share a SLURM job only when the last of them has ended.
+        """
         with suppress(OSError):
             made = (self.folder / job.output).stat().st_mtime if job.output else 0
             if made > job.began:
                 job.state, job.ended = "finished", made
 
     def over(self) -> bool:
-        """Whether the run has ended, or has no job left."""
+        """Return whether the run has ended, or has no job left."""
         run = self.run
         return bool(run and (run.ending or not (run.having("started") or run.having("waiting"))))
 
     def at_work(self) -> list[Job]:
-        """The jobs that run now; on a cluster without those that wait for a node."""
+        """Return the jobs that run now, without those that wait for a node of a cluster."""
         found = self.run.having("started") if self.run and not self.run.ending else []
         return [job for job in found if not self.waits(job)]
 
     def waits(self, job: Job) -> bool:
-        """Whether a job that was submitted to a cluster has not begun yet: it has no log, or one of before."""
+        """Return whether a cluster job has not begun: it has no log, or only an old one."""
         if not self.run or not self.run.cluster or not job.log:
             return False
         try:
@@ -100,7 +103,10 @@ class Board:
             return True
 
     def progress(self, job: Job) -> Progress | None:
-        """How far a job is that runs; None if it does not say. A file that has not changed is not read again."""
+        """Return the progress of a running job; None if it reports none.
+
+        A file that has not changed is not read again.
+        """
         log = self.folder / job.log
         try:
             changed = progress.place(log).stat().st_mtime if job.log else None
@@ -115,13 +121,13 @@ class Board:
         return known if known and known.updated >= job.began - HINT else None
 
     def left(self) -> tuple[float, int]:
-        """Seconds until the end of the run, by what was measured in it, and the number of jobs of which nothing is known."""
+        """Return the estimated seconds until the run ends, and how many jobs have no estimate."""
         if not self.run:
             return 0, 0
         took: dict[str, list[float]] = {}
         for job in self.run.having("finished"):
             took.setdefault(job.rule, []).append(job.ended - job.began)
-        for job in self.run.having("started"):  # of a rule's first job what it says itself
+        for job in self.run.having("started"):  # for a rule's first job, its own estimate
             if job.rule not in took and (seconds := self._job_left(job, None)) is not None:
                 took[job.rule] = [self.now - job.began + seconds]
         mean = {rule: sum(each) / len(each) for rule, each in took.items()}
@@ -135,7 +141,7 @@ class Board:
         return max(longest, rest / self._at_once()), unknown
 
     def _at_once(self) -> float:
-        """How many jobs have run at a time so far, on average."""
+        """Return how many jobs ran at a time so far, on average."""
         run = self.run
         assert run
         begun = [job for job in run.jobs.values() if job.began]
@@ -151,7 +157,7 @@ class Board:
         took = self.now - job.began
         return (
             mean - took if mean is not None and mean > took else None
-        )  # nobody knows of one that takes longer
+        )  # no estimate for a job that takes longer than the others did
 
     def _place(self, job: Job) -> None:
         label = " ".join(filter(None, (job.wildcards.get("pair"), stage(job))))
@@ -164,7 +170,7 @@ class Board:
         self._rows[job.id] = row
 
     def _result(self, job: Job) -> str:
-        """What a finished job said last of its pair, as `alpha 0.3: reward 1.52`."""
+        """Return a finished job's last line about its pair, such as `alpha 0.3: reward 1.52`."""
         if not (pair := job.wildcards.get("pair")):
             return ""
         try:
@@ -175,10 +181,13 @@ class Board:
             return ""
         return shown(last.removeprefix(f"{pair}: ")) if last.startswith(f"{pair}: ") else ""
 
-    # In words.
+    # The display as text.
 
     def lines(self, width: int, height: int = 10_000) -> list[str]:
-        """A line for each pair and stage, and one for the run; if they are too many, those at work and the next ones stay."""
+        """Return a line per pair and stage, and one for the run.
+
+        If they do not fit, lines at work and the next ones are kept.
+        """
         if not self.run:
             return [self.sentence()[:width]]
         rows, left_out = self.rows, 0
@@ -195,7 +204,7 @@ class Board:
         return [*lines, self.sentence()[:width]]
 
     def sentence(self, detailed: bool = False) -> str:
-        """How far the run is, in one line; `detailed` also what one of the jobs at work says, and the last result."""
+        """Return the progress in one line; `detailed` adds a current job and the last result."""
         run = self.run
         if not run:
             return "no job has begun yet"
@@ -213,11 +222,11 @@ class Board:
         return line
 
     def label(self, job: Job) -> str:
-        """`mini20 generate alpha 0.3`."""
+        """Return the job's name, such as `mini20 generate alpha 0.3`."""
         return " ".join(filter(None, (shown(self._rows[job.id].label), special(job))))
 
     def detail(self, job: Job) -> str:
-        """What a job at work has done, how fast it is and how long it takes yet; else how long it has been at work."""
+        """Return progress, speed and time left of a job at work, or else how long it has run."""
         if self.waits(job):
             return "waits for SLURM"
         told = self.progress(job)
@@ -243,7 +252,7 @@ class Board:
         return (line + next((form for form in forms if len(form) <= room), forms[-1])).rstrip()[:width]
 
     def _forms(self, row: Row, at_work: list[Job]) -> list[list[str]]:
-        """What is said of the jobs of a stage, at length and shorter and shorter."""
+        """Return texts about the jobs of a stage, from the longest to the shortest."""
         result = [row.result] if row.result else []
         begun = [job for job in at_work if not self.waits(job)]
         if not begun:
@@ -260,7 +269,10 @@ class Board:
 
 
 def in_order(rows: Sequence[Row]) -> list[Row]:
-    """The rows of no pair, those of each pair, and the report; each stage stands where its last job does."""
+    """Sort the rows: those of no pair, those of each pair, and the report.
+
+    A stage is placed by its last job.
+    """
     pairs = [row.jobs[0].wildcards.get("pair") for row in rows]
     place = {pair: number for number, pair in enumerate(dict.fromkeys(filter(None, pairs)), start=1)}
 
@@ -272,7 +284,7 @@ def in_order(rows: Sequence[Row]) -> list[Row]:
 
 
 def order(row: Row) -> int:
-    """What stays on a small screen: stages that fail, those at work, those to come, those that are done."""
+    """Return a row's rank on a small screen: failed, at work, waiting, finished."""
     if row.count("failed"):
         return 0
     if row.count("started"):
@@ -281,7 +293,7 @@ def order(row: Row) -> int:
 
 
 def stage(job: Job) -> str:
-    """The stage that a job belongs to: its rule, but for those that stand together."""
+    """Return the stage of a job: its rule, unless several rules share a line."""
     if job.rule in REPORT:
         return "report"
     if job.rule.endswith("_data") or job.rule == "preferences":
@@ -292,7 +304,7 @@ def stage(job: Job) -> str:
 
 
 def special(job: Job) -> str:
-    """What tells a job from the others of its stage, as `alpha 0.3` or `expo reward`."""
+    """Return what distinguishes a job from others of its stage: `alpha 0.3` or `expo reward`."""
     values = {name: value for name, value in job.wildcards.items() if name not in ("pair", "prompts")}
     if alpha := values.pop("alpha", None):
         return shown(" ".join([f"alpha {alpha}", *values.values()]))
@@ -301,12 +313,12 @@ def special(job: Job) -> str:
 
 
 def progress_words(told: Progress, now: float) -> list[str]:
-    """`120 of 400 responses, 310 tokens/s, 9 s left, reward 1.52`, and shorter and shorter."""
+    """Return `120 of 400 responses, 310 tokens/s, 9 s left, reward 1.52`, then shorter texts."""
     size, unit = (1e9, "GB") if told.unit in ("byte", "bytes", "B") else (1, told.unit)
     total = f" of {amount(told.total / size)}" if told.total else ""
     count = f"{amount(told.done / size)}{total} {unit}".rstrip()
     fast = ""
-    if told.speed and told.left != 0:  # of what is done nothing is fast any more
+    if told.speed and told.left != 0:  # no speed is shown for a finished count
         in_tokens = told.tokens_per_second
         speed, what = (in_tokens, "tokens") if in_tokens else (told.speed / size, unit or "of them")
         fast = f"{amount(speed / slower(told, now))} {what}/s"
@@ -317,7 +329,10 @@ def progress_words(told: Progress, now: float) -> list[str]:
 
 
 def seconds_left(told: Progress, now: float) -> float | None:
-    """Until the job is done; None if that is not known, as of one that has done all that it counts, and is not at its end."""
+    """Return the seconds until the job is done.
+
+    None if that is unknown, for example after a job's last count but before its end.
+    """
     if not told.left:
         return None
     silent = max(now - told.updated, 0)
@@ -325,17 +340,17 @@ def seconds_left(told: Progress, now: float) -> float | None:
 
 
 def slower(told: Progress, now: float) -> float:
-    """By what factor a job is slower than its speed: it has said nothing for longer than that was measured."""
+    """Return the factor by which a job that has long been silent seems slower than its speed."""
     return max(1, (now - told.updated) / told.measured)
 
 
 def amount(number: float) -> str:
-    """Three figures of a small number, else a whole one."""
+    """Format a small number with three significant digits, and others as whole numbers."""
     return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:.3g}"
 
 
 def clock(seconds: float) -> str:
-    """`42 s`, `12 min`, `3.1 h`; nothing is shorter than 0 s, though clocks are set back."""
+    """Format a duration: `42 s`, `12 min`, `3.1 h`; negative ones (clock changes) are 0 s."""
     seconds = max(seconds, 0)
     if seconds < 99.5:
         return f"{seconds:.0f} s"
@@ -343,6 +358,6 @@ def clock(seconds: float) -> str:
 
 
 def bar(share: float, length: int) -> str:
-    """A bar of `length` characters."""
+    """Return a bar of `length` characters."""
     full = int(min(max(share, 0), 1) * length)
     return "━" * full + "─" * (length - full)

@@ -1,4 +1,4 @@
-"""What this machine can do for a run, and what would help it: `expoflow doctor`."""
+"""`expoflow doctor`: what this machine can do for a run, and what it lacks."""
 
 import importlib.util
 import os
@@ -20,8 +20,8 @@ from expoflow.system.installed import workflow_folder
 GB = 1e9
 PATIENCE = 3  # seconds in which the hub must answer
 PAIR = 45 * GB  # two models and the exported one
-ROOM = 50 * GB  # less than that on a disk is worth a word
-# What an extra brings, for what; the first package stands for it.
+ROOM = 50 * GB  # a disk with less free space gets a remedy
+# What each extra adds; its first package shows whether it is installed.
 EXTRAS = {
     "bench": ("lm_eval", "the paper's benchmarks"),
     "train": ("trl", "training by TRL"),
@@ -31,7 +31,10 @@ MEMORY = Path("/proc/meminfo")
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of what was found; `remedy` is the command that mends or adds something, `broken`: no run is of use before that."""
+    """A line of the result. `remedy` is the command that fixes or adds something.
+
+    `broken` means that no run works until then.
+    """
 
     label: str
     text: str
@@ -40,7 +43,7 @@ class Finding:
 
 
 def examine(folder: Path, online: bool) -> Iterator[Finding]:
-    """Look at this machine, for runs in `folder`; with `online` the hub is asked too. Nothing is written."""
+    """Check this machine for runs in `folder`, and with `online` the hub. Nothing is written."""
     yield Finding("expoflow", f"{__version__} in {workflow_folder()}, Python {platform.python_version()}")
     yield from _processor()
     found = _gpus()
@@ -54,7 +57,7 @@ def examine(folder: Path, online: bool) -> Iterator[Finding]:
 
 
 def lines(findings: Iterable[Finding]) -> Iterator[str]:
-    """The findings as lines, each remedy below what it is for."""
+    """Yield the findings as lines, each remedy below its finding."""
     for finding in findings:
         yield f"{finding.label:10} {finding.text}"
         if finding.remedy:
@@ -65,7 +68,7 @@ def _processor() -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     slow = processor.slowness("bfloat16")
     said = (
-        f"bfloat16 takes {slow:.0f} times as long as float32, so that models compute in float32"
+        f"bfloat16 takes {slow:.0f} times as long as float32, so models compute in float32"
         if slow > processor.SLOW
         else "bfloat16 is fast"
     )
@@ -77,13 +80,13 @@ def _processor() -> Iterator[Finding]:
 
 
 def _gpus() -> list[Finding]:
-    """The GPUs that the driver tells of, and whether this installation may use them."""
+    """Return the GPUs that the driver lists, and whether runs may use them."""
     try:
         rows, driver = gpus.rows(), gpus.driver()
     except ExpoflowError as error:
         return [Finding("GPUs", str(error), broken=True)]
     if not rows:
-        return [Finding("GPUs", "none: models run on the processor, which is for small ones")]
+        return [Finding("GPUs", "none: models run on the processor, which is fit for small ones only")]
     found = [
         Finding(
             "GPU",
@@ -93,7 +96,7 @@ def _gpus() -> list[Finding]:
     ]
     visible = os.environ.get(gpus.VISIBLE)
     if visible is not None:
-        found.append(Finding("", f"{gpus.VISIBLE}={visible}: runs take these alone"))
+        found.append(Finding("", f"{gpus.VISIBLE}={visible}: runs use only these"))
     return found
 
 
@@ -120,11 +123,11 @@ def _engine(number: int) -> Iterator[Finding]:
         yield Finding("vLLM", "not installed", remedy)
     try:
         engine = chosen("auto")
-    except ExpoflowError as error:  # GPUs named twice, or a broken driver
+    except ExpoflowError as error:  # a GPU named twice, or a broken driver
         yield Finding("engine", str(error), broken=True)
         return
     why = {
-        (True, True): "vLLM is installed, and a GPU is there",
+        (True, True): "vLLM is installed, and there is a GPU",
         (True, False): "no GPU may be used here",
         (False, True): "vLLM is not installed: many times slower on a GPU",
         (False, False): "vLLM is not installed, and there is no GPU",
@@ -164,26 +167,26 @@ def _hub(online: bool) -> Iterator[Finding]:
     else:
         yield _answer(http.ENDPOINT, lambda: _ask(constants.ENDPOINT))
     if get_token():
-        yield Finding("token", f"there: {http.token_name()}")
+        yield Finding("token", f"found: {http.token_name()}")
     else:
         yield Finding("token", "none: only gated models and `expoflow publish` need one", "hf auth login")
 
 
 def _answer(shown: str, ask: Callable[[], int]) -> Finding:
     begin = time.monotonic()
-    remedy = "mend the network or the proxy, name a mirror (export HF_ENDPOINT=...), or use local folders and HF_HUB_OFFLINE=1"
+    remedy = "fix the network or the proxy, name a mirror (export HF_ENDPOINT=...), or use local folders and HF_HUB_OFFLINE=1"
     try:
         status = ask()
-    except Exception as error:  # of whichever HTTP library the hub's client has
+    except Exception as error:  # of whichever HTTP library the hub's client uses
         return Finding("hub", f"{shown}: does not answer ({type(error).__name__})", remedy)
-    if status != 200:  # of a proxy, or of what is no hub
+    if status != 200:  # from a proxy, or from a server that is not a hub
         later = status == 429 or status >= 500
         return Finding("hub", f"{shown}: answers HTTP {status}", "try again later" if later else remedy)
     return Finding("hub", f"{shown}: answers in {time.monotonic() - begin:.1f} s")
 
 
 def _ask(endpoint: str) -> int:
-    """The status of a small answer; the token is not sent."""
+    """Return the status of a small request; the token is not sent."""
     from huggingface_hub import get_session
 
     return get_session().get(f"{endpoint}/api/models", params={"limit": 1}, timeout=PATIENCE).status_code

@@ -1,9 +1,9 @@
-"""What a config would cost before it is started: downloads, disk, GPU memory, tokens.
+"""What a config will cost: downloads, disk space, GPU memory and tokens.
 
-Sizes are those of finished manifests and of folders, else what the hub says (file sizes and config.json;
-no weight is read), else what a model's name says, as `7b` or `1_8b` do; a model whose name says nothing is
-taken to be as large as its partner, one that is trained here as large as what it is trained from. Every figure says
-where it comes from. What jobs ask a cluster for is what the rules say (`dag.resources.Needs`).
+Sizes come from finished manifests and folders, or else from the hub (file sizes and config.json; no
+weights are read), or else from the model's name, such as `7b` or `1_8b`. A model whose name does
+not say is assumed to be as large as its partner. A model that is trained here is as large as its
+base. Every figure names its source. `dag.resources.Needs` says what jobs request from a cluster.
 """
 
 import re
@@ -34,16 +34,16 @@ from expoflow.system.gpu_memory import hold, loaded
 SIZE = re.compile(r"(?<![a-z0-9])(?:(\d+)x)?(\d+(?:[._]\d+)?)b(?![a-z])", re.IGNORECASE)
 GB = 1e9
 CARDS = (24, 48, 80)  # GB of GPU memory, in the order in which they are tried
-OVERHEAD = 2 * GB  # CUDA context, activations and graphs of one process: an estimate
-PROMPT_TOKENS = 1024  # room for the prompt of the one response whose cache must fit
-ASSUMED_PROMPTS = 1000  # of a hub set that was not looked at
-# Cache of a token where config.json is not known: layers x key-value heads x head size, by parameters.
+OVERHEAD = 2 * GB  # estimated CUDA context, activations and graphs of one process
+PROMPT_TOKENS = 1024  # assumed length of the prompt of the one response whose cache must fit
+ASSUMED_PROMPTS = 1000  # for a hub set whose size is unknown
+# Cache per token if config.json is unknown: layers x key-value heads x head size, by parameters.
 TYPICAL = {1e9: 24 * 8 * 128, 9e9: 32 * 8 * 128, 15e9: 40 * 40 * 128, 40e9: 48 * 8 * 128, 1e12: 80 * 8 * 128}
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A model's size: bytes of its weights, bytes of keys and values a token, and who says so."""
+    """A model's size: bytes of weights, bytes of keys and values per token, and their source."""
 
     weights: float
     cache: float
@@ -51,12 +51,12 @@ class Facts:
     here: bool = False  # no download
     trained: bool = False  # will be written here
     pickled: bool = False  # will be converted: a second copy
-    adapter: bool = False  # on the SFT model: what is run and exported is as large as that
+    adapter: bool = False  # on the SFT model: the model that is run and exported is as large as that
 
 
 @dataclass
 class PairPlan:
-    """One pair: bytes of what its sweep stores (0 where streamed) and exports, memory, responses and tokens."""
+    """One pair: bytes of its sweep (0 if streamed) and export, memory, responses, tokens."""
 
     pair: str
     stored: float
@@ -69,21 +69,21 @@ class PairPlan:
 
 @dataclass
 class Estimate:
-    """The whole config. Bytes, and counts of responses and of tokens at most."""
+    """The whole config: bytes, responses, and the maximum number of tokens."""
 
     models: dict[str, Facts]
     needs: Needs
-    """What the jobs of a model ask a cluster for."""
+    """What the jobs of a model request from a cluster."""
     pairs: list[PairPlan] = field(default_factory=list)
     prompts: dict[str, tuple[int, str]] = field(default_factory=dict)
     reward_memory: float = 0
-    """Of the reward model's GPU; 0 without one."""
+    """Memory of the reward model's GPU; 0 without one."""
     reward_cards: str = ""
     """GPUs that hold the reward model."""
     bill: list[str] = field(default_factory=list)
-    """What the judges may cost, a line for each benchmark."""
+    """What the judges may cost, a line per benchmark."""
     notes: list[str] = field(default_factory=list)
-    """What else is to be said of benchmarks."""
+    """Other notes on benchmarks."""
 
     @property
     def downloads(self) -> float:
@@ -92,19 +92,19 @@ class Estimate:
 
     @property
     def checkpoints(self) -> dict[str, int]:
-        """Bytes on disk that each training to come needs beside that while it runs."""
+        """Extra bytes on disk that each pending training needs while it runs."""
         sizes = {name: self.needs.training_disk(name) for name, facts in self.models.items() if facts.trained}
         return {name: size for name, size in sizes.items() if size}
 
     @property
     def disk(self) -> float:
-        """Bytes on disk at the end, which is the most but for the checkpoints of trainings: nothing else is removed before."""
+        """Bytes on disk at the end. Nothing is removed earlier, except checkpoints of trainings."""
         made = sum(facts.weights for facts in self.models.values() if facts.pickled or facts.trained)
         return self.downloads + made + sum(pair.stored + pair.exported for pair in self.pairs)
 
 
 def plan(config: Config, results: Results = RESULTS, online: bool = True) -> Estimate:
-    """Look at every model and prompt set of `config`; with `online` the hub is asked for those it holds."""
+    """Estimate the cost of `config`; if `online`, ask the hub about its models and prompts."""
     ask = _Hub(online)
     known = {name: _facts(name, model, results, ask) for name, model in config.models.items()}
     for pair in config.pairs.values():
@@ -138,7 +138,7 @@ def plan(config: Config, results: Results = RESULTS, online: bool = True) -> Est
 
 
 def _inherited(config: Config, name: str, known: Mapping[str, Facts | None]) -> Facts | None:
-    """What is known of a model that is still to be trained: it is as large as what it is trained from."""
+    """Return the facts of a model that is still to be trained: it is as large as its base."""
     if (base := config.models[name].base) is None:
         return None
     facts = known[base] or _inherited(config, base, known)
@@ -172,7 +172,7 @@ def _pair(config: Config, name: str, made: Estimate, seen: set[tuple[str, str]])
 
 
 def benchmark_responses(config: Config, pair: str, made: Estimate) -> Iterator[tuple[str, int, int]]:
-    """Of every benchmark of a pair its name, responses of one variant, and the most tokens that each may have."""
+    """Yield each benchmark's name, responses per variant, and maximum tokens per response."""
     generate = config.section(pair, "generate")
     for name, section in config.section(pair, "benchmarks").sections().items():
         if isinstance(section, OnPrompts):
@@ -182,7 +182,7 @@ def benchmark_responses(config: Config, pair: str, made: Estimate) -> Iterator[t
 
 
 def _notes(config: Config) -> Iterator[str]:
-    """What benchmarks say of themselves, pair by pair."""
+    """Yield the benchmarks' own notes, pair by pair."""
     for pair in config.pairs:
         for name, section in config.section(pair, "benchmarks").sections().items():
             if told := benchmarks.light(name, "notes"):
@@ -190,12 +190,12 @@ def _notes(config: Config) -> Iterator[str]:
 
 
 def _sequence(facts: Facts, generate: GenerateConfig, engine: EngineConfig) -> float:
-    """Bytes of keys and values of one response of full length with its prompt."""
+    """Return the bytes of keys and values of one full-length response with its prompt."""
     return facts.cache * engine.cache() * engine.shortened(PROMPT_TOKENS + generate.max_tokens)
 
 
 def _cards(needs: Needs, model: str, memory: float, engine: EngineConfig) -> str:
-    """The GPUs of a model's jobs, and how large each has to be to hold the model with room, and `memory` at least."""
+    """Return the number of a job's GPUs, and their size that holds the model and `memory`."""
     if not (count := needs.gpus(model)):
         return "a CPU"
     for card in CARDS:
@@ -206,13 +206,13 @@ def _cards(needs: Needs, model: str, memory: float, engine: EngineConfig) -> str
 
 
 class _Hub:
-    """Sizes that the hub says; where it does not answer once, it is not asked again."""
+    """Sizes according to the hub; once it does not answer, it is not asked again."""
 
     def __init__(self, online: bool):
         self.online = online
 
     def model(self, repo: str, revision: str | None) -> Facts | None:
-        """None where the hub is not to be asked, or does not answer."""
+        """Return a model's size; None if the hub must not be asked or does not answer."""
         if not self.online:
             return None
         from huggingface_hub.errors import HfHubHTTPError, HTTPError
@@ -223,7 +223,7 @@ class _Hub:
         try:
             commit, files = describe(repo, revision)
             names = checkpoint_names(repo, {name: each.size for name, each in files.items()})
-            said = [files[name] for name in ("config.json",) if name in names]  # an adapter has none
+            said = [files[name] for name in ("config.json",) if name in names]  # adapters have none
             config = read_json_file(bring(repo, commit, said)[0] / "config.json") if said else {}
         except HTTPError as error:
             if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
@@ -238,7 +238,7 @@ class _Hub:
         return Facts(size, cache, "hub", pickled=pickled and not adapter, adapter=adapter)
 
     def prompts(self, source: PromptsConfig) -> int | None:
-        """Rows of a split, as the dataset's card says; None where it does not."""
+        """Return the rows of a split according to the dataset's card; None if it does not say."""
         if not self.online:
             return None
         from expoflow.hub import cache, cards
@@ -284,7 +284,7 @@ def _of_files(sizes: Mapping[str, int], config: Mapping[str, Any], says: str) ->
 
 
 def _of_name(*names: str) -> Facts | None:
-    """Two bytes a parameter, as many as the name says."""
+    """Return the size of a 16-bit model whose name states the number of parameters."""
     for name in names:
         if found := SIZE.search(name):
             weights = 2e9 * int(found[1] or 1) * float(found[2].replace("_", "."))
@@ -293,7 +293,7 @@ def _of_name(*names: str) -> Facts | None:
 
 
 def _cache(config: Mapping[str, Any]) -> float:
-    """Bytes of 16-bit keys and values a token; 0 where the config does not say."""
+    """Return the bytes of 16-bit keys and values per token; 0 if the config does not say."""
     config = config.get("text_config", config)
     heads = config.get("num_attention_heads")
     layers = config.get("num_hidden_layers")
@@ -308,7 +308,7 @@ def _typical_cache(weights: float) -> float:
 
 
 def _count(name: str, config: Config, ask: _Hub) -> tuple[int, str]:
-    """Number of prompts of a set, and who says so."""
+    """Return the number of prompts of a set, and the source of that number."""
     source = config.prompts[name]
     if not source.hub:
         try:
@@ -322,7 +322,7 @@ def _count(name: str, config: Config, ask: _Hub) -> tuple[int, str]:
 
 
 def lines(made: Estimate) -> list[str]:
-    """The plan as a table and its sums."""
+    """Return the estimate as tables and totals."""
     rows = [("model", "weights", "a job's GPUs", "main memory", "known from")]
     for name, facts in made.models.items():
         memory = resources.engine_memory(made.needs.weights(name), 1) * 1e6
@@ -362,12 +362,12 @@ def lines(made: Estimate) -> list[str]:
         f"downloads: {_gb(made.downloads)}",
         f"disk at the end, hub cache included: {_gb(made.disk)}",
         *_checkpoints(made.checkpoints),
-        f"responses: {responses:,}, of {tokens:,} tokens at most",
+        f"responses: {responses:,}, with at most {tokens:,} tokens",
     ]
 
 
 def _checkpoints(sizes: Mapping[str, int]) -> Iterator[str]:
-    """What trainings need of the disk while they run."""
+    """Yield the extra disk space of trainings while they run."""
     if sizes:
         largest = max(sizes, key=sizes.__getitem__)
         at_once = f", {_gb(sum(sizes.values()))} if all {len(sizes)} trainings run at once" * (len(sizes) > 1)

@@ -1,10 +1,12 @@
-"""What a run does, as it does it: results/logs/run.jsonl.
+"""The events of a run, written as they happen: results/logs/run.jsonl.
 
-The main Snakemake process writes it, begun anew by each run; who shows a run reads it (`display`). Every line is an event:
+The main Snakemake process writes the file, and each run starts it anew. `display` reads it to show
+the run. Every line is an event:
 
-- `run`: the planned jobs, each with id, rule, wildcards and log; whether a cluster runs them; the process and its machine;
-- `job`: one of them was started, finished or failed. On a cluster `started` means submitted;
-- `end`: whether the run finished, failed or was interrupted.
+- `run`: the planned jobs, each with id, rule, wildcards and log; whether they run on a cluster; the
+  process and its machine;
+- `job`: a job was started, finished or failed. On a cluster `started` means submitted;
+- `end`: the run finished, failed or was interrupted.
 """
 
 import atexit
@@ -24,7 +26,7 @@ from pydantic import TypeAdapter
 
 @dataclass
 class Job:
-    """A job that a run has planned, with its log and the first of its outputs.
+    """A planned job of a run, with its log and the first of its outputs.
 
     `state`: waiting, started, finished or failed; times are epoch seconds.
     """
@@ -40,7 +42,7 @@ class Job:
 
 
 def planned(dag: Any) -> Iterator[Job]:
-    """The jobs that Snakemake's `dag` is about to run, those first that need no other."""
+    """Yield the jobs that Snakemake's `dag` will run; jobs without dependencies come first."""
     for level in dag.toposorted(set(dag.needrun_jobs())):
         for job in sorted(level, key=lambda job: (job.rule.name, *job.wildcards)):
             if not job.is_norun:
@@ -50,7 +52,7 @@ def planned(dag: Any) -> Iterator[Job]:
 
 @dataclass
 class Run:
-    """What the events so far say of a run. `ending` is empty as long as none was written."""
+    """A run according to the events so far. `ending` is empty until the run has ended."""
 
     began: float
     host: str
@@ -61,11 +63,11 @@ class Run:
     ending: str = ""
 
     def having(self, state: str) -> list[Job]:
-        """The jobs in a state."""
+        """Return the jobs in a state."""
         return [job for job in self.jobs.values() if job.state == state]
 
     def hear(self, event: Mapping[str, Any]) -> None:
-        """Take in an event that is not `run`. Raises ValueError, KeyError or TypeError for what is none."""
+        """Apply an event, except `run`. Raises ValueError, KeyError or TypeError if malformed."""
         time = float(event["time"])
         if event["event"] == "end":
             self.ended, self.ending = time, str(event["state"])
@@ -77,7 +79,7 @@ class Run:
 
 
 class Recorder:
-    """Writes the events of the run that this process is the head of; a disk that is full costs events, not the run."""
+    """Writes the events of this process' run. If the disk is full, only events are lost."""
 
     def __init__(self, path: Path, jobs: Iterable[Job], cluster: bool):
         self.jobs = {job.id: job for job in jobs}
@@ -85,7 +87,7 @@ class Recorder:
         self.ending = ""
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)  # who reads the last run's sees by that that another one has begun
+            path.unlink(missing_ok=True)  # a reader of the old file notices that a new run has begun
             self.file = open(path, "ab", buffering=0)  # noqa: SIM115 (open until the run ends)
         planned = [
             {name: getattr(job, name) for name in ("id", "rule", "wildcards", "log", "output")}
@@ -96,7 +98,7 @@ class Recorder:
         atexit.register(self.end)
 
     def hear(self, record: logging.LogRecord) -> None:
-        """Write what a message of Snakemake's says of a job, if it says something."""
+        """Write an event if a message of Snakemake's is about the start or end of a job."""
         match getattr(getattr(record, "event", None), "name", ""):
             case "JOB_INFO":
                 self._job(record.jobid, "started")
@@ -106,7 +108,7 @@ class Recorder:
                 self._job(record.jobid, "failed")
 
     def end(self) -> None:
-        """Write that the run has ended; what is written later is lost."""
+        """Write that the run has ended; later events are dropped."""
         if self.file:
             states = {job.state for job in self.jobs.values()}
             done = "finished" if states <= {"finished"} else "interrupted"
@@ -128,7 +130,7 @@ class Recorder:
 
 
 class Follower:
-    """Reads the events of the last run in a folder as they are written, each of them once."""
+    """Reads the events of the last run in a folder while they are written, each of them once."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -137,22 +139,22 @@ class Follower:
         self._rest = b""
 
     def read(self) -> Run | None:
-        """What is known of the run by now; None if there has been none."""
+        """Return what is known of the run so far; None if there has been none."""
         try:
             if self._file is None or os.fstat(self._file.fileno()).st_ino != self.path.stat().st_ino:
-                file = open(self.path, "rb")  # noqa: SIM115 (open as long as it is followed)
+                file = open(self.path, "rb")  # noqa: SIM115 (open while it is followed)
                 self.close()
                 self._file, self._rest, self.run = file, b"", None
         except OSError:
             return self.run
         *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
         for line in lines:
-            with suppress(ValueError, KeyError, TypeError):  # a line that a full disk has cut
+            with suppress(ValueError, KeyError, TypeError):  # a line cut short by a full disk
                 self._hear(json.loads(line))
         return self.run
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         if self._file:
             self._file.close()
             self._file = None

@@ -1,4 +1,4 @@
-"""A folder with a config, and the workflow that is run in it."""
+"""A folder with a config, in which the workflow runs."""
 
 import os
 import re
@@ -25,15 +25,16 @@ from expoflow.project.located import located
 from expoflow.system.installed import workflow_folder
 
 CONFIG = "config.yaml"
-# What Snakemake says of a dry run, before it names each job.
+# Snakemake's table of jobs in a dry run, which comes before the jobs themselves.
 COUNTED = re.compile(r"^Job stats:\n(.*?^total +\d+\n)", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Project:
-    """A config and the folder that it is run in, which may not exist yet.
+    """A config and the folder in which it is run. The folder may not exist yet.
 
-    Relative paths in the config begin at `base`. `text` is what is still to be written to `config` before a run; None if it is there.
+    Relative paths in the config start at `base`. `text` is written to `config` before a run; it is
+    None if the file is up to date.
     """
 
     config: Path
@@ -43,10 +44,11 @@ class Project:
 
     @classmethod
     def find(cls, folder: Path | None, config: Path | None = None) -> "Project":
-        """The project in a folder, by default this one, or of a config file, by default in its folder.
+        """Return the project in a folder (by default this one), or of a config file.
 
-        Both say that a config is to be run in another folder. A folder's own config is config.yaml, or config/config.yaml as in a
-        clone, whose relative paths begin at the folder too. Raises ConfigError.
+        With `config` alone the project's folder is the file's. With both, the config is run in
+        another folder. A folder's own config is config.yaml, or config/config.yaml as in a clone;
+        relative paths in both start at the folder. Raises ConfigError.
         """
         if config is not None:
             if not config.is_file():
@@ -58,31 +60,34 @@ class Project:
         if path is None:
             raise ConfigError(
                 [
-                    f"{folder}: no {CONFIG}; name a project's folder, or begin one: expoflow run --aligned MODEL, or expoflow init"
+                    f"{folder}: no {CONFIG}; name a project's folder, or start one: expoflow run --aligned MODEL, or expoflow init"
                 ]
             )
         return cls(path, folder, folder)
 
     @property
     def elsewhere(self) -> bool:
-        """Whether the config lies in another folder than it is run in."""
+        """Whether the config is in another folder than the run."""
         return self.folder.resolve() != self.base.resolve()
 
     def read(self) -> Config:
-        """The config, checked. Raises ConfigError."""
+        """Return the config, validated. Raises ConfigError."""
         if self.text is not None:
             return checks.parse(yaml.safe_load(self.text), self.base)
         return read_config_file(self.config, self.base)
 
     @contextmanager
     def entered(self) -> Iterator[Config]:
-        """The config with absolute paths, and the project's folder as the working directory; an empty one if it does not exist."""
+        """Enter the project's folder, or an empty one if it does not exist, and yield the config.
+
+        Its paths are absolute.
+        """
         config = checks.parse(located(self.read(), self.base))
         with tempfile.TemporaryDirectory() as empty, chdir(self.folder if self.folder.is_dir() else empty):
             yield config
 
     def was_run(self) -> bool:
-        """Whether a run has made anything of a pair in the folder, or is at work there."""
+        """Return whether a run has made results of a pair in the folder, or is at work there."""
         last = resume.last_run(self.folder)
         if last and (last.alive() or last.host != socket.gethostname()):
             return True
@@ -91,15 +96,16 @@ class Project:
         return bool({*folder.glob("*/*")} - {*folder.glob(str(looked))})
 
     def run(self, arguments: Sequence[str], dry: bool = False) -> int:
-        """Run the workflow; `arguments` are Snakemake's own. Its exit status. Raises ConfigError.
+        """Run the workflow with Snakemake's `arguments`; return its status. Raises ConfigError.
 
-        In a dry run nothing is written. If `dry` asks for it, the jobs are counted; if Snakemake's own arguments do, each is named.
+        A dry run writes nothing. With `dry` it counts the jobs; if Snakemake's own arguments ask
+        for a dry run, it lists each job.
         """
         try:
             os.path.abspath(self.folder).encode()
         except UnicodeEncodeError:
             raise ConfigError(
-                [f"{self.folder}: its name is no UTF-8; name another folder with --out"]
+                [f"{self.folder}: its name is not UTF-8; name another folder with --out"]
             ) from None
         if dry or is_dry(arguments):
             return self._run_dry(arguments, dry)
@@ -123,19 +129,19 @@ class Project:
         return done.returncode
 
     def _write(self) -> None:
-        """Write the config; another one that stands there is kept beside it."""
+        """Write the config; an existing one that differs is kept as a backup beside it."""
         if self.config.exists() and self.config.read_text(encoding="utf-8", errors="replace") != self.text:
             self.config.replace(self.config.with_name(f"{CONFIG}.old"))
         write_text(self.config, self.text)
 
 
 def read_config(folder: Path) -> Config:
-    """The config of the project in `folder`."""
+    """Return the config of the project in `folder`."""
     return Project.find(folder).read()
 
 
 def read_config_file(path: Path, folder: Path = Path()) -> Config:
-    """The config in a YAML file; relative paths in it are relative to `folder`."""
+    """Return the config in a YAML file; relative paths in it are relative to `folder`."""
     try:
         plain_yaml.check_files([path])
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -145,7 +151,7 @@ def read_config_file(path: Path, folder: Path = Path()) -> Config:
 
 
 def snakemake(config: Path, folder: Path, arguments: Sequence[str]) -> list[str]:
-    """The command that runs `config` in `folder`; `arguments` are Snakemake's own, and win."""
+    """Return the command that runs `config` in `folder`; Snakemake's own `arguments` win."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(workflow_folder() / "Snakefile")]
     command += ["--configfile", str(config.absolute()), "--directory", str(folder.absolute())]
     if not any(each.startswith(("--profile", "--executor")) for each in arguments):  # a cluster sets its own
@@ -154,8 +160,9 @@ def snakemake(config: Path, folder: Path, arguments: Sequence[str]) -> list[str]
 
 
 def run_workflow(config: Path, folder: Path, arguments: Sequence[str]) -> int:
-    """Run Snakemake on `config` in `folder` and show the run; `arguments` are Snakemake's own. Its exit status.
+    """Run Snakemake on `config` in `folder`, show the run, and return its exit status.
 
+    `arguments` are Snakemake's own.
     Raises ConfigError.
     """
     from expoflow.project import show

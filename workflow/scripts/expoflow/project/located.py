@@ -12,7 +12,7 @@ from expoflow.system.installed import workflow_folder
 
 
 def located(config: Config, base: Path) -> dict[str, Any]:
-    """What `config` says, with its relative paths made absolute from `base`; what it leaves out stays so."""
+    """Return `config` with relative paths made absolute from `base`; keys left out stay out."""
     return _data(config, base.absolute())
 
 
@@ -32,14 +32,14 @@ def _data(value: Any, base: Path) -> Any:
 
 
 def _path(name: str, value: Any, field: Any, base: Path) -> Any:
-    """The value of a field: absolute if it is a path, and no name that stands for something shipped."""
+    """Return the value of a field; a path becomes absolute, unless it names something shipped."""
     if not isinstance(value, str) or not _is_path(name, value, field):
         return _data(value, base)
     return str(base / value)
 
 
 def _is_path(name: str, value: str, field: Any) -> bool:
-    if name == "annotator":  # one of alpaca_eval's, or a folder
+    if name == "annotator":  # a name of alpaca_eval's, or a folder
         return "/" in value
     if name == "mlflow":  # an address, or a folder
         return ":" not in value
@@ -50,5 +50,5 @@ def _is_path(name: str, value: str, field: Any) -> bool:
 
 
 def _parts(annotation: Any) -> list[Any]:
-    """An annotation and the members of a union in it."""
+    """Return an annotation and, if it is a union, its members."""
     return [annotation, *get_args(annotation)]

@@ -1,6 +1,6 @@
-"""What is published of a pair: the exported files as they are, with a card and a figure of the evidence.
+"""The files to publish for a pair: the exported files as they are, a model card, and a figure.
 
-Everything is checked here, and nothing is asked of the network.
+All checks are done here, without the network.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ CARD = "README.md"
 
 @dataclass(frozen=True)
 class Upload:
-    """One file of the upload: `content` is where it lies, or its bytes."""
+    """One file of the upload; `content` is its path, or its bytes."""
 
     name: str
     content: Path | bytes
@@ -42,7 +42,7 @@ class Upload:
     sha256: str
 
     def is_named(self, etag: str) -> bool:
-        """Whether the hub's name for a content, its sha256 (large files) or git's sha1, is that of this file."""
+        """Return whether the hub's hash is this file's: sha256 (large files) or git's sha1."""
         if len(etag) == 64:
             return etag == self.sha256
         content = self.content if isinstance(self.content, bytes) else self.content.read_bytes()
@@ -57,16 +57,17 @@ def publication(
     stated: str | None = None,
     draft: bool = False,
 ) -> list[Upload]:
-    """The files to upload for a pair, from a project's folder or that of an exported model.
+    """Return the files to upload for a pair, sorted by name.
 
-    `pair` is needed where a project has several, `config` where the project's folder has none. `stated` is the licence
-    if it is not that of both parents; the card of a `draft` may state none. The files are in the order of their names. Raises an
-    ExpoflowError that names everything for which the model must not be published.
+    `folder` is a project's folder or that of an exported model. `pair` is needed if a project has
+    several, and `config` if its folder has none. `stated` is the licence, if it is not that of both
+    parents; the card of a `draft` may state none. Raises an ExpoflowError that lists every reason
+    why the model must not be published.
     """
     project, pair = _place(folder, pair)
     found = Project.find(project, config).read()
     if pair not in found.pairs:
-        raise ConfigError([f"the config has no pair '{pair}'; give the one of this run: --config FILE"])
+        raise ConfigError([f"the config has no pair '{pair}'; give this run's config: --config FILE"])
     exported = Results.of(project).exported(pair)
     evidence = _evidence(project, pair, found, exported)
     if problems := [*_problems(project, evidence, exported)]:
@@ -75,7 +76,7 @@ def publication(
     recipe = evidence.recipe
     for source in (recipe.sft.source, recipe.aligned.source):
         if Path(source).is_absolute():
-            print(f"note: {RECIPE} is published as it is, and names the folder {source}", file=sys.stderr)
+            print(f"note: {RECIPE} is published as it is and names the folder {source}", file=sys.stderr)
     names = {*recipe.files, *(recipe.outputs or ()), RECIPE}
     if (exported / INDEX).is_file():
         names.add(INDEX)
@@ -92,18 +93,18 @@ def publication(
 
 
 def _place(folder: Path, pair: str | None) -> tuple[Path, str]:
-    """The project's folder and the pair; `folder` is the project's, or results/pairs/{pair}/expo of it."""
+    """Return the project's folder and the pair; `folder` is the project's or the model's."""
     there = folder.absolute().resolve()
     if named := of_exported(there):
         project, own = named
         if pair not in (None, own):
-            raise ConfigError([f"{folder}: is of pair '{own}'; leave out --pair {pair}"])
+            raise ConfigError([f"{folder}: belongs to pair '{own}'; leave out --pair {pair}"])
         return project, own
     pairs = Results.of(there).exported_pairs()
     if not pairs:
         wanted = RESULTS.exported("PAIR")
         raise ConfigError(
-            [f"{folder}: no {wanted} in it; name the folder of a finished run, or such a folder"]
+            [f"{folder}: no {wanted} in it; name the folder of a finished run, or of an exported model"]
         )
     if pair is None and len(pairs) > 1:
         raise ConfigError([f"{folder}: has the pairs {', '.join(pairs)}; choose one with --pair"])
@@ -133,7 +134,7 @@ def _evidence(project: Path, pair: str, config: Config, exported: Path) -> Evide
         path for path in benchmarks if "expo" in of_benchmark(path)[1] and path.stat().st_mtime_ns < made
     ]:
         raise CheckpointError(
-            f"{old[0]}: is of an earlier export, the run is not finished; run snakemake again"
+            f"{old[0]}: belongs to an earlier export, the run is not finished; run snakemake again"
         )
     best = read_json(results.best(pair), Best)
     return Evidence(
@@ -150,20 +151,20 @@ def _evidence(project: Path, pair: str, config: Config, exported: Path) -> Evide
 
 
 def _problems(project: Path, evidence: Evidence, exported: Path) -> Iterator[str]:
-    """Why the model must not be published, one line each."""
+    """Yield the reasons why the model must not be published, one line each."""
     recipe, best = evidence.recipe, evidence.best
     if said := rehearsal_words(evidence.certificate):
         yield f"{exported}: {said}; publish the model of the run itself"
     if recipe.alpha != float(best.alpha):
-        yield f"{exported}: has alpha {recipe.alpha:g}, best.json chooses {best.alpha}; run snakemake again"
+        yield f"{exported}: has alpha {recipe.alpha:g}, but best.json chooses {best.alpha}; run snakemake again"
     elif not recipe.alpha:
-        yield f"{exported}: alpha 0 was chosen, this is the aligned model itself; there is nothing to publish"
+        yield f"{exported}: alpha 0 was chosen, so this is the aligned model itself; there is nothing to publish"
     if evidence.certificate is None and best.prompts is not None:
         where = Results.of(project).certificate(evidence.pair)
-        yield f"{where}: is not of the choice in best.json, the run is not finished; run snakemake again"
+        yield f"{where}: does not belong to the choice in best.json, the run is not finished; run snakemake again"
     if evidence.certificate and worse(evidence.certificate):
         words = certificate_words(evidence.certificate)
-        yield f"{exported}: is no better model: {words}; choose another alpha, or keep the aligned model"
+        yield f"{exported}: is not better than the aligned model: {words}; choose another alpha, or keep the aligned model"
     if recipe.weights != "stored" or not recipe.outputs:
         yield f"{exported}: is not a whole exported model; run snakemake again"
     for role in ("sft", "aligned"):
@@ -171,7 +172,7 @@ def _problems(project: Path, evidence: Evidence, exported: Path) -> Iterator[str
         manifest = evidence.models[role]
         if not parent.weights.items() <= manifest.sha256s().items():
             yield (
-                f"{exported}: was made of another {role} model than {RESULTS.manifest(manifest.model)} describes; "
+                f"{exported}: was made from another {role} model than {RESULTS.manifest(manifest.model)} describes; "
                 "run snakemake again"
             )
     yield from _preflight(project, evidence, Results.of(project).preflight(evidence.pair))
@@ -183,7 +184,7 @@ def _problems(project: Path, evidence: Evidence, exported: Path) -> Iterator[str
 
 
 def _preflight(project: Path, evidence: Evidence, recorded: Path) -> list[str]:
-    """Errors of the pair's preflight: done again where both models are on the disk, else as it was recorded."""
+    """Return the errors of the pair's preflight: repeated if both models are here, or recorded."""
     parents = [evidence.models[role] for role in ("sft", "aligned")]
     folders = [project / parent.folder for parent in parents]
     if all(
@@ -215,7 +216,7 @@ def _inherited(project: Path, evidence: Evidence, draft: bool) -> licence.Licenc
 
 
 def _figure(results: Results, pair: str) -> bytes:
-    """The sweep of the pair alone, as PNG."""
+    """Return the figure of the pair's sweep, as PNG."""
     from expoflow.config.figures import FigureConfig
     from expoflow.reporting import figures
     from expoflow.reporting.figures.style import Drawing

@@ -1,7 +1,7 @@
-"""Runs Snakemake, and shows its run at the terminal; or shows one that is at work elsewhere.
+"""Run Snakemake and show its run at the terminal, or show a run that is at work elsewhere.
 
-The one thing that is shown is what `display` makes of the run's files, and below it nothing moves: lines that jobs say go above.
-At no terminal it is a plain line a minute.
+At a terminal, `display`'s lines are updated in place, and messages of jobs go above them. Elsewhere
+one plain line per minute is printed.
 """
 
 import codecs
@@ -26,18 +26,19 @@ from expoflow.project.terminal import INTERRUPTED, SHOWN
 from expoflow.system.child import end_with
 from expoflow.system.logs import QUIET as QUIET_JOBS
 
-EVERY = 1.0  # seconds between two looks at the run's files, and at most two pictures
-ABOVE = 8  # lines of a screen that the picture leaves to what is said
-QUIET = 60.0  # seconds between two lines where there is no terminal
-GROUP = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)  # a terminal sends them to jobs too
+EVERY = 1.0  # seconds between two reads of the run's files, and at least between two updates
+ABOVE = 8  # lines of a screen that are left free for messages
+QUIET = 60.0  # seconds between two lines if there is no terminal
+GROUP = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)  # a terminal sends these to jobs too
 ASCII = str.maketrans("━─", "=-")
-HEADS = 10.0  # seconds between two looks whether the head of a run is alive
+HEADS = 10.0  # seconds between two checks whether the head of a run is alive
 
 
 def run(command: Sequence[str], folder: Path, keep: Sequence[int] = ()) -> int:
-    """Run Snakemake by `command` in `folder` and show what it does; its exit status, as a shell has it; 130 after Ctrl-C.
+    """Run Snakemake by `command` in `folder` and show the run; return a shell's exit status.
 
-    Signals are passed on to it. It does not outlive this process. It inherits the descriptors `keep`.
+    The status is 130 after Ctrl-C. Signals are passed on to Snakemake, which does not outlive this
+    process. It inherits the descriptors `keep`.
     """
     reading, writing = os.pipe()
     board = Board(folder)
@@ -71,11 +72,11 @@ def run(command: Sequence[str], folder: Path, keep: Sequence[int] = ()) -> int:
         for line in _said(reading, head, shows.look):
             if not interrupted or line.startswith(
                 "expoflow: "
-            ):  # else of jobs in the middle of their imports
+            ):  # other lines are from jobs interrupted during their imports
                 shows.say(line)
         early.seek(0)
         before = early.read().decode(errors="replace").rstrip("\n")
-        if interrupted and before:  # in the middle of its imports
+        if interrupted and before:  # interrupted during its imports
             before = "\n".join(INTERRUPTED)
         for line in filter(None, before.split("\n")):
             shows.say(line)
@@ -85,7 +86,10 @@ def run(command: Sequence[str], folder: Path, keep: Sequence[int] = ()) -> int:
 
 
 def watch(folder: Path) -> None:
-    """Show the run in `folder`, wherever it is at work, until it ends; on this machine also one that is about to begin."""
+    """Show the run in `folder`, wherever it is at work, until it ends.
+
+    On this machine a run that is about to begin is shown too.
+    """
     board = Board(folder)
     with suppress(KeyboardInterrupt), picture(board, sys.stdout) as shows:
         asked = 0.0
@@ -94,14 +98,16 @@ def watch(folder: Path) -> None:
         ) or folder.resolve() in status.runs():
             if time.monotonic() > asked + HEADS:
                 asked = time.monotonic()
-            if begun:  # else the last run stands there
+            if begun:  # otherwise the files are still the last run's
                 shows.look()
             time.sleep(EVERY)
 
 
 def at_work(board: Board, look: bool = True) -> bool:
-    """Whether the run has begun and not ended; with `look` a head that was killed on this machine is seen, and a folder that is
-    a copy of one in which there was a run.
+    """Return whether the run has begun and not ended.
+
+    With `look` two more cases are recognized: a head that was killed on this machine, and a folder
+    that is a copy of a run's folder.
     """
     run = board.read()
     if not run or run.ending:
@@ -113,7 +119,7 @@ def at_work(board: Board, look: bool = True) -> bool:
 
 
 def _said(reading: int, head: subprocess.Popen, look: Callable[[], None]) -> Iterator[str]:
-    """The lines that come by the pipe until `head` has ended; `look` is called now and then."""
+    """Yield the lines from the pipe until `head` has ended; `look` is called now and then."""
     decoder, rest, open_ = codecs.getincrementaldecoder("utf-8")("replace"), "", True
     poll = select.poll()
     poll.register(reading, select.POLLIN)
@@ -129,7 +135,7 @@ def _said(reading: int, head: subprocess.Popen, look: Callable[[], None]) -> Ite
             *lines, rest = (rest + decoder.decode(text)).split("\n")
             yield from lines
             if open_ and ended:
-                continue  # what it has said last
+                continue  # its last words
         if ended:
             break
         look()
@@ -139,14 +145,14 @@ def _said(reading: int, head: subprocess.Popen, look: Callable[[], None]) -> Ite
 
 
 class Plain:
-    """Where there is no terminal: what is said, and a line a minute. A reader that has gone misses it, and the run goes on."""
+    """Display without a terminal: messages, and a line per minute. It may lose its reader."""
 
     def __init__(self, board: Board, file: IO[str]):
         self.board, self.file = board, file
         self.next = time.monotonic() + QUIET
 
     def say(self, line: str) -> None:
-        """Show a line that somebody says."""
+        """Show a message."""
         with suppress(OSError):
             print(shown(line), file=self.file, flush=True)
 
@@ -159,7 +165,7 @@ class Plain:
 
 
 class Live:
-    """At a terminal: a picture that changes in its place, below what is said. A terminal that has gone misses it."""
+    """Display at a terminal: lines updated in place, below messages. It may lose its terminal."""
 
     def __init__(self, board: Board, file: IO[str]):
         from rich.console import Console
@@ -180,7 +186,7 @@ class Live:
             self.screen.start()
 
     def say(self, line: str) -> None:
-        """Show a line that somebody says, above the picture; in its place if the run is over, or it would push the line off."""
+        """Show a message above the display, or in its place if the run is over."""
         from rich.text import Text
 
         self.board.read()
@@ -190,7 +196,7 @@ class Live:
             self.console.print(Text(shown(line)), soft_wrap=True)
 
     def look(self) -> None:
-        """Draw the picture anew, if it is time and it has changed."""
+        """Update the display, if it is time and it has changed."""
         if time.monotonic() > self.next and self.screen.is_started:
             self.next = time.monotonic() + EVERY
             self.board.read()
@@ -208,7 +214,7 @@ class Live:
 
 @contextmanager
 def picture(board: Board, file: IO[str]) -> Iterator[Plain | Live]:
-    """What shows a run to who reads `file`."""
+    """Yield the display of a run for the readers of `file`."""
     if not file.isatty() or os.environ.get("TERM") == "dumb":
         yield Plain(board, file)
         return

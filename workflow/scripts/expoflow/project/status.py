@@ -1,4 +1,4 @@
-"""What is there: how far a project is, who runs it, what its parts and the store hold; and freeing the store."""
+"""The state of a project: how far it is, who runs it, and what the store holds; freeing it."""
 
 import shlex
 import shutil
@@ -15,13 +15,16 @@ from expoflow.project import resume
 from expoflow.selection.criteria import scored_under
 from expoflow.system.processes import running
 
-# What the store holds, and all that is ever removed from it: not the verdicts of judges, which were paid for.
-# A benchmark whose work is of a kind of its own keeps it under its name.
+# What the store holds and `free` removes. The verdicts of judges are not in it, since they cost
+# money. A benchmark with its own kind of work keeps its results under its name.
 KINDS = ("generations", "benchmarks", *BENCHMARKS, "sha256", "converted", "checks", "classes", "whole")
 
 
 def stages(config: Config) -> dict[str, list[Path]]:
-    """The files, relative to the project, that stand for every stage of the models, prompts and pairs."""
+    """Return the files that mark every stage of the models, prompts and pairs as done.
+
+    They are relative to the project.
+    """
     files = {
         "models": [RESULTS.manifest(name) for name in config.models],
         "prompts": [RESULTS.prompts(name) for name in config.prompts],
@@ -49,10 +52,10 @@ def stages(config: Config) -> dict[str, list[Path]]:
 
 
 def runs() -> dict[Path, int]:
-    """The folders in which a Snakemake process of this machine runs, each with the process's id.
+    """Return the folders in which a Snakemake process of this machine runs, with the process ids.
 
-    Snakemake's own lock files stay when it is killed, and say not by whom: both must be there, processes and
-    lock. Without Linux's /proc there are none to be seen.
+    Snakemake's lock files stay when it is killed, and do not name its process. So both a process
+    and a lock are required. Without Linux's /proc the result is empty.
     """
     found: dict[Path, int] = {}
     for process, folder in running("snakemake"):
@@ -62,12 +65,12 @@ def runs() -> dict[Path, int]:
 
 
 def locked(folder: Path) -> bool:
-    """Whether Snakemake's lock lies in `folder`."""
+    """Return whether Snakemake's lock is in `folder`."""
     return any((folder / ".snakemake" / "locks").glob("*.lock"))
 
 
 def state(folder: Path) -> str:
-    """Whether the workflow runs in `folder`, in words."""
+    """Return whether the workflow runs in `folder`, in words."""
     last, quoted = resume.last_run(folder), shlex.quote(str(folder))
     if (
         last
@@ -75,22 +78,22 @@ def state(folder: Path) -> str:
         and last.host == socket.gethostname()
         and (left := resume.find(last.folder, last.cluster))
     ):
-        return f"killed, but {left} are still at work; go on with: expoflow resume {quoted}"
+        return f"killed, but {left} are still at work; continue with: expoflow resume {quoted}"
     if process := runs().get(folder.resolve()):
         return f"running, process {process}"
     if last and locked(folder):
         ended = last.host == socket.gethostname() and not last.alive()
         elsewhere = "" if ended else f", or running on another machine ({last.host})"
-        return f"killed{elsewhere}; go on with: expoflow resume {quoted}"
+        return f"killed{elsewhere}; continue with: expoflow resume {quoted}"
     if left := resume.find(str(folder.resolve()), cluster=False):
         return f"killed, but {left} are still at work; {resume.WITHOUT_NOTE}"
     if locked(folder):
-        return "locked, but run by no process of this machine; where it was killed, run snakemake's --unlock"
+        return "locked, but run by no process of this machine; if its run was killed, run snakemake --unlock"
     return "not running"
 
 
 def size(folder: Path) -> int:
-    """Bytes of all files below `folder`; those that vanish meanwhile, or stand for others, have none."""
+    """Return the bytes of all files below `folder`, without links and files that vanish."""
     return sum(_bytes(path) for path in folder.rglob("*") if not path.is_symlink())
 
 
@@ -102,14 +105,14 @@ def _bytes(path: Path) -> int:
 
 
 def held() -> Iterator[tuple[Path, int]]:
-    """The parts of the store that hold something, with their size."""
+    """Yield the parts of the store that hold something, with their sizes."""
     for kind in KINDS:
         if bytes_held := size(folder := store.root() / kind):
             yield folder, bytes_held
 
 
 def free() -> None:
-    """Remove what the store holds; an ExpoflowError while a run uses it."""
+    """Remove what the store holds. Raises ExpoflowError while a run uses it."""
     try:
         with store.claimed():
             for folder, _ in held():
@@ -118,5 +121,5 @@ def free() -> None:
     except BlockingIOError:
         seen = ", ".join(f"{folder} (process {process})" for folder, process in runs().items())
         raise ExpoflowError(
-            f"{store.root()} is in use by a run; wait for its end, or stop it (runs on this machine: {seen or 'none'})"
+            f"{store.root()} is in use by a run; wait until it ends, or stop it (runs on this machine: {seen or 'none'})"
         ) from None

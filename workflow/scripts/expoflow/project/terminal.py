@@ -1,4 +1,4 @@
-"""What a user reads in Snakemake's messages: expoflow's own words where they are needed, and no code."""
+"""Snakemake's messages as a user reads them: without code, and with expoflow's words if needed."""
 
 import atexit
 import io
@@ -21,39 +21,39 @@ from expoflow.system.last_words import FULL, environment
 
 LOGGER = "snakemake.logging"
 FRAMES = re.compile(r'(\n  File "[^"\n]*", line \d+, in [^\n]*)+\s*$')
-# What an input function raises if a file of the user's is not as it must be.
+# An input function raises one of these if a user's file is invalid.
 OWN = re.compile(
     rf"\n  ({'|'.join(name for name, each in vars(errors).items() if isinstance(each, type))}): "
 )
-FAULT = "this is a fault of expoflow: report it, with these lines"
+FAULT = "this is a bug in expoflow: report it, with these lines"
 ENDED = ("KeyboardInterrupt", "SystemExit")
 # An exception of the system, as the last line of a traceback.
 SYSTEM = re.compile(r"^\w*Error: \[Errno (\d+)\] ([^:\n]*)(?:: '([^'\n]*)')?[^\n]*\Z", re.MULTILINE)
-# By it Snakemake says that somebody has interrupted it.
+# Snakemake says this when it is interrupted.
 REQUEST = "Terminating processes on user request"
 INTERRUPTED = (
     "expoflow: interrupted: the jobs at work are being ended; what is finished stays",
     "expoflow: the same command goes on from there",
 )
-STOPPED = "expoflow: the run was ended before its end; what is finished stays, and the same command goes on from there"
-# Snakemake's words on jobs that fail; `Words.last` says which, and why.
+STOPPED = "expoflow: the run was ended early; what is finished stays, and the same command goes on from there"
+# Snakemake's messages about failed jobs; `Words.last` gives the jobs and the reasons.
 FAILED = re.compile(
     r"RuleException:\nCalledProcessError in file .*|Exiting because a job execution failed.*"
     r"|.*At least one job did not complete successfully\.",
     re.DOTALL,
 )
-SHOWN = "EXPOFLOW_SHOWN"  # by it a head knows that `expoflow run` shows its run
+SHOWN = "EXPOFLOW_SHOWN"  # set by `expoflow run` for the head whose run it shows
 
 
 class Words(logging.Filter):
-    """Changes what Snakemake says of exceptions; `failed` are the logs of the jobs that failed.
+    """Changes Snakemake's messages about exceptions; `failed` are the logs of the jobs that failed.
 
-    Of jobs that share a SLURM job these are those that end in an error, else SLURM's own.
+    If jobs share a SLURM job, these are the logs that end with an error, or else SLURM's own log.
 
-    - Instead of its words on a lock stands what it is that locks the folder, and what to do.
-    - An error that names its remedy ends with that, not with the lines of code that raised it.
-    - After any other exception stands what to do with it.
-    - After Ctrl-C two lines are said, and nothing of the jobs that end by it.
+    - A message about a lock is replaced by what locks the folder, and what to do.
+    - An error that names its remedy ends there; the lines of code that raised it are left out.
+    - Any other exception is followed by what to do about it.
+    - After Ctrl-C two lines are printed, and no messages about the jobs that end.
     """
 
     def __init__(self, screen: "Screen | None" = None) -> None:
@@ -65,7 +65,7 @@ class Words(logging.Filter):
         self._events: Recorder | None = None
 
     def begin(self, dag: Any, cluster: bool) -> None:
-        """The run begins, with the jobs of Snakemake's `dag`: its events are written from now on."""
+        """Begin the run of the jobs of Snakemake's `dag`: its events are written from now on."""
         self._events = Recorder(RESULTS.events, planned(dag), cluster)
         if self._screen:
             self._screen.begin(RESULTS.snakemake_log)
@@ -95,7 +95,7 @@ class Words(logging.Filter):
         if self._screen:
             self._screen.hear(record)
         match getattr(getattr(record, "event", None), "name", ""):
-            case "GROUP_ERROR":  # an error of each of its jobs follows, also of those that did not fail
+            case "GROUP_ERROR":  # followed by an error for each of its jobs, even those that did not fail
                 logs = [Path(log) for job in record.job_error_info for log in job["log"]]
                 wrong = [log for log in logs if _reason(log).startswith("error: ")]
                 self.failed += wrong or map(Path, record.aux_logs)
@@ -107,17 +107,17 @@ class Words(logging.Filter):
         return True
 
     def last(self, place: Callable[[Path], object] = str) -> str:
-        """Of every job that failed its log, as `place` has it, and the last line there: the reason.
+        """Return the log of every failed job, as `place` formats it, and its last line, the reason.
 
-        If none has, as after SIGTERM, how to go on.
+        If no job failed, as after SIGTERM, return how to go on.
         """
         return "\n".join(f"{place(log)}: {_reason(log)}" for log in dict.fromkeys(self.failed)) or STOPPED
 
 
 def listen() -> Words:
-    """Change what Snakemake says from now on, in this process."""
+    """Change Snakemake's messages from now on, in this process."""
     logger = logging.getLogger(LOGGER)
-    for old in [each for each in logger.filters if isinstance(each, Words)]:  # of another workflow
+    for old in [each for each in logger.filters if isinstance(each, Words)]:  # from another workflow
         logger.removeFilter(old)
     screen = Screen(logger, int(os.environ.pop(SHOWN))) if SHOWN in os.environ else None
     words = Words(screen)
@@ -131,17 +131,18 @@ def listen() -> Words:
 
     sys.excepthook = unforeseen
     logging.raiseExceptions = (
-        False  # a full disk is told by what it ends, not by every line of Snakemake's log
+        False  # a full disk is reported by what it ends, not by every line of Snakemake's log
     )
     return words
 
 
 class Screen(io.TextIOBase):
-    """Keeps what Snakemake says of its own from the terminal, in a run that `expoflow run` shows.
+    """Keeps Snakemake's own messages off the terminal, in a run that `expoflow run` shows.
 
-    Until the run begins this is kept, and shown at the end if none began and no error was shown: then it is what was asked
-    for. From the beginning on it goes to a log. Errors go to the terminal too; of a failed job `Words.last` tells.
-    `terminal` is the descriptor that stands for it, and becomes standard error, which has been a file until now.
+    Before the run begins they are collected. If no run begins and no error is shown, they are
+    printed at the end, since they are then what was asked for. Once the run begins they go to a
+    log. Errors go to the terminal too; `Words.last` reports failed jobs. `terminal` is the
+    terminal's descriptor. It becomes standard error, which has been a file until now.
     """
 
     def __init__(self, logger: logging.Logger, terminal: int):
@@ -161,7 +162,7 @@ class Screen(io.TextIOBase):
         atexit.register(self._give_back)
 
     def begin(self, log: Path) -> None:
-        """The run begins."""
+        """Begin the run: open the log."""
         with suppress(OSError):
             log.parent.mkdir(parents=True, exist_ok=True)
             self._log = open(log, "w", encoding="utf-8", buffering=1)  # noqa: SIM115 (open until the run ends)
@@ -169,7 +170,7 @@ class Screen(io.TextIOBase):
         self.write(self._said.getvalue())
 
     def write(self, text: str) -> int:
-        """Take what Snakemake says; a disk that is full costs the log, not the run."""
+        """Take a message of Snakemake's; if the disk is full, only the log is lost."""
         with suppress(OSError):
             if not self.told or self._log:
                 (self._log or self._said).write(text)
@@ -191,14 +192,14 @@ class Screen(io.TextIOBase):
 
 
 def explained(text: str, kind: str) -> str:
-    """Snakemake's `text` on an exception of the class `kind`, with what a user needs to know."""
+    """Return Snakemake's `text` about an exception of class `kind`, rewritten for users."""
     if kind == "LockException":
         try:
             return f"expoflow: {resume.lock_words(Path())}"
-        except ExpoflowError as error:  # the note of the run is broken
+        except ExpoflowError as error:  # the run's note is broken
             return f"expoflow: {error}"
     if kind == "BrokenPipeError":
-        return "expoflow: nobody reads any more what is said"
+        return "expoflow: the output is no longer read"
     if kind == "WorkflowError" and FULL not in text:
         return FRAMES.sub("", text)
     if kind == "InputFunctionException" and OWN.search(text):
@@ -212,7 +213,7 @@ def explained(text: str, kind: str) -> str:
 
 
 def _of_the_system(text: str) -> str | None:
-    """One line with the remedy if the machine is the reason: a full disk, a folder that cannot be written to."""
+    """Return one line with the remedy if the machine is the reason, such as a full disk."""
     if not (found := SYSTEM.search(text.rstrip())):
         return None
     number, words, name = found.groups()
@@ -225,4 +226,4 @@ def _reason(log: Path) -> str:
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     said = [line for line in lines if line.strip()]
-    return shown(said[-1]) if said else "is empty: the job was killed, perhaps for want of memory"
+    return shown(said[-1]) if said else "is empty: the job was killed, perhaps for lack of memory"

@@ -1,10 +1,12 @@
-"""How long a config's responses and rewards may take: by this machine's own earlier runs, else by a plain reckoning.
+"""Estimates of the time that a config's responses and rewards take.
 
-A GPU that generates reads all weights, and the keys and values of all responses, from its memory for every token of each
-response: memory bandwidth and arithmetic bound what it does. The figures of cards are those of NVIDIA's data sheets (dense 16-bit
-tensor arithmetic, without sparsity); half of them is what engines reach, roughly. A CPU is reckoned with 20 GFLOP/s a core.
-Nothing here is a measurement; after a run the machine's own speed is kept in the store, and counts instead for runs that are
-not much larger: a few responses say little of many at a time, and of how long a model is loaded.
+They come from this machine's earlier runs, or else from a simple calculation. For every token of
+each response, a GPU reads all weights, and the keys and values of all responses, from its memory.
+So memory bandwidth and arithmetic limit its speed. The figures of GPUs are from NVIDIA's data
+sheets (dense 16-bit tensor arithmetic, without sparsity); engines reach roughly half of them. A CPU
+is assumed to reach 20 GFLOP/s per core. None of this is measured. After a run the store keeps the
+machine's own speed, which is used for later runs that are not much larger: a few responses say
+little about large batches, or about the time that loading a model takes.
 """
 
 import math
@@ -32,19 +34,19 @@ from expoflow.selection.criteria import scored_under
 from expoflow.system import gpus
 from expoflow.system.gpu_memory import loaded
 
-REACHED = 0.5  # of a card's bandwidth and arithmetic
-BATCH = 256  # responses at a time: vLLM's own default
-CORE = 20e9  # floating point operations of a CPU's core in a second
-ALIKE = 4  # a speed counts if its model is at most so many times as large, or as small, and the run at most so many times as large
-KEPT = 200  # speeds
-RESUMED = (
-    "responses are there already, from a run that was cut off"  # what `engines.generate` says in a job's log
+REACHED = 0.5  # share of a GPU's bandwidth and arithmetic
+BATCH = 256  # responses at a time: vLLM's default
+CORE = 20e9  # floating-point operations of a CPU core per second
+ALIKE = (
+    4  # a speed is used if its model's size is within this factor, and the run at most this many times larger
 )
+KEPT = 200  # speeds
+RESUMED = "responses are there already, from a run that was cut off"  # from the log of `engines.generate`
 
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU: bytes of its memory, bytes that it reads in a second, 16-bit operations in a second."""
+    """A GPU: bytes of memory, bytes read per second, 16-bit operations per second."""
 
     name: str
     memory: float
@@ -52,8 +54,8 @@ class Card:
     operations: float
 
 
-# From NVIDIA's data sheets. The first whose name stands in what the driver says counts, if it has that memory: cards of laptops, and
-# parts of a card that virtual machines have, have the name of the whole one.
+# From NVIDIA's data sheets. The first entry is used that occurs in the driver's name for the GPU
+# and has its memory. Laptop GPUs and virtual parts of a GPU share the name of the whole one.
 CARDS = (
     Card("H200 NVL", 141 * GB, 4.8e12, 836e12),
     Card("H200", 141 * GB, 4.8e12, 989e12),
@@ -77,14 +79,14 @@ CARDS = (
     Card("V100", 32 * GB, 900e9, 125e12),
     Card("T4", 16 * GB, 320e9, 65e12),
 )
-USUAL = next(card for card in CARDS if card.name == "A100")  # where nobody knows what a cluster has
+USUAL = next(card for card in CARDS if card.name == "A100")  # if a cluster's GPUs are unknown
 
 
 class Speed(Record):
-    """A line of speeds.jsonl: what a pair's sweep did on `device`, by models on `gpus` GPUs each, or on a CPU.
+    """A line of speeds.jsonl: a pair's sweep on `device`, with `gpus` GPUs per model, or a CPU.
 
-    `weights` are the bytes of the model. `seconds` are those in which jobs of the sweep were at work, of each model that this machine's
-    GPUs hold at a time.
+    `weights` are the bytes of the model. `seconds` is the time during which jobs of the sweep were
+    at work, times the number of models that this machine's GPUs hold at once.
     """
 
     device: str
@@ -98,7 +100,10 @@ class Speed(Record):
 
 @dataclass(frozen=True)
 class Work:
-    """What one model has still to do in jobs on `gpus` GPUs: at most so many tokens to be `written`, in `responses`, and to be `read`."""
+    """The remaining work of a model in jobs on `gpus` GPUs.
+
+    It has `responses`, and `written` and `read` are the maximum numbers of tokens.
+    """
 
     model: str
     gpus: int
@@ -106,16 +111,16 @@ class Work:
     read: int = 0
     responses: int = 0
     engine: str = ""
-    """What generates, as the config says it."""
+    """The engine that generates, as the config names it."""
 
 
 def place() -> Path:
-    """The file of the speeds of this machine's earlier runs."""
+    """Return the file with the speeds of this machine's earlier runs."""
     return store.root() / "speeds.jsonl"
 
 
 def device(local: bool) -> str:
-    """What models run on: the first GPU's name, the CPU's type and number of cores, or nothing that is known here."""
+    """Return the first GPU's name, or the CPU's type and number of cores; empty if unknown."""
     if not local:
         return ""
     with suppress(ExpoflowError):
@@ -127,9 +132,9 @@ def device(local: bool) -> str:
 
 
 def remember(config: Config, since: float, local: bool, results: Results = RESULTS) -> None:
-    """Keep the speed of every pair's sweep whose responses were all made after `since` (epoch seconds), by this machine.
+    """Keep the speed of each pair's sweep if this machine made all its responses after `since`.
 
-    Of a rehearsal nothing is kept.
+    `since` is in epoch seconds. Nothing is kept from a rehearsal.
     """
     found = [*_speeds(config, since, results)] if local and not config.limit and device(local) else []
     if found:
@@ -149,7 +154,7 @@ def _speeds(config: Config, since: float, results: Results) -> Iterator[Speed]:
                 times_of = results.generation_times(name, alpha, prompts)
                 said = times_of.with_suffix(".log").read_text("utf-8")
                 if alpha in REFERENCE_ALPHAS or end < since or RESUMED in said:
-                    continue  # those of the references may be of the store
+                    continue  # responses of reference alphas may come from the store
                 head, first = (line.split("\t") for line in times_of.read_text("utf-8").splitlines()[:2])
                 rows += read_jsonl(path, Generation)
                 times.append((end - float(dict(zip(head, first, strict=True))["s"]), end))
@@ -167,7 +172,10 @@ def _speeds(config: Config, since: float, results: Results) -> Iterator[Speed]:
 
 
 def _together(times: list[tuple[float, float]]) -> float:
-    """Seconds that (begin, end) cover. Jobs wait for each other's engine or share cores, so theirs must not be added up."""
+    """Return the seconds that the (begin, end) intervals cover.
+
+    Their lengths must not be added up, since jobs wait for each other's engine or share cores.
+    """
     total, until = 0.0, float("-inf")
     for begin, end in sorted(times):
         total += max(0.0, end - max(begin, until))
@@ -176,7 +184,10 @@ def _together(times: list[tuple[float, float]]) -> float:
 
 
 def work(config: Config, made: Estimate, results: Results = RESULTS) -> Iterator[Work]:
-    """The responses that are still to be written, and to be scored; those that pairs with a parent in common share, once."""
+    """Yield the responses that are still to be written and scored.
+
+    Responses that pairs with a common parent share are counted once.
+    """
     seen: set[tuple[str, str]] = set()
     unfinished = bill.unfinished(config, results)
     for name, pair in config.pairs.items():
@@ -215,7 +226,7 @@ def work(config: Config, made: Estimate, results: Results = RESULTS) -> Iterator
 
 
 def lines(config: Config, made: Estimate, local: bool, results: Results = RESULTS) -> list[str]:
-    """What the rest of a run takes if no response ends before its last token, and by what that is known."""
+    """Return the time that the rest of a run takes if no response ends early, and its sources."""
     on, left = device(local), [each for each in work(config, made, results) if each.written or each.read]
     if not left or all(made.needs.miniature(each.model) for each in left):
         return []
@@ -232,7 +243,7 @@ def lines(config: Config, made: Estimate, local: bool, results: Results = RESULT
     where = on or "as on A100s of 80 GB: which ones the jobs get is not known"
     by = " and ".join(sorted(sources))
     engines = [config.section(name, "generate").engine for name in config.pairs]
-    if card and "reckoned" in sources and "transformers" in map(foreseen, engines):
+    if card and "estimated" in sources and "transformers" in map(foreseen, engines):
         by += " for vLLM (transformers takes many times as long)"
     text = f"time: {_time(hours, unit)} of generation and scoring if no response ends early ({by}, {where})"
     if card and on and (count := len(gpus.gpus())) > 1:
@@ -241,7 +252,7 @@ def lines(config: Config, made: Estimate, local: bool, results: Results = RESULT
 
 
 def _not_counted(config: Config, results: Results) -> str:
-    """What takes time beside generation and scoring, or may take some."""
+    """Return the other steps that take time, or may do so."""
     pairs = {name: config.section(name, "select") for name in config.pairs}
     likelihoods = any(scored_under(section) for section in pairs.values())
     asked = {
@@ -255,7 +266,7 @@ def _not_counted(config: Config, results: Results) -> str:
 def _seconds(
     config: Config, made: Estimate, each: Work, card: Card | None, known: list[Speed]
 ) -> tuple[float, str]:
-    """How long it takes a model on its GPUs, and who says so."""
+    """Return how long a model takes on its GPUs, and the source of that figure."""
     weights = made.needs.weights(each.model)
     engine = config.engine_of(each.model)
     alike = [
@@ -268,36 +279,36 @@ def _seconds(
         nearest = alike[-10:]
         seconds = sum(speed.seconds * weights / speed.weights for speed in nearest)
         return each.written * seconds / sum(speed.tokens for speed in nearest), "by earlier runs here"
-    operations = max(weights, 1)  # 2 a parameter of 2 bytes
+    operations = max(weights, 1)  # 2 operations per parameter of 2 bytes
     if card is None:
-        return (each.written + each.read) * operations / (CORE * _cores()), "reckoned"
+        return (each.written + each.read) * operations / (CORE * _cores()), "estimated"
     count, held = max(1, each.gpus), loaded(weights, engine)
     arithmetic = REACHED * card.operations * count / operations
     if not each.written:
-        return each.read / arithmetic, "reckoned"
+        return each.read / arithmetic, "estimated"
     length = PROMPT_TOKENS + max(config.section(pair, "generate").max_tokens for pair in config.pairs)
     row = made.models[each.model].cache * engine.cache() * engine.shortened(length)
     room = count * card.memory * engine.utilization() - held - OVERHEAD
     batch = max(1, min(engine.max_num_seqs or BATCH, room / row if row else BATCH))
     read = held + batch * row / 2  # a response is half as long on average while it is written
     rate = min(arithmetic, batch * REACHED * card.bandwidth * count / read)
-    return each.written / rate + each.read / arithmetic, "reckoned"
+    return each.written / rate + each.read / arithmetic, "estimated"
 
 
 def _card(device: str, memory: float) -> Card | None:
-    """The figures of a GPU by what the driver calls it, and by the bytes of memory that it says."""
+    """Return the figures of a GPU, by its name and bytes of memory according to the driver."""
     named = (card for card in CARDS if re.search(rf"(?<![A-Za-z0-9]){card.name}(?![A-Za-z0-9])", device))
     return next((card for card in named if 0.9 < memory / card.memory < 1.15), None)
 
 
 def _memory() -> float:
-    """Bytes of memory of the first GPU, as the driver says it; 0 without one."""
+    """Return the bytes of memory of the first GPU according to the driver; 0 without one."""
     found = gpus.memory(gpus.gpus()[:1])
     return found[0][1] if found else 0
 
 
 def _known(device: str) -> list[Speed]:
-    """The speeds of this machine's earlier runs."""
+    """Return the speeds of this machine's earlier runs."""
     with suppress(OSError, DataError):
         return [speed for speed in read_jsonl(place(), Speed) if device and speed.device == device]
     return []
@@ -308,7 +319,7 @@ def _cores() -> int:
 
 
 def _time(hours: float, unit: str = "") -> str:
-    """`12 minutes`, `3.1 GPU hours`; rounded up, if they are few."""
+    """Return `12 minutes` or `3.1 GPU hours`; minutes are rounded up."""
     if (minutes := math.ceil(60 * hours)) < 100:
         return f"{minutes} {unit}{'minute' if minutes == 1 else 'minutes'}"
     return f"{hours:.1f} {unit}hours" if hours < 10 else f"{hours:,.0f} {unit}hours"

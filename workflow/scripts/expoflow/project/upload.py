@@ -1,7 +1,7 @@
-"""Send a publication to the Hugging Face hub: what is missing there, in one commit that is then checked.
+"""Send a publication to the Hugging Face hub: the missing files, in one commit that is checked.
 
-Large files go the LFS way, one after the other: the hub keeps what has arrived under its sha256, so that a
-second try sends only the rest. The commit comes last; a repository never shows half a model.
+Large files go by LFS, one after the other. The hub keeps what has arrived under its sha256, and a
+second try sends only the rest. The commit comes last, so a repository never shows half a model.
 """
 
 import sys
@@ -18,19 +18,19 @@ from expoflow.hub import cache, http, verified_file
 from expoflow.project.card import FIGURE
 from expoflow.project.publication import CARD, Upload
 
-OWN = (".gitattributes",)  # files that the hub itself puts into a repository
-EVIDENCE = (CARD, FIGURE)  # may change without the model being another one
+OWN = (".gitattributes",)  # files that the hub itself adds to a repository
+EVIDENCE = (CARD, FIGURE)  # these may change while the model stays the same
 MESSAGE = "Model extrapolated by expoflow"
 
 Result = TypeVar("Result")
 
 
 def publish(repo: str, uploads: list[Upload], *, private: bool = False, replace: bool = False) -> str:
-    """Have the repository hold exactly `uploads`; returns the commit that does.
+    """Make the repository hold exactly `uploads`; return the commit that does.
 
-    A repository that is not there is made, `private` or not. One that holds anything else, the card and the
-    figure aside, is a CheckpointError unless `replace`: then the commit removes it. Raises CheckpointError
-    for all that does not pass by itself.
+    A missing repository is created, `private` or not. If it holds anything else (apart from the
+    card and the figure), a CheckpointError is raised, unless `replace`: then the commit removes it.
+    Raises CheckpointError for all failures that are not temporary.
     """
     if constants.HF_HUB_OFFLINE:
         raise CheckpointError(f"{repo}: HF_HUB_OFFLINE is set; unset it to publish")
@@ -38,8 +38,8 @@ def publish(repo: str, uploads: list[Upload], *, private: bool = False, replace:
         raise CheckpointError(
             f"{repo}: no token; set HF_TOKEN to one with write access, or run: hf auth login"
         )
-    constants.HF_HUB_DISABLE_XET = True  # with Xet nothing of the above could be promised
-    client_logging.set_verbosity_error()  # its warnings show addresses that are signed
+    constants.HF_HUB_DISABLE_XET = True  # with Xet none of the above could be promised
+    client_logging.set_verbosity_error()  # its warnings would show signed addresses
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
@@ -61,14 +61,14 @@ def _publish(api: HfApi, repo: str, uploads: list[Upload], private: bool, replac
     if (others or changed) and not replace:
         raise CheckpointError(
             f"{repo}: holds another model ({', '.join([*others, *changed][:3])}); give another --repo, or replace "
-            "what is there with --replace"
+            "that model with --replace"
         )
     if missing or others:
         _send(api, repo, commit, missing, others)
         commit, there = cache.describe(repo, None)
     if wrong := _missing(uploads, there):
         raise CheckpointError(
-            f"{repo}: {wrong[0].name} is not there with sha256 {wrong[0].sha256}; somebody else may have changed it: "
+            f"{repo}: {wrong[0].name} does not have sha256 {wrong[0].sha256}; somebody else may have changed it: "
             "look at its commits, then run again"
         )
     return commit
@@ -85,11 +85,11 @@ def _missing(uploads: list[Upload], there: dict[str, verified_file.HubFile]) -> 
 
 
 def _send(api: HfApi, repo: str, parent: str, uploads: list[Upload], others: list[str]) -> None:
-    """Commit `uploads` onto the commit `parent`, and remove `others`."""
+    """Commit `uploads` on top of the commit `parent`, and remove `others`."""
     additions = [_addition(upload) for upload in uploads]
     sent, total = 0, sum(upload.size for upload in uploads)
     for upload, addition in zip(uploads, additions, strict=True):
-        share = f"{sent / 1e9:.2f} of {total / 1e9:.2f} GB are sent"
+        share = f"{sent / 1e9:.2f} of {total / 1e9:.2f} GB sent"
         print(f"{repo}: {upload.name}, {upload.size:,} bytes; {share}", file=sys.stderr, flush=True)
         sent += upload.size
         _patiently(repo, lambda each=addition: api.preupload_lfs_files(repo, [each], free_memory=False))
@@ -99,18 +99,18 @@ def _send(api: HfApi, repo: str, parent: str, uploads: list[Upload], others: lis
             repo, lambda: api.create_commit(repo, operations, commit_message=MESSAGE, parent_commit=parent)
         )
     except HfHubHTTPError as error:
-        if error.response.status_code != 412:  # there is another commit: it may be ours, its answer lost
+        if error.response.status_code != 412:  # another commit exists: perhaps ours, with its answer lost
             raise
 
 
 def _addition(upload: Upload) -> CommitOperationAdd:
     addition = CommitOperationAdd(upload.name, upload.content)
-    addition.upload_info.sha256 = bytes.fromhex(upload.sha256)  # the client would read the file for it
+    addition.upload_info.sha256 = bytes.fromhex(upload.sha256)  # or the client would read the file
     return addition
 
 
 def _patiently(repo: str, call: Callable[[], Result]) -> Result:
-    """The result of a call of the client, with one patience for all of its requests: hub.patiently's."""
+    """Return the result of a client call; `http.patiently` retries all its requests together."""
 
     def bare() -> Result:
         session = get_session()
@@ -120,29 +120,29 @@ def _patiently(repo: str, call: Callable[[], Result]) -> Result:
             session.timeout = http.LONGEST
         try:
             return call()
-        except RuntimeError as error:  # what the client makes of an error while it sends a file
+        except RuntimeError as error:  # how the client reports an error while it sends a file
             cause = error.__cause__ or error
-        except ValueError as error:  # the client's reading of an answer
+        except ValueError as error:  # how the client rejects an answer
             cause = error
         if isinstance(cause, ValueError):
             said = " ".join(str(cause).split()).replace(get_token() or "\n", "...")
-            cause = CheckpointError(f"{repo}: {http.ENDPOINT} does not take it: {said}")
+            cause = CheckpointError(f"{repo}: {http.ENDPOINT} rejects it: {said}")
         raise cause from None
 
     return http.patiently(bare)
 
 
 def _raise(response: Any) -> None:
-    """Raise at once what may pass: the client itself would wait as long as it is told to, and say nothing."""
+    """Raise temporary errors at once, since the client itself would wait silently."""
     if response.status_code in (408, 429) or response.status_code >= 500:
         response.read()
         hf_raise_for_status(response)
 
 
 def _explain(error: HTTPError, repo: str) -> str:
-    """What went wrong for good, and the remedy; never the token."""
+    """Return what went wrong for good, and the remedy; never the token."""
     answered = isinstance(error, HfHubHTTPError) and str(error.response.url).startswith(constants.ENDPOINT)
-    status = error.response.status_code if answered else None  # where large files go has no say in this
+    status = error.response.status_code if answered else None  # not if the storage of large files answered
     owner, token = repo.partition("/")[0], http.token_name()
     if status == 401:
         return f"{repo}: {token} is refused (HTTP 401); set HF_TOKEN to a valid one with write access"

@@ -1,1 +1,1 @@
-"""Tables, figures, the page, and the words after a run."""
+"""Tables, figures, pages, and the summary at the end of a run."""

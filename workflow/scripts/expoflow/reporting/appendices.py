@@ -1,7 +1,7 @@
-"""The tables of the paper's Appendices E and F, and the paper's numbers beside a run's own.
+"""The tables of the paper's Appendices E and F, and the paper's numbers beside those of a run.
 
-The tables are made from rows with the columns of the published files (`reporting.paper`), so that the same code
-renders the paper's figures and a run's own.
+The tables are made from rows with the columns of the published files (`reporting.paper`). The same
+code therefore renders the paper's numbers and those of a run.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from expoflow.reporting.tables import read_sweeps
 from expoflow.results import BenchmarkResult
 
 Row = Mapping[str, str]
-# Reward by pair, variant and quantity, as text or number.
+# Rewards by pair, variant and quantity, as text or number.
 Found = dict[tuple[str, str, str], Any]
 
 REWARD = "reward"
@@ -36,12 +36,13 @@ def write_appendices(
     confidence: Mapping[str, float],
     outputs: Iterable[Path],
 ) -> None:
-    """Write those of appendix_e, appendix_f and reproduction, as .csv, .md and .tex, that `outputs` names.
+    """Write the files of appendix_e, appendix_f and reproduction (.csv, .md, .tex) in `outputs`.
 
-    `pairs` says of every pair `sft`, `aligned` and `trained_on_dev`; `alphas` and `benchmarks` are the pairs'
-    results; `paper` has the published numbers of the pairs that repeat a model of the paper's, and
-    `note` says that the rewards are not the paper's, if they are not. `confidence` is that of the pairs' intervals;
-    in a rehearsal, which certifies nothing, there is none.
+    `pairs` has `sft`, `aligned` and `trained_on_dev` of every pair. `alphas` and `benchmarks` are
+    the results of the pairs. `paper` has the published numbers of the pairs that repeat a model of
+    the paper. `note` says that the reward model is not the paper's, if it is another one.
+    `confidence` has the confidence levels of the pairs' intervals. It is empty in a rehearsal,
+    which certifies nothing.
     """
     swept = read_sweeps(alphas)
     found = _found(pairs, swept, benchmarks)
@@ -57,7 +58,10 @@ def write_appendices(
 
 
 def appendix_e(rows: Iterable[Row]) -> Table:
-    """Search ranges and chosen alphas, as in Appendix E: a range's alphas have equally many decimals."""
+    """Search ranges and chosen alphas, as in Appendix E.
+
+    All alphas of a range have the same number of decimals.
+    """
     return Table(
         ("DPO/RLHF Model", "SFT Checkpoint", "Search Range", "Optimal α"),
         tuple((row["aligned"], row["sft"], _range(row["alphas"]), row["best_alpha"]) for row in rows),
@@ -67,7 +71,7 @@ def appendix_e(rows: Iterable[Row]) -> Table:
 
 
 def appendix_f(rows: Iterable[Row]) -> Table:
-    """The reward, and what further training on the dev set and ExPO add to it."""
+    """The reward, and how much further training on the dev set and ExPO add to it."""
     return Table(
         ("", "Original Reward", "+ Training on Dev", "+ ExPO, no training"),
         tuple(tuple(_rewards(row)) for row in rows),
@@ -77,7 +81,10 @@ def appendix_f(rows: Iterable[Row]) -> Table:
 
 
 def reproduction(rows: Iterable[Mapping[str, Any]], note: str = "") -> Table:
-    """The paper's numbers, this run's, and the difference; `note` stands below if a difference is left out."""
+    """The paper's numbers, those of this run, and the difference.
+
+    `note` stands below the table if a difference is left out.
+    """
     rows = list(rows)
     return Table(
         COLUMNS,
@@ -91,9 +98,11 @@ def reproduction(rows: Iterable[Mapping[str, Any]], note: str = "") -> Table:
 def beside(
     paper: Mapping[str, Sequence[Mapping[str, str]]], found: Found, other_rewards: bool
 ) -> list[dict[str, Any]]:
-    """Rows of reproduction.csv: of what the paper printed and this run has, both and the difference.
+    """Rows of reproduction.csv: numbers that both the paper and this run have, and the difference.
 
-    With `other_rewards`, those of another reward model than the paper's, rewards have no difference: it would mean nothing.
+
+    With `other_rewards` the reward model is not the paper's. Rewards then have no difference,
+    because it would be meaningless.
     """
     rows = []
     for pair, numbers in paper.items():
@@ -109,7 +118,10 @@ def beside(
 def _found(
     pairs: Mapping[str, Mapping[str, str | None]], swept: Iterable[Row], benchmarks: Iterable[Path]
 ) -> Found:
-    """What this run has: quantities as the paper's (`reporting.paper`), of aligned, expo, dev, and sft."""
+    """The numbers of this run, by variant (aligned, expo, dev, sft) and quantity.
+
+    Quantities are those of `reporting.paper`.
+    """
     found: Found = {}
     for row in swept:
         if row["alpha"] == "0" and row["reward"]:
@@ -129,7 +141,7 @@ def _found(
 
 
 def _ranges(pairs: Mapping[str, Mapping[str, str | None]], swept: Sequence[Row]) -> list[dict[str, Any]]:
-    """Rows of appendix_e.csv; a pair that was not extrapolated has none."""
+    """Rows of appendix_e.csv. A pair that was not extrapolated has none."""
     rows = []
     for pair, entry in pairs.items():
         own = [row for row in swept if row["pair"] == pair]
@@ -163,7 +175,10 @@ def _range(alphas: str) -> str:
 
 
 def _marked(table: Table, rows: Sequence[Row], confidence: Mapping[str, float]) -> Table:
-    """Appendix F of a run, where ExPO's reward is marked if its gain is certified; the paper printed the best reward bold."""
+    """Appendix F of a run, with ExPO's reward marked if its gain is certified.
+
+    The paper printed the best reward in bold.
+    """
     marks = {}
     for at, row in enumerate(rows):
         if row["pair"] in confidence and row["gain_low"] and row["gain_high"]:
@@ -173,12 +188,12 @@ def _marked(table: Table, rows: Sequence[Row], confidence: Mapping[str, float]) 
                 marks[at, EXPO] = Mark.DAGGER
     note = certified_words("the gain on these prompts, for all alphas at once,", confidence.values())
     if confidence:
-        note += " Of further training there is no interval, and so it is never marked."
+        note += " Further training has no interval, so it is never marked."
     return replace(table, marks=marks, note=note)
 
 
 def _rewards(row: Row) -> Iterator[str]:
-    """Cells of Appendix F; the brackets are differences of the unrounded rewards."""
+    """Cells of Appendix F. The brackets hold differences of the unrounded rewards."""
     rewards = [Decimal(row[column]) for column in ("reward", "reward_trained_on_dev", "reward_expo")]
     yield row["model"]
     for reward in rewards:

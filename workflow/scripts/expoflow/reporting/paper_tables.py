@@ -1,7 +1,7 @@
-"""Tables in the form of the paper's: aligned and expo side by side (Tables 1, 2) or stacked (Appendix D).
+"""Tables in the paper's form: aligned and expo side by side (Tables 1, 2) or stacked (Appendix D).
 
-The same code renders the paper's published figures and a run's own results/benchmarks.csv. In a run's own, what is certified
-is marked; the paper printed all of ExPO's figures in Table 1 bold.
+The same code renders the paper's published numbers and a run's results/benchmarks.csv. The tables
+of a run mark certified numbers. The paper printed all of ExPO's numbers in Table 1 in bold.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ MARKS = {1: Mark.BOLD_VALUE, -1: Mark.DAGGER}
 
 
 class Score(NamedTuple):
-    """What a number of a table stands for."""
+    """The key of a number in a table."""
 
     row: str
     variant: str
@@ -38,8 +38,8 @@ UNMARKED: Marks = MappingProxyType({})
 class Column:
     """A metric of a table.
 
-    `scale` makes the printed number out of the stored one. `steps` are the decimals of the roundings, half up,
-    one after the other: Appendix D was rounded to two decimals, then to one.
+    The printed number is the stored one times `scale`, rounded half up to each number of decimals
+    in `steps`, one after the other. Appendix D was rounded to two decimals and then to one.
     """
 
     name: str
@@ -72,7 +72,10 @@ APPENDIX_D = tuple(
 def side_by_side(
     scores: Scores, rows: Sequence[str], columns: Sequence[Column], marks: Marks = UNMARKED
 ) -> Table:
-    """Tables 1 and 2: aligned, then expo with its difference in brackets, made from the unrounded scores."""
+    """Tables 1 and 2: aligned, then expo with the difference in brackets.
+
+    The differences are those of the unrounded scores.
+    """
     header = ["", *(column.name for column in columns)]
     header += [f"+ ExPO {column.expo_name or column.name}" for column in columns]
     return Table(
@@ -90,7 +93,7 @@ def side_by_side(
 
 
 def stacked(scores: Scores, rows: Sequence[str], columns: Sequence[Column], marks: Marks = UNMARKED) -> Table:
-    """Appendix D: a line for the aligned model, and one below it for expo where there is any."""
+    """Appendix D: a line for the aligned model and, if there are scores, one for expo below it."""
     lines, expo = [], {}
     for row in rows:
         lines.append((row, *(_cell(scores, row, "aligned", column) for column in columns)))
@@ -102,7 +105,7 @@ def stacked(scores: Scores, rows: Sequence[str], columns: Sequence[Column], mark
 
 
 class Form(NamedTuple):
-    """A table of the paper: its columns, how its rows are laid out, and what it shows."""
+    """A table of the paper: its columns, the layout of its rows, and its caption."""
 
     columns: tuple[Column, ...]
     layout: Callable[[Scores, Sequence[str], Sequence[Column], Marks], Table]
@@ -132,7 +135,7 @@ TABLES = {
 
 
 def have_rows(sections: Collection[BenchmarksConfig]) -> dict[str, bool]:
-    """Which of TABLES have rows if pairs are compared on `sections`: known before the run."""
+    """Names of the TABLES that will have rows if pairs are compared on `sections`."""
     return {
         name: any(_gives(section, column) for section in sections for column in form.columns)
         for name, form in TABLES.items()
@@ -140,7 +143,10 @@ def have_rows(sections: Collection[BenchmarksConfig]) -> dict[str, bool]:
 
 
 def read_results(path: Path) -> dict[Score, Decimal]:
-    """The scores of results/benchmarks.csv; every pair's SFT model is a row of its own, before the pair's."""
+    """The scores of results/benchmarks.csv.
+
+    The SFT model of every pair has a row of its own, above the row of the pair.
+    """
     scores = {}
     for line in read_csv(path):
         row, variant = line["pair"], line["variant"]
@@ -152,7 +158,11 @@ def read_results(path: Path) -> dict[Score, Decimal]:
 
 
 def read_marks(path: Path, confidence: Mapping[str, float]) -> Marks:
-    """What of results/benchmarks.csv is certified; `confidence` is that of a pair's intervals, and a pair without it has no marks."""
+    """Marks for the certified differences in results/benchmarks.csv.
+
+    `confidence` has the confidence level of each pair's intervals. A pair that it lacks has no
+    marks.
+    """
     return {
         Score(line["pair"], "expo", line["benchmark"], line["metric"]): MARKS[verdict]
         for line in read_csv(path)
@@ -163,12 +173,13 @@ def read_marks(path: Path, confidence: Mapping[str, float]) -> Marks:
 def write_paper_tables(
     benchmarks: Path, folder: Path, confidence: Mapping[str, float], names: Collection[str] | None = None
 ) -> None:
-    """From results/benchmarks.csv write into `folder` those of TABLES with `names`, by default all that have a row, in all KINDS.
+    """Write the TABLES with `names` from results/benchmarks.csv into `folder`, in all KINDS.
 
-    `confidence` is that of the pairs' intervals; in a rehearsal, which certifies nothing, there is none.
+    By default these are all tables that have a row. `confidence` has the confidence level of each
+    pair's intervals. It is empty in a rehearsal, which certifies nothing.
     """
     scores, marks = read_results(benchmarks), read_marks(benchmarks, confidence)
-    note = certified_words("their paired difference, in this figure alone,", confidence.values())
+    note = certified_words("their paired difference, for this number alone,", confidence.values())
     for name, form in TABLES.items():
         rows = _rows(scores, form.columns)
         if rows if names is None else name in names:
@@ -179,7 +190,7 @@ def write_paper_tables(
 
 
 def _named(table: Table) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and rows of the .csv, where every row has its full name."""
+    """Columns and rows of the .csv, in which every row has its full name."""
     names, rows, model = [name or "model" for name in table.header], [], ""
     for label, *cells in table.rows:
         model = label if label != EXPO_ROW else f"{model} {EXPO_ROW}"
@@ -188,7 +199,7 @@ def _named(table: Table) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _gives(section: BenchmarksConfig, column: Column) -> bool:
-    """Whether a pair that is compared on `section` has the figure of a column."""
+    """Whether a pair that is compared on `section` has a number for a column."""
     benchmark = section.sections().get(column.benchmark)
     return benchmark is not None and column.metric in getattr(benchmark, "tasks", (column.metric,))
 
@@ -196,7 +207,10 @@ def _gives(section: BenchmarksConfig, column: Column) -> bool:
 def _placed(
     marks: Marks, rows: Iterable[tuple[int, str]], columns: Sequence[Column], first: int
 ) -> dict[tuple[int, int], Mark]:
-    """The marks of expo's figures by their places: `rows` with their numbers, the columns from `first` on."""
+    """The marks of expo's numbers by row and column.
+
+    `rows` come with their indices, and the columns begin at `first`.
+    """
     return {
         (at, place): mark
         for at, row in rows
@@ -206,7 +220,7 @@ def _placed(
 
 
 def _rows(scores: Scores, columns: Sequence[Column]) -> list[str]:
-    """The rows that have a number in one of the columns, in the order of the scores."""
+    """The rows that have a number in at least one of the columns, in the order of the scores."""
     asked = {(column.benchmark, column.metric) for column in columns}
     return list(dict.fromkeys(s.row for s in scores if (s.benchmark, s.metric) in asked))
 
@@ -217,7 +231,7 @@ def _cell(scores: Scores, row: str, variant: str, column: Column) -> str:
 
 
 def _gain(scores: Scores, row: str, column: Column) -> str:
-    """The cell of expo, with the difference to aligned where both are known."""
+    """The cell of expo, with the difference from aligned if both are known."""
     cell = _cell(scores, row, "expo", column)
     before, after = (scores.get(Score(row, v, column.benchmark, column.metric)) for v in ("aligned", "expo"))
     if before is None or after is None:

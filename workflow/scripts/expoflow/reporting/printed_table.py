@@ -1,4 +1,4 @@
-"""A table as it is printed, in Markdown and LaTeX, with marks for what is certified and words that say so."""
+"""A printed table in Markdown and LaTeX, with marks for certified numbers and their legend."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ NOTHING_IS_CERTIFIED = "Nothing is marked: a rehearsal certifies nothing."
 
 
 class Mark(Enum):
-    """How a cell is printed: bold, bold up to the first space, or with a dagger behind it."""
+    """The print of a cell: bold, bold up to the first space, or followed by a dagger."""
 
     BOLD = "bold"
     BOLD_VALUE = "bold value"
@@ -26,10 +26,11 @@ class Mark(Enum):
 
 @dataclass(frozen=True)
 class Table:
-    """Texts of a table; the first column names the rows.
+    """The texts of a table. The first column names the rows.
 
-    `marks` are by row and column, from 0. `caption` says in one sentence what the table shows, `note` what else is to be known.
-    `columns` has an l (left) or r (right) for each column in LaTeX; by default all but the first stand to the right.
+    `marks` are by row and column, counted from 0. `caption` says in one sentence what the table
+    shows, and `note` adds remarks. `columns` has an l (left) or r (right) per column for LaTeX. By
+    default all columns but the first are aligned right.
     """
 
     header: tuple[str, ...]
@@ -44,7 +45,7 @@ class Table:
         return markdown_table(self.header, self._cells(str, "**{}**".format))
 
     def markdown(self) -> str:
-        """The table as Markdown with its caption and note below."""
+        """The table as Markdown, with its caption and note below."""
         words = " ".join(filter(None, (self.caption, self.note)))
         return f"{self.grid()}\n{words}\n" if words else self.grid()
 
@@ -60,7 +61,7 @@ class Table:
         )
 
     def _cells(self, text: Callable[[str], str], bold: Callable[[str], str]) -> list[list[str]]:
-        """The cells as `text` and `bold` write them; what is absent has no mark."""
+        """The cells, written by `text` and `bold`. An absent number has no mark."""
         return [
             [_cell(cell, self.marks.get((at, column)), text, bold) for column, cell in enumerate(row)]
             for at, row in enumerate(self.rows)
@@ -68,7 +69,7 @@ class Table:
 
 
 def write_table(path: Path, table: Table, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one of KINDS, as the name of `path` ends: `rows` with their `columns` as .csv, or `table`."""
+    """Write the one of KINDS that `path` ends in: `rows` with `columns` as .csv, else `table`."""
     if path.suffix == ".csv":
         write_csv(path, map(dict, rows), columns)
     else:
@@ -76,18 +77,22 @@ def write_table(path: Path, table: Table, columns: Sequence[str], rows: Iterable
 
 
 def files(table: Path) -> list[Path]:
-    """All files of a table, of which `table` is one."""
+    """All files of the table that the file `table` belongs to."""
     return [table.with_suffix(f".{kind}") for kind in KINDS]
 
 
 def certified_words(measured: str, confidences: Collection[float]) -> str:
-    """What bold and the dagger mean: what is `measured`, whose interval has one of `confidences`; without any nothing is marked."""
+    """The legend of bold and the dagger.
+
+    `measured` names what has the interval, and `confidences` are its levels. Without levels nothing
+    is marked.
+    """
     if not confidences:
         return NOTHING_IS_CERTIFIED
     level = " or ".join(f"{100 * each:g}%" for each in sorted(set(confidences)))
     return (
         f"Bold: ExPO is better than the aligned model, and that is certified: the {level} interval of {measured} says so."
-        " †: it is worse, certified in the same way. What has no mark is not certified."
+        " †: it is worse, certified in the same way. A number without a mark is not certified."
     )
 
 

@@ -1,4 +1,4 @@
-"""What says of a file that it is of a rehearsal."""
+"""Marks that say that a file comes from a rehearsal."""
 
 import csv
 import io
@@ -10,16 +10,19 @@ from expoflow.files.latex import latex, strong
 from expoflow.files.records import read_text
 
 WORDS = "A REHEARSAL on the first {} prompts of every set: no result"
-COLUMN = "rehearsal"  # of a table, with the number of prompts
+COLUMN = "rehearsal"  # the column of a table that has the number of prompts
 
 
 def words(count: int | None) -> str:
-    """That this is a rehearsal on the first `count` prompts of every set; nothing if it is none."""
+    """The note that this is a rehearsal on the first `count` prompts of every set, or ""."""
     return WORDS.format(count) if count else ""
 
 
 def mark(files: Iterable[Path], count: int | None) -> None:
-    """Say it in tables that have just been written: in a further column (.csv), a first line (.md) or the caption (.tex); nothing without `count`."""
+    """Add the note to tables that have just been written; do nothing without `count`.
+
+    It goes into a further column (.csv), a first line (.md) or the caption (.tex).
+    """
     for file in files if count else ():
         text = read_text(file)
         if file.suffix == ".csv":

@@ -1,4 +1,4 @@
-"""What a user shall know of a finished pair beside its choice: where to look next, what got worse, and whether it looks exchanged."""
+"""Remarks on a finished pair: where to look next, what got worse, and signs that it was swapped."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,16 +8,19 @@ from expoflow.config.base import DIFFERENCE, spell
 from expoflow.results import Best, Certificate
 
 Row = Mapping[str, str]
-NEXT = re.compile(r"; the grid ends here, try (\S+) and (\S+) next")  # as `selection.choice` says it
+NEXT = re.compile(r"; the grid ends here, try (\S+) and (\S+) next")  # the words of `selection.choice`
 LESS_IS_BETTER = ("unfinished",)
 NEITHER = ("length", "avg_length")
-# The value of a difference that says that both are as good; else 0.
+# The value of a difference that means that both are equally good. Of other metrics it is 0.
 EQUAL = {("reward", "win_rate"): 0.5, ("human", "win_rate"): 0.5, ("human", "sweep_win_rate"): 0.5}
 
 
 @dataclass(frozen=True)
 class Remarks:
-    """What is to be said of a pair; empty what there is no reason to say. `further` says why to look at the alphas `more`."""
+    """The remarks on a pair; a remark without cause is empty.
+
+    `further` says why to try the alphas `more`.
+    """
 
     responses: str
     exchanged: str = ""
@@ -34,14 +37,16 @@ def of_pair(
     higher: Mapping[str, bool | None],
     confidence: float,
 ) -> Remarks:
-    """All that is to be said of a pair's choice. Of a rehearsal only its responses: what else there is would be said of a few prompts.
+    """All remarks on a pair's choice.
 
-    `alphas` are the rows of its alphas.csv, `benchmarks` those of benchmarks.csv; `higher` and `confidence` as for `worse`.
+    A rehearsal has only the remark on its responses, since its few prompts cannot support the
+    others. `alphas` are the rows of the pair's alphas.csv, and `benchmarks` are those of
+    benchmarks.csv. `higher` and `confidence` are as in `worse`.
     """
     said = responses(alphas, best.alpha)
     if certificate and certificate.rehearsal:
         return Remarks(said)
-    if certificate and certificate.held_out:  # the gain is said with its own interval
+    if certificate and certificate.held_out:  # the certificate already reports the gain
         of_gain = ("reward", certificate.measure)
         benchmarks = [row for row in benchmarks if (row["benchmark"], row["metric"]) != of_gain]
     why, more = further(best, certificate, alphas)
@@ -51,10 +56,12 @@ def of_pair(
 
 
 def further(best: Best, certificate: Certificate | None, alphas: Iterable[Row]) -> tuple[str, list[str]]:
-    """Why to look further, and at which alphas; empty if there is no reason to. `alphas` are the rows of alphas.csv.
+    """Why to try further alphas, and which ones; empty if there is no reason.
 
-    A grid that ends at a sure choice goes on by its last step. If no alpha is surely better than alpha 0, and the largest one is not
-    surely worse, they are too small for so few prompts to tell, and the grid doubles.
+    `alphas` are the rows of alphas.csv. If the choice by rewards is not certified, there are too
+    few prompts to tell. The advice is then to use more prompts and, unless the largest alpha is
+    surely worse, alphas of 2, 4 and 8 times the largest. Otherwise, if the grid ends at the choice,
+    it goes on by its last step.
     """
     if (
         best.reward is not None
@@ -63,7 +70,7 @@ def further(best: Best, certificate: Certificate | None, alphas: Iterable[Row]) 
     ):
         last = max(alphas, key=lambda row: float(row["alpha"]))
         count = f"{best.prompts} prompts" if best.prompts else "these prompts"
-        told = f"{count} do not tell any alpha from the aligned model"
+        told = f"{count} do not distinguish any alpha from the aligned model"
         if (high := last.get("gain_pointwise_high")) and float(high) < 0:
             return f"{told}: try more prompts", []
         return f"{told}: try more prompts, or larger alphas", [
@@ -74,12 +81,15 @@ def further(best: Best, certificate: Certificate | None, alphas: Iterable[Row]) 
 
 
 def without_next(best: Best) -> Best:
-    """The choice whose reason leaves to `further` what to try next."""
+    """The choice, with a reason that leaves the advice on what to try next to `further`."""
     return best.model_copy(update={"reason": NEXT.sub("", best.reason)})
 
 
 def exchanged(alphas: Iterable[Row]) -> str:
-    """That the SFT model, alpha -1, surely has the higher reward; nothing else. `alphas` are the rows of alphas.csv."""
+    """The remark that the SFT model (alpha -1) surely has the higher reward, else an empty text.
+
+    `alphas` are the rows of alphas.csv.
+    """
     rows = {row["alpha"]: row for row in alphas}
     sft, aligned = rows.get("-1", {}), rows.get("0", {})
     low = sft.get("gain_pointwise_low")
@@ -93,7 +103,7 @@ def exchanged(alphas: Iterable[Row]) -> str:
 
 
 def responses(alphas: Iterable[Row], chosen: str) -> str:
-    """How long the responses of the chosen alpha are, and how many are degenerate, beside those of alpha 0."""
+    """The length of the chosen alpha's responses and their degenerate share, beside alpha 0's."""
     rows = {row["alpha"]: row for row in alphas}
     if chosen not in rows or "0" not in rows or not rows[chosen].get("length"):
         return ""
@@ -112,10 +122,11 @@ def responses(alphas: Iterable[Row], chosen: str) -> str:
 def worse(
     benchmarks: Iterable[Row], pair: str, higher: Mapping[str, bool | None], confidence: float = 0.95
 ) -> str:
-    """In which metrics of benchmarks.csv expo is surely worse than the aligned model, of how many; nothing if in none.
+    """The metrics of benchmarks.csv in which expo is surely worse than the aligned model, or "".
 
-    `higher` says of lm-eval's figures whether more of them is better: those of which it does not say it do not count. `confidence` is that
-    of the intervals. Of a few prompts an interval alone proves nothing: a p-value that is there has to agree.
+    `higher` says for each metric of lm-eval whether more is better; a metric that it does not know
+    does not count. `confidence` is the level of the intervals. With few prompts an interval alone
+    proves nothing, so the p-value must agree if there is one.
     """
     found, count = [], 0
     for row in benchmarks:
@@ -129,15 +140,15 @@ def worse(
     if not found:
         return ""
     return (
-        f"{len(found)} of {count} figures, each by its own {100 * confidence:g}% interval: {', '.join(found)}"
+        f"{len(found)} of {count} metrics, each by its own {100 * confidence:g}% interval: {', '.join(found)}"
     )
 
 
 def certified(row: Row, higher: Mapping[str, bool | None], confidence: float) -> int | None:
-    """Whether a difference of benchmarks.csv proves expo better (1) or worse (-1) than the aligned model, or neither (0).
+    """Whether a difference proves expo better (1) or worse (-1) than aligned, or neither (0).
 
-    None if the row is no difference with an interval, or more of its metric is neither good nor bad. `higher` and `confidence` as for
-    `worse`, also the p-value.
+    It is None if the row of benchmarks.csv is not a difference with an interval, or if more of its
+    metric is neither good nor bad. `higher`, `confidence` and the p-value are as in `worse`.
     """
     if row["variant"] != DIFFERENCE or not row.get("low") or not row.get("high"):
         return None
@@ -151,7 +162,10 @@ def certified(row: Row, higher: Mapping[str, bool | None], confidence: float) ->
 
 
 def is_share(row: Row) -> bool:
-    """Whether a row of benchmarks.csv is a share of wins, of which one half says that both are as good; other differences are 0 then."""
+    """Whether a row of benchmarks.csv is a share of wins.
+
+    A share of one half means that both are equally good. For other differences that value is 0.
+    """
     return (row["benchmark"], row["metric"]) in EQUAL
 
 
@@ -160,7 +174,7 @@ def _equal(row: Row) -> float:
 
 
 def _more_is_better(benchmark: str, metric: str, higher: Mapping[str, bool | None]) -> bool | None:
-    """Whether more of a metric is better; None if it is neither good nor bad, or nobody says."""
-    if benchmark == "lm_eval":  # of several filters the name of one stands behind the metric
+    """Whether more of a metric is better; None if it is neither good nor bad, or not known."""
+    if benchmark == "lm_eval":  # with several filters, the name of the filter follows the metric
         return higher.get(metric, higher.get(metric.rpartition(".")[0]))
     return None if metric in NEITHER else metric not in LESS_IS_BETTER

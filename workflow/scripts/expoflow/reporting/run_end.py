@@ -1,4 +1,4 @@
-"""The words after a run, and what is shown of one that failed."""
+"""The summary at the end of a run, and the partial results of a run that failed."""
 
 import os
 import shlex
@@ -24,9 +24,10 @@ from expoflow.results import Best, Certificate, read_certificate
 
 @dataclass(frozen=True)
 class Ran:
-    """The run that has ended: its `config`, read from `file` (None: the workflow's own), from which folder it was started, and seconds.
+    """A run that has ended.
 
-    They are None if one looks at it later.
+    `config` was read from `file` (None: the workflow's own config). The folder it was started from
+    and the seconds it took are None if one looks at the run later.
     """
 
     config: Config
@@ -35,13 +36,16 @@ class Ran:
     seconds: float | None
 
     def place(self, path: Path = Path()) -> str:
-        """A path of the run's folder as it is written where the run was started; in full if it does not lie below."""
+        """A path in the run's folder, relative to where the run was started.
+
+        It is given in full if it does not lie below that folder.
+        """
         whole = os.path.abspath(path)
         below = os.path.relpath(whole, self.cwd)
         return whole if below.startswith("..") else below
 
     def again(self) -> str:
-        """The command that runs the config once more."""
+        """The command that runs the config again."""
         if self.file is None:
             return "snakemake --cores all"
         file, here = shlex.quote(self.place(self.file)), self.file.absolute().parent == Path.cwd()
@@ -51,10 +55,10 @@ class Ran:
 
 
 def closing_words(results: Results = RESULTS, ran: Ran | None = None) -> str:
-    """What a finished run says last, on one screen; nothing if it made a part.
+    """The last lines of a finished run, on one screen; empty if it made only a part.
 
-    Of every pair its choice and its certificate, and what a user shall know of it; then where the results lie, and, if it is known
-    which run it was, what to do with them.
+    For every pair they have the choice, the certificate and the remarks. Then they say where the
+    results are and, if the run is known, what to do with them.
     """
     if not results.report.exists():
         return ""
@@ -87,7 +91,7 @@ def _remarks(
     if said.responses:
         yield f"responses: {said.responses}"
     if ran and ran.config.limit:
-        return  # also of a choice without certificate
+        return  # also for a choice without a certificate
     if said.exchanged:
         yield f"WARNING: {said.exchanged}"
     if said.worse:
@@ -97,7 +101,7 @@ def _remarks(
 
 
 def _command(pair: str, more: Sequence[str], ran: Ran) -> str:
-    """What to type for `more` alphas of a pair."""
+    """The command that tries `more` alphas of a pair."""
     grid = [*(each for each in ran.config.pairs[pair].grid() if each not in REFERENCE_ALPHAS), *more]
     if ran.file and len(ran.config.pairs) == 1 and " --out " not in ran.again():
         return f": {ran.again()} --alphas {','.join(grid)}"
@@ -106,7 +110,7 @@ def _command(pair: str, more: Sequence[str], ran: Ran) -> str:
 
 
 def _told(ran: Ran | None, pair: str) -> tuple[Mapping[str, bool | None], float]:
-    """Of lm-eval's figures whether more of them is better, as far as that is known, and the confidence of intervals."""
+    """Whether more is better, for each known metric of lm-eval, and the confidence of intervals."""
     if ran is None:
         return {}, 0.95
     section = ran.config.section(pair, "benchmarks").lm_eval
@@ -115,14 +119,17 @@ def _told(ran: Ran | None, pair: str) -> tuple[Mapping[str, bool | None], float]
 
 
 def _models(results: Results, ran: Ran, kept: bool) -> Iterator[str]:
-    """Where the models are, what can be done with them, and how long it took; if aligned models were `kept`, there are no others."""
+    """Where the models are, what can be done with them, and how long the run took.
+
+    If `kept`, alpha 0 was chosen for all pairs, and there are no new models.
+    """
     if ran.config.limit:
         yield f"{rehearsal.words(ran.config.limit)}; the same without --limit (in the config: limit) makes results"
         yield from _took(ran)
         return
     pairs = [*ran.config.pairs]
     if kept:
-        yield "no better model: alpha 0 is the aligned one"
+        yield "no better model: alpha 0 was chosen, which is the aligned model"
         yield from _took(ran)
         return
     model = ran.place(results.exported(pairs[0] if len(pairs) == 1 else "PAIR"))
@@ -153,13 +160,14 @@ def salvage(
     results: Results = RESULTS,
     limit: int | None = None,
 ) -> str:
-    """After a failed run: show in results/partial/ the `benchmarks` that there are, with the gaps; the words on it.
+    """After a failed run, show the finished `benchmarks` in results/partial/; return a message.
 
-    `told` is what the page must be told; `limit` is that of a rehearsal.
+    `told` is what the page cannot read from results, and `limit` is that of a rehearsal.
 
-    A benchmark that fails keeps the joint table from being made, and with it the page: with `--keep-going` all
-    other jobs go on, and at the end the head process makes benchmarks.csv, the tables in the paper's form and
-    the page of what is there. They lie apart, so that Snakemake does not take them for finished ones.
+    If a benchmark fails, neither the joint table nor the page can be made. With `--keep-going` all
+    other jobs go on. At the end the head process makes benchmarks.csv, the tables in the paper's
+    form and the page from the finished results, with gaps. They lie in a separate folder, so
+    Snakemake does not take them for finished outputs.
     """
     from expoflow.reporting.pages.report import write_report
 
@@ -178,7 +186,7 @@ def salvage(
         if partial.table("summary").exists():
             write_report(partial.report, told, results)
     except DataError as error:
-        return f"what there is cannot be shown in {partial.folder}: {error}"
+        return f"the finished results cannot be shown in {partial.folder}: {error}"
     places = map(of_benchmark, missing)
     gaps = [f"missing in {table}: {pair}: {benchmark} of {variant}" for pair, variant, benchmark in places]
     return "\n".join([*gaps, f"their logs: {results.benchmark_log('{pair}', '{variant}', '{benchmark}')}"])

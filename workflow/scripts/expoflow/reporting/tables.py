@@ -12,9 +12,9 @@ from expoflow.files.records import read_csv, read_json, require_own, write_csv
 from expoflow.paths import ALPHAS, Results, of_benchmark, of_pair
 from expoflow.results import BenchmarkResult, Best, read_certificate
 
-# What the summary has of aligned and of expo: columns of alphas.csv.
+# The columns of alphas.csv that the summary has for aligned and for expo.
 COMPARED = [name.removesuffix("_expo") for name in SUMMARY_COLUMNS if name.endswith("_expo")]
-# What a table must have to be read; more is empty in a table of an earlier version.
+# The columns that a table must have. Others are empty in a table of an earlier version.
 SWEPT = ("pair", "alpha", "chosen", *COMPARED)
 SCORED = ("pair", "alpha", "prompts", "prompt_id", "sample", "reward")
 BENCHMARKED = ("pair", "variant", "benchmark", "metric", "value", "low", "high")
@@ -23,7 +23,7 @@ BENCHMARKED = ("pair", "variant", "benchmark", "metric", "value", "low", "high")
 def write_sweeps(
     results: Results, alphas: list[Path], best: list[Path], rewards: list[Path], certificates: list[Path]
 ) -> None:
-    """Write the tables of the sweeps into `results`; rows in the order of the given files."""
+    """Write the tables of the sweeps into `results`, with rows in the order of the given files."""
     swept = read_sweeps(alphas)
     write_csv(results.table("alphas"), swept, ALPHA_COLUMNS)
     write_csv(results.table("rewards"), read(rewards, SCORED), REWARD_COLUMNS)
@@ -31,28 +31,31 @@ def write_sweeps(
 
 
 def write_summary(table: Path, results: Results, pairs: list[str]) -> None:
-    """Write summary.csv of `pairs` alone, also if a certificate is not there."""
+    """Write summary.csv alone, for `pairs`, even if a certificate is missing."""
     best, certificates = map(results.best, pairs), map(results.certificate, pairs)
     swept = read_sweeps(map(results.alphas, pairs))
     write_csv(table, _summary_rows(best, certificates, swept), SUMMARY_COLUMNS)
 
 
 def write_benchmarks(table: Path, results: list[Path]) -> None:
-    """Write benchmarks.csv; of a result that is not there a row without metric shows the gap."""
+    """Write benchmarks.csv. A row without a metric shows the gap if a result is missing."""
     write_csv(table, _benchmark_rows(results), BENCHMARK_COLUMNS)
 
 
 def read(paths: Iterable[Path], columns: Iterable[str] = ()) -> Iterator[dict[str, str]]:
-    """Rows of CSV files with `columns` one after the other, every value as the text that stands there.
+    """The rows of CSV files with `columns`, file after file, with every value as text.
 
-    Raises DataError for a file that is missing or cut, or lacks a column.
+    Raises DataError if a file is missing or truncated, or lacks a column.
     """
     for path in paths:
         yield from read_csv(path, columns)
 
 
 def read_sweeps(paths: Iterable[Path]) -> list[dict[str, str]]:
-    """Rows of the pairs' alphas.csv; one that does not tell of its pair which one alpha was chosen is a DataError."""
+    """The rows of the pairs' alphas.csv.
+
+    Raises DataError if a file does not name exactly one chosen alpha for its pair.
+    """
     rows = []
     for path in paths:
         own = read_csv(path, SWEPT)
@@ -63,7 +66,7 @@ def read_sweeps(paths: Iterable[Path]) -> list[dict[str, str]]:
             or not all(map(_is_alpha, own))
         ):
             raise DataError(
-                f"{path}: does not say of the pair {of_pair(path)} which alpha was chosen; delete it and run snakemake again"
+                f"{path}: does not say which alpha was chosen for pair {of_pair(path)}; delete it and run snakemake again"
             )
         rows += own
     return rows
@@ -74,7 +77,7 @@ def _is_alpha(row: dict[str, str]) -> bool:
 
 
 def _certified(path: Path, best: Best) -> dict[str, Any]:
-    """What the summary says of a certificate; of one that is not held out only that there is none."""
+    """The summary's columns of a certificate; only that there is none if nothing was held out."""
     certificate = read_certificate(path, best)
     if certificate is None or not certificate.held_out:
         return {}
@@ -110,14 +113,14 @@ def _benchmark_rows(paths: list[Path]) -> Iterator[dict[str, Any]]:
 def _summary_rows(
     paths: Iterable[Path], certificates: Iterable[Path], swept: list[dict[str, str]]
 ) -> Iterator[dict[str, Any]]:
-    """Of every pair: aligned beside expo on the prompts that chose alpha, and what others say of the choice."""
+    """For every pair: aligned beside expo on the prompts that chose alpha, and the certificate."""
     rows = {(row["pair"], row["alpha"]): row for row in swept}
     for path, certificate in zip(paths, certificates, strict=True):
         best = read_json(path, Best)
         require_own(path, dict(best), {"pair": of_pair(path)})
         if (best.pair, best.alpha) not in rows:
             raise DataError(
-                f"{path}: alpha {best.alpha} was not tried, says {path.with_name(ALPHAS)}; delete both and run snakemake again"
+                f"{path}: alpha {best.alpha} was not tried according to {path.with_name(ALPHAS)}; delete both and run snakemake again"
             )
         aligned, expo = rows[best.pair, "0"], rows[best.pair, best.alpha]
         yield {

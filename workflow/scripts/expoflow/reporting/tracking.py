@@ -1,4 +1,4 @@
-"""A finished run's tables and figures, sent to MLflow by its own client."""
+"""Send a finished run's tables and figures to MLflow, by its own client."""
 
 import csv
 import importlib.util
@@ -16,17 +16,17 @@ from expoflow.paths import RESULTS, Results
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# Columns of tables that say what a row is of, not what was measured.
+# Columns that say what a row belongs to, not what was measured.
 KEYS = {"pair", "alpha", "variant", "benchmark", "metric", "n"}
-# A server that does not answer must not hold up the end of a run; MLflow's own defaults are minutes.
+# A server that does not answer must not delay the end of a run. MLflow's own defaults are minutes.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "ERROR"}
 
 
 def send(config: Config, results: Results = RESULTS) -> str:
-    """Send what `config.tracking` asks for; the line on it, empty without this section. What goes wrong is a warning.
+    """Send what `config.tracking` asks for, and return a line on it, empty without this section.
 
-    A password in MLflow's address is not told.
+    Anything that goes wrong becomes a warning. A password in MLflow's address is not shown.
     """
     return re.sub(r"//[^/@\s]*@", "//", _told(config, results)) if config.tracking else ""
 
@@ -38,9 +38,9 @@ def _told(config: Config, results: Results) -> str:
     os.environ |= {name: value for name, value in (PATIENCE | QUIET).items() if name not in os.environ}
     try:
         run = _send(config, results)
-    except Exception as error:  # whatever it is, the results are there
-        words = f"{type(error).__name__}: {(str(error).splitlines() or ['no word on it'])[0]}"
-        return f"WARNING: tracking: nothing, or not all, was sent to {place}: {shown(words)}"
+    except Exception as error:  # whatever went wrong, the results are there
+        words = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+        return f"WARNING: tracking: nothing, or only a part, was sent to {place}: {shown(words)}"
     return f"tracking: sent to {place}, experiment {config.tracking.experiment}, run {run}"
 
 
@@ -75,7 +75,10 @@ def _log(client: "MlflowClient", run: str, config: Config, results: Results) -> 
 
 
 def _address(place: str) -> tuple[str, str | None]:
-    """MLflow's address of a place, and where its files go if MLflow does not say so itself: a folder gets a database."""
+    """MLflow's address of a place, and where its files go if MLflow does not decide that itself.
+
+    A folder gets a database.
+    """
     if re.match(r"[a-z][a-z0-9+.-]*:", place):
         return place, None
     folder = Path(place).absolute()
@@ -88,12 +91,16 @@ def _log_metrics(client: "MlflowClient", run: str, results: Results) -> None:
 
     now = int(1000 * time.time())
     found = [Metric(name, value, now, step) for name, value, step in _metrics(results)]
-    for begin in range(0, len(found), 1000):  # as many as MLflow takes at once
+    for begin in range(0, len(found), 1000):  # as many as MLflow accepts at once
         client.log_batch(run, metrics=found[begin : begin + 1000])
 
 
 def _metrics(results: Results) -> Iterator[tuple[str, float, int]]:
-    """(name, value, step): of a sweep a step is a thousandth of alpha, for MLflow's are whole numbers; of the rest it is 0."""
+    """Metrics as (name, value, step).
+
+    MLflow's steps are whole numbers, so a step of a sweep is alpha in thousandths. Other metrics
+    have step 0.
+    """
     for row in _rows(results.table("alphas")):
         step = round(1000 * float(row["alpha"]))
         yield from ((f"{row['pair']}/sweep/{name}", value, step) for name, value in _numbers(row))
@@ -105,7 +112,7 @@ def _metrics(results: Results) -> Iterator[tuple[str, float, int]]:
 
 
 def _name(of: str, column: str) -> str:
-    """A name that MLflow takes; the figure itself has the metric's own."""
+    """A name that MLflow accepts: the metric's, with the column appended if it is not the value."""
     return re.sub(r"[^\w./: -]", "_", of if column == "value" else f"{of}/{column}")
 
 
@@ -125,7 +132,10 @@ def _numbers(row: dict[str, str]) -> Iterator[tuple[str, float]]:
 
 
 def _files(results: Results) -> Iterator[Path]:
-    """Tables, figures, the page and what was chosen; the table of single rewards is left out, for it has a row per response."""
+    """The tables, figures, page and choices to send.
+
+    The table of single rewards is left out, because it has a row per response.
+    """
     for table in sorted(results.folder.glob("*.csv")):
         if table != results.table("rewards"):
             yield table

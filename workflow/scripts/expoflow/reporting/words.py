@@ -1,4 +1,7 @@
-"""The choice of alpha and its certificate in words, for the terminal, the page, the figures and the card of a published model."""
+"""The choice of alpha and its certificate in words.
+
+They are used on the terminal, on the page, in the figures and on the card of a published model.
+"""
 
 from expoflow.config.figures import KINDS, FigureConfig
 from expoflow.reporting import rehearsal
@@ -10,9 +13,10 @@ SAME = "alpha was chosen and judged on the same prompts"
 
 
 def best_line(best: Best, reward_aligned: float | str | None) -> str:
-    """One line a pair: `mini20: best alpha 8, reward 0.41 -> 1.04, gain 0.63 [0.49, 0.77]`; or alpha and reason.
+    """One line per pair: `mini20: best alpha 8, reward 0.41 -> 1.04, gain 0.63 [0.49, 0.77]`.
 
-    What is to be said of degenerate responses follows; a reason has it already.
+    Without rewards it has alpha and the reason. Warnings about degenerate responses follow; a
+    reason already contains them.
     """
     return "; ".join(best_lines(best, reward_aligned))
 
@@ -20,7 +24,10 @@ def best_line(best: Best, reward_aligned: float | str | None) -> str:
 def best_lines(
     best: Best, reward_aligned: float | str | None, certificate: Certificate | None = None
 ) -> list[str]:
-    """The choice, and what is to be said of it. With a certificate its gain comes first, for it is the one to quote."""
+    """The choice and the remarks on it.
+
+    The gain of the certificate comes first if there is one, because it is the one to quote.
+    """
     if best.reward is None:
         chose, more = best.reason, []
     else:
@@ -36,16 +43,17 @@ def best_lines(
 
 
 def certificate_words(certificate: Certificate) -> str:
-    """`gain 0.45 [0.30, 0.61] on 300 prompts of test that took no part in the choice`; or that there are no such prompts.
+    """The certificate in words.
 
-    Of a rehearsal it says that it is one.
+    For example: `gain 0.45 [0.30, 0.61] on 300 prompts of test that took no part in the choice`. It
+    says so if there are no such prompts, or if this is a rehearsal.
     """
     said = _certificate_words(certificate)
     return f"{said}; {rehearsal_words(certificate)}" if certificate.rehearsal else said
 
 
 def rehearsal_words(certificate: Certificate | None) -> str:
-    """That this is a rehearsal; nothing if it is none."""
+    """The note that this is a rehearsal; empty if it is not."""
     return rehearsal.words(certificate.rehearsal) if certificate else ""
 
 
@@ -78,7 +86,7 @@ def short_certificate(certificate: Certificate) -> str:
 
 
 def worse(certificate: Certificate) -> bool:
-    """Whether the chosen model is surely worse than the aligned one on these prompts."""
+    """Whether the chosen model is surely worse than the aligned one on the held-out prompts."""
     if certificate.low is None or certificate.high is None:
         return False
     maximum = CRITERIA[certificate.measure].maximum
@@ -90,14 +98,14 @@ def _verdict(certificate: Certificate) -> str:
     if worse(certificate):
         return "worse than the aligned model there"
     return (
-        "not certified: the interval holds 0"
+        "not certified: the interval contains 0"
         if certificate.low is not None
-        else "not certified: too few prompts, or not known"
+        else "not certified: too few prompts, or the interval is not known"
     )
 
 
 def optimism_words(best: Best) -> str:
-    """How much choosing makes the gain look better; nothing if that is not known."""
+    """How much of the gain is due to the choice among alphas; empty if that is not known."""
     if best.optimism is None:
         return ""
     if round(best.optimism, 2) <= 0:
@@ -106,7 +114,11 @@ def optimism_words(best: Best) -> str:
 
 
 def caption(figure: FigureConfig, marked: bool, shown: Criterion) -> str:
-    """The text below a figure; `marked`: it shows the paper's numbers too; `shown`: what it shows of all alphas first."""
+    """The text below a figure.
+
+    `marked` says that the figure also shows the paper's numbers. `shown` is the measure that it
+    shows first.
+    """
     kind = KINDS[figure.kind]
     text = kind.caption if figure.caption is None else figure.caption
     if figure.caption is None and kind.without_rewards and not shown.rewarded:
@@ -115,24 +127,26 @@ def caption(figure: FigureConfig, marked: bool, shown: Criterion) -> str:
 
 
 def compared(best: Best) -> str:
-    """What else would have been chosen: `On the same responses: by nll alpha 8, by implicit alpha 2.`"""
+    """Choices of other criteria: `On the same responses: by nll alpha 8, by implicit alpha 2.`"""
     said = ", ".join(f"by {by} alpha {alpha}" for by, alpha in best.others.items())
     return f"On the same responses: {said}." if said else ""
 
 
 def judged(best: Best, certificate: Certificate | None) -> str:
-    """What the certificate of a choice says, and whether it holds; or why there is none."""
+    """The certificate of a choice in words and whether it is certified; or why there is none."""
     if certificate is None:
         earlier = best.prompts is None
-        return "none: this choice is of an earlier version" if earlier else "none yet; run snakemake"
+        return "none: this choice was made by an earlier version" if earlier else "none yet; run snakemake"
     words = certificate_words(certificate)
     return f"{words}: certified" if certificate.certified else words
 
 
 def beside(best: Best) -> str:
-    """What is to be known of the gain beside the reason."""
+    """A remark on the gain that the reason does not contain."""
     if best.prompts is None:
-        return "The interval is of an earlier version: as if no other alpha had been tried."
+        return (
+            "The interval is from an earlier version, which computed it as if no other alpha had been tried."
+        )
     words = optimism_words(best)
     return f"{words[0].upper()}{words[1:]}." if words else ""
 

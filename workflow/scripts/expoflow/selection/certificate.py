@@ -1,4 +1,7 @@
-"""The certificate: the gain of the chosen alpha on prompts that took no part in the choice, and how often they were looked at."""
+"""The certificate: the gain of the chosen alpha on held-out prompts, and how often they were used.
+
+Held-out prompts are prompts that took no part in the choice of alpha.
+"""
 
 import math
 from collections.abc import Mapping, Sequence, Set
@@ -23,8 +26,10 @@ from expoflow.selection.measures import Changes, OfPrompts
 class HeldOut:
     """The paired change at the chosen alpha on prompts that took no part in the choice.
 
-    `measure` is the criterion that it is of, `prompts` are their ids, `digest` stands for all that was measured, and
-    `left_out` is the number of prompts that do not count, since they chose alpha too. The ends are NaN if too few prompts prove anything.
+    `measure` is the criterion whose change this is, and `prompts` are the ids of the prompts.
+    `digest` is a digest of everything that was measured. `left_out` is the number of prompts that
+    do not count because they also chose alpha. The ends are NaN if there are too few prompts to
+    prove anything.
     """
 
     measure: str
@@ -37,7 +42,7 @@ class HeldOut:
 
 
 class Look(Record):
-    """A line of looks.jsonl: a result, the prompts that it was seen on, and those that chose its alpha."""
+    """A line of looks.jsonl: a result, the prompts that judged, and those that chose alpha."""
 
     alpha: str
     judged: list[str]
@@ -53,10 +58,13 @@ def on_test(
     config: SelectConfig,
     seed: int,
 ) -> HeldOut | None:
-    """The gain in reward on the prompts of the benchmark reward, apart from those in `chose`; None if none is left.
+    """The gain in reward on the prompts of the benchmark `reward`, without those in `chose`.
 
-    `expo` and `aligned` are the scored responses of both models, and `compared` is the benchmark's mean difference. `seed` is that
-    of the bootstrap. Raises DataError if they do not fit together.
+    Returns None if no prompt is left.
+
+    `expo` and `aligned` are the scored responses of the two models. `compared` is the benchmark's
+    mean difference. `seed` is the seed of the bootstrap. Raises DataError if the responses and the
+    difference do not fit together.
     """
     keys = [[(row.prompt_id, row.sample) for row in rows] for rows in (expo, aligned)]
     rewards: dict[str, list[tuple[float, float]]] = {}
@@ -67,7 +75,7 @@ def on_test(
     gain = np.mean([after - before for after, before in means.values()]) if means else np.nan
     if not math.isclose(gain, compared, rel_tol=1e-6, abs_tol=1e-9):
         raise DataError(
-            "the results of the benchmark reward of expo, of aligned and of their difference are of other responses; delete "
+            "the benchmark reward has results of expo, aligned and their difference that are of other responses; delete "
             "them and run snakemake again"
         )
     kept = {prompt: each for prompt, each in means.items() if prompt not in chose}
@@ -87,9 +95,11 @@ def on_part(
     config: SelectConfig,
     seed: int,
 ) -> HeldOut:
-    """The change at `alpha` on the part of the sweep's prompts that judges: in reward, else in what alpha was chosen by.
+    """The change at `alpha` on the part of the sweep's prompts that judges the choice.
 
-    Tables and `seed` as for `select.select`, of `alpha` and of 0.
+    It is the change in reward or, without a reward model, in the criterion that chose alpha.
+
+    The tables are those of `alpha` and of alpha 0; they and `seed` are as in `select.select`.
     """
     measures.require_same_responses(rewards)
     held = [split.part(each, config.judge, pair, judges=True) for each in (rewards, likelihoods)]
@@ -113,7 +123,7 @@ def _held_out(
     digest: str,
     left_out: int = 0,
 ) -> HeldOut:
-    """The change from "0" to `alpha` of what every prompt has in `of`, with the interval of a single alpha."""
+    """The change from "0" to `alpha` in the values of `of`, with the interval of a single alpha."""
     weights = statistics.resampled(len(prompts), config.resamples, seed)
     changes = Changes.of(of, ("0", alpha), weights)
     low, high = changes.intervals(config.confidence)[alpha]
@@ -129,10 +139,11 @@ def certify(
     chosen_on: str,
     judged_on: str | None,
 ) -> Certificate:
-    """The certificate of a choice; what was seen is added to the file `looks`, which keeps count of it.
+    """Certify a choice, and add this look at the prompts to the file `looks`.
 
-    `chose` are the ids of the prompts that chose alpha. Prompts were looked at once for every other result that any of them was part
-    of, also in choosing alpha: dropping a few, or letting those judge that chose, does not begin the count anew.
+    `chose` are the ids of the prompts that chose alpha. The certificate counts the results that any
+    of the judging prompts was part of, also as a prompt that chose alpha. The count therefore does
+    not start again if a few prompts are dropped, or if prompts that chose alpha before judge now.
     """
     known = {"pair": best.pair, "alpha": best.alpha, "choice": best.digest(), "chosen_on": chosen_on}
     known["confidence"] = config.confidence
@@ -161,7 +172,7 @@ def certify(
 
 
 def _count(path: Path, look: Look) -> int:
-    """How many results on any of the prompts that `look` judges were seen, it included; it is added to those in `path`."""
+    """Add `look` to the file; count the results on any of its judging prompts, itself included."""
     looks = read_jsonl(path, Look) if path.exists() else []
     if look.digest not in {each.digest for each in looks}:
         looks.append(look)

@@ -11,9 +11,10 @@ from expoflow.selection.criteria import CRITERIA, Criterion, with_interval
 
 @dataclass(frozen=True)
 class Candidate:
-    """One alpha: the mean of what is chosen by, its change from alpha 0 with interval, and whether it may be chosen.
+    """One alpha: its value of the criterion, its change from alpha 0, and whether it may be chosen.
 
-    The intervals of all candidates hold at once. Numbers that are not known are NaN.
+    `low` and `high` are the ends of the interval of the change. The intervals of all candidates
+    hold simultaneously. Unknown numbers are NaN.
     """
 
     alpha: str
@@ -41,11 +42,14 @@ def choose(
     by: str = "reward",
     doubtful: bool = False,
 ) -> Choice:
-    """The alpha >= 0 that is best by a criterion (reward: paper, Appendix E); the smaller one of equal ones.
+    """Choose the alpha >= 0 that is best by a criterion (for reward see the paper, Appendix E).
 
-    With `require_certified` the choice falls back to alpha 0 unless the interval of the change certifies it. If it is
-    `doubtful` what the responses of alpha 0 are worth, no advice is drawn from them. `candidates` must hold alpha 0, which
-    is always allowed; raises KeyError for a criterion that there is not.
+    A tie goes to the smaller alpha.
+
+    With `require_certified` the choice falls back to alpha 0 unless the interval of the change
+    certifies it. With `doubtful`, which says that most responses of alpha 0 are degenerate, a
+    choice of alpha 0 comes without the advice not to extrapolate. `candidates` must contain alpha
+    0, which is always allowed. Raises KeyError if the criterion does not exist.
     """
     criterion = CRITERIA[by]
     tried = sorted((c for c in candidates if float(c.alpha) >= 0), key=lambda c: float(c.alpha))
@@ -70,9 +74,11 @@ def choose(
 
 
 def _none_is_better(tried: list[Candidate], allowed: list[Candidate], criterion: Criterion) -> str:
-    """Why alpha 0 was taken."""
+    """Why alpha 0 was chosen."""
     if np.isnan(allowed[0].value):
-        return f"the {criterion.words} of alpha 0's responses is not known, so that nothing can be compared with it"
+        return (
+            f"the {criterion.words} of alpha 0's responses is not known, so nothing can be compared with it"
+        )
     if len(allowed) == 1 < len(tried):
         return f"no alpha above 0 may be chosen, the smallest tried is {tried[1].alpha}"
     smallest = f", the smallest tried is {tried[1].alpha}" if len(tried) > 1 else ""
@@ -81,7 +87,7 @@ def _none_is_better(tried: list[Candidate], allowed: list[Candidate], criterion:
 
 
 def _taken(best: Candidate, number: int, certified: bool, criterion: Criterion, level: str) -> str:
-    """Why `best` was taken, of `number` alphas, and what is known of its change."""
+    """Why `best` was chosen among `number` alphas, and what is known about its change."""
     which = (
         f"largest {criterion.words} of"
         if criterion.maximum
@@ -93,10 +99,10 @@ def _taken(best: Candidate, number: int, certified: bool, criterion: Criterion, 
         return f"{which} {number} alphas; {change}: its {level} {side}"
     if not np.isfinite([best.low, best.high]).all():
         return f"{which} {number} alphas, but not certified: {change}, and its {level} is not known"
-    return f"{which} {number} alphas, but not certified: {change}, the {level} holds 0"
+    return f"{which} {number} alphas, but not certified: {change}, the {level} contains 0"
 
 
 def _beyond(tried: list[Candidate]) -> list[str]:
-    """Two alphas past the grid's end, one and two of its last steps on."""
+    """Two alphas past the end of the grid: one and two of its last steps further."""
     last, before = Decimal(tried[-1].alpha), Decimal(tried[-2].alpha)
     return [spell(float(last + steps * (last - before))) for steps in (1, 2)]

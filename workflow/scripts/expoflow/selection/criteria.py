@@ -1,7 +1,8 @@
-"""What alpha can be chosen by.
+"""The criteria that can choose alpha.
 
-A new criterion is one more entry of CRITERIA, and its name in `config.stages`; its columns of alphas.csv, the figures
-and the words of tables and pages follow. The rules read this module: it imports no numpy and no pandas by itself.
+To add a criterion, add an entry to CRITERIA and its name to `config.stages`. The columns of
+alphas.csv, the figures, and the words of tables and pages follow from that. The rules read this
+module, so it does not import numpy or pandas at its top level.
 """
 
 import math
@@ -19,22 +20,26 @@ if TYPE_CHECKING:
     from expoflow.selection.choice import Candidate
     from expoflow.selection.statistics import Values
 
-# Under which models responses can be scored, and at which alpha each lies; the one that gave them at its own.
+# The models that can score responses, and the alpha of each. `own`, the model that gave the
+# responses, has their alpha.
 MODELS = {"sft": "-1", "aligned": "0", "own": None}
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """What alpha is chosen by.
+    """A criterion that can choose alpha.
 
-    `value` gives from a pair's table of one alpha, a row per response, the value of every response, missing where it
-    is not known. The table has the columns of rewards.csv, and those of likelihoods.csv if responses are scored under
-    `models`. The criterion's value is their mean over prompts, each the mean of its samples; with `per`, a column,
-    it is the sum of all values over the sum of that column.
+    `value` takes a pair's table of one alpha, with a row per response, and returns the value of
+    every response. Unknown values are missing. The table has the columns of rewards.csv. It also
+    has those of likelihoods.csv if responses are scored under `models`. A prompt's value is the
+    mean over its samples, and the value of the criterion is the mean over prompts. If `per` names a
+    column, it is instead the sum of all values divided by the sum of that column.
 
-    The alpha with the largest value is taken, or with `maximum=False` the largest alpha whose value is not above
-    alpha 0's. `words` name it in a sentence, `short` in the head of a table, `label` at an axis, `shown` in the caption
-    of a figure, both with its unit; `change` is what a change from alpha 0 is called. `rewarded`: it needs a reward model.
+    The alpha with the largest value is chosen. With `maximum=False` it is the largest alpha whose
+    value is not above the value of alpha 0. `words` name the criterion in a sentence and `short` in
+    the head of a table. `label` names it, with its unit, at an axis, and `shown` in the caption of
+    a figure. `change` is the name of a change from alpha 0. `rewarded` says that the criterion
+    needs a reward model.
     """
 
     name: str
@@ -51,13 +56,16 @@ class Criterion:
 
     @property
     def interval(self) -> str:
-        """What the columns of the interval of its change begin with, which go on `_low` and `_high`."""
+        """The prefix of the columns `_low` and `_high`, which hold the interval of its change."""
         return "gain" if self.name == "reward" else f"{self.name}_change"
 
     def pick(self, values: "Values") -> "NDArray[np.int64]":
-        """Index of the chosen candidate for every row of `values`, shape (rows, candidates), alpha 0 first.
+        """Index of the chosen candidate for every row of `values`.
 
-        A value that is NaN is never chosen; if alpha 0's is, nothing can be compared with it, and 0 is chosen.
+        `values` has shape (rows, candidates), with alpha 0 first.
+
+        A NaN value is never chosen. If the value of alpha 0 is NaN, alpha 0 is chosen, since
+        nothing can be compared with it.
         """
         import numpy as np
 
@@ -68,15 +76,16 @@ class Criterion:
         return values.shape[1] - 1 - allowed[:, ::-1].argmax(axis=1)
 
     def certifies(self, candidate: "Candidate") -> bool:
-        """Whether the interval of the change is known and holds no value that would speak against the choice."""
+        """Whether the interval of the change is known and no value in it contradicts the choice."""
         known = math.isfinite(candidate.low) and math.isfinite(candidate.high)
         return known and (candidate.low > 0 if self.maximum else candidate.high <= 0)
 
 
 def _implicit(table: "pd.DataFrame") -> "pd.Series":
-    """log pi1 - log pi0 less log pi2 - log pi1 of a response, in nats.
+    """(log pi1 - log pi0) - (log pi2 - log pi1) of a response, in nats.
 
-    That is DPO's implicit reward without its beta, less the divergence of the alpha's model from the aligned one.
+    That is DPO's implicit reward without its beta, minus the divergence of this alpha's model from
+    the aligned one.
     """
     return 2 * table["logp_aligned"] - table["logp_sft"] - table["logp_own"]
 
@@ -97,8 +106,8 @@ CRITERIA = {
             name="nll",
             words="NLL under the aligned model",
             short="NLL",
-            label="NLL, aligned\n(nats a token)",
-            shown="NLL (nats a token) of every alpha's responses under the aligned model",
+            label="NLL, aligned\n(nats per token)",
+            shown="NLL (nats per token) of every alpha's responses under the aligned model",
             value=lambda table: -table["logp_aligned"],
             per="tokens",
             models=("aligned",),
@@ -107,10 +116,10 @@ CRITERIA = {
         ),
         Criterion(
             name="implicit",
-            words="implicit reward less KL",
+            words="implicit reward minus KL",
             short="implicit reward",
-            label="implicit reward\nless KL (nats)",
-            shown="DPO's implicit reward less the KL (nats) of every alpha's responses",
+            label="implicit reward\nminus KL (nats)",
+            shown="DPO's implicit reward minus the KL (nats) of every alpha's responses",
             value=_implicit,
             models=("sft", "aligned", "own"),
         ),
@@ -119,16 +128,19 @@ CRITERIA = {
 
 
 def scored_under(select: SelectConfig) -> tuple[str, ...]:
-    """Names of the models under which responses are scored for what chooses alpha and what is compared with it.
+    """Names of the models that must score the responses.
 
-    The aligned one is always among them, so that a table of likelihoods has the NLL.
+    The criterion that chooses alpha needs them, or one that is compared with it. The aligned model
+    is always among the names, because every table of likelihoods has the NLL.
     """
     needed = {model for name in (select.by, *select.others()) for model in CRITERIA[name].models}
     return tuple(model for model in MODELS if needed and model in needed | {"aligned"})
 
 
 def shown_first(selects: Iterable[SelectConfig], rewarded: bool) -> Criterion:
-    """What a figure of all alphas shows first: the reward; without a reward model what is known of all responses.
+    """The measure that a figure of all alphas shows first.
+
+    It is the reward or, without a reward model, a criterion that is known of all responses.
 
     `selects` are the settings of all pairs.
     """
@@ -138,7 +150,7 @@ def shown_first(selects: Iterable[SelectConfig], rewarded: bool) -> Criterion:
 
 
 def with_interval(value: float | None, low: float | None, high: float | None) -> str:
-    """`0.45 [0.30, 0.61]`, as far as it is known; an end near 0 says on which side it lies."""
+    """`0.45 [0.30, 0.61]`, as far as it is known; an end near 0 shows its sign."""
     if not _known(value):
         return "not known"
     return (

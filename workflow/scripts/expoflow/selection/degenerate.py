@@ -1,4 +1,4 @@
-"""Which alphas may not be chosen, because their responses have become degenerate, and what is said of that."""
+"""Alphas that may not be chosen because their responses became degenerate, and the warnings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,10 @@ Row = Mapping[str, Any]
 
 
 def shares(table: pd.DataFrame) -> dict[str, float]:
-    """The share of an alpha's responses that is degenerate, and of every kind; an unfinished one may be of another too."""
+    """The share of an alpha's responses that are degenerate, and the share of each kind.
+
+    An unfinished response may also be of another kind.
+    """
     return {
         "empty": float((table["degenerate"] == "empty").mean()),
         "repeating": float((table["degenerate"] == "repeating").mean()),
@@ -24,20 +27,21 @@ def shares(table: pd.DataFrame) -> dict[str, float]:
 
 
 def may_be_chosen(change_low: Any, rise: float) -> Any:
-    """Whether it is not sure that the share of degenerate responses has risen by more than `rise` from alpha 0.
+    """Whether an alpha may be chosen, by its change in the share of degenerate responses.
 
-    `change_low` is the low end of the interval of its change, or an array of those of several alphas.
+    It may be, unless the share has surely risen by more than `rise` from alpha 0. `change_low` is
+    the low end of the interval of the change, or an array of these ends for several alphas.
     """
     return np.logical_not(np.asarray(change_low, dtype=float) > rise)
 
 
 def doubtful(aligned: Row) -> bool:
-    """Whether most responses of alpha 0 are degenerate: what is compared with them then says little."""
+    """Whether most responses of alpha 0 are degenerate: a comparison with them then says little."""
     return aligned["degenerate"] > unfinished.MOSTLY
 
 
 def warnings(rows: Sequence[Row], chosen: str, rise: float) -> list[str]:
-    """What is to be said of the responses of the `rows` of alphas.csv with an alpha >= 0, alpha 0 first."""
+    """Warnings about the responses in `rows` of alphas.csv with an alpha >= 0, alpha 0 first."""
     aligned = rows[0]
     said = []
     for row in rows[1:]:
@@ -57,7 +61,7 @@ def warnings(rows: Sequence[Row], chosen: str, rise: float) -> list[str]:
 
 def _compared(row: Row, aligned: Row) -> str:
     only_long = row["degenerate"] - row["empty"] - row["repeating"] > row["degenerate"] / 2
-    remedy = " (if those are answers, only long ones, raise generate.max_tokens)" if only_long else ""
+    remedy = " (if these are good answers that are only long, raise generate.max_tokens)" if only_long else ""
     return (
         f"{_share(row, 'degenerate')} of its responses are degenerate ({_kinds(row)}), "
         f"{_share(aligned, 'degenerate')} at alpha 0{remedy}"

@@ -1,4 +1,4 @@
-"""What responses are measured by, prompt by prompt: the values of every criterion, and their change from alpha 0."""
+"""Measures per prompt: the values of every criterion and their changes from alpha 0."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from expoflow.selection import statistics
 from expoflow.selection.criteria import CRITERIA
 from expoflow.selection.statistics import Values
 
-# By alpha the sums and counts of every prompt, whose ratio is the value of a measure.
+# The sums and counts of every prompt, by alpha. Their ratio is the value of a measure.
 OfPrompts = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -20,8 +20,8 @@ OfPrompts = Mapping[str, tuple[np.ndarray, np.ndarray]]
 class Changes:
     """The values of a measure at several alphas, 0 among them, and their changes from alpha 0.
 
-    `values`, `changes` (alphas,), `draws` (resamples, alphas): the changes on bootstrap resamples of the prompts. What is not
-    known is NaN.
+    `values` and `changes` have shape (alphas,). `draws`, shape (resamples, alphas), are the changes
+    on bootstrap resamples of the prompts. Unknown numbers are NaN.
     """
 
     alphas: tuple[str, ...]
@@ -32,27 +32,28 @@ class Changes:
 
     @classmethod
     def of(cls, of: OfPrompts, alphas: tuple[str, ...], weights: np.ndarray) -> "Changes":
-        """`weights`, shape (resamples, prompts), say how often a resample has each prompt."""
+        """`weights`, shape (resamples, prompts), say how often each resample has each prompt."""
         zero = alphas.index("0")
         values = np.array([ratio(*of[alpha]) for alpha in alphas])
         draws = np.stack([ratio(*of[alpha], weights) for alpha in alphas], axis=1)
         return cls(alphas, weights.shape[1], values, values - values[zero], draws - draws[:, [zero]])
 
     def where(self, kept: np.ndarray) -> "Changes":
-        """Those at the alphas that `kept`, shape (alphas,), is true of."""
+        """The same at the alphas for which `kept`, shape (alphas,), is true."""
         alphas = tuple(np.array(self.alphas)[kept].tolist())
         return Changes(alphas, self.prompts, self.values[kept], self.changes[kept], self.draws[:, kept])
 
     def intervals(self, confidence: float) -> dict[str, tuple[float, float]]:
-        """By alpha the interval of its change; they hold all at once (`statistics.simultaneous`)."""
+        """Simultaneous intervals of the changes, by alpha (`statistics.simultaneous`)."""
         low, high = statistics.simultaneous(self.changes, self.draws, self.prompts, confidence)
         return dict(zip(self.alphas, zip(low.tolist(), high.tolist(), strict=True), strict=True))
 
     def pointwise(self, confidence: float) -> dict[str, tuple[float, float]]:
-        """By alpha the percentile interval of its change, as if no other had been tried.
+        """Percentile intervals of the changes, by alpha, each as if no other alpha had been tried.
 
-        Resamples in which the change is not known, since what the measure is per does not occur in them, do not count; with more
-        of them than the interval leaves out it is NaN.
+        The change is unknown in a resample if the count that the measure is divided by is 0 there.
+        Such resamples do not count. If there are more of them than the interval leaves out, the
+        interval is NaN.
         """
         tail = (1 - confidence) / 2
         found = {}
@@ -66,7 +67,11 @@ class Changes:
 
 
 def ratio(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Sum over count of the prompts, each as often as `weights` [..., prompts] says: shape [...]; NaN if the count is 0."""
+    """Ratio of sum and count over the prompts.
+
+    Each prompt counts `weights` [..., prompts] times; the result has shape [...]. It is NaN if the
+    count is 0.
+    """
     weights = np.ones(len(sums)) if weights is None else weights
     with np.errstate(invalid="ignore"):
         return np.true_divide(weights @ sums, weights @ counts)
@@ -75,7 +80,7 @@ def ratio(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray | None = Non
 def measure(
     rewards: Mapping[str, pd.DataFrame], likelihoods: Mapping[str, pd.DataFrame]
 ) -> dict[str, OfPrompts]:
-    """The values of every criterion that is known of all responses."""
+    """The values of every criterion that is known for all responses."""
     tables = {alpha: _joined(alpha, table, likelihoods.get(alpha)) for alpha, table in rewards.items()}
     found: dict[str, OfPrompts] = {}
     for name, criterion in CRITERIA.items():
@@ -88,14 +93,14 @@ def measure(
 
 
 def unknown(pair: str, criterion: str) -> DataError:
-    """The error that a criterion is not known of all responses."""
+    """The error that a criterion is not known for all responses."""
     return DataError(
-        f"{pair}: {CRITERIA[criterion].words} is not known of all responses; run snakemake again"
+        f"{pair}: {CRITERIA[criterion].words} is not known for all responses; run snakemake again"
     )
 
 
 def _joined(alpha: str, rewards: pd.DataFrame, likelihoods: pd.DataFrame | None) -> pd.DataFrame:
-    """What is known of an alpha's responses: rewards, and beside them the likelihoods where there are any."""
+    """An alpha's table of rewards, joined with its likelihoods if there are any."""
     if likelihoods is None:
         return rewards
     keys = ["prompt_id", "sample"]
@@ -105,7 +110,10 @@ def _joined(alpha: str, rewards: pd.DataFrame, likelihoods: pd.DataFrame | None)
 
 
 def of_prompts(table: pd.DataFrame, values: pd.Series, per: str = "") -> tuple[np.ndarray, np.ndarray]:
-    """The sum of values and the count of every prompt: of the column `per`; without it, mean and 1."""
+    """The sum of the values and the sum of the column `per`, for every prompt.
+
+    Without `per` they are the mean of the values and 1.
+    """
 
     def by_prompt(column: pd.Series) -> Any:
         return column.groupby(table["prompt_id"], sort=False)
@@ -117,7 +125,10 @@ def of_prompts(table: pd.DataFrame, values: pd.Series, per: str = "") -> tuple[n
 
 
 def require_same_responses(rewards: Mapping[str, pd.DataFrame]) -> None:
-    """A DataError where alphas answered other prompts, or by two engines, which sample differently."""
+    """Raise DataError if alphas answered different prompts, or used different engines.
+
+    Different engines sample differently.
+    """
     found = {engine: alpha for alpha, table in rewards.items() for engine in table["engine"].unique()}
     if len(found) > 1:
         said = ", ".join(f"alpha {alpha} by {engine}" for engine, alpha in found.items())

@@ -16,7 +16,7 @@ from expoflow.selection.choice import Candidate, Choice, choose
 from expoflow.selection.criteria import CRITERIA, Criterion
 from expoflow.selection.measures import Changes, OfPrompts
 
-# What best.json has of the chosen alpha's row.
+# The columns of the chosen alpha's row that best.json repeats.
 OF_CHOSEN = (
     "reward",
     "gain",
@@ -36,12 +36,13 @@ def select(
     seed: int,
     likelihoods: Mapping[str, pd.DataFrame] | None = None,
 ) -> tuple[list[dict[str, Any]], Best]:
-    """Rows of alphas.csv in ascending order of alpha, and the choice.
+    """Choose alpha: return the rows of alphas.csv, in ascending order of alpha, and the choice.
 
-    `rewards` is the table of every alpha, 0 among them, over the same prompts and samples; its column of rewards
-    is empty where there is no reward model. `effective` is the effective alpha of every alpha; `seed` that of
-    the bootstrap; `likelihoods`, which criteria with `models` need, has every alpha's table of them. With
-    `config.judge` the prompts that judge the choice are left out. Raises DataError where the tables do not match.
+    `rewards` has the table of every alpha, including 0, over the same prompts and samples. The
+    column of rewards is empty if there is no reward model. `effective` has the effective alpha of
+    every alpha, and `seed` is the seed of the bootstrap. `likelihoods` has the table of likelihoods
+    of every alpha; criteria with `models` need them. With `config.judge` the prompts that judge the
+    choice are left out. Raises DataError if the tables do not match.
     """
     alphas = tuple(sorted(rewards, key=float))
     measures.require_same_responses({alpha: rewards[alpha] for alpha in alphas})
@@ -91,7 +92,7 @@ def select(
 def _add_faults(
     rows: list[dict[str, Any]], tables: Mapping[str, pd.DataFrame], weights: np.ndarray, config: SelectConfig
 ) -> None:
-    """The change of the share of degenerate responses, with each alpha's own interval."""
+    """Add the change in the share of degenerate responses, with each alpha's own interval."""
     of = {alpha: measures.of_prompts(table, table["degenerate"].notna()) for alpha, table in tables.items()}
     faults = Changes.of(of, tuple(row["alpha"] for row in rows), weights)
     for row, change in zip(rows, faults.changes.tolist(), strict=True):
@@ -100,7 +101,7 @@ def _add_faults(
 
 
 def _add_rewards(rows: list[dict[str, Any]], of: OfPrompts, config: SelectConfig, seed: int) -> None:
-    """The interval of the mean reward; the gain, its p-value, and each alpha's own interval."""
+    """Add the interval of the mean reward, the gain, its p-value, and each alpha's own interval."""
     how = (config.confidence, config.resamples, seed)
     gains = {alpha: values - of["0"][0] for alpha, (values, _) in of.items()}
     _add_ends(rows, "reward", {alpha: statistics.mean_interval(of[alpha][0], *how) for alpha in of})
@@ -113,14 +114,15 @@ def _add_rewards(rows: list[dict[str, Any]], of: OfPrompts, config: SelectConfig
 def _add_changes(
     rows: list[dict[str, Any]], every: Changes, tried: Changes, criterion: Criterion, config: SelectConfig
 ) -> None:
-    """The value of a criterion, and the intervals of its change: each alpha's own, and those of all `tried` at once.
+    """Add the value of a criterion and the intervals of its change.
 
-    The latter are never the narrower ones.
+    They are each alpha's own intervals, and those that hold simultaneously for all `tried`. The
+    latter are never narrower.
     """
     for row, value in zip(rows, every.values.tolist(), strict=True):
         row[criterion.name] = value
     alone = f"{criterion.interval}_pointwise"
-    if f"{alone}_low" not in rows[0]:  # the gain's is there
+    if f"{alone}_low" not in rows[0]:  # the gain already has it
         _add_ends(rows, alone, every.pointwise(config.confidence))
     at_once = dict.fromkeys(every.alphas, (np.nan, np.nan)) | tried.intervals(config.confidence)
     for row in rows:
@@ -133,7 +135,7 @@ def _add_changes(
 
 
 def _add_ends(rows: list[dict[str, Any]], prefix: str, intervals: Mapping[str, tuple[float, float]]) -> None:
-    """The columns of intervals, which are given by alpha."""
+    """Add the columns of intervals, which are given by alpha."""
     for row in rows:
         row[f"{prefix}_low"], row[f"{prefix}_high"] = intervals[row["alpha"]]
 
@@ -141,7 +143,11 @@ def _add_ends(rows: list[dict[str, Any]], prefix: str, intervals: Mapping[str, t
 def _choose(
     tried: list[dict[str, Any]], changes: Changes, by: str, config: SelectConfig
 ) -> tuple[Choice, dict[str, float], float]:
-    """What is chosen among the rows `tried`, alpha 0 first; in which share of the resamples each alpha would be; the optimism."""
+    """Choose among the rows `tried`, alpha 0 first.
+
+    Returns the choice, the share of resamples in which each alpha would be chosen, and the
+    optimism.
+    """
     lows = [row[f"{degenerate.CHANGE}_low"] for row in tried]
     allowed = degenerate.may_be_chosen(lows, config.degenerate_rise)
     interval = CRITERIA[by].interval
@@ -172,7 +178,7 @@ def write_choice(rows: list[dict[str, Any]], best: Best, alphas: Path, best_json
 
 
 def _averages(table: pd.DataFrame) -> dict[str, float]:
-    """What is known of responses without a reward model."""
+    """Averages over responses that need no reward model."""
     return {
         "length": float(table["response_tokens"].mean()),
         **degenerate.shares(table),

@@ -1,6 +1,6 @@
-"""Means, paired differences and how sure they are: intervals over prompts, not over samples.
+"""Means and paired differences, with intervals over prompts (not over samples).
 
-A prompt's value is the mean over its samples; prompts are what is resampled, since the samples of one
+A prompt's value is the mean over its samples. Prompts are resampled, since the samples of one
 prompt are not independent of each other.
 """
 
@@ -14,7 +14,8 @@ Values = NDArray[np.float64]
 def mean_interval(values: Values, confidence: float, resamples: int, seed: int = 0) -> tuple[float, float]:
     """Bootstrap interval (BCa) of the mean of `values`, shape (prompts,).
 
-    A constant has no width. The percentile interval stands for it if values are too alike for BCa. NaN if a value is not finite.
+    If all values are equal, the interval has no width. If the values are too similar for BCa, it is
+    the percentile interval. It is NaN if a value is not finite.
     """
     if not np.isfinite(values).all():
         return float("nan"), float("nan")
@@ -36,9 +37,10 @@ def mean_interval(values: Values, confidence: float, resamples: int, seed: int =
 
 
 def paired_p_value(differences: Values, resamples: int, seed: int = 0) -> float:
-    """Two-sided p-value of mean(differences) = 0 by random changes of sign, shape (prompts,).
+    """Two-sided p-value of mean(differences) = 0, by random changes of sign.
 
-    1 where all differences are 0, and for a single prompt or one that is not finite, which prove nothing.
+    `differences` has shape (prompts,). The p-value is 1 if all differences are 0, if there is a
+    single prompt, or if a difference is not finite: these prove nothing.
     """
     if len(differences) < 2 or not np.any(differences) or not np.isfinite(differences).all():
         return 1.0
@@ -55,10 +57,11 @@ def paired_p_value(differences: Values, resamples: int, seed: int = 0) -> float:
 
 
 def share_interval(share: float, n: int, confidence: float) -> tuple[float, float]:
-    """Exact interval (Clopper-Pearson) of a share of n that may be no whole number of them, as with ties that count half.
+    """Exact interval (Clopper-Pearson) of a share of `n`.
 
-    Values between 0 and 1 spread less than wins and losses with the same mean, so that for them it is rather too wide. It has
-    width also if all have won.
+    `share * n` need not be a whole number, since ties count half. Values between 0 and 1 vary less
+    than wins and losses with the same mean, so the interval is slightly too wide for them. It has a
+    width even if all have won.
     """
     tail, wins = (1 - confidence) / 2, share * n
     low = stats.beta.ppf(tail, wins, n - wins + 1) if share > 0 else 0.0
@@ -67,7 +70,10 @@ def share_interval(share: float, n: int, confidence: float) -> tuple[float, floa
 
 
 def share_p_value(share: float, n: int) -> float:
-    """Two-sided p-value of a share of one half: below 1 - confidence exactly if `share_interval` leaves one half out."""
+    """Two-sided p-value of a share against one half.
+
+    It is below 1 - confidence exactly if `share_interval` does not contain one half.
+    """
     wins = share * n
     more = stats.beta.cdf(0.5, wins, n - wins + 1) if share > 0 else 1.0
     less = stats.beta.sf(0.5, wins + 1, n - wins) if share < 1 else 1.0
@@ -75,23 +81,28 @@ def share_p_value(share: float, n: int) -> float:
 
 
 def resampled(prompts: int, resamples: int, seed: int = 0) -> NDArray[np.int64]:
-    """Bootstrap resamples: how often each prompt is drawn in each, shape (resamples, prompts)."""
+    """Bootstrap resamples: how often each draws each prompt, shape (resamples, prompts)."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples)
 
 
 def simultaneous(changes: Values, draws: Values, prompts: int, confidence: float) -> tuple[Values, Values]:
-    """Intervals of several changes that hold all at once: their low and high ends, shape (changes,).
+    """Simultaneous intervals of several changes: their low and high ends, shape (changes,).
 
-    `changes`, shape (changes,), were found on `prompts` prompts; `draws`, shape (resamples, changes), are the same of
-    bootstrap resamples of these prompts. A row is of one resample, so that changes that move together count for little
-    more than one. Every change is measured in its own standard error. Its interval reaches as far to either side as the
-    largest of them all does in one of the tails (max-t; Montiel Olea and Plagborg-Moller 2019, "Simultaneous confidence bands"),
-    the farther tail counting for both. It is as much wider as Student's distribution is than the normal one, since a
-    bootstrap of few prompts is too narrow (Hesterberg 2015, "What teachers should know about the bootstrap").
+    `changes`, shape (changes,), were measured on `prompts` prompts. `draws`, shape (resamples,
+    changes), are the same changes on bootstrap resamples of these prompts. All changes in a row
+    come from the same resample, so changes that move together widen the intervals little.
 
-    A change that is the same in all draws has no width. One that is not finite in more draws than its interval leaves
-    out has none: NaN. All are NaN if there are too few prompts (`proves`).
+    Every change is measured in units of its own standard error. All intervals reach equally far to
+    both sides: as far as the largest of all changes does in the farther of the two tails (max-t;
+    Montiel Olea and Plagborg-Moller 2019, "Simultaneous confidence bands"). The bootstrap is too
+    narrow for few prompts, so the reach is multiplied by the ratio of Student's quantile to the
+    normal one, and by the correction for n - 1 (Hesterberg 2015, "What teachers should know about
+    the bootstrap").
+
+    The interval of a change that is the same in all draws has no width. It is NaN if the change is
+    not finite in more draws than the interval leaves out. All intervals are NaN if there are too
+    few prompts (`proves`).
     """
     low, high = np.full(len(changes), np.nan), np.full(len(changes), np.nan)
     if not proves(prompts, confidence):
@@ -117,15 +128,20 @@ def simultaneous(changes: Values, draws: Values, prompts: int, confidence: float
 
 
 def proves(prompts: int, confidence: float) -> bool:
-    """Whether so many prompts can prove a gain: of too few, all go up by chance more often than the level allows."""
+    """Whether this many prompts can prove a gain.
+
+    With too few prompts, all of them go up by chance more often than the level allows.
+    """
     return 2.0 ** (1 - prompts) <= 1 - confidence
 
 
 def optimism(changes: Values, draws: Values, picked: NDArray[np.int64]) -> float:
-    """How much better the largest of several changes looks than it is, since it was picked for being the largest.
+    """How much better the largest of several changes looks because it was picked for its size.
 
-    The bootstrap's estimate: by how much the change that is picked in a resample is larger there than on all prompts.
-    Shapes: `changes` (changes,), `draws` (resamples, changes), `picked` (resamples,). Resamples in which that is not known do not count.
+    This is a bootstrap estimate. It is the mean difference between the change that is picked in a
+    resample, as measured there, and the same change on all prompts. Shapes: `changes` (changes,),
+    `draws` (resamples, changes), `picked` (resamples,). Resamples with an unknown difference do not
+    count.
     """
     more = draws[np.arange(len(draws)), picked] - changes[picked]
     return float(np.mean(more[np.isfinite(more)])) if np.isfinite(more).any() else float("nan")

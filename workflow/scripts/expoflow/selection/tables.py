@@ -1,4 +1,7 @@
-"""Tables of one alpha, read whole or not at all: rewards.csv, likelihoods.csv, and what its recipe achieved."""
+"""Read the files of one alpha: rewards.csv, likelihoods.csv and the effective alpha of its recipe.
+
+A table is read whole or not at all.
+"""
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -13,12 +16,15 @@ from expoflow.extrapolation.recipe import Achieved
 from expoflow.files.records import read_json, read_text, require_own
 from expoflow.paths import of_alpha
 
-# The columns of rewards.csv and likelihoods.csv that hold texts; all others hold numbers.
+# The columns of rewards.csv and likelihoods.csv that hold text. All others hold numbers.
 TEXT = ("pair", "alpha", "prompts", "prompt_id", "finish_reason", "engine", "degenerate")
 
 
 def read_rewards(path: Path, pair: str, alpha: str) -> pd.DataFrame:
-    """Read a rewards.csv, with all rewards or none; a broken one, or another's, is a DataError that names it."""
+    """Read a rewards.csv, which has all rewards or none.
+
+    Raises DataError, with the path, if the file is broken or belongs to another pair or alpha.
+    """
     table = _read(
         path, REWARD_COLUMNS, ("prompt_id", "sample", "finish_reason"), {"pair": pair, "alpha": alpha}
     )
@@ -28,7 +34,10 @@ def read_rewards(path: Path, pair: str, alpha: str) -> pd.DataFrame:
 
 
 def read_likelihoods(path: Path, pair: str, alpha: str) -> pd.DataFrame:
-    """Read a likelihoods.csv; a broken one, or another's, is a DataError that names it."""
+    """Read a likelihoods.csv.
+
+    Raises DataError, with the path, if the file is broken or belongs to another pair or alpha.
+    """
     filled = ("prompt_id", "sample", "tokens", "logp_aligned")
     return _read(path, LIKELIHOOD_COLUMNS, filled, {"pair": pair, "alpha": alpha})
 
@@ -36,7 +45,10 @@ def read_likelihoods(path: Path, pair: str, alpha: str) -> pd.DataFrame:
 def read_swept(
     pair: str, rewards: Sequence[Path], likelihoods: Sequence[Path], alphas: Sequence[str] | None = None
 ) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
-    """The tables of rewards, and those of likelihoods, by alpha, each in the folder of its alpha; of `alphas` alone if they are given."""
+    """Read the tables of rewards and of likelihoods, by alpha; only those of `alphas` if given.
+
+    Each file lies in the folder of its alpha.
+    """
     read = ((rewards, read_rewards), (likelihoods, read_likelihoods))
     return tuple(
         {
@@ -49,7 +61,10 @@ def read_swept(
 
 
 def read_effective_alpha(path: Path, alpha: str) -> float | None:
-    """The effective alpha that a recipe.json tells; another alpha's is a DataError that names it."""
+    """Read the effective alpha from a recipe.json.
+
+    Raises DataError, with the path, if the recipe is of another alpha.
+    """
     recipe = read_json(path, Achieved)
     require_own(path, dict(recipe), {"alpha": float(alpha)})
     return recipe.effective_alpha
@@ -58,13 +73,16 @@ def read_effective_alpha(path: Path, alpha: str) -> float | None:
 def _read(
     path: Path, columns: Sequence[str], filled: Sequence[str], labels: Mapping[str, str]
 ) -> pd.DataFrame:
-    """A table with `columns`, those of `filled` without gaps, to the end of its last line; `labels` say whose it is."""
+    """Read a complete table with `columns`, without gaps in those of `filled`.
+
+    `labels` say which pair and alpha the table must belong to.
+    """
     path, text = Path(path), read_text(path)
     try:
         table = pd.read_csv(
             StringIO(text),
             dtype=dict.fromkeys(TEXT, str),
-            keep_default_na=False,  # a pair or prompt may be called NA
+            keep_default_na=False,  # the name of a pair or prompt may be NA
             na_values=[""],
         )
         missing = [column for column in columns if column not in table]
@@ -80,7 +98,7 @@ def _read(
 
 
 def _sound(table: pd.DataFrame, filled: Sequence[str]) -> bool:
-    """Whether there are rows, without gaps in `filled`, and every number is finite."""
+    """Whether there are rows, `filled` has no gaps, and every number is finite."""
     if not len(table) or table[[*filled]].isna().any(axis=None):
         return False
     numbers = table.drop(columns=[*TEXT], errors="ignore")

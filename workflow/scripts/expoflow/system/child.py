@@ -1,4 +1,4 @@
-"""Child processes that do not outlive the process that started them, however that ends."""
+"""Child processes that do not outlive the process that started them, even if it is killed."""
 
 import ctypes
 import os
@@ -11,7 +11,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def run(command: Sequence[str], **environment: str) -> int:
-    """Run a command that a kill of this process ends too; its status."""
+    """Run a command and return its status; the command is killed if this process ends first."""
     parent = os.getpid()
     process = subprocess.Popen(
         command,

@@ -1,16 +1,16 @@
-"""Python's collector of reference cycles, in processes of our own that import torch or transformers."""
+"""Python's collector of reference cycles, in processes that import torch or transformers."""
 
 import atexit
 import gc
 
-THRESHOLD = 100_000  # objects more than freed ones between two collections; Python's own is 700
+THRESHOLD = 100_000  # new objects minus freed ones between two collections; Python's default is 700
 
 
 def relax() -> None:
     """Collect less often, and not at exit.
 
-    Imports leave a million objects that live as long as the process: going through them again and again is a fifth
-    to a quarter of the CPU time of `python -c "import torch"`.
+    Imports leave a million objects that live as long as the process. Scanning them again and again
+    takes a fifth to a quarter of the CPU time of `python -c "import torch"`.
     """
     gc.set_threshold(THRESHOLD, 50, 100)
     atexit.register(gc.freeze)

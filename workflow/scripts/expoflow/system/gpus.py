@@ -1,4 +1,4 @@
-"""Which GPUs this process may use; found without importing torch."""
+"""The GPUs that this process may use; found without importing torch."""
 
 import csv
 import os
@@ -15,25 +15,25 @@ from expoflow.errors import ExpoflowError
 
 DEVICES = Path("/dev")
 QUERY = "index,uuid,mig.mode.current,memory.free,memory.total,name"
-DRIVER = Path("/proc/driver/nvidia/version")  # there if the driver of this machine is loaded
+DRIVER = Path("/proc/driver/nvidia/version")  # exists if the driver of this machine is loaded
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def allotted() -> int:
-    """How many GPUs a model is spread over; 1 without any."""
+    """Return how many GPUs a model is spread over; 1 without any."""
     return max(1, len(given()))
 
 
 def given() -> list[str]:
-    """The GPUs that a model is spread over: those that a slot or a cluster gave this process, the first one if none did."""
+    """Return the GPUs that a slot or a cluster gave this process, or else the first one."""
     return gpus() if "CUDA_VISIBLE_DEVICES" in os.environ else gpus()[:1]
 
 
 def gpus() -> list[str]:
-    """The CUDA devices that this process may use; found without importing torch.
+    """Return the CUDA devices that this process may use.
 
-    As CUDA does, all from the first on that has no device's name is left out. Raises ExpoflowError if one is named twice, or if the
-    driver is loaded and nvidia-smi fails.
+    As in CUDA, the first invalid name and everything after it are ignored. Raises ExpoflowError if
+    a device is named twice, or if the driver is loaded but nvidia-smi fails.
     """
     if "+cpu" in metadata.version("torch"):
         return []
@@ -47,15 +47,15 @@ def gpus() -> list[str]:
 
 
 def require_known(devices: Sequence[str]) -> None:
-    """Raise ExpoflowError for a device that this machine has not, as far as the driver tells."""
+    """Raise ExpoflowError for a device that, according to the driver, this machine lacks."""
     number = _number() if devices else 0
     if number and (beyond := [each for each in devices if each.isdecimal() and int(each) >= number]):
-        raise ExpoflowError(f"{VISIBLE} names GPU {beyond[0]}, here are {number}; correct it")
+        raise ExpoflowError(f"{VISIBLE} names GPU {beyond[0]}, but there are {number} GPUs here; correct it")
 
 
 @cache
 def _number() -> int:
-    """How many GPUs the driver tells of; without nvidia-smi, as in a container with CUDA alone, how many the kernel has."""
+    """Return the number of GPUs according to the driver, or without nvidia-smi the kernel."""
     if shutil.which("nvidia-smi"):
         return len(_told(lambda line: line.startswith("GPU "), "-L"))
     return len([*DEVICES.glob("nvidia[0-9]*")])
@@ -66,23 +66,24 @@ def _is_name(device: str) -> bool:
 
 
 def none() -> bool:
-    """Whether it is sure that this process may use no GPU: of CUDA by `gpus`, or of ROCm or WSL by the kernel's devices."""
+    """Return whether there is surely no usable GPU, by `gpus` (CUDA) or device files (others)."""
     if gpus() or os.environ.get(VISIBLE) == "":
         return not gpus()
     return not any(any(DEVICES.glob(name)) for name in ("nvidia*", "kfd", "dxg"))
 
 
 def memory(devices: Sequence[str]) -> list[tuple[int, int, str]]:
-    """Free bytes, all bytes and the name of each of these CUDA devices; nothing if one of them is not known.
+    """Return free bytes, total bytes and name of these CUDA devices; empty if one is unknown.
 
-    The driver is asked (NVML), by another process: CUDA stays unused in this one, so that what it forks may use it. Of a part
-    of a GPU (MIG) the driver tells nothing that counts, and in CUDA's own order GPUs of several kinds have other numbers.
+    Another process asks the driver (NVML), so CUDA stays unused in this one and its forks may use
+    it. For a part of a GPU (MIG) the driver's figures do not apply. In CUDA's own order, GPUs of
+    several kinds have other numbers than the driver's.
     """
     if not devices or any(device.startswith("MIG-") for device in devices):
         return []
     told = rows()
     if len({row[-1] for row in told}) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
-        told = [["", *row[1:]] for row in told]  # found by their UUID alone
+        told = [["", *row[1:]] for row in told]  # match them by UUID alone
     found = []
     with suppress(ValueError):
         for device in devices:
@@ -97,7 +98,7 @@ def memory(devices: Sequence[str]) -> list[tuple[int, int, str]]:
 
 
 def rows() -> list[list[str]]:
-    """What the driver says of each GPU of this machine, by the names of QUERY."""
+    """Return the driver's answer for each GPU of this machine; columns as in QUERY."""
     number = len(QUERY.split(","))
     told = _told(
         lambda line: line.count(",") == number - 1, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"
@@ -106,20 +107,21 @@ def rows() -> list[list[str]]:
 
 
 def driver() -> str | None:
-    """The version of the driver; None without one."""
+    """Return the version of the driver; None without one."""
     told = _told(lambda line: line[:1].isdigit(), "--query-gpu=driver_version", "--format=csv,noheader")
     return told[0].strip() if told else None
 
 
 def _is(device: str, uuid: str) -> bool:
-    """Whether a device is named by this UUID, or by its beginning, as CUDA allows."""
+    """Return whether a device is named by this UUID, or by its beginning, as CUDA allows."""
     return device.startswith("GPU-") and uuid.startswith(device)
 
 
 def _told(wanted: Callable[[str], bool], *arguments: str) -> list[str]:
-    """The lines that nvidia-smi says and that are `wanted`: its warnings are not. None without such a program, or without a driver.
+    """Return nvidia-smi's `wanted` lines without warnings; empty without it or a driver.
 
-    Raises ExpoflowError if there are none though a driver is loaded: the run would go on without GPUs.
+    Raises ExpoflowError if there are none although a driver is loaded: the run would go on without
+    GPUs.
     """
     try:
         command = ["nvidia-smi", *arguments]
@@ -131,7 +133,7 @@ def _told(wanted: Callable[[str], bool], *arguments: str) -> list[str]:
         found, failed = [], str(error)
     if not found and DRIVER.exists():
         raise ExpoflowError(
-            f"nvidia-smi tells of no GPU, though a driver is loaded ({' '.join(failed.split())[:200]}); mend the driver, or set"
+            f"nvidia-smi lists no GPU, although a driver is loaded ({' '.join(failed.split())[:200]}); repair the driver, or set"
             f" {VISIBLE}= to go on without GPUs"
         )
     return found

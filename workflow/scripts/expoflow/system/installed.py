@@ -1,4 +1,4 @@
-"""Where the files beside the library lie: Snakefile, configs, launcher settings."""
+"""The files installed beside the library: Snakefile, configs, launcher settings."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from expoflow.errors import ExpoflowError
 
 
 def workflow_folder() -> Path:
-    """The folder of the Snakefile: the checkout of an editable installation, else what the wheel brought."""
+    """Return the Snakefile's folder: an editable installation's checkout, or the wheel's copy."""
     package = Path(expoflow.__file__).parent
     checkout = package.parents[2]
     editable = (
@@ -18,15 +18,15 @@ def workflow_folder() -> Path:
 
 
 def require_own(origin: str | None, workflow: Path) -> None:
-    """Raise ExpoflowError if jobs would import another expoflow, at `origin`, than that of `workflow`, which is imported."""
+    """Raise ExpoflowError if jobs would import an expoflow at `origin` that is not `workflow`'s."""
     if origin and not Path(origin).samefile(expoflow.__file__):
         raise ExpoflowError(
-            f"jobs of this workflow would run the expoflow of {origin}, not its own; run: pip install -e {workflow}"
+            f"jobs of this workflow would run the expoflow at {origin}, not its own; run: pip install -e {workflow}"
         )
 
 
 def accelerate_config(recipe: Any) -> Path:
-    """The settings of `accelerate launch` for a recipe: one of config/accelerate by its name, or the user's."""
+    """Return a recipe's settings of `accelerate launch`: from config/accelerate, or the user's."""
     name = getattr(recipe, "accelerate", "single")
     shipped = workflow_folder() / "config" / "accelerate" / f"{name}.yaml"
     return shipped if shipped.is_file() else Path(name)

@@ -1,7 +1,8 @@
-"""What jobs have finished that share a SLURM job, kept until their run has ended.
+"""Outputs of finished jobs that share a SLURM job, kept until their run has ended.
 
-Snakemake knows such jobs as a group alone: if the SLURM job is killed, it removes what every one of them has made, and runs all
-of them again. One that had finished then has its output from here, where nothing that it depends on has changed.
+Snakemake treats such jobs as one group. If the SLURM job is killed, it removes the outputs of all
+of them and runs them all again. A job that had finished then gets its output from here, provided
+that nothing it depends on has changed.
 """
 
 import os
@@ -17,18 +18,19 @@ from expoflow.files.hashing import json_digest, sha256
 
 FOLDER = Path(".snakemake", "expoflow-kept")
 SHARED = "EXPOFLOW_SHARED"  # in the environment of jobs that share a SLURM job
-RULES = ("generate", "score", "likelihood")  # each has one output, and nothing else remains of its job
+RULES = ("generate", "score", "likelihood")  # rules whose jobs leave one output and nothing else
 
 
 class FinishedError(Exception):
-    """The job had finished; its output is where it belongs."""
+    """The job had finished, and its output is in place."""
 
 
 @contextmanager
 def finished(job: Any) -> Iterator[None]:
-    """Keep the output of a job, Snakemake's `snakemake` in its script, when the block has made it; raises FinishedError if it is kept.
+    """Keep a job's output and log once the block has made them.
 
-    So is its log, which is told again.
+    `job` is Snakemake's `snakemake` in the job's script. If they are kept already, the log is
+    printed again, the output is restored, and FinishedError is raised.
     """
     if SHARED not in os.environ or job.rule not in RULES:
         yield
@@ -55,7 +57,7 @@ def _place(job: Any) -> Path:
 
 
 def forget() -> None:
-    """Remove what is kept: the run has ended well, or the user wants jobs to run that have finished."""
+    """Remove what is kept: the run has ended well, or the user wants finished jobs to run again."""
     shutil.rmtree(FOLDER, ignore_errors=True)
 
 

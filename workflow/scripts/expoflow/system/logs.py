@@ -1,4 +1,4 @@
-"""What a job writes while it runs goes to its rule's log file; the workflow's closing words."""
+"""Log files of jobs: everything that a job prints goes there; also the environment of jobs."""
 
 import os
 import sys
@@ -11,13 +11,14 @@ from expoflow.errors import ExpoflowError
 from expoflow.system import collector, kept, progress
 from expoflow.system.last_words import last_words
 
-QUIET = "EXPOFLOW_QUIET"  # by it a job knows that its lines are shown in another way
+QUIET = "EXPOFLOW_QUIET"  # set if a job's lines are shown in another way
 
 
 def settle(threads: int, offline: bool = True) -> None:
-    """Set the environment of a process that runs models: its threads, and that libraries say little and ask nothing of the hub.
+    """Set the environment of a process that runs models.
 
-    Call it before torch or numpy is imported.
+    It sets the number of threads, makes libraries quiet, and keeps them from asking the hub. Call
+    it before torch or numpy is imported.
     """
     os.environ |= {
         "OMP_NUM_THREADS": str(threads),
@@ -28,19 +29,20 @@ def settle(threads: int, offline: bool = True) -> None:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "MPLBACKEND": "agg",
     }
-    if offline:  # a local path that is missing would otherwise become a request to the hub
+    if offline:  # otherwise a missing local path would become a request to the hub
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 @contextmanager
 def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Callable[[str], None]]:
-    """Send stdout and stderr, those of subprocesses too, to `path` and set the job's environment.
+    """Send stdout and stderr, also of subprocesses, to `path`, and set the job's environment.
 
-    Yields `say`, for the one line that a job has to tell: it goes to the log, and to the terminal unless `QUIET` is set. Any exception ends the
-    process with status 1, and the log with a line "error: ...", written to the terminal if the log cannot be written:
-    the message of an ExpoflowError, else what `last_words` gives, after its traceback. Call it before torch or numpy is
-    imported: it sets their thread count. A job whose output is `kept` ends here, with status 0. How far it is, `progress` says
-    beside the log.
+    Yields `say` for the job's one line of result. It goes to the log, and to the terminal unless
+    `QUIET` is set. Any exception ends the process with status 1 and the log with a line "error:
+    ...". The line has the message of an ExpoflowError, or for others what `last_words` returns,
+    after its traceback. If the log cannot be written to, the terminal gets it. Call this before
+    torch or numpy is imported, since it sets their thread count. A job whose output is `kept` ends
+    here with status 0. `progress` reports how far the job is beside the log.
     """
     collector.relax()
     settle(threads, offline)
@@ -52,7 +54,7 @@ def job_log(path: str, threads: int = 1, offline: bool = True) -> Iterator[Calla
         def say(line: str) -> None:
             print(line, file=file)
             if QUIET not in os.environ:
-                with suppress(OSError):  # who read it has gone
+                with suppress(OSError):  # the reader has gone
                     print(line, file=terminal, flush=True)
 
         def fail(reason: str) -> NoReturn:

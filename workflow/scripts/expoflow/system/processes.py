@@ -1,4 +1,4 @@
-"""Processes: whether one is the same as before, whether it has ended, and which ones run a program."""
+"""Processes: whether one is the same as before or has ended, and which ones run a program."""
 
 import os
 import select
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def started(pid: int) -> int:
-    """The start time of a process in clock ticks since boot; ProcessLookupError where there is none."""
+    """Return a process' start time in ticks since boot; ProcessLookupError if there is none."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
@@ -17,10 +17,10 @@ def started(pid: int) -> int:
 
 
 def running(program: str) -> Iterator[tuple[int, Path]]:
-    """The processes of this machine whose command names `program`, by id, and the folder that each works in.
+    """Yield id and working folder of each process of this machine whose command names `program`.
 
-    Those that started this process, and may name it in their own command, are left out, and so is this one. Without
-    Linux's /proc there are none to be seen.
+    This process and its ancestors, whose commands may name the program too, are left out. Without
+    Linux's /proc there are none.
     """
     own, parent = [os.getpid()], os.getppid()
     while parent > 1:
@@ -30,7 +30,7 @@ def running(program: str) -> Iterator[tuple[int, Path]]:
         except OSError:
             break
     for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
-        with suppress(OSError):  # another user's, or just gone
+        with suppress(OSError):  # another user's process, or one that has just ended
             words = (process / "cmdline").read_bytes().split(b"\0")
             named = any(word.rsplit(b"/")[-1] == program.encode() for word in words)
             if named and int(process.name) not in own:
@@ -38,14 +38,14 @@ def running(program: str) -> Iterator[tuple[int, Path]]:
 
 
 def readable(descriptor: int, milliseconds: int = 0) -> bool:
-    """Whether there is something to read, or an end, now or within a time."""
+    """Return whether there is data or an end of file to read, now or within a time."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(milliseconds))
 
 
 def ended(pid: int) -> bool:
-    """Whether a process has ended, also if nobody has waited for it."""
+    """Return whether a process has ended, even if its parent has not waited for it."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""What this machine's CPU is good at."""
+"""The speed of this machine's CPU in 16-bit arithmetic."""
 
 import time
 from functools import cache
@@ -6,22 +6,24 @@ from functools import cache
 SIZE = 256  # rows and columns of the matrices that are multiplied
 ROUNDS = 3
 HALF = ("bfloat16", "float16")
-SLOW = 4  # times as long as float32: a CPU without instructions takes 10 to 50 times as long, one that has them less than 2
+SLOW = 4  # times as long as float32: CPUs without 16-bit instructions take 10 to 50 times, others less than 2
 
 
 @cache
 def is_slow(dtype: str) -> bool:
-    """Whether the CPU multiplies matrices of `dtype`, torch's name of a 16-bit type, slower than those of float32.
+    """Return whether the CPU multiplies matrices of `dtype` much slower than those of float32.
 
-    It is measured, in some hundredths of a second, and every job must come to the same answer.
+    `dtype` is torch's name of a 16-bit type. The measurement takes a few hundredths of a second,
+    and every job must reach the same answer.
     """
     return dtype in HALF and slowness(dtype) > SLOW
 
 
 def slowness(dtype: str) -> float:
-    """How many times as long as one of float32 a product of matrices of `dtype` takes.
+    """Return how many times as long a matrix product in `dtype` takes as one in float32.
 
-    One thread computes, and only the time counts in which it does: what else the machine is busy with is no matter.
+    One thread computes, and only its own CPU time counts, so the machine's other load does not
+    matter.
     """
     import torch
 
@@ -34,7 +36,7 @@ def slowness(dtype: str) -> float:
 
 
 def _seconds(dtype: str) -> float:
-    """The least time that this thread computes at a product."""
+    """Return this thread's shortest CPU time for a product."""
     import torch
 
     matrix = torch.ones(SIZE, SIZE, dtype=getattr(torch, dtype))
@@ -48,11 +50,14 @@ def _seconds(dtype: str) -> float:
 
 
 def computed_in(dtype: str, what: object) -> str:
-    """The type in which a CPU computes what is stored in `dtype`: float32 if that is faster, which the log then says of `what`."""
+    """Return the type in which a CPU computes with weights stored in `dtype`.
+
+    It is float32 if that is faster; the log then says so about `what`.
+    """
     if not is_slow(dtype):
         return dtype
     print(
-        f"{what}: this CPU is slow in {dtype}: computed in float32, with the weights as they are stored",
+        f"{what}: this CPU is slow in {dtype}, so it computes in float32, with the weights as they are stored",
         flush=True,
     )
     return "float32"

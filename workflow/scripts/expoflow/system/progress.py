@@ -1,7 +1,8 @@
-"""How far a job is: a small file beside its log, written at most once a second, for who watches the job from outside.
+"""How far a job is: a small file beside its log for others, written at most once a second.
 
-A job says `report(done, total, unit)` as often as it likes, wherever its work is done: in its own process, in one that it has
-started, or in an engine host, which hands it on to the job. Outside of a job `report` does nothing.
+A job calls `report(done, total, unit)` as often as it likes, wherever its work is done: in its own
+process, in one that it has started, or in an engine host, which passes it on to the job. Outside of
+a job `report` does nothing.
 """
 
 import os
@@ -17,15 +18,16 @@ from pydantic import ConfigDict
 from expoflow.errors import shown
 from expoflow.files.records import Record
 
-FILE = "EXPOFLOW_PROGRESS"  # in the environment of a job, and of what it starts: its file
+FILE = "EXPOFLOW_PROGRESS"  # environment variable of a job and its child processes: the file's path
 PAUSE = 1.0  # seconds between two writes
 
 
 class Progress(Record):
-    """`done` of `total` (None: not known) in some `unit`, and the `last` thing that was made. Times are seconds since the epoch.
+    """`done` of `total` units (None: unknown), and the `last` result. Times are epoch seconds.
 
-    It is counted since `began`, and was told at `updated`. Speeds count from `since` on (0: from `began`), when `before` units and
-    `tokens_before` tokens were there: what an earlier run has kept is no speed, and the time until a model is loaded is none either.
+    Counting began at `began`; the last report was at `updated`. Speeds are measured from `since`
+    (0: from `began`), when `before` units and `tokens_before` tokens were done. So neither what an
+    earlier run has kept nor the loading of a model counts towards the speed.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -43,7 +45,7 @@ class Progress(Record):
 
     @property
     def speed(self) -> float | None:
-        """Units per second; None as long as there is nothing to measure."""
+        """Units per second; None until there is something to measure."""
         return self._per_second(self.done - self.before)
 
     @property
@@ -53,7 +55,7 @@ class Progress(Record):
 
     @property
     def measured(self) -> float:
-        """Seconds that speeds count."""
+        """Seconds over which speeds are measured."""
         return self.updated - (self.since or self.began)
 
     def _per_second(self, count: float) -> float | None:
@@ -61,11 +63,11 @@ class Progress(Record):
 
     @property
     def left(self) -> float | None:
-        """Seconds that were left at `updated`, if that can be said."""
+        """Seconds that were left at `updated`; None if unknown."""
         return None if self.total is None or not self.speed else max(self.total - self.done, 0) / self.speed
 
     def then(self, done: float, total: float | None, unit: str, last: str, tokens: int) -> "Progress":
-        """What comes after it: another count if it is of another unit or total, or has begun anew."""
+        """Return the next progress; a new count if unit or total changed, or if it starts again."""
         if (unit, total) != (self.unit, self.total) or done < self.before:
             return begun(done, total, unit, last, tokens)
         now = time.time()
@@ -76,7 +78,7 @@ class Progress(Record):
 
 
 def begun(done: float, total: float | None, unit: str, last: str, tokens: int) -> Progress:
-    """A count that begins now."""
+    """Return a count that begins now."""
     now = time.time()
     return Progress(
         done=done, total=total, unit=unit, last=last, began=now, updated=now, before=done, tokens=tokens, tokens_before=tokens
@@ -84,14 +86,14 @@ def begun(done: float, total: float | None, unit: str, last: str, tokens: int) -
 
 
 def place(log: Path) -> Path:
-    """Where the job of a log says how far it is."""
+    """Return the file with the progress of the job with this log."""
     return log.with_name(f".{log.name}.progress")
 
 
 def read(log: Path) -> Progress | None:
-    """How far the job of a log is; None if it has not said so, or has ended well or with an error.
+    """Return the progress of this log's job; None if it reported none, or has ended by itself.
 
-    What a killed job has said stays there until it runs again: whether a job runs, others must tell.
+    A killed job's file stays until the job runs again. So the file does not show that the job runs.
     """
     try:
         found = Progress.model_validate_json(place(log).read_bytes())
@@ -101,16 +103,16 @@ def read(log: Path) -> Progress | None:
 
 
 class _File:
-    """Where a job says how far it is: a hearer of reports, all of which it counts on."""
+    """A job's progress file: a hearer of reports, which keeps one count over all of them."""
 
     def __init__(self, path: Path):
         self.path, self.unfinished = path, path.with_name(f"{path.name}.new")
         self.told: Progress | None = None
 
     def __call__(self, *said: Any) -> None:
-        """Put the file into place, whole. It is of no use later: it need not be on disk, and a full disk is no matter.
+        """Replace the file as a whole. It need not reach the disk, and a full disk is ignored.
 
-        What is no count, or a text that no file can hold, is not told.
+        Values that are not a count, and texts that no file can hold, are ignored too.
         """
         with suppress(OSError, ValueError):
             self.told = self.told.then(*said) if self.told else begun(*said)
@@ -118,7 +120,7 @@ class _File:
             self.unfinished.replace(self.path)
 
     def remove(self) -> None:
-        """Leave nothing there."""
+        """Remove the file."""
         for path in (self.path, self.unfinished):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -127,16 +129,17 @@ class _File:
 Hearer = Callable[[float, float | None, str, str, int], None]
 _hearer: Hearer | None = _File(Path(os.environ[FILE])) if os.environ.get(FILE) else None
 _said: tuple[float, float | None, str, str, int] | None = None
-_due = 0.0  # of time.monotonic: nothing is told before
-_timer: threading.Timer | None = None  # tells then what was said last
+_due = 0.0  # by time.monotonic(): no report is passed on before
+_timer: threading.Timer | None = None  # passes on the last report then
 _telling = threading.Lock()
 
 
 def report(done: float, total: float | None = None, unit: str = "", last: str = "", tokens: int = 0) -> None:
-    """Say that `done` of `total` units are done, those that were kept from before too. From any thread; it costs next to nothing.
+    """Report that `done` of `total` units are done, including those kept from before.
 
-    A `total` of None is not known, or still what it was. `last` is the last result in a few words, `tokens` how many tokens this job has
-    written.
+    Any thread may call this, and it costs next to nothing. A `total` of None is unknown, or the
+    same as before. `last` is the last result in a few words. `tokens` is the number of tokens that
+    this job has written.
     """
     global _said, _timer
     if _hearer is None:
@@ -172,7 +175,7 @@ def _tell_later() -> None:
 
 @contextmanager
 def heard_by(hearer: Hearer) -> Iterator[None]:
-    """Have `hearer` told, with the arguments of `report`, what is reported within the block."""
+    """Call `hearer`, with the arguments of `report`, for reports within the block."""
     _listen(hearer)
     try:
         yield
@@ -190,7 +193,7 @@ def _listen(hearer: Hearer | None) -> None:
 
 @contextmanager
 def of_job(log: Path) -> Iterator[None]:
-    """Tell in the file beside `log` what is reported within the block, also by processes that it starts; at its end the file goes."""
+    """Write the block's reports (also of child processes) to a file beside `log`; remove it then."""
     file = _File(place(log).absolute())
     file.remove()
     os.environ[FILE] = str(file.path)

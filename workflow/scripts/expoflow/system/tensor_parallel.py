@@ -1,4 +1,7 @@
-"""Over how many GPUs vLLM can spread a model: it cuts attention heads, and the layers between them, into equal parts."""
+"""The number of GPUs over which vLLM can spread a model.
+
+vLLM splits attention heads, and the layers between them, into equal parts.
+"""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# What a config.json calls the number of attention heads, and of those of keys and values.
+# Keys of config.json for the number of attention heads, and of key-value heads.
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 KEYS = (
     "n_head_kv",
@@ -18,13 +21,13 @@ KEYS = (
 
 
 def spread(folder: Path | str, most: int) -> int:
-    """The largest number of GPUs, `most` at most, over which the model in a folder can be spread."""
+    """Return the largest number of GPUs, at most `most`, over which a model can be spread."""
     shape = dimensions(folder)
     return next((number for number in range(most, 1, -1) if fits(shape, number)), 1)
 
 
 def dimensions(folder: Path | str) -> dict[str, int]:
-    """Heads, heads of keys and values, and width of the layers between; without those that config.json does not say."""
+    """Return heads, key-value heads and width of the layers between, if config.json has them."""
     with suppress(OSError, ValueError, RecursionError):
         config: Any = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
         if isinstance(config, Mapping):
@@ -34,7 +37,7 @@ def dimensions(folder: Path | str) -> dict[str, int]:
 
 
 def fits(shape: Mapping[str, int], number: int) -> bool:
-    """Whether so many GPUs get equal parts; heads of keys and values are repeated if there are fewer."""
+    """Return whether `number` GPUs get equal parts; if key-value heads are fewer, they repeat."""
     keys = shape.get("key-value heads", 1)
     return (
         all(size % number == 0 for name, size in shape.items() if name != "key-value heads")
@@ -44,11 +47,11 @@ def fits(shape: Mapping[str, int], number: int) -> bool:
 
 def _dimensions(config: Mapping[str, Any]) -> dict[str, int]:
     found = {"heads": _first(config, HEADS), "key-value heads": _first(config, KEYS)}
-    if config.get("multi_query") and not config.get("new_decoder_architecture"):  # Falcon's
+    if config.get("multi_query") and not config.get("new_decoder_architecture"):  # Falcon
         found["key-value heads"] = 1
-    if config.get("kv_lora_rank"):  # they are made from one latent vector, of which every GPU has all
+    if config.get("kv_lora_rank"):  # they are computed from one latent vector, which every GPU has
         found["key-value heads"] = None
-    if not any("expert" in name for name in config):  # which are often of another width
+    if not any("expert" in name for name in config):  # experts often have another width
         found["intermediate size"] = _first(config, ("intermediate_size",))
     return {name: size for name, size in found.items() if size}
 

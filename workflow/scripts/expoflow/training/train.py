@@ -14,6 +14,7 @@ from typing import Any
 from expoflow import paths
 from expoflow.checkpoints import manifests
 from expoflow.checkpoints.checkpoint import open_checkpoint
+from expoflow.checkpoints.lean import without_sklearn
 from expoflow.checkpoints.pickles import converted
 from expoflow.config.sources import ModelConfig
 from expoflow.errors import CheckpointError
@@ -98,6 +99,7 @@ def _loop(
     source: ModelConfig, folders: Mapping[str, Path], seed: int, out: Path, progress: Callable[[str], None]
 ) -> dict[str, float]:
     """Train by the miniature's own loop."""
+    without_sklearn()
     recipe = source.train
     options = recipe.settings() | {"world": seed, "seed": seed if recipe.seed is None else recipe.seed}
     trainer = importlib.import_module(f"expoflow.training.loop.{recipe.recipe}")

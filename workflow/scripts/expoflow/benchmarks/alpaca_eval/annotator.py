@@ -1,8 +1,9 @@
-"""Verdicts by an annotator of alpaca_eval: its prompts, its order of the outputs, its parser; our client.
+"""Verdicts by an annotator of alpaca_eval: its prompts, order of outputs and parser, our client.
 
-An annotator is a folder with configs.yaml, of the package or one's own. The package calls a function for its
-prompts; here that is `Judge.ask`, so that calls are cached, paid for and limited in one place. What the
-package would write (its own cache of annotations, beside its code) is switched off.
+An annotator is a folder with configs.yaml, from the package or from the user. The package calls a
+function for the completions of its prompts. Here that function is `Judge.ask`, which caches, pays
+for and limits all calls in one place. The package's own cache of annotations, beside its code, is
+switched off.
 """
 
 import contextlib
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
 
 Ask = Callable[[list[JudgeRequest], Accept], list[Reply | None]]
-# What the package's own client sends where an annotator does not say.
+# What the package's own client sends if an annotator does not set it.
 DEFAULTS = {"temperature": 0.7, "top_p": 1.0, "max_tokens": 2048}
-# Arguments of the package's client that are no part of a request.
+# Arguments of the package's client that are not part of a request.
 CLIENT = {
     "model_name", "num_procs", "batch_size", "price_per_token", "requires_chatml", "is_chat", "is_strip",
     "client_kwargs", "client_config_path", "n_retries", "sleep_time",
@@ -38,10 +39,11 @@ def preferences(
     annotator: str,
     ask: Ask,
 ) -> list[float]:
-    """How the judge prefers each response to the reference's: 1 not at all, 2 entirely, NaN without a verdict.
+    """The judge's preference for each response over the reference's.
 
-    Equal outputs are 1.5 and cost no call. `annotator`: a name in the package, or a folder (its path has a slash).
-    Which output the judge sees first is drawn by the instruction, as in the package.
+    It ranges from 1 (none) to 2 (full), and is NaN without a verdict. Equal outputs have 1.5 and
+    cost no call. `annotator` is a name in the package, or a folder, whose path has a slash. As in
+    the package, the instruction seeds the draw of which output the judge sees first.
     """
     pool = _load(annotator)
     for single in pool.annotators.values():
@@ -60,7 +62,7 @@ def preferences(
 
 
 def describe(annotator: str) -> dict[str, Any]:
-    """What an annotator is, for a result's provenance: name, its own model, settings, sha256 of the prompt."""
+    """An annotator for a result's provenance: name, its model, settings, sha256 of the prompt."""
     pool = _load(annotator)
     settings = read_annotator(annotator)
     return {
@@ -96,7 +98,7 @@ def _outputs(instructions: Sequence[str], outputs: Sequence[str], generator: str
 
 
 class _Completions:
-    """What the package calls for completions of its prompts, in the form of its `openai_completions`."""
+    """The function that the package calls for completions, like its `openai_completions`."""
 
     def __init__(self, annotator: "SinglePairwiseAnnotator", ask: Ask):
         self.annotator, self.ask = annotator, ask
@@ -113,7 +115,7 @@ class _Completions:
             found = self.annotator.fn_completion_parser(
                 choice if self.annotator.completion_key == "completions_all" else choice["text"]
             )
-        except Exception:  # the parsers raise whatever they meet
+        except Exception:  # the parsers may raise anything
             return False
         return len(found) == self.annotator.batch_size and not any(
             value is None or math.isnan(value) for value in found
@@ -131,7 +133,10 @@ def _request(prompt: str, settings: Mapping[str, Any]) -> JudgeRequest:
 
 
 def _choice(reply: Reply | None) -> dict[str, Any]:
-    """The first choice as the package's parsers know it; without a reply one in which they find nothing."""
+    """The first choice in the form of the package's parsers.
+
+    Without a reply it is a choice in which they find nothing.
+    """
     try:
         choice = reply["choices"][0]
     except (LookupError, TypeError):
@@ -141,7 +146,7 @@ def _choice(reply: Reply | None) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out the package's log: it has a traceback for every verdict that is missing."""
+    """Silence the package's log, which has a traceback for every missing verdict."""
     logging.disable(logging.CRITICAL)
     try:
         yield

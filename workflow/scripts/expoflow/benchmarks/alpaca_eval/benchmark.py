@@ -1,7 +1,8 @@
-"""AlpacaEval 2.0: a judge compares every response with a reference's, through the package alpaca_eval.
+"""AlpacaEval 2.0: a judge compares every response with a reference's, by the package alpaca_eval.
 
-The set is the file of the reference's outputs: {instruction, output} in official order, as
-alpaca_eval_gpt4_baseline.json of the dataset tatsu-lab/alpaca_eval. Win rates are in percent.
+The set is the file of the reference's outputs, {instruction, output} in the official order. It has
+the form of alpaca_eval_gpt4_baseline.json of the dataset tatsu-lab/alpaca_eval. Win rates are in
+percent.
 """
 
 import hashlib
@@ -27,19 +28,20 @@ from expoflow.errors import JudgeError
 from expoflow.files.records import read_jsonl
 from expoflow.results import Metric, Scored
 
-# By metric: the package's names of its value and its standard error.
+# The package's names of the value and the standard error of each metric.
 FIGURES = {
     "win_rate": ("win_rate", "standard_error"),
     "lc_win_rate": ("length_controlled_winrate", "lc_standard_error"),
 }
-REFITS = 400  # resamples of a length-controlled difference; one fits two models: a third of a second
+REFITS = 400  # resamples of a length-controlled difference; each fits two models in a third of a second
 
 
 class Judged(Scored):
     """A line of the benchmark's rows: a scored response and its verdict.
 
-    `index` is the question's place in the set; `preference` 1 where the reference's output is better, 2 where
-    the response is, None without a verdict; lengths are in characters, white space at both ends left out.
+    `index` is the position of the question in the set. `preference` is 1 if the reference's output
+    is better, 2 if the response is better, and None without a verdict. Lengths are in characters,
+    without white space at both ends.
     """
 
     index: int
@@ -49,7 +51,7 @@ class Judged(Scored):
 
 
 def run(job: Job) -> None:
-    """Generate and score a response to every instruction, have them judged, and write rows and result."""
+    """Generate, score and judge a response to every instruction; write rows and result."""
     settings, path = job.settings, job.inputs["reference"]
     questions, gamed = read_questions(path), job.inputs.get("df_gamed")
     if gamed and (difficulty := job.inputs.get("instruction_difficulty")):
@@ -81,14 +83,14 @@ def run(job: Job) -> None:
 
 
 def run_comparison(comparison: Comparison) -> None:
-    """The paired differences over instructions."""
+    """Write the paired differences over instructions."""
     rows = (comparison.rows(variant, Judged) for variant in ("expo", "aligned"))
     metrics, basis = compare(*rows, comparison.inputs.get("df_gamed"), comparison.select)
     comparison.write(metrics, "alpaca_eval", length_controlled=basis)
 
 
 def readable(inputs: Mapping[str, Path], rows: Path) -> list[Answer]:
-    """The responses as a person reads them (`benchmarks.readable`), each with its place between reference and response."""
+    """The responses for human readers (`benchmarks.readable`), each with the judge's preference."""
     questions = read_questions(inputs["reference"])
     return [
         Answer(
@@ -112,10 +114,11 @@ def _verdict(preference: float | None) -> str:
 def compare(
     expo: Sequence[Judged], aligned: Sequence[Judged], gamed: Path | None, config: SelectConfig
 ) -> tuple[list[Metric], Any]:
-    """Differences expo - aligned with bootstrap intervals over instructions, and what the third one rests on.
+    """Differences expo - aligned with bootstrap intervals, and the basis of lc_win_rate.
 
-    win_rate (of instructions with both verdicts), lc_win_rate where it is not refused; avg_length, reward,
-    length, unfinished (of instructions with both responses).
+    Intervals are over instructions. win_rate is over instructions with both verdicts, and
+    lc_win_rate is there if it is defined. avg_length, reward, length and unfinished are over
+    instructions with both responses.
     """
     after, before = ({row.index: row for row in rows} for rows in (expo, aligned))
     both = [(after[index], before[index]) for index in after if index in before]
@@ -129,9 +132,10 @@ def compare(
 def _controlled(
     after: pd.DataFrame, before: pd.DataFrame, gamed: Path | None, config: SelectConfig
 ) -> tuple[list[Metric], Any]:
-    """The difference of the length-controlled win rates, and what it rests on, or why there is none.
+    """The difference of the length-controlled win rates and its basis, or why there is none.
 
-    The model is fitted anew to every resample: percentile interval, no p-value.
+    The model is fitted again to every resample. The interval is the percentile interval, and there
+    is no p-value.
     """
     if reason := win_rates.refusal(after, gamed) or win_rates.refusal(before, gamed):
         return [], f"refused: {reason}"
@@ -152,7 +156,10 @@ def _controlled(
 
 
 def _values(rows: Sequence[Judged]) -> dict[str, np.ndarray]:
-    """By metric: one number a response, whatever its verdict; no reward without a reward model."""
+    """One number per response for each metric, with or without a verdict.
+
+    There is no reward without a reward model.
+    """
     columns = {
         "avg_length": [row.len_model for row in rows],
         "reward": [row.reward for row in rows],
@@ -163,7 +170,7 @@ def _values(rows: Sequence[Judged]) -> dict[str, np.ndarray]:
 
 
 def decoding(job: Job) -> GenerateConfig:
-    """The run's own way to generate, with the benchmark's overrides; always one response."""
+    """The run's decoding settings with the benchmark's overrides; always one response."""
     config = job.config.section(job.pair, "generate")
     own = {} if job.settings.generate is None else job.settings.generate.model_dump(exclude_none=True)
     return GenerateConfig.model_validate(config.model_dump() | own | {"samples": 1})
@@ -174,7 +181,8 @@ def judge(
 ) -> list[Judged]:
     """The verdicts of the annotator `name` on the responses, in the order of the questions.
 
-    White space around a response is left out, as the package does it; so is a question without a response.
+    White space around a response is removed, as in the package. Questions without a response are
+    left out.
     """
     responses = {row.prompt_id: row for row in scored}
     answered = [
@@ -203,17 +211,17 @@ def judge(
 
 
 def verdicts(rows: Sequence[Judged]) -> pd.DataFrame:
-    """The rows in the form that `win_rates` takes."""
+    """The rows in the form that `win_rates` expects."""
     columns = ("preference", "len_baseline", "len_model")
     table = pd.DataFrame([row.model_dump(include={"index", *columns}) for row in rows]).set_index("index")
     return table[list(columns)].astype({"preference": float})
 
 
 def measure(rows: Sequence[Judged], gamed: Path | None) -> tuple[list[Metric], Any]:
-    """Metrics of one variant, and what its length-controlled win rate rests on, or why there is none.
+    """Metrics of one variant, and the basis of its lc_win_rate, or why there is none.
 
-    win_rate, lc_win_rate; avg_length (characters), and of the same responses reward, length (tokens) and
-    unfinished (share).
+    The metrics are win_rate, lc_win_rate and avg_length (characters) and, for the same responses,
+    reward, length (tokens) and unfinished (share).
     """
     figures = win_rates.win_rates(verdicts(rows), gamed)
     judged = int(figures["n_total"])
@@ -227,7 +235,7 @@ def measure(rows: Sequence[Judged], gamed: Path | None) -> tuple[list[Metric], A
 
 
 class _Asked:
-    """Asks a judge, and keeps what was asked and answered for the result's provenance."""
+    """Ask a judge, and remember requests and replies for the result's provenance."""
 
     def __init__(self, judge: Judge):
         self.judge = judge

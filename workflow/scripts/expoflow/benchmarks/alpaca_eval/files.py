@@ -1,4 +1,4 @@
-"""AlpacaEval's files: local ones, or those of its dataset on the hub; and which annotators there are."""
+"""AlpacaEval's files, local or from its dataset on the hub, and the annotators."""
 
 import difflib
 import importlib.util
@@ -21,14 +21,14 @@ from expoflow.files.atomic import replacing
 from expoflow.files.records import Record
 from expoflow.results import Message, Prompt
 
-TEMPLATE_TOKENS = 700  # of an annotator's prompt beside instruction and outputs, rather too many
-OFFICIAL = "x" * 2300  # instruction and reference's output have this length on average
-# What an annotator may ask of the package's own client and ours does not do.
+TEMPLATE_TOKENS = 700  # tokens of an annotator's prompt without instruction and outputs; a high estimate
+OFFICIAL = "x" * 2300  # average length of instruction plus reference's output
+# Options of an annotator that the package's own client supports and ours does not.
 BIASES = {"tokens_to_avoid", "tokens_to_favor"}
 
 
 class Question(Record):
-    """An instruction, and what the reference answered."""
+    """An instruction, and the reference's output."""
 
     instruction: str
     output: str
@@ -40,7 +40,7 @@ class Question(Record):
 
 
 def problems(config: AlpacaEvalBenchmark) -> Iterator[str]:
-    """What is wrong with the files that a config names and with its annotator, one line each."""
+    """The problems of the files that a config names and of its annotator, one line each."""
     for name in config.FILES:
         path = getattr(config, name)
         if path not in (None, MINIATURE) and not Path(path).is_file():
@@ -57,9 +57,10 @@ def problems(config: AlpacaEvalBenchmark) -> Iterator[str]:
 
 
 def calls(config: AlpacaEvalBenchmark, max_tokens: int, first: int | None = None) -> tuple[int, int, int]:
-    """Of one variant: calls, tokens of their prompts with responses of `max_tokens`, and of their replies.
+    """The calls of one variant, the tokens of their prompts and of their replies.
 
-    Before there is a reference file: the official one's 805 questions, of its mean length.
+    Responses count as `max_tokens` long. If there is no reference file yet, the questions are the
+    official 805, with their mean length.
     """
     texts = _texts(config)[:first]
     prompt = sum(prompt_tokens({"messages": [{"content": text}]}) for text in texts)
@@ -72,17 +73,17 @@ def calls(config: AlpacaEvalBenchmark, max_tokens: int, first: int | None = None
 def responses(
     config: AlpacaEvalBenchmark, generate: GenerateConfig, first: int | None = None
 ) -> tuple[int, int]:
-    """Of one variant: how many, and the most tokens that each may have."""
+    """The number of responses of one variant, and the most tokens that each may have."""
     return len(_texts(config)[:first]), _max_tokens(config, generate.max_tokens)
 
 
 def _max_tokens(config: AlpacaEvalBenchmark, others: int) -> int:
-    """Tokens of a response at most, if the run's own have `others`."""
+    """The most tokens of a response, if the responses of the run have at most `others`."""
     return getattr(config.generate, "max_tokens", None) or others
 
 
 def _texts(config: AlpacaEvalBenchmark) -> list[str]:
-    """Instruction and reference's output, one after the other, of every question."""
+    """The instruction and then the reference's output of every question."""
     path = Path(config.inputs()["reference"])
     if path.is_file():
         return [question.instruction + question.output for question in read_questions(path)]
@@ -90,11 +91,14 @@ def _texts(config: AlpacaEvalBenchmark) -> list[str]:
 
 
 def gather(config: AlpacaEvalBenchmark, seed: int, result: Path) -> None:
-    """Get the dataset's file of this name, or make the reference's outputs of the miniature. Raises DataError."""
+    """Get the dataset's file of this name, or make the miniature's reference outputs.
+
+    Raises DataError.
+    """
     if config.made():
         miniature = importlib.import_module(
             "expoflow.miniature.alpaca_eval"
-        )  # no dependency of others' files
+        )  # not needed for the user's own files
         miniature.write(result, seed)
     else:
         _download(config, result)
@@ -119,7 +123,7 @@ def _download(config: AlpacaEvalBenchmark, path: Path) -> None:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """The set, in the file's order: a JSON list, or JSON lines. Raises DataError."""
+    """Read the set, a JSON list or JSON lines, in the order of the file. Raises DataError."""
     try:
         text = path.read_text(encoding="utf-8")
         lines = [line for line in text.split("\n") if line.strip()]
@@ -136,15 +140,16 @@ def read_questions(path: Path) -> list[Question]:
 
 
 def prompts(questions: Sequence[Question]) -> list[Prompt]:
-    """What is to be answered: every instruction once."""
+    """The prompts to answer: every instruction once."""
     asked = (question.prompt() for question in questions)
     return list({prompt.prompt_id: prompt for prompt in asked}.values())
 
 
 def find_annotator(name: str) -> Path:
-    """The configs.yaml of an annotator: of the package's, or of a folder where the name has a slash.
+    """The configs.yaml of an annotator: from the package, or from a folder if the name has a slash.
 
-    Raises ConfigError for one that is not there or cannot be used, and where the package is not installed.
+    Raises ConfigError if the annotator does not exist or cannot be used, or if the package is not
+    installed.
     """
     spec = importlib.util.find_spec("alpaca_eval")
     if spec is None:
@@ -168,7 +173,7 @@ def find_annotator(name: str) -> Path:
 
 
 def read_annotator(name: str) -> dict[str, dict[str, Any]]:
-    """The configs.yaml of an annotator: of every judge its prompt, settings and parser."""
+    """Read the configs.yaml of an annotator: prompt, settings and parser of every judge."""
     return _yaml(find_annotator(name))
 
 

@@ -1,8 +1,9 @@
 """Win rates from a judge's verdicts, by alpaca_eval's own metric code.
 
-Verdicts are a table with one row an instruction, in the official order: `preference` (1 where the reference's
-output is better, 2 where the model's is, between them how sure the judge is; NaN: no verdict), `len_baseline`
-and `len_model` (characters of both outputs).
+Verdicts are a table with one row per instruction, in the official order. `preference` is 1 if the
+reference's output is better and 2 if the model's output is better. Values in between say how sure
+the judge is, and NaN means that there is no verdict. `len_baseline` and `len_model` are the
+characters of the two outputs.
 """
 
 import hashlib
@@ -27,21 +28,23 @@ if TYPE_CHECKING:
 COLUMNS = ("index", "preference", "len_baseline", "len_model")
 REFERENCE = "gpt4_1106_preview"
 INSTRUCTIONS = 805
-# sha256 over the lengths of the reference's official outputs: which set it is, without its texts.
+# sha256 over the lengths of the reference's official outputs. It identifies the set without its
+# texts.
 OFFICIAL = "eb58f1e0c66beb54e25cf34a49a36ed0997f19ed35d5a1468e991d636b2328ff"
-# The name of the file that length control needs, in the dataset tatsu-lab/alpaca_eval.
+# The file of the dataset tatsu-lab/alpaca_eval that length control needs.
 GAMED = "df_gamed.csv"
 
 
 def package() -> "ModuleType":
-    """The module alpaca_eval; a ConfigError with the remedy where it cannot be imported.
+    """Import alpaca_eval; raise ConfigError, with the remedy, if it cannot be imported.
 
-    It reads no .env file, needs no user name, and leaves this process' logging level and warnings alone.
+    The import reads no .env file, needs no user name, and does not change the logging level and the
+    warnings of this process.
     """
     import logging
 
     os.environ.setdefault("PYTHON_DOTENV_DISABLED", "1")
-    os.environ.setdefault("LOGNAME", "nobody")  # asked for at import; a container's user may have none
+    os.environ.setdefault("LOGNAME", "nobody")  # the import asks for it, and a container's user may have none
     level = logging.getLogger().level
     try:
         with warnings.catch_warnings():
@@ -58,10 +61,10 @@ def package() -> "ModuleType":
 
 
 def win_rates(verdicts: pd.DataFrame, gamed: Path | None) -> dict[str, Any]:
-    """The package's figures (in percent) under its own names, `avg_length`, and what they rest on.
+    """The package's figures (in percent) under its own names, `avg_length`, and their basis.
 
-    `gamed`: the file df_gamed.csv of the dataset. Where the length-controlled win rate cannot be had, it is
-    None and `length_controlled` says why not.
+    `gamed` is the file df_gamed.csv of the dataset. If there is no length-controlled win rate, it
+    is None and `length_controlled` says why.
     """
     if gamed:
         _read_gamed(gamed)
@@ -77,11 +80,11 @@ def win_rates(verdicts: pd.DataFrame, gamed: Path | None) -> dict[str, Any]:
 
 
 def refusal(verdicts: pd.DataFrame, gamed: Path | None) -> str | None:
-    """Why there is no length-controlled win rate: it is defined on the official set alone."""
+    """Why there is no length-controlled win rate, which is defined only on the official set."""
     if len(verdicts) != INSTRUCTIONS:
         return f"{len(verdicts)} instructions; it is defined on the {INSTRUCTIONS} official ones"
     if list(verdicts.index) != list(range(INSTRUCTIONS)):
-        return "the instructions are not in the official order, which their difficulty goes by"
+        return "the instructions are not in the official order, which their difficulties refer to"
     lengths = ",".join(str(int(length)) for length in verdicts["len_baseline"])
     if hashlib.sha256(lengths.encode()).hexdigest() != OFFICIAL:
         return f"the reference outputs are not the official ones of {REFERENCE} in the official order"
@@ -91,7 +94,10 @@ def refusal(verdicts: pd.DataFrame, gamed: Path | None) -> str | None:
 
 
 def length_controlled(verdicts: pd.DataFrame, gamed: Path) -> float:
-    """The length-controlled win rate in percent; a row's index is its place among the official instructions."""
+    """The length-controlled win rate in percent.
+
+    The index of a row is its position among the official instructions.
+    """
     return _figures(verdicts, gamed)["length_controlled_winrate"]
 
 
@@ -100,7 +106,8 @@ def length_controlled_differences(
 ) -> np.ndarray:
     """Bootstrap over instructions of the difference after - before, shape (resamples,).
 
-    The package's model is fitted anew to every resample: its own standard error holds the fit fixed.
+    The package's model is fitted again to every resample, because its own standard error treats the
+    fit as fixed.
     """
     rng = np.random.default_rng(seed)
     differences = []
@@ -113,9 +120,9 @@ def length_controlled_differences(
 
 
 def read_annotations(path: Path) -> pd.DataFrame:
-    """Verdicts from a CSV with the columns index, preference, len_baseline, len_model, or from a result's rows.
+    """Read verdicts from a CSV, or from a result's rows, which are JSON lines (.jsonl).
 
-    Those are JSON lines, named .jsonl. Raises DataError.
+    The CSV has the columns index, preference, len_baseline and len_model. Raises DataError.
     """
     try:
         lines = path.suffix == ".jsonl"
@@ -140,7 +147,7 @@ def read_annotations(path: Path) -> pd.DataFrame:
 
 
 def check_difficulty(gamed: Path, difficulty: Path) -> None:
-    """A DataError where a file of instruction difficulties contradicts those in `gamed`."""
+    """Raise DataError if a file of instruction difficulties contradicts those in `gamed`."""
     try:
         named = pd.read_csv(difficulty, index_col=0).iloc[:, 0].to_numpy()
     except (OSError, ValueError, IndexError) as error:
@@ -171,7 +178,7 @@ def _read_gamed(path: Path) -> pd.DataFrame:
 
 
 def basis(gamed: Path) -> dict[str, Any]:
-    """What a length-controlled win rate rests on, and whether that is the dataset's own file."""
+    """The basis of a length-controlled win rate, and whether it is the dataset's own file."""
     basis = {"gamed": gamed.name, "sha256": hashlib.sha256(gamed.read_bytes()).hexdigest()}
     if gamed.name != GAMED:
         basis["note"] = (
@@ -181,12 +188,12 @@ def basis(gamed: Path) -> dict[str, Any]:
 
 
 def _figures(verdicts: pd.DataFrame, gamed: Path | None) -> dict[str, Any]:
-    """What alpaca_eval.metrics makes of the verdicts, as plain numbers."""
+    """The figures that alpaca_eval.metrics computes from the verdicts, as plain numbers."""
     metrics = package().metrics
     table = pd.DataFrame(
         {
             "preference": verdicts["preference"],
-            # of the outputs the metrics use the lengths alone
+            # the metrics use only the lengths of the outputs
             "output_1": ["x" * int(length) for length in verdicts["len_baseline"]],
             "output_2": ["x" * int(length) for length in verdicts["len_model"]],
             "generator_1": REFERENCE,
@@ -198,14 +205,17 @@ def _figures(verdicts: pd.DataFrame, gamed: Path | None) -> dict[str, Any]:
         figures = metrics.get_winrate(table)
     else:
         with _local(gamed), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scikit-learn's words on arguments that the package sets
+            warnings.simplefilter("ignore")  # scikit-learn warns of arguments that the package sets
             figures = metrics.get_length_controlled_winrate(table, save_weights_dir=None)
     return {name: getattr(value, "item", lambda value=value: value)() for name, value in figures.items()}
 
 
 @contextmanager
 def _local(gamed: Path) -> Iterator[None]:
-    """Let the package read `gamed` where it would download the dataset's file: it has no argument for that."""
+    """Let the package read `gamed` instead of downloading the dataset's file.
+
+    The package has no argument for that.
+    """
     module = package().metrics.glm_winrate
     download = module.hf_hub_download
 

@@ -1,4 +1,4 @@
-"""How often people prefer expo's answers to aligned's, by votes on the answers of this run."""
+"""How often people prefer expo's answers to aligned's: votes on the answers of this run."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,18 +21,22 @@ from expoflow.results import Metric, Scored
 from expoflow.scoring.answers import read_answers
 from expoflow.selection.split import choosing
 
-ALIGNED = "0"  # its alpha
+ALIGNED = "0"  # the alpha of the aligned model
 WORTH = {"expo": 1.0, "tie": 0.5, "aligned": 0.0}
 
-# Set of prompts, prompt and sample that a vote is on; and the digests of the answers of aligned and expo to it.
+# The prompt set, prompt and sample of a vote; and the digests of the answers of aligned and expo.
 Place = tuple[str, str, int]
 Answers = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Counted:
-    """The votes that count, and how many do not: on `other` answers than this run's, `replaced` by the same voter's later one, and
-    `chose`: on prompts that chose alpha, if there are votes on others."""
+    """The votes that count, and the numbers of those that do not.
+
+    `other` votes are on answers of another run. `replaced` votes have a later vote by the same
+    voter. `chose` votes are on prompts that chose alpha; they do not count if there are votes on
+    held-out prompts.
+    """
 
     votes: Sequence[Vote]
     held_out: bool
@@ -42,13 +46,17 @@ class Counted:
 
 
 def run_comparison(comparison: Comparison) -> None:
-    """The win rate of the votes in `inputs["votes"]` on answers of `inputs["answers"]`, and of the benchmark reward's rows if there are
-    any. Raises DataError if no vote is on these answers, or expo is the aligned model."""
+    """Write the win rate of the votes in `inputs["votes"]`.
+
+    They are votes on answers in `inputs["answers"]` and, if there are any, in the rows of the
+    benchmark reward. Raises DataError if no vote is on these answers, or if expo is the aligned
+    model.
+    """
     pair, file = comparison.pair, comparison.inputs["votes"]
     alpha = spell(read_json(comparison.inputs["model"], Achieved).alpha)
     if alpha == ALIGNED:
         raise DataError(
-            f"{pair}: alpha 0 was chosen, so that expo is the aligned model and nobody can prefer it; remove human from the benchmarks"
+            f"{pair}: alpha 0 was chosen, so expo is the aligned model and nobody can prefer it; remove human from the benchmarks"
             " of this pair"
         )
     sweep = _sweep(comparison.inputs["answers"], alpha)
@@ -72,10 +80,11 @@ def run_comparison(comparison: Comparison) -> None:
 
 
 def count(votes: Iterable[Vote], known: Mapping[Place, set[Answers]], chose: set[str]) -> Counted:
-    """The votes that count.
+    """Find the votes that count.
 
-    A vote on answers that are not `known` does not. Of a voter's votes on the same answers the last one does. If there are votes on
-    prompts that took no part in choosing alpha, those on prompts that `chose` it do not.
+    A vote on answers that are not `known` does not count. Only the last of a voter's votes on the
+    same answers counts. If there are votes on held-out prompts, those on prompts that `chose` alpha
+    do not count.
     """
     all_votes = list(votes)
     ours = [
@@ -95,10 +104,11 @@ def count(votes: Iterable[Vote], known: Mapping[Place, set[Answers]], chose: set
 
 
 def measure(counted: Counted, config: SelectConfig) -> list[Metric]:
-    """The win rate over prompts, whose value is the mean over its votes; and, of all votes, the share of ties, and how often the left
-    answer won of those with a winner.
+    """The win rate over prompts, the share of ties, and the share of wins of the left answer.
 
-    It is called `sweep_win_rate` if these prompts chose alpha too. Nobody can prefer one of two equal answers: that is a tie.
+    The value of a prompt is the mean over its votes. Ties are counted over all votes, and wins of
+    the left answer over votes with a winner. The win rate is called `sweep_win_rate` if these
+    prompts also chose alpha. Two equal answers are a tie.
     """
     by_prompt = defaultdict(list)
     for vote in counted.votes:
@@ -117,15 +127,15 @@ def measure(counted: Counted, config: SelectConfig) -> list[Metric]:
 
 
 def said(counted: Counted, pair: str) -> Iterator[str]:
-    """Which votes do not count, and on what the others are."""
+    """Lines on the votes that do not count, and on the prompts of the others."""
     if counted.other:
-        yield f"{pair}: {counted.other} votes do not count: they are on other answers than this run's; vote again on {RESULTS.answers_page(pair)}"
+        yield f"{pair}: {counted.other} votes do not count: they are not on the answers of this run; vote again on {RESULTS.answers_page(pair)}"
     if counted.replaced:
-        yield f"{pair}: {counted.replaced} votes do not count: the same voter's later one on the same answers does"
+        yield f"{pair}: {counted.replaced} votes do not count: the same voter voted again on the same answers"
     if counted.chose:
         yield f"{pair}: {counted.chose} votes do not count: they are on prompts that chose alpha, and there are votes on others"
     if not counted.held_out:
-        yield f"{pair}: all votes are on prompts that chose alpha too: the win rate is no held-out one (sweep_win_rate)"
+        yield f"{pair}: all votes are on prompts that also chose alpha: the win rate is not held-out (sweep_win_rate)"
 
 
 def _winner(vote: Vote) -> str:
@@ -133,7 +143,7 @@ def _winner(vote: Vote) -> str:
 
 
 def _told(counted: Counted, alpha: str) -> dict[str, Any]:
-    """What the result says of its votes."""
+    """The provenance of the votes, for the result."""
     votes = counted.votes
     return {
         "alpha": alpha,

@@ -1,4 +1,4 @@
-"""The file of votes that a pair's page answers.html saves, and what is asked of it before any job."""
+"""The file of votes that a pair's page answers.html saves, and its checks before any job."""
 
 import hashlib
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from expoflow.errors import DataError, first_of
 from expoflow.files.records import Record, first_problem
 from expoflow.paths import RESULTS
 
-HELD_OUT = "reward"  # what a vote calls the responses of the benchmark of that name
+HELD_OUT = "reward"  # the name that votes have for the responses of the benchmark `reward`
 DIGITS = 16
 
 Side = Literal["aligned", "expo"]
@@ -22,10 +22,10 @@ Digest = Annotated[str, Field(pattern=rf"^[0-9a-f]{{{DIGITS}}}$")]
 
 
 class Vote(Record):
-    """A line of the file: which of two answers to a prompt a voter preferred, who did not see which was whose.
+    """A line of the file: which of two answers to a prompt a voter preferred, blind.
 
-    `prompts` is the sweep's prompt set, or `HELD_OUT`. `aligned` and `expo` are the digests of the answers that were read
-    (`answer_digest`), `left` is the one that stood on the left.
+    `prompts` is the sweep's prompt set, or `HELD_OUT`. `aligned` and `expo` are the digests of the
+    answers that the voter read (`answer_digest`). `left` is the variant on the left.
     """
 
     pair: Name
@@ -41,19 +41,22 @@ class Vote(Record):
 
 
 def answer_digest(response: str) -> str:
-    """What stands for an answer in a vote: the first digits of the sha256 of its text in UTF-8."""
+    """The digest of an answer in a vote: the first digits of the sha256 of its text in UTF-8."""
     return hashlib.sha256(response.encode()).hexdigest()[:DIGITS]
 
 
 def read_votes(path: Path) -> list[Vote]:
-    """All votes of a file, in its order. Raises DataError for a file that cannot be read, and for a line that is no vote."""
+    """All votes of a file, in its order.
+
+    Raises DataError if the file cannot be read, or if a line is not a vote.
+    """
     votes = []
     for where, row in rows(path):
         try:
             votes.append(Vote.model_validate(row))
         except ValidationError as error:
             raise DataError(
-                f"{where}: is no vote ({first_problem(error)}); correct or remove the line"
+                f"{where}: is not a vote ({first_problem(error)}); correct or remove the line"
             ) from None
     return votes
 
@@ -72,13 +75,13 @@ def pair_problems(section: HumanBenchmark, pair: str) -> Iterator[str]:
     if not any(vote.pair == pair for vote in votes):
         others = first_of(sorted({vote.pair for vote in votes})) if votes else "none"
         yield (
-            f"pairs.{pair}.{where}: '{file}' has no vote on this pair (pairs in it: {others}); vote on {page}, or give human to"
+            f"pairs.{pair}.{where}: '{file}' has no vote on this pair (pairs in it: {others}); vote on {page}, or set human in"
             " the benchmarks of other pairs only"
         )
 
 
 def notes(section: HumanBenchmark, pair: str) -> Iterator[str]:
-    """How many votes there are; nothing if `pair_problems` says something."""
+    """The number of votes; empty if `pair_problems` finds something."""
     if any(pair_problems(section, pair)):
         return
     own = [vote for vote in read_votes(Path(section.votes)) if vote.pair == pair]

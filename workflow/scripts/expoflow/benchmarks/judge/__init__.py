@@ -1,1 +1,1 @@
-"""LLM judges: who they are, what is asked of them, what it costs, and their verdicts."""
+"""LLM judges: the client, the calls, their costs, and the verdicts."""

@@ -1,4 +1,4 @@
-"""Calls of a judge, many at a time: what may go wrong with one, what is tried again, and when to stop."""
+"""Parallel calls of a judge: what may go wrong, what is tried again, and when to stop."""
 
 import asyncio
 import json
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
 
 LONGEST_PAUSE = 120.0  # seconds
-RATE_LIMITS = 20  # that one request meets; they are no failures of its own, so retries do not bound them
-OUTAGE = 8  # requests in a row that stay without reply: nobody is there
+RATE_LIMITS = 20  # per request; they are not failures of the request, so `retries` does not bound them
+OUTAGE = 8  # requests in a row without a reply: the endpoint is down
 
 
 class _CallError(Exception):
-    """A call without a usable reply: its name in the counts, whether to try again, and after how many seconds."""
+    """A call without a usable reply.
+
+    It has a name in the counts, whether to try again, and after how many seconds.
+    """
 
     def __init__(self, name: str, detail: str = "", again: bool = True, pause: float | None = None):
         super().__init__(f"{name}: {detail}" if detail else name)
@@ -34,7 +37,7 @@ class _CallError(Exception):
 
 
 class Calls:
-    """Workers that take the wanted requests in their order, until all are done or one must stop."""
+    """Workers that take the wanted requests in order, until all are done or one must stop."""
 
     def __init__(
         self,
@@ -51,7 +54,7 @@ class Calls:
         self.accept, self.say = accept, say
         self.stopped: JudgeError | None = None
         self.silent = 0  # requests in a row without any reply
-        self.quiet_until = 0.0  # a rate limit holds for every worker
+        self.quiet_until = 0.0  # a rate limit applies to every worker
         self.under_way = 0
         self.settled = asyncio.Condition()
 
@@ -82,7 +85,7 @@ class Calls:
                 self.stopped = self.stopped or error
 
     async def _settle(self, verdict: Verdict) -> None:
-        """Ask until a reply is accepted or no try is left."""
+        """Ask until a reply is accepted or no tries are left."""
         tried, limited, problem = verdict.attempt, 0, None
         while tried <= self.config.retries and limited <= RATE_LIMITS:
             try:
@@ -110,12 +113,12 @@ class Calls:
             self._without_reply(problem)
 
     def _without_reply(self, problem: _CallError) -> None:
-        self.say(f"judge {self.config.model}: a request stays without reply ({problem})")
+        self.say(f"judge {self.config.model}: a request got no reply ({problem})")
         self.silent += 1
         if self.silent >= OUTAGE:
             raise JudgeError(
                 f"judge {self.config.model} at {self.address}: {self.silent} requests in a row without"
-                f" a reply, the last one: {problem}; look at the endpoint, then run again: what came is kept"
+                f" a reply, the last one: {problem}; check the endpoint, then run again: the replies so far are kept"
             )
 
     async def _pause(self, error: _CallError, before: int) -> None:
@@ -127,12 +130,10 @@ class Calls:
             await asyncio.sleep(pause)
 
     async def _call(self, request: JudgeRequest) -> Reply:
-        """One call: a reply that says something; raises _CallError, or JudgeError where to go on is no use."""
+        """Make one call and return a reply with content. Raises _CallError or JudgeError."""
         while (wait := self.quiet_until - time.monotonic()) > 0:
             await asyncio.sleep(wait)
-        cost = reserved = await self._reserve(
-            request
-        )  # what is under way may be charged, whatever becomes of it
+        cost = reserved = await self._reserve(request)  # calls under way may be charged, however they end
         self.counts["calls"] += 1
         try:
             reply = _parsed(await self._send(request))
@@ -154,7 +155,7 @@ class Calls:
                 self.settled.notify_all()
 
     async def _reserve(self, request: JudgeRequest) -> float:
-        """Set aside what the call may cost at most; before giving up, let the calls under way settle."""
+        """Reserve the most that the call may cost; wait for calls under way before giving up."""
         amount = estimate(self.config, request)
         async with self.settled:
             while not self.ledger.reserve(amount):
@@ -167,8 +168,8 @@ class Calls:
     def _too_dear(self, amount: float) -> JudgeError:
         kept = sum(not verdict.wanted for verdict in self.known)
         return JudgeError(
-            f"judge {self.config.model}: {self.ledger.spent:.4f} USD are spent and the next call may cost"
-            f" {amount:.4f}, which might pass max_cost: {self.config.max_cost:g}; {kept} of {len(self.known)}"
+            f"judge {self.config.model}: {self.ledger.spent:.4f} USD have been spent and the next call may cost"
+            f" {amount:.4f}, which might exceed max_cost: {self.config.max_cost:g}; {kept} of {len(self.known)}"
             " verdicts are kept: raise max_cost and run again"
         )
 
@@ -191,12 +192,12 @@ class Calls:
             raise self._status(error) from None
 
     def _status(self, error: "openai.APIStatusError") -> Exception:
-        """What a status other than 200 means."""
+        """Raise the error that a status other than 200 stands for."""
         status, detail = error.status_code, self._words(error)
         if status in (401, 403, 404) or (status == 429 and error.code == "insufficient_quota"):
             return JudgeError(
                 f"judge {self.config.model} at {self.address}: {detail}; correct model, base_url or the"
-                f" account of ${self.config.api_key_env}, then run again: what came is kept"
+                f" account of ${self.config.api_key_env}, then run again: the replies so far are kept"
             )
         if status == 429:
             return _CallError("rate limited", detail, pause=_retry_after(error.response.headers))
@@ -220,7 +221,7 @@ def _parsed(answer: str) -> Reply:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the endpoint asks to wait: a number or a date."""
+    """Seconds to wait, which the endpoint gives as a number or a date."""
     value = headers.get("retry-after", "")
     try:
         return max(0.0, float(value))

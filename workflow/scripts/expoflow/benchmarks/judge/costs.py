@@ -1,4 +1,4 @@
-"""What calls of a judge cost: an estimate from a request, the price from a reply, and the ledger with its ceiling."""
+"""Costs of a judge's calls: estimates from requests, prices from replies, and a ledger."""
 
 import fcntl
 import json
@@ -10,16 +10,17 @@ from typing import Any
 
 from expoflow.config.benchmarks import JudgeConfig
 
-REPLY_TOKENS = 4096  # of a request that sets no limit
-MESSAGE_TOKENS = 8  # of a message beside its text: role and marks
+REPLY_TOKENS = 4096  # tokens of a reply if the request sets no limit
+MESSAGE_TOKENS = 8  # tokens of a message beside its text: role and markers
 WIDTH = 64  # bytes of a ledger
 ROUNDING = 1e-9  # USD
 
 
 def prompt_tokens(request: Mapping[str, Any]) -> int:
-    """Tokens of a request's messages, rather too many: one for 3 ASCII characters, 2 for any other one.
+    """Tokens of a request's messages: one per 3 ASCII characters, 2 per other character.
 
-    (Real tokenizers need one for 4 to 5 letters of English; theirs would have to be downloaded.)
+    This is a high estimate. Real tokenizers need one token per 4 to 5 letters of English, but they
+    would have to be downloaded.
     """
     texts = [message["content"] for message in request["messages"]]
     ascii_ = sum(sum(map(str.isascii, text)) for text in texts)
@@ -28,24 +29,24 @@ def prompt_tokens(request: Mapping[str, Any]) -> int:
 
 
 def reply_tokens(request: Mapping[str, Any]) -> int:
-    """The most tokens that a request's reply may have."""
+    """The most tokens that the reply to a request may have."""
     return request.get("max_completion_tokens") or request.get("max_tokens") or REPLY_TOKENS
 
 
 def price(config: JudgeConfig, prompt: int, reply: int) -> float:
-    """USD of a call with these tokens; 0 where the config has no price for the model."""
+    """The price in USD of a call with these tokens; 0 if the config has no price for the model."""
     if not (per_million := config.prices.get(config.model)):
         return 0.0
     return (prompt * per_million.input + reply * per_million.output) / 1e6
 
 
 def estimate(config: JudgeConfig, request: Mapping[str, Any]) -> float:
-    """USD that the call may cost at most: a long prompt, and a reply up to its limit."""
+    """The most that a call may cost, in USD: a long prompt, and a reply up to its limit."""
     return price(config, prompt_tokens(request), reply_tokens(request))
 
 
 def paid(config: JudgeConfig, request: Mapping[str, Any], reply: Mapping[str, Any]) -> float:
-    """USD that a reply cost by its `usage`; the estimate where it has none."""
+    """The cost of a reply in USD, from its `usage`; the estimate if it has none."""
     usage = reply.get("usage")
     try:
         return price(config, int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
@@ -54,10 +55,11 @@ def paid(config: JudgeConfig, request: Mapping[str, Any], reply: Mapping[str, An
 
 
 class Ledger:
-    """USD spent so far, under a ceiling; in a file that several jobs share, or in memory.
+    """The USD spent so far, under a ceiling, in a file that several jobs share or in memory.
 
-    What a call may cost is reserved before it and corrected to what it did cost: the sum never passes
-    `ceiling`, and of a process that was killed its calls under way stay counted as paid.
+    The most that a call may cost is reserved before the call, and corrected to the real cost after
+    it. The sum therefore never exceeds `ceiling`. If a process is killed, its calls under way stay
+    counted as paid.
     """
 
     def __init__(self, path: Path | None, ceiling: float | None):
@@ -70,16 +72,16 @@ class Ledger:
         return self._change(0.0)
 
     def reserve(self, amount: float) -> bool:
-        """Whether `amount` more stays within the ceiling; if so it counts as spent."""
+        """Reserve `amount` if it stays within the ceiling; return whether it does."""
         before = self._change(amount, self.ceiling)
         return before + amount <= self.ceiling + ROUNDING
 
     def correct(self, reserved: float, cost: float) -> None:
-        """A call for which `reserved` was set aside did cost `cost`."""
+        """Correct a call that had `reserved` to its real `cost`."""
         self._change(cost - reserved)
 
     def _change(self, amount: float, ceiling: float = math.inf) -> float:
-        """Add `amount` unless that would pass `ceiling`; the sum before it."""
+        """Add `amount` unless that would exceed `ceiling`; return the sum before."""
         if self.path is None:
             before, self._spent = self._spent, _sum(self._spent, amount, ceiling)
             return before
@@ -88,7 +90,8 @@ class Ledger:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
             before = float(json.loads(os.pread(file, WIDTH, 0) or '{"spent": 0}')["spent"])
-            # One write of always the same length: a process that is killed leaves the old sum or the new one.
+            # A single write of constant length: a process that is killed leaves the old sum or the
+            # new one.
             after = json.dumps({"spent": round(_sum(before, amount, ceiling), 9)})
             os.pwrite(file, after.ljust(WIDTH - 1).encode() + b"\n", 0)
             return before

@@ -1,14 +1,15 @@
-"""The one client of OpenAI-compatible judges: requests in, replies out, each paid for once.
+"""The client of OpenAI-compatible judges: requests in, replies out, each paid for once.
 
     judge = Judge(config, ledger=Path("results/logs/judge/mt_bench.json"), say=say)
     replies = judge.ask(requests, accept=lambda reply: score(text(reply)) is not None)
 
-A request is the JSON body of a chat completion without its model: {"messages": [{"role", "content"}, ...],
-"temperature": 0, "max_tokens": 2048, "logprobs": True, ...}. A reply is the completion's JSON as the endpoint
-sent it; `text(reply)` is what it says. Equal requests are asked once. A reply that stays missing is None.
+A request is the JSON body of a chat completion without its model: {"messages": [{"role",
+"content"}, ...], "temperature": 0, "max_tokens": 2048, "logprobs": True, ...}. A reply is the JSON
+of the completion as the endpoint sent it; `text(reply)` is its content. Equal requests are asked
+once. A missing reply is None.
 
-Every reply is in the store as soon as it has come (`verdicts/`, by endpoint, model and request): asking
-again costs nothing, also after kill -9, and whatever became of the other requests.
+Every reply is stored as soon as it arrives (`verdicts/`, by endpoint, model and request). Asking
+again therefore costs nothing, even after kill -9 and even if other requests failed.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ from expoflow.errors import JudgeError
 
 @dataclass(frozen=True)
 class JudgeBill:
-    """What asking would cost: `calls` still to make, `kept` verdicts, tokens, and USD at most."""
+    """The bill before asking: `calls` to make, `kept` verdicts, tokens, and the most USD."""
 
     model: str
     calls: int
@@ -50,13 +51,14 @@ class JudgeBill:
 
 
 class Judge:
-    """Asks an OpenAI-compatible endpoint.
+    """A client that asks an OpenAI-compatible endpoint.
 
-    `ledger` is a file in which all jobs of a benchmark count their costs against `max_cost`; without one
-    this object counts for itself. `counts` has the calls made, and by name what went wrong: "rate limited",
-    "server error", "timeout", "no connection", "garbage" (no JSON object), "empty choice", "refused" (a
-    request that the endpoint does not take), "not accepted". `address`: where the endpoint is to be found,
-    if not at config.base_url, by which replies are kept all the same.
+    `ledger` is a file in which all jobs of a benchmark count their costs against `max_cost`.
+    Without it this object counts only its own. `counts` has the number of calls, and of each kind
+    of failure: "rate limited", "server error", "timeout", "no connection", "garbage" (not a JSON
+    object), "empty choice", "refused" (a request that the endpoint does not accept), "not
+    accepted". `address` is where the endpoint is, if not at config.base_url. Replies are stored
+    under config.base_url in either case.
     """
 
     def __init__(
@@ -72,16 +74,16 @@ class Judge:
         self.counts: Counter[str] = Counter()
 
     def bill(self, requests: Iterable[JudgeRequest], accept: Accept = bool) -> JudgeBill:
-        """What `ask` would cost now; makes no call."""
+        """What `ask` would cost now. It makes no call."""
         return self._bill(self._known(requests, accept).values())
 
     def ask(self, requests: Sequence[JudgeRequest], accept: Accept = bool) -> list[Reply | None]:
-        """The reply to every request, in order; None where none came that says something and is accepted.
+        """The reply to every request, in order; None if no reply with content was accepted.
 
-        A reply that `accept` refuses (a verdict that cannot be read) is kept and paid for too, and asked for
-        again, `config.retries` times at most. The bill is said before the first call.
-        Raises JudgeError where the key is missing or refused, the endpoint does not answer, or the next
-        call might pass `max_cost`; what was paid for until then is kept.
+        A reply that `accept` refuses (an unreadable verdict) is also kept and paid for. Its request
+        is asked again, at most `config.retries` times. The bill is printed before the first call.
+        Raises JudgeError if the key is missing or refused, if the endpoint does not answer, or if
+        the next call might exceed `max_cost`. All replies paid for until then are kept.
         """
         known = self._known(requests, accept)
         bill = self._bill(known.values())
@@ -95,7 +97,7 @@ class Judge:
         return [known[_key(request)].reply for request in requests]
 
     def summary(self, requests: Sequence[JudgeRequest], replies: Sequence[Reply | None]) -> dict[str, Any]:
-        """For a result's provenance: the judge, how many judgments, their cost in USD, and this job's counts."""
+        """For provenance: the judge, number of judgments, cost in USD, and this job's counts."""
         pairs = [(request, reply) for request, reply in zip(requests, replies, strict=True) if reply]
         cost = sum(paid(self.config, request, reply) for request, reply in pairs)
         return {
@@ -107,7 +109,7 @@ class Judge:
         }
 
     def key(self) -> str:
-        """The API key, from the environment variable that the config names."""
+        """The API key from the environment variable that the config names."""
         name = self.config.api_key_env
         if name and not os.environ.get(name):
             raise JudgeError(

@@ -1,4 +1,4 @@
-"""Replies of a judge in the store, by content: what was paid for once is never asked again."""
+"""Replies of a judge in the store, by content: nothing is paid for twice."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ Accept = Callable[[Reply], bool]
 
 
 def text(reply: Mapping[str, Any]) -> str:
-    """What the first choice of a reply says, or gives to the tool that it calls; empty where there is neither."""
+    """The text of a reply's first choice, or the arguments of its tool call, or ""."""
     try:
         message = reply["choices"][0]["message"]
         calls = message.get("tool_calls")
@@ -28,9 +28,10 @@ def text(reply: Mapping[str, Any]) -> str:
 
 @dataclass
 class Verdict:
-    """What is known of a request: its accepted reply, and the place of the next one.
+    """The state of a request: its accepted reply, and the number of the next one.
 
-    `attempt` replies before it were not accepted; they stay in the store. `wanted`: whether to ask (again).
+    `attempt` earlier replies were not accepted; they stay in the store. `wanted` says whether to
+    ask (again).
     """
 
     request: JudgeRequest
@@ -40,12 +41,12 @@ class Verdict:
 
 
 def body(config: JudgeConfig, request: JudgeRequest) -> dict[str, Any]:
-    """The request as it is sent."""
+    """The request that is sent."""
     return {**request, "model": config.model}
 
 
 def path(config: JudgeConfig, request: JudgeRequest, attempt: int = 0) -> Path:
-    """Where the store keeps reply `attempt` to a request."""
+    """The path of reply `attempt` to a request in the store."""
     key = hashing.json_digest([config.base_url, body(config, request), attempt])
     return store.place("verdicts", key)
 
@@ -57,7 +58,7 @@ def keep(config: JudgeConfig, request: JudgeRequest, attempt: int, reply: Reply)
 
 
 def read(config: JudgeConfig, request: JudgeRequest, accept: Accept) -> Verdict:
-    """What the store has for a request: the first reply that says something and is accepted."""
+    """Read from the store the first reply to a request that has content and is accepted."""
     for attempt in range(1 + config.retries):
         try:
             kept = json.loads(path(config, request, attempt).read_text(encoding="utf-8"))["reply"]

@@ -1,1 +1,1 @@
-"""Tasks of lm-eval: what the Open LLM Leaderboard shares with any other of them."""
+"""Tasks of lm-eval: the code that the Open LLM Leaderboard shares with all other tasks."""

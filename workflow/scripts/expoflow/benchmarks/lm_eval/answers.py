@@ -1,4 +1,7 @@
-"""What is asked of lm-eval, and its answers: every document's values of every metric that is a mean over documents."""
+"""The request to lm-eval and its answers.
+
+An answer has a document's values of every metric that is a mean over documents.
+"""
 
 import math
 from collections import defaultdict
@@ -11,11 +14,11 @@ from expoflow.errors import DataError
 from expoflow.files import hashing
 from expoflow.files.records import Record
 
-ASKED = "asked"  # the group of all that is asked
+ASKED = "asked"  # the group of all tasks that are asked
 
 
 class Kept(Record):
-    """An answer of a model's, by lm-eval's hash of the request: a text, or (log-likelihood, is greedy)."""
+    """A model's answer, by lm-eval's hash of the request: text or (log-likelihood, is greedy)."""
 
     request: str
     answer: str | tuple[float, bool]
@@ -24,8 +27,9 @@ class Kept(Record):
 class Asked(Record):
     """The arguments of a task of the kind "lm_eval".
 
-    `members` are tasks or groups of lm-eval's, as a group of its has them, each with settings that replace its own;
-    their definitions lie in the folders `include`. `kept` is not asked again.
+    `members` are lm-eval's tasks or groups, in the form of a group's members. Each has settings
+    that replace its own. Their definitions lie in the folders `include`. `kept` answers are not
+    asked again.
     """
 
     model: Model
@@ -37,7 +41,7 @@ class Asked(Record):
     kept: tuple[Kept, ...] = ()
 
     def key(self) -> str:
-        """What makes it another loaded model."""
+        """The key of the loaded model: it differs if another model must be loaded."""
         folder = self.model.folder.absolute()
         files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")])
         state = [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files]
@@ -47,11 +51,11 @@ class Asked(Record):
 
 
 class Graded(Record):
-    """A document of a task, and what the model made of it.
+    """A document of a task, and the model's answer.
 
-    `member` is what was asked for, `part` lm-eval's own task (an MMLU subject). `values` has (value, weight) by
-    "metric,filter": lm-eval's figure of a task is the weighted mean over its documents. `answer` is the generated
-    text, or the log-likelihoods of the choices.
+    `member` is what was asked for, and `part` is lm-eval's own task (an MMLU subject). `values` has
+    (value, weight) by "metric,filter". lm-eval's figure of a task is the weighted mean over its
+    documents. `answer` is the generated text, or the log-likelihoods of the choices.
     """
 
     member: str
@@ -64,9 +68,9 @@ class Graded(Record):
 
 
 def graded(results: dict[str, Any]) -> list[Graded]:
-    """The documents of lm-eval's results, in the order of what was asked, then of its parts, then of their own.
+    """The documents of lm-eval's results, ordered by member, then by part, then by document.
 
-    Raises DataError for a task that has no metric which is a mean over documents.
+    Raises DataError if a task has no metric that is a mean over documents.
     """
     rows = []
     for member in results["group_subtasks"][ASKED]:
@@ -102,11 +106,11 @@ def _graded(
     }
     if not means:
         raise DataError(
-            f"lm-eval's task '{part}' has no metric that is a mean over documents, so that models could not be compared by"
+            f"lm-eval's task '{part}' has no metric that is a mean over documents, so models could not be compared by"
             " document; leave it out of tasks"
         )
     if left_out := sorted(counted - means):
-        print(f"{part}: {', '.join(left_out)}: no mean over documents, left out")
+        print(f"{part}: {', '.join(left_out)}: left out, not a mean over documents")
     return [
         Graded(
             member=member,
@@ -129,8 +133,11 @@ def _answer(sample: dict[str, Any]) -> str | list[float]:
 
 
 def _value(value: Any) -> tuple[float, float] | None:
-    """A document's value and its weight: of a list, such as one grade an instruction, mean and length; of NaN, which some
-    tasks leave out of their means, no weight; None if it is no number."""
+    """A document's value and its weight; None if it is not a number.
+
+    A list, such as one grade per instruction, has its mean as value and its length as weight. NaN
+    has no weight, since some tasks leave it out of their means.
+    """
     if isinstance(value, float) and math.isnan(value):
         return 0.0, 0.0
     each = value if isinstance(value, list | tuple) else [value]
@@ -144,7 +151,7 @@ def _value(value: Any) -> tuple[float, float] | None:
 
 
 def _is_mean(values: Iterable[tuple[float, float] | None], official: Any) -> bool:
-    """Whether lm-eval's own figure is the weighted mean of all documents' values."""
+    """Whether lm-eval's own figure is the weighted mean of the values of all documents."""
     found = list(values)
     if not isinstance(official, int | float) or None in found:
         return False
@@ -154,7 +161,10 @@ def _is_mean(values: Iterable[tuple[float, float] | None], official: Any) -> boo
 
 
 def prompt_digests(prompts: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Of (task, hash of a prompt), per task a digest: equal ones mean the same documents, examples and wording."""
+    """A digest per task, from pairs (task, hash of a prompt).
+
+    Equal digests mean the same documents, examples and wording.
+    """
     hashes = defaultdict(list)
     for task, prompt in prompts:
         hashes[task].append(prompt)

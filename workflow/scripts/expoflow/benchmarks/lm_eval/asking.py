@@ -1,4 +1,4 @@
-"""What every benchmark through lm-eval does: ask a variant's model once, and keep what it answers."""
+"""What all benchmarks by lm-eval share: ask a variant's model once, and keep its answers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,10 +19,10 @@ def ask(
     rows_of: Callable[[Sequence[Graded]], list[Row]],
     record: type[Row],
 ) -> list[Row]:
-    """The rows that `rows_of` makes of what the model answers.
+    """The rows that `rows_of` makes from the model's answers.
 
-    They are kept in the store by `key`, which says all that they depend on. The answers of a run that was cut off are
-    in a part file beside `job.rows`.
+    They are kept in the store by `key`, which holds everything that they depend on. The answers of
+    an interrupted run are in a part file beside `job.rows`.
     """
 
     def make() -> list[Row]:
@@ -39,7 +39,10 @@ def ask(
 
 
 def answers(asked: Asked, kept: Part[Kept]) -> list[Graded]:
-    """What the model answers, by a host where there is one; `kept` grows by every answer as it comes."""
+    """The model's answers, from a host if there is one.
+
+    Every answer is added to `kept` as it comes.
+    """
 
     def task() -> Task:
         arguments = asked.model_copy(update={"kept": tuple(kept.rows)}).model_dump(mode="json")

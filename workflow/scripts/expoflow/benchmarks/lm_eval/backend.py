@@ -1,6 +1,7 @@
-"""A task of the kind "lm_eval": lm-eval on a model that is kept loaded, one answer after the other.
+"""A task of the kind "lm_eval": lm-eval on a model that stays loaded, one answer at a time.
 
-lm-eval is one long call. It runs in a thread, so that answers go out as they come, and an end is heard.
+lm-eval is one long call. It runs in a thread, so answers go out as they come, and the task can be
+stopped.
 """
 
 import gc
@@ -42,11 +43,14 @@ class LoadedLM:
 
 
 class StoppedError(Exception):
-    """Nobody wants the answers any more."""
+    """The answers are no longer wanted."""
 
 
 def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
-    """Do a task of the form `Asked`: yields {kept: Kept} as answers come, and at the end {graded: Graded}."""
+    """Do a task of the form `Asked`.
+
+    Yields {kept: Kept} as answers come, and {graded: Graded} at the end.
+    """
     asked = Asked.model_validate(arguments)
     loaded = held.get(
         "lm_eval", asked.key(), lambda: LoadedLM(harness.language_model(asked.model, asked.config))
@@ -65,7 +69,10 @@ def answer(held: Held, arguments: dict[str, Any]) -> Iterator[list[dict[str, Any
 
 
 def told(work: Callable[[Callable[[Kept], None]], list[Graded]]) -> Iterator[Kept | list[Graded]]:
-    """What `work` tells while it runs in a thread, then what it returns; closed, it ends at its next answer."""
+    """Run `work` in a thread; yield what it reports, then what it returns.
+
+    If the generator is closed, `work` ends at its next answer.
+    """
     out: queue.SimpleQueue[Kept | list[Graded] | BaseException] = queue.SimpleQueue()
     stopped = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Any tasks of lm-eval: every figure of theirs that is a mean over documents, by the names that lm-eval has for them."""
+"""Any tasks of lm-eval: all figures that are means over documents, under lm-eval's names."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,9 +19,10 @@ from expoflow.results import Metric
 
 
 def run(job: Job) -> None:
-    """Have lm-eval ask the variant's model what `inputs["data"]` says.
+    """Have lm-eval ask the variant's model the tasks of `inputs["data"]`.
 
-    The answers are kept by content: the same model with the same tasks, data and settings is not asked again.
+    The answers are kept by content. The same model with the same tasks, data and settings is not
+    asked again.
     """
     config, plan = job.settings, read_json(job.inputs["data"], Plan)
     asked = Asked(
@@ -54,13 +55,14 @@ def run(job: Job) -> None:
 
 
 def run_comparison(comparison: Comparison) -> None:
-    """The paired differences over the documents of all tasks."""
+    """Write the paired differences over the documents of all tasks."""
     told = read_json(comparison.inputs["data"], Plan).told
     rows = (comparison.rows(variant, Graded) for variant in ("expo", "aligned"))
     comparison.write(compare(*rows, told, comparison.select), "lm_eval")
 
 
-# By task and "metric,filter" the values of its documents and their weights, shape (documents,) each.
+# The values of the documents and their weights, shape (documents,) each, by task and
+# "metric,filter".
 Values = Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
 
 
@@ -76,10 +78,13 @@ def measure(rows: Sequence[Graded], told: Sequence[Figure]) -> list[Metric]:
 def compare(
     expo: Sequence[Graded], aligned: Sequence[Graded], told: Sequence[Figure], config: SelectConfig
 ) -> list[Metric]:
-    """Paired differences expo - aligned of every figure over the same documents, with intervals and p-values."""
+    """Paired differences expo - aligned of every figure, with intervals and p-values.
+
+    Both must have answered the same documents.
+    """
     documents = [[(row.part, row.doc, row.doc_hash) for row in rows] for rows in (expo, aligned)]
     if documents[0] != documents[1]:
-        raise DataError("expo and aligned answered other documents; delete both results and run again")
+        raise DataError("expo and aligned answered different documents; delete both results and run again")
     after, before = _values(expo), _values(aligned)
     paired = {
         task: {
@@ -93,9 +98,9 @@ def compare(
 
 
 def linearised(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Values whose plain mean is the weighted mean of `values`, and whose spread is that of a ratio; all shape (documents,).
+    """Values with the weighted mean of `values` as plain mean, and with the spread of a ratio.
 
-    Of equal weights they are the values.
+    All have shape (documents,). With equal weights they are the values themselves.
     """
     if np.ptp(weights) == 0:
         return values
@@ -117,7 +122,7 @@ def _values(rows: Sequence[Graded]) -> Values:
 def _strata(
     values: Mapping[str, Mapping[str, np.ndarray]], told: Sequence[Figure]
 ) -> list[tuple[str, figures.Strata]]:
-    """The figures' names and strata: a task's own documents, or those of every part of a group."""
+    """The figures' names and strata: the documents of a task, or of every part of a group."""
     found = []
     for figure in told:
         names = dict.fromkeys(name for part in figure.parts for name in values[part])
@@ -137,7 +142,7 @@ def _strata(
 
 
 def _spelled(task: str, name: str, names: Sequence[str]) -> str:
-    """TASK.METRIC; with the filter behind it if the metric is told of several."""
+    """TASK.METRIC, followed by the filter if the metric is reported for several filters."""
     metric, _, way = name.rpartition(",")
     several = sum(each.rpartition(",")[0] == metric for each in names) > 1
     return f"{task}.{metric}.{way}" if several else f"{task}.{metric}"

@@ -1,7 +1,7 @@
-"""Datasets of lm-eval's tasks: a folder each, from the hub, from the user, or from the miniature's world.
+"""Datasets of lm-eval's tasks: one folder each, from the hub, the user, or the miniature's world.
 
-They have folders of the hub's own layout: what `hf download --repo-type dataset ORG/NAME --local-dir DIR/ORG/NAME`
-makes. A benchmark's job reads nothing else, so that it needs no network.
+The folders have the hub's own layout, which `hf download --repo-type dataset ORG/NAME --local-dir
+DIR/ORG/NAME` makes. A benchmark's job reads nothing else, so it needs no network.
 """
 
 import importlib.util
@@ -15,13 +15,13 @@ from expoflow.files.hashing import sha256
 from expoflow.files.records import Record
 from expoflow.results import File
 
-# Of the hub's folders: what the leaderboard's tasks read, without MMLU's large training set.
+# Files of the hub's folders that the leaderboard's tasks read, without MMLU's large training set.
 WANTED = ("README.md", "*.parquet", "*.jsonl", "*.json", "*.csv")
 UNWANTED = ("auxiliary_train/*", "*.tar", ".cache/*", ".git/*")
 
 
 class Dataset(Record):
-    """A dataset's folder, the commit where it came from the hub, and its files."""
+    """A dataset's folder, its files, and its commit if it came from the hub."""
 
     folder: str
     revision: str | None = None
@@ -29,13 +29,13 @@ class Dataset(Record):
 
 
 class TaskData(Record):
-    """results/benchmarks/{benchmark}.data.json: the datasets that the benchmark's tasks read, by hub id."""
+    """results/benchmarks/{benchmark}.data.json: the datasets that the tasks read, by hub id."""
 
     datasets: dict[str, Dataset]
     provenance: dict[str, Any]
 
     def content(self) -> dict[str, dict[str, str]]:
-        """What makes it other data: sha256s, by dataset and file."""
+        """The identity of the data: sha256s by dataset and file."""
         return {
             name: {file: each.sha256 for file, each in dataset.files.items()}
             for name, dataset in self.datasets.items()
@@ -82,7 +82,7 @@ def paths(folder: Path, wanted: tuple[str, ...] = WANTED) -> Iterator[Path]:
 
 
 def fetch(name: str, wanted: tuple[str, ...] = WANTED, revision: str | None = None) -> tuple[Path, str]:
-    """A dataset's folder in the hub's cache, and its commit. Raises DataError."""
+    """Fetch a dataset; return its folder in the hub's cache, and its commit. Raises DataError."""
     from expoflow.hub import cache
 
     def chosen(_: Any, sizes: Any) -> list[str]:
@@ -92,13 +92,13 @@ def fetch(name: str, wanted: tuple[str, ...] = WANTED, revision: str | None = No
         commit, folder, _ = cache.fetch(name, revision, kind="dataset", wanted=chosen)
     except CheckpointError as error:
         raise DataError(
-            f"dataset '{name}': the hub does not give it ({error}); correct its name, or give a local copy"
+            f"dataset '{name}': cannot be fetched from the hub ({error}); correct its name, or give a local copy"
         ) from None
     return folder, commit
 
 
 def _wanted(name: str, wanted: tuple[str, ...]) -> bool:
-    """Whether a file of a dataset is read."""
+    """Whether a task reads this file of a dataset."""
     return any(fnmatch(name, pattern) for pattern in wanted) and not any(
         fnmatch(name, pattern) for pattern in UNWANTED
     )

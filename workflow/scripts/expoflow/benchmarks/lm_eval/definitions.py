@@ -1,6 +1,7 @@
-"""lm-eval's definitions of tasks, read as they stand: which tasks a name stands for, their data, and what they need.
+"""lm-eval's definitions of tasks: the tasks that a name stands for, their data and requirements.
 
-lm-eval itself reads a definition by importing its code and loading its data. Here nothing is imported or loaded.
+lm-eval itself reads a definition by importing its code and loading its data. Here the files are
+only read. Nothing is imported or loaded.
 """
 
 import ast
@@ -20,12 +21,12 @@ from expoflow.benchmarks.lm_eval.data import definitions
 from expoflow.errors import DataError
 from expoflow.files.records import Record
 
-# Keys of a group that are no settings of its tasks.
+# Keys of a group that are not settings of its tasks.
 OF_GROUPS = {"group", "group_alias", "task", "aggregate_metric_list", "metadata", "tag"}
 MEANS = {"mean", "nanmean"}
-KEY = r"['\"]?(?:task|group)['\"]?:[ \t]*['\"]?"  # with which a line begins that names a task or group
-NETWORK = ("requests", "httpx")  # packages that nothing but a call to somebody else's server needs
-# Packages that are installed by another name than they are imported by.
+KEY = r"['\"]?(?:task|group)['\"]?:[ \t]*['\"]?"  # the beginning of a line that names a task or group
+NETWORK = ("requests", "httpx")  # packages that only calls to other servers need
+# Packages with different names for installation and import.
 INSTALLED_AS = {"sklearn": "scikit-learn", "antlr4": "antlr4-python3-runtime==4.11", "bs4": "beautifulsoup4"}
 
 
@@ -35,7 +36,7 @@ class Function(str):
 
 @dataclass(frozen=True)
 class Leaf:
-    """A single task: the settings of its file, and those that a group gives it instead."""
+    """A single task: the settings of its file, and those of a group that override them."""
 
     name: str
     path: Path
@@ -44,27 +45,27 @@ class Leaf:
 
     @property
     def dataset(self) -> str:
-        """The dataset, as the definition names it; or how its files are read, such as json."""
+        """The dataset that the definition names; or the reader of its files, such as json."""
         return str(self.settings.get("dataset_path"))
 
     @property
     def data_files(self) -> list[str]:
-        """Files that the definition names beside the dataset."""
+        """Files that the definition names in addition to the dataset."""
         return list(_texts((self.settings.get("dataset_kwargs") or {}).get("data_files")))
 
     def problem(self) -> str | None:
-        """Why it cannot be compared by document here, None if it can."""
+        """Why the task cannot be compared by document here; None if it can."""
         own, metrics = self.settings, self.settings.get("metric_list") or []
         aggregations = [each.get("aggregation", "mean") for each in metrics if isinstance(each, dict)]
         refused = {
-            "is a class of its own, whose data nobody knows before it runs": "class" in own,
-            "makes its data by code of its own": "custom_dataset" in own,
+            "is a class of its own, with data that are not known before it runs": "class" in own,
+            "makes its data by its own code": "custom_dataset" in own,
             "names no dataset": not own.get("dataset_path"),
-            "names files of the network": any("://" in each for each in self.data_files),
+            "names files on the network": any("://" in each for each in self.data_files),
             "asks for the likelihood of whole texts": own.get("output_type") == "loglikelihood_rolling",
             "asks for several answers to a question": (own.get("repeats") or 1) > 1,
             "runs the code that a model writes": bool(own.get("unsafe_code")),
-            "asks others over the network": any(map(self.uses, NETWORK)),
+            "asks other servers over the network": any(map(self.uses, NETWORK)),
             "shows images or plays sounds": "doc_to_image" in own or "doc_to_audio" in own,
             "has no metric that is a mean over documents": bool(aggregations)
             and not any(isinstance(each, Function) or each in MEANS for each in aggregations),
@@ -75,7 +76,7 @@ class Leaf:
         return next((reason for reason, applies in refused.items() if applies), None)
 
     def higher(self) -> dict[str, bool | None]:
-        """Of each metric that it names: is more of it better? As lm-eval says it; None if nobody does."""
+        """Whether more is better, by metric that the task names; None if lm-eval does not say."""
         from lm_eval.api.registry import is_higher_better
 
         found: dict[str, bool | None] = {}
@@ -86,7 +87,7 @@ class Leaf:
         return found
 
     def packages(self) -> list[str]:
-        """Packages that its code imports and that are not installed, by the names that pip knows."""
+        """Missing packages that the task's code imports, under their names for pip."""
         found = set()
         for function in _functions(self.settings):
             found |= _imports(Path(function.rpartition(".")[0] + ".py"))
@@ -94,15 +95,15 @@ class Leaf:
         return [INSTALLED_AS.get(name, name.replace("_", "-")) for name in missing]
 
     def uses(self, package: str) -> bool:
-        """Whether its code imports a package."""
+        """Whether the task's code imports a package."""
         modules = (Path(each.rpartition(".")[0] + ".py") for each in _functions(self.settings))
         return any(package in _imports(module) for module in modules)
 
 
 class Figure(Record):
-    """What a task, or a group that has a figure of its own, is told as: of one metric, by default of all.
+    """A reported figure: a task, or a group with a figure of its own, and a metric (default: all).
 
-    A group's figure is the mean over its parts, by their sizes or all alike.
+    A group's figure is the mean over its parts, weighted by their sizes or equally.
     """
 
     name: str
@@ -114,17 +115,20 @@ class Figure(Record):
 
 @dataclass
 class Definitions:
-    """The definitions in `include`, and lm-eval's own. Names that are in both stand for those in `include`."""
+    """The definitions in `include` and lm-eval's own. A name in both is that of `include`."""
 
     include: Path | None = None
     leaves: dict[str, Leaf] = field(default_factory=dict)
 
     def figures(self, name: str) -> list[Figure]:
-        """What a name in `tasks` stands for; its tasks are in `leaves` from now on. Raises DataError for an unknown one."""
+        """The figures of a name in `tasks`; adds its tasks to `leaves`.
+
+        Raises DataError if the name is not known.
+        """
         return self._figures(name, {}, "")
 
     def nearest(self, name: str) -> list[str]:
-        """Names of tasks and groups that are like one."""
+        """Names of tasks and groups that are similar to a name."""
         return difflib.get_close_matches(name, self._names, n=3, cutoff=0.6)
 
     @cached_property
@@ -154,7 +158,7 @@ class Definitions:
             return self._of_group(settings, overrides)
         if name in self.leaves and self.leaves[name].overrides != overrides:
             raise DataError(
-                f"lm-eval's task '{name}' is asked for in two ways; leave one of the groups out that have it"
+                f"lm-eval's task '{name}' is asked for in two ways; leave out one of the groups that have it"
             )
         self.leaves[name] = Leaf(name, path, overrides, settings | overrides)
         return [Figure(name=name, parts=(name,))]
@@ -185,7 +189,7 @@ class Definitions:
             return self._of_group(member, overrides)
         if not isinstance(name := member.get("group") or member.get("task"), str):
             raise DataError(
-                f"lm-eval's group '{group}' has a member without a name; name the tasks of it that you want"
+                f"lm-eval's group '{group}' has a member without a name; name the tasks of the group that you want"
             )
         return self._figures(name, overrides | inner, group)
 
@@ -199,7 +203,10 @@ class Definitions:
         return None
 
     def _likely(self, name: str) -> Iterator[Path]:
-        """Folders in which a name may be defined: first those that are called like it, for all of them are many files."""
+        """Folders in which a name may be defined.
+
+        Folders with a similar name come first, because all folders together have many files.
+        """
         if self.include:
             yield self.include
         first = re.split(r"[_\-:]", name)[0]
@@ -209,7 +216,7 @@ class Definitions:
         yield definitions()
 
     def _tagged(self, tag: str) -> list[str]:
-        """The tasks that carry a tag."""
+        """The tasks that have a tag."""
         found = []
         for folder in self._places:
             for path, text in _files(folder):
@@ -228,7 +235,7 @@ def _files(folder: Path) -> list[tuple[Path, str]]:
 
 @cache
 def read(path: Path) -> dict[str, Any]:
-    """A definition with what it includes; functions are named, not imported. Raises DataError."""
+    """Read a definition with its includes; functions are named, not imported. Raises DataError."""
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         pass
@@ -241,11 +248,9 @@ def read(path: Path) -> dict[str, Any]:
     try:
         settings = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
     except (OSError, yaml.YAMLError) as error:
-        raise DataError(
-            f"{path}: cannot be read as a definition of lm-eval's ({error}); correct it"
-        ) from None
+        raise DataError(f"{path}: cannot be read as a definition of lm-eval ({error}); correct it") from None
     if not isinstance(settings, dict):
-        raise DataError(f"{path}: is no definition of lm-eval's; name a task or group in it")
+        raise DataError(f"{path}: is not a definition of lm-eval; name a task or group in it")
     merged: dict[str, Any] = {}
     for each in _listed(settings.pop("include", None)):
         merged |= read(path.parent / each)
@@ -257,7 +262,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts in plain data."""
+    """All strings in plain data."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
@@ -271,7 +276,7 @@ def _functions(value: Any) -> Iterator[Function]:
 
 @cache
 def _imports(module: Path) -> frozenset[str]:
-    """Packages that a module of a task imports when it is imported, apart from Python's own and lm-eval."""
+    """Packages that the import of a task's module imports, without Python's own and lm-eval."""
     found: set[str] = set()
     waiting, seen = [module], set()
     while waiting:
@@ -293,7 +298,7 @@ def _imports(module: Path) -> frozenset[str]:
 
 def _imported(node: ast.stmt) -> Iterator[str]:
     if isinstance(node, ast.Try) and any(isinstance(each, ast.Raise) for each in ast.walk(node)):
-        for each in node.body:  # what is missing there is raised
+        for each in node.body:  # a missing name raises there
             yield from _imported(each)
     elif isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)

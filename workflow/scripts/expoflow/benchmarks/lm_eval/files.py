@@ -1,4 +1,7 @@
-"""What the tasks of the section `lm_eval` read: their definitions, and their datasets, from the hub or from the user."""
+"""The inputs of the tasks in the section `lm_eval`: their definitions and datasets.
+
+Datasets come from the hub or from the user.
+"""
 
 import importlib.util
 import os
@@ -22,7 +25,7 @@ from expoflow.files.hashing import sha256
 from expoflow.files.records import Record, provenance, write_json
 from expoflow.results import File
 
-# Ways to read files that a definition names itself.
+# Readers of files that a definition names itself.
 READERS = frozenset({"json", "csv", "parquet", "text", "arrow"})
 PACKED = ("gz", "zst", "xz", "zip")
 WANTED = ("README.md", "*.parquet", "*.jsonl", "*.json", "*.csv", "*.tsv", "*.txt", "*.arrow")
@@ -31,27 +34,30 @@ NLTK = "tokenizers/punkt_tab"
 
 
 class Asking(Record):
-    """A task as lm-eval is asked for it: its name, and the settings that replace its definition's."""
+    """A task in the request to lm-eval: its name, and the settings that override its definition."""
 
     task: str
     settings: dict[str, object]
 
 
 class Plan(TaskData):
-    """results/benchmarks/lm_eval.*.json: the tasks, what is told of them, and which bytes they and their data are."""
+    """results/benchmarks/lm_eval.*.json: tasks, their figures, and the hashes of tasks and data."""
 
     tasks: list[Asking]
     told: list[Figure]
     higher: dict[str, bool | None]
-    """By FIGURE.METRIC whether more of it is better; None if nobody says."""
+    """Whether more is better, by FIGURE.METRIC; None if it is not known."""
     folders: list[str]
-    """Where the definitions lie."""
+    """The folder of the definitions."""
     definitions: dict[str, File]
-    """The user's own, and the code beside them."""
+    """The user's own definitions, and the code beside them."""
 
 
 def gather(config: LmEvalBenchmark, seed: int, result: Path) -> None:
-    """Find or fetch the datasets of the tasks, and write down what is asked and of which bytes. Raises DataError."""
+    """Find or fetch the datasets of the tasks; write down the request and all hashes.
+
+    Raises DataError.
+    """
     known, figures = _resolved(config)
     datasets: dict[str, Dataset] = {}
     tasks = []
@@ -73,7 +79,7 @@ def gather(config: LmEvalBenchmark, seed: int, result: Path) -> None:
         tasks=tasks,
         told=figures,
         higher=_higher(known, figures),
-        # what stands later replaces what has the same name
+        # a later entry replaces an earlier one of the same name
         folders=[str(f) for f in sorted(folders, key=lambda each: (not each.is_relative_to(library), each))],
         definitions={str(path): File(size=path.stat().st_size, sha256=sha256(path)) for path in own},
         provenance=provenance("huggingface_hub", "lm_eval"),
@@ -82,7 +88,7 @@ def gather(config: LmEvalBenchmark, seed: int, result: Path) -> None:
 
 
 def _higher(known: Definitions, figures: list[Figure]) -> dict[str, bool | None]:
-    """`Plan.higher`; of a group's metric None, too, if its parts do not agree."""
+    """`Plan.higher`; a group's metric has None also if its parts do not agree."""
     found: dict[str, bool | None] = {}
     for figure in figures:
         said = [known.leaves[part].higher() for part in figure.parts]
@@ -95,12 +101,12 @@ def _higher(known: Definitions, figures: list[Figure]) -> dict[str, bool | None]
 
 
 def problems(config: LmEvalBenchmark) -> Iterator[str]:
-    """Tasks, packages and folders that are not there, or not as they must be, each with its remedy."""
+    """Problems of tasks, packages and folders, each with its remedy."""
     where = "benchmarks.lm_eval"
     if config.backend == "vllm" and importlib.util.find_spec("vllm") is None:
         yield f"{where}.backend: vllm is not installed; pip install 'expoflow[gpu]', or take hf"
     if importlib.util.find_spec("lm_eval") is None:
-        return  # which is told already
+        return  # which is reported already
     if config.include is not None and not Path(config.include).is_dir():
         yield f"{where}.include: no folder '{config.include}'; correct the path"
         return
@@ -115,7 +121,7 @@ def problems(config: LmEvalBenchmark) -> Iterator[str]:
 
 
 def local_files(config: LmEvalBenchmark) -> list[str]:
-    """The user's own files that the tasks read: definitions, and data. Raises DataError."""
+    """The user's own files that the tasks read: definitions and data. Raises DataError."""
     if config.include is None and config.data is None:
         return []
     found = [str(path) for path in _own(config)]
@@ -151,7 +157,7 @@ def _leaf_problems(config: LmEvalBenchmark, leaf: Leaf) -> Iterator[str]:
     if packages := leaf.packages():
         yield f".tasks: '{leaf.name}' needs {', '.join(packages)}; pip install {' '.join(packages)}"
     elif leaf.uses("nltk") and not _nltk_data():
-        yield f".tasks: '{leaf.name}' needs nltk's {NLTK}, for jobs load nothing; python -m nltk.downloader punkt_tab"
+        yield f".tasks: '{leaf.name}' needs nltk's {NLTK}, because jobs download nothing; python -m nltk.downloader punkt_tab"
     try:
         if leaf.dataset in READERS:
             _named(leaf)
@@ -162,7 +168,7 @@ def _leaf_problems(config: LmEvalBenchmark, leaf: Leaf) -> Iterator[str]:
 
 
 def _nltk_data() -> bool:
-    """Whether nltk will find what its sentence tokenizer reads, at the places where it looks."""
+    """Whether nltk will find the data of its sentence tokenizer in the folders that it searches."""
     own = (Path(sys.prefix) / name for name in ("nltk_data", "share/nltk_data", "lib/nltk_data"))
     given = map(Path, filter(None, os.environ.get("NLTK_DATA", "").split(os.pathsep)))
     shared = (
@@ -173,7 +179,7 @@ def _nltk_data() -> bool:
 
 
 def _named(leaf: Leaf) -> Dataset:
-    """The files that a definition names itself, relative to the Snakemake directory. Raises DataError."""
+    """The files that a definition names, relative to the Snakemake directory. Raises DataError."""
     files = {}
     for name in leaf.data_files:
         if not Path(name).is_file():
@@ -187,7 +193,7 @@ def _named(leaf: Leaf) -> Dataset:
 
 
 def _local(config: LmEvalBenchmark, leaf: Leaf) -> Path | None:
-    """The folder of a task's dataset on this machine, None if it comes from the hub. Raises DataError."""
+    """The local folder of a task's dataset; None if it comes from the hub. Raises DataError."""
     if Path(leaf.dataset).is_dir():
         return Path(leaf.dataset)
     return local_folder(Path(config.data), leaf.dataset) if config.data is not None else None

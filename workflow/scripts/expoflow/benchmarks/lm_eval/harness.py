@@ -1,7 +1,8 @@
-"""lm-eval, called on one checkpoint: its answers to the documents of tasks; a killed run goes on where it was.
+"""Call lm-eval on one checkpoint, for its answers to the documents of tasks.
 
-lm-eval's own cache (--use_cache) keeps pickles, and does not know which model they came from; `Resuming` hands
-its answers out, for a part file that names the model and the settings.
+A killed run goes on where it stopped. lm-eval's own cache (--use_cache) keeps pickles and does not
+record the model that they came from. `Resuming` therefore reports the answers, for a part file that
+names the model and the settings.
 """
 
 import tempfile
@@ -31,9 +32,9 @@ LARGEST_BATCH = 64
 
 
 class Resuming(LM):
-    """A language model whose answers are told as they come; what is `kept` from before is not asked again.
+    """A language model that reports its answers as they come and does not ask `kept` ones again.
 
-    Conversations are written by `chat`.
+    `chat` writes the conversations.
     """
 
     def __init__(self, model: LM, chat: Chat, kept: Sequence[Kept], tell: Callable[[Kept], None]):
@@ -43,7 +44,7 @@ class Resuming(LM):
         model.set_cache_hook(self)
 
     def add_partial(self, kind: str, arguments: Sequence[Any], answer: Any) -> None:
-        """lm-eval's hook: an answer is there."""
+        """lm-eval's hook for a new answer."""
         request = hash_args(kind, arguments)
         if request not in self.answers:
             self.answers[request] = answer
@@ -51,7 +52,7 @@ class Resuming(LM):
 
     def _ask(self, kind: str, requests: list[Instance]) -> list[Any]:
         missing = [each for each in requests if hash_args(kind, each.args) not in self.answers]
-        print(f"{kind}: {len(requests)} requests, {len(requests) - len(missing)} are answered already")
+        print(f"{kind}: {len(requests)} requests, {len(requests) - len(missing)} are already answered")
         progress.report(len(self.answers), len(self.answers) + len(missing), "answers")
         if missing:
             for each, answer in zip(missing, getattr(self.model, kind)(missing), strict=True):
@@ -59,21 +60,24 @@ class Resuming(LM):
         return [self.answers[hash_args(kind, each.args)] for each in requests]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """(log-likelihood of the continuation, whether greedy decoding gives it) for every request."""
+        """(log-likelihood of the continuation, whether it is the greedy one) for every request."""
         return self._ask("loglikelihood", requests)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """The text up to a stop string for every request."""
+        """The text up to a stop string, for every request."""
         return self._ask("generate_until", requests)
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Not needed by any of the tasks."""
+        """No task needs this."""
         raise NotImplementedError
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The conversation as the model's text; lm-eval itself leaves system messages out if a template refuses them."""
+        """The conversation as text for the model.
+
+        lm-eval itself leaves out system messages if a template refuses them.
+        """
         return self.chat.text(
             [Message(**turn) for turn in chat_history],
             add_generation_prompt=add_generation_prompt,
@@ -81,7 +85,7 @@ class Resuming(LM):
         )
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The template's text."""
+        """The text of the template."""
         return self.model.chat_template(chat_template)
 
     @property
@@ -91,7 +95,7 @@ class Resuming(LM):
 
 
 def evaluate(model: LM, asked: Asked) -> dict[str, Any]:
-    """lm-eval's results, samples included: those of a group that has all that is asked."""
+    """lm-eval's results, with samples, for a group that contains all requested tasks."""
     with tempfile.TemporaryDirectory() as folder:
         text = yaml.safe_dump({"group": ASKED, "task": list(asked.members)})
         (Path(folder) / f"{ASKED}.yaml").write_text(text, encoding="utf-8")
@@ -110,13 +114,13 @@ def evaluate(model: LM, asked: Asked) -> dict[str, Any]:
 def language_model(model: Model, config: Harness) -> LM:
     """The checkpoint behind lm-eval's interface.
 
-    All backends get a BOS exactly where the model's tokenizer adds one by itself: left to themselves hf does
-    so and the others do not.
+    All backends add a BOS exactly if the model's tokenizer does. By default the hf backend does so
+    and the others do not.
     """
     folder, remote = str(model.folder.absolute()), model.trust_remote_code
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
     settings = read_config(model.folder, remote)
-    if config.backend != "completions":  # a server has loaded it by itself
+    if config.backend != "completions":  # a server has already loaded it
         require_loadable(model.folder, headers(model), remote=remote)
     length = min(config.context, getattr(settings, "max_position_embeddings", config.context))
     length = model.engine.shortened(length)
@@ -147,7 +151,7 @@ def language_model(model: Model, config: Harness) -> LM:
 
 
 def _served(folder: str, config: Harness, length: int, common: dict[str, Any]) -> LM:
-    """A model that a server has loaded under its folder's name, as `vllm serve FOLDER` names it."""
+    """A model that a server has loaded under its folder's name, as `vllm serve FOLDER` does."""
     import requests
 
     base = config.base_url.rstrip("/")
@@ -176,11 +180,12 @@ def _served(folder: str, config: Harness, length: int, common: dict[str, Any]) -
 
 
 def batch_size(config: Harness, settings: Any, length: int, device: str) -> int | str:
-    """Sequences at a time.
+    """The number of sequences per batch.
 
-    On a GPU lm-eval finds the largest one that fits by trying. A CPU's memory never says no before the process
-    is killed: there a quarter of the free memory is shared out. A token takes its logits three times in
-    float32 (logits, log-softmax, a copy), and about 16 numbers of the hidden size in every layer.
+    On a GPU lm-eval finds the largest batch that fits by trying. On a CPU a batch that is too large
+    kills the process, so the batch gets a quarter of the free memory. A token needs its logits
+    three times in float32 (logits, log-softmax, a copy), and about 16 numbers of the hidden size
+    per layer.
     """
     if config.batch_size != "auto":
         return config.batch_size

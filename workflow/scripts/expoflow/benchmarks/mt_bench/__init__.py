@@ -1,1 +1,1 @@
-"""MT-Bench: questions of two turns, each answer graded by an LLM judge."""
+"""MT-Bench: two-turn questions; an LLM judge grades each answer."""

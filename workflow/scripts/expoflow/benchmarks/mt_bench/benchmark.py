@@ -1,6 +1,7 @@
-"""MT-Bench: answers to questions of two turns, each graded from 1 to 10 by a judge (single-answer grading).
+"""MT-Bench: answers to two-turn questions, each graded from 1 to 10 by a judge.
 
-What FastChat does, on the openai package: its temperatures, judge prompts and way to read a verdict.
+This is FastChat's single-answer grading on the openai package, with FastChat's temperatures, judge
+prompts and parsing of verdicts.
 """
 
 import re
@@ -21,15 +22,18 @@ from expoflow.errors import JudgeError
 from expoflow.files.records import Record, read_json, read_jsonl
 from expoflow.results import Generation, Message, Metric, Prompt
 
-TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}  # 0 for the others
-TOP_K = 50  # what FastChat's models sampled from: the default of transformers
+TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}  # 0 for other categories
+TOP_K = 50  # FastChat's models sampled with this, the default of transformers
 JUDGE = {"temperature": 0, "max_tokens": 2048}
 VERDICTS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
 LOWEST, HIGHEST = 1, 10
 
 
 class Graded(Record):
-    """A line of mt_bench.generations.jsonl: an answer and its grade; neither score nor judgment where it is missing."""
+    """A line of mt_bench.generations.jsonl: an answer and its grade.
+
+    A missing grade has neither score nor judgment.
+    """
 
     question_id: int
     category: str
@@ -43,9 +47,10 @@ class Graded(Record):
 
 
 def run(job: Job) -> None:
-    """Answer and grade; a grade that stays missing is left out of the means, and counted in the result.
+    """Answer and grade.
 
-    Raises JudgeError where no grade came at all.
+    A missing grade is left out of the means, and counted in the result. Raises JudgeError if no
+    grade came at all.
     """
     data = read_json(job.inputs["data"], Questions)
     answers = answer(data.questions, job.settings.seed, job.settings.max_tokens, job)
@@ -84,13 +89,13 @@ def run(job: Job) -> None:
 
 
 def run_comparison(comparison: Comparison) -> None:
-    """The paired differences over questions."""
+    """Write the paired differences over questions."""
     rows = (comparison.rows(variant, Graded) for variant in ("expo", "aligned"))
     comparison.write(compare(*rows, comparison.select), "mt_bench")
 
 
 def readable(inputs: Mapping[str, Path], rows: Path) -> list[Answer]:
-    """The answers as a person reads them (`benchmarks.readable`), a turn an answer, with the judge's words."""
+    """The answers for human readers (`benchmarks.readable`), one per turn, with judgments."""
     questions = {each.question_id: each for each in read_json(inputs["data"], Questions).questions}
     return [
         Answer(
@@ -107,7 +112,7 @@ def readable(inputs: Mapping[str, Path], rows: Path) -> list[Answer]:
 
 
 def _asked(turns: Sequence[str]) -> str:
-    """What was asked so far, as one text; a first turn is the same text as the prompt of a set."""
+    """The questions so far, as one text. The text of a first turn is that of a prompt in a set."""
     if len(turns) == 1:
         return turns[0]
     return "\n\n".join(f"turn {turn}: {asked}" for turn, asked in enumerate(turns, start=1))
@@ -116,9 +121,10 @@ def _asked(turns: Sequence[str]) -> str:
 def answer(
     questions: Sequence[Question], seed: int, max_tokens: int, job: Job
 ) -> dict[int, list[Generation]]:
-    """The answers to both turns by question_id; the second turn's conversation has the first answer in it.
+    """The answers to both turns, by question_id.
 
-    A turn that was skipped as too long (generate.too_long) has none.
+    The second turn's conversation contains the first answer. A turn that was skipped because it is
+    too long (generate.too_long) has no answer.
     """
     generate = job.config.section(job.pair, "generate")
     answers: dict[int, list[Generation]] = {question.question_id: [] for question in questions}
@@ -146,7 +152,7 @@ def answer(
 
 
 def conversation(question: Question, answers: Sequence[Generation]) -> Prompt:
-    """The question's next turn, behind those that have an answer."""
+    """The conversation that ends in the question's next turn, after those that have an answer."""
     messages = []
     for turn, given in zip(question.turns, answers, strict=False):
         messages += [Message(role="user", content=turn), Message(role="assistant", content=given.response)]
@@ -155,12 +161,12 @@ def conversation(question: Question, answers: Sequence[Generation]) -> Prompt:
 
 
 def request(data: Questions, question: Question, answers: Sequence[Generation]) -> JudgeRequest:
-    """What the judge is asked: to grade the last of the answers."""
+    """The request to the judge: to grade the last of the answers."""
     return {"messages": judge_messages(data, question, [given.response for given in answers]), **JUDGE}
 
 
 def score(reply: Reply) -> float | None:
-    """The grade in a judgment: `[[x]]`, else `[x]`, from 1 to 10; None where there is none."""
+    """The grade in a judgment: `[[x]]`, else `[x]`, from 1 to 10; None if there is none."""
     said = text(reply)
     found = next((match for pattern in VERDICTS if (match := pattern.search(said))), None)
     value = float(found[1]) if found else None
@@ -168,14 +174,17 @@ def score(reply: Reply) -> float | None:
 
 
 def measure(rows: Sequence[Graded]) -> list[Metric]:
-    """The mean over both turns (`score`), each turn, and each category; standard errors are over questions."""
+    """The mean over both turns (`score`), each turn and each category.
+
+    Standard errors are over questions.
+    """
     return [
         mean(name, np.array(list(_by_question(chosen).values()))) for name, chosen in _parts(rows).items()
     ]
 
 
 def compare(expo: Sequence[Graded], aligned: Sequence[Graded], config: SelectConfig) -> list[Metric]:
-    """Differences expo - aligned of the same metrics, over what both have a grade of."""
+    """Differences expo - aligned of the same metrics, over answers that have a grade from both."""
     common = {_place(row) for row in expo if row.score is not None}
     common &= {_place(row) for row in aligned if row.score is not None}
     after, before = (_parts([row for row in rows if _place(row) in common]) for rows in (expo, aligned))
@@ -205,7 +214,7 @@ def _place(row: Graded) -> tuple[int, int]:
 
 
 def _parts(rows: Sequence[Graded]) -> dict[str, list[Graded]]:
-    """The graded rows that each metric is the mean of; none without rows."""
+    """The graded rows of each metric, which is their mean. Metrics without rows are left out."""
     graded = [row for row in rows if row.score is not None]
     parts = {"score": graded}
     parts |= {f"turn_{turn}": [row for row in graded if row.turn == turn] for turn in (1, 2)}

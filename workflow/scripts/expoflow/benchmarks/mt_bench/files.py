@@ -1,6 +1,6 @@
-"""MT-Bench's questions, judge prompts and reference answers, read from the files that FastChat publishes.
+"""MT-Bench's questions, judge prompts and reference answers, from FastChat's published files.
 
-None of them is part of expoflow. Of a checkout of FastChat they are
+None of them is part of expoflow. In a checkout of FastChat they are
 
     fastchat/llm_judge/data/judge_prompts.jsonl
     fastchat/llm_judge/data/mt_bench/question.jsonl
@@ -23,11 +23,12 @@ from expoflow.files.hashing import sha256
 from expoflow.files.records import Record, write_json
 
 FILES = ("question.jsonl", "judge_prompts.jsonl", "reference_answer/gpt-4.jsonl")
-QUESTIONS = 80  # of the published ones
-# Tokens that a judge's prompt has beside the answers to judge (question, instructions, reference), rather too many.
+QUESTIONS = 80  # of the published questions
+# Tokens of a judge's prompt (question, instructions, reference) without the answers to judge; a
+# high estimate.
 GRADING = 700
 GRADE_TOKENS = 2048
-WITH_REFERENCE = ("math", "reasoning", "coding")  # categories that are graded against an answer
+WITH_REFERENCE = ("math", "reasoning", "coding")  # categories that are graded against a reference answer
 # Judge prompts by (with a reference, second turn).
 PROMPTS = {
     (False, False): "single-v1",
@@ -38,7 +39,7 @@ PROMPTS = {
 
 
 class Question(Record):
-    """Two turns, and in some categories the reference's answers to them."""
+    """Two turns and, in some categories, the reference's answers to them."""
 
     question_id: int
     category: str
@@ -47,14 +48,14 @@ class Question(Record):
 
 
 class JudgePrompt(Record):
-    """A judge's system prompt, and the user's with {question}, {answer}, {ref_answer_1} ... to fill in."""
+    """A judge's system prompt, and the user prompt with {question}, {answer}, {ref_answer_1} ..."""
 
     system: str
     template: str
 
 
 class Questions(Record):
-    """results/benchmarks/mt_bench.{source}.json: all that is asked, and the files that it was read from."""
+    """results/benchmarks/mt_bench.{source}.json: all questions, and the files that had them."""
 
     questions: list[Question]
     prompts: dict[str, JudgePrompt]
@@ -62,7 +63,7 @@ class Questions(Record):
 
 
 def judge_messages(data: Questions, question: Question, answers: Sequence[str]) -> list[dict[str, str]]:
-    """What a judge is told to grade the last of one or two answers."""
+    """The messages to a judge, to grade the last of one or two answers."""
     prompt = data.prompts[PROMPTS[question.reference is not None, len(answers) == 2]]
     return [
         {"role": "system", "content": prompt.system},
@@ -71,7 +72,7 @@ def judge_messages(data: Questions, question: Question, answers: Sequence[str]) 
 
 
 def _values(question: Question, answers: Sequence[str]) -> dict[str, str]:
-    """What a judge prompt may name."""
+    """The values that a judge prompt may name."""
     values = {"question": question.turns[0], "answer": answers[0]}
     for number, (turn, answer) in enumerate(zip(question.turns, answers, strict=False), start=1):
         values |= {f"question_{number}": turn, f"answer_{number}": answer}
@@ -80,14 +81,17 @@ def _values(question: Question, answers: Sequence[str]) -> dict[str, str]:
 
 
 def local_files(config: MtBenchBenchmark) -> list[str]:
-    """The files of `config.data` in the order of FILES; none where they come from the hub. Raises DataError."""
+    """The files of `config.data` in the order of FILES; none if they come from the hub.
+
+    Raises DataError.
+    """
     if config.data in (None, MINIATURE):
         return []
     return [str(path) for path in _found(Path(config.data))]
 
 
 def problems(config: MtBenchBenchmark) -> Iterator[str]:
-    """What is wrong with the files of a folder of the user's."""
+    """The problems of the files in the user's folder."""
     try:
         if config.data not in (None, MINIATURE):
             questions(config, 0)
@@ -96,9 +100,10 @@ def problems(config: MtBenchBenchmark) -> Iterator[str]:
 
 
 def calls(config: MtBenchBenchmark, max_tokens: int, first: int | None = None) -> tuple[int, int, int]:
-    """Of one variant: calls, tokens of their prompts and of their replies; the second turn's prompts have both answers.
+    """The calls of one variant, the tokens of their prompts and of their replies.
 
-    Answers have the benchmark's own limit, not `max_tokens`.
+    The prompts of second turns contain both answers. Answers have the benchmark's own limit, not
+    `max_tokens`.
     """
     count = QUESTIONS
     if files := dict(zip(FILES, local_files(config), strict=False)):
@@ -111,30 +116,30 @@ def calls(config: MtBenchBenchmark, max_tokens: int, first: int | None = None) -
 def responses(
     config: MtBenchBenchmark, generate: GenerateConfig, first: int | None = None
 ) -> tuple[int, int]:
-    """Of one variant: how many, and the most tokens that each may have."""
+    """The number of responses of one variant, and the most tokens that each may have."""
     return 2 * min(QUESTIONS, first or QUESTIONS), config.max_tokens
 
 
 def gather(config: MtBenchBenchmark, seed: int, result: Path) -> None:
-    """Write what `questions` gives. Raises DataError."""
+    """Write the result of `questions`. Raises DataError."""
     write_json(result, questions(config, seed))
 
 
 def questions(config: MtBenchBenchmark, seed: int) -> Questions:
-    """Read the files of a folder or of a dataset of the hub, or make those of the miniature of `seed`.
+    """Read the files of a folder or a dataset of the hub, or make the miniature's from `seed`.
 
-    Raises DataError for whatever is not as published.
+    Raises DataError if anything differs from the published format.
     """
     if config.data != MINIATURE:
         return _read([Path(path) for path in local_files(config)] or _downloaded(config))
-    miniature = importlib.import_module("expoflow.miniature.mt_bench")  # no dependency of others' files
+    miniature = importlib.import_module("expoflow.miniature.mt_bench")  # not needed for the user's own files
     with tempfile.TemporaryDirectory() as folder:
         miniature.write(Path(folder), seed)
         return _read(_found(Path(folder)))
 
 
 def _read(paths: Sequence[Path]) -> Questions:
-    """The three files, in the order of FILES."""
+    """Read the three files, in the order of FILES."""
     questions, prompts, references = (_lines(path) for path in paths)
     answers = {row["question_id"]: row for row in references}
     parsed = [_row(paths[0], row, lambda row: _question(row, answers)) for row in questions]
@@ -176,8 +181,8 @@ def _prompts(path: Path, rows: list[dict[str, Any]]) -> dict[str, JudgePrompt]:
         if row.get("name") in PROMPTS.values()
     }
     if missing := [name for name in PROMPTS.values() if name not in found]:
-        raise DataError(f"{path}: no judge prompt '{missing[0]}'; take FastChat's file as it is")
-    for (reference, second), name in PROMPTS.items():  # so that every one can be filled in
+        raise DataError(f"{path}: no judge prompt '{missing[0]}'; use FastChat's file unchanged")
+    for (reference, second), name in PROMPTS.items():  # fails if one of them cannot be filled in
         sample = Question(
             question_id=0, category="", turns=("", ""), reference=("", "") if reference else None
         )
@@ -187,7 +192,7 @@ def _prompts(path: Path, rows: list[dict[str, Any]]) -> dict[str, JudgePrompt]:
 
 
 def _found(folder: Path) -> list[Path]:
-    """FILES in the folder or below it; of several the one that lies highest."""
+    """FILES in the folder or below it. If a file is there several times, the topmost one counts."""
     paths = []
     for name in FILES:
         places = sorted(folder.rglob(name), key=lambda path: (len(path.parts), path))
@@ -200,7 +205,7 @@ def _found(folder: Path) -> list[Path]:
 
 
 def _downloaded(config: MtBenchBenchmark) -> list[Path]:
-    """FILES of a dataset of the hub, in the hub's own cache."""
+    """Download FILES of a dataset of the hub into the hub's own cache."""
     from expoflow.hub import cache
 
     def wanted(_: str, sizes: Mapping[str, int]) -> list[str]:
@@ -221,7 +226,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as JSON lines ({error})") from None
     if not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path}: a line is no JSON object; take FastChat's file as it is")
+        raise DataError(f"{path}: a line is not a JSON object; use FastChat's file unchanged")
     return rows
 
 

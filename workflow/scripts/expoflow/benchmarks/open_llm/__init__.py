@@ -1,1 +1,1 @@
-"""The Open LLM Leaderboard, version 1, through lm-eval."""
+"""The Open LLM Leaderboard, version 1, by lm-eval."""

@@ -1,4 +1,7 @@
-"""The Open LLM Leaderboard, version 1, through lm-eval: six tasks, their average, and the miniature's own two."""
+"""The Open LLM Leaderboard, version 1, by lm-eval: six tasks and their average.
+
+The miniature has two tasks of its own.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -21,7 +24,8 @@ from expoflow.results import Metric
 def run(job: Job) -> None:
     """Have lm-eval ask the variant's model about the datasets of `inputs["data"]`.
 
-    The answers are kept by content: the same model with the same data and settings is not asked again.
+    The answers are kept by content. The same model with the same data and settings is not asked
+    again.
     """
     config, data = job.settings, read_json(job.inputs["data"], TaskData)
     key = {
@@ -49,23 +53,27 @@ def run(job: Job) -> None:
 
 
 def run_comparison(comparison: Comparison) -> None:
-    """The paired differences over the documents of all tasks."""
+    """Write the paired differences over the documents of all tasks."""
     rows = (comparison.rows(variant, Answered) for variant in ("expo", "aligned"))
     comparison.write(compare(*rows, comparison.select), "open_llm")
 
 
 def measure(rows: Sequence[Answered]) -> list[Metric]:
-    """Per task its mean, and over the leaderboard's six their unweighted average.
+    """The mean of every task, and the unweighted average of the leaderboard's six tasks.
 
-    Standard errors are over documents; a task of several parts (MMLU) is the unweighted mean of their means.
+    Standard errors are over documents. A task with several parts (MMLU) is the unweighted mean of
+    the parts' means.
     """
     return _figures(rows, figures.mean)
 
 
 def compare(expo: Sequence[Answered], aligned: Sequence[Answered], config: SelectConfig) -> list[Metric]:
-    """Paired differences expo - aligned of every metric over the same documents, with intervals and p-values."""
+    """Paired differences expo - aligned of every metric, with intervals and p-values.
+
+    Both must have answered the same documents.
+    """
     if [_document(row) for row in expo] != [_document(row) for row in aligned]:
-        raise DataError("expo and aligned answered other documents; delete both results and run again")
+        raise DataError("expo and aligned answered different documents; delete both results and run again")
     paired = [
         after.model_copy(update={"value": after.value - before.value})
         for after, before in zip(expo, aligned, strict=True)
@@ -77,7 +85,7 @@ def _document(row: Answered) -> tuple[str, str, int, str]:
     return row.task, row.part, row.doc, row.doc_hash
 
 
-Parts = list[np.ndarray]  # the values of every part of a task
+Parts = list[np.ndarray]  # the values of each part of a task
 
 
 def _figures(rows: Sequence[Answered], figure: Callable[[str, figures.Strata], Metric]) -> list[Metric]:
@@ -96,5 +104,5 @@ def _values(rows: Sequence[Answered]) -> dict[str, Parts]:
 
 
 def _weighted(tasks: Sequence[Parts]) -> figures.Strata:
-    """Parts with the weight that each of their means has in the mean over tasks of the mean over parts."""
+    """Parts, with the weight of each part's mean in the mean over tasks of means over parts."""
     return [(1 / len(tasks) / len(parts), values) for parts in tasks for values in parts]

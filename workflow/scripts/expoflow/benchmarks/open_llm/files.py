@@ -1,4 +1,4 @@
-"""Data of the leaderboard's tasks, and of the miniature's: from the hub, from the user, or from the miniature's world."""
+"""Data of the tasks: from the hub, from the user, or from the miniature's world."""
 
 import importlib
 import importlib.util
@@ -14,13 +14,14 @@ from expoflow.files.records import provenance, write_json
 
 
 def gather(config: OpenLlmBenchmark, seed: int, result: Path) -> None:
-    """Find, fetch or make the datasets of the tasks, and write down which bytes they are.
+    """Find, fetch or make the datasets of the tasks, and write down their hashes.
 
-    `seed` is the miniature's. Raises DataError for a folder that is not there, and where the hub gives none.
+    `seed` is the seed of the miniature. Raises DataError if a folder is missing or the hub does not
+    have a dataset.
     """
     names = [TASKS[task].dataset for task in config.tasks]
     if config.data == MINIATURE:
-        miniature = importlib.import_module("expoflow.miniature.open_llm")  # no dependency of others' data
+        miniature = importlib.import_module("expoflow.miniature.open_llm")  # not needed for other data
         miniature.write(result.with_suffix(""), seed)
         found = {name: (local_folder(result.with_suffix(""), name), None) for name in names}
     elif config.data is not None:
@@ -32,7 +33,7 @@ def gather(config: OpenLlmBenchmark, seed: int, result: Path) -> None:
 
 
 def problems(config: OpenLlmBenchmark) -> Iterator[str]:
-    """Folders and packages that the benchmark needs and that are not there, each with its remedy."""
+    """Missing folders and packages that the benchmark needs, each with its remedy."""
     for task in config.tasks if config.data not in (None, MINIATURE) else ():
         try:
             local_folder(Path(config.data), TASKS[task].dataset)
@@ -43,7 +44,7 @@ def problems(config: OpenLlmBenchmark) -> Iterator[str]:
 
 
 def local_files(config: OpenLlmBenchmark) -> list[str]:
-    """The files of a folder of the user's; none where the data come from elsewhere. Raises DataError."""
+    """The files in the user's folder; none if the data come from elsewhere. Raises DataError."""
     if config.data in (None, MINIATURE):
         return []
     folders = [local_folder(Path(config.data), TASKS[task].dataset) for task in config.tasks]

@@ -1,4 +1,4 @@
-"""The tasks of the Open LLM Leaderboard and of the miniature, and their answers taken out of lm-eval's results."""
+"""The tasks of the Open LLM Leaderboard and of the miniature, and their answers from lm-eval."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ SUBJECTS = 57
 
 @dataclass(frozen=True)
 class Task:
-    """A column of the leaderboard: lm-eval's task (or group), the dataset it reads, and what of it counts."""
+    """A column of the leaderboard: lm-eval's task or group, its dataset, and the counted metric."""
 
     name: str
     dataset: str
@@ -27,10 +27,10 @@ class Task:
     filter: str = "none"
 
 
-# Task files of our own, in lm-eval's format.
+# Our own task files, in lm-eval's format.
 TASK_FILES = Path(__file__).parent / "lm_eval_tasks"
 GROUPS = ("open_llm.yaml", "miniature.yaml")
-# Where lm-eval's own definitions of the six lie, below the folder of its tasks.
+# The folders of lm-eval's own definitions of the six tasks, below the folder of all tasks.
 OFFICIAL = ("arc", "hellaswag", "mmlu/default", "gsm8k", "winogrande", "truthfulqa")
 TASKS = {
     "arc": Task("arc_challenge", "allenai/ai2_arc", "acc_norm"),
@@ -46,10 +46,10 @@ LEADERBOARD = tuple(TASKS)[:6]
 
 
 class Answered(Record):
-    """A line of open_llm.generations.jsonl: one document of a task and what the model made of it.
+    """A line of open_llm.generations.jsonl: one document of a task and the model's answer.
 
-    `part` is lm-eval's own task (an MMLU subject); `value` is what the metric is the mean of; `answer` is the
-    generated text, or the log-likelihoods of the choices.
+    `part` is lm-eval's own task (an MMLU subject). The metric is the mean of `value`. `answer` is
+    the generated text, or the log-likelihoods of the choices.
     """
 
     task: str
@@ -62,7 +62,7 @@ class Answered(Record):
 
 
 def asked(model: Model, config: OpenLlmBenchmark, data: Mapping[str, str]) -> Asked:
-    """What lm-eval is asked: official definitions, our numbers of shots, the datasets' folders of `data`."""
+    """The request to lm-eval: official definitions, our numbers of shots, the folders in `data`."""
     folders = {TASKS[name].name: data[TASKS[name].dataset] for name in config.tasks}
     members = []
     for file in GROUPS:
@@ -80,12 +80,12 @@ def asked(model: Model, config: OpenLlmBenchmark, data: Mapping[str, str]) -> As
 
 
 def task_files() -> list[str]:
-    """sha256s of our task files."""
+    """The sha256s of our task files."""
     return [hashing.sha256(path) for path in sorted(TASK_FILES.glob("*.yaml"))]
 
 
 def normalised(rows: Sequence[Graded], tasks: Sequence[str]) -> list[Answered]:
-    """What counts of lm-eval's answers, in the order of the tasks, then of their documents."""
+    """The answers that count, in the order of the tasks and then of their documents."""
     found = []
     for name in tasks:
         task = TASKS[name]
@@ -100,7 +100,7 @@ def _answered(name: str, task: Task, row: Graded) -> Answered:
     counted = f"{task.metric},{task.filter}"
     if counted not in row.values:
         raise DataError(
-            f"{name}: lm-eval gives no finite '{counted}' of every document; are the model's weights finite?"
+            f"{name}: lm-eval does not give a finite '{counted}' for every document; are the model's weights finite?"
         )
     value, _ = row.values[counted]
     shared = row.model_dump(include={"part", "doc", "doc_hash", "prompt_hash", "answer"})

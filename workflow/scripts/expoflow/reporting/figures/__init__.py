@@ -1,6 +1,7 @@
-"""Figures, drawn from the result files alone; one function a kind of figure, small multiples by pair.
+"""Figures, drawn from the result files alone: one function per kind, small multiples by pair.
 
-A new kind is an entry of `config.figures.KINDS` and a function in a module here; docs/contributing.md says more.
+A new kind is an entry of `config.figures.KINDS` and a function in a module here. See
+docs/contributing.md.
 """
 
 import importlib
@@ -21,7 +22,7 @@ def drawer(kind: str) -> Callable[[Drawing], Figure]:
 
 
 def draw(plan: Drawing, outputs: list[Path], mark: str = "") -> None:
-    """Draw `plan` into `outputs`, whose suffixes say the formats; `mark` stands across it."""
+    """Draw `plan` into `outputs`, in the formats of their suffixes, with `mark` across it."""
     with plt.rc_context(STYLE):
         figure = drawer(plan.config.kind)(plan)
         if mark:

@@ -1,4 +1,4 @@
-"""Variants side by side on benchmarks: histograms of rewards, and bars."""
+"""Variants side by side on benchmarks: histograms of rewards, and bar charts."""
 
 from pathlib import Path
 
@@ -36,18 +36,21 @@ METRICS = {
     "mt_bench.score": "MT-Bench\nscore (1 to 10)",
     "open_llm.average": "Open LLM Leaderboard\naverage (share)",
 }
-NORMAL = 1.96  # standard errors to either side of a 95 % interval
+NORMAL = 1.96  # half the width of a 95 % interval, in standard errors
 
 
 class Rewarded(Record):
-    """Of a scored response the reward."""
+    """The reward of a scored response."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     reward: float
 
 
 def histograms(plan: Drawing) -> Figure:
-    """The paper's Appendix C: rewards of the variants on a benchmark's prompts, which did not choose alpha."""
+    """The paper's Appendix C: rewards of the variants on the prompts of a benchmark.
+
+    These prompts did not choose alpha.
+    """
     rewards = {
         (pair, variant): np.array([row.reward for row in read_jsonl(file, Rewarded)])
         for (pair, variant), file in _by_variant(plan).items()
@@ -78,7 +81,7 @@ def histograms(plan: Drawing) -> Figure:
 
 
 def bars(plan: Drawing) -> Figure:
-    """The paper's Figures 1 and 4: metrics of the variants with their 95 % intervals, a panel for each metric."""
+    """The paper's Figures 1 and 4: metrics with 95 % intervals, one panel per metric."""
     metrics = plan.config.metrics or []
     variants = [variant for variant in VARIANTS if variant in plan.config.variants]
     results = {of_benchmark(file): read_json(file, BenchmarkResult) for file in plan.inputs}
@@ -112,7 +115,7 @@ def bars(plan: Drawing) -> Figure:
         axis.set_xlabel(METRICS.get(metric, metric.replace(".", " ").replace("_", " ")))
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     grid[0, 0].set_yticks(range(len(plan.pairs)), [plan.label(pair) for pair in plan.pairs])
-    grid[0, 0].set_ylim(len(plan.pairs) - 0.4, -0.6)  # the first pair above
+    grid[0, 0].set_ylim(len(plan.pairs) - 0.4, -0.6)  # the first pair at the top
     handles = [
         patch(VARIANTS[variant][0], fc=COLOURS[variant], hatch=HATCHES[variant], ec="white")
         for variant in variants
@@ -127,11 +130,11 @@ def _by_variant(plan: Drawing) -> dict[tuple[str, str], Path]:
 
 
 def _metric(result: BenchmarkResult, name: str) -> Metric:
-    """A metric of a result; where it is not there, a DataError that says what is."""
+    """A metric of a result. Raises DataError, with the metrics that exist, if it is missing."""
     metrics = {f"{result.benchmark}.{metric.metric}": metric for metric in result.metrics}
     if name not in metrics:
         raise DataError(
-            f"{result.pair}: {result.variant} has no metric {name}; correct metrics of the figure, there are"
+            f"{result.pair}: {result.variant} has no metric {name}; correct `metrics` of the figure: there are"
             f" {', '.join(metrics)}"
         )
     return metrics[name]

@@ -1,4 +1,4 @@
-"""What all figures have in common: what is to be drawn, colours, panels, legends."""
+"""What all figures share: the description of a drawing, colours, panels, legends."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from expoflow.config.figures import FigureConfig
 from expoflow.selection.criteria import CRITERIA
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; markers and lines tell in black and white.
+# Okabe and Ito's colours, which colour-blind readers can distinguish. Markers and lines distinguish
+# them in black and white.
 COLOURS = {
     "sft": "#999999",
     "aligned": "#0072B2",
@@ -33,7 +34,7 @@ LABELS = {
     "length": "length (tokens)",
 }
 PAPER = {"mfc": "none", "mec": "black", "mew": 1.0, "ls": "", "color": "black"}  # the paper's own marks
-WIDTH = 5.5  # inches: the paper's column, in which the smallest type has 8 points
+WIDTH = 5.5  # inches: the width of the paper's column; the smallest type then has 8 points
 COLUMNS = 4  # panels side by side
 STYLE = {
     "font.size": 8,
@@ -47,7 +48,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
-    "text.parse_math": False,  # a label is a text: a dollar in it begins no formula
+    "text.parse_math": False,  # a label is plain text: a dollar sign does not begin a formula
     "svg.hashsalt": "expoflow",
     "svg.fonttype": "none",
 }
@@ -55,11 +56,11 @@ STYLE = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is to be drawn.
+    """The description of a figure.
 
-    `config` names every pair; `inputs` are the result files that the kind reads; `paper` has published values by
-    pair, variant and quantity; `paper_rewards` says whether they are in the unit of the run's own, for the reward
-    model is the paper's.
+    `config` names every pair. `inputs` are the result files that the kind reads. `paper` has
+    published values by pair, variant and quantity. `paper_rewards` says whether the paper's rewards
+    have the unit of this run's, because the reward model is the paper's.
     """
 
     config: FigureConfig
@@ -69,7 +70,7 @@ class Drawing:
 
     @classmethod
     def parse(cls, config: str, inputs: Iterable[str], paper: str, paper_rewards: bool) -> Self:
-        """From a rule's parameters, which are JSON."""
+        """Make a drawing from a rule's parameters, which are JSON."""
         figure = FigureConfig.model_validate_json(config)
         return cls(
             figure.model_copy(update={"pairs": figure.named()}),
@@ -80,23 +81,23 @@ class Drawing:
 
     @property
     def pairs(self) -> list[str]:
-        """The pairs in the order in which they are shown."""
+        """The pairs, in the order in which they are shown."""
         return self.config.pairs or []
 
     def label(self, pair: str) -> str:
-        """What the pair is called."""
+        """The label of the pair."""
         return self.config.labels.get(pair, pair)
 
     def published(self, pair: str, variant: str, quantity: str) -> float | None:
-        """The paper's number, where it has one."""
+        """The paper's number, if it has one."""
         return self.paper.get(pair, {}).get(variant, {}).get(quantity)
 
 
 def panels(titles: Mapping[str, str], rows: Sequence[str]) -> tuple[Figure, dict[str, dict[str, Axes]]]:
-    """A figure, and by key of `titles` and row the axes: a block of `rows` for every COLUMNS titles.
+    """A figure, and its axes by key of `titles` and row, in a block of `rows` per COLUMNS titles.
 
-    The panels of a single block share their scales; of several blocks everyone has its own, for so many pairs
-    differ more from each other than by what the figure shows.
+    The panels of a single block share their scales. With several blocks every panel has its own,
+    because so many pairs differ more from each other than by what the figure shows.
     """
     keys = list(titles)
     columns = min(COLUMNS, len(keys))
@@ -126,7 +127,7 @@ def panels(titles: Mapping[str, str], rows: Sequence[str]) -> tuple[Figure, dict
 
 
 def legend(figure: Any, handles: Sequence[Artist], columns: int = 4, title: str | None = None) -> None:
-    """One legend above all panels of a figure or subfigure, and above it a title."""
+    """One legend above all panels of a figure or subfigure, with a title above it."""
     figure.legend(
         handles=list(handles),
         loc="outside upper center",

@@ -1,4 +1,7 @@
-"""Reward (else what alpha was chosen by), true quality and length against alpha, from the pairs' alphas.csv."""
+"""Reward, true quality and length against alpha, from the pairs' alphas.csv.
+
+Without rewards, the criterion that chose alpha takes their place.
+"""
 
 from io import StringIO
 
@@ -31,13 +34,16 @@ from expoflow.reporting.words import short_certificate
 from expoflow.results import Certificate
 from expoflow.selection.criteria import CRITERIA
 
-DRAWN = ("pair", "alpha", "chosen", "reward")  # the columns that no figure can do without
-LONG = 5  # of a path from -1 on: a longer one is shown on a logarithmic axis
-WIDE = 20  # from the smallest to the largest alpha: more than this is shown on a logarithmic axis
+DRAWN = ("pair", "alpha", "chosen", "reward")  # the columns that every figure needs
+LONG = 5  # a path that goes beyond this alpha has a logarithmic axis
+WIDE = 20  # ratio of the largest to the smallest alpha; beyond it the axis is logarithmic
 
 
 def sweep(plan: Drawing) -> Figure:
-    """Reward (else what alpha was chosen by) and length against alpha, and true quality where it is known; a column for each pair."""
+    """Reward and length against alpha, and true quality if it is known; one column per pair.
+
+    Without rewards, the criterion that chose alpha takes their place.
+    """
     table = _read(plan)
     rows = _quantities(table)
     figure, axes_of = panels(
@@ -69,7 +75,10 @@ def sweep(plan: Drawing) -> Figure:
 
 
 def curves(plan: Drawing) -> Figure:
-    """The paper's Figures 6 to 8: reward and length against alpha, the pairs of a group in the same panels."""
+    """The paper's Figures 6 to 8: reward and length against alpha.
+
+    The pairs of a group share their panels.
+    """
     table = _read(plan)
     groups = plan.config.groups or {"": plan.pairs}
     figure = plt.figure(figsize=(WIDTH, 0.1), layout="constrained")
@@ -83,7 +92,7 @@ def curves(plan: Drawing) -> Figure:
 
 
 def _group(plan: Drawing, part: SubFigure, title: str, table: pd.DataFrame, pairs: list[str]) -> float:
-    """The panels of a group; returns the height in inches that they need."""
+    """Draw the panels of a group; return the height in inches that they need."""
     quantities = _quantities(table)
     marked = [pair for pair in pairs if plan.published(pair, "expo", "reward") is not None]
     apart = marked and not plan.paper_rewards
@@ -125,7 +134,7 @@ def _group(plan: Drawing, part: SubFigure, title: str, table: pd.DataFrame, pair
 
 
 def _curve(axis: Axes, data: pd.DataFrame, name: str, style: dict) -> None:
-    """One pair's curve, with the interval of the mean reward, and its chosen alpha."""
+    """One pair's curve, with the interval of the mean reward, and the chosen alpha."""
     axis.plot(data["alpha"], data[name], **style)
     if name == "reward":
         distances = [data[name] - data["reward_low"], data["reward_high"] - data[name]]
@@ -137,7 +146,7 @@ def _curve(axis: Axes, data: pd.DataFrame, name: str, style: dict) -> None:
 
 
 def _mark_rewards(plan: Drawing, pair: str, axis: Axes, style: dict) -> None:
-    """The paper's rewards at alpha 0 and at its chosen alpha, as hollow marks."""
+    """The paper's rewards at alpha 0 and at the paper's chosen alpha, as hollow marks."""
     points = [(0.0, plan.published(pair, "aligned", "reward"))]
     points.append((plan.published(pair, "expo", "alpha"), plan.published(pair, "expo", "reward")))
     alphas, rewards = zip(*points, strict=True)
@@ -145,7 +154,7 @@ def _mark_rewards(plan: Drawing, pair: str, axis: Axes, style: dict) -> None:
 
 
 def path(plan: Drawing) -> Figure:
-    """The paper's Figure 2: reward from SFT (alpha -1) through the aligned model (0) to the grid's end."""
+    """The paper's Figure 2: reward from SFT (alpha -1) through aligned (0) to the grid's end."""
     table = _read(plan)
     figure, axes_of = panels({pair: plan.label(pair) for pair in plan.pairs}, ["reward"])
     long = table["alpha"].max() > LONG
@@ -178,7 +187,7 @@ def _variant(variant: str) -> dict:
 
 
 def _certificate(plan: Drawing, pair: str, table: pd.DataFrame) -> str:
-    """Lines below the pair's name: its gain on prompts that took no part in the choice, or that there are none."""
+    """Lines below the pair's name: its gain on held-out prompts, or that there are none."""
     places = [file for file in plan.inputs if file.suffix == ".json" and of_pair(file) == pair]
     chosen = table.loc[(table["pair"] == pair) & (table["chosen"] == 1), "alpha"].iloc[0]
     found = read_json(*places, Certificate) if places else None
@@ -195,7 +204,7 @@ def _read(plan: Drawing) -> pd.DataFrame:
 
 
 def _quantities(table: pd.DataFrame) -> list[str]:
-    """What is drawn: rewards, or what alpha was chosen by without them."""
+    """The quantities to draw: rewards or, without them, the criterion that chose alpha."""
     known = [name for name in (*CRITERIA, "quality", "length") if table[name].notna().any()]
     return [name for name in known if "reward" not in known or name not in MEASURED]
 
@@ -214,7 +223,7 @@ def _alpha_handle(plan: Drawing, pairs: list[str]) -> list[Artist]:
 
 
 def _alpha_axis(axis: Axes, alphas: list[float]) -> None:
-    """Linear, or logarithmic from the smallest alpha on where grids differ much."""
+    """Make the axis linear, or logarithmic from the smallest alpha on if grids differ much."""
     positive = [alpha for alpha in alphas if alpha > 0]
     if not positive or max(positive) <= WIDE * min(positive):
         axis.set_xlabel("alpha")
@@ -225,7 +234,7 @@ def _alpha_axis(axis: Axes, alphas: list[float]) -> None:
 
 
 def _logarithmic(axis: Axes, linear: float, ticks: list[float]) -> None:
-    """An axis that is logarithmic beyond `linear` to both sides, with plain numbers at `ticks`."""
+    """Make an axis logarithmic beyond `linear` on both sides, with plain numbers at `ticks`."""
     axis.set_xscale("symlog", linthresh=linear, linscale=0.5)
     axis.xaxis.set_major_locator(FixedLocator(ticks))
     axis.xaxis.set_minor_locator(NullLocator())
@@ -233,7 +242,10 @@ def _logarithmic(axis: Axes, linear: float, ticks: list[float]) -> None:
 
 
 def _ticks(low: float, high: float, most: int) -> list[float]:
-    """1, 2 and 5 times the powers of ten between two alphas; the powers alone where those are more than `most`."""
+    """1, 2 and 5 times the powers of ten between two alphas.
+
+    If there are more than `most`, they are the powers alone.
+    """
     for digits in ((1, 2, 5), (1,)):
         values = [float(f"{digit}e{exponent}") for exponent in range(-6, 7) for digit in digits]
         ticks = [value for value in values if low <= value <= high * 1.01]

@@ -1,4 +1,4 @@
-"""What the section theory measured: objectives and their tangents, angles between deltas, a plane of weights."""
+"""Figures of the section `theory`: objectives and tangents, angles of deltas, planes of weights."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,8 +24,8 @@ from expoflow.reporting.figures.style import (
 from expoflow.theory.result import FirstOrder, Theory
 
 OBJECTIVES = {"margin": "change of the\nmargin (nats)", "reward": "change of the\nreward (logit)"}
-CELL = 0.36  # inches of a cell of a matrix
-LEVELS = 12  # of a contour
+CELL = 0.36  # inches per cell of a matrix
+LEVELS = 12  # levels of a contour plot
 
 
 def first_order(plan: Drawing) -> Figure:
@@ -42,7 +42,7 @@ def first_order(plan: Drawing) -> Figure:
                 _gains(axis, sweeps[pair])
             axis.set_ylabel(OBJECTIVES[row] if axis.get_subplotspec().is_first_col() else "")
         axes[rows[-1]].set_xlabel("alpha")
-    for pair, axes in axes_of.items():  # when the curves have set the scales
+    for pair, axes in axes_of.items():  # after the curves have set the scales
         for row, axis in axes.items():
             if row in theories[pair].first_order:
                 _tangent(axis, theories[pair].first_order[row])
@@ -62,7 +62,7 @@ def first_order(plan: Drawing) -> Figure:
 
 
 def _curve(axis: Axes, found: FirstOrder) -> None:
-    """The changes of an objective, with their intervals, from 0 on."""
+    """The changes of an objective, with their intervals, starting from 0."""
     curve = pd.DataFrame([point.model_dump() for point in found.curve])
     alphas, changes = [0, *curve["alpha"]], [0, *curve["change"]]
     axis.plot(alphas, changes, color=COLOURS["expo"], marker="o", ms=2.5, lw=1)
@@ -88,7 +88,7 @@ def _tangent(axis: Axes, found: FirstOrder) -> None:
 
 
 def cosines(plan: Drawing) -> Figure:
-    """Cosines between deltas over all weights, a matrix for each SFT model."""
+    """Cosines between deltas over all weights, one matrix per SFT model."""
     table = pd.read_csv(plan.inputs[0], dtype={"sft": str, "pair_a": str, "pair_b": str})
     table = table[table["kind"] == "all"]
     families = {}
@@ -126,7 +126,10 @@ def cosines(plan: Drawing) -> Figure:
 
 
 def plane(plan: Drawing) -> Figure:
-    """The paper's Figure 5, measured: reward and quality around theta0, and both rays through aligned models."""
+    """The paper's Figure 5, measured: reward and quality around theta0.
+
+    The rays go from theta0 through the two aligned models.
+    """
     table = pd.read_csv(plan.inputs[0])
     sweeps = [pd.read_csv(file) for file in plan.inputs[1:]]
     quantities = ["reward", *(["quality"] if table["quality"].notna().all() else [])]
@@ -149,7 +152,7 @@ def plane(plan: Drawing) -> Figure:
             _ray(axis, np.array(_place(table, number)), sweep, number, ends)
         _, marker, _ = VARIANTS["sft"]
         axis.plot([0], [0], marker, ms=5, color="white", mec="black", zorder=5)
-        axis.set(xlim=ends[:2], ylim=ends[2:])  # a chosen alpha may lie beyond
+        axis.set(xlim=ends[:2], ylim=ends[2:])  # a chosen alpha may lie outside
     grid[0, 0].set_ylabel("distance across")
     handles = [
         line("SFT", marker=VARIANTS["sft"][1], ms=5, color="white", mec="black", ls=""),
@@ -171,7 +174,7 @@ def _place(table: pd.DataFrame, number: int) -> tuple[float, float]:
 
 
 def _ray(axis: Axes, theta1: np.ndarray, sweep: pd.DataFrame, number: int, ends: tuple[float, ...]) -> None:
-    """From theta0 through an aligned model to the edge, with the chosen alpha."""
+    """Draw a ray from theta0 through an aligned model to the edge, with the chosen alpha."""
     left, right, bottom, top = ends
     limits = [(right if theta1[0] > 0 else left) / theta1[0] if theta1[0] else np.inf]
     limits.append((top if theta1[1] > 0 else bottom) / theta1[1] if theta1[1] else np.inf)

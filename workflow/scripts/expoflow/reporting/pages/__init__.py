@@ -1,1 +1,1 @@
-"""Pages that stand alone: one HTML file that works from a disk, by mail and offline."""
+"""Self-contained pages: one HTML file that works from a disk, by mail and offline."""

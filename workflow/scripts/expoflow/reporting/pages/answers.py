@@ -1,4 +1,4 @@
-"""results/pairs/{pair}/answers.html: the page on which a pair's answers are read, compared and voted on."""
+"""results/pairs/{pair}/answers.html: the page to read, compare and vote on a pair's answers."""
 
 import html
 import math
@@ -22,8 +22,10 @@ from expoflow.selection.split import choosing
 STYLES = ("base.css", "answers.css")
 SCRIPTS = ("unpack.js", "diff.js", "votes.js", "answers.js")
 SFT, ALIGNED = "-1", "0"
-MOST = 64_000_000  # characters of a set: a browser keeps some hundred million, and opens these in seconds
-DIGITS = 9  # of a reward that stand in the page
+MOST = (
+    64_000_000  # characters of a set: a browser can hold some hundred million, and opens this many in seconds
+)
+DIGITS = 9  # significant digits of a reward in the page
 ENDS = {"stop": "ended by itself", "length": "cut off at the limit of tokens"}
 FAULTS = {"empty": "empty", "repeating": "ends in a loop"}
 
@@ -41,11 +43,12 @@ def write(
     models: Sequence[str],
     judge: float | None = None,
 ) -> None:
-    """Write the page of the pair whose folder it lies in.
+    """Write the page into the folder of the pair.
 
-    `answers` is the table of the sweep. `rows` are of every readable benchmark the rows of sft, aligned and expo, `inputs` the files that
-    the benchmark reads beside the model. `models` are the names of the SFT and the aligned model. `judge` is the share of the sweep's
-    prompts that judge the choice, if a part does. Raises DataError if a file is broken.
+    `answers` is the table of the sweep. `rows` has the rows of sft, aligned and expo for every
+    readable benchmark. `inputs` has the files that the benchmark reads beside the model. `models`
+    are the names of the SFT and the aligned model. `judge` is the share of the sweep's prompts that
+    judges the choice, if there is one. Raises DataError if a file is broken.
     """
     choice = read_json(best, Best)
     certified = read_certificate(certificate, choice)
@@ -72,7 +75,7 @@ def write(
 def _sweep(
     rows: Sequence[Row], best: Best, certificate: Certificate | None, benchmarks: Iterable[str]
 ) -> dict[str, Any]:
-    """The set of the sweep. If a benchmark has its name, a link names it otherwise."""
+    """The set of the sweep. Links use another name for it if a benchmark has its name."""
     prompts = rows[0]["prompts"] if rows else ""
     role = "these prompts chose alpha"
     if certificate and certificate.held_out and certificate.judged_on == certificate.chosen_on:
@@ -89,7 +92,7 @@ def _sweep(
 def _benchmark(
     name: str, inputs: Mapping[str, Path], variants: Sequence[Path], best: Best, chose: set[str]
 ) -> dict[str, Any]:
-    """The set of a benchmark; `chose` are the texts of the prompts that chose alpha."""
+    """The set of a benchmark. `chose` has the texts of the prompts that chose alpha."""
     rows = [*_answered(name, inputs, variants, best.alpha)]
     asked = {row["prompt"] for row in rows}
     both = len(asked & chose)
@@ -121,9 +124,10 @@ def _answered(name: str, inputs: Mapping[str, Path], variants: Sequence[Path], c
 
 
 def _set(rows: Sequence[Row], role: str, best: Best, sft: str) -> dict[str, Any]:
-    """A set column by column: its items, each a prompt and a sample, and what each alpha answered, in the order of the items.
+    """A set, column by column: its items, and each alpha's answers in the order of the items.
 
-    An alpha without a response to an item has None there. `sft` is what alpha -1 is called.
+    An item is a prompt and a sample. An alpha without a response to an item has None there. `sft`
+    is the name of alpha -1.
     """
     items = {(row["prompt_id"], row["sample"]): row["prompt"] for row in rows}
     kept = _within(items, rows)
@@ -155,7 +159,7 @@ def _set(rows: Sequence[Row], role: str, best: Best, sft: str) -> dict[str, Any]
 
 
 def _within(items: Mapping[tuple[str, int], str], rows: Sequence[Row]) -> list[tuple[str, int]]:
-    """The first items, so many that their texts have at most MOST characters; at least one."""
+    """The first items, at least one, with at most MOST characters of text in all."""
     sizes = {item: len(prompt) for item, prompt in items.items()}
     for row in rows:
         sizes[row["prompt_id"], row["sample"]] += len(row["response"])
@@ -169,7 +173,7 @@ def _within(items: Mapping[tuple[str, int], str], rows: Sequence[Row]) -> list[t
 
 
 def _name(alpha: str, chosen: str, sft: str) -> str:
-    """What an alpha is, in words."""
+    """The name of an alpha in words."""
     if alpha == chosen:
         return "aligned, chosen" if alpha == ALIGNED else "expo, chosen"
     if alpha in (SFT, ALIGNED):
@@ -178,10 +182,11 @@ def _name(alpha: str, chosen: str, sft: str) -> str:
 
 
 def _facts(row: Row, aligned: Row | None) -> dict[str, Any]:
-    """What the page shows of a response; `aligned` is the response of alpha 0 to the same item.
+    """The facts that the page shows about a response.
 
-    `signs` are what it can be filtered by: w, less reward than aligned; u, unfinished; r, like a refusal; p, has the prompt in it; d, empty
-    or in a loop.
+    `aligned` is the response of alpha 0 to the same item. `signs` are the letters of the filters:
+    w, less reward than aligned; u, unfinished; r, looks like a refusal; p, has the prompt in it; d,
+    empty or ends in a loop.
     """
     reward, before = (_finite(each["reward"]) if each else None for each in (row, aligned))
     signs = {
@@ -212,15 +217,16 @@ def _facts(row: Row, aligned: Row | None) -> dict[str, Any]:
 
 
 def _finite(value: float | None) -> float | None:
-    """A number as JSON can have it."""
+    """A number that JSON can hold: None if it is not finite."""
     return None if value is None or not math.isfinite(value) else value
 
 
 def _votes(sets: Sequence[dict[str, Any]], best: Best, chose: set[str]) -> dict[str, Any]:
-    """What is voted on: aligned against expo, on the held-out set if there is one; or why there is nothing to vote on.
+    """The ballots: aligned against expo, on the held-out set if there is one; or why none exist.
 
-    If a part of the sweep's prompts judges, those that `chose` are not asked; else there are none in `chose`. A ballot names both
-    responses by their digests. Equal responses are no ballot.
+    `chose` has the prompts that are left out, if a part of the sweep's prompts judges the choice;
+    else it is empty. A ballot names both responses by their digests. There is no ballot for equal
+    responses.
     """
     if best.alpha == ALIGNED:
         return {"why": "The aligned model was kept (alpha 0), so there is nothing to vote on."}
@@ -253,7 +259,7 @@ def _votes(sets: Sequence[dict[str, Any]], best: Best, chose: set[str]) -> dict[
         return {"why": "Aligned and ExPO gave the same responses, so there is nothing to vote on."}
     words = (
         f"The aligned model against ExPO, on {asked['title']} ({role}). Prompts and sides come in random order. "
-        f"Where both gave the same response nothing is asked: {len(named) - len(ballots):,} of {len(named):,}."
+        f"Identical responses are skipped: {len(named) - len(ballots):,} of {len(named):,}."
     )
     key = json_digest(ballots)
     return {"set": place, "prompts": asked["prompts_of"], "ballots": ballots, "words": words, "key": key}

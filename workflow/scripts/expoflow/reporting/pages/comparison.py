@@ -1,4 +1,4 @@
-"""The page's table of benchmarks: the variants beside each other, their difference, and what it proves."""
+"""The page's table of benchmarks: the variants side by side, their difference, and the verdict."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,17 @@ from expoflow.reporting.remarks import DIFFERENCE, certified, is_share
 Row = Mapping[str, str]
 FAILED = "its job failed"
 NOT_MEASURED = "not measured"
-ONLY_COMPARED = "only compared"  # a metric of the difference alone, such as a win rate
+ONLY_COMPARED = "only compared"  # a metric that only the difference has, such as a win rate
 VERDICTS = {1: "better", -1: "worse", 0: "not certified", None: ""}
 ORDER = {"worse": 0, "better": 1, "not certified": 2}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text, what it is sorted by, and, if the text says why there is no number, `gap`."""
+    """A cell: its text, and the value that it is sorted by.
+
+    With `gap`, the text says why there is no number.
+    """
 
     text: str
     value: float | None = None
@@ -26,7 +29,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A metric of a benchmark: its cells of SFT, aligned, ExPO and the difference, and the verdict on it."""
+    """A metric of a benchmark: cells of SFT, aligned, ExPO and the difference, and the verdict."""
 
     pair: str
     benchmark: str
@@ -37,7 +40,7 @@ class Line:
 
     @property
     def order(self) -> int:
-        """What the verdict is sorted by: losses first."""
+        """The rank of the verdict in sorting: losses come first."""
         return ORDER.get(self.verdict, len(ORDER))
 
 
@@ -48,8 +51,9 @@ def lines(
 ) -> list[Line]:
     """A line for every pair, benchmark and metric of benchmarks.csv, in its order.
 
-    A job that failed has a row without metric. `higher` says by pair of lm-eval's figures whether more is better. `confidence` is that of
-    the intervals, by pair; of a pair without, as in a rehearsal, nothing is certified.
+    A job that failed has a row without a metric. `higher` says for every pair and metric of lm-eval
+    whether more is better. `confidence` has the level of the intervals by pair. A pair that it
+    lacks, as in a rehearsal, has nothing certified.
     """
     found: dict[tuple[str, str, str], dict[str, Row]] = {}
     failed: dict[tuple[str, str], set[str]] = {}
@@ -73,7 +77,7 @@ def lines(
 
 
 def gaps(rows: Iterable[Row]) -> list[str]:
-    """The results that are missing, for their job failed: `p: alpaca_eval of expo`."""
+    """The results that are missing because their job failed: `p: alpaca_eval of expo`."""
     return [f"{row['pair']}: {row['benchmark']} of {row['variant']}" for row in rows if not row["metric"]]
 
 
@@ -111,5 +115,8 @@ def _value(row: Row) -> Cell:
 
 
 def decimals(value: float, sign: str = "") -> str:
-    """`value` in three decimals; one that is not 0 does not look like it. With the sign "+" both have one."""
+    """`value` in three decimals; a value that is not 0 never looks like 0.
+
+    With the sign "+", positive numbers also have a sign.
+    """
     return f"{value:{sign}.3f}" if abs(value) >= 0.0005 or value == 0 else f"{value:{sign}.1g}"

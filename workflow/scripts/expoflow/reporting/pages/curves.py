@@ -1,7 +1,8 @@
-"""The interactive curves of the page: a Vega-Lite chart for every measure, whose colours are the page's own.
+"""The interactive curves of the page: one Vega-Lite chart per measure, in the page's colours.
 
-Vega draws SVG, whose colours may be CSS variables: light, dark and printed pages need no other chart. Its expressions are interpreted,
-for the page's policy forbids to evaluate texts.
+Vega draws SVG, and its colours can be CSS variables. Light, dark and printed pages therefore use
+the same chart. Vega's expressions are interpreted, because the page's policy forbids the evaluation
+of text as code.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +12,9 @@ from typing import Any
 from expoflow.reporting.pages.measures import Measure, Point, shown
 from expoflow.selection.criteria import CRITERIA
 
-SERIES = 6  # colours: the variables --series-0 and so on of report.css
-# Vega's names of shapes, each with the same shape as an SVG path around the middle of a key (22, 8).
+SERIES = 6  # number of colours: the variables --series-0 and so on of report.css
+# Vega's names of shapes. Each comes with the same shape as an SVG path around the middle of a key
+# (22, 8).
 SHAPES = {
     "circle": "M17,8a5,5 0 1,0 10,0a5,5 0 1,0 -10,0",
     "square": "M17,3h10v10h-10z",
@@ -24,10 +26,10 @@ SHAPES = {
 }
 DASHES = ((), (6, 3), (2, 2), (8, 3, 2, 3), (12, 4))
 STAR = "M0,-1L.235,-.324L.951,-.309L.38,.124L.588,.809L0,.4L-.588,.809L-.38,.124L-.951,-.309L-.235,-.324Z"
-WIDE = 20  # from the smallest to the largest alpha: more than this is shown on a logarithmic axis
+WIDE = 20  # largest minus smallest alpha; beyond it the axis is logarithmic
 HEIGHT = 220
-EXACT = ".6~g"  # of axes: by default the labels of an axis are rounded whose values are all alike
-# The scripts of Vega, Vega-Lite and Vega-Embed, as the page's own code finds them.
+EXACT = ".6~g"  # of axes: by default Vega rounds the labels if all values of an axis are similar
+# The scripts of Vega, Vega-Lite and Vega-Embed, as the page's own code expects them.
 SNIPPET = "window.vegaEmbed = vegaEmbed;"
 CONFIG = {
     "background": None,
@@ -49,16 +51,17 @@ CONFIG = {
 
 @cache
 def library() -> str:
-    """The JavaScript that draws the charts, in a scope of its own; making it takes seconds."""
+    """The JavaScript that draws the charts, in its own scope. It takes seconds to make."""
     import vl_convert
 
     return f"(() => {{\n{vl_convert.javascript_bundle(SNIPPET)}\n}})();"
 
 
 def charts(found: Sequence[Point], others: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """What the page's script draws: a chart's title and specification for every measure that is known, and the rows of all.
+    """What the page's script draws: the chart of every known measure, and the rows of all charts.
 
-    `others` has by pair the alphas that criteria would have chosen, by the criterion's name.
+    A chart has a title and a specification. `others` has, by pair, the alphas that other criteria
+    would have chosen, by the name of the criterion.
     """
     measures = shown(found)
     pairs = list(dict.fromkeys(point.pair for point in found))
@@ -74,7 +77,11 @@ def charts(found: Sequence[Point], others: Mapping[str, Mapping[str, str]]) -> d
 
 
 def keys(pairs: Sequence[str]) -> list[dict[str, Any]]:
-    """What the list of pairs shows of each: its name, the number of its colour, the dashes of its line and the path of its shape."""
+    """The entries of the list of pairs.
+
+    Each has the pair's name, the number of its colour, the dashes of its line and the path of its
+    shape.
+    """
     paths = [*SHAPES.values()]
     return [
         {
@@ -136,7 +143,7 @@ def _chart(
     ]
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-        "description": f"{measure.title} against alpha, a line for each pair; the table of all alphas has its numbers.",
+        "description": f"{measure.title} against alpha, one line per pair; the table of all alphas has the numbers.",
         "width": "container",
         "height": HEIGHT,
         "autosize": {"type": "fit", "contains": "padding"},
@@ -171,7 +178,7 @@ def _layer(
     shaped: bool = False,
     tooltip: list[dict[str, str]] | None = None,
 ) -> dict[str, Any]:
-    """One layer of marks at the values of a measure, for the rows that `where` holds for."""
+    """One layer of marks at the values of a measure, for the rows that satisfy `where`."""
     encoding: dict[str, Any] = {"y": {"field": y or name, "type": "quantitative"}}
     if y2:
         encoding["y2"] = {"field": y2}
@@ -190,7 +197,7 @@ def _layer(
 
 
 def _named(layer: dict[str, Any], measure: Measure, pairs: list[str]) -> dict[str, Any]:
-    """A layer with the scales that tell pairs apart without colour, and the title of its axis."""
+    """A layer with the scales that distinguish pairs without colour, and the title of its axis."""
     encoding = layer["encoding"]
     encoding["y"] |= {"title": measure.unit, "scale": {"zero": False}, "axis": {"format": EXACT}}
     if "strokeDash" in encoding:

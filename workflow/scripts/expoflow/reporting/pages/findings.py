@@ -1,4 +1,4 @@
-"""The answer of a run, pair by pair: what was chosen, what is proved of it, what got worse, and what to look at."""
+"""The answer of a run, pair by pair: the choice, its certificate, losses and warnings."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ Row = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Finding:
-    """What the page says of a pair at its top.
+    """What the top of the page says about a pair.
 
-    `verdict` is one of certified, not certified, worse, aligned kept, not judged, a rehearsal. `notes` are what else is to be known of the choice.
-    `by` is the criterion that chose alpha.
+    `verdict` is one of: certified, not certified, worse, aligned kept, not judged, a rehearsal.
+    `notes` are further remarks on the choice. `by` is the criterion that chose alpha.
     """
 
     pair: str
@@ -34,12 +34,12 @@ class Finding:
 
     @property
     def judged(self) -> str:
-        """What the certificate says, in a sentence."""
+        """The certificate in a sentence."""
         return judged(self.best, self.certificate)
 
     @property
     def answer(self) -> str:
-        """The answer in a sentence: what is proved of the chosen alpha."""
+        """The answer in a sentence: what is proved about the chosen alpha."""
         certificate = self.certificate
         if certificate is None or not certificate.held_out:
             return f"Certificate: {self.judged}"
@@ -63,7 +63,7 @@ class Finding:
 
     @property
     def chosen_certified(self) -> str:
-        """Whether the change on the prompts that chose alpha is certified, of what chose it."""
+        """Whether the change in the criterion is certified on the prompts that chose alpha."""
         if self.rehearsal:
             return "a rehearsal"
         of = "" if self.by == "reward" else f", by {CRITERIA[self.by].short}"
@@ -71,7 +71,7 @@ class Finding:
 
     @property
     def reason(self) -> str:
-        """Why this alpha, without what stands among the warnings."""
+        """Why this alpha was chosen, without the parts that are among the warnings."""
         text = remarks.without_next(self.best).reason
         for warning in self.best.warnings:
             text = text.replace(f"; {warning}", "")
@@ -79,12 +79,12 @@ class Finding:
 
     @property
     def notes(self) -> list[str]:
-        """What else is to be known of the choice."""
+        """Further remarks on the choice."""
         return [*filter(None, (beside(self.best), compared(self.best)))]
 
     @property
     def warnings(self) -> list[str]:
-        """What may be wrong, or is not finished."""
+        """Warnings: what may be wrong or is not finished."""
         said = self.said
         more = f": try alpha {', '.join(said.more)}" if said.more else ""
         return [*filter(None, (said.exchanged, *self.best.warnings, said.further and said.further + more))]
@@ -97,7 +97,7 @@ def findings(
     told: Told,
     results: Results,
 ) -> list[Finding]:
-    """What is found of every pair, by its files below `results`."""
+    """The findings on every pair, from its files below `results`."""
     found = []
     for pair in pairs:
         best = read_json(results.best(pair), Best)
@@ -105,7 +105,7 @@ def findings(
         alphas = [*read([results.alphas(pair)], ("alpha",))]
         confidence = told.confidence.get(pair)
         said = remarks.Remarks(remarks.responses(alphas, best.alpha))
-        if confidence:  # else it is a rehearsal
+        if confidence:  # otherwise it is a rehearsal
             said = remarks.of_pair(best, certificate, alphas, benchmarks, higher.get(pair, {}), confidence)
         by = told.pairs.get(pair, {}).get("by", "reward")
         found.append(Finding(pair, best, certificate, said, by, rehearsal=not confidence))
@@ -113,6 +113,6 @@ def findings(
 
 
 def directions(told: Told) -> dict[str, Mapping[str, bool | None]]:
-    """Of lm-eval's figures whether more of them is better, by pair, as far as that is known."""
+    """Whether more is better, for every known metric of lm-eval, by pair."""
     plans = {pair: Path(entry["plan"]) for pair, entry in told.pairs.items() if entry.get("plan")}
     return {pair: read_json(path, Plan).higher for pair, path in plans.items() if path.exists()}

@@ -1,4 +1,7 @@
-"""What is known of every alpha of a sweep: values, and their paired changes from alpha 0 with intervals, as the page shows them."""
+"""The measures of every alpha of a sweep, as the page shows them.
+
+They are values and their paired changes from alpha 0, with intervals.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +20,9 @@ ROUNDED = 1e-5  # numbers of a table have six digits
 class Measure:
     """A column of alphas.csv, with its title and unit.
 
-    The ends of the interval of its change from alpha 0 are in the columns `change`_low and `change`_high, if the table has them. If not,
-    `scores` is the column of rewards.csv whose change has an interval that is computed here.
+    The ends of the interval of its change from alpha 0 are in the columns `change`_low and
+    `change`_high, if the table has them. If not, the interval is computed here from `scores`, a
+    column of rewards.csv.
     """
 
     name: str
@@ -45,7 +49,7 @@ SCORES = tuple(measure.scores for measure in MEASURES if measure.scores)
 
 @dataclass(frozen=True)
 class Value:
-    """A measure at one alpha; its change from alpha 0, with an interval if it is known."""
+    """A measure at one alpha, and its change from alpha 0, with an interval if it is known."""
 
     value: float
     change: float | None = None
@@ -53,12 +57,12 @@ class Value:
     high: float | None = None
 
     def words(self) -> str:
-        """`1.39, change 0.57 [0.36, 0.78]`; of alpha 0 the value alone."""
+        """`1.39, change 0.57 [0.36, 0.78]`; only the value for alpha 0."""
         change = self.change_words()
         return f"{self.value:.4g}, change {change}" if change else f"{self.value:.4g}"
 
     def change_words(self) -> str:
-        """`0.57 [0.36, 0.78]`; nothing of alpha 0."""
+        """`0.57 [0.36, 0.78]`; empty for alpha 0."""
         return "" if self.change is None else with_interval(self.change, self.low, self.high)
 
     def band(self) -> tuple[float | None, float | None]:
@@ -72,7 +76,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Point:
-    """An alpha of a pair, with its measures by name, as far as they are known."""
+    """An alpha of a pair, with its known measures by name."""
 
     pair: str
     alpha: str
@@ -83,10 +87,12 @@ class Point:
 def points(
     alphas: Sequence[Row], rewards: Iterable[Row], confidence: Mapping[str, float] = MappingProxyType({})
 ) -> list[Point]:
-    """Every row of alphas.csv with its changes. `rewards` are the rows of rewards.csv on the same prompts; without them, and if they are of
-    other responses, some changes have no interval.
+    """Every row of alphas.csv with its changes.
 
-    `confidence` is that of the intervals that are computed here, by pair; of one without, as in a rehearsal, it is the default of `select`.
+    `rewards` are the rows of rewards.csv on the same prompts. Some changes have no interval if
+    these rows are missing or belong to other responses. `confidence` has, by pair, the level of the
+    intervals that are computed here. A pair that it lacks, as in a rehearsal, has the default of
+    `select`.
     """
     ends = _intervals(rewards, confidence)
     aligned = {row["pair"]: row for row in alphas if row["alpha"] == "0"}
@@ -106,12 +112,12 @@ def points(
 
 
 def shown(found: Iterable[Point]) -> list[Measure]:
-    """The measures of which anything is known."""
+    """The measures that have any value."""
     known = {name for point in found for name in point.values}
     return [measure for measure in MEASURES if measure.name in known]
 
 
-# The change, and the ends of its interval, by pair, alpha and measure.
+# The change and the ends of its interval, by pair, alpha and measure.
 Ends = Mapping[tuple[str, str, str], tuple[float, float, float]]
 
 
@@ -130,7 +136,11 @@ def _value(measure: Measure, row: Row, aligned: Row, ends: Ends) -> Value:
 
 
 def _ends(measure: Measure, row: Row) -> tuple[float, float] | None:
-    """The interval that the table has: for all alphas at once, or, below 0, where nothing is chosen, for this one alone."""
+    """The interval in the table.
+
+    It holds for all alphas at once. Alphas below 0 cannot be chosen: theirs holds for one alpha
+    alone.
+    """
     for prefix in filter(None, (measure.change, measure.change and f"{measure.change}_pointwise")):
         low, high = row.get(f"{prefix}_low"), row.get(f"{prefix}_high")
         if low and high:
@@ -139,9 +149,10 @@ def _ends(measure: Measure, row: Row) -> tuple[float, float] | None:
 
 
 def _intervals(rewards: Iterable[Row], confidence: Mapping[str, float]) -> Ends:
-    """Bootstrap intervals of paired changes from alpha 0, each for one alpha alone, of measures for which alphas.csv has none.
+    """Bootstrap intervals of paired changes from alpha 0, for measures without one in alphas.csv.
 
-    So few prompts that they prove nothing have none.
+    Each holds for one alpha alone. There is no interval if there are too few prompts to prove
+    anything.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Where a run's results come from: models and their commits, versions, the config, and the command that makes them again."""
+"""Provenance of a run: models and commits, versions, config, and the command to reproduce it."""
 
 import datetime
 from collections.abc import Iterable, Mapping
@@ -18,12 +18,13 @@ PACKAGES = ("expoflow", "torch", "transformers", "vllm", "snakemake")
 
 @dataclass(frozen=True)
 class Told:
-    """What the page must be told of a run, since no result says it.
+    """Facts about a run that the page cannot read from any result.
 
-    `figures` are captions by name; `tables` those in the paper's form, and `note` what stands below the rows of reproduction.csv. `pairs` says
-    of every pair `sft`, `aligned`, perhaps `plan` (the file that knows of lm-eval's figures whether more is better); of `select` it has `by`
-    and `judge`. `confidence` is that of the intervals, by pair; in a rehearsal there is none. `config` is the config as it was read, `again`
-    the command.
+    `figures` has the captions by name. `tables` are those in the paper's form. `note` is the text
+    below the rows of reproduction.csv. `pairs` has for every pair `sft` and `aligned`, and `by` and
+    `judge` of `select`. It may have `plan`, the file that says for each metric of lm-eval whether
+    more is better. `confidence` has the level of the intervals by pair; it is empty in a rehearsal.
+    `config` is the config as it was read, and `again` is the command.
     """
 
     figures: Mapping[str, str] = field(default_factory=dict)
@@ -36,7 +37,7 @@ class Told:
     again: str = ""
 
     def roles(self) -> dict[str, list[str]]:
-        """What models are for, by their name."""
+        """The roles of the models, by name."""
         found: dict[str, list[str]] = {}
         for pair, entry in self.pairs.items():
             found.setdefault(entry["sft"], []).append(f"SFT of {pair}")
@@ -66,7 +67,7 @@ class Model:
 
 
 def models(told: Told, results: Results) -> list[Model]:
-    """The models of the pairs, and the reward model, as far as their manifests are there."""
+    """The models of the pairs and the reward model, if their manifests exist."""
     found = []
     for name, roles in told.roles().items():
         path = results.manifest(name)
@@ -91,7 +92,10 @@ def models(told: Told, results: Results) -> list[Model]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of what made this page and, unless something was upgraded since, the results."""
+    """The versions that made this page.
+
+    They also made the results, unless something was upgraded in between.
+    """
     found = {}
     for package in PACKAGES:
         try:
@@ -102,7 +106,7 @@ def versions() -> dict[str, str]:
 
 
 def made(files: Iterable[Path]) -> str:
-    """The day (UTC) on which the last of these results was written."""
+    """The day (UTC) on which the newest of these results was written."""
     last = max((path.stat().st_mtime for path in files if path.exists()), default=None)
     return "" if last is None else datetime.datetime.fromtimestamp(last, datetime.UTC).date().isoformat()
 
@@ -133,7 +137,7 @@ def _size(count: int) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Plain dictionaries and lists, which YAML writes without tags."""
+    """Convert to plain dictionaries and lists, which YAML writes without tags."""
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,7 @@
-"""results/report.html: the page that one opens first, and sends to others. It is one file, and fetches nothing."""
+"""results/report.html: the page to open first and to send to others.
+
+It is one file, and it fetches nothing.
+"""
 
 import base64
 import math
@@ -18,17 +21,21 @@ from expoflow.reporting.printed_table import files
 from expoflow.reporting.tables import BENCHMARKED, COMPARED, SCORED, SWEPT, read
 from expoflow.selection.criteria import CRITERIA
 
-# What the table of chosen alphas shows of the aligned and the extrapolated model, where it is known.
+# The columns that the table of chosen alphas shows for the aligned and the extrapolated model, if
+# known.
 SHOWN = {name: each.short for name, each in CRITERIA.items() if name in COMPARED}
-PICTURES = 1_500_000  # bytes of static figures in the page; what does not fit lies beside it
+PICTURES = 1_500_000  # bytes of static figures in the page; a figure that does not fit is only linked
 TABLES = ("summary", "alphas", "benchmarks", "rewards")
-# Columns that are texts, though a name may look like a number.
+# Columns that hold text, even if a name looks like a number.
 TEXTS = {"pair", "best_alpha", "judged_on", "model", "source", "variant", "quantity"}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A static figure: in the page, or, if it is too large, a link. `files` are where it lies, from the page."""
+    """A static figure, embedded in the page or, if it is too large, linked.
+
+    `files` are its paths, relative to the page.
+    """
 
     name: str
     caption: str
@@ -37,9 +44,10 @@ class Picture:
 
 
 def write_report(page: Path, told: Told | None = None, results: Results | None = None) -> None:
-    """Write the page from summary.csv and benchmarks.csv beside it, and from what else lies in `results`, by default there too.
+    """Write the page from summary.csv and benchmarks.csv beside it, and from `results`.
 
-    What is not there is left out: a run that failed has the same page with gaps. Raises DataError for a result that cannot be read.
+    `results` is the same folder by default. Missing results are left out, so a failed run has the
+    same page with gaps. Raises DataError if a result cannot be read.
     """
     from jinja2 import Environment
 
@@ -94,7 +102,10 @@ def write_report(page: Path, told: Told | None = None, results: Results | None =
 
 
 def _answers(page: Path, pairs: Iterable[str], results: Results, whole: bool) -> dict[str, str]:
-    """By pair where its page of answers lies, from this one: beside a `whole` page there is one, or will be."""
+    """The paths of the pages of answers, by pair, relative to this page.
+
+    Beside a `whole` page each pair has one, or will have one.
+    """
     places = {pair: results.answers_page(pair) for pair in pairs}
     return {
         pair: os.path.relpath(place, page.parent) for pair, place in places.items() if whole or place.exists()
@@ -104,7 +115,10 @@ def _answers(page: Path, pairs: Iterable[str], results: Results, whole: bool) ->
 def _origin(
     own: Results, results: Results, told: Told, rewards: Sequence[Mapping[str, str]]
 ) -> dict[str, Any]:
-    """What the run has cost, and where its results come from. Beside a page of gaps the table of rewards may be of an earlier run."""
+    """The cost and the provenance of the run.
+
+    Beside a page with gaps, the table of rewards may be from an earlier run.
+    """
     return {
         "stages": stages.stages(results),
         "paid": stages.paid(results),
@@ -118,7 +132,7 @@ def _origin(
 
 
 def _choosing(rewards: Sequence[Mapping[str, str]], told: Told) -> list[Mapping[str, str]]:
-    """The rows of those prompts that choose alpha, as all of alphas.csv is of them alone."""
+    """The rows of the prompts that choose alpha. All of alphas.csv is measured on them alone."""
     from expoflow.selection.split import choosing
 
     ids: dict[str, set[str]] = {}
@@ -129,7 +143,10 @@ def _choosing(rewards: Sequence[Mapping[str, str]], told: Told) -> list[Mapping[
 
 
 def _numeric(path: Path, columns: Iterable[str], numbers: Collection[str]) -> list[dict[str, str]]:
-    """The rows of a table with `columns`, in which every cell of `numbers` is a number or empty; else a DataError."""
+    """The rows of a table with `columns`.
+
+    Raises DataError if a cell of `numbers` is neither a number nor empty.
+    """
     rows = [*read([path], columns)]
     for row in rows:
         for name in numbers:
@@ -148,7 +165,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _rounded(row: Mapping[str, str]) -> dict[str, str]:
-    """Numbers with a fraction in three decimals, everything else as it stands."""
+    """Numbers with a fraction in three decimals, everything else unchanged."""
     return {
         key: comparison.decimals(float(value)) if _is_fraction(key, value) else value
         for key, value in row.items()
@@ -168,12 +185,12 @@ def _reproduction(told: Told) -> list[dict[str, Any]]:
 
 
 def _links(page: Path, paths: Iterable[Path]) -> list[str]:
-    """Those of some files that exist, from where the page lies."""
+    """The existing ones of some files, relative to the page."""
     return [Path(os.path.relpath(path, page.parent)).as_posix() for path in paths if path.exists()]
 
 
 def _pictures(page: Path, captions: Mapping[str, str], results: Results) -> list[Picture]:
-    """The figures: each in the smaller of its two forms, as long as there is room."""
+    """The figures, each in the smaller of its two formats, embedded as long as there is room."""
     found, room = [], PICTURES
     for name, caption in captions.items():
         places = [path for kind in ("svg", "png") if (path := results.figure(name, kind)).exists()]

@@ -1,7 +1,8 @@
-"""What every page is made of: its styles, scripts and data are in the file, and nothing else can run or be fetched.
+"""The frame of every page: styles, scripts and data are in the file, and nothing else can run.
 
-Texts that a model wrote are data, packed into base64. A page's script sets them as text. The content security policy names
-the hashes of the page's own scripts, so that no other script runs, whatever a text holds.
+Nothing is fetched. Texts that a model wrote are data in base64, and the page's script sets them as
+text. The content security policy names the hashes of the page's own scripts. No other script can
+run, whatever a text contains.
 """
 
 import base64
@@ -45,9 +46,9 @@ def write_page(
 ) -> None:
     """Write a page.
 
-    `body` and `title` are HTML: what stands in them is escaped already. `styles` and `scripts` are names of files in assets/, in their
-    order; `library` is a script that comes before these. `data` are JSON values by the id of the element that holds them;
-    unpack(id) of unpack.js gives them back.
+    `body` and `title` are HTML, with texts already escaped. `styles` and `scripts` are names of
+    files in assets/, in order. `library` is a script that comes before them. `data` has JSON values
+    by the id of the element that holds them; unpack(id) of unpack.js returns them.
     """
     style = "\n".join(asset(name) for name in styles)
     code = [*filter(None, [library]), "\n".join(asset(name) for name in scripts)]
@@ -73,7 +74,10 @@ def asset(name: str) -> str:
 
 
 def policy(scripts: Iterable[str], style: str) -> str:
-    """The content security policy of a page: its own scripts and styles, images of its own data, and nothing else."""
+    """The content security policy of a page.
+
+    It allows the page's own scripts and styles and images in data URLs, and nothing else.
+    """
     own = " ".join(f"'sha256-{_sha256(inline(each))}'" for each in scripts)
     return (
         f"default-src 'none'; script-src {own}; style-src 'sha256-{_sha256(style)}'; img-src data:; "
@@ -82,12 +86,12 @@ def policy(scripts: Iterable[str], style: str) -> str:
 
 
 def inline(script: str) -> str:
-    """A script as it can stand in a page: the end of its element does not stand within it."""
+    """A script that can be embedded in a page: it does not contain the end of its own element."""
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def packed(value: Any) -> str:
-    """A JSON value, compressed, in base64: the same bytes for the same value."""
+    """A JSON value, compressed, in base64. The same value always gives the same bytes."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 

@@ -1,4 +1,7 @@
-"""What a run has cost: time and memory of its jobs by stage, as Snakemake measured them, and what judges were paid."""
+"""The cost of a run: time and memory of its jobs by stage, and payments to judges.
+
+Snakemake measured time and memory.
+"""
 
 import csv
 from collections.abc import Iterable, Mapping
@@ -10,12 +13,15 @@ from expoflow.files.records import Record, read_json
 from expoflow.paths import Results
 from expoflow.reporting.words import duration
 
-OWN = "report"  # what an earlier run of this job took
+OWN = "report"  # the time that an earlier run of this job took
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The jobs of a rule: how many, their seconds together, and the largest memory of one in megabytes, if it was measured."""
+    """The jobs of a rule: their number, their total seconds and the largest memory of one job.
+
+    The memory is in megabytes; it is None if it was not measured.
+    """
 
     rule: str
     jobs: int
@@ -35,7 +41,7 @@ class Spent(Record):
 
 
 def stages(results: Results) -> list[Stage]:
-    """The stages whose jobs have left their times, the longest first; a file that cannot be read does not count."""
+    """The stages with recorded times, the longest first. Unreadable files do not count."""
     logs = results.logs
     found: dict[str, list[tuple[float, float | None]]] = {}
     for path in sorted(logs.rglob("*.tsv")):
@@ -57,19 +63,19 @@ def stages(results: Results) -> list[Stage]:
 
 
 def paid(results: Results) -> dict[str, str]:
-    """What the judges were paid, by benchmark: `1.23 USD`."""
+    """Payments to the judges, by benchmark: `1.23 USD`."""
     places = sorted(results.costs("*").parent.glob("*.json"))
     return {path.stem: f"{read_json(path, Spent).spent:.2f} USD" for path in places}
 
 
 def tokens(rewards: Iterable[Mapping[str, str]]) -> str:
-    """How much the sweeps have generated: `24,000 tokens in 1,200 responses`; nothing if there is none."""
+    """What the sweeps generated: `24,000 tokens in 1,200 responses`; empty if nothing."""
     counts = [int(row["response_tokens"]) for row in rewards if row.get("response_tokens")]
     return f"{sum(counts):,} tokens in {len(counts):,} responses" if counts else ""
 
 
 def _measured(path: Path) -> tuple[float, float | None]:
-    """Seconds and megabytes of a job; of a short one the memory may not have been seen."""
+    """Seconds and megabytes of a job. The memory of a short job may not have been measured."""
     with path.open(encoding="utf-8", newline="") as file:
         row = next(csv.DictReader(file, delimiter="\t"))
     try:

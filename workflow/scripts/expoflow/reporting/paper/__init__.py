@@ -1,8 +1,8 @@
-"""What the paper published, by the names that it gives its models; the tables lie beside this module.
+"""The paper's published numbers, by its names of the models; the tables lie beside this module.
 
-Quantities are named as in a run's own results: `alpha` (the chosen one), `reward` (on the prompts that choose
-alpha), and BENCHMARK.METRIC in the unit of results/benchmarks.csv. Section 4.2's marks (3.13 -> 4.79 and so
-on) are those of Appendix F.
+Quantities have the names of a run's results: `alpha` (the chosen one), `reward` (on the prompts
+that choose alpha), and BENCHMARK.METRIC in the unit of results/benchmarks.csv. The rewards of
+Section 4.2 (3.13 -> 4.79 and so on) are those of Appendix F.
 """
 
 import csv
@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 FOLDER = Path(__file__).parent
 OPEN_LLM = ("arc", "hellaswag", "mmlu", "gsm8k", "winogrande", "truthfulqa")
-# Of a run with another reward model.
+# The note for a run with another reward model.
 OTHER_REWARDS = (
-    "The rewards of this run are another reward model's than the paper's, with another zero and unit: compare signs"
-    " and orders. A difference of the two would mean nothing, and is left out."
+    "The reward model of this run is not the paper's, so its rewards have another zero and unit. Compare signs"
+    " and orders: a difference would be meaningless, and is left out."
 )
 # Columns of Tables 1 and 2.
 BENCHMARKS = {
@@ -28,7 +28,7 @@ BENCHMARKS = {
 
 
 class Published(NamedTuple):
-    """One number: of which model and variant (`dev`: trained on the dev set), what it is, and where it stands."""
+    """One number: its model and variant (`dev`: trained on the dev set), quantity, and source."""
 
     model: str
     source: str
@@ -38,13 +38,13 @@ class Published(NamedTuple):
 
 
 def read(table: str) -> list[dict[str, str]]:
-    """Rows of paper_{table}.csv, every value as it is printed."""
+    """Rows of paper_{table}.csv, with every value as printed."""
     with open(FOLDER / f"paper_{table}.csv", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def name(printed: str) -> str:
-    """The one name of a model that the paper's tables call differently."""
+    """The single name of a model that has several names in the paper's tables."""
     if printed == "zephyr-7b-dpo":
         return "DPO (100% data)"
     return printed.replace("init from M0, ", "")
@@ -56,7 +56,7 @@ REWARD_MODEL = next(row["hub_id"] for row in read("appendix_b_models") if row["n
 
 @cache
 def numbers() -> tuple[Published, ...]:
-    """All numbers of Appendices E and F, Tables 1 and 2 and Appendix D."""
+    """All numbers of Appendices E and F, Tables 1 and 2, and Appendix D."""
     return (*_sweeps(), *_tables(), *_leaderboard())
 
 
@@ -96,7 +96,7 @@ def _tables() -> Iterator[Published]:
 
 
 def _leaderboard() -> Iterator[Published]:
-    """Appendix D as shares, and their average, for which Figure 4 prints no number."""
+    """Appendix D as shares, with their average, for which Figure 4 prints no number."""
     for row in read("appendix_d"):
         scores = {task: Decimal(row[task]) / 100 for task in OPEN_LLM}
         scores["average"] = sum(scores.values()) / len(scores)

@@ -1,5 +1,5 @@
-/* The page on which a pair's answers are read. What a model wrote is only ever set as text. */
-const BATCH = 50; // rows of the list that are made at once; more come as it scrolls
+/* The page of a pair's answers. A model's words are only ever set as text. */
+const BATCH = 50; // rows of the list that are made at once; scrolling makes more
 const page = { a: "0", b: "", item: 0, order: [], judged: false };
 
 const $ = (id) => document.getElementById(id);
@@ -21,7 +21,7 @@ const gain = (item) => {
   const [low, high] = [page.a, page.b].map((alpha) => fact("reward", alpha, item));
   return low === null || high === null ? null : high - low;
 };
-// By what the list is sorted, the largest first; what is not known comes last.
+// The sort keys of the list. The largest value comes first, unknown values last.
 const SORTS = {
   gain: (item) => gain(item) ?? -Infinity,
   loss: (item) => -(gain(item) ?? Infinity),
@@ -29,7 +29,7 @@ const SORTS = {
   length: (item) => fact("tokens", page.b, item) ?? -Infinity,
 };
 
-/* Another prompt set: its alphas, and what it can be sorted and filtered by. */
+/* Switches to another prompt set: its alphas, and its sort keys and filters. */
 function choose(set) {
   const { alphas, names } = set;
   Object.assign(page, { set, item: 0 });
@@ -46,7 +46,7 @@ function choose(set) {
   $("filter-worse").hidden = !set.rewarded;
 }
 
-/* Other alphas, or another choice of prompts: all that hangs on them. */
+/* Shows other alphas or other prompts, and updates all that depends on them. */
 function show(alphas) {
   Object.assign(page, alphas);
   const name = `alpha ${page.b}: ${page.set.names[page.b]}`;
@@ -59,7 +59,7 @@ function show(alphas) {
   open(page.item);
 }
 
-/* The prompts that are sought, sorted. */
+/* Lists the prompts that match the search and the filters, sorted. */
 function list() {
   const { id, text } = page.set.prompts, items = [...id.keys()], sought = $("search").value.toLowerCase(), sort = SORTS[$("sort").value];
   const boxes = [...all("#filters label:not([hidden]) input")], signs = boxes.filter((box) => box.checked).map((box) => box.value);
@@ -84,7 +84,7 @@ function row(item) {
     make("bdi", { textContent: text[item].slice(0, 200) }), make("small", { className: "quiet", textContent: facts.filter(Boolean).join(", ") })));
 }
 
-/* One prompt, and both responses to it. */
+/* Opens one prompt and both responses to it. */
 function open(item) {
   const { id, text, sample } = page.set.prompts, place = page.order.indexOf(item);
   page.item = item;
@@ -95,14 +95,14 @@ function open(item) {
   $("prompt").replaceChildren(textOf(text[item]));
   const [a, b] = [page.a, page.b].map((alpha) => fact("response", alpha));
   const marked = $("marks").checked && a !== null && b !== null ? differences(a, b) : [];
-  $("marked").textContent = marked ? (a === b && a !== null ? "the same text" : "") : "too long to be marked";
+  $("marked").textContent = marked ? (a === b && a !== null ? "the same text" : "") : "too long to mark";
   pane("a", page.a, "del", marked?.[0]);
   pane("b", page.b, "ins", marked?.[1]);
-  clearTimeout(page.linking); // browsers let a page change its address a few times a second
+  clearTimeout(page.linking); // browsers allow only a few changes of the address per second
   page.linking = setTimeout(link, 200);
 }
 
-/* The row of the open prompt; if it is not in the list, its first row is where the Tab key goes. */
+/* Marks the row of the open prompt. If it is not in the list, the Tab key goes to the first row. */
 function mark(button, current) {
   const list = $("list"), focused = list.contains(document.activeElement);
   for (const each of all("#list [tabindex='0']")) Object.assign(each, { tabIndex: -1, ariaCurrent: null });
@@ -132,7 +132,7 @@ function link() {
   history.replaceState(null, "", `#${new URLSearchParams({ set: name, prompt: id[page.item], sample: sample[page.item], a: page.a, b: page.b })}`);
 }
 
-/* Opens what the address names; what is not there is told. */
+/* Opens what the address names, and reports what this page does not have. */
 function follow() {
   const asked = new URLSearchParams(location.hash.slice(1)), unknown = [], { sets } = page.data;
   const known = (key, values, same) => {
@@ -145,10 +145,10 @@ function follow() {
   const [a, b] = ["a", "b"].map((key) => known(key, alphas, (alpha, text) => text && Number(alpha) === Number(text)) ?? page[key]);
   page.item = known("prompt", [...id.keys()], (item, name) => id[item] === name && sample[item] === number) ?? 0;
   show({ a, b });
-  tell(unknown.length ? `The link names what this page does not have: ${unknown.join(", ")}.` : "");
+  tell(unknown.length ? `This page does not have what the link names: ${unknown.join(", ")}.` : "");
 }
 
-/* The value that is `by` places further. */
+/* The value `by` places further on. */
 const moved = (values, now, by) => values[Math.min(values.length - 1, Math.max(0, values.indexOf(now) + by))];
 const slide = (by) => show({ b: moved(page.set.alphas, page.b, by) });
 const step = (by) => page.order.length && open(moved(page.order, page.item, by));
@@ -164,7 +164,7 @@ function pressed(event) {
   const act = (votes.on ? BALLOT_KEYS : READ_KEYS)[event.key];
   if (!act || field || !$("keys").checked || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
-  if (!votes.on || !event.repeat) act(); // a key that is held down is one vote
+  if (!votes.on || !event.repeat) act(); // holding a key down counts as one vote
 }
 
 function listen() {
@@ -193,6 +193,6 @@ function begin(data) {
 }
 
 unpack("data").then(begin).catch((error) => {
-  tell(`The answers cannot be shown: ${error}. This page needs Chrome 103, Firefox 125 or Safari 16.4, or a later one.`);
+  tell(`The answers cannot be shown: ${error}. This page needs Chrome 103, Firefox 125, Safari 16.4 or later.`);
   throw error;
 });

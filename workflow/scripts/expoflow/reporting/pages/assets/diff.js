@@ -1,8 +1,8 @@
-/* Which words of two texts are in both: a longest common subsequence, for texts that are not too long. */
-const CELLS = 4e6; // of the table that it takes
+/* Finds the words that two texts share: a longest common subsequence, for texts that are not too long. */
+const CELLS = 4e6; // the most cells of its table
 const segmenter = new Intl.Segmenter(undefined, { granularity: "word" });
 
-/* The words of a text, each with the white space behind it. */
+/* The words of a text, each with the white space after it. */
 function wordsOf(text) {
   const found = [];
   for (const { segment } of segmenter.segment(text))
@@ -11,18 +11,18 @@ function wordsOf(text) {
   return found;
 }
 
-/* Of both texts its parts, in their order: {text, own}, own if the other text lacks it. Null if they are too long. */
+/* The parts of both texts, in order: {text, own}, own if the other text lacks the part. Null if the texts are too long. */
 function differences(...texts) {
   if (texts[0].length + texts[1].length > 100_000) return null;
-  const words = texts.map(wordsOf), numbers = new Map(); // of each word one, since numbers are compared faster
+  const words = texts.map(wordsOf), numbers = new Map(); // a number per word, since numbers compare faster
   const numberOf = (word) => numbers.get(word.trim()) ?? numbers.set(word.trim(), numbers.size).size - 1;
   const [a, b] = words.map((each) => Int32Array.from(each, numberOf));
   return (a.length + 1) * (b.length + 1) > CELLS ? null : common(a, b).map((flags, side) => parts(words[side], flags));
 }
 
-/* For each word of `a` and of `b` whether it is in the longest common subsequence. */
+/* Whether each word of `a` and of `b` is in the longest common subsequence. */
 function common(a, b) {
-  const wide = b.length + 1, longest = new Uint16Array((a.length + 1) * wide); // of what follows word i of a and word j of b
+  const wide = b.length + 1, longest = new Uint16Array((a.length + 1) * wide); // length for the words from i of a and from j of b
   for (let i = a.length - 1; i >= 0; i--)
     for (let j = b.length - 1, at = i * wide + j; j >= 0; j--, at--)
       longest[at] = a[i] === b[j] ? longest[at + wide + 1] + 1 : Math.max(longest[at + wide], longest[at + 1]);
@@ -35,7 +35,7 @@ function common(a, b) {
   return flags;
 }
 
-/* Words joined to parts. */
+/* Joins words into parts. */
 function parts(words, flags) {
   const found = [];
   words.forEach((text, at) => {

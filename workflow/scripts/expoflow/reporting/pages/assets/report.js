@@ -16,7 +16,7 @@ async function drawCurves() {
   document.body.dataset.drawn = "yes";
 }
 
-/* A browser keeps what was ticked when a page is loaded again. */
+/* Shows the ticked pairs. A browser keeps the ticks when the page is loaded again. */
 function showPairs() {
   const shown = [...document.querySelectorAll("#pairs input:checked")].map(input => input.value);
   return Promise.all(views.map(view => view.signal("shown", shown).runAsync()));
@@ -33,7 +33,7 @@ function sortable(table) {
   }));
 }
 
-/* A number if the cell has one; its text; and null, which comes last, if it says why there is none. */
+/* The cell's number, else its text. It is null, which comes last, if the cell says why it has no number. */
 function valueOf(cell) {
   const text = cell.dataset.value ?? cell.textContent.trim();
   if (cell.classList.contains("gap") || text === "") return null;

@@ -1,11 +1,11 @@
-/* Blind votes: aligned against expo, prompts and sides in random order. They are kept in this browser until they are saved. */
+/* Blind votes: aligned against expo, with prompts and sides in random order. This browser keeps them until they are saved. */
 const votes = { on: false, lost: false, cast: [], queue: [], left: "" };
 const OTHER = { aligned: "expo", expo: "aligned" };
 const voter = () => $("voter").value.trim();
 const own = () => votes.cast.filter((vote) => vote.voter === voter());
 const ballotOf = (vote) => page.data.vote.ballots.find((each) => each.prompt_id === vote.prompt_id && each.sample === vote.sample);
 
-/* Reads the votes, or writes those that are given; another tab may have cast some. A browser may keep nothing: then they last as long as the page. */
+/* Reads the votes, or writes the given ones. Another tab may have cast some. If the browser keeps nothing, they last as long as the page. */
 function kept(cast) {
   if (votes.lost) return votes.cast;
   const key = `expoflow votes ${page.data.pair} ${page.data.vote.key}`;
@@ -14,7 +14,7 @@ function kept(cast) {
     return JSON.parse(localStorage.getItem(key)) ?? [];
   } catch {
     votes.lost = true;
-    tell("This browser keeps no votes: save them before you close the page.");
+    tell("This browser cannot keep votes: save them before you close the page.");
     return votes.cast;
   }
 }
@@ -35,7 +35,7 @@ function setVoting(on) {
   $("read").hidden = $("top").hidden = on;
 }
 
-/* What this voter has not voted on, shuffled. */
+/* Queues what this voter has not voted on, shuffled. */
 function queueUp() {
   const done = new Set(own().map(ballotOf));
   const drawn = page.data.vote.ballots.filter((each) => !done.has(each)).map((ballot) => ({ ballot, place: Math.random() }));
@@ -65,7 +65,7 @@ function cast(winner) {
   showBallot();
 }
 
-/* The last vote of this voter is taken back, and asked again with the same sides. */
+/* Takes back the last vote of this voter, and asks again with the same sides. */
 function undo() {
   votes.cast = kept();
   const last = own().at(-1);
@@ -83,7 +83,7 @@ function saveVotes() {
   make("a", { href, download: `votes.${page.data.pair}.jsonl` }).click();
 }
 
-/* Only now is told who won. */
+/* Ends voting, and only now reports who won. */
 function endVoting() {
   setVoting(false);
   const won = (winner) => `${winner} ${count(votes.cast.filter((vote) => vote.winner === winner).length)}`;
