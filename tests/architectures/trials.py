@@ -170,7 +170,7 @@ def unsaid(folder: Path) -> None:
 def adapter(embeddings: bool) -> Save:
     """aligned as a LoRA adapter of one linear layer; with `embeddings`, those of the tokens are in it, trained whole.
 
-    Where others are tied to them, peft's model trains a copy, and the others stay as they were.
+    If others are tied to them, peft's model trains a copy, and the others stay as they were.
     """
 
     def save(model: PreTrainedModel, folder: Path, theta0: State) -> State | None:

@@ -103,7 +103,7 @@ class FaultTree(Tree):
             )
 
     def wait_for(self, condition: Callable[[], object], head: subprocess.Popen) -> None:
-        """Until a run is where it is to be hit; TooLateError where it was quicker."""
+        """Wait until a run is at the place where it is to be hit; TooLateError if it was quicker."""
         deadline = time.monotonic() + 300
         while not condition():
             if head.poll() is not None:

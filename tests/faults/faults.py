@@ -16,7 +16,7 @@ from stages import Stage
 
 
 def tried(fault: Callable[[FaultTree], str], prepare: Callable[[], FaultTree]) -> tuple[FaultTree, str]:
-    """The tree in which a fault was brought about, and what `fault` says; thrice at most where it came too late."""
+    """The tree in which a fault was brought about, and what `fault` says; at most three times if it came too late."""
     for _ in range(3):
         tree = prepare()
         with suppress(TooLateError):
@@ -61,7 +61,7 @@ def job_killed(tree: FaultTree, stage: Stage) -> str:
 
 
 def engine_host_killed(tree: FaultTree, stage: Stage) -> str:
-    """The job starts another one, which goes on where that one was: there is nothing to do."""
+    """The job starts another one, which continues from that one's place: there is nothing to do."""
     head = begin(tree, stage)
     tree.wait_for(tree.hosts, head)
     for pid in tree.hosts():

@@ -1,4 +1,4 @@
-"""AlpacaEval's files from the hub: those that no setting names, and what is said where they are not there."""
+"""AlpacaEval's files from the hub: those that no setting names, and what is said if they are not there."""
 
 import json
 import subprocess

@@ -24,7 +24,7 @@ def sent_weights(hub):
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_pair_on_the_hub_is_compared_by_its_headers(user, hub, checkpoint, whole):
-    """Also where a server, or what stands before it, does not heed Range."""
+    """Also if a server, or a proxy before it, ignores Range."""
     hub.add("org/dpo", checkpoint("dpo", seed=1, shards=1))
     if whole:
         hub.fault("/large/", times=9, whole=True)

@@ -126,7 +126,7 @@ def test_table_2(shared):
 
 
 def appendix_d(shared: Path | None) -> tuple[list[dict[str, str]], dict[Score, Decimal]]:
-    """The paper's Appendix D and its scores: unrounded where the authors published them."""
+    """The paper's Appendix D and its scores: unrounded if the authors published them."""
     paper = read(PAPER / "paper_appendix_d.csv")
     scores = {
         Score(line["model"], line["variant"], "open_llm", task): Decimal(line[task]) / 100

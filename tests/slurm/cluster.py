@@ -86,7 +86,7 @@ ACCOUNTING_DAEMONS = ("mariadbd", "slurmdbd")
 
 
 def unavailable() -> str | None:
-    """Why there can be no SLURM for tests on this machine; None where there can."""
+    """Why there can be no SLURM for tests on this machine; None if there can."""
     if missing := [daemon for daemon in DAEMONS if not shutil.which(daemon)]:
         return f"no {', '.join(missing)} here; apt-get install slurm-wlm munge"
     if os.geteuid() != 0:
@@ -228,7 +228,7 @@ class Cluster:
         daemon.wait(timeout=60)
 
     def _daemon(self, program: str, *arguments: str, name: str = "") -> None:
-        """Start a daemon that does not outlive this process, even where that is killed."""
+        """Start a daemon that does not outlive this process, even if that is killed."""
         name = name or program
         with open(self.folder / f"{name}.out", "ab") as log:
             self.daemons[name] = subprocess.Popen(
@@ -269,7 +269,7 @@ def _free_ports(count: int) -> list[int]:
 
 @contextmanager
 def started() -> Iterator[Cluster]:
-    """A SLURM of two nodes as long as the block lasts; the test is skipped where there can be none."""
+    """A SLURM of two nodes as long as the block lasts; the test is skipped if there can be none."""
     if reason := unavailable():
         pytest.skip(reason)
     cluster = Cluster()

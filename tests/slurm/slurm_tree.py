@@ -65,7 +65,7 @@ class SlurmTree(Tree):
 
 
 def jobs_of(cluster: Cluster, tree: SlurmTree, *states: str) -> list[dict[str, str]]:
-    """SLURM's records of the tree's jobs, of those in `states` where there are any."""
+    """SLURM's records of the tree's jobs, of those in `states` if any are named."""
     return [
         job
         for job in cluster.jobs()

@@ -84,7 +84,7 @@ def test_gpus_are_asked_for_by_gres_where_the_profile_says_so(finished, cluster)
 
 
 def test_a_job_waits_for_its_gpus_on_one_node(finished, cluster):
-    """Where each node has one GPU left, SLURM would give a job of two one of each, and the job could not start."""
+    """If each node has one GPU left, SLURM would give a job of two one of each, and the job could not start."""
     target = "results/pairs/tiny/alpha=1/dev.generations.jsonl"
     before = finished.read(target.removeprefix("results/"))
     with cluster.busy(3) as held:

@@ -1,4 +1,4 @@
-"""Tests of TRL are skipped, with the reason, where the extra is not installed."""
+"""Tests of TRL are skipped, with the reason, if the extra is not installed."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""The formula: correctly rounded, whatever the chunks, and bit for bit where both models agree."""
+"""The formula: correctly rounded, whatever the chunks, and bit for bit if both models agree."""
 
 import itertools
 import math
@@ -84,7 +84,7 @@ def ordered(tensor):
     ("dtype", "share"), [(torch.bfloat16, 2e-4), (torch.float16, 2e-4), (torch.float32, 1e-5)]
 )
 def test_ten_million_elements_are_correctly_rounded(dtype, share, alpha):
-    """All but `share`, those next to the right value; but where theta2 cancels to nearly 0 it is theta1's last bits."""
+    """All but `share`, those next to the right value; but if theta2 cancels to nearly 0 it is theta1's last bits."""
     generator = torch.Generator().manual_seed(7)
     different = cancelled = 0
     for _ in range(10):

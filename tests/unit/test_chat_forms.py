@@ -12,7 +12,7 @@ ids_of_forms = {"ids": lambda form: form.name}
 
 
 def theirs(form: Form, messages: list[Message], response: str | None = None) -> list[int]:
-    """transformers' own ids, and the BOS that the tokenizer adds where the template leaves it out."""
+    """transformers' own ids, and the BOS that the tokenizer adds if the template leaves it out."""
     turns = [{"role": each.role, "content": each.content} for each in messages]
     turns += [{"role": "assistant", "content": response}] if response is not None else []
     own = tokenizer(form).apply_chat_template(

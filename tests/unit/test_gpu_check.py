@@ -1,4 +1,4 @@
-"""bench/gpu.sh where there is no GPU: every step, in tiny, on the CPU."""
+"""bench/gpu.sh without a GPU: every step, in tiny, on the CPU."""
 
 import json
 import os

@@ -33,7 +33,7 @@ PLACE, PART = {"type": "image"}, {"type": "text", "text": TEXT}
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Where no run has left results, which the checks before a run would take."""
+    """If no run has left results, which the checks before a run would take."""
     monkeypatch.chdir(tmp_path)
 
 

@@ -129,7 +129,7 @@ def test_two_bytes_are_written_as_torch_rounds(kind):
 @pytest.mark.parametrize("kinds", list(itertools.product(KINDS, repeat=3)))
 @pytest.mark.parametrize("alpha", [0.3, 4.0, -0.3, -0.7, -1.2])
 def test_every_mixture_is_what_float64_says(kinds, alpha):
-    """Where it is no tie: the value rounded once more lies at most one unit in the last place away."""
+    """If it is not a tie: the value rounded once more lies at most one unit in the last place away."""
     generator = torch.Generator().manual_seed(5)
     theta0 = torch.randn(1003, generator=generator).to(TORCH[kinds[2]])
     theta1 = (theta0.double() + torch.randn(1003, generator=generator) / 10).to(TORCH[kinds[1]])

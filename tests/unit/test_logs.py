@@ -1,4 +1,4 @@
-"""A job's log, and what a user sees where it cannot be written."""
+"""A job's log, and what a user sees if it cannot be written."""
 
 import os
 import subprocess

@@ -235,7 +235,7 @@ def post(url: str, data: dict | None = None) -> dict:
 
 
 def wait_for(process: subprocess.Popen, url: str, log: Path) -> None:
-    """Until the server answers; fails with its log where it ended."""
+    """Wait until the server answers; fail with its log if it ended."""
     while process.poll() is None:
         try:
             urllib.request.urlopen(url).close()

@@ -1,4 +1,4 @@
-"""The section `engine`, as vLLM gets it; and what vLLM says where memory lacks, as it can be followed in a config."""
+"""The section `engine`, as vLLM gets it; and what vLLM says if memory is short, as it can be followed in a config."""
 
 from typing import get_args
 

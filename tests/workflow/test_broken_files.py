@@ -185,7 +185,7 @@ def walk(finished_once, tmp_path_factory):
 
 
 def told(job: object, config: dict, path: Path, content: str | bytes | None) -> tuple[int, str]:
-    """What a job ends with where `path` has another `content`, or is gone; all is as before then."""
+    """What a job ends with if `path` has another `content`, or is gone; then all is as before."""
     kept = {each: each.read_bytes() for each in (path, *map(Path, job.output)) if each.is_file()}
     path.unlink()
     if content is not None:
