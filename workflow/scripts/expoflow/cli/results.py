@@ -43,21 +43,21 @@ def claims_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=Path,
         metavar="RUN",
-        help="a folder whose results/ has claims.csv, one per seed; without any, the page is written again "
-        "from measures.csv in the folder of its name",
+        help="a run's folder, with results/claims.csv; one per seed. Without RUN, the page is written again "
+        "from measures.csv in the folder with the page's name",
     )
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="FILE",
-        help="the page; its details, table and figures go into a folder of its name",
+        help="the page; its details, table and figures go into a folder with the same name",
     )
     parser.add_argument(
         "--notes",
         type=Path,
         metavar="FILE",
-        help="Markdown for the page; its first paragraph ends the summary, the rest stands before the figures",
+        help="Markdown for the page; its first paragraph ends the summary, the rest goes before the figures",
     )
 
 

@@ -42,7 +42,7 @@ def request_arguments(parser: argparse.ArgumentParser) -> None:
         "--reward-model",
         metavar="MODEL",
         help="the model that chooses alpha: a sequence classifier with one logit (the paper's: weqweasdas/RM-Mistral-7B); "
-        "default: none; alpha is then chosen by the aligned model's likelihood of the responses (select: {by: nll})",
+        "without one, the aligned model's likelihood of the responses chooses it (select: {by: nll}); default: none",
     )
     parser.add_argument(
         "--alphas",
@@ -58,7 +58,7 @@ def request_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--test-prompts",
         metavar="PROMPTS",
-        help="prompts on which the reward model tests the choice; default: no such test",
+        help="prompts on which the reward model tests the choice; default: no test",
     )
     parser.add_argument(
         "--field", metavar="NAME", help="the field or column that holds the prompt; default: prompt"
