@@ -21,7 +21,10 @@ def benchmark_arguments(parser: argparse.ArgumentParser) -> None:
         help="df_gamed.csv of the dataset tatsu-lab/alpaca_eval, for the length-controlled win rate",
     )
     parser.add_argument(
-        "--instruction-difficulty", type=Path, metavar="FILE.csv", help="must agree with --df-gamed"
+        "--instruction-difficulty",
+        type=Path,
+        metavar="FILE.csv",
+        help="the dataset's instruction_difficulty.csv; must agree with --df-gamed",
     )
 
 

@@ -47,7 +47,7 @@ def request_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--alphas",
         metavar="A,...",
-        help=f"extrapolation lengths; in the folder of an earlier run, they replace its own; default: {PAPER_ALPHAS}",
+        help=f"extrapolation lengths; in the folder of an earlier run, they replace that run's alphas; default: {PAPER_ALPHAS}",
     )
     parser.add_argument(
         "--prompts",
@@ -66,7 +66,12 @@ def request_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens", type=int, metavar="N", help="maximum number of tokens per response; default: 2048"
     )
-    parser.add_argument("--temperature", type=float, metavar="T", help="default: 0.7; 0 is greedy decoding")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="sampling temperature; 0 is greedy decoding; default: 0.7",
+    )
     parser.add_argument("--samples", type=int, metavar="N", help="responses per prompt; default: 1")
     parser.add_argument(
         "--engine",
