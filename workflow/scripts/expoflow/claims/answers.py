@@ -30,7 +30,7 @@ class Entry:
 
     @property
     def exceptions(self) -> list[str]:
-        """The subjects that are not as expected in every run."""
+        """The subjects that are not as expected in at least one run."""
         return [name for name, rows in _by(self.rows, "subject").items() if _unmet(rows)]
 
 

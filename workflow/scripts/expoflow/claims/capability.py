@@ -75,9 +75,9 @@ def quality_follows(run: Run) -> Iterator[Measure]:
     "true quality, chosen by the independent minus by the labelling model (points)",
 )
 def independent_chooses_better(run: Run) -> Iterator[Measure]:
-    """The true quality on the dev prompts at the alpha with the highest reward by the independent
-    model, minus that at the alpha with the highest reward by the labelling model. Both models score
-    the same responses. Both alphas are shown.
+    """The true quality on the dev prompts at the alpha that the independent model rates highest, minus
+    that at the alpha that the labelling model rates highest. Both models score the same responses.
+    Both alphas are shown.
     """
     for pair in run.claims.labelled if run.knows_quality else ():
         grid, judges = (
@@ -102,7 +102,7 @@ def independent_chooses_better(run: Run) -> Iterator[Measure]:
 )
 def reward_is_overoptimised(run: Run) -> Iterator[Measure]:
     """The alpha with the highest reward minus the alpha with the highest true quality, in steps of
-    the grid. Both are found again in every bootstrap draw.
+    the grid. Both are chosen again in every bootstrap draw.
     """
     for pair in run.aligned if run.knows_quality else ():
         grid = run.grid(pair)

@@ -39,8 +39,8 @@ def least_data_is_capped(run: Run) -> Iterator[Measure]:
     "reward with ExPO, best share below 100 % minus all data",
 )
 def medium_share_is_best(run: Run) -> Iterator[Measure]:
-    """The reward with ExPO on the test prompts: the best share below 100 % minus all data. The true
-    quality is shown beside it.
+    """The reward with ExPO on the test prompts: the best share below 100 % minus all data. The same
+    difference in true quality is also shown.
     """
     if len(pairs := _fractions(run)) > 1:
         best = max(pairs[:-1], key=lambda pair: run.test(pair, "expo")[0])
@@ -60,8 +60,8 @@ def medium_share_is_best(run: Run) -> Iterator[Measure]:
 )
 def share_beats_all_data(run: Run) -> Iterator[Measure]:
     """The reward on the test prompts: a share of the data with ExPO minus all data without ExPO.
-    The verdict rests on the best share. Every share is shown, and so is the smallest share whose
-    interval lies above 0.
+    The verdict rests on the best share. Every share is shown, and also the smallest share with an
+    interval above 0.
     """
     if len(pairs := _fractions(run)) < 2:
         return

@@ -25,9 +25,9 @@ TEXT = """# The paper's claims: how they were measured
 
 [{page}](../{page}) has the summary, the verdicts, and how to read a number. This page has the
 same claims in the same order. It says how each was measured, and has all of its numbers. A number
-without an entry in the last column takes no part in the verdict. A quantity of many subjects
-(pairs, tasks or kinds of pair) is pooled over them; [measures.csv](measures.csv) has every
-subject in every run.
+without an entry in the last column takes no part in the verdict. If a quantity has many subjects
+(pairs, tasks or kinds of pair), they are pooled. [measures.csv](measures.csv) has every subject in
+every run.
 """
 
 
@@ -59,7 +59,7 @@ def _section(answer: Answer) -> str:
     for entry in entries:
         if len(entry.exceptions) > 1:
             names = ", ".join(entry.exceptions)
-            text += "\n" + paragraph(f"Not as expected in every run ({_label(entry)}): {names}.")
+            text += "\n" + paragraph(f"Not as expected in at least one run ({_label(entry)}): {names}.")
     return text
 
 

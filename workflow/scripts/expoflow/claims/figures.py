@@ -166,11 +166,11 @@ PICTURES: dict[str, tuple[Callable[[Tables], Figure | None], str]] = {
     "bias": (_bias, f"The same DPO with and without the annotator's length bias. {BAND}"),
     "overoptimised": (
         _overoptimised,
-        f"Change of true quality minus change of reward from alpha 0 on. Reward is over-optimised if it falls. {BAND}",
+        f"Change in true quality minus change in reward, both from alpha 0. Reward is over-optimised if it falls. {BAND}",
     ),
     "regrets": (
         _regrets,
-        "True quality lost against the best alpha of the grid, on the same responses, by what chose alpha. Bars are means "
+        "True quality lost relative to the best alpha of the grid, on the same responses, by criterion. Bars are means "
         "over the pairs of a kind. Whiskers go from the smallest run to the largest.",
     ),
 }

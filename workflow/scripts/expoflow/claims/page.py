@@ -44,27 +44,27 @@ TEXT = """# The paper's claims, measured
 {summary}
 ## How to read the tables
 
-The paper argues more than it can measure at 7B. The miniature can measure it: a small world in
-which the true quality of every response is known. A claim that fails in it may hold at 7B, and the
-other way round. A claim that fails is as good a result as one that holds.
+The paper cannot measure all of its claims at 7B. The miniature can: it is a small world in which
+the true quality of every response is known. A claim that fails in it may hold at 7B, and vice
+versa. A claim that fails is as good a result as one that holds.
 
 - A number is the mean over all runs and pairs. The smallest and the largest value are in brackets.
-  After ± stands half the width of the 95 % interval inside a run. It comes from a bootstrap over
-  prompts; its mean over the runs is shown.
+  The number after ± is half the width of a run's 95 % interval, as a mean over the runs. The
+  interval comes from a bootstrap over prompts.
 - A value is *as expected* if it has the expected sign and its interval, if it has one, excludes 0.
   If the claim is that something does not rise (or fall), a value is as expected unless it and its
   interval show a rise (or a fall). The last column counts the values of all pairs and runs that are
-  as expected. The verdict can rest on more values than the one that the row shows.
+  as expected. The verdict can rest on more values than the row shows.
 - The verdict *{holds}* means that every value is as expected. The verdict *{fails}* means
-  that in every run at least half of the values do not even have the expected sign. Everything else
-  is *{depends}*.
+  that in every run at least half of the values lack the expected sign. Everything else is
+  *{depends}*.
 - The best alpha is the one that a run chose, by reward on the dev prompts. The test prompts are
   unseen: they take no part in any choice. Reward is a logit. True quality is in points.
 
 The runs are {runs}.
 [{folder}/details.md]({folder}/details.md) says how every claim was measured and has its other numbers.
 [{folder}/measures.csv]({folder}/measures.csv) has every number of every run with its interval.
-This page is made by `{command}`, and no number in its summary and tables is typed.
+`{command}` makes this page. No number in its summary and tables is typed by hand.
 
 """
 

@@ -12,8 +12,8 @@ HEADER = ("kind of pair", *WAYS.values())
 INTRODUCTION = """
 **Regret** is the true quality that a choice of alpha loses on the prompts that choose alpha, in
 points. It is measured against the best alpha >= 0 of the same grid, on the same responses. A cell
-has the mean over pairs and runs, the smallest and the largest mean of a run in brackets, and the
-largest regret of a pair. The number of pairs times runs is in brackets after the kind of pair.
+shows the mean over pairs and runs, the smallest and the largest mean of a run in brackets, and the
+largest regret of a pair (max). The number in brackets after a kind of pair is pairs times runs.
 Every pair with an alpha above 0 is included.
 
 """

@@ -16,11 +16,11 @@ INTRODUCTION = (
 POINTS = (
     "**Gain in true quality**: {quality_follows.mean} points on unseen prompts, clearly above 0 in "
     "{quality_follows.met} cases (pairs times runs): *{quality_follows.verdict}*.",
-    "**Less data and ExPO minus all data without ExPO**: reward {share_beats_all_data.mean}, "
+    "**Less data with ExPO minus all data without ExPO**: reward {share_beats_all_data.mean}, "
     "*{share_beats_all_data.verdict}*.",
     "**True quality lost by the choice of alpha**: {lost[none]:.3f} points without ExPO, {lost[reward]:.3f} by "
     "reward, {lost[nll]:.3f} by NLL without a reward model, {lost[implicit]:.3f} by implicit reward.",
-    "**Default with ExPO minus training harder with ExPO**: reward {harder_peaks_lower.mean}, clearly above 0 in "
+    "**Default minus harder training, both with ExPO**: reward {harder_peaks_lower.mean}, clearly above 0 in "
     "{harder_peaks_lower.met} cases: *{harder_peaks_lower.verdict}*.",
     "**Side effects**: responses grow by {responses_lengthen.mean} tokens; the accuracy of a task changes by "
     "{tasks_keep.mean}, without a clear loss in {tasks_keep.met} cases.",

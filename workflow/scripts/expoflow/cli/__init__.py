@@ -35,7 +35,7 @@ Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argpar
 
 
 COMMANDS: dict[str, Command] = {
-    "run": ("run one pair from two checkpoints to the report, or any config", run_arguments, run),
+    "run": ("run a pair from two checkpoints to the report, or run any config", run_arguments, run),
     "init": ("write a starter config for pairs of your own", folder_arguments, init),
     "doctor": (
         "check in a few seconds what this machine can do, and what it lacks",

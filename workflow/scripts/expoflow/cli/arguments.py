@@ -43,7 +43,7 @@ def unrelated_argument(parser: argparse.ArgumentParser) -> None:
 
 def vocabulary_argument(parser: argparse.ArgumentParser) -> None:
     option_argument(
-        parser, "vocabulary", "if vocabularies differ in size: stop, or extrapolate the rows both have"
+        parser, "vocabulary", "if vocabularies differ in size: stop, or extrapolate the rows that both have"
     )
 
 
@@ -88,7 +88,12 @@ def alpha_for(text: str) -> tuple[str, float]:
 
 def folder_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folder", type=Path, nargs="?", default=Path(), metavar="DIR", help="default: the current folder"
+        "folder",
+        type=Path,
+        nargs="?",
+        default=Path(),
+        metavar="DIR",
+        help="folder for config.yaml; default: the current folder",
     )
 
 
@@ -102,7 +107,7 @@ def project_arguments(parser: argparse.ArgumentParser, folder: str = "default: t
         "--config",
         type=Path,
         metavar="FILE",
-        help="the config, if it is not DIR/config.yaml; relative paths in it start at its own folder; DIR defaults to that folder",
+        help="the config, if it is not DIR/config.yaml; its relative paths start at its folder, which is also the default of DIR",
     )
     parser.add_argument("--configfile", dest="config", type=Path, help=argparse.SUPPRESS)  # its old name
 

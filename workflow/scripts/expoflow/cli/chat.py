@@ -32,7 +32,7 @@ def chat_arguments(parser: argparse.ArgumentParser) -> None:
         "--alphas",
         type=two_alphas,
         metavar="A,B",
-        help="two alphas, from the run or not; default: 0 (the aligned model) and the alpha that the run chose",
+        help="two alphas, which need not be in the run; default: 0 (the aligned model) and the alpha that the run chose",
     )
     parser.epilog = (
         f"Each line is a question. {COMMANDS}, as do Ctrl-D and Ctrl-C. A conversation may have any number of turns. Each alpha keeps"

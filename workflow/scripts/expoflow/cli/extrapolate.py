@@ -58,7 +58,9 @@ def extrapolate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     option_argument(parser, "overflow", "what to do with elements that do not fit the data type")
     unrelated_argument(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="default: one per core, at most 8")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="number of threads; default: one per core, at most 8"
+    )
     parser.add_argument(
         "--hash-outputs", action="store_true", help="record the sha256s of the new weights in recipe.json"
     )

@@ -19,7 +19,7 @@ def publish_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--license",
         metavar="ID",
-        help="by the hub's name (apache-2.0, mit, ...); default: the license of both parents",
+        help="the license, by the hub's name (apache-2.0, mit, ...); default: the license of both parents",
     )
     parser.add_argument("--private", action="store_true", help="make the repository private")
     parser.add_argument(

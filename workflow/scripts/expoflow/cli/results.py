@@ -21,7 +21,10 @@ def benchmark_arguments(parser: argparse.ArgumentParser) -> None:
         help="df_gamed.csv of the dataset tatsu-lab/alpaca_eval, for the length-controlled win rate",
     )
     parser.add_argument(
-        "--instruction-difficulty", type=Path, metavar="FILE.csv", help="must agree with --df-gamed"
+        "--instruction-difficulty",
+        type=Path,
+        metavar="FILE.csv",
+        help="the dataset's instruction_difficulty.csv; must agree with --df-gamed",
     )
 
 
@@ -43,21 +46,21 @@ def claims_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=Path,
         metavar="RUN",
-        help="a folder whose results/ has claims.csv, one per seed; without any, the page is written again "
-        "from measures.csv in the folder of its name",
+        help="a run's folder, with results/claims.csv; one per seed. Without RUN, the page is written again "
+        "from measures.csv in the folder with the page's name",
     )
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="FILE",
-        help="the page; its details, table and figures go into a folder of its name",
+        help="the page; its details, table and figures go into a folder with the same name",
     )
     parser.add_argument(
         "--notes",
         type=Path,
         metavar="FILE",
-        help="Markdown for the page; its first paragraph ends the summary, the rest stands before the figures",
+        help="Markdown for the page; its first paragraph ends the summary, the rest goes before the figures",
     )
 
 

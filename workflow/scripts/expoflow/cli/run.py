@@ -42,12 +42,12 @@ def request_arguments(parser: argparse.ArgumentParser) -> None:
         "--reward-model",
         metavar="MODEL",
         help="the model that chooses alpha: a sequence classifier with one logit (the paper's: weqweasdas/RM-Mistral-7B); "
-        "default: none; alpha is then chosen by the aligned model's likelihood of the responses (select: {by: nll})",
+        "without one, the aligned model's likelihood of the responses chooses it (select: {by: nll}); default: none",
     )
     parser.add_argument(
         "--alphas",
         metavar="A,...",
-        help=f"extrapolation lengths; in the folder of an earlier run, they replace its own; default: {PAPER_ALPHAS}",
+        help=f"extrapolation lengths; in the folder of an earlier run, they replace that run's alphas; default: {PAPER_ALPHAS}",
     )
     parser.add_argument(
         "--prompts",
@@ -58,7 +58,7 @@ def request_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--test-prompts",
         metavar="PROMPTS",
-        help="prompts on which the reward model tests the choice; default: no such test",
+        help="prompts on which the reward model tests the choice; default: no test",
     )
     parser.add_argument(
         "--field", metavar="NAME", help="the field or column that holds the prompt; default: prompt"
@@ -66,7 +66,12 @@ def request_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens", type=int, metavar="N", help="maximum number of tokens per response; default: 2048"
     )
-    parser.add_argument("--temperature", type=float, metavar="T", help="default: 0.7; 0 is greedy decoding")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="sampling temperature; 0 is greedy decoding; default: 0.7",
+    )
     parser.add_argument("--samples", type=int, metavar="N", help="responses per prompt; default: 1")
     parser.add_argument(
         "--engine",
