@@ -193,6 +193,6 @@ def test_a_split_that_is_not_there_is_named(user, preferences):
     assert (
         run.stderr.strip()
         .splitlines()[-1]
-        .startswith("error: dataset 'allenai/reward-bench': split 'train' is not read")
+        .startswith("error: dataset 'allenai/reward-bench': split 'train' cannot be read")
     )
     assert not (user.folder / "p.jsonl").exists()

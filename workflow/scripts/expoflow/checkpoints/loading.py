@@ -17,9 +17,9 @@ from expoflow.checkpoints import reward_heads
 from expoflow.checkpoints.checkpoint import read_json_file
 from expoflow.checkpoints.findings import ungathered
 from expoflow.checkpoints.header import Tensor
-from expoflow.checkpoints.lean import without_sklearn
 from expoflow.checkpoints.tensor_names import AGAIN, BUFFER, HEAD, WRAPPERS, leftover
 from expoflow.errors import CheckpointError, first_of
+from expoflow.system.lean import without_sklearn
 
 Role = Literal["language model", "reward model", "any model"]
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks?)\.(\d+)\.")

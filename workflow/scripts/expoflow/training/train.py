@@ -14,7 +14,6 @@ from typing import Any
 from expoflow import paths
 from expoflow.checkpoints import manifests
 from expoflow.checkpoints.checkpoint import open_checkpoint
-from expoflow.checkpoints.lean import without_sklearn
 from expoflow.checkpoints.pickles import converted
 from expoflow.config.sources import ModelConfig
 from expoflow.errors import CheckpointError
@@ -22,6 +21,7 @@ from expoflow.files.atomic import write_text
 from expoflow.files.folder import appearing
 from expoflow.files.records import write_json
 from expoflow.results import Manifest
+from expoflow.system.lean import without_sklearn
 
 PACKAGES = ("torch", "transformers", "accelerate", "trl")  # recorded for TRL models
 
