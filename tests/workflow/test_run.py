@@ -131,20 +131,6 @@ def test_a_run_that_makes_a_part_says_nothing_of_the_whole(finished):
     assert "report.html" not in said
 
 
-@pytest.mark.long
-def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(finished, finished_once):
-    results = finished.folder / "results"
-    tables = ("alphas.csv", "rewards.csv", "benchmarks.csv", "summary.csv")
-    shutil.rmtree(results)
-    shutil.rmtree(finished.folder / ".snakemake")
-    shutil.rmtree(finished.store)
-    finished.snakemake("--cores", "1")
-    for table in tables:
-        assert finished.read(table) == finished_once.read(table)
-    finished.snakemake("--cores", "1", "results/models/sft.json", "--config", "seed=8")
-    assert finished.read("models/sft.json") != finished_once.read("models/sft.json")
-
-
 def test_streamed_weights_give_the_same_responses_and_write_nothing(finished, finished_once):
     finished.edit(lambda config: config.update(extrapolate={"weights": "streamed"}))
     finished.snakemake("--cores", "1", "results/alphas.csv")
