@@ -18,7 +18,7 @@ from expoflow.errors import CheckpointError, ConfigError
 def load(data: Mapping[str, Any], files: Iterable[str | Path], folder: Path = Path()) -> Config:
     """Check a config that was read from `files`. Repeated keys are visible only in the files.
 
-    Paths in the config are relative to `folder`.
+    Relative paths in the config start at `folder`.
     """
     check_files(files)
     return parse(data, folder)

@@ -52,8 +52,8 @@ class PairConfig(Strict):
     """The paper's model that this pair repeats, such as `DPO (20% data)`. The published values are
     shown beside this pair's."""
     trained_on_dev: Name | None = None
-    """The pair on which this one builds: the aligned model here is that pair's, trained further on
-    the prompts that choose alpha (Appendix F)."""
+    """Another pair: its aligned model is this pair's, trained further on the prompts that choose
+    alpha (Appendix F)."""
     unrelated: bool = False
     """The aligned model was not trained from the SFT model (section 4.4). Such a pair is refused
     unless this is true."""

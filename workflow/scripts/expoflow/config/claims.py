@@ -45,7 +45,7 @@ class ClaimsConfig(Strict):
     epochs: list[Name] = []
     """DPO for different numbers of epochs (4.3); the smallest one is the default."""
     in_time: list[Name] = []
-    """One training, stopped at different times; the last checkpoint is its end."""
+    """One training, stopped at different times; the latest checkpoint is its end."""
     length_bias: list[Name] = Field([], max_length=2)
     """Two trainings: in one of them the annotator prefers length less than in the other, or not at
     all."""

@@ -133,9 +133,9 @@ class FigureConfig(Strict):
     length against alpha, one panel per pair. `curves`: the same with all pairs in one panel (6 to
     8). `path`: reward from the SFT model to the aligned one and beyond (2). `histograms`:
     distributions of rewards (Appendix C). `bars`: metrics of benchmarks side by side (1 and 4).
-    With the section `theory` also `first_order`: an objective along alpha and its slope at 0 (3).
-    `cosines`: cosines between the deltas of pairs. `plane`: reward and quality around an SFT model
-    and two aligned ones (5)."""
+    The other kinds need the section `theory`. `first_order`: an objective along alpha and its slope
+    at 0 (3). `cosines`: cosines between the deltas of pairs. `plane`: reward and quality around an
+    SFT model and two aligned ones (5)."""
     pairs: list[Name] | None = Field(None, min_length=1)
     """The pairs that are shown, in this order. By default all pairs (that have the benchmark)."""
     groups: dict[str, Annotated[list[Name], Field(min_length=1)]] | None = Field(None, min_length=1)

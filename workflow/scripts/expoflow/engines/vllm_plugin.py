@@ -180,7 +180,8 @@ def sharers() -> Ranks:
 def managed(step: Callable[[], bool | None]) -> bool:
     """Whether a step in this worker's share succeeds.
 
-    It may fail for lack of memory or because of a NaN. The full read that follows then reports it.
+    It may fail for lack of memory or because of a value that is not finite. The full read that
+    follows then reports it.
     """
     try:
         return step() is not False

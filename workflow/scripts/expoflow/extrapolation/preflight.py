@@ -293,7 +293,8 @@ def _shape(tensor: Tensor) -> str:
 def _tokenizers(sft: Checkpoint, aligned: Checkpoint, parts: list[PairedTensor]) -> Iterator[Finding]:
     """Yield findings about tokenizers that differ.
 
-    This is an error if only common rows are extrapolated: they must mean the same tokens.
+    This is an error if only common rows are extrapolated, since they must mean the same tokens, or
+    if more than a share of CONFLICTS of the token ids differ.
     """
     tokens = min((part.tokens for part in parts if part.tokens), default=None)
     try:

@@ -26,9 +26,8 @@ from expoflow.system.installed import workflow_folder
 NO_RESULTS = Results(Path(os.devnull))  # so that every source is checked
 HUB = re.compile(r"(?P<hub>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 HEADER = """\
-# One pair, as `expoflow run` was asked for it. Change what you like and run again: expoflow run
-# --config config.yaml Relative paths are relative to this folder. `expoflow init` writes a starter
-# that says more.
+# One pair, as `expoflow run` was asked for it. Change what you like and run again: expoflow run --config config.yaml
+# Relative paths are relative to this folder. `expoflow init` writes a starter that says more.
 """
 COPY = "# A copy that `expoflow run` writes anew, with absolute paths. Change the config that it is made of:"
 PAPER_ALPHAS = "0.1,0.2,0.3,0.4,0.5"

@@ -15,7 +15,7 @@ from expoflow.project import resume
 from expoflow.selection.criteria import scored_under
 from expoflow.system.processes import running
 
-# What the store holds and `free` removes. The verdicts of judges are not in it, since they cost
+# What the store holds and `free` removes. The verdicts of judges are never removed, since they cost
 # money. A benchmark with its own kind of work keeps its results under its name.
 KINDS = ("generations", "benchmarks", *BENCHMARKS, "sha256", "converted", "checks", "classes", "whole")
 

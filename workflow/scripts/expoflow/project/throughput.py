@@ -37,9 +37,9 @@ from expoflow.system.gpu_memory import loaded
 REACHED = 0.5  # share of a GPU's bandwidth and arithmetic
 BATCH = 256  # responses at a time: vLLM's default
 CORE = 20e9  # floating-point operations of a CPU core per second
-ALIKE = (
-    4  # a speed is used if its model's size is within this factor, and the run at most this many times larger
-)
+# A speed is used if its model's size is within this factor, and the run at most this many times as
+# large.
+ALIKE = 4
 KEPT = 200  # speeds
 RESUMED = "responses are there already, from a run that was cut off"  # from the log of `engines.generate`
 

@@ -135,7 +135,7 @@ TABLES = {
 
 
 def have_rows(sections: Collection[BenchmarksConfig]) -> dict[str, bool]:
-    """Names of the TABLES that will have rows if pairs are compared on `sections`."""
+    """Whether each of TABLES will have rows, by name, if pairs are compared on `sections`."""
     return {
         name: any(_gives(section, column) for section in sections for column in form.columns)
         for name, form in TABLES.items()

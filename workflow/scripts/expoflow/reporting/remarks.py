@@ -58,10 +58,10 @@ def of_pair(
 def further(best: Best, certificate: Certificate | None, alphas: Iterable[Row]) -> tuple[str, list[str]]:
     """Why to try further alphas, and which ones; empty if there is no reason.
 
-    `alphas` are the rows of alphas.csv. If the choice by rewards is not certified, there are too
-    few prompts to tell. The advice is then to use more prompts and, unless the largest alpha is
-    surely worse, alphas of 2, 4 and 8 times the largest. Otherwise, if the grid ends at the choice,
-    it goes on by its last step.
+    `alphas` are the rows of alphas.csv. If an alpha above 0 was chosen and its gain in reward is
+    not certified, there are too few prompts to tell. The advice is then to use more prompts and,
+    unless the largest alpha is surely worse, alphas of 2, 4 and 8 times the largest. Otherwise, if
+    the grid ends at the choice, it goes on by its last step.
     """
     if (
         best.reward is not None

@@ -26,8 +26,8 @@ from expoflow.results import Best, Certificate, read_certificate
 class Ran:
     """A run that has ended.
 
-    `config` was read from `file` (None: the workflow's own config). The folder it was started from
-    and the seconds it took are None if one looks at the run later.
+    `config` was read from `file` (None: the workflow's own config). `cwd` is the folder that the
+    run was started from. `seconds` is the time it took; None if one looks at the run later.
     """
 
     config: Config

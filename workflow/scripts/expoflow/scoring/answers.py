@@ -43,8 +43,8 @@ SCHEMA = pa.schema(
 def write_answers(path: Path, prompts: Path, generations: Sequence[Path], rewards: Sequence[Path]) -> None:
     """Write the table, with a row group per alpha in the order of the files.
 
-    Only the responses of one alpha are in memory at a time. Raises DataError if the rewards do not
-    belong to the responses.
+    Prompts are in the order of their set. Only the responses of one alpha are in memory at a time.
+    Raises DataError if the rewards do not belong to the responses.
     """
     with replacing(path, "wb") as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
         for responses, scores in zip(generations, rewards, strict=True):

@@ -37,8 +37,8 @@ class Criterion:
 
     The alpha with the largest value is chosen. With `maximum=False` it is the largest alpha whose
     value is not above the value of alpha 0. `words` name the criterion in a sentence and `short` in
-    the head of a table. `label` names it, with its unit, at an axis, and `shown` in the caption of
-    a figure. `change` is the name of a change from alpha 0. `rewarded` says that the criterion
+    the head of a table. `label` names it at an axis and `shown` in the caption of a figure, both
+    with its unit. `change` is the name of a change from alpha 0. `rewarded` says that the criterion
     needs a reward model.
     """
 

@@ -192,7 +192,7 @@ class Calls:
             raise self._status(error) from None
 
     def _status(self, error: "openai.APIStatusError") -> Exception:
-        """Raise the error that a status other than 200 stands for."""
+        """Return the error that a status other than 200 stands for."""
         status, detail = error.status_code, self._words(error)
         if status in (401, 403, 404) or (status == 429 and error.code == "insufficient_quota"):
             return JudgeError(

@@ -48,7 +48,7 @@ class Plan(TaskData):
     higher: dict[str, bool | None]
     """Whether more is better, by FIGURE.METRIC; None if it is not known."""
     folders: list[str]
-    """The folder of the definitions."""
+    """The folders of the definitions."""
     definitions: dict[str, File]
     """The user's own definitions, and the code beside them."""
 

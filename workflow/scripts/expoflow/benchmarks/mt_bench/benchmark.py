@@ -184,7 +184,7 @@ def measure(rows: Sequence[Graded]) -> list[Metric]:
 
 
 def compare(expo: Sequence[Graded], aligned: Sequence[Graded], config: SelectConfig) -> list[Metric]:
-    """Differences expo - aligned of the same metrics, over answers that have a grade from both."""
+    """Differences expo - aligned of the same metrics, over the turns that have a grade in both."""
     common = {_place(row) for row in expo if row.score is not None}
     common &= {_place(row) for row in aligned if row.score is not None}
     after, before = (_parts([row for row in rows if _place(row) in common]) for rows in (expo, aligned))
