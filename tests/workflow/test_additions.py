@@ -118,11 +118,12 @@ def copy(clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return clone
 
 
-def insert(path: Path, before: str, text: str) -> None:
-    """Put `text` before the only place where `before` stands."""
+def insert(path: Path, before: str, text: str, after: str = "") -> None:
+    """Put `text` before the only `before`, or before the first one that follows the only `after`."""
     old = path.read_text()
-    assert old.count(before) == 1, f"{path}: {before!r}"
-    path.write_text(old.replace(before, text + before))
+    assert old.count(after or before) == 1, f"{path}: {after or before!r}"
+    place = old.index(before, old.index(after) if after else 0)
+    path.write_text(old[:place] + text + old[place:])
 
 
 def write_schema(copy: Path) -> None:
@@ -151,7 +152,7 @@ def expoflow(tree: Tree, *arguments: str) -> str:
 
 def test_a_criterion_is_its_name_and_its_entry(finished, copy):
     library = copy / LIBRARY
-    insert(library / "config/stages.py", "]\n# What alpha is chosen by if", ', "brief"')
+    insert(library / "config/stages.py", "]\n", ', "brief"', after="Criterion = Literal[")
     insert(library / "selection/criteria.py", "    )\n}\n\n\ndef scored_under", BRIEF)
     write_schema(copy)
     assert changed(copy) == {
@@ -198,8 +199,8 @@ def test_a_criterion_is_its_name_and_its_entry(finished, copy):
 
 def test_a_kind_of_figure_is_its_entry_and_its_function(finished, copy):
     kinds = copy / LIBRARY / "config/figures.py"
-    insert(kinds, "]\n\n\n@dataclass(frozen=True)\nclass Kind:", ', "lengths"')
-    insert(kinds, "}\n# Metrics of benchmarks that a reward model gives.", LENGTHS_KIND)
+    insert(kinds, "]\n", ', "lengths"', after="FigureKind = Literal[")
+    insert(kinds, "}\n", LENGTHS_KIND, after="\nKINDS")
     (copy / LIBRARY / "reporting/figures/lengths.py").write_text(LENGTHS)
     write_schema(copy)
     assert changed(copy) == {
@@ -244,7 +245,7 @@ def test_a_benchmark_is_its_section_its_module_and_its_rule(finished, copy):
     assert tree.planned() == {"benchmark_word_count": 3, "compare": 1} | joint
     # 24 prompts of 4 alphas, and 300 of three variants for either benchmark
     plan = expoflow(tree, "plan", "--offline", "--configfile", "config.yaml")
-    assert f"responses: {4 * 24 + 2 * 3 * 300:,}, of" in plan
+    assert f"responses: {4 * 24 + 2 * 3 * 300:,}, with" in plan
     tree.snakemake("--cores", "1")
     assert tree.planned() == {}
 
