@@ -166,7 +166,7 @@ PICTURES: dict[str, tuple[Callable[[Tables], Figure | None], str]] = {
     "bias": (_bias, f"The same DPO with and without the annotator's length bias. {BAND}"),
     "overoptimised": (
         _overoptimised,
-        f"Change in true quality minus change in reward, both from alpha 0. Reward is over-optimised if it falls. {BAND}",
+        f"Change in true quality minus change in reward, both from alpha 0. Reward is over-optimised where the curve falls. {BAND}",
     ),
     "regrets": (
         _regrets,

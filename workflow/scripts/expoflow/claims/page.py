@@ -56,10 +56,11 @@ versa. A claim that fails is as good a result as one that holds.
   interval show a rise (or a fall). The last column counts the values of all pairs and runs that are
   as expected. The verdict can rest on more values than the row shows.
 - The verdict *{holds}* means that every value is as expected. The verdict *{fails}* means
-  that in every run at least half of the values lack the expected sign. Everything else is
-  *{depends}*.
+  that in every run at least half of the values lack the expected sign. For a claim that something
+  does not rise (or fall), at least half must, with their intervals, show a rise (or a fall).
+  Everything else is *{depends}*.
 - The best alpha is the one that a run chose, by reward on the dev prompts. The test prompts are
-  unseen: they take no part in any choice. Reward is a logit. True quality is in points.
+  unseen: they take no part in choosing alpha. Reward is a logit. True quality is in points.
 
 The runs are {runs}.
 [{folder}/details.md]({folder}/details.md) says how every claim was measured and has its other numbers.

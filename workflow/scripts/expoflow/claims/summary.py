@@ -16,7 +16,7 @@ INTRODUCTION = (
 POINTS = (
     "**Gain in true quality**: {quality_follows.mean} points on unseen prompts, clearly above 0 in "
     "{quality_follows.met} cases (pairs times runs): *{quality_follows.verdict}*.",
-    "**Less data with ExPO minus all data without ExPO**: reward {share_beats_all_data.mean}, "
+    "**Best smaller share with ExPO minus all data without**: reward {share_beats_all_data.mean}, "
     "*{share_beats_all_data.verdict}*.",
     "**True quality lost by the choice of alpha**: {lost[none]:.3f} points without ExPO, {lost[reward]:.3f} by "
     "reward, {lost[nll]:.3f} by NLL without a reward model, {lost[implicit]:.3f} by implicit reward.",
