@@ -7,7 +7,7 @@ GPU_WORK ?= /tmp/expoflow-gpu-check
 
 FAULTS := .pytest_cache/faults.jsonl
 
-.PHONY: run claims test test-long test-slurm test-slurm-whole faults faults-ci test-trl test-browser vllm-cpu test-vllm gpu-check lint format schema reference docs wheel clean
+.PHONY: run claims test test-long test-long-whole test-slurm test-slurm-whole faults faults-ci test-trl test-browser vllm-cpu test-vllm gpu-check lint format schema reference docs wheel clean
 
 run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -23,10 +23,14 @@ claims: .venv/installed-test
 test: .venv/installed-test
 	$(BIN)/pytest -n 2 -m 'not slurm and not trl and not faults and not long and not browser'
 
-# Whole runs: benchmarks, claims, theory, adapters, hostile input, a wheel, the starter config, a run that
-# was killed, additions to a copy of the repository.
+# Whole runs: benchmarks, a wheel, the starter config, a run that was killed.
 test-long: .venv/installed-test
-	$(BIN)/pytest -n 2 -m long
+	$(BIN)/pytest -n 2 -m 'long and not whole'
+
+# More of them, for which CI has no time: claims, theory, adapters, images, hostile input, figures, no reward model,
+# additions to a copy of the repository, every architecture. An hour or two.
+test-long-whole: .venv/installed-test
+	$(BIN)/pytest -n 2 -m 'long and whole'
 
 # The workflow in a SLURM cluster of two nodes on this machine. It needs root and Debian's packages slurm-wlm
 # and munge, and for accounting slurmdbd and mariadb-server.

@@ -20,7 +20,11 @@ QUICK = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.long) for name in classes()]
+    "name",
+    [
+        pytest.param(name, marks=[] if name in QUICK else [pytest.mark.long, pytest.mark.whole])
+        for name in classes()
+    ],
 )
 def test_a_class_comes_out_as_the_page_says(name, tmp_path):
     found = list(trials(name, tmp_path))

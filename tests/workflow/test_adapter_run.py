@@ -14,7 +14,7 @@ from checkpoints import load
 from expoflow.miniature.world import prompts
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-pytestmark = [pytest.mark.workflow, pytest.mark.long]
+pytestmark = [pytest.mark.workflow, pytest.mark.long, pytest.mark.whole]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tree import REPOSITORY, Tree
 
-pytestmark = [pytest.mark.workflow, pytest.mark.long]
+pytestmark = [pytest.mark.workflow, pytest.mark.long, pytest.mark.whole]
 LIBRARY = "workflow/scripts/expoflow"
 BRIEF = """\
         Criterion(

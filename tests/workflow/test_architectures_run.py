@@ -10,7 +10,7 @@ import yaml
 from tiny_decoders import picture, save, save_reward_model
 from tree import Tree, write_prompts
 
-pytestmark = [pytest.mark.workflow, pytest.mark.long]
+pytestmark = [pytest.mark.workflow, pytest.mark.long, pytest.mark.whole]
 
 TEXT, SEEN = ("jamba", "mamba2", "mixtral", "gemma3"), ("llava", "qwen2_vl")
 ALPHAS = {"-1", "0", "0.5", "1"}

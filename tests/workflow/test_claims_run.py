@@ -10,7 +10,7 @@ from expoflow.claims.statement import STATEMENTS
 from expoflow.cli import main
 from tree import REPOSITORY, Tree
 
-pytestmark = [pytest.mark.workflow, pytest.mark.long]
+pytestmark = [pytest.mark.workflow, pytest.mark.long, pytest.mark.whole]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from tree import Tree, new_tree
 
-pytestmark = [pytest.mark.workflow, pytest.mark.long]
+pytestmark = [pytest.mark.workflow, pytest.mark.long, pytest.mark.whole]
 FOLDER = 'it\'s $(touch owned); & "b" `touch owned`'
 SCRIPT = "</script><script>alert('owned')</script>"
 PROMPTS = [

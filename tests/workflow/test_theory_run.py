@@ -7,7 +7,7 @@ import pytest
 from expoflow.files.records import read_json
 from expoflow.theory.result import Theory
 
-pytestmark = [pytest.mark.workflow, pytest.mark.long]
+pytestmark = [pytest.mark.workflow, pytest.mark.long, pytest.mark.whole]
 MEASURED = ("theory", "cosines", "plane")
 
 

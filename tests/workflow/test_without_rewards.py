@@ -9,7 +9,7 @@ from expoflow.project.folder import read_config
 from expoflow.project.publication import _evidence
 from test_caching import AFTER_SELECT
 
-pytestmark = [pytest.mark.workflow, pytest.mark.long]
+pytestmark = [pytest.mark.workflow, pytest.mark.long, pytest.mark.whole]
 
 
 def rows(tree, name: str) -> list[dict[str, str]]:

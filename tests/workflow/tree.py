@@ -25,7 +25,7 @@ class Tree:
         self.folder, self.store, self.workflow = folder, store, workflow
 
     def snakemake(
-        self, *arguments: str, check: bool = True, timeout: int = 600, jobless: bool = False
+        self, *arguments: str, check: bool = True, timeout: int = 1800, jobless: bool = False
     ) -> str:
         """Run snakemake and return what it prints; with `check` it must succeed.
 
