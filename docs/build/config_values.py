@@ -95,7 +95,7 @@ EXAMPLES = {
     "config": "default",
     "subset": 500,
     # pairs
-    "trained_on_dev": "dpo20",
+    "trained_on_dev": "dev20",
     # engine
     "gpu_memory_utilization": 0.85,
     "max_num_seqs": 64,

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -271,3 +273,18 @@ def test_the_labels_of_pickles_are_asked_when_they_are_converted(saved, tmp_path
         loading.reward_config(loading.read_config(folder), folder, open_checkpoint(folder).tensors).num_labels
         == 1
     )
+
+
+def test_a_load_does_without_scikit_learn_which_others_may_import(saved):
+    pytest.importorskip("sklearn")
+    code = """
+import sys
+from pathlib import Path
+from expoflow.checkpoints import loading
+loading.read_config(Path(sys.argv[1]))
+from transformers import AutoModelForCausalLM
+AutoModelForCausalLM
+assert "sklearn" not in sys.modules
+import sklearn.base
+"""
+    subprocess.run([sys.executable, "-c", code, str(saved / "rm")], check=True)

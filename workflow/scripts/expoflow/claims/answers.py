@@ -30,8 +30,9 @@ class Entry:
 
     @property
     def exceptions(self) -> list[str]:
-        """The subjects that are not as expected in at least one run."""
-        return [name for name, rows in _by(self.rows, "subject").items() if _unmet(rows)]
+        """Of several subjects together, those that are not as expected in at least one run."""
+        subjects = _by(self.rows, "subject")
+        return [name for name, rows in subjects.items() if _unmet(rows)] if len(subjects) > 1 else []
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def _section(answer: Answer) -> str:
     text += paragraph(statement.how) + "\n"
     text += markdown_table(HEADER, [_line(entry) for entry in entries], numbers=False)
     for entry in entries:
-        if len(entry.exceptions) > 1:
+        if entry.exceptions:
             names = ", ".join(entry.exceptions)
             text += "\n" + paragraph(f"Not as expected in at least one run ({_label(entry)}): {names}.")
     return text

@@ -1,13 +1,13 @@
-"""transformers without an import that it makes for a use of its own alone."""
+"""Lets transformers do without scikit-learn."""
 
 import sys
 
 
 def without_sklearn() -> None:
-    """Keep transformers from importing scikit-learn, which takes a fifth of all the time that its models take to import.
+    """Keep transformers from importing scikit-learn, a fifth of the CPU time that model classes take to import.
 
-    transformers needs it for assisted generation only. Other code can import it as before. Call this before the first
-    model class is imported.
+    transformers needs it for assisted generation only. Other code can still import it. Call this
+    before the first model class is imported.
     """
     from transformers.utils import is_sklearn_available
 
