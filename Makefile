@@ -28,9 +28,10 @@ test-long: .venv/installed-test
 	$(BIN)/pytest -n 2 -m 'long and not whole'
 
 # More of them, for which CI has no time: claims, theory, adapters, images, hostile input, figures, no reward model,
-# additions to a copy of the repository, every architecture. An hour or two.
+# additions to a copy of the repository, every architecture, TRL beside the miniature's own loop, and the rates of
+# false certificates with many draws. An hour or two.
 test-long-whole: .venv/installed-test
-	$(BIN)/pytest -n 2 -m 'long and whole'
+	$(BIN)/pytest -n 2 -m 'whole and not slurm'
 
 # The workflow in a SLURM cluster of two nodes on this machine. It needs root and Debian's packages slurm-wlm
 # and munge, and for accounting slurmdbd and mariadb-server.
@@ -53,7 +54,7 @@ faults-ci: .venv/installed-test
 
 # The tests that train with TRL, which the test environment has.
 test-trl: .venv/installed-test
-	$(BIN)/pytest -n 2 -m trl tests/trl
+	$(BIN)/pytest -n 2 -m 'trl and not whole' tests/trl
 
 # The pages, in a headless Chromium: Debian's, or the one that EXPOFLOW_CHROMIUM names.
 test-browser: .venv/installed-test

@@ -21,6 +21,7 @@ def test_the_worlds_are_real_and_without_effect():
 
 
 @pytest.mark.long
+@pytest.mark.whole
 @pytest.mark.parametrize("name", NULLS)
 def test_false_certificates_are_as_rare_as_promised(name):
     rates = replay.certified(replay.replay(NULLS[name], 2 * DRAWS))
@@ -30,6 +31,7 @@ def test_false_certificates_are_as_rare_as_promised(name):
 
 
 @pytest.mark.long
+@pytest.mark.whole
 @pytest.mark.parametrize("name", [name for name in WORLDS if name != "noise"])
 def test_intervals_hold_the_real_gains_as_often_as_promised(name):
     draws = replay.replay([WORLDS[name]], DRAWS)
